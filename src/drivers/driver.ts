@@ -1,0 +1,90 @@
+/**
+ * The driver contract: what a storage backend does for the service. Cinder's words above this line, the backend's
+ * own below it.
+ *
+ * What a driver promises, each proved for every driver by test/drivers/contract.ts:
+ *
+ * 1. Every method may be called again with the same arguments after a crash or a timeout, whether or not the first call
+ *    took effect, and then ends as if it had been called once.
+ * 2. What a method did is durable when it resolves.
+ * 3. A method that rejects has left nothing behind that a repeat or the matching delete would not clean up. It rejects
+ *    with a ServiceError: VolumeNotFound or SnapshotNotFound for a missing source, InvalidVolume or InvalidSnapshot for
+ *    one in use, BackendFailure for the rest, with a reason that an operator can act on.
+ * 4. Deleting what does not exist succeeds.
+ * 5. No method keeps state in the process: another process with the same backend may go on where this one ended.
+ */
+export interface VolumeDriver {
+  readonly capabilities: DriverCapabilities
+  start(): Promise<void>
+  stop(): Promise<void>
+  stats(): Promise<PoolStats[]>
+
+  /** A thin volume that reads as zeros. */
+  createVolume(volume: VolumeRef): Promise<void>
+  /** A volume with the content of the snapshot; `volume.sizeGib` is at least the snapshot's. */
+  createVolumeFromSnapshot(volume: VolumeRef, snapshot: SnapshotRef): Promise<void>
+  /** A volume with the content that `source` has at one moment during the call. */
+  createClonedVolume(volume: VolumeRef, source: VolumeRef): Promise<void>
+  /** InvalidVolume while a snapshot of it exists. */
+  deleteVolume(volume: VolumeRef): Promise<void>
+  /** Grows the volume to `newSizeGib`; open devices see it at once, connected initiators when they look again. */
+  extendVolume(volume: VolumeRef, newSizeGib: number): Promise<void>
+
+  /** The content of the volume at one moment during the call, also while it is written to. */
+  createSnapshot(snapshot: SnapshotRef): Promise<void>
+  /** Volumes made from the snapshot keep their content. */
+  deleteSnapshot(snapshot: SnapshotRef): Promise<void>
+
+  /**
+   * Gives one attachment the right to reach the volume, and says how. The right is a record in the backend: it
+   * outlives this process and ends only with removeExport. A repeat for the same attachment replaces the right, and the
+   * connection information that an earlier call returned stops working.
+   */
+  createExport(volume: VolumeRef, attachment: AttachmentRef): Promise<ConnectionInfo>
+  /**
+   * Takes the right back. When it resolves, nothing sent under the right will change the volume any more, however late
+   * it arrives.
+   */
+  removeExport(volume: VolumeRef, attachmentId: string): Promise<void>
+}
+
+export interface DriverCapabilities {
+  /** `storage_protocol` as schedulers and pools report it. */
+  storageProtocol: string
+  thinProvisioning: boolean
+  multiattach: boolean
+  /** Whether a volume can grow while it is attached. */
+  extendInUse: boolean
+}
+
+export interface VolumeRef {
+  id: string
+  sizeGib: number
+}
+
+export interface SnapshotRef {
+  id: string
+  volumeId: string
+  sizeGib: number
+}
+
+export interface AttachmentRef {
+  id: string
+  mode: 'rw' | 'ro'
+  connector: Connector
+}
+
+/** What an initiator says about itself (`connector` of the attachments API); unknown keys are kept. */
+export type Connector = Record<string, unknown> & { host?: string | undefined; ip?: string | undefined }
+
+/** Flat, as attachments return it: `driver_volume_type` beside the data keys (Cinder API, `connection_info`). */
+export type ConnectionInfo = { driver_volume_type: string } & Record<string, unknown>
+
+export interface PoolStats {
+  poolName: string
+  totalCapacityGib: number
+  freeCapacityGib: number
+  provisionedCapacityGib: number
+  reservedPercentage: number
+  maxOverSubscriptionRatio: number
+}

@@ -1,0 +1,93 @@
+/**
+ * Every failure that a user may see, by symbol. Nobody below the edges knows HTTP, Cinder faults or the result codes
+ * of a wire: src/api/faults.ts and src/sheep/results.ts map these symbols, each with one total table.
+ */
+
+/** Failures of the service: what a tenant or an operator asked for cannot be done. Parameters fill the message. */
+export const SERVICE_ERRORS = {
+  InvalidInput: '{reason}',
+  Unauthorized: 'The request you have made requires authentication.',
+  PolicyNotAuthorized: "Policy doesn't allow {action} to be performed.",
+  ResourceNotFound: 'The resource could not be found.',
+  MethodNotAllowed: 'The method is not allowed for this resource.',
+  BodyTooLarge: 'Request body is larger than {limit_bytes} bytes.',
+  UnsupportedMediaType: 'Unsupported Content-Type: {content_type}',
+  VersionNotFound: 'API version {version} is not supported on this method.',
+  VersionNotAcceptable:
+    'Version {version} is not supported by the API. Minimum is {min_version} and maximum is {max_version}.',
+  InvalidVersionHeader: 'API Version String {version} is of invalid format. Must be of format MajorNum.MinorNum.',
+  VolumeNotFound: 'Volume {volume_id} could not be found.',
+  SnapshotNotFound: 'Snapshot {snapshot_id} could not be found.',
+  AttachmentNotFound: 'Volume attachment could not be found with filter: attachment_id = {attachment_id}.',
+  VolumeTypeNotFound: 'Volume type {volume_type_id} could not be found.',
+  ProjectNotFound: 'Project {project_id} could not be found.',
+  MetadataKeyNotFound: 'Metadata item was not found: {key}',
+  MarkerNotFound: 'Marker {marker} could not be found.',
+  InvalidVolume: 'Invalid volume: {reason}',
+  InvalidSnapshot: 'Invalid snapshot: {reason}',
+  InvalidAttachment: 'Invalid attachment: {reason}',
+  InvalidVolumeType: 'Invalid volume type: {reason}',
+  ResourceConflict: '{reason}',
+  QuotaExceeded: '{kind}: {reason}',
+  NoValidBackend: 'No valid backend was found. {reason}',
+  BackendFailure: 'The storage backend failed: {reason}',
+  ServiceUnavailable: '{reason}',
+} as const
+
+export type ServiceErrorCode = keyof typeof SERVICE_ERRORS
+
+export class ServiceError extends Error {
+  override readonly name = 'ServiceError'
+  readonly code: ServiceErrorCode
+  readonly params: Readonly<Record<string, string | number>>
+
+  constructor(code: ServiceErrorCode, params: Record<string, string | number> = {}, options?: { cause?: unknown }) {
+    super(
+      SERVICE_ERRORS[code].replace(/\{(\w+)\}/g, (_, key: string) => String(params[key] ?? '')),
+      options,
+    )
+    this.code = code
+    this.params = params
+  }
+}
+
+/** Failures of the store, in Sheepdog's words. */
+export const STORE_ERRORS = {
+  NoVdi: 'no such VDI',
+  VdiExists: 'a VDI of that name exists',
+  NoBaseVdi: 'the base VDI does not exist',
+  NoTag: 'the VDI has no such snapshot',
+  VdiLocked: 'the VDI is locked',
+  VdiInUse: 'the VDI is in use',
+  FullVdi: 'no free VDI id is left',
+  NoObject: 'no such object',
+  NoExport: 'no such export',
+  ReadOnly: 'the VDI is a snapshot or the right is read-only',
+  InvalidParameters: 'invalid parameters',
+  VersionMismatch: 'unsupported protocol version',
+  NoSpace: 'no space left on the disks of the store',
+  CorruptBlock: 'a block does not match its checksum',
+  DiskFailed: 'the disk failed',
+  OldEpoch: 'the request is of an older epoch or generation',
+  Fenced: 'the right to this VDI was revoked',
+  Stopping: 'the node is stopping',
+  Disconnected: 'the connection to the node was lost',
+  Unsupported: 'not supported',
+} as const
+
+export type StoreErrorCode = keyof typeof STORE_ERRORS
+
+export class StoreError extends Error {
+  override readonly name = 'StoreError'
+  readonly code: StoreErrorCode
+
+  constructor(code: StoreErrorCode, detail?: string, options?: { cause?: unknown }) {
+    super(detail === undefined ? STORE_ERRORS[code] : `${STORE_ERRORS[code]}: ${detail}`, options)
+    this.code = code
+  }
+}
+
+/** A mistake of the person at the command line or in a settings file; `main` prints it and exits with EX_USAGE or EX_CONFIG. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}

@@ -1,0 +1,30 @@
+/** The passing of time. Only this file touches Date, hrtime and timers; the simulator has its own clock. */
+export interface Clock {
+  /** Wall clock, milliseconds since 1970. For stamps that people read, never for deadlines. */
+  now(): number
+  /** Milliseconds on a clock that never goes back; only differences mean something. */
+  monotonicMs(): number
+  /** Calls `fire` once after `delayMs`; a pending timer does not keep the process alive. */
+  timer(delayMs: number, fire: () => void): Timer
+  /** Calls `fire` after the input that is already waiting has been read: the place to end a batch. */
+  afterInput(fire: () => void): void
+  sleep(delayMs: number): Promise<void>
+}
+
+export interface Timer {
+  cancel(): void
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  timer: (delayMs, fire) => {
+    const handle = setTimeout(fire, delayMs)
+    handle.unref()
+    return { cancel: () => clearTimeout(handle) }
+  },
+  afterInput: (fire) => {
+    setImmediate(fire)
+  },
+  sleep: (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs)),
+}

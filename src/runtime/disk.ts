@@ -1,0 +1,49 @@
+/**
+ * The disk as the store sees it. What a caller may rely on after a crash, and nothing more:
+ *
+ * 1. Bytes written are durable once a later `sync()` of that file has resolved. Until then any part of them, cut at
+ *    512-byte sectors, may or may not be there.
+ * 2. A file that was created, renamed or unlinked is so durably once `syncDirectory` of its directory has resolved.
+ * 3. When `sync()` or a write fails, nothing is known about what it covered. The caller must not try again: the
+ *    kernel may have dropped the pages and would answer the second sync with success.
+ *
+ * Paths are relative to the root that the disk was opened on.
+ */
+export interface Disk {
+  /** Opens a file for reading and writing. ENOENT is an error unless `create`. */
+  open(path: string, options?: { create?: boolean }): Promise<DiskFile>
+  makeDirectory(path: string): Promise<void>
+  /** Names in a directory, in no order; an absent directory has none. */
+  list(path: string): Promise<string[]>
+  rename(from: string, to: string): Promise<void>
+  /** Removes a file; an absent one is not an error, so that a removal can be repeated after a crash. */
+  unlink(path: string): Promise<void>
+  syncDirectory(path: string): Promise<void>
+  /** Bytes in all and bytes free of the file system below the root. */
+  space(): Promise<{ totalBytes: number; freeBytes: number }>
+  /** Takes the one lock of this root for the life of the process; `false` when another process has it. */
+  lock(path: string): Promise<boolean>
+}
+
+/** Answer of `readNow` when the bytes are not in memory: the caller reads with `read` instead. */
+export const WOULD_BLOCK = -1
+
+export interface DiskFile {
+  /** Reads up to `target.length` bytes at `position`; resolves with the count, short only at the end of the file. */
+  read(target: Uint8Array, position: number): Promise<number>
+  /** As `read`, but synchronous and only from memory: a byte count, or WOULD_BLOCK. Never waits for the device. */
+  readNow(target: Uint8Array, position: number): number
+  write(source: Uint8Array, position: number): Promise<void>
+  /** Writes the buffers one after the other at `position`, synchronously, into the page cache. */
+  writeNow(sources: readonly Uint8Array[], position: number): void
+  /** Carries out many small writes, in order, off the caller's thread where that is possible. */
+  writeMany(writes: readonly { source: Uint8Array; position: number }[]): Promise<void>
+  /** Makes everything written so far durable (fdatasync). */
+  sync(): Promise<void>
+  /** Gives the space of a range back; it reads as zeros from then on. Best effort. */
+  punch(position: number, length: number): void
+  /** Sets the size; bytes beyond the old end read as zeros. */
+  truncate(length: number): Promise<void>
+  size(): Promise<number>
+  close(): Promise<void>
+}

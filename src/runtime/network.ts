@@ -1,0 +1,126 @@
+import { rmSync } from 'node:fs'
+import net from 'node:net'
+
+/**
+ * Byte streams between this process and others. An address is `host:port` or the path of a unix socket (anything
+ * with a slash).
+ */
+export interface Network {
+  listen(address: string, accept: (connection: Connection) => void): Promise<Listener>
+  connect(address: string): Promise<Connection>
+}
+
+export interface Listener {
+  /** The address in use, with the real port when 0 was asked for. */
+  readonly address: string
+  /** Stops accepting; open connections stay. */
+  close(): Promise<void>
+}
+
+export interface Connection {
+  readonly peer: string
+  /**
+   * Chunks as they arrive. A chunk belongs to the receiver. Bytes that arrive before this is called wait.
+   */
+  onData(receive: (chunk: Buffer) => void): void
+  /** Called once, when the connection is over for any reason. */
+  onClose(closed: () => void): void
+  /** Sends the buffers in order. They must not change until sent. Answers false while the peer reads too slowly. */
+  write(buffers: readonly Uint8Array[]): boolean
+  /** Bytes accepted by `write` that the kernel has not taken yet. */
+  readonly pendingBytes: number
+  /** Called each time `pendingBytes` falls back to zero after `write` answered false. */
+  onDrain(drained: () => void): void
+  /** Stops and resumes reading, so that a peer that sends too much is slowed by its own socket. */
+  pause(): void
+  resume(): void
+  /** Sends what is pending, then closes. */
+  end(): void
+  /** Closes at once and drops what is pending. */
+  destroy(): void
+}
+
+export const systemNetwork: Network = {
+  listen: async (address, accept) => {
+    const server = net.createServer({ noDelay: true, pauseOnConnect: true }, (socket) => accept(wrap(socket)))
+    const target = parseAddress(address)
+    if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(target, () => {
+        server.off('error', reject)
+        resolve()
+      })
+    })
+    const bound = server.address()
+    return {
+      address: bound !== null && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : address,
+      close: () => new Promise((resolve) => server.close(() => resolve())),
+    }
+  },
+  connect: (address) =>
+    new Promise((resolve, reject) => {
+      const socket = net.connect({ ...parseAddress(address), noDelay: true })
+      socket.once('error', reject)
+      socket.once('connect', () => {
+        socket.off('error', reject)
+        socket.pause()
+        resolve(wrap(socket))
+      })
+    }),
+}
+
+/** Splits `host:port`, `[v6]:port` or a path. Throws a TypeError that names what is wrong. */
+export function parseAddress(address: string): { host: string; port: number } | { path: string } {
+  if (address.includes('/')) return { path: address }
+  const match = /^(?:\[(?<v6>[^\]]+)\]|(?<host>[^:]*)):(?<port>\d{1,5})$/.exec(address)
+  const port = Number(match?.groups?.port)
+  if (!match || port > 65_535) throw new TypeError(`"${address}" is not host:port or a path`)
+  return { host: match.groups?.v6 ?? match.groups?.host ?? '', port }
+}
+
+export function formatAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+function wrap(socket: net.Socket): Connection {
+  socket.on('error', () => socket.destroy()) // a reset is an ordinary end; 'close' follows and tells the owner
+  return {
+    peer: socket.remoteAddress ? formatAddress(socket.remoteAddress, socket.remotePort ?? 0) : 'unix',
+    onData: (receive) => {
+      socket.on('data', receive)
+      socket.resume()
+    },
+    onClose: (closed) => {
+      if (socket.destroyed) setImmediate(closed)
+      else socket.once('close', closed)
+    },
+    write: (buffers) => {
+      if (socket.destroyed) return true
+      if (buffers.length === 1) return socket.write(buffers[0]!)
+      socket.cork()
+      let room = true
+      for (const buffer of buffers) room = socket.write(buffer)
+      socket.uncork()
+      return room
+    },
+    get pendingBytes() {
+      return socket.writableLength
+    },
+    onDrain: (drained) => {
+      socket.on('drain', drained)
+    },
+    pause: () => {
+      socket.pause()
+    },
+    resume: () => {
+      socket.resume()
+    },
+    end: () => {
+      socket.end()
+    },
+    destroy: () => {
+      socket.destroy()
+    },
+  }
+}

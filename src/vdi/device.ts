@@ -1,0 +1,38 @@
+import type { StoreError } from '../errors.ts'
+
+/** Told exactly once, with null on success; may be called before the method that takes it returns. */
+export type Done = (error: StoreError | null) => void
+
+export interface Extent {
+  lengthBytes: number
+  /** `data` may hold anything, `zero` reads as zeros but is allocated, `hole` reads as zeros and uses no space. */
+  kind: 'data' | 'zero' | 'hole'
+}
+
+/**
+ * A block device that a session has opened, as exports and drivers use it.
+ *
+ * 1. Offsets and lengths are bytes of any alignment; a range beyond `sizeBytes` is InvalidParameters, never a short count.
+ * 2. A read that was submitted after a write was done returns that write. Requests in flight together are not ordered.
+ * 3. A write that is done survives the end of every process. After `flush` is done, or when `fua` was set, it also
+ *    survives loss of power. With the setting `durability: write` each write is as if `fua` were set.
+ * 4. Buffers belong to the device from the call until `done`: it neither copies nor changes a source.
+ * 5. After `close`, or once the right it was opened under is revoked, every request is answered with Fenced.
+ *
+ * Methods take callbacks instead of returning promises because a promise for each 4 KiB costs as much as the I/O itself.
+ */
+export interface Device {
+  readonly sizeBytes: number
+  readonly readOnly: boolean
+  read(offset: number, target: Buffer, done: Done): void
+  write(offset: number, source: Buffer, options: { fua: boolean }, done: Done): void
+  /** Gives the space of a range back as far as it can; the range reads as zeros. */
+  discard(offset: number, lengthBytes: number, done: Done): void
+  /** Makes a range read as zeros. With `mayDiscard: false` its space stays charged to the volume. */
+  zero(offset: number, lengthBytes: number, options: { fua: boolean; mayDiscard: boolean }, done: Done): void
+  flush(done: Done): void
+  /** What a range holds, in order, without gaps, adjacent kinds merged. */
+  extents(offset: number, lengthBytes: number): Promise<Extent[]>
+  /** Waits for what is in flight, then ends the session. */
+  close(): Promise<void>
+}
