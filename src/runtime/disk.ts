@@ -21,8 +21,20 @@ export interface Disk {
   syncDirectory(path: string): Promise<void>
   /** Bytes in all and bytes free of the file system below the root. */
   space(): Promise<{ totalBytes: number; freeBytes: number }>
-  /** Takes the one lock of this root for the life of the process; `false` when another process has it. */
-  lock(path: string): Promise<boolean>
+  /** Copies ranges between open files, in order, off the caller's thread where that is possible. Not durable by itself. */
+  copyMany(copies: readonly Copy[]): Promise<void>
+  /** Makes everything written to these files durable, by whatever costs least. */
+  syncMany(files: readonly DiskFile[]): Promise<void>
+  /** Takes a lock that ends with `release` or with the process, however it ends. Null when another process has it. */
+  lock(path: string): Promise<{ release(): Promise<void> } | null>
+}
+
+export interface Copy {
+  from: DiskFile
+  fromPosition: number
+  to: DiskFile
+  toPosition: number
+  length: number
 }
 
 /** Answer of `readNow` when the bytes are not in memory: the caller reads with `read` instead. */
@@ -36,8 +48,6 @@ export interface DiskFile {
   write(source: Uint8Array, position: number): Promise<void>
   /** Writes the buffers one after the other at `position`, synchronously, into the page cache. */
   writeNow(sources: readonly Uint8Array[], position: number): void
-  /** Carries out many small writes, in order, off the caller's thread where that is possible. */
-  writeMany(writes: readonly { source: Uint8Array; position: number }[]): Promise<void>
   /** Makes everything written so far durable (fdatasync). */
   sync(): Promise<void>
   /** Gives the space of a range back; it reads as zeros from then on. Best effort. */

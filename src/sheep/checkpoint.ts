@@ -1,0 +1,338 @@
+import assert from 'node:assert'
+import type { Clock } from '../runtime/clock.ts'
+import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
+import type { Log } from '../runtime/log.ts'
+import type { LoggedEntry } from './entry-log.ts'
+import { Journal } from './journal.ts'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_OBJECT,
+  encodeHeader,
+  HEADER_OFFSET,
+  OBJECT_FILE_BYTES,
+  objectPath,
+  TABLE_OFFSET,
+} from './object-format.ts'
+import type { StoreFiles } from './store-files.ts'
+import { NO_PAYLOAD, type OverlayEntry, type StoredObject } from './stored-object.ts'
+
+/** What one generation of the journal changed. */
+export interface DirtyGeneration {
+  /** With the version that each object had after its last change of this generation. */
+  objects: Map<StoredObject, number>
+  entries: LoggedEntry[]
+  payloadBlocks: number
+}
+
+const COPIES_PER_BATCH = 512
+const NO_SPACE_RETRY_MS = 1000
+const LOG_SLACK_ENTRIES = 1000
+
+/**
+ * Moves what a sealed generation of the journal holds into the object files and the ordered log. The order is what makes
+ * it safe:
+ *
+ * 1. sync the journal: an object file is never changed in place before the record that says so is durable;
+ * 2. remove, create and write files; sync them and their directories; append to the log and sync it;
+ * 3. write the superblock: only now the generation does not need its segment any more; release it.
+ *
+ * The files get every block as this generation left it, also where a newer one has replaced it since: what is newer may not
+ * be durable, and may never be. A crash anywhere in between repeats everything from the journal: records are post-images.
+ */
+export class Checkpointer {
+  readonly #disk: Disk
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #files: StoreFiles
+  readonly #journal: Journal
+  readonly #load: (object: StoredObject) => Promise<void>
+  readonly #dirty = new Map<number, DirtyGeneration>()
+  readonly #directories = new Set<string>()
+  #running: Promise<void> = Promise.resolve()
+  #freeBytes: number
+  completed = 0
+  logSnapshot: (() => { index: number; liveEntries: number; entries(): Buffer[] }) | null = null
+
+  constructor(options: {
+    disk: Disk
+    log: Log
+    clock: Clock
+    files: StoreFiles
+    journal: Journal
+    load: (object: StoredObject) => Promise<void>
+  }) {
+    this.#disk = options.disk
+    this.#log = options.log
+    this.#clock = options.clock
+    this.#files = options.files
+    this.#journal = options.journal
+    this.#load = options.load
+    this.#freeBytes = options.files.freeBytes
+  }
+
+  /** Brings the replayed journal into the files, before anything new is written. */
+  async recover(): Promise<void> {
+    const { replayed } = this.#files
+    if (!replayed) return
+    this.#dirty.set(replayed.generation, replayed.dirty)
+    await this.#apply(replayed.generation, replayed.nextSequence)
+  }
+
+  /** Remembers what a transaction of this generation changed. */
+  note(generation: number, objects: readonly StoredObject[], entries: readonly LoggedEntry[], blocks: number): void {
+    let dirty = this.#dirty.get(generation)
+    if (!dirty) {
+      dirty = { objects: new Map(), entries: [], payloadBlocks: 0 }
+      this.#dirty.set(generation, dirty)
+    }
+    for (const object of objects) dirty.objects.set(object, object.version)
+    dirty.entries.push(...entries)
+    dirty.payloadBlocks += blocks
+  }
+
+  /** Free space that nothing is promised yet, less `reserveBytes`. */
+  unallocatedBytes(reserveBytes: number): number {
+    let promised = 0
+    for (const dirty of this.#dirty.values()) promised += dirty.payloadBlocks * BLOCK_BYTES
+    return this.#freeBytes - promised - reserveBytes
+  }
+
+  /** Starts the checkpoint of a generation that the journal has sealed. */
+  start(generation: number, nextSequence: number): void {
+    this.#running = this.#running.then(async () => {
+      try {
+        await this.#applyWithRoom(generation, nextSequence)
+        this.#journal.release()
+      } catch (error) {
+        this.#journal.fail('checkpoint', error)
+      }
+    })
+  }
+
+  /** Checkpoints everything; resolves when nothing is left in the journal. */
+  async finish(): Promise<void> {
+    await this.#running
+    if (this.#journal.seal()) await this.#running
+  }
+
+  async #applyWithRoom(generation: number, nextSequence: number): Promise<void> {
+    for (;;) {
+      try {
+        await this.#apply(generation, nextSequence)
+        return
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+        this.#freeBytes = 0
+        this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
+        await this.#clock.sleep(NO_SPACE_RETRY_MS)
+      }
+    }
+  }
+
+  async #apply(generation: number, nextSequence: number): Promise<void> {
+    await this.#syncJournal()
+    const dirty = this.#dirty.get(generation)
+    const changedDirectories = new Set<string>()
+    const written: ObjectWrite[] = []
+    if (dirty) {
+      const removed = [...dirty.objects.keys()].filter((object) => object.removedIn <= generation)
+      const live = [...dirty.objects].filter(([object]) => object.removedIn > generation)
+      await this.#removeFiles(removed, changedDirectories)
+      for (const [object] of live) object.readers++
+      try {
+        await this.#writeObjects(live, generation, written, changedDirectories)
+        await this.#disk.syncMany(written.map((write) => write.file))
+        for (const directory of changedDirectories) await this.#disk.syncDirectory(directory)
+        await this.#files.log.append(dirty.entries)
+      } finally {
+        for (const [object] of live) {
+          object.readers--
+          this.#closeUnlinked(object)
+        }
+      }
+    }
+    await this.#compactLog()
+    await this.#files.superblock.write({ generation, sequence: nextSequence, logBytes: this.#files.log.durableBytes })
+    for (const write of written) settle(write, generation)
+    this.#dirty.delete(generation)
+    this.#freeBytes = (await this.#disk.space()).freeBytes
+    this.completed++
+  }
+
+  async #removeFiles(removed: readonly StoredObject[], changedDirectories: Set<string>): Promise<void> {
+    for (const object of removed) {
+      object.unlinked = true
+      this.#closeUnlinked(object)
+      const path = objectPath(object.oid)
+      const directory = path.slice(0, path.lastIndexOf('/'))
+      if (!(await this.#ensureDirectory(directory))) continue
+      await this.#disk.unlink(path)
+      changedDirectories.add(directory)
+    }
+  }
+
+  async #writeObjects(
+    live: readonly [StoredObject, number][],
+    generation: number,
+    written: ObjectWrite[],
+    changedDirectories: Set<string>,
+  ): Promise<void> {
+    let copies: Copy[] = []
+    for (const [object, version] of live) {
+      const write = await this.#prepare(object, version, generation, changedDirectories)
+      written.push(write)
+      copies.push(...this.#copiesOf(write))
+      if (copies.length >= COPIES_PER_BATCH) {
+        await this.#disk.copyMany(copies)
+        copies = []
+      }
+      punchZeros(write)
+      await write.file.write(encodeTail(write, this.#files.superblock.content.storeId), TABLE_OFFSET)
+    }
+    await this.#disk.copyMany(copies)
+  }
+
+  async #prepare(
+    object: StoredObject,
+    version: number,
+    generation: number,
+    changedDirectories: Set<string>,
+  ): Promise<ObjectWrite> {
+    if (!object.loaded) await this.#load(object)
+    if (object.fresh && !object.file) {
+      const path = objectPath(object.oid)
+      const directory = path.slice(0, path.lastIndexOf('/'))
+      await this.#ensureDirectory(directory)
+      changedDirectories.add(directory)
+      const file = await this.#disk.open(path, { create: true })
+      await file.truncate(0) // whatever a removed object of this name left
+      await file.truncate(OBJECT_FILE_BYTES)
+      object.file = file
+    }
+    const { file, table } = object
+    assert(file && table)
+    const blocks: BlockWrite[] = []
+    for (const [block, newest] of object.overlay) {
+      let entry: OverlayEntry | null = newest
+      while (entry && entry.generation !== generation) entry = entry.previous
+      if (entry) blocks.push({ block, location: entry.location, word0: entry.word0, word1: entry.word1 })
+    }
+    blocks.sort((a, b) => a.block - b.block)
+    return { object, file, table, version, blocks }
+  }
+
+  *#copiesOf(write: ObjectWrite): Iterable<Copy> {
+    let open: Copy | null = null
+    for (const { block, location } of write.blocks) {
+      if (location === NO_PAYLOAD) continue
+      const from = this.#journal.fileOf(location)
+      const fromPosition = Journal.positionOf(location)
+      const toPosition = block * BLOCK_BYTES
+      if (
+        open &&
+        open.from === from &&
+        open.fromPosition + open.length === fromPosition &&
+        open.toPosition + open.length === toPosition
+      ) {
+        open.length += BLOCK_BYTES
+        continue
+      }
+      if (open) yield open
+      open = { from, fromPosition, to: write.file, toPosition, length: BLOCK_BYTES }
+    }
+    if (open) yield open
+  }
+
+  /** Whether the directory was there already. */
+  async #ensureDirectory(directory: string): Promise<boolean> {
+    if (this.#directories.has(directory)) return true
+    const parent = directory.slice(0, directory.lastIndexOf('/'))
+    const there = (await this.#disk.list(parent)).includes(directory.slice(parent.length + 1))
+    if (!there) {
+      await this.#disk.makeDirectory(directory)
+      await this.#disk.syncDirectory(parent)
+    }
+    this.#directories.add(directory)
+    return there
+  }
+
+  #closeUnlinked(object: StoredObject): void {
+    if (!object.unlinked || object.readers > 0) return
+    const file = object.file
+    object.file = null
+    file?.close().catch((error) => this.#log.warn({ err: error }, 'closing an object file failed'))
+  }
+
+  async #compactLog(): Promise<void> {
+    const snapshot = this.logSnapshot?.()
+    const log = this.#files.log
+    if (!snapshot || log.entryCount <= 2 * snapshot.liveEntries + LOG_SLACK_ENTRIES) return
+    const entries = snapshot.entries()
+    await this.#syncJournal() // the snapshot holds entries that only the active segment has
+    await log.compact(snapshot.index, entries)
+  }
+
+  #syncJournal(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#journal.syncWritten((error) => (error ? reject(error) : resolve()))
+    })
+  }
+}
+
+interface BlockWrite {
+  block: number
+  location: number
+  word0: number
+  word1: number
+}
+
+interface ObjectWrite {
+  object: StoredObject
+  file: DiskFile
+  table: Uint32Array
+  version: number
+  blocks: BlockWrite[]
+}
+
+/** Gives the space of blocks that became zeros back, in runs. */
+function punchZeros(write: ObjectWrite): void {
+  let first = -1
+  let end = -1
+  for (const { block, location } of write.blocks) {
+    if (location !== NO_PAYLOAD) continue
+    if (block !== end) {
+      if (first >= 0) write.file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
+      first = block
+    }
+    end = block + 1
+  }
+  if (first >= 0) write.file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
+}
+
+/** Table and header as they are after the generation. */
+function encodeTail(write: ObjectWrite, storeId: Buffer): Buffer {
+  const tail = Buffer.alloc(OBJECT_FILE_BYTES - TABLE_OFFSET)
+  for (let i = 0; i < BLOCKS_PER_OBJECT * 2; i++) tail.writeUInt32LE(write.table[i]!, i * 4)
+  for (const { block, word0, word1 } of write.blocks) {
+    tail.writeUInt32LE(word0, block * 8)
+    tail.writeUInt32LE(word1, block * 8 + 4)
+  }
+  encodeHeader({ storeId, oid: write.object.oid, version: write.version }).copy(tail, HEADER_OFFSET - TABLE_OFFSET)
+  return tail
+}
+
+/** The file holds the generation now: the table says so, and the overlay keeps only what is newer. */
+function settle(write: ObjectWrite, generation: number): void {
+  const { object } = write
+  for (const { block, word0, word1 } of write.blocks) {
+    write.table[block * 2] = word0
+    write.table[block * 2 + 1] = word1
+    let entry = object.overlay.get(block)
+    if (entry?.generation === generation) object.overlay.delete(block)
+    while (entry) {
+      if (entry.previous?.generation === generation) entry.previous = null
+      entry = entry.previous ?? undefined
+    }
+  }
+  object.fresh = false
+}

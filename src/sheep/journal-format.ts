@@ -1,0 +1,199 @@
+import assert from 'node:assert'
+import { crc32 } from 'node:zlib'
+import { BLOCK_BYTES, type InheritRun } from './object-format.ts'
+
+/**
+ * The bytes of a journal segment: frames, one after the other, each a whole number of 4 KiB pages.
+ *
+ *   frame    = meta pages, payload pages
+ *   meta     = fixed header (72 bytes), records, padding; covered by one CRC in the header
+ *   payload  = the 4 KiB blocks of the frame's `blocks` records, in order, each covered by the CRC in its record
+ *
+ * A frame is one group commit: it counts as a whole or not at all. Sequence numbers run on through generations without
+ * a gap. `syncedSequence` says that every frame below it was durable when this one was written: damage below that mark
+ * is rot, above it is the torn tail of a crash.
+ */
+export interface FrameHeader {
+  storeId: Buffer
+  /** Random for each start of the node: frames that an earlier life left in the segment do not continue this one's. */
+  incarnation: number
+  /** Counts the fillings of segments. */
+  generation: number
+  sequence: number
+  syncedSequence: number
+  metaPages: number
+  payloadPages: number
+}
+
+/** One change as the journal keeps it. `version` is the object's after the change. */
+export type JournalRecord =
+  | { kind: 'create'; oid: bigint; version: number; epoch: number; runs: readonly InheritRun[] }
+  | { kind: 'blocks'; oid: bigint; version: number; first: number; count: number; words: Uint32Array }
+  | { kind: 'zero'; oid: bigint; version: number; epoch: number; first: number; count: number }
+  | { kind: 'remove'; oid: bigint; version: number }
+  | { kind: 'entry'; index: number; bytes: Buffer }
+
+const MAGIC = 0x6e724a43 // "CJrn"
+const FORMAT = 1
+const HEADER_BYTES = 72
+const RECORD_FIXED_BYTES = 28
+const CRC_OFFSET = HEADER_BYTES - 4
+const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry'] as const
+
+/** Bytes that a record takes in the meta pages. */
+export function recordBytes(record: JournalRecord): number {
+  switch (record.kind) {
+    case 'create':
+      return RECORD_FIXED_BYTES + record.runs.length * 12
+    case 'blocks':
+      return RECORD_FIXED_BYTES + record.count * 8
+    case 'zero':
+    case 'remove':
+      return RECORD_FIXED_BYTES
+    case 'entry':
+      return RECORD_FIXED_BYTES + record.bytes.length
+  }
+}
+
+export function metaPagesFor(recordsBytes: number): number {
+  return Math.ceil((HEADER_BYTES + recordsBytes) / BLOCK_BYTES)
+}
+
+export function encodeMeta(header: FrameHeader, records: readonly JournalRecord[]): Buffer {
+  const meta = Buffer.alloc(header.metaPages * BLOCK_BYTES)
+  meta.writeUInt32LE(MAGIC, 0)
+  meta.writeUInt32LE(FORMAT, 4)
+  header.storeId.copy(meta, 8)
+  meta.writeUInt32LE(header.incarnation, 24)
+  writeCount(meta, header.generation, 28)
+  writeCount(meta, header.sequence, 36)
+  writeCount(meta, header.syncedSequence, 44)
+  meta.writeUInt32LE(header.metaPages, 52)
+  meta.writeUInt32LE(header.payloadPages, 56)
+  meta.writeUInt32LE(records.length, 60)
+  let at = HEADER_BYTES
+  for (const record of records) at = writeRecord(meta, at, record)
+  assert(at <= meta.length)
+  meta.writeUInt32LE(metaCrc(meta), CRC_OFFSET)
+  return meta
+}
+
+/** CRC-32 of all but the field that holds it. */
+function metaCrc(meta: Buffer): number {
+  return crc32(meta.subarray(HEADER_BYTES), crc32(meta.subarray(0, CRC_OFFSET)))
+}
+
+/** The header of a frame that starts with this page, if the page looks like the start of one. Proves nothing yet. */
+export function peekHeader(page: Buffer): FrameHeader | null {
+  if (page.length < HEADER_BYTES || page.readUInt32LE(0) !== MAGIC || page.readUInt32LE(4) !== FORMAT) return null
+  return {
+    storeId: Buffer.from(page.subarray(8, 24)),
+    incarnation: page.readUInt32LE(24),
+    generation: readCount(page, 28),
+    sequence: readCount(page, 36),
+    syncedSequence: readCount(page, 44),
+    metaPages: page.readUInt32LE(52),
+    payloadPages: page.readUInt32LE(56),
+  }
+}
+
+/** The records of whole meta pages, or null when they do not match their CRC. */
+export function decodeMeta(meta: Buffer): JournalRecord[] | null {
+  if (metaCrc(meta) !== meta.readUInt32LE(CRC_OFFSET)) return null
+  const records: JournalRecord[] = []
+  let at = HEADER_BYTES
+  for (let left = meta.readUInt32LE(60); left > 0; left--) {
+    const record = readRecord(meta, at)
+    records.push(record)
+    at += recordBytes(record)
+  }
+  return records
+}
+
+/*
+ * record   = kind u32 @0, oid u64 @4, version u48 @12, pad u16 @18, then two words and a tail that depend on the kind:
+ *
+ *   create   epoch u32 @20, run count u32 @24; tail: runs of (first u32, count u32, holder vid u32)
+ *   blocks   first u32 @20, count u32 @24; tail: entries of (w0 u32, w1 u32), one for each payload block
+ *   zero     epoch u32 @20, count u16 @24, first u16 @26; no tail
+ *   remove   no words, no tail
+ *   entry    oid 0, version = index in the ordered log, length u32 @24; tail: the bytes
+ */
+function writeRecord(meta: Buffer, start: number, record: JournalRecord): number {
+  meta.writeUInt32LE(KINDS.indexOf(record.kind), start)
+  if (record.kind !== 'entry') meta.writeBigUInt64LE(record.oid, start + 4)
+  meta.writeUIntLE(record.kind === 'entry' ? record.index : record.version, start + 12, 6)
+  let at = start + RECORD_FIXED_BYTES
+  switch (record.kind) {
+    case 'create':
+      meta.writeUInt32LE(record.epoch, start + 20)
+      meta.writeUInt32LE(record.runs.length, start + 24)
+      for (const run of record.runs) {
+        meta.writeUInt32LE(run.first, at)
+        meta.writeUInt32LE(run.count, at + 4)
+        meta.writeUInt32LE(run.holderVid, at + 8)
+        at += 12
+      }
+      return at
+    case 'blocks':
+      meta.writeUInt32LE(record.first, start + 20)
+      meta.writeUInt32LE(record.count, start + 24)
+      for (let i = 0; i < record.count * 2; i++) {
+        meta.writeUInt32LE(record.words[i]!, at)
+        at += 4
+      }
+      return at
+    case 'zero':
+      meta.writeUInt32LE(record.epoch, start + 20)
+      meta.writeUInt16LE(record.count, start + 24)
+      meta.writeUInt16LE(record.first, start + 26)
+      return at
+    case 'remove':
+      return at
+    case 'entry':
+      meta.writeUInt32LE(record.bytes.length, start + 24)
+      record.bytes.copy(meta, at)
+      return at + record.bytes.length
+  }
+}
+
+function readRecord(meta: Buffer, start: number): JournalRecord {
+  const kind = KINDS[meta.readUInt32LE(start)]
+  assert(kind !== undefined, 'a record of unknown kind under a good CRC')
+  const oid = meta.readBigUInt64LE(start + 4)
+  const version = meta.readUIntLE(start + 12, 6)
+  const word20 = meta.readUInt32LE(start + 20)
+  const count = meta.readUInt32LE(start + 24)
+  const at = start + RECORD_FIXED_BYTES
+  switch (kind) {
+    case 'create': {
+      const runs = Array.from({ length: count }, (_, i) => ({
+        first: meta.readUInt32LE(at + i * 12),
+        count: meta.readUInt32LE(at + i * 12 + 4),
+        holderVid: meta.readUInt32LE(at + i * 12 + 8),
+      }))
+      return { kind, oid, version, epoch: word20, runs }
+    }
+    case 'blocks': {
+      const words = new Uint32Array(count * 2)
+      for (let i = 0; i < words.length; i++) words[i] = meta.readUInt32LE(at + i * 4)
+      return { kind, oid, version, first: word20, count, words }
+    }
+    case 'zero':
+      return { kind, oid, version, epoch: word20, first: count >>> 16, count: count & 0xffff }
+    case 'remove':
+      return { kind, oid, version }
+    case 'entry':
+      return { kind, index: version, bytes: Buffer.from(meta.subarray(at, at + count)) }
+  }
+}
+
+/** Counts up to 2^53 in eight bytes; two numbers instead of a BigInt. */
+function writeCount(target: Buffer, value: number, offset: number): void {
+  target.writeUInt32LE(value % 0x1_0000_0000, offset)
+  target.writeUInt32LE(Math.floor(value / 0x1_0000_0000), offset + 4)
+}
+
+function readCount(source: Buffer, offset: number): number {
+  return source.readUInt32LE(offset) + source.readUInt32LE(offset + 4) * 0x1_0000_0000
+}

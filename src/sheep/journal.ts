@@ -1,0 +1,279 @@
+import assert from 'node:assert'
+import { StoreError } from '../errors.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { DiskFile } from '../runtime/disk.ts'
+import { encodeMeta, type JournalRecord, metaPagesFor, recordBytes } from './journal-format.ts'
+import { BLOCK_BYTES } from './object-format.ts'
+
+/**
+ * The journal: every change of the store is a transaction here before anything else on disk changes.
+ *
+ * 1. `append` takes a transaction; it becomes durable as a whole or not at all. Transactions of one turn of the event loop
+ *    share a frame (group commit).
+ * 2. `done` is called when the frame has been written to the page cache, so that it survives the end of the process; for
+ *    a `durable` transaction only after the frame was synced, so that it survives loss of power.
+ * 3. There are two segments. When the active one is full it is sealed and the other becomes active, if it is free;
+ *    until `release` frees it, transactions wait. That is the back-pressure of the whole store.
+ * 4. The owner applies a sealed segment to the object files, but only records below `syncedSequence`, and then calls
+ *    `release`. A page that holds a record is never rewritten before.
+ * 5. When a write or a sync fails the journal has failed for good: everything waiting, and everything that comes, is
+ *    answered with DiskFailed. After a failed fsync the kernel may report success without having written anything.
+ */
+export interface JournalTransaction {
+  records: JournalRecord[]
+  /** The payload of the `blocks` records, in their order; must not change until `done`. */
+  payload: readonly Buffer[]
+  durable: boolean
+  /** Told where the payload begins, before `done`: a location, and the next ones count up by page. */
+  placed(location: number): void
+  done(error: StoreError | null): void
+}
+
+/** A location is `segment * LOCATION_SEGMENT + page`. */
+export const LOCATION_SEGMENT = 2 ** 24
+const GROUP_BYTES = 1024 * 1024
+
+export interface JournalState {
+  storeId: Buffer
+  incarnation: number
+  /** The next generation and sequence to write. */
+  generation: number
+  sequence: number
+}
+
+interface SyncWaiter {
+  sequence: number
+  done(error: StoreError | null): void
+}
+
+export class Journal {
+  readonly #segments: readonly [DiskFile, DiskFile]
+  readonly #segmentPages: number
+  readonly #clock: Clock
+  readonly #state: JournalState
+  readonly #onSealed: (generation: number, nextSequence: number) => void
+  readonly #onFailed: (error: StoreError) => void
+
+  #active = 0
+  #page = 0
+  #sealed = false
+  #synced: number
+  #unsynced = new Set<DiskFile>()
+  #syncing = false
+  #waiters: SyncWaiter[] = []
+  #pending: JournalTransaction[] = []
+  #pendingBytes = 0
+  #flushScheduled = false
+  #failure: StoreError | null = null
+
+  constructor(options: {
+    segments: readonly [DiskFile, DiskFile]
+    segmentBytes: number
+    clock: Clock
+    state: JournalState
+    /** Told that a generation is complete, and the sequence number of the first frame after it. */
+    onSealed: (generation: number, nextSequence: number) => void
+    onFailed: (error: StoreError) => void
+  }) {
+    assert(options.segmentBytes % BLOCK_BYTES === 0 && options.segmentBytes / BLOCK_BYTES < LOCATION_SEGMENT)
+    this.#segments = options.segments
+    this.#segmentPages = options.segmentBytes / BLOCK_BYTES
+    this.#clock = options.clock
+    this.#state = options.state
+    this.#synced = options.state.sequence
+    this.#onSealed = options.onSealed
+    this.#onFailed = options.onFailed
+  }
+
+  /** The generation of the active segment. */
+  get generation(): number {
+    return this.#state.generation
+  }
+
+  /** Frames below this sequence number are durable. */
+  get syncedSequence(): number {
+    return this.#synced
+  }
+
+  /** The sequence number of the last frame written. */
+  get lastSequence(): number {
+    return this.#state.sequence - 1
+  }
+
+  fileOf(location: number): DiskFile {
+    return this.#segments[location >= LOCATION_SEGMENT ? 1 : 0]!
+  }
+
+  static positionOf(location: number): number {
+    return (location % LOCATION_SEGMENT) * BLOCK_BYTES
+  }
+
+  append(transaction: JournalTransaction): void {
+    if (this.#failure) return transaction.done(this.#failure)
+    this.#pending.push(transaction)
+    this.#pendingBytes += totalBytes(transaction.payload)
+    if (this.#pendingBytes >= GROUP_BYTES) this.flush()
+    else if (!this.#flushScheduled) {
+      this.#flushScheduled = true
+      this.#clock.afterInput(() => {
+        this.#flushScheduled = false
+        this.flush()
+      })
+    }
+  }
+
+  /** Writes what was appended, now; what finds no free segment keeps waiting. */
+  flush(): void {
+    while (this.#pending.length > 0 && !this.#failure) if (!this.#writeGroup()) return
+  }
+
+  /** Writes the first of what waits as one frame. False when there is no free segment for it. */
+  #writeGroup(): boolean {
+    const group = this.#nextGroup()
+    const records = group.flatMap((transaction) => transaction.records)
+    const payload = group.flatMap((transaction) => transaction.payload)
+    const metaPages = metaPagesFor(records.reduce((sum, record) => sum + recordBytes(record), 0))
+    const payloadPages = totalBytes(payload) / BLOCK_BYTES
+    assert(metaPages + payloadPages <= this.#segmentPages, 'a transaction that no segment can hold')
+    if (this.#page + metaPages + payloadPages > this.#segmentPages && !this.#switchSegment()) return false
+
+    this.#pending.splice(0, group.length)
+    this.#pendingBytes -= payloadPages * BLOCK_BYTES
+    const { storeId, incarnation, generation, sequence } = this.#state
+    const meta = encodeMeta(
+      { storeId, incarnation, generation, sequence, syncedSequence: this.#synced, metaPages, payloadPages },
+      records,
+    )
+    const file = this.#segments[this.#active]!
+    try {
+      file.writeNow([meta, ...payload], this.#page * BLOCK_BYTES)
+    } catch (cause) {
+      const failure = this.#fail('writing the journal', cause)
+      for (const transaction of group) transaction.done(failure)
+      return true
+    }
+    this.#unsynced.add(file)
+    let location = this.#active * LOCATION_SEGMENT + this.#page + metaPages
+    this.#page += metaPages + payloadPages
+    this.#state.sequence = sequence + 1
+    for (const transaction of group) {
+      transaction.placed(location)
+      location += totalBytes(transaction.payload) / BLOCK_BYTES
+    }
+    for (const transaction of group) {
+      if (transaction.durable) this.#awaitSync(sequence, (error) => transaction.done(error))
+      else transaction.done(null)
+    }
+    return true
+  }
+
+  /** As many of the waiting transactions as make a group of sensible size: always at least one. */
+  #nextGroup(): JournalTransaction[] {
+    let bytes = 0
+    let count = 0
+    for (const transaction of this.#pending) {
+      bytes += totalBytes(transaction.payload) + (transaction.records.length * BLOCK_BYTES) / 8
+      if (count > 0 && bytes > Math.min(GROUP_BYTES, (this.#segmentPages * BLOCK_BYTES) / 2)) break
+      count++
+    }
+    return count === this.#pending.length ? [...this.#pending] : this.#pending.slice(0, count)
+  }
+
+  /** Calls `done` once everything written so far is durable, whatever still waits for a segment. */
+  syncWritten(done: (error: StoreError | null) => void): void {
+    this.flush()
+    if (this.#failure) return done(this.#failure)
+    this.#awaitSync(this.#state.sequence - 1, done)
+  }
+
+  /** Calls `done` once everything appended before is durable. */
+  sync(done: (error: StoreError | null) => void): void {
+    this.flush()
+    if (this.#failure) return done(this.#failure)
+    if (this.#pending.length > 0) {
+      // Waiting for a segment: an empty durable transaction goes out behind what waits.
+      this.#pending.push({ records: [], payload: [], durable: true, placed: () => {}, done })
+      return
+    }
+    this.#awaitSync(this.#state.sequence - 1, done)
+  }
+
+  /** The sealed segment is applied and durable elsewhere: its pages may be overwritten. */
+  release(): void {
+    assert(this.#sealed)
+    this.#sealed = false
+    this.flush()
+  }
+
+  /** Seals the active segment although it is not full, so that its content can be applied. False when it is empty. */
+  seal(): boolean {
+    this.flush()
+    return this.#page > 0 && !this.#failure && this.#switchSegment()
+  }
+
+  #switchSegment(): boolean {
+    if (this.#sealed) return false
+    const sealedGeneration = this.#state.generation
+    this.#sealed = true
+    this.#active = 1 - this.#active
+    this.#page = 0
+    this.#state.generation++
+    this.#onSealed(sealedGeneration, this.#state.sequence)
+    return true
+  }
+
+  #awaitSync(sequence: number, done: (error: StoreError | null) => void): void {
+    if (sequence < this.#synced) return done(null)
+    this.#waiters.push({ sequence, done })
+    if (!this.#syncing) void this.#syncLoop()
+  }
+
+  /** One sync at a time; whoever comes while it runs is covered by the next. */
+  async #syncLoop(): Promise<void> {
+    this.#syncing = true
+    while (this.#waiters.length > 0 && !this.#failure) {
+      const files = [...this.#unsynced]
+      const upTo = this.#state.sequence
+      this.#unsynced.clear()
+      try {
+        await Promise.all(files.map((file) => file.sync()))
+      } catch (cause) {
+        this.#fail('syncing the journal', cause)
+        break
+      }
+      if (this.#failure) break
+      this.#synced = upTo
+      const waiters = this.#waiters
+      this.#waiters = waiters.filter((waiter) => waiter.sequence >= upTo)
+      for (const waiter of waiters) if (waiter.sequence < upTo) waiter.done(null)
+    }
+    this.#syncing = false
+  }
+
+  /** Ends the journal from outside, for example when an object file cannot be synced. */
+  fail(what: string, cause: unknown): StoreError {
+    return this.#fail(what, cause)
+  }
+
+  #fail(what: string, cause: unknown): StoreError {
+    if (this.#failure) return this.#failure
+    const failure = new StoreError('DiskFailed', `${what}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+    })
+    this.#failure = failure
+    const transactions = this.#pending
+    const waiters = this.#waiters
+    this.#pending = []
+    this.#waiters = []
+    for (const transaction of transactions) transaction.done(failure)
+    for (const waiter of waiters) waiter.done(failure)
+    this.#onFailed(failure)
+    return failure
+  }
+}
+
+function totalBytes(buffers: readonly Buffer[]): number {
+  let sum = 0
+  for (const buffer of buffers) sum += buffer.length
+  return sum
+}

@@ -1,0 +1,175 @@
+import { StoreError } from '../errors.ts'
+import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { DirtyGeneration } from './checkpoint.ts'
+import { EntryLog, type LoggedEntry } from './entry-log.ts'
+import type { JournalState } from './journal.ts'
+import { type ScannedFrame, scanJournal } from './journal-scan.ts'
+import { BLOCK_BYTES, newTable, zeroWord0, zeroWord1 } from './object-format.ts'
+import type { ObjectStoreOptions } from './object-store.ts'
+import { NO_PAYLOAD, StoredObject } from './stored-object.ts'
+import { Superblock } from './superblock.ts'
+
+/** Everything that a store has open, as it was found (or made) at the start. */
+export interface StoreFiles {
+  superblock: Superblock
+  log: EntryLog
+  segments: readonly [DiskFile, DiskFile]
+  objects: Map<bigint, StoredObject>
+  /** Where the journal goes on. */
+  journalState: JournalState
+  /** What the journal held and the object files do not; must be applied before anything new is written. */
+  replayed: { generation: number; nextSequence: number; dirty: DirtyGeneration } | null
+  freeBytes: number
+  close(): Promise<void>
+}
+
+const COPY_BYTES = 1024 * 1024
+
+export async function openStoreFiles(
+  options: ObjectStoreOptions,
+): Promise<{ files: StoreFiles; entries: LoggedEntry[] }> {
+  const { disk, random, segmentBytes } = options
+  await disk.makeDirectory('obj')
+  const lock = await disk.lock('lock')
+  if (!lock) throw new StoreError('DiskFailed', 'another process has this store open')
+  const segments = [
+    await openSegment(disk, 'journal.0', segmentBytes),
+    await openSegment(disk, 'journal.1', segmentBytes),
+  ] as const
+  await disk.syncDirectory('.')
+  // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
+  const superblock = (await Superblock.open(disk)) ?? (await Superblock.create(disk, random.bytes(16)))
+  const { storeId, generation, sequence, logBytes } = superblock.content
+  const { log, entries } = await EntryLog.open(disk, logBytes)
+  const objects = await listObjects(disk)
+
+  const scan = await scanJournal(segments, storeId, { generation, sequence })
+  for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
+  const last = scan.frames.at(-1)
+  const nextSequence = last ? last.header.sequence + 1 : sequence
+  const replayed = last
+    ? { generation: scan.generation, nextSequence, dirty: replay(scan.frames, objects, scan.generation) }
+    : null
+  for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
+
+  return {
+    entries,
+    files: {
+      superblock,
+      log,
+      segments,
+      objects,
+      journalState: {
+        storeId,
+        incarnation: random.bytes(4).readUInt32LE(),
+        generation: scan.generation + 1,
+        sequence: nextSequence,
+      },
+      replayed,
+      freeBytes: (await disk.space()).freeBytes,
+      close: async () => {
+        await superblock.close()
+        await log.close()
+        for (const segment of segments) await segment.close()
+        await lock.release()
+      },
+    },
+  }
+}
+
+/** A segment is allocated and written once, so that appending to it never needs space. */
+async function openSegment(disk: Disk, path: string, bytes: number): Promise<DiskFile> {
+  const file = await disk.open(path, { create: true })
+  const zeros = Buffer.alloc(Math.min(bytes, COPY_BYTES))
+  let size = await file.size()
+  if (size >= bytes) return file
+  for (; size < bytes; size += zeros.length)
+    await file.write(zeros.subarray(0, Math.min(zeros.length, bytes - size)), size)
+  await file.sync()
+  return file
+}
+
+async function listObjects(disk: Disk): Promise<Map<bigint, StoredObject>> {
+  const objects = new Map<bigint, StoredObject>()
+  for (const directory of await disk.list('obj')) {
+    for (const name of await disk.list(`obj/${directory}`)) {
+      const oid = BigInt(`0x${name}`)
+      objects.set(oid, new StoredObject(oid))
+    }
+  }
+  return objects
+}
+
+/**
+ * Writes the pages of replayed frames again. After a failed sync the page cache may hold what the disk does not, and a
+ * later sync would not write it; a page that was written again is.
+ */
+async function rewrite(file: DiskFile, pages: number): Promise<void> {
+  if (pages === 0) return
+  for (let at = 0; at < pages * BLOCK_BYTES; at += COPY_BYTES) {
+    const chunk = Buffer.alloc(Math.min(COPY_BYTES, pages * BLOCK_BYTES - at))
+    await file.read(chunk, at)
+    await file.write(chunk, at)
+  }
+  await file.sync()
+}
+
+/** Applies the records in memory, as if they had just been committed in one generation. */
+function replay(
+  frames: readonly ScannedFrame[],
+  objects: Map<bigint, StoredObject>,
+  generation: number,
+): DirtyGeneration {
+  const dirty: DirtyGeneration = { objects: new Map(), entries: [], payloadBlocks: 0 }
+  /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
+  const find = (oid: bigint): StoredObject => {
+    let object = objects.get(oid)
+    if (!object) {
+      object = new StoredObject(oid)
+      objects.set(oid, object)
+    }
+    return object
+  }
+  for (const { header, records, payload } of frames) {
+    let location = payload
+    for (const record of records) {
+      if (record.kind === 'entry') {
+        dirty.entries.push(record)
+        continue
+      }
+      if (record.kind === 'create') objects.set(record.oid, new StoredObject(record.oid))
+      const object = find(record.oid)
+      object.version = record.version
+      dirty.objects.set(object, record.version)
+      const stamp = { generation, sequence: header.sequence }
+      switch (record.kind) {
+        case 'create':
+          object.fresh = true
+          object.table = newTable(object.words, record.epoch, record.runs)
+          break
+        case 'blocks':
+          for (let i = 0; i < record.count; i++, location++) {
+            const word0 = record.words[i * 2]!
+            const word1 = record.words[i * 2 + 1]!
+            object.overlay.set(record.first + i, { word0, word1, location, previous: null, ...stamp })
+          }
+          dirty.payloadBlocks += record.count
+          break
+        case 'zero': {
+          const word1 = zeroWord1(record.epoch)
+          for (let block = record.first; block < record.first + record.count; block++) {
+            const word0 = zeroWord0(object.words, block, word1)
+            object.overlay.set(block, { word0, word1, location: NO_PAYLOAD, previous: null, ...stamp })
+          }
+          break
+        }
+        case 'remove':
+          object.removed = true
+          object.removedIn = generation
+          objects.delete(record.oid)
+          break
+      }
+    }
+  }
+  return dirty
+}

@@ -1,0 +1,55 @@
+import type { DiskFile } from '../runtime/disk.ts'
+import { type OidWords, oidWords } from './object-format.ts'
+
+/** A block that has changed since the last checkpoint: the journal holds it, the object file does not. */
+export interface OverlayEntry {
+  word0: number
+  word1: number
+  /** Where the journal has the bytes; PENDING until its frame is written; NO_PAYLOAD for zeros. */
+  location: number
+  generation: number
+  sequence: number
+  /**
+   * What this entry replaced, if that may still be wanted: the checkpoint of an older generation applies the block as that
+   * generation left it, because this entry may not be durable yet. At most one entry for each generation is kept.
+   */
+  previous: OverlayEntry | null
+}
+
+export const PENDING = -1
+export const NO_PAYLOAD = -2
+
+/**
+ * One object of this node in memory. `table` is what the file says (or will say, for one that is `fresh`); `overlay` is
+ * newer. An object that is neither dirty nor in use may lose its table and file handle at any time and is loaded again.
+ */
+export class StoredObject {
+  readonly oid: bigint
+  readonly words: OidWords
+  version = 0
+  table: Uint32Array | null = null
+  file: DiskFile | null = null
+  /** Created since the last checkpoint: no file holds it yet. */
+  fresh = false
+  /** Removed by a transaction; `removedIn` is its generation, once the journal has it. */
+  removed = false
+  removedIn = Number.POSITIVE_INFINITY
+  /** Its file is unlinked; whoever still reads it closes the handle. */
+  unlinked = false
+  readonly overlay = new Map<number, OverlayEntry>()
+  /** Asynchronous reads under way; the file stays open until they end. */
+  readers = 0
+  /** Used since the last look of the eviction. */
+  touched = false
+  /** Set while the table is being read; everyone who needs it waits for the same promise. */
+  loading: Promise<void> | null = null
+
+  constructor(oid: bigint) {
+    this.oid = oid
+    this.words = oidWords(oid)
+  }
+
+  get loaded(): boolean {
+    return this.table !== null
+  }
+}

@@ -1,0 +1,256 @@
+import { pino } from 'pino'
+import type { StoreError } from '../../src/errors.ts'
+import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
+import { type Change, ObjectStore } from '../../src/sheep/object-store.ts'
+import { SimClock } from '../sim/clock.ts'
+import { SimDisk } from '../sim/disk.ts'
+import { SeededRandom } from '../sim/random.ts'
+
+const quiet = pino({ level: 'silent' })
+
+/** Object → block → the number of the transaction that wrote it; 0 is zeros. A missing object is no object. */
+type Image = Map<bigint, Map<number, number>>
+
+interface Transaction {
+  apply(image: Image): void
+}
+
+/**
+ * Runs one seed: random transactions, reads, syncs, kills and power losses on a simulated disk, against a plain map.
+ * After each crash the store must hold exactly the transactions up to some point, no earlier than the last one that had
+ * been acknowledged as durable (after a kill: acknowledged at all).
+ */
+export class StoreModel {
+  readonly random: SeededRandom
+  readonly clock: SimClock
+  readonly disk: SimDisk
+  readonly durability: 'flush' | 'write'
+  #store!: ObjectStore
+  /** The image at the last point that a crash proved, and what came after. */
+  #base: Image = new Map()
+  #since: Transaction[] = []
+  #number = 0
+  #durable = 0
+  #acknowledged = 0
+  #current: Image = new Map()
+  counts = { transactions: 0, crashes: 0, reads: 0, checkpoints: 0 }
+
+  constructor(seed: number) {
+    this.random = new SeededRandom(seed)
+    this.clock = new SimClock(this.random)
+    this.disk = new SimDisk(this.random, this.clock)
+    this.durability = this.random.chance(0.3) ? 'write' : 'flush'
+  }
+
+  async run(steps: number): Promise<void> {
+    await this.open()
+    for (let step = 0; step < steps; step++) {
+      const dice = this.random.next()
+      if (dice < 0.6) this.commit()
+      else if (dice < 0.75) await this.read()
+      else if (dice < 0.8) await this.sync()
+      else if (dice < 0.97) for (let i = this.random.below(20); i > 0; i--) this.clock.step()
+      else await this.crash()
+    }
+    await this.crash()
+    await this.clock.run(this.#store.close())
+    await this.open()
+    this.#durable = this.#acknowledged = this.#since.length
+    await this.verify()
+  }
+
+  async open(): Promise<void> {
+    const opened = await this.clock.run(
+      ObjectStore.open({
+        disk: this.disk.mount(),
+        clock: this.clock,
+        random: this.random,
+        log: quiet,
+        segmentBytes: 40 * BLOCK_BYTES,
+        durability: this.durability,
+        reserveBytes: 0,
+        onFailed: () => {},
+      }),
+    )
+    this.#store = opened.store
+  }
+
+  commit(): void {
+    const number = ++this.#number
+    const changes: Change[] = []
+    const effects: ((image: Image) => void)[] = []
+    for (let i = 1 + this.random.below(3); i > 0; i--) this.#randomChange(number, changes, effects)
+    if (changes.length === 0) return
+    const transaction = {
+      apply: (image: Image) => {
+        for (const effect of effects) effect(image)
+      },
+    }
+    this.#since.push(transaction)
+    transaction.apply(this.#current)
+    const position = this.#since.length
+    const durable = this.random.chance(0.2)
+    this.counts.transactions++
+    const life = this.counts.crashes
+    this.#store.commit(changes, { durable }, (error) => {
+      if (life !== this.counts.crashes) return // the process that was told has ended
+      if (error) throw error
+      this.#acknowledged = Math.max(this.#acknowledged, position)
+      if (durable || this.durability === 'write') this.#durable = Math.max(this.#durable, position)
+    })
+  }
+
+  #randomChange(number: number, changes: Change[], effects: ((image: Image) => void)[]): void {
+    const oid = (BigInt(1 + this.random.below(3)) << 32n) | BigInt(this.random.below(3))
+    const taken = (change: Change) => 'oid' in change && change.oid === oid
+    if (
+      changes.some(taken) ||
+      changes.some((c) => c.kind === 'blocks' && typeof c.object !== 'bigint' && c.object.oid === oid)
+    ) {
+      return
+    }
+    const object = this.#store.loadedNow(oid)
+    if (object === null) return
+    if (object === undefined) {
+      changes.push({ kind: 'create', oid, runs: [] })
+      effects.push((image) => image.set(oid, new Map()))
+      return
+    }
+    const first = this.random.below(12)
+    const count = 1 + this.random.below(4)
+    const dice = this.random.next()
+    if (dice < 0.08) {
+      changes.push({ kind: 'remove', oid })
+      effects.push((image) => image.delete(oid))
+    } else if (dice < 0.2) {
+      changes.push({ kind: 'zero', object, first, count })
+      effects.push((image) => fill(image.get(oid)!, first, count, 0))
+    } else {
+      changes.push({ kind: 'blocks', object, first, bytes: stamped(oid, first, count, number) })
+      effects.push((image) => fill(image.get(oid)!, first, count, number))
+    }
+  }
+
+  async read(): Promise<void> {
+    const oid = this.random.pick([...this.#current.keys(), 1n << 32n])
+    if (!this.#current.has(oid)) return
+    const first = this.random.below(12)
+    const count = 1 + this.random.below(4)
+    const expected = Array.from({ length: count }, (_, i) => this.#current.get(oid)!.get(first + i) ?? 0)
+    const found = await this.clock.run(this.#readStamps(oid, first, count))
+    this.counts.reads++
+    if (found.join() !== expected.join()) throw new Error(`read ${found} instead of ${expected}`)
+  }
+
+  async #readStamps(oid: bigint, first: number, count: number): Promise<number[]> {
+    const object = await this.#store.load(oid)
+    const target = Buffer.alloc(count * BLOCK_BYTES, 0xee)
+    await new Promise<void>((resolve, reject) => {
+      this.#store.read(object, first, count, target, (error: StoreError | null) => (error ? reject(error) : resolve()))
+    })
+    return Array.from({ length: count }, (_, i) => readStamp(oid, first + i, target.subarray(i * BLOCK_BYTES)))
+  }
+
+  async sync(): Promise<void> {
+    const position = this.#since.length
+    await this.clock.run(
+      new Promise<void>((resolve, reject) => this.#store.sync((error) => (error ? reject(error) : resolve()))),
+    )
+    this.#durable = Math.max(this.#durable, position)
+  }
+
+  async crash(): Promise<void> {
+    let power = this.random.chance(0.6)
+    if (power) this.disk.powerLoss()
+    else this.disk.kill()
+    this.counts.crashes++
+    if (this.random.chance(0.3)) {
+      await this.#crashWhileOpening()
+      power = true
+    }
+    await this.open()
+    if (!power) this.#durable = Math.max(this.#durable, this.#acknowledged)
+    await this.verify()
+  }
+
+  /** A crash in the middle of recovery must lose nothing either. */
+  async #crashWhileOpening(): Promise<void> {
+    const opening = this.open()
+    opening.catch(() => {})
+    for (let i = this.random.below(60); i > 0; i--) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+      this.clock.step()
+    }
+    this.disk.powerLoss()
+  }
+
+  /** Compares everything, and goes on from the point that was found. */
+  async verify(): Promise<void> {
+    const found: Image = new Map()
+    for (const oid of this.#store.oids()) {
+      const stamps = await this.clock.run(this.#readStamps(oid, 0, 16))
+      found.set(oid, new Map(stamps.map((stamp, block) => [block, stamp])))
+    }
+    const candidate = clone(this.#base)
+    const matches: number[] = []
+    for (let position = 0; position <= this.#since.length; position++) {
+      if (position > 0) this.#since[position - 1]!.apply(candidate)
+      if (position >= this.#durable && same(candidate, found)) matches.push(position)
+    }
+    if (matches.length === 0) {
+      throw new Error(
+        `no prefix of the transactions from ${this.#durable} of ${this.#since.length} on gives what was found:\n${show(found)}\nall of them would give\n${show(candidate)}`,
+      )
+    }
+    for (const transaction of this.#since.slice(0, matches.at(-1))) transaction.apply(this.#base)
+    this.#current = clone(this.#base)
+    this.#since = []
+    this.#durable = 0
+    this.#acknowledged = 0
+  }
+}
+
+function stamped(oid: bigint, first: number, count: number, number: number): Buffer {
+  const bytes = Buffer.alloc(count * BLOCK_BYTES)
+  for (let i = 0; i < count; i++) {
+    const at = i * BLOCK_BYTES
+    for (const offset of [at, at + BLOCK_BYTES - 16]) {
+      bytes.writeUInt32LE(number, offset)
+      bytes.writeBigUInt64LE(oid ^ BigInt(first + i), offset + 8)
+    }
+  }
+  return bytes
+}
+
+function readStamp(oid: bigint, block: number, bytes: Buffer): number {
+  const number = bytes.readUInt32LE(0)
+  const key = number === 0 ? 0n : oid ^ BigInt(block)
+  for (const at of [0, BLOCK_BYTES - 16]) {
+    if (bytes.readUInt32LE(at) !== number || bytes.readBigUInt64LE(at + 8) !== key) {
+      throw new Error(`a torn or misplaced block: object ${oid.toString(16)} block ${block}`)
+    }
+  }
+  return number
+}
+
+function fill(blocks: Map<number, number>, first: number, count: number, number: number): void {
+  for (let block = first; block < first + count; block++) blocks.set(block, number)
+}
+
+function clone(image: Image): Image {
+  return new Map([...image].map(([oid, blocks]) => [oid, new Map(blocks)]))
+}
+
+function same(a: Image, b: Image): boolean {
+  if (a.size !== b.size) return false
+  for (const [oid, blocks] of a) {
+    const other = b.get(oid)
+    if (!other) return false
+    for (let block = 0; block < 16; block++) if ((blocks.get(block) ?? 0) !== (other.get(block) ?? 0)) return false
+  }
+  return true
+}
+
+function show(image: Image): string {
+  return [...image].map(([oid, blocks]) => `${oid.toString(16)}=[${[...blocks.values()]}]`).join(' ')
+}

@@ -1,0 +1,319 @@
+import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from '../../src/runtime/disk.ts'
+import type { SimClock } from './clock.ts'
+import type { SeededRandom } from './random.ts'
+
+const PAGE = 4096
+const SECTOR = 512
+
+interface Inode {
+  pages: Map<number, Buffer>
+  size: number
+  durablePages: Map<number, Buffer>
+  durableSize: number
+  dirty: Set<number>
+}
+
+type NamespaceOp = { directory: string } & (
+  | { kind: 'link'; path: string; inode: Inode }
+  | { kind: 'unlink'; path: string }
+  | { kind: 'rename'; from: string; to: string; inode: Inode }
+)
+
+/** What may go wrong, each with a probability for each operation. */
+export interface DiskFaults {
+  wouldBlock: number
+  /** A page written but not synced reaches the disk by itself, as it was before the next write to it. */
+  writeback: number
+}
+
+/**
+ * A disk that keeps exactly what src/runtime/disk.ts promises and nothing more. `powerLoss` drops what was not synced:
+ * each dirty page stays old, becomes new, or is torn between sectors; of the directory operations since the last sync a
+ * random number of the first ones survive. `kill` keeps the page cache, as the end of a process does.
+ */
+export class SimDisk {
+  readonly #random: SeededRandom
+  readonly #clock: SimClock
+  readonly faults: DiskFaults
+  #names = new Map<string, Inode>()
+  #durableNames = new Map<string, Inode>()
+  #directories = new Set<string>(['.'])
+  #unsyncedNames: NamespaceOp[] = []
+  #life = 0
+  #locked = false
+  capacityBytes = 2 ** 40
+  /** The next sync fails, and what it covered is lost although later syncs succeed. */
+  failNextSync = false
+
+  constructor(random: SeededRandom, clock: SimClock, faults: Partial<DiskFaults> = {}) {
+    this.#random = random
+    this.#clock = clock
+    this.faults = { wouldBlock: 0.1, writeback: 0.2, ...faults }
+  }
+
+  /** The disk as a process that starts now sees it; it goes dead with the next `kill` or `powerLoss`. */
+  mount(): Disk {
+    const life = this.#life
+    const alive = () => {
+      if (life !== this.#life) throw new Error('this process has ended')
+    }
+    const device = async () => {
+      if (life === this.#life) await this.#clock.latency(2)
+      if (life !== this.#life) await new Promise(() => {}) // nobody is left to hear the answer
+    }
+    return {
+      open: async (path, options) => {
+        await device()
+        let inode = this.#names.get(path)
+        if (!inode) {
+          if (!options?.create) throw errno('ENOENT', path)
+          inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
+          this.#change({ kind: 'link', directory: parent(path), path, inode })
+        }
+        return this.#file(inode, device, alive)
+      },
+      makeDirectory: async (path) => {
+        await device()
+        this.#directories.add(path)
+      },
+      list: async (path) => {
+        await device()
+        const prefix = path === '.' ? '' : `${path}/`
+        const names = new Set<string>()
+        for (const name of [...this.#names.keys(), ...this.#directories]) {
+          if (name.startsWith(prefix) && name !== path && name !== '.')
+            names.add(name.slice(prefix.length).split('/')[0]!)
+        }
+        return [...names]
+      },
+      rename: async (from, to) => {
+        await device()
+        const inode = this.#names.get(from)
+        if (!inode) throw errno('ENOENT', from)
+        this.#change({ kind: 'rename', directory: parent(from), from, to, inode })
+      },
+      unlink: async (path) => {
+        await device()
+        if (this.#names.has(path)) this.#change({ kind: 'unlink', directory: parent(path), path })
+      },
+      syncDirectory: async (path) => {
+        await device()
+        const mine = this.#unsyncedNames.filter((op) => op.directory === path)
+        this.#unsyncedNames = this.#unsyncedNames.filter((op) => op.directory !== path)
+        for (const op of mine) applyName(this.#durableNames, op)
+      },
+      space: async () => {
+        await device()
+        return { totalBytes: this.capacityBytes, freeBytes: this.capacityBytes - this.usedBytes() }
+      },
+      copyMany: async (copies: readonly Copy[]) => {
+        for (const { from, fromPosition, to, toPosition, length } of copies) {
+          const buffer = Buffer.alloc(length)
+          await from.read(buffer, fromPosition)
+          await to.write(buffer, toPosition)
+        }
+      },
+      syncMany: async (files) => {
+        for (const file of files) await file.sync()
+      },
+      lock: async () => {
+        await device()
+        if (this.#locked) return null
+        this.#locked = true
+        return {
+          release: async () => {
+            this.#locked = false
+          },
+        }
+      },
+    }
+  }
+
+  #file(inode: Inode, device: () => Promise<void>, alive: () => void): DiskFile {
+    let open = true
+    const ready = async () => {
+      if (!open) throw errno('EBADF', 'a closed file')
+      await device()
+    }
+    return {
+      read: async (target, position) => {
+        await ready()
+        return readInode(inode, target, position)
+      },
+      readNow: (target, position) => {
+        alive()
+        if (!open) throw errno('EBADF', 'a closed file')
+        if (this.#random.chance(this.faults.wouldBlock)) return WOULD_BLOCK
+        return readInode(inode, target, position)
+      },
+      write: async (source, position) => {
+        await ready()
+        this.#write(inode, source, position)
+      },
+      writeNow: (sources, position) => {
+        alive()
+        for (const source of sources) {
+          this.#write(inode, source, position)
+          position += source.length
+        }
+      },
+      sync: async () => {
+        await ready()
+        if (this.failNextSync) {
+          this.failNextSync = false
+          inode.dirty.clear() // the kernel marks the pages clean: the next sync says success
+          throw errno('EIO', 'sync')
+        }
+        for (const page of inode.dirty) persist(inode, page)
+        inode.dirty.clear()
+        inode.durableSize = inode.size
+      },
+      punch: (position, length) => {
+        alive()
+        this.#write(inode, Buffer.alloc(length), position)
+      },
+      truncate: async (length) => {
+        await ready()
+        for (const page of inode.pages.keys()) {
+          if (page * PAGE >= length) {
+            inode.pages.delete(page)
+            inode.dirty.add(page)
+          }
+        }
+        inode.size = length
+      },
+      size: async () => {
+        await ready()
+        return inode.size
+      },
+      close: async () => {
+        open = false
+      },
+    }
+  }
+
+  #write(inode: Inode, source: Uint8Array, position: number): void {
+    for (let done = 0; done < source.length; ) {
+      const page = Math.floor((position + done) / PAGE)
+      const offset = (position + done) % PAGE
+      const count = Math.min(PAGE - offset, source.length - done)
+      if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
+      const bytes = Buffer.from(inode.pages.get(page) ?? Buffer.alloc(PAGE))
+      bytes.set(source.subarray(done, done + count), offset)
+      if (!inode.pages.has(page) && this.usedBytes() >= this.capacityBytes) throw errno('ENOSPC', 'write')
+      inode.pages.set(page, bytes)
+      inode.dirty.add(page)
+      done += count
+    }
+    inode.size = Math.max(inode.size, position + source.length)
+  }
+
+  usedBytes(): number {
+    if (this.capacityBytes === 2 ** 40) return 0
+    let pages = 0
+    for (const inode of this.#names.values()) pages += inode.pages.size
+    return pages * PAGE
+  }
+
+  #change(op: NamespaceOp): void {
+    applyName(this.#names, op)
+    this.#unsyncedNames.push(op)
+  }
+
+  /** The process ends; the kernel and its page cache stay. */
+  kill(): void {
+    this.#life++
+    this.#locked = false
+    this.#clock.forget()
+  }
+
+  powerLoss(): void {
+    this.kill()
+    for (const inode of new Set([...this.#names.values(), ...this.#durableNames.values()])) this.#loseCache(inode)
+    for (const directory of new Set(this.#unsyncedNames.map((op) => op.directory))) {
+      const ops = this.#unsyncedNames.filter((op) => op.directory === directory)
+      for (const op of ops.slice(0, this.#random.below(ops.length + 1))) applyName(this.#durableNames, op)
+    }
+    this.#unsyncedNames = []
+    this.#names = new Map(this.#durableNames)
+  }
+
+  #loseCache(inode: Inode): void {
+    for (const page of inode.dirty) {
+      const fate = this.#random.next()
+      if (fate < 0.4) continue
+      if (fate < 0.8) persist(inode, page)
+      else {
+        const torn = Buffer.from(inode.durablePages.get(page) ?? Buffer.alloc(PAGE))
+        const fresh = inode.pages.get(page) ?? Buffer.alloc(PAGE)
+        for (let at = 0; at < PAGE; at += SECTOR) if (this.#random.chance(0.5)) fresh.copy(torn, at, at, at + SECTOR)
+        inode.durablePages.set(page, torn)
+      }
+    }
+    if (this.#random.chance(0.5)) inode.durableSize = inode.size
+    inode.dirty.clear()
+    inode.pages = new Map(inode.durablePages)
+    inode.size = inode.durableSize
+    for (const page of inode.pages.keys()) if (page * PAGE >= inode.size) inode.pages.delete(page)
+  }
+
+  paths(): string[] {
+    return [...this.#names.keys()]
+  }
+
+  /** Flips one bit at a byte of a file, on the disk and in the cache. */
+  flipBit(path: string, position: number): void {
+    const inode = this.#names.get(path)!
+    for (const pages of [inode.pages, inode.durablePages]) {
+      const page = pages.get(Math.floor(position / PAGE))
+      if (page) page[position % PAGE]! ^= 1 << this.#random.below(8)
+    }
+  }
+
+  sizeOf(path: string): number {
+    return this.#names.get(path)?.size ?? 0
+  }
+
+  /** Whether a page of a file holds anything. */
+  hasPage(path: string, page: number): boolean {
+    return this.#names.get(path)?.pages.has(page) ?? false
+  }
+}
+
+function persist(inode: Inode, page: number): void {
+  const bytes = inode.pages.get(page)
+  if (bytes) inode.durablePages.set(page, Buffer.from(bytes))
+  else inode.durablePages.delete(page)
+  inode.durableSize = Math.max(inode.durableSize, Math.min(inode.size, (page + 1) * PAGE))
+}
+
+function readInode(inode: Inode, target: Uint8Array, position: number): number {
+  const length = Math.max(0, Math.min(target.length, inode.size - position))
+  for (let done = 0; done < length; ) {
+    const offset = (position + done) % PAGE
+    const count = Math.min(PAGE - offset, length - done)
+    const page = inode.pages.get(Math.floor((position + done) / PAGE))
+    if (page) target.set(page.subarray(offset, offset + count), done)
+    else target.fill(0, done, done + count)
+    done += count
+  }
+  return length
+}
+
+function applyName(names: Map<string, Inode>, op: NamespaceOp): void {
+  if (op.kind === 'link') names.set(op.path, op.inode)
+  else if (op.kind === 'unlink') names.delete(op.path)
+  else {
+    names.delete(op.from)
+    names.set(op.to, op.inode)
+  }
+}
+
+function parent(path: string): string {
+  const slash = path.lastIndexOf('/')
+  return slash < 0 ? '.' : path.slice(0, slash)
+}
+
+function errno(code: string, what: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(`${code}: ${what}`), { code })
+}
