@@ -2,7 +2,7 @@ import { BODY_SIZE_MAX_BYTES, FLAG, RESULT } from '../protocol/constants.ts'
 import { FrameError, RequestReader } from '../protocol/frame-reader.ts'
 import { encodeResponseHeader } from '../protocol/header.ts'
 import type { SheepRequest, SheepResponse } from '../protocol/message.ts'
-import { acceptsProtoVer, mayAnswerBody, opcodeName } from '../protocol/opcodes.ts'
+import { acceptsProtoVer, mayAnswerBody, opcodeName, responseVariant } from '../protocol/opcodes.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Connection, Listener, Network } from '../runtime/network.ts'
@@ -218,5 +218,11 @@ function refuse(request: SheepRequest & { flags: number }): number | null {
 function keepFraming(request: SheepRequest & { flags: number }, reply: Reply): Reply {
   if (reply.body === undefined) return reply
   if (reply.result !== RESULT.SUCCESS || !mayAnswerBody(request.flags)) return { ...reply, body: undefined }
-  return reply.body.length > (request.dataLength ?? 0) ? { result: RESULT.BUFFER_SMALL } : reply
+  return reply.body.length > bufferBytes(request) ? { result: RESULT.BUFFER_SMALL } : reply
+}
+
+/** A foreign client has one buffer for both directions; Collie's own goes by the length of the response alone. */
+function bufferBytes({ opcode, flags, dataLength = 0 }: SheepRequest & { flags: number }): number {
+  const isOwnPiggyback = responseVariant(opcode) === 'io' && (flags & FLAG.PIGGYBACK) !== 0
+  return isOwnPiggyback ? BODY_SIZE_MAX_BYTES : dataLength
 }

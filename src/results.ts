@@ -1,5 +1,5 @@
-import { StoreError, type StoreErrorCode } from '../errors.ts'
-import { RESULT, resultName } from '../protocol/constants.ts'
+import { StoreError, type StoreErrorCode } from './errors.ts'
+import { RESULT, resultName } from './protocol/constants.ts'
 
 /**
  * The result code that each failure of the store has on the wire. One code per failure, so that Collie's own client gets

@@ -1,0 +1,37 @@
+/**
+ * Object ids. Bits: 63 VDI (inode), 62 VMSTATE, 61 ATTR, 60 BTREE, 59 LEDGER; 32..55 the vid; 0..31 an index within it.
+ * None of the upper bits set means data.
+ */
+export type OidKind = 'data' | 'inode' | 'vmstate' | 'attr' | 'btree' | 'ledger'
+
+const KIND_BITS = {
+  inode: 1n << 63n,
+  vmstate: 1n << 62n,
+  attr: 1n << 61n,
+  btree: 1n << 60n,
+  ledger: 1n << 59n,
+} as const
+
+const VID_SHIFT = 32n
+const VID_MASK = 0xff_ffffn
+const INDEX_MASK = 0xffff_ffffn
+
+const oid = (vid: number, index: number) => (BigInt(vid) << VID_SHIFT) | BigInt(index)
+
+export const dataOid = (vid: number, index: number): bigint => oid(vid, index)
+export const inodeOid = (vid: number): bigint => KIND_BITS.inode | oid(vid, 0)
+export const vmstateOid = (vid: number, index: number): bigint => KIND_BITS.vmstate | oid(vid, index)
+export const attrOid = (vid: number, attrId: number): bigint => KIND_BITS.attr | oid(vid, attrId)
+
+export const oidVid = (id: bigint): number => Number((id >> VID_SHIFT) & VID_MASK)
+export const oidIndex = (id: bigint): number => Number(id & INDEX_MASK)
+
+/** What the object is, by its highest kind bit; null when bits are set that no kind has (56..58). */
+export function oidKind(id: bigint): OidKind | null {
+  if ((id >> 56n) & 0b111n) return null
+  for (const [kind, bit] of Object.entries(KIND_BITS)) if (id & bit) return kind as OidKind
+  return 'data'
+}
+
+/** 16 hexadecimal digits, as `dog` prints object ids. */
+export const formatOid = (id: bigint): string => id.toString(16).padStart(16, '0')

@@ -1,0 +1,163 @@
+import { StoreError } from '../errors.ts'
+import { BODY_SIZE_MAX_BYTES, FLAG, RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../protocol/constants.ts'
+import type { SheepRequest, SheepResponse } from '../protocol/message.ts'
+import { OP } from '../protocol/opcodes.ts'
+import { errorOf } from '../results.ts'
+import type { Device } from './device.ts'
+import { SessionDevice } from './session-device.ts'
+import type { Transport } from './transport.ts'
+
+/** An export right as the store keeps it. The name is a secret of its holder; the store knows the hash. */
+export interface ExportRecord {
+  attachmentId: string
+  /** SHA-256 of the export name, hexadecimal. */
+  nameHash: string
+  vid: number
+  readOnly: boolean
+}
+
+/** A VDI as LIST_VDIS tells. */
+export interface VdiInfo {
+  vid: number
+  name: string
+  tag: string
+  snapId: number
+  parentVid: number
+  sizeBytes: number
+  /** Milliseconds since 1970. */
+  createdAt: number
+  /** 0 for a working VDI. */
+  snapshotAt: number
+}
+
+/**
+ * The VDI client: what can be done with VDIs, through any transport. Methods reject with a StoreError; Disconnected leaves
+ * open whether the operation took effect.
+ */
+export class VdiClient {
+  readonly #transport: Transport
+
+  constructor(transport: Transport) {
+    this.#transport = transport
+  }
+
+  /** The working VDI of a name, or with a tag that snapshot. Rejects with NoVdi or NoTag. */
+  async lookup(name: string, tag = ''): Promise<number> {
+    const { vdiId } = await this.#call({ opcode: OP.GET_VDI_INFO, flags: FLAG.WRITE, body: nameAndTag(name, tag) })
+    return vdiId ?? 0
+  }
+
+  /** A thin VDI; with `baseVid` a clone of that snapshot, of at least its size. Rejects with VdiExists, NoBaseVdi or FullVdi. */
+  async create(name: string, sizeBytes: number, baseVid = 0): Promise<number> {
+    const request = { opcode: OP.NEW_VDI, flags: FLAG.WRITE, body: padded(name, VDI_NAME_SIZE_BYTES) }
+    const { vdiId } = await this.#call({ ...request, vdiSize: sizeBytes, baseVdiId: baseVid })
+    return vdiId ?? 0
+  }
+
+  /** Freezes what the working VDI holds under `tag`; returns the vid under which it goes on. */
+  async snapshot(vid: number, tag: string): Promise<number> {
+    const body = padded(tag, VDI_TAG_SIZE_BYTES)
+    const { vdiId } = await this.#call({ opcode: OP.SNAPSHOT_VDI, flags: FLAG.WRITE, vid, body })
+    return vdiId ?? 0
+  }
+
+  /** Rejects with VdiInUse while it is exported or open. */
+  async remove(name: string, tag = ''): Promise<void> {
+    await this.#call({ opcode: OP.DEL_VDI, flags: FLAG.WRITE, body: nameAndTag(name, tag) })
+  }
+
+  async resize(vid: number, sizeBytes: number): Promise<void> {
+    await this.#call({ opcode: OP.RESIZE_VDI, vid, vdiSize: sizeBytes })
+  }
+
+  /** The working VDI of a name and its snapshots; empty when there is none. */
+  async listOf(name: string): Promise<VdiInfo[]> {
+    const flags = FLAG.WRITE | FLAG.PIGGYBACK
+    return this.#json<VdiInfo[]>({ opcode: OP.LIST_VDIS, flags, body: Buffer.from(name) })
+  }
+
+  /** All VDIs and snapshots. */
+  async list(): Promise<VdiInfo[]> {
+    const all: VdiInfo[] = []
+    for (;;) {
+      const some = await this.#json<VdiInfo[]>({ opcode: OP.LIST_VDIS, vid: all.at(-1)?.vid ?? 0 })
+      if (some.length === 0) return all
+      all.push(...some)
+    }
+  }
+
+  /** Space of the store: its disks' size, what is free, and what its VDIs promise. */
+  async space(): Promise<{ totalBytes: number; freeBytes: number; provisionedBytes: number }> {
+    return this.#json({ opcode: OP.STAT_STORE })
+  }
+
+  /** Grants a right, or replaces the one that the attachment had; sessions under the old one are over when it resolves. */
+  async putExport(record: ExportRecord): Promise<void> {
+    await this.#call({ opcode: OP.PUT_EXPORT, flags: FLAG.WRITE, body: Buffer.from(JSON.stringify(record)) })
+  }
+
+  /** When it resolves nothing sent under the right changes a byte any more. */
+  async removeExport(attachmentId: string): Promise<void> {
+    await this.#call({ opcode: OP.REMOVE_EXPORT, flags: FLAG.WRITE, body: Buffer.from(attachmentId) })
+  }
+
+  /** The right of a name's hash; undefined when there is none. */
+  async findExport(nameHash: string): Promise<ExportRecord | undefined> {
+    const flags = FLAG.WRITE | FLAG.PIGGYBACK
+    const response = await this.#submit({ opcode: OP.GET_EXPORT, flags, body: Buffer.from(nameHash) })
+    if (response.result === RESULT.NOT_FOUND) return undefined
+    throwFor(response)
+    return JSON.parse(response.body?.toString() ?? '') as ExportRecord
+  }
+
+  /** Opens a session under an export right. Rejects with NoExport. */
+  async openExport(nameHash: string, readOnly: boolean): Promise<Device> {
+    return this.#open({ opcode: OP.OPEN_VDI, flags: FLAG.WRITE, body: Buffer.from(nameHash) }, readOnly)
+  }
+
+  /** Opens without a right. Rejects with VdiLocked when it would write to a VDI that is under an attachment. */
+  async open(vid: number, { readOnly }: { readOnly: boolean }): Promise<Device> {
+    return this.#open({ opcode: OP.OPEN_VDI, flags: readOnly ? FLAG.READ_ONLY : 0, vid }, readOnly)
+  }
+
+  close(): void {
+    this.#transport.close()
+  }
+
+  async #open(request: SheepRequest, readOnly: boolean): Promise<Device> {
+    const { session, vdiSize } = await this.#call(request)
+    return new SessionDevice(this.#transport, session ?? 0, vdiSize ?? 0, readOnly)
+  }
+
+  async #call(request: SheepRequest): Promise<SheepResponse> {
+    const response = await this.#submit(request)
+    throwFor(response)
+    return response
+  }
+
+  async #json<T>(request: SheepRequest): Promise<T> {
+    const { body } = await this.#call({ ...request, dataLength: BODY_SIZE_MAX_BYTES })
+    return JSON.parse(body?.toString() ?? 'null') as T
+  }
+
+  #submit(request: SheepRequest): Promise<SheepResponse> {
+    return new Promise((resolve) => this.#transport.submit(request, resolve))
+  }
+}
+
+function throwFor(response: SheepResponse): void {
+  const error = errorOf(response.result)
+  if (error) throw error
+}
+
+/** A name in its field; one that does not fit is refused here, because the field would cut it. */
+function padded(text: string, sizeBytes: number): Buffer {
+  const bytes = Buffer.from(text)
+  if (bytes.length >= sizeBytes)
+    throw new StoreError('InvalidParameters', `"${text}" is longer than ${sizeBytes - 1} bytes`)
+  return Buffer.concat([bytes], sizeBytes)
+}
+
+function nameAndTag(name: string, tag: string): Buffer {
+  return Buffer.concat([padded(name, VDI_NAME_SIZE_BYTES), padded(tag, VDI_TAG_SIZE_BYTES)])
+}

@@ -1,0 +1,143 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { FrameError, RequestReader, ResponseReader } from '../../src/protocol/frame-reader.ts'
+import type { SheepRequest, SheepResponse } from '../../src/protocol/message.ts'
+
+/** A header by hand: opcode, flags, id, dataLength; the rest zero. */
+function header(opcode: number, flags: number, id: number, dataLength: number): Buffer {
+  const bytes = Buffer.alloc(48)
+  bytes[1] = opcode
+  bytes.writeUInt16LE(flags, 2)
+  bytes.writeUInt32LE(id, 8)
+  bytes.writeUInt32LE(dataLength, 12)
+  return bytes
+}
+
+const READ = 0x02
+const WRITE = 0x03
+const FLAG_WRITE = 0x01
+
+/** Cuts `stream` at the given positions. */
+function cut(stream: Buffer, positions: readonly number[]): Buffer[] {
+  const ends = [...new Set(positions.map((position) => position % (stream.length + 1)))].sort((a, b) => a - b)
+  return [0, ...ends].map((start, index) => stream.subarray(start, ends[index] ?? stream.length))
+}
+
+const readRequests = (chunks: readonly Buffer[]) => {
+  const seen: SheepRequest[] = []
+  const reader = new RequestReader()
+  for (const chunk of chunks) reader.read(chunk, (request) => seen.push(request))
+  return seen.map(({ opcode, id, body, dataLength }) => ({ opcode, id, dataLength, body: body?.toString('hex') }))
+}
+
+const readResponses = (chunks: readonly Buffer[]) => {
+  const seen: SheepResponse[] = []
+  const reader = new ResponseReader()
+  for (const chunk of chunks) reader.read(chunk, (response) => seen.push(response))
+  return seen.map(({ opcode, id, body }) => ({ opcode, id, body: body?.toString('hex') }))
+}
+
+const cuts = fc.array(fc.nat(400), { maxLength: 8 })
+const bodies = fc.array(fc.uint8Array({ maxLength: 70 }), { maxLength: 4 })
+
+describe('RequestReader', () => {
+  it('expects a body only after the flag WRITE', () => {
+    const stream = Buffer.concat([header(READ, 0, 1, 4096), header(WRITE, FLAG_WRITE, 2, 3), Buffer.from('abc')])
+    expect(readRequests([stream])).toEqual([
+      { opcode: READ, id: 1, dataLength: 4096, body: undefined },
+      { opcode: WRITE, id: 2, dataLength: 3, body: '616263' },
+    ])
+  })
+
+  it('gives an empty body to a WRITE of no bytes', () => {
+    expect(readRequests([header(WRITE, FLAG_WRITE, 1, 0)])[0]?.body).toBe('')
+  })
+
+  it('reads the same requests however the stream is cut', () => {
+    fc.assert(
+      fc.property(bodies, cuts, (contents, positions) => {
+        const stream = Buffer.concat(
+          contents.flatMap((body, id) => [header(WRITE, FLAG_WRITE, id, body.length), body, header(READ, 0, id, 99)]),
+        )
+        const expected = contents.flatMap((body, id) => [
+          { opcode: WRITE, id, dataLength: body.length, body: Buffer.from(body).toString('hex') },
+          { opcode: READ, id, dataLength: 99, body: undefined },
+        ])
+        expect(readRequests(cut(stream, positions))).toEqual(expected)
+        expect(readRequests(cut(stream, [...stream.keys()]))).toEqual(expected)
+      }),
+    )
+  })
+
+  it('hands out a body that lies in one chunk without copying it', () => {
+    const chunk = Buffer.concat([header(WRITE, FLAG_WRITE, 1, 4), Buffer.from('data')])
+    new RequestReader().read(chunk, ({ body }) => {
+      expect(body?.buffer).toBe(chunk.buffer)
+      expect(body?.byteOffset).toBe(chunk.byteOffset + 48)
+    })
+    expect.assertions(2)
+  })
+
+  it('refuses a body above the limit, before any of it has come', () => {
+    const reader = new RequestReader({ bodyMaxBytes: 10 })
+    const emit = () => undefined
+    reader.read(Buffer.concat([header(WRITE, FLAG_WRITE, 1, 10), Buffer.alloc(10)]), emit)
+    reader.read(header(READ, 0, 2, 0xffffffff), emit)
+    expect(() => reader.read(header(WRITE, FLAG_WRITE, 3, 11), emit)).toThrow(FrameError)
+  })
+
+  it('survives any bytes: each is part of a request or ends the stream with a FrameError', () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 5 }), (chunks) => {
+        const reader = new RequestReader({ bodyMaxBytes: 100 })
+        try {
+          for (const chunk of chunks)
+            reader.read(Buffer.from(chunk), ({ body }) => expect(body?.length ?? 0).toBeLessThan(101))
+        } catch (error) {
+          expect(error).toBeInstanceOf(FrameError)
+        }
+      }),
+    )
+  })
+})
+
+describe('ResponseReader', () => {
+  it('expects exactly the bytes that a response declares, whatever its flags', () => {
+    const stream = Buffer.concat([header(READ, 0, 1, 3), Buffer.from('abc'), header(WRITE, FLAG_WRITE, 2, 0)])
+    expect(readResponses([stream])).toEqual([
+      { opcode: READ, id: 1, body: '616263' },
+      { opcode: WRITE, id: 2, body: undefined },
+    ])
+  })
+
+  it('fills the waiting buffers however the stream is cut', () => {
+    fc.assert(
+      fc.property(bodies, cuts, (contents, positions) => {
+        const stream = Buffer.concat(contents.flatMap((body, id) => [header(READ, 0, id, body.length), body]))
+        const targets = contents.map((body) => Buffer.alloc(body.length))
+        const reader = new ResponseReader({ targetOf: ({ id }) => targets[id!] })
+        const seen: SheepResponse[] = []
+        for (const chunk of cut(stream, positions)) reader.read(chunk, (response) => seen.push(response))
+        expect(seen.map(({ id }) => id)).toEqual([...contents.keys()])
+        for (const [index, target] of targets.entries()) {
+          expect(target.equals(contents[index]!)).toBe(true)
+          if (target.length > 0) expect(seen[index]?.body).toBe(target)
+        }
+      }),
+    )
+  })
+
+  it('leaves a waiting buffer of another length alone', () => {
+    const target = Buffer.from('....')
+    const reader = new ResponseReader({ targetOf: () => target })
+    const seen: SheepResponse[] = []
+    reader.read(Buffer.concat([header(READ, 0, 1, 3), Buffer.from('abc')]), (response) => seen.push(response))
+    expect(target.toString()).toBe('....')
+    expect(seen[0]?.body?.toString()).toBe('abc')
+  })
+
+  it('refuses a body above the limit', () => {
+    const reader = new ResponseReader({ bodyMaxBytes: 10 })
+    expect(() => reader.read(header(READ, 0, 1, 11), () => undefined)).toThrow(FrameError)
+  })
+})
