@@ -41,7 +41,7 @@ import { NO_PAYLOAD, type OverlayEntry, PENDING, StoredObject } from './stored-o
 export type Change =
   | { kind: 'create'; oid: bigint; runs: readonly InheritRun[] }
   | { kind: 'blocks'; object: StoredObject | bigint; first: number; bytes: Buffer }
-  | { kind: 'zero'; object: StoredObject; first: number; count: number }
+  | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
   | { kind: 'remove'; oid: bigint }
   | { kind: 'entry'; index: number; bytes: Buffer }
 
@@ -256,7 +256,7 @@ export class ObjectStore {
           break
         }
         case 'blocks': {
-          const object = typeof change.object === 'bigint' ? this.#objects.get(change.object)! : change.object
+          const object = this.#objectOf(change.object)
           const record = this.#writeBlocks(object, change.first, change.bytes)
           records.push(record.record)
           placements.push({ entries: record.entries, payload: true })
@@ -265,7 +265,8 @@ export class ObjectStore {
           break
         }
         case 'zero': {
-          const { object, first, count } = change
+          const { first, count } = change
+          const object = this.#objectOf(change.object)
           const entries = this.#zeroBlocks(object, first, count)
           records.push({ kind: 'zero', oid: object.oid, version: object.version, epoch: this.epoch, first, count })
           placements.push({ entries, payload: false })
@@ -311,6 +312,14 @@ export class ObjectStore {
       },
       done,
     })
+  }
+
+  /** Changes of a transaction may name an object by its oid, because an earlier change of the same makes it. */
+  #objectOf(object: StoredObject | bigint): StoredObject {
+    if (typeof object !== 'bigint') return object
+    const found = this.#objects.get(object)
+    assert(found, `object ${object.toString(16)} does not exist`)
+    return found
   }
 
   #create(oid: bigint, runs: readonly InheritRun[]): StoredObject {
@@ -398,7 +407,7 @@ export class ObjectStore {
    * when a block does not match its checksum: its bytes are never handed out as good.
    */
   read(object: StoredObject, first: number, count: number, target: Buffer, done: StoreDone): void {
-    if (count === 1 && this.#readBlockNow(object, first, target)) return done(null)
+    if (count === 1 && this.readNow(object, first, target)) return done(null)
     this.#readRange(object, first, count, target).then(
       () => done(null),
       (error) => done(asStoreError(error)),
@@ -406,7 +415,7 @@ export class ObjectStore {
   }
 
   /** The hot path: one block from memory. False when it has to wait for anything, or does not match. */
-  #readBlockNow(object: StoredObject, block: number, target: Buffer): boolean {
+  readNow(object: StoredObject, block: number, target: Buffer): boolean {
     let entry = object.overlay.get(block)
     if (entry) {
       if (entry.location === PENDING) this.#journal.flush()

@@ -1,0 +1,87 @@
+import { inodeOid } from '../protocol/oid.ts'
+import { BLOCK_BYTES } from './object-format.ts'
+import type { Change, ObjectStore } from './object-store.ts'
+
+const ENTRIES_PER_PAGE = BLOCK_BYTES / 4
+
+/**
+ * Which object holds each 4 MiB of a VDI: index → the vid that owns the object, 0 for none (the inode's data_vdi_id). It
+ * is kept in pages of 1024 entries, page p in block p of the VDI's inode object, so that snapshots share the pages
+ * that nobody has changed. A VDI that was never written to has no inode object at all.
+ */
+export class BlockMap {
+  readonly #store: ObjectStore
+  readonly #pages = new Map<number, Uint32Array>()
+  #oid: bigint
+
+  constructor(store: ObjectStore, vid: number) {
+    this.#store = store
+    this.#oid = inodeOid(vid)
+  }
+
+  /** The VDI goes on under another vid, whose inode object has inherited all pages. */
+  moveTo(vid: number): void {
+    this.#oid = inodeOid(vid)
+  }
+
+  /** The owner of an index, or null when its page must be loaded first. */
+  lookupNow(index: number): number | null {
+    const page = this.#pages.get(Math.floor(index / ENTRIES_PER_PAGE))
+    return page ? page[index % ENTRIES_PER_PAGE]! : null
+  }
+
+  /** Loads the page of an index, and the inode object, so that `lookupNow` and `change` need not wait. */
+  async load(index: number): Promise<void> {
+    const number = Math.floor(index / ENTRIES_PER_PAGE)
+    const object = this.#store.exists(this.#oid) ? await this.#store.load(this.#oid) : null
+    if (this.#pages.has(number)) return
+    const bytes = Buffer.alloc(BLOCK_BYTES)
+    if (object) {
+      await new Promise<void>((resolve, reject) => {
+        this.#store.read(object, number, 1, bytes, (error) => (error ? reject(error) : resolve()))
+      })
+    }
+    // Whoever waited for the same page at the same time read the same bytes: the first one in counts.
+    if (!this.#pages.has(number)) this.#pages.set(number, decodePage(bytes))
+  }
+
+  /** Whether `change` can be called without loading anything. */
+  changeable(index: number): boolean {
+    return this.lookupNow(index) !== null && this.#store.loadedNow(this.#oid) !== null
+  }
+
+  /** Sets an entry and returns what must be committed with whatever made it so. */
+  change(index: number, vid: number): Change[] {
+    const number = Math.floor(index / ENTRIES_PER_PAGE)
+    const page = this.#pages.get(number)!
+    page[index % ENTRIES_PER_PAGE] = vid
+    const changes: Change[] = this.#store.exists(this.#oid) ? [] : [{ kind: 'create', oid: this.#oid, runs: [] }]
+    changes.push({ kind: 'blocks', object: this.#oid, first: number, bytes: encodePage(page) })
+    return changes
+  }
+
+  /** Allocated indexes below `limit`, with their owners, in order. Loads pages as it goes. */
+  async *entries(limit: number): AsyncGenerator<{ index: number; vid: number }> {
+    if (!this.#store.exists(this.#oid)) return
+    for (let first = 0; first < limit; first += ENTRIES_PER_PAGE) {
+      await this.load(first)
+      const page = this.#pages.get(first / ENTRIES_PER_PAGE)!
+      for (let i = 0; i < ENTRIES_PER_PAGE && first + i < limit; i++) {
+        const vid = page[i]!
+        if (vid !== 0) yield { index: first + i, vid }
+      }
+    }
+  }
+}
+
+function decodePage(bytes: Buffer): Uint32Array {
+  const page = new Uint32Array(ENTRIES_PER_PAGE)
+  for (let i = 0; i < ENTRIES_PER_PAGE; i++) page[i] = bytes.readUInt32LE(i * 4)
+  return page
+}
+
+function encodePage(page: Uint32Array): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(BLOCK_BYTES)
+  for (let i = 0; i < ENTRIES_PER_PAGE; i++) bytes.writeUInt32LE(page[i]!, i * 4)
+  return bytes
+}

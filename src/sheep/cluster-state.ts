@@ -1,0 +1,275 @@
+import { StoreError } from '../errors.ts'
+import { VDI_COUNT, VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../protocol/constants.ts'
+import { vidOfName } from '../protocol/hash.ts'
+
+/**
+ * What every node of the cluster agrees on: views, VDIs and export rights. It changes only by entries of the ordered log,
+ * and the same entries give the same state on every node: no clock, no random number and no I/O in here.
+ */
+export interface Vdi {
+  vid: number
+  name: string
+  /** Empty for a working VDI and for a snapshot without a tag. */
+  tag: string
+  /** Counts the snapshots of a name, from 1. */
+  snapId: number
+  parentVid: number
+  /** The vid at the root of its snapshots and clones: objects are shared within a family only. */
+  family: number
+  sizeBytes: number
+  copies: number
+  /** Milliseconds since 1970. */
+  createdAt: number
+  /** 0 for a working VDI; otherwise it is a snapshot, and frozen. */
+  snapshotAt: number
+  /** Deleted by its user, but objects of it may still be wanted by others of its family. */
+  deleting: boolean
+}
+
+/** A right to reach a VDI through any gateway. The name is known only to who made it. */
+export interface ExportRight {
+  attachmentId: string
+  /** SHA-256 of the export name, hexadecimal. */
+  nameHash: string
+  /** The working VDI; follows it when a snapshot gives it a new vid. */
+  vid: number
+  readOnly: boolean
+}
+
+export interface Member {
+  address: string
+  zone: number
+  vnodes: number
+  /** New with each start of the node. */
+  incarnation: string
+}
+
+export type Entry =
+  | { type: 'view'; epoch: number; members: Member[] }
+  | { type: 'vdi'; vdi: Vdi }
+  /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
+  | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
+  | { type: 'resize'; vid: number; sizeBytes: number }
+  | { type: 'delete'; vid: number }
+  /** No object of a deleted VDI is left: its vid is free. */
+  | { type: 'reclaimed'; vid: number }
+  | { type: 'export'; right: ExportRight }
+  | { type: 'unexport'; attachmentId: string }
+
+export class ClusterState {
+  /** Index of the last entry applied. */
+  index = 0
+  epoch = 0
+  members: Member[] = []
+  readonly vdis = new Map<number, Vdi>()
+  readonly exports = new Map<string, ExportRight>()
+  readonly #names = new Map<string, Set<number>>()
+  readonly #families = new Map<number, Set<number>>()
+  readonly #exportsByHash = new Map<string, ExportRight>()
+
+  /** The working VDI of a name; with a tag or a snapshot id, that snapshot. Throws NoVdi or NoTag. */
+  find(name: string, which: { tag?: string; snapId?: number } = {}): Vdi {
+    const vids = this.#names.get(name)
+    if (!vids) throw new StoreError('NoVdi', name)
+    for (const vid of vids) {
+      const vdi = this.vdis.get(vid)!
+      if (vdi.deleting) continue
+      if (which.tag) {
+        if (vdi.snapshotAt > 0 && vdi.tag === which.tag) return vdi
+      } else if (which.snapId) {
+        if (vdi.snapshotAt > 0 && vdi.snapId === which.snapId) return vdi
+      } else if (vdi.snapshotAt === 0) return vdi
+    }
+    throw which.tag || which.snapId
+      ? new StoreError('NoTag', `${name}@${which.tag || which.snapId}`)
+      : new StoreError('NoVdi', name)
+  }
+
+  /** A VDI that has not been deleted. Throws NoVdi. */
+  get(vid: number): Vdi {
+    const vdi = this.vdis.get(vid)
+    if (!vdi || vdi.deleting) throw new StoreError('NoVdi', vid.toString(16))
+    return vdi
+  }
+
+  /** The working VDI of a name and its snapshots. */
+  vdisOf(name: string): Vdi[] {
+    return [...(this.#names.get(name) ?? [])].map((vid) => this.vdis.get(vid)!).filter((vdi) => !vdi.deleting)
+  }
+
+  snapshotsOf(name: string): Vdi[] {
+    return this.vdisOf(name).filter((vdi) => vdi.snapshotAt > 0)
+  }
+
+  /** Bytes that the working VDIs promise. */
+  get provisionedBytes(): number {
+    let sum = 0
+    for (const vdi of this.vdis.values()) if (vdi.snapshotAt === 0 && !vdi.deleting) sum += vdi.sizeBytes
+    return sum
+  }
+
+  /** All of a family, the deleted ones too. */
+  familyOf(family: number): Vdi[] {
+    return [...(this.#families.get(family) ?? [])].map((vid) => this.vdis.get(vid)!)
+  }
+
+  exportByHash(nameHash: string): ExportRight | undefined {
+    return this.#exportsByHash.get(nameHash)
+  }
+
+  exportsOf(vid: number): ExportRight[] {
+    return [...this.exports.values()].filter((right) => right.vid === vid)
+  }
+
+  /** The vid that a new VDI of this name gets: the first free one from the name's hash on. Throws FullVdi. */
+  freeVid(name: string): number {
+    let vid = vidOfName(name)
+    for (let probes = 1; probes < VDI_COUNT; probes++) {
+      if (!this.vdis.has(vid)) return vid
+      vid = vid + 1 === VDI_COUNT ? 1 : vid + 1
+    }
+    throw new StoreError('FullVdi')
+  }
+
+  /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
+  check(entry: Entry): void {
+    switch (entry.type) {
+      case 'vdi':
+        checkName(entry.vdi.name, entry.vdi.sizeBytes)
+        if (this.#hasWorking(entry.vdi.name)) throw new StoreError('VdiExists', entry.vdi.name)
+        if (this.vdis.has(entry.vdi.vid)) throw new StoreError('VdiExists', `vid ${entry.vdi.vid.toString(16)}`)
+        return
+      case 'snapshot': {
+        const vdi = this.get(entry.vid)
+        if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+        if (Buffer.byteLength(entry.tag) >= VDI_TAG_SIZE_BYTES)
+          throw new StoreError('InvalidParameters', 'the tag is too long')
+        if (entry.tag !== '' && this.snapshotsOf(vdi.name).some((other) => other.tag === entry.tag)) {
+          throw new StoreError('VdiExists', `${vdi.name}@${entry.tag}`)
+        }
+        return
+      }
+      case 'resize': {
+        const vdi = this.get(entry.vid)
+        if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+        checkName(vdi.name, entry.sizeBytes)
+        if (entry.sizeBytes < vdi.sizeBytes) throw new StoreError('InvalidParameters', 'a VDI cannot shrink')
+        return
+      }
+      case 'delete': {
+        const vdi = this.get(entry.vid)
+        if (this.exportsOf(vdi.vid).length > 0) throw new StoreError('VdiInUse', `${vdi.name} is exported`)
+        return
+      }
+      case 'export': {
+        const vdi = this.get(entry.right.vid)
+        if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+        return
+      }
+    }
+  }
+
+  apply(index: number, entry: Entry): void {
+    this.index = index
+    switch (entry.type) {
+      case 'view':
+        this.epoch = entry.epoch
+        this.members = entry.members
+        return
+      case 'vdi':
+        this.#add(entry.vdi)
+        return
+      case 'snapshot': {
+        const old = this.vdis.get(entry.vid)!
+        this.#add({ ...old, vid: entry.newVid, snapId: old.snapId + 1, parentVid: old.vid, createdAt: entry.at })
+        this.vdis.set(old.vid, { ...old, tag: entry.tag, snapshotAt: entry.at })
+        for (const right of this.exportsOf(old.vid)) this.#putExport({ ...right, vid: entry.newVid })
+        return
+      }
+      case 'resize':
+        this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, sizeBytes: entry.sizeBytes })
+        return
+      case 'delete':
+        this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, deleting: true })
+        return
+      case 'reclaimed':
+        this.#drop(entry.vid)
+        return
+      case 'export':
+        this.#dropExport(entry.right.attachmentId)
+        this.#putExport(entry.right)
+        return
+      case 'unexport':
+        this.#dropExport(entry.attachmentId)
+        return
+    }
+  }
+
+  /** Entries that lead to this state from nothing. */
+  snapshotEntries(): Entry[] {
+    return [
+      { type: 'view', epoch: this.epoch, members: this.members },
+      ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
+      ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
+    ]
+  }
+
+  get liveEntries(): number {
+    return 1 + this.vdis.size + this.exports.size
+  }
+
+  #hasWorking(name: string): boolean {
+    for (const vid of this.#names.get(name) ?? []) {
+      const vdi = this.vdis.get(vid)!
+      if (vdi.snapshotAt === 0 && !vdi.deleting) return true
+    }
+    return false
+  }
+
+  #add(vdi: Vdi): void {
+    this.vdis.set(vdi.vid, vdi)
+    addTo(this.#names, vdi.name, vdi.vid)
+    addTo(this.#families, vdi.family, vdi.vid)
+  }
+
+  #drop(vid: number): void {
+    const vdi = this.vdis.get(vid)
+    if (!vdi) return
+    this.vdis.delete(vid)
+    removeFrom(this.#names, vdi.name, vid)
+    removeFrom(this.#families, vdi.family, vid)
+  }
+
+  #putExport(right: ExportRight): void {
+    this.exports.set(right.attachmentId, right)
+    this.#exportsByHash.set(right.nameHash, right)
+  }
+
+  #dropExport(attachmentId: string): void {
+    const right = this.exports.get(attachmentId)
+    if (!right) return
+    this.exports.delete(attachmentId)
+    this.#exportsByHash.delete(right.nameHash)
+  }
+}
+
+function checkName(name: string, sizeBytes: number): void {
+  if (name === '' || name.includes('\0') || Buffer.byteLength(name) >= VDI_NAME_SIZE_BYTES) {
+    throw new StoreError('InvalidParameters', 'a VDI name has 1 to 255 bytes')
+  }
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > VDI_SIZE_MAX_BYTES) {
+    throw new StoreError('InvalidParameters', `a VDI has at most ${VDI_SIZE_MAX_BYTES} bytes`)
+  }
+}
+
+function addTo<K>(index: Map<K, Set<number>>, key: K, vid: number): void {
+  const vids = index.get(key)
+  if (vids) vids.add(vid)
+  else index.set(key, new Set([vid]))
+}
+
+function removeFrom<K>(index: Map<K, Set<number>>, key: K, vid: number): void {
+  const vids = index.get(key)
+  vids?.delete(vid)
+  if (vids?.size === 0) index.delete(key)
+}

@@ -1,0 +1,264 @@
+import { StoreError } from '../errors.ts'
+import {
+  BLOCK_SIZE_SHIFT_DEFAULT,
+  FLAG,
+  RESULT,
+  VDI_BITMAP_SIZE_BYTES,
+  VDI_NAME_SIZE_BYTES,
+} from '../protocol/constants.ts'
+import type { SheepRequest } from '../protocol/message.ts'
+import { OP } from '../protocol/opcodes.ts'
+import { encodeExtents } from '../protocol/structs.ts'
+import { resultOf } from '../results.ts'
+import type { ExportRight, Vdi } from './cluster-state.ts'
+import type { StoreDone } from './object-store.ts'
+import type { Reply } from './server.ts'
+import type { Sheep } from './sheep.ts'
+
+/**
+ * The operation table: what each opcode does. Gateway operations move bytes and answer through a callback, because they
+ * are the hot path; the others answer with a promise. Upstream's kinds: G gateway, C cluster-wide, L local.
+ */
+type Operation =
+  | { kind: 'gateway'; run: (sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void) => void }
+  | { kind: 'cluster' | 'local'; run: (sheep: Sheep, request: SheepRequest) => Promise<Reply> | Reply }
+
+const OPERATIONS: Readonly<Record<number, Operation>> = {
+  [OP.READ_VDI]: {
+    kind: 'gateway',
+    run: (sheep, request, reply) => {
+      const target = request.target ?? Buffer.allocUnsafe(request.length ?? 0)
+      sheep.sessions.get(request.session ?? 0).read(request.offset ?? 0, target, (error) => {
+        reply(error ? { result: resultOf(error) } : { result: RESULT.SUCCESS, body: target })
+      })
+    },
+  },
+  [OP.WRITE_VDI]: {
+    kind: 'gateway',
+    run: (sheep, request, reply) => {
+      const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
+      sheep.sessions.get(request.session ?? 0).write(request.offset ?? 0, body(request), durable, answer(reply))
+    },
+  },
+  [OP.DISCARD_VDI]: { kind: 'gateway', run: discard },
+  [OP.ZERO_VDI]: { kind: 'gateway', run: discard },
+  [OP.FLUSH_VDI_SESSION]: {
+    kind: 'gateway',
+    run: (sheep, request, reply) => sheep.sessions.get(request.session ?? 0).flush(answer(reply)),
+  },
+  [OP.EXTENTS_VDI]: {
+    kind: 'local',
+    run: async (sheep, request) => {
+      const extents = await sheep.sessions.get(request.session ?? 0).extents(request.offset ?? 0, request.length ?? 0)
+      return { result: RESULT.SUCCESS, body: encodeExtents(extents, request.dataLength ?? 0) }
+    },
+  },
+  [OP.OPEN_VDI]: {
+    kind: 'local',
+    run: (sheep, request) => {
+      const readOnly = ((request.flags ?? 0) & FLAG.READ_ONLY) !== 0
+      const session = request.body?.length
+        ? sheep.sessions.openExport(request.body.toString())
+        : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly)
+      return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
+    },
+  },
+  [OP.CLOSE_VDI]: {
+    kind: 'local',
+    run: async (sheep, request) => {
+      await sheep.sessions.close(request.session ?? 0)
+      return { result: RESULT.SUCCESS }
+    },
+  },
+
+  [OP.NEW_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      const name = cString(body(request), 0, VDI_NAME_SIZE_BYTES)
+      const baseVid = request.baseVdiId ?? 0
+      if (request.snapId) {
+        const base = sheep.state.get(baseVid)
+        if (base.name !== name) throw new StoreError('InvalidParameters', 'a snapshot keeps the name of its VDI')
+        return vdiReply(await sheep.snapshot(baseVid, ''))
+      }
+      if (request.blockSizeShift && request.blockSizeShift !== BLOCK_SIZE_SHIFT_DEFAULT) {
+        throw new StoreError('Unsupported', `objects of 2^${request.blockSizeShift} bytes`)
+      }
+      return vdiReply(await sheep.createVdi(name, request.vdiSize ?? 0, baseVid))
+    },
+  },
+  [OP.SNAPSHOT_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      const tag = cString(body(request), 0, body(request).length)
+      return ioReply(await sheep.snapshot(request.vid ?? 0, tag))
+    },
+  },
+  [OP.RESIZE_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      await sheep.resizeVdi(request.vid ?? 0, request.vdiSize ?? 0)
+      return { result: RESULT.SUCCESS }
+    },
+  },
+  [OP.GET_VDI_INFO]: { kind: 'cluster', run: (sheep, request) => vdiReply(findVdi(sheep, request)) },
+  [OP.DEL_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      const vdi = findVdi(sheep, request)
+      await sheep.deleteVdi(vdi.vid)
+      return vdiReply(vdi)
+    },
+  },
+  [OP.READ_VDIS]: {
+    kind: 'local',
+    run: (sheep, request) => bitmap(request, sheep.state.vdis.values()),
+  },
+  [OP.READ_DEL_VDIS]: {
+    kind: 'local',
+    run: (sheep, request) =>
+      bitmap(
+        request,
+        [...sheep.state.vdis.values()].filter((vdi) => vdi.deleting),
+      ),
+  },
+  [OP.LIST_VDIS]: {
+    kind: 'local',
+    run: (sheep, request) => {
+      const vdis = request.body ? sheep.state.vdisOf(request.body.toString()) : vdisAfter(sheep, request.vid ?? 0)
+      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(vdis)) }
+    },
+  },
+  [OP.STAT_STORE]: {
+    kind: 'local',
+    run: async (sheep) => {
+      const { totalBytes, freeBytes } = await sheep.stats()
+      const provisionedBytes = sheep.state.provisionedBytes
+      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify({ totalBytes, freeBytes, provisionedBytes })) }
+    },
+  },
+  [OP.GET_CLUSTER_DEFAULT]: {
+    kind: 'local',
+    run: (sheep) => ({
+      result: RESULT.SUCCESS,
+      copies: sheep.copies,
+      copyPolicy: 0,
+      blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT,
+    }),
+  },
+  [OP.STAT_SHEEP]: {
+    kind: 'local',
+    run: async (sheep) => {
+      const stats = await sheep.stats()
+      return { result: RESULT.SUCCESS, storeSize: stats.totalBytes, storeFree: stats.freeBytes }
+    },
+  },
+
+  [OP.PUT_EXPORT]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      await sheep.putExport(parseRight(body(request)))
+      return { result: RESULT.SUCCESS }
+    },
+  },
+  [OP.REMOVE_EXPORT]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      await sheep.removeExport(body(request).toString())
+      return { result: RESULT.SUCCESS }
+    },
+  },
+  [OP.GET_EXPORT]: {
+    kind: 'local',
+    run: (sheep, request) => {
+      const right = sheep.state.exportByHash(body(request).toString())
+      if (!right) throw new StoreError('NoExport')
+      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(right)) }
+    },
+  },
+}
+
+/**
+ * Runs one request. `reply` is called exactly once, perhaps before this returns; nothing is thrown. Opcodes that this node
+ * does not know are answered with INVALID_PARMS, as upstream does.
+ */
+export function runOperation(sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void): void {
+  const operation = OPERATIONS[request.opcode]
+  if (!operation) return reply({ result: RESULT.INVALID_PARMS })
+  if (sheep.failure) return reply({ result: resultOf(sheep.failure) })
+  try {
+    if (operation.kind === 'gateway') return operation.run(sheep, request, reply)
+    Promise.resolve(operation.run(sheep, request)).then(reply, (error) => reply({ result: resultOf(error) }))
+  } catch (error) {
+    reply({ result: resultOf(error) })
+  }
+}
+
+function discard(sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void): void {
+  const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
+  const session = sheep.sessions.get(request.session ?? 0)
+  session.discard(request.offset ?? 0, request.length ?? 0, durable, answer(reply))
+}
+
+/** Keeps an answer of LIST_VDIS well below the limit of a frame. */
+const VDIS_PER_ANSWER = 4096
+
+const answer =
+  (reply: (response: Reply) => void): StoreDone =>
+  (error) =>
+    reply({ result: error ? resultOf(error) : RESULT.SUCCESS })
+
+function body(request: SheepRequest): Buffer {
+  if (!request.body) throw new StoreError('InvalidParameters', 'the request has no body')
+  return request.body
+}
+
+function findVdi(sheep: Sheep, request: SheepRequest): Vdi {
+  const names = body(request)
+  const name = cString(names, 0, VDI_NAME_SIZE_BYTES)
+  const tag = cString(names, VDI_NAME_SIZE_BYTES, names.length)
+  return sheep.state.find(name, { tag, snapId: request.snapId ?? 0 })
+}
+
+/** A name in a field of fixed size: what stands before the first NUL. */
+function cString(bytes: Buffer, start: number, end: number): string {
+  const field = bytes.subarray(start, end)
+  const nul = field.indexOf(0)
+  return field.toString('utf8', 0, nul < 0 ? field.length : nul)
+}
+
+function vdiReply(vdi: Vdi): Reply {
+  return { result: RESULT.SUCCESS, vdiId: vdi.vid, copies: vdi.copies, blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT }
+}
+
+function ioReply(vdi: Vdi): Reply {
+  return { result: RESULT.SUCCESS, vdiId: vdi.vid, vdiSize: vdi.sizeBytes }
+}
+
+function bitmap(request: SheepRequest, vdis: Iterable<Vdi>): Reply {
+  if (request.dataLength !== VDI_BITMAP_SIZE_BYTES) throw new StoreError('InvalidParameters', 'the bitmap has 2 MiB')
+  const bits = Buffer.alloc(VDI_BITMAP_SIZE_BYTES)
+  for (const { vid } of vdis) bits[vid >>> 3]! |= 1 << (vid & 7)
+  return { result: RESULT.SUCCESS, body: bits }
+}
+
+/** The next of all VDIs in the order of their vids. */
+function vdisAfter(sheep: Sheep, vid: number): Vdi[] {
+  return [...sheep.state.vdis.values()]
+    .filter((vdi) => vdi.vid > vid && !vdi.deleting)
+    .sort((a, b) => a.vid - b.vid)
+    .slice(0, VDIS_PER_ANSWER)
+}
+
+function parseRight(json: Buffer): ExportRight {
+  const right = JSON.parse(json.toString()) as ExportRight
+  const valid =
+    typeof right.attachmentId === 'string' &&
+    right.attachmentId !== '' &&
+    /^[0-9a-f]{64}$/.test(right.nameHash) &&
+    Number.isInteger(right.vid) &&
+    typeof right.readOnly === 'boolean'
+  if (!valid) throw new StoreError('InvalidParameters', 'not an export right')
+  const { attachmentId, nameHash, vid, readOnly } = right
+  return { attachmentId, nameHash, vid, readOnly }
+}

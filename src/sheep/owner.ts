@@ -1,0 +1,437 @@
+import { StoreError } from '../errors.ts'
+import { dataOid } from '../protocol/oid.ts'
+import { BlockMap } from './block-map.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from './object-format.ts'
+import type { Change, ObjectStore, StoreDone } from './object-store.ts'
+import type { StoredObject } from './stored-object.ts'
+
+export interface OwnerExtent {
+  lengthBytes: number
+  kind: 'data' | 'hole'
+}
+
+/**
+ * The owner of one VDI: its only sequencer, which alone maps and allocates. Byte ranges come in, transactions on objects
+ * go out.
+ *
+ * 1. A write to an object of its own is one transaction; one that needs a new object is one transaction of the object, its
+ *    bytes and the map entry. A new object inherits block by block from the object that it replaces, so the first write
+ *    after a snapshot copies nothing.
+ * 2. Writes of less than a block read the block first. While that has to wait, further changes of the same object wait too.
+ * 3. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if a
+ *    snapshot was taken.
+ */
+export class VdiOwner {
+  readonly #store: ObjectStore
+  readonly #map: BlockMap
+  /** Changes that wait for an object on which an asynchronous one is at work. */
+  readonly #waiting = new Map<number, (() => void)[]>()
+  /** Objects by index as they were last found; checked at use. */
+  #objects: (StoredObject | undefined)[] = []
+  #inFlight = 0
+  #held: (() => void)[] | null = null
+  #idle: (() => void) | null = null
+  vid: number
+  sizeBytes: number
+  /** Told when an object was dropped, so that what it inherited from may be reclaimed. */
+  onDropped: () => void = () => {}
+
+  constructor(store: ObjectStore, vid: number, sizeBytes: number) {
+    this.#store = store
+    this.#map = new BlockMap(store, vid)
+    this.vid = vid
+    this.sizeBytes = sizeBytes
+  }
+
+  get map(): BlockMap {
+    return this.#map
+  }
+
+  read(offset: number, target: Buffer, done: StoreDone): void {
+    this.#admit(offset, target.length, done, (finish) => this.#read(offset, target, finish))
+  }
+
+  write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
+    this.#admit(offset, source.length, done, (finish) => {
+      this.#eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
+        const bytes = length === source.length ? source : source.subarray(from, from + length)
+        this.#change(
+          index,
+          partDone,
+          (edges) => this.#writeObject(index, at, bytes, durable, edges, partDone),
+          at,
+          length,
+        )
+      })
+    })
+  }
+
+  /** Makes a range read as zeros and gives back the space of the whole blocks in it. */
+  discard(offset: number, length: number, durable: boolean, done: StoreDone): void {
+    this.#admit(offset, length, done, (finish) => {
+      this.#eachObject(offset, length, finish, (index, at, _from, part, partDone) => {
+        this.#change(
+          index,
+          partDone,
+          (edges) => this.#discardObject(index, at, part, durable, edges, partDone),
+          at,
+          part,
+        )
+      })
+    })
+  }
+
+  /** Makes everything acknowledged so far durable. */
+  flush(done: StoreDone): void {
+    this.#admit(0, 0, done, (finish) => this.#store.sync(finish))
+  }
+
+  /** What a range holds, in order, adjacent kinds merged. */
+  async extents(offset: number, length: number): Promise<OwnerExtent[]> {
+    if (!inRange(offset, length, this.sizeBytes)) throw new StoreError('InvalidParameters', 'beyond the end of the VDI')
+    const extents: OwnerExtent[] = []
+    const end = offset + length
+    while (offset < end) {
+      const index = Math.floor(offset / OBJECT_BYTES)
+      const objectEnd = Math.min(end, (index + 1) * OBJECT_BYTES)
+      await this.#map.load(index)
+      const vid = this.#map.lookupNow(index)
+      const object = vid ? await this.#store.load(dataOid(vid, index)) : null
+      while (offset < objectEnd) {
+        const block = Math.floor((offset % OBJECT_BYTES) / BLOCK_BYTES)
+        const next = object ? Math.min(objectEnd, index * OBJECT_BYTES + (block + 1) * BLOCK_BYTES) : objectEnd
+        const state = object ? this.#store.blockState(object, block) : null
+        const kind = object && state?.state !== 'zero' ? 'data' : 'hole'
+        const last = extents.at(-1)
+        if (last?.kind === kind) last.lengthBytes += next - offset
+        else extents.push({ kind, lengthBytes: next - offset })
+        offset = next
+      }
+    }
+    return extents
+  }
+
+  /** Resolves when everything received is answered; what comes from now on waits for `thaw`. */
+  async freeze(): Promise<void> {
+    this.#held ??= []
+    if (this.#inFlight === 0) return
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve
+    })
+  }
+
+  thaw(newVid?: number): void {
+    if (newVid !== undefined) {
+      this.vid = newVid
+      this.#map.moveTo(newVid)
+      this.#objects = []
+    }
+    const held = this.#held ?? []
+    this.#held = null
+    for (const run of held) run()
+  }
+
+  #admit(offset: number, length: number, done: StoreDone, run: (finish: StoreDone) => void): void {
+    if (this.#held) {
+      this.#held.push(() => this.#admit(offset, length, done, run))
+      return
+    }
+    if (!inRange(offset, length, this.sizeBytes)) {
+      done(new StoreError('InvalidParameters', 'beyond the end of the VDI'))
+      return
+    }
+    this.#inFlight++
+    run((error) => {
+      this.#inFlight--
+      done(error)
+      if (this.#inFlight === 0 && this.#idle) {
+        this.#idle()
+        this.#idle = null
+      }
+    })
+  }
+
+  /** Cuts a range at object borders; `finish` gets the first error once all parts are done. */
+  #eachObject(
+    offset: number,
+    length: number,
+    finish: StoreDone,
+    run: (index: number, at: number, from: number, length: number, partDone: StoreDone) => void,
+  ): void {
+    const first = Math.floor(offset / OBJECT_BYTES)
+    const last = Math.floor((offset + Math.max(length, 1) - 1) / OBJECT_BYTES)
+    if (first === last) {
+      run(first, offset - first * OBJECT_BYTES, 0, length, finish)
+      return
+    }
+    let left = last - first + 1
+    let failure: StoreError | null = null
+    const partDone: StoreDone = (error) => {
+      failure ??= error
+      if (--left === 0) finish(failure)
+    }
+    for (let index = first; index <= last; index++) {
+      const start = Math.max(offset, index * OBJECT_BYTES)
+      const end = Math.min(offset + length, (index + 1) * OBJECT_BYTES)
+      run(index, start - index * OBJECT_BYTES, start - offset, end - start, partDone)
+    }
+  }
+
+  #read(offset: number, target: Buffer, finish: StoreDone): void {
+    if (offset % BLOCK_BYTES === 0 && target.length % BLOCK_BYTES === 0) {
+      this.#readBlocks(offset, target, finish)
+      return
+    }
+    const start = offset - (offset % BLOCK_BYTES)
+    const end = roundUp(offset + target.length)
+    const blocks = Buffer.allocUnsafe(end - start)
+    this.#readBlocks(start, blocks, (error) => {
+      if (!error) blocks.copy(target, 0, offset - start, offset - start + target.length)
+      finish(error)
+    })
+  }
+
+  #readBlocks(offset: number, target: Buffer, finish: StoreDone): void {
+    this.#eachObject(offset, target.length, finish, (index, at, from, length, partDone) => {
+      const bytes = length === target.length ? target : target.subarray(from, from + length)
+      const object = this.#objectNow(index)
+      if (object === null) {
+        this.#loadObject(index).then(
+          (found) => this.#readObject(found, at, bytes, partDone),
+          (error) => partDone(asStoreError(error)),
+        )
+      } else this.#readObject(object, at, bytes, partDone)
+    })
+  }
+
+  #readObject(object: StoredObject | undefined, at: number, bytes: Buffer, done: StoreDone): void {
+    if (object) this.#store.read(object, at / BLOCK_BYTES, bytes.length / BLOCK_BYTES, bytes, done)
+    else {
+      bytes.fill(0)
+      done(null)
+    }
+  }
+
+  /** The object that holds an index, if it is loaded; undefined when there is none, null when it must be loaded. */
+  #objectNow(index: number): StoredObject | null | undefined {
+    const cached = this.#objects[index]
+    if (cached?.loaded && !cached.removed) {
+      cached.touched = true
+      return cached
+    }
+    const vid = this.#map.lookupNow(index)
+    if (vid === null) return null
+    if (vid === 0) return undefined
+    const object = this.#store.loadedNow(dataOid(vid, index))
+    if (object === undefined) return null // loading it says what is wrong
+    this.#objects[index] = object ?? undefined
+    return object
+  }
+
+  async #loadObject(index: number): Promise<StoredObject | undefined> {
+    await this.#map.load(index)
+    const vid = this.#map.lookupNow(index)
+    return vid ? this.#store.load(dataOid(vid, index)) : undefined
+  }
+
+  /**
+   * Runs a change of one object: at once if nothing has to be loaded, else after loading, while further changes of the same
+   * object wait. `attempt` answers false, without having done anything, when it needs something that is not loaded; `edges`
+   * holds the blocks at the ends of the range that it changes only in part.
+   */
+  #change(index: number, done: StoreDone, attempt: (edges: Edges) => boolean, at: number, length: number): void {
+    const queue = this.#waiting.get(index)
+    if (queue) {
+      queue.push(() => this.#change(index, done, attempt, at, length))
+      return
+    }
+    try {
+      if (attempt(this.#edgesNow(index, at, length))) return
+    } catch (error) {
+      done(asStoreError(error))
+      return
+    }
+    this.#waiting.set(index, [])
+    this.#changeLater(index, attempt, at, length).then((error) => {
+      const next = this.#waiting.get(index) ?? []
+      this.#waiting.delete(index)
+      if (error) done(error)
+      for (const run of next) run()
+    })
+  }
+
+  async #changeLater(
+    index: number,
+    attempt: (edges: Edges) => boolean,
+    at: number,
+    length: number,
+  ): Promise<StoreError | null> {
+    try {
+      // What was loaded first may be evicted while the rest is loaded, but hardly again and again.
+      for (let tries = 0; tries < PREPARE_ATTEMPTS_MAX; tries++) {
+        if (attempt(await this.#prepare(index, at, length))) return null
+      }
+      return new StoreError('DiskFailed', `object ${index} of VDI ${this.vid.toString(16)} does not stay loaded`)
+    } catch (error) {
+      return asStoreError(error)
+    }
+  }
+
+  /** Loads all that a change of the object may need. What it loads stays for this turn of the event loop. */
+  async #prepare(index: number, at: number, length: number): Promise<Edges> {
+    const edges: Edges = new Map()
+    const object = await this.#loadObject(index)
+    for (const block of partialBlocks(at, length)) {
+      const bytes = Buffer.alloc(BLOCK_BYTES)
+      if (object) {
+        await new Promise<void>((resolve, reject) => {
+          this.#store.read(object, block, 1, bytes, (error) => (error ? reject(error) : resolve()))
+        })
+      }
+      edges.set(block, bytes)
+    }
+    // Once more in the order of use: the reads above may have taken long enough for an eviction.
+    await this.#map.load(index)
+    await this.#loadObject(index)
+    return edges
+  }
+
+  /** The partial blocks of a range, as far as they can be had without waiting. */
+  #edgesNow(index: number, at: number, length: number): Edges {
+    const edges: Edges = new Map()
+    if (at % BLOCK_BYTES === 0 && length % BLOCK_BYTES === 0) return edges
+    const object = this.#objectNow(index)
+    if (object === null) return edges
+    for (const block of partialBlocks(at, length)) {
+      const bytes = Buffer.alloc(BLOCK_BYTES)
+      if (!object || this.#store.readNow(object, block, bytes)) edges.set(block, bytes)
+    }
+    return edges
+  }
+
+  #writeObject(index: number, at: number, source: Buffer, durable: boolean, edges: Edges, done: StoreDone): boolean {
+    const bytes = wholeBlocks(at, source, edges)
+    const target = bytes && this.#writable(index)
+    if (!target) return false
+    const first = Math.floor(at / BLOCK_BYTES)
+    if (!this.#hasRoom(target.object, first, bytes.length)) {
+      done(new StoreError('NoSpace'))
+      return true
+    }
+    const object = target.object ?? dataOid(this.vid, index)
+    this.#store.commit([...target.changes(), { kind: 'blocks', object, first, bytes }], { durable }, done)
+    return true
+  }
+
+  #discardObject(index: number, at: number, length: number, durable: boolean, edges: Edges, done: StoreDone): boolean {
+    const vid = this.#map.lookupNow(index)
+    if (vid === null) return false
+    if (vid === 0) {
+      done(null)
+      return true
+    }
+    if (length === OBJECT_BYTES) return this.#dropObject(index, vid, durable, done)
+    const target = this.#writable(index)
+    if (!target) return false
+    const changes: Change[] = []
+    const object = target.object
+    const first = Math.ceil(at / BLOCK_BYTES)
+    const end = Math.floor((at + length) / BLOCK_BYTES)
+    for (const block of partialBlocks(at, length)) {
+      const bytes = edges.get(block)
+      if (!bytes) return false
+      bytes.fill(0, Math.max(0, at - block * BLOCK_BYTES), Math.min(BLOCK_BYTES, at + length - block * BLOCK_BYTES))
+      changes.push({ kind: 'blocks', object: object ?? dataOid(this.vid, index), first: block, bytes })
+    }
+    if (end > first) {
+      changes.push({ kind: 'zero', object: object ?? dataOid(this.vid, index), first, count: end - first })
+    }
+    this.#store.commit([...target.changes(), ...changes], { durable }, done)
+    return true
+  }
+
+  /** A whole object reads as zeros from now on: the map forgets it, and it goes if it is this VDI's own. */
+  #dropObject(index: number, vid: number, durable: boolean, done: StoreDone): boolean {
+    if (!this.#map.changeable(index)) return false
+    const changes = this.#map.change(index, 0)
+    if (vid === this.vid) changes.push({ kind: 'remove', oid: dataOid(vid, index) })
+    this.#objects[index] = undefined
+    this.#store.commit(changes, { durable }, (error) => {
+      done(error)
+      if (!error) this.onDropped()
+    })
+    return true
+  }
+
+  /** The VDI's own object of an index, or the changes that make one; null when something must be loaded first. */
+  #writable(index: number): { object: StoredObject | null; changes: () => Change[] } | null {
+    const vid = this.#map.lookupNow(index)
+    if (vid === null) return null
+    if (vid === this.vid) {
+      const object = this.#objectNow(index)
+      return object ? { object, changes: () => [] } : null
+    }
+    if (!this.#map.changeable(index)) return null
+    const base = vid === 0 ? undefined : this.#store.loadedNow(dataOid(vid, index))
+    if (vid !== 0 && !base) return null
+    return {
+      object: null,
+      changes: () => {
+        const runs = base ? this.#store.inheritRuns(base) : []
+        this.#objects[index] = undefined
+        return [{ kind: 'create', oid: dataOid(this.vid, index), runs }, ...this.#map.change(index, this.vid)]
+      },
+    }
+  }
+
+  /** Overwriting needs no room; everything else does. */
+  #hasRoom(object: StoredObject | null, first: number, bytes: number): boolean {
+    if (this.#store.hasRoom(bytes)) return true
+    if (!object) return false
+    for (let block = first; block < first + bytes / BLOCK_BYTES; block++) {
+      if (this.#store.blockState(object, block)?.state !== 'data') return false
+    }
+    return true
+  }
+}
+
+const PREPARE_ATTEMPTS_MAX = 10
+
+/** Block → its bytes as they are before the change. */
+type Edges = Map<number, Buffer>
+
+const roundUp = (bytes: number) => Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
+
+function inRange(offset: number, length: number, sizeBytes: number): boolean {
+  return Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= sizeBytes
+}
+
+/** The blocks that a range of an object covers only in part: none, one or two. */
+function partialBlocks(at: number, length: number): number[] {
+  const blocks: number[] = []
+  const end = at + length
+  if (at % BLOCK_BYTES !== 0) blocks.push(Math.floor(at / BLOCK_BYTES))
+  const lastBlock = Math.floor(end / BLOCK_BYTES)
+  if (end % BLOCK_BYTES !== 0 && lastBlock < BLOCKS_PER_OBJECT && blocks[0] !== lastBlock) blocks.push(lastBlock)
+  return blocks
+}
+
+/** The source grown to whole blocks with what `edges` holds; null when an edge is missing. */
+function wholeBlocks(at: number, source: Buffer, edges: Edges): Buffer | null {
+  const partial = partialBlocks(at, source.length)
+  if (partial.length === 0) return source
+  const start = at - (at % BLOCK_BYTES)
+  const bytes = Buffer.allocUnsafe(roundUp(at + source.length) - start)
+  for (const block of partial) {
+    const edge = edges.get(block)
+    if (!edge) return null
+    edge.copy(bytes, block * BLOCK_BYTES - start)
+  }
+  source.copy(bytes, at - start)
+  return bytes
+}
+
+function asStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error
+  return new StoreError('DiskFailed', error instanceof Error ? error.message : String(error), { cause: error })
+}

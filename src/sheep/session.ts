@@ -1,0 +1,160 @@
+import { StoreError } from '../errors.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { StoreDone } from './object-store.ts'
+import type { OwnerExtent, VdiOwner } from './owner.ts'
+
+/**
+ * The right of one client connection to one VDI, admitted by its owner. Once fenced, every request is answered with Fenced,
+ * and fencing is done when what was under way has ended.
+ */
+export class Session {
+  readonly id: number
+  readonly attachmentId: string | null
+  readonly nameHash: string | null
+  readonly readOnly: boolean
+  readonly #owner: VdiOwner
+  #inFlight = 0
+  #over = false
+  #drained: (() => void)[] = []
+
+  constructor(
+    id: number,
+    owner: VdiOwner,
+    right: { attachmentId: string; nameHash: string } | null,
+    readOnly: boolean,
+  ) {
+    this.id = id
+    this.#owner = owner
+    this.attachmentId = right?.attachmentId ?? null
+    this.nameHash = right?.nameHash ?? null
+    this.readOnly = readOnly
+  }
+
+  /** The VDI as it is named now: a snapshot gives the working VDI a new vid. */
+  get vid(): number {
+    return this.#owner.vid
+  }
+
+  get sizeBytes(): number {
+    return this.#owner.sizeBytes
+  }
+
+  read(offset: number, target: Buffer, done: StoreDone): void {
+    const finish = this.#admit(false, done)
+    if (finish) this.#owner.read(offset, target, finish)
+  }
+
+  write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
+    const finish = this.#admit(true, done)
+    if (finish) this.#owner.write(offset, source, durable, finish)
+  }
+
+  discard(offset: number, lengthBytes: number, durable: boolean, done: StoreDone): void {
+    const finish = this.#admit(true, done)
+    if (finish) this.#owner.discard(offset, lengthBytes, durable, finish)
+  }
+
+  flush(done: StoreDone): void {
+    const finish = this.#admit(false, done)
+    if (finish) this.#owner.flush(finish)
+  }
+
+  async extents(offset: number, lengthBytes: number): Promise<OwnerExtent[]> {
+    if (this.#over) throw new StoreError('Fenced')
+    return this.#owner.extents(offset, lengthBytes)
+  }
+
+  /** Refuses everything from now on; resolves when nothing is under way any more. */
+  async end(): Promise<void> {
+    this.#over = true
+    if (this.#inFlight === 0) return
+    await new Promise<void>((resolve) => this.#drained.push(resolve))
+  }
+
+  #admit(changes: boolean, done: StoreDone): StoreDone | null {
+    if (this.#over) {
+      done(new StoreError('Fenced'))
+      return null
+    }
+    if (changes && this.readOnly) {
+      done(new StoreError('ReadOnly'))
+      return null
+    }
+    this.#inFlight++
+    return (error) => {
+      this.#inFlight--
+      done(error)
+      if (this.#inFlight > 0 || !this.#over) return
+      const drained = this.#drained
+      this.#drained = []
+      for (const tell of drained) tell()
+    }
+  }
+}
+
+/** All sessions of this node. */
+export class Sessions {
+  readonly #ownerOf: (vid: number) => VdiOwner
+  readonly #state: ClusterState
+  readonly #sessions = new Map<number, Session>()
+  #nextId = 1
+
+  constructor(ownerOf: (vid: number) => VdiOwner, state: ClusterState) {
+    this.#ownerOf = ownerOf
+    this.#state = state
+  }
+
+  /** Opens under an export right. Throws NoExport. */
+  openExport(nameHash: string): Session {
+    const right = this.#state.exportByHash(nameHash)
+    if (!right) throw new StoreError('NoExport')
+    return this.#add(new Session(this.#nextId++, this.#ownerOf(right.vid), right, right.readOnly))
+  }
+
+  /**
+   * Opens without a right, as a tool on the node does. Snapshots are read-only. A VDI under an attachment is refused with
+   * VdiLocked, unless it is only read.
+   */
+  openAnonymous(vid: number, readOnly: boolean): Session {
+    const vdi = this.#state.get(vid)
+    if (!readOnly && vdi.snapshotAt === 0 && this.#state.exportsOf(vid).length > 0)
+      throw new StoreError('VdiLocked', vdi.name)
+    return this.#add(new Session(this.#nextId++, this.#ownerOf(vid), null, readOnly || vdi.snapshotAt > 0))
+  }
+
+  /** Throws Fenced for a session that is over or never was. */
+  get(id: number): Session {
+    const session = this.#sessions.get(id)
+    if (!session) throw new StoreError('Fenced')
+    return session
+  }
+
+  isOpen(vid: number): boolean {
+    for (const session of this.#sessions.values()) if (session.vid === vid) return true
+    return false
+  }
+
+  async close(id: number): Promise<void> {
+    const session = this.#sessions.get(id)
+    if (!session) return
+    await session.end()
+    this.#sessions.delete(id)
+  }
+
+  /** Ends the sessions under an attachment's right, but for those under the name that holds now. */
+  async fence(attachmentId: string, exceptNameHash: string | null): Promise<void> {
+    const fenced = [...this.#sessions.values()].filter(
+      (session) => session.attachmentId === attachmentId && session.nameHash !== exceptNameHash,
+    )
+    await Promise.all(fenced.map((session) => this.close(session.id)))
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#sessions.keys()].map((id) => this.close(id)))
+  }
+
+  #add(session: Session): Session {
+    this.#sessions.set(session.id, session)
+    return session
+  }
+}

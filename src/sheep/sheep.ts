@@ -1,0 +1,266 @@
+import { StoreError } from '../errors.ts'
+import { inodeOid } from '../protocol/oid.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Disk } from '../runtime/disk.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Random } from '../runtime/random.ts'
+import { BlockMap } from './block-map.ts'
+import type { ClusterDriver } from './cluster/driver.ts'
+import { createSingleDriver } from './cluster/single.ts'
+import { ClusterState, type Entry, type ExportRight, type Vdi } from './cluster-state.ts'
+import { type AuditReport, auditStore } from './maintenance/audit.ts'
+import { Reclaimer } from './maintenance/reclaim.ts'
+import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
+import { VdiOwner } from './owner.ts'
+import { Sessions } from './session.ts'
+
+export interface SheepOptions {
+  disk: Disk
+  clock: Clock
+  random: Random
+  log: Log
+  /** Address that other nodes would reach this one at. */
+  address: string
+  zone: number
+  segmentBytes: number
+  durability: 'flush' | 'write'
+  reserveBytes: number
+  copies: number
+  /** Told once when the disk has failed: the node serves nothing any more. */
+  onFailed(error: StoreError): void
+}
+
+const VNODES = 128
+
+/**
+ * One store node: the ordered log's state, the objects, and the owners of VDIs. Requests come in through the operation
+ * table (ops.ts); this class is what the operations mean.
+ */
+export class Sheep {
+  readonly state = new ClusterState()
+  readonly sessions: Sessions
+  readonly #options: SheepOptions
+  readonly #store: ObjectStore
+  readonly #driver: ClusterDriver
+  readonly #reclaimer: Reclaimer
+  readonly #owners = new Map<number, VdiOwner>()
+  /** Creations, snapshots and deletions of one family take turns. */
+  readonly #families = new Map<number, Promise<unknown>>()
+  #failure: StoreError | null = null
+
+  private constructor(options: SheepOptions, store: ObjectStore) {
+    this.#options = options
+    this.#store = store
+    this.#driver = createSingleDriver((entry) => this.#deliver(entry))
+    this.sessions = new Sessions((vid) => this.#ownerOf(vid), this.state)
+    this.#reclaimer = new Reclaimer({
+      store,
+      state: this.state,
+      log: options.log,
+      propose: (entry) => this.#driver.propose(entry),
+      mapOf: (vdi) => this.#mapOf(vdi),
+    })
+  }
+
+  /** Opens the store, brings the state up to date and joins. Throws what ObjectStore.open throws. */
+  static async open(options: SheepOptions): Promise<Sheep> {
+    let failed: (error: StoreError) => void = () => {}
+    const { store, entries } = await ObjectStore.open({ ...options, onFailed: (error) => failed(error) })
+    const sheep = new Sheep(options, store)
+    failed = (error) => {
+      sheep.#failure = error
+      options.onFailed(error)
+    }
+    for (const { index, bytes } of entries) sheep.state.apply(index, JSON.parse(bytes.toString()) as Entry)
+    store.logSnapshot = () => ({
+      index: sheep.state.index,
+      liveEntries: sheep.state.liveEntries,
+      entries: () => sheep.state.snapshotEntries().map(encodeEntry),
+    })
+    await sheep.#join()
+    sheep.#reclaimer.scheduleAll()
+    return sheep
+  }
+
+  /** A start is a new incarnation and makes a new epoch. */
+  async #join(): Promise<void> {
+    const { address, zone, random } = this.#options
+    const incarnation = random.bytes(8).toString('hex')
+    const members = [{ address, zone, vnodes: VNODES, incarnation }]
+    await this.#driver.propose({ type: 'view', epoch: this.state.epoch + 1, members })
+  }
+
+  get failure(): StoreError | null {
+    return this.#failure
+  }
+
+  get copies(): number {
+    return this.#options.copies
+  }
+
+  stats(): Promise<StoreStats> {
+    return this.#store.stats()
+  }
+
+  audit(progress?: (done: number, total: number) => void): Promise<AuditReport> {
+    return auditStore(this.#store, this.state, (vdi) => this.#mapOf(vdi), progress)
+  }
+
+  /** Resolves when no deleted VDI is being reclaimed. */
+  reclaimed(): Promise<void> {
+    return this.#reclaimer.idle()
+  }
+
+  /**
+   * A new, thin VDI; with `baseVid` a clone of that snapshot. Throws VdiExists, NoBaseVdi, FullVdi or InvalidParameters.
+   */
+  async createVdi(name: string, sizeBytes: number, baseVid: number): Promise<Vdi> {
+    if (baseVid === 0) return this.#newVdi(name, sizeBytes, null)
+    const base = this.state.vdis.get(baseVid)
+    if (!base || base.deleting) throw new StoreError('NoBaseVdi', baseVid.toString(16))
+    if (base.snapshotAt === 0) throw new StoreError('NoBaseVdi', `${base.name} is not a snapshot`)
+    return this.#inTurn(base.family, () => this.#newVdi(name, Math.max(sizeBytes, base.sizeBytes), base.vid))
+  }
+
+  async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
+    const base = baseVid === null ? null : this.state.get(baseVid)
+    if (base) await this.#loadInode(base.vid)
+    const vid = this.state.freeVid(name)
+    const vdi: Vdi = {
+      vid,
+      name,
+      tag: '',
+      snapId: 1,
+      parentVid: base?.vid ?? 0,
+      family: base?.family ?? vid,
+      sizeBytes,
+      copies: this.copies,
+      createdAt: this.#options.clock.now(),
+      snapshotAt: 0,
+      deleting: false,
+    }
+    await this.#driver.propose({ type: 'vdi', vdi })
+    return vdi
+  }
+
+  /**
+   * Freezes the working VDI under `tag` at one moment between requests; it goes on under a new vid, which is returned. Every
+   * request that was answered before is in the snapshot.
+   */
+  async snapshot(vid: number, tag: string): Promise<Vdi> {
+    const { family } = this.state.get(vid)
+    return this.#inTurn(family, async () => {
+      const vdi = this.state.get(vid)
+      const owner = this.#ownerOf(vid)
+      await owner.freeze()
+      let newVid: number | undefined
+      try {
+        await this.#loadInode(vid)
+        const free = this.state.freeVid(vdi.name)
+        await this.#driver.propose({ type: 'snapshot', vid, newVid: free, tag, at: this.#options.clock.now() })
+        newVid = free
+        this.#owners.delete(vid)
+        this.#owners.set(free, owner)
+        return this.state.get(free)
+      } finally {
+        owner.thaw(newVid)
+      }
+    })
+  }
+
+  /** Throws VdiInUse while it is exported or open. Its space comes back in the background. */
+  async deleteVdi(vid: number): Promise<void> {
+    const { family } = this.state.get(vid)
+    await this.#inTurn(family, async () => {
+      const vdi = this.state.get(vid)
+      if (this.sessions.isOpen(vid)) throw new StoreError('VdiInUse', `${vdi.name} is open`)
+      await this.#driver.propose({ type: 'delete', vid })
+      this.#owners.delete(vid)
+    })
+    this.#reclaimer.schedule(family)
+  }
+
+  async resizeVdi(vid: number, sizeBytes: number): Promise<void> {
+    await this.#driver.propose({ type: 'resize', vid, sizeBytes })
+    const owner = this.#owners.get(vid)
+    if (owner) owner.sizeBytes = sizeBytes
+  }
+
+  /** Replaces what the attachment had before; sessions under the old right are over when it resolves. */
+  async putExport(right: ExportRight): Promise<void> {
+    const replaced = this.state.exports.has(right.attachmentId)
+    await this.#driver.propose({ type: 'export', right })
+    if (replaced) await this.sessions.fence(right.attachmentId, right.nameHash)
+  }
+
+  /** When it resolves, nothing sent under the right changes a byte any more. Removing what is not there succeeds. */
+  async removeExport(attachmentId: string): Promise<void> {
+    if (this.state.exports.has(attachmentId)) await this.#driver.propose({ type: 'unexport', attachmentId })
+    await this.sessions.fence(attachmentId, null)
+  }
+
+  async close(): Promise<void> {
+    await this.#reclaimer.stop()
+    await this.sessions.closeAll()
+    await this.#driver.stop()
+    await this.#store.close()
+  }
+
+  #deliver(entry: Entry): Promise<void> {
+    this.state.check(entry)
+    const index = this.state.index + 1
+    const changes: Change[] = [{ kind: 'entry', index, bytes: encodeEntry(entry) }, ...this.#effects(entry)]
+    this.state.apply(index, entry)
+    if (entry.type === 'view') this.#store.epoch = entry.epoch
+    return new Promise((resolve, reject) => {
+      this.#store.commit(changes, { durable: true }, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
+  /** What an entry changes in the objects of this node, in the same transaction. */
+  #effects(entry: Entry): Change[] {
+    if (entry.type === 'snapshot') return this.#inheritInode(entry.vid, entry.newVid)
+    if (entry.type === 'vdi' && entry.vdi.parentVid !== 0) return this.#inheritInode(entry.vdi.parentVid, entry.vdi.vid)
+    return []
+  }
+
+  /** The new VDI starts with all pages of the old one's map; nothing is copied. */
+  #inheritInode(fromVid: number, toVid: number): Change[] {
+    const inode = this.#store.loadedNow(inodeOid(fromVid))
+    if (inode === undefined) return []
+    if (inode === null) throw new StoreError('NoObject', 'the inode to inherit from is not loaded')
+    return [{ kind: 'create', oid: inodeOid(toVid), runs: this.#store.inheritRuns(inode) }]
+  }
+
+  async #loadInode(vid: number): Promise<void> {
+    if (this.#store.exists(inodeOid(vid))) await this.#store.load(inodeOid(vid))
+  }
+
+  #ownerOf(vid: number): VdiOwner {
+    const existing = this.#owners.get(vid)
+    if (existing) return existing
+    const vdi = this.state.get(vid)
+    const owner = new VdiOwner(this.#store, vid, vdi.sizeBytes)
+    owner.onDropped = () => this.#reclaimer.schedule(vdi.family)
+    this.#owners.set(vid, owner)
+    return owner
+  }
+
+  #mapOf(vdi: Vdi): BlockMap {
+    return this.#owners.get(vdi.vid)?.map ?? new BlockMap(this.#store, vdi.vid)
+  }
+
+  #inTurn<T>(family: number, work: () => Promise<T>): Promise<T> {
+    const before = this.#families.get(family) ?? Promise.resolve()
+    const result = before.then(work, work)
+    const tail = result
+      .catch(() => {})
+      .then(() => {
+        if (this.#families.get(family) === tail) this.#families.delete(family)
+      })
+    this.#families.set(family, tail)
+    return result
+  }
+}
+
+const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))
