@@ -1,0 +1,111 @@
+/**
+ * Compares NBD servers with one client, fio's nbd engine (Debian: fio, nbdkit), over unix sockets. Runs are
+ * interleaved and medians printed, so that a drift of the machine meets all targets alike. Ratios are to the first.
+ *
+ * Usage: tsx bench/nbd.ts [--targets nbdkit,reference,memory,NAME=nbd://…] [--metrics rr1,rr16,…] [--runs 3]
+ *                         [--seconds 3] [--mebibytes 512] [--json]
+ *
+ * Metrics: rrN and rwN are 4 KiB random reads and writes per second at depth N, sr and sw 1 MiB sequential reads and
+ * writes in MB/s at depth 4. A target is written to: never name a volume that holds anything.
+ */
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs, promisify } from 'node:util'
+import { BUILT_IN, startTarget, type Target } from './nbd-targets.ts'
+
+const { values: options } = parseArgs({
+  options: {
+    targets: { type: 'string', default: Object.keys(BUILT_IN).join(',') },
+    metrics: { type: 'string', default: 'rr1,rr16,rw1,rw16,sr,sw' },
+    runs: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '3' },
+    mebibytes: { type: 'string', default: '512' },
+    json: { type: 'boolean', default: false },
+  },
+})
+const metrics = options.metrics.split(',')
+/** Results by metric, then by target, one number for each run. */
+type Results = Record<string, Record<string, number[]>>
+
+const directory = await mkdtemp(join(tmpdir(), 'nbd-bench-'))
+const targets: Target[] = []
+try {
+  for (const spec of options.targets.split(',')) {
+    targets.push(await startTarget(spec, directory, Number(options.mebibytes)))
+  }
+  const results = await measureAll()
+  if (options.json) console.log(JSON.stringify(summary(results), null, 2))
+  else printTable(results)
+} finally {
+  await Promise.all(targets.map((target) => target.stop()))
+  await rm(directory, { recursive: true })
+}
+
+async function measureAll(): Promise<Results> {
+  const results: Results = {}
+  for (let run = 0; run < Number(options.runs); run++) {
+    for (const metric of metrics) {
+      results[metric] ??= {}
+      for (const { name, uri } of targets) {
+        results[metric][name] ??= []
+        results[metric][name].push(await measure(uri, metric))
+      }
+    }
+  }
+  return results
+}
+
+async function measure(uri: string, metric: string): Promise<number> {
+  const { stdout } = await promisify(execFile)('fio', [
+    '--name=bench',
+    '--ioengine=nbd',
+    `--uri=${uri}`,
+    ...jobOptions(metric),
+    `--runtime=${options.seconds}`,
+    '--time_based',
+    '--randrepeat=0',
+    '--norandommap',
+    '--output-format=json',
+  ])
+  const report = stdout.slice(stdout.indexOf('{')) // the engine says hello first
+  const [job] = (JSON.parse(report) as { jobs: Record<'read' | 'write', { iops: number; bw_bytes: number }>[] }).jobs
+  const side = job![metric === 'sr' || metric.startsWith('rr') ? 'read' : 'write']
+  return metric.startsWith('s') ? side.bw_bytes / 1e6 : side.iops
+}
+
+function jobOptions(metric: string): string[] {
+  const random = /^r(?<side>[rw])(?<depth>\d+)$/.exec(metric)?.groups
+  if (random) return [`--rw=rand${random.side === 'r' ? 'read' : 'write'}`, '--bs=4k', `--iodepth=${random.depth}`]
+  if (metric === 'sr') return ['--rw=read', '--bs=1m', '--iodepth=4']
+  if (metric === 'sw') return ['--rw=write', '--bs=1m', '--iodepth=4']
+  throw new Error(`unknown metric "${metric}"`)
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = (sorted.length - 1) / 2
+  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2
+}
+
+function summary(results: Results) {
+  const first = targets[0]!.name
+  return metrics.map((metric) => ({
+    metric,
+    unit: metric.startsWith('s') ? 'MB/s' : 'IOPS',
+    targets: targets.map(({ name }) => {
+      const value = median(results[metric]![name]!)
+      return { name, median: value, ratio: value / median(results[metric]![first]!), runs: results[metric]![name]! }
+    }),
+  }))
+}
+
+function printTable(results: Results): void {
+  const width = Math.max(18, ...targets.map(({ name }) => name.length + 1))
+  console.log(`metric${targets.map(({ name }) => name.padStart(width)).join('')}`)
+  for (const row of summary(results)) {
+    const cells = row.targets.map(({ median, ratio }) => `${Math.round(median)} (${ratio.toFixed(2)})`.padStart(width))
+    console.log(`${row.metric.padEnd(6)}${cells.join('')} ${row.unit}`)
+  }
+}

@@ -1,0 +1,33 @@
+import type { StoreErrorCode } from '../../errors.ts'
+import { NBD_ERROR } from './protocol.ts'
+
+/** What a client is told of each failure of the store. ESHUTDOWN asks it to disconnect; it may then try elsewhere. */
+export const STORE_ERROR_TO_NBD: Record<StoreErrorCode, number> = {
+  NoVdi: NBD_ERROR.EIO,
+  VdiExists: NBD_ERROR.EIO,
+  NoBaseVdi: NBD_ERROR.EIO,
+  NoTag: NBD_ERROR.EIO,
+  VdiLocked: NBD_ERROR.EIO,
+  VdiInUse: NBD_ERROR.EIO,
+  FullVdi: NBD_ERROR.EIO,
+  NoObject: NBD_ERROR.EIO,
+  NoExport: NBD_ERROR.ESHUTDOWN,
+  ReadOnly: NBD_ERROR.EPERM,
+  InvalidParameters: NBD_ERROR.EINVAL,
+  VersionMismatch: NBD_ERROR.EIO,
+  NoSpace: NBD_ERROR.ENOSPC,
+  CorruptBlock: NBD_ERROR.EIO,
+  DiskFailed: NBD_ERROR.EIO,
+  OldEpoch: NBD_ERROR.EIO,
+  Fenced: NBD_ERROR.ESHUTDOWN,
+  Stopping: NBD_ERROR.ESHUTDOWN,
+  Disconnected: NBD_ERROR.EIO,
+  Unsupported: NBD_ERROR.EINVAL,
+}
+
+/** For people, in error chunks. */
+export const NBD_ERROR_MESSAGE: Readonly<Record<number, string>> = {
+  [NBD_ERROR.EPERM]: 'the export is read-only',
+  [NBD_ERROR.EINVAL]: 'the request is not valid for this export',
+  [NBD_ERROR.ENOSPC]: 'the range is beyond the end of the export',
+}

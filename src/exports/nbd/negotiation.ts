@@ -1,0 +1,151 @@
+import { STORE_ERRORS, StoreError } from '../../errors.ts'
+import type { Device } from '../../vdi/device.ts'
+import type { Option } from './option-reader.ts'
+import {
+  BASE_ALLOCATION_ID,
+  encodeExportNameReply,
+  encodeInfoReplies,
+  encodeMetaContextReplies,
+  encodeOptionReply,
+  listsBaseAllocation,
+  parseExportName,
+  parseInfoRequest,
+  parseMetaContextRequest,
+  selectsBaseAllocation,
+  transmissionFlags,
+} from './options.ts'
+import { OPTION, OPTION_REPLY, STRING_BYTES_MAX } from './protocol.ts'
+import type { ExportTerms } from './request-check.ts'
+
+/** An export that was found and opened for this client. */
+export interface OpenExport {
+  name: string
+  readOnly: boolean
+  device: Device
+}
+
+/** What a handshake needs from its session. Both reject with a StoreError when the store cannot tell. */
+export interface Admission {
+  exists(name: string): Promise<boolean>
+  /** Opens the export, in place of one that was opened before; undefined when there is no such right. */
+  open(name: string): Promise<OpenExport | undefined>
+}
+
+/** `next` says how it goes on once `reply` is sent: with another option, with requests, or not at all. */
+export interface Answer {
+  reply: Buffer
+  next: 'options' | 'transmission' | 'end'
+}
+
+const NO_REPLY = Buffer.alloc(0)
+
+/** The server's side of option haggling: what each option changes and how it is answered. */
+export class Negotiation {
+  private readonly admission: Admission
+  private readonly noZeroes: boolean
+  private structuredReplies = false
+  /** The export that base:allocation was selected for; it counts only when that very export is used. */
+  private statusExport: string | undefined
+  private opened: OpenExport | undefined
+
+  constructor(admission: Admission, noZeroes: boolean) {
+    this.admission = admission
+    this.noZeroes = noZeroes
+  }
+
+  /** What was agreed, after an answer that goes on with transmission. */
+  get agreed(): { device: Device; terms: ExportTerms } | undefined {
+    if (this.opened === undefined) return undefined
+    const { device, name, readOnly } = this.opened
+    const { structuredReplies } = this
+    const blockStatus = structuredReplies && this.statusExport === name
+    return { device, terms: { sizeBytes: device.sizeBytes, readOnly, structuredReplies, blockStatus } }
+  }
+
+  async answer({ option, data }: Option): Promise<Answer> {
+    switch (option) {
+      case OPTION.EXPORT_NAME:
+        return this.exportName(data)
+      case OPTION.ABORT:
+        return { reply: encodeOptionReply(option, OPTION_REPLY.ACK), next: 'end' }
+      case OPTION.LIST: // names are secrets, so the list is empty for everybody
+        return options(encodeOptionReply(option, data.length === 0 ? OPTION_REPLY.ACK : OPTION_REPLY.ERR_INVALID))
+      case OPTION.INFO:
+      case OPTION.GO:
+        return this.info(option, data)
+      case OPTION.STRUCTURED_REPLY:
+        if (data.length > 0) return invalid(option)
+        this.structuredReplies = true
+        return options(encodeOptionReply(option, OPTION_REPLY.ACK))
+      case OPTION.LIST_META_CONTEXT:
+      case OPTION.SET_META_CONTEXT:
+        return this.metaContext(option, data)
+      default: // STARTTLS too, as long as there is no TLS
+        return options(encodeOptionReply(option, OPTION_REPLY.ERR_UNSUP))
+    }
+  }
+
+  /** This option has no way to report an error. */
+  private async exportName(data: Buffer): Promise<Answer> {
+    const name = parseExportName(data)
+    const found = name === undefined ? undefined : await this.open(name)
+    if (found === undefined || found instanceof StoreError) return { reply: NO_REPLY, next: 'end' }
+    return { reply: encodeExportNameReply(this.describe(found), this.noZeroes), next: 'transmission' }
+  }
+
+  private async info(option: number, data: Buffer): Promise<Answer> {
+    const request = parseInfoRequest(data)
+    if (request === undefined) return invalid(option)
+    const found = await this.open(request.name)
+    if (found === undefined || found instanceof StoreError) return unavailable(option, found)
+    const reply = encodeInfoReplies(option, request, this.describe(found))
+    return { reply, next: option === OPTION.GO ? 'transmission' : 'options' }
+  }
+
+  private async metaContext(option: number, data: Buffer): Promise<Answer> {
+    const sets = option === OPTION.SET_META_CONTEXT
+    if (sets) this.statusExport = undefined // even when it fails
+    const request = parseMetaContextRequest(data)
+    if (request === undefined || !this.structuredReplies) return invalid(option)
+    const exists = await this.admission.exists(request.name).catch(storeError)
+    if (exists !== true) return unavailable(option, exists === false ? undefined : exists)
+    if (!sets) return options(encodeMetaContextReplies(option, listsBaseAllocation(request.queries), 0))
+    const selected = selectsBaseAllocation(request.queries)
+    if (selected) this.statusExport = request.name
+    return options(encodeMetaContextReplies(option, selected, BASE_ALLOCATION_ID))
+  }
+
+  private async open(name: string): Promise<OpenExport | StoreError | undefined> {
+    if (Buffer.byteLength(name) > STRING_BYTES_MAX) return undefined
+    if (this.opened?.name === name) return this.opened // INFO before GO
+    this.opened = undefined
+    const found = await this.admission.open(name).catch(storeError)
+    if (!(found instanceof StoreError)) this.opened = found
+    return found
+  }
+
+  private describe({ device, readOnly }: OpenExport) {
+    return { sizeBytes: device.sizeBytes, transmissionFlags: transmissionFlags(readOnly, this.structuredReplies) }
+  }
+}
+
+function options(reply: Buffer): Answer {
+  return { reply, next: 'options' }
+}
+
+function invalid(option: number): Answer {
+  return options(encodeOptionReply(option, OPTION_REPLY.ERR_INVALID))
+}
+
+/** A client learns whether it may try again later, but not why a right it does not have is refused. */
+function unavailable(option: number, error: StoreError | undefined): Answer {
+  if (error?.code === 'Stopping') {
+    return options(encodeOptionReply(option, OPTION_REPLY.ERR_SHUTDOWN, STORE_ERRORS.Stopping))
+  }
+  return options(encodeOptionReply(option, OPTION_REPLY.ERR_UNKNOWN, 'no such export'))
+}
+
+function storeError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error
+  throw error
+}

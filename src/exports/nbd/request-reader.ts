@@ -1,0 +1,148 @@
+import type { BufferPool } from './buffer-pool.ts'
+import { COMMAND, NBD_ERROR, ProtocolError, REQUEST_HEADER_BYTES, REQUEST_MAGIC } from './protocol.ts'
+import { checkRequest, type ExportTerms } from './request-check.ts'
+
+const EMPTY = Buffer.alloc(0)
+
+/** One request of a client. The reader has one of these and fills it again and again. */
+export interface NbdRequest {
+  flags: number
+  type: number
+  /** The client's name for the request, 64 opaque bits. */
+  cookieHigh: number
+  cookieLow: number
+  offset: number
+  lengthBytes: number
+  /** NBD_ERROR.NONE, or the answer that the request has already earned; then there is no payload. */
+  error: number
+  payload: Buffer
+  /** The pool's buffer that `payload` lies in, to be released after use; null when it lies in the chunk that arrived. */
+  storage: Buffer | null
+}
+
+/**
+ * Cuts what a client sends in the transmission phase into checked requests, whatever pieces it arrives in.
+ *
+ *     C: 32 bits magic, 16 bits flags, 16 bits type, 64 bits cookie, 64 bits offset, 32 bits length,
+ *        and `length` bytes of payload after a WRITE
+ *
+ * Nothing is read ahead: `next` is called only while there is room for one more request, and at most the payload of
+ * that one is held. The payload of a refused write is dropped as it comes, however long it claims to be.
+ */
+export class RequestReader {
+  private readonly terms: ExportTerms
+  private readonly pool: BufferPool
+  private readonly waiting: Buffer[] = []
+  private chunk: Buffer = EMPTY
+  private position = 0
+  private readonly header = Buffer.alloc(REQUEST_HEADER_BYTES)
+  private headerBytes = 0
+  private inPayload = false
+  private payloadMissing = 0
+  private readonly request: NbdRequest = {
+    flags: 0,
+    type: 0,
+    cookieHigh: 0,
+    cookieLow: 0,
+    offset: 0,
+    lengthBytes: 0,
+    error: NBD_ERROR.NONE,
+    payload: EMPTY,
+    storage: null,
+  }
+
+  constructor(terms: ExportTerms, pool: BufferPool) {
+    this.terms = terms
+    this.pool = pool
+  }
+
+  push(chunk: Buffer): void {
+    if (this.position === this.chunk.length && this.waiting.length === 0) {
+      this.chunk = chunk
+      this.position = 0
+    } else {
+      this.waiting.push(chunk)
+    }
+  }
+
+  /**
+   * The next complete request, or undefined until more is pushed. It is valid until the next call, except for payload
+   * and storage, which belong to the caller. Throws ProtocolError when the stream holds no request.
+   */
+  next(): NbdRequest | undefined {
+    if (!this.inPayload) {
+      if (!this.readHeader()) return undefined
+      this.inPayload = true
+    }
+    if (this.payloadMissing > 0 && !this.readPayload()) return undefined
+    this.inPayload = false
+    return this.request
+  }
+
+  private readHeader(): boolean {
+    if (this.headerBytes === 0 && this.chunk.length - this.position >= REQUEST_HEADER_BYTES) {
+      this.parseHeader(this.chunk, this.position)
+      this.position += REQUEST_HEADER_BYTES
+      return true
+    }
+    while (this.headerBytes < REQUEST_HEADER_BYTES) {
+      if (!this.hasInput()) return false
+      const copied = this.chunk.copy(this.header, this.headerBytes, this.position)
+      this.headerBytes += copied
+      this.position += copied
+    }
+    this.headerBytes = 0
+    this.parseHeader(this.header, 0)
+    return true
+  }
+
+  private parseHeader(bytes: Buffer, at: number): void {
+    if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) throw new ProtocolError('no request magic')
+    const request = this.request
+    request.flags = bytes.readUInt16BE(at + 4)
+    request.type = bytes.readUInt16BE(at + 6)
+    request.cookieHigh = bytes.readUInt32BE(at + 8)
+    request.cookieLow = bytes.readUInt32BE(at + 12)
+    request.offset = bytes.readUInt32BE(at + 16) * 2 ** 32 + bytes.readUInt32BE(at + 20)
+    request.lengthBytes = bytes.readUInt32BE(at + 24)
+    request.payload = EMPTY
+    request.storage = null
+    request.error = checkRequest(request, this.terms)
+    this.payloadMissing = request.type === COMMAND.WRITE ? request.lengthBytes : 0
+  }
+
+  private readPayload(): boolean {
+    const { request } = this
+    if (request.error === NBD_ERROR.NONE && request.storage === null) {
+      const end = this.position + request.lengthBytes
+      if (end <= this.chunk.length) {
+        request.payload = this.chunk.subarray(this.position, end)
+        this.position = end
+        this.payloadMissing = 0
+        return true
+      }
+      request.storage = this.pool.take(request.lengthBytes)
+      request.payload = request.storage.subarray(0, request.lengthBytes)
+    }
+    while (this.payloadMissing > 0) {
+      if (!this.hasInput()) return false
+      const end = Math.min(this.position + this.payloadMissing, this.chunk.length)
+      if (request.storage !== null) {
+        this.chunk.copy(request.storage, request.lengthBytes - this.payloadMissing, this.position, end)
+      }
+      this.payloadMissing -= end - this.position
+      this.position = end
+    }
+    return true
+  }
+
+  /** Moves on to the next chunk when this one is used up. */
+  private hasInput(): boolean {
+    while (this.position === this.chunk.length) {
+      this.chunk = this.waiting.shift() ?? EMPTY
+      this.position = 0
+      if (this.chunk === EMPTY) return false
+    }
+    return true
+  }
+}

@@ -1,0 +1,94 @@
+import type { Clock } from '../../runtime/clock.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { Connection, Listener, Network } from '../../runtime/network.ts'
+import type { ExportDirectory } from '../directory.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
+import { Session } from './session.ts'
+import { StallGuard } from './stall-guard.ts'
+import { type NbdStats, newCounters } from './stats.ts'
+
+export interface NbdServer {
+  /** Listens on `host:port` or a path, any number of times; resolves with the address in use. */
+  listen(address: string): Promise<string>
+  /**
+   * Ends every session under a right: nothing more of them is read or answered, and when this resolves nothing of
+   * them is in a device any more. The directory must have dropped the right before; a client whose look-up was under
+   * way is looked up again, and later ones are refused for as long as the directory does not know the right.
+   */
+  cutOff(rightId: string): Promise<void>
+  /** Stops listening, answers what is in flight, and ends every session. */
+  close(): Promise<void>
+  readonly stats: NbdStats
+}
+
+export interface NbdServerParts {
+  network: Network
+  clock: Clock
+  log: Log
+  exports: ExportDirectory
+  limits?: Partial<NbdLimits>
+}
+
+/**
+ * Serves volumes over NBD, fixed newstyle. Reading order: session.ts (one connection), option-reader.ts, options.ts
+ * and negotiation.ts (its handshake), request-reader.ts, request-check.ts, transmission.ts and reply-writer.ts.
+ */
+export function createNbdServer({ network, clock, log, exports, limits: changed }: NbdServerParts): NbdServer {
+  const limits = { ...DEFAULT_LIMITS, ...changed }
+  const counters = newCounters()
+  const pool = new BufferPool()
+  const sessions = new Set<Session>()
+  const listeners: Listener[] = []
+  let cutOffCount = 0
+  let closing = false
+
+  const guard = new StallGuard(clock, limits.stallMs, () => {
+    counters.stalls++
+    log.warn({ connections: sessions.size }, 'the process stood still; dropping its nbd connections unread')
+    for (const session of sessions) session.cut()
+  })
+  const parts = { clock, log, exports, pool, limits, counters, guard, cutOffCount: () => cutOffCount }
+
+  function accept(connection: Connection): void {
+    if (closing || isFull()) {
+      counters.refusedConnections++
+      connection.destroy()
+      return
+    }
+    const session = new Session(connection, parts)
+    sessions.add(session)
+    void session.closed.then(() => sessions.delete(session))
+  }
+
+  function isFull(): boolean {
+    if (sessions.size >= limits.connectionsMax) return true
+    if (sessions.size < limits.handshakesMax) return false
+    return [...sessions].filter((session) => session.inHandshake).length >= limits.handshakesMax
+  }
+
+  return {
+    listen: async (address) => {
+      const listener = await network.listen(address, accept)
+      listeners.push(listener)
+      log.info({ address: listener.address }, 'nbd server listening')
+      return listener.address
+    },
+    cutOff: async (rightId) => {
+      cutOffCount++
+      const cut = [...sessions].filter((session) => session.rightId === rightId)
+      for (const session of cut) session.cut()
+      await Promise.all(cut.map((session) => session.closed))
+    },
+    close: async () => {
+      closing = true
+      guard.stop()
+      const closed = listeners.map((listener) => listener.close())
+      for (const session of sessions) session.stop()
+      await Promise.all([...closed, ...[...sessions].map((session) => session.closed)])
+    },
+    get stats() {
+      return { ...counters, connections: sessions.size }
+    },
+  }
+}

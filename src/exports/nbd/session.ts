@@ -1,0 +1,194 @@
+import type { Clock } from '../../runtime/clock.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { Connection } from '../../runtime/network.ts'
+import type { Device } from '../../vdi/device.ts'
+import type { ExportDirectory, ExportRight } from '../directory.ts'
+import type { BufferPool } from './buffer-pool.ts'
+import type { NbdLimits } from './limits.ts'
+import { type Admission, Negotiation, type OpenExport } from './negotiation.ts'
+import { encodeGreeting, OptionReader } from './option-reader.ts'
+import { ProtocolError } from './protocol.ts'
+import type { ExportTerms } from './request-check.ts'
+import type { StallGuard } from './stall-guard.ts'
+import type { NbdCounters } from './stats.ts'
+import { Transmission } from './transmission.ts'
+
+export interface SessionParts {
+  clock: Clock
+  log: Log
+  exports: ExportDirectory
+  pool: BufferPool
+  limits: NbdLimits
+  counters: NbdCounters
+  guard: StallGuard
+  /** Counts cut-offs: a look-up that one overtook is worth nothing. */
+  cutOffCount(): number
+}
+
+/** The client is gone, or was cut off, in the middle of its handshake. */
+class SessionEnded extends Error {
+  override readonly name = 'SessionEnded'
+}
+
+/** One connection from its greeting to the end of its session on the device. */
+export class Session implements Admission {
+  private readonly connection: Connection
+  private readonly parts: SessionParts
+  private readonly options = new OptionReader()
+  private inputArrived: () => void = () => {}
+  private transmission: Transmission | undefined
+  private device: Device | undefined
+  private over = false
+  /** The right that the session is under, from before its device is opened. */
+  rightId: string | undefined
+  /** Resolves when the connection is given up and the device closed: nothing of this session can happen any more. */
+  readonly closed: Promise<void>
+
+  constructor(connection: Connection, parts: SessionParts) {
+    this.connection = connection
+    this.parts = parts
+    connection.onClose(() => this.cut())
+    connection.onData((chunk) => this.receive(chunk))
+    this.closed = this.run()
+  }
+
+  get inHandshake(): boolean {
+    return this.transmission === undefined
+  }
+
+  /** Ends at once. What the client sent and was not read yet never runs; what is in the device ends unanswered. */
+  cut(): void {
+    this.over = true
+    this.connection.destroy()
+    this.transmission?.abandon()
+    this.inputArrived()
+  }
+
+  /** Answers what is in the device, then ends; a client that does not take the answers is cut. */
+  stop(): void {
+    if (this.transmission === undefined) this.cut()
+    else this.finish(this.transmission)
+  }
+
+  async exists(name: string): Promise<boolean> {
+    return (await this.parts.exports.lookup(name)) !== undefined
+  }
+
+  async open(name: string): Promise<OpenExport | undefined> {
+    await this.closeDevice()
+    const right = await this.lookup(name)
+    if (right === undefined) return undefined
+    this.rightId = right.id // from here on a cut-off of the right finds this session
+    const device = await right.open()
+    this.device = device
+    if (this.over) throw new SessionEnded()
+    return { name, readOnly: right.readOnly || device.readOnly, device }
+  }
+
+  /** A right that was cut off while it was looked up must be found again to count. */
+  private async lookup(name: string): Promise<ExportRight | undefined> {
+    for (;;) {
+      const cutOffCount = this.parts.cutOffCount()
+      const right = await this.parts.exports.lookup(name)
+      if (this.over) throw new SessionEnded()
+      if (right === undefined || cutOffCount === this.parts.cutOffCount()) return right
+    }
+  }
+
+  private receive(chunk: Buffer): void {
+    this.parts.guard.check() // may cut this very session
+    if (this.over) return
+    if (this.transmission !== undefined) {
+      this.transmission.receive(chunk)
+      return
+    }
+    this.options.push(chunk)
+    this.connection.pause() // until the handshake asks for more, so that a client cannot pile up options
+    this.inputArrived()
+  }
+
+  private async run(): Promise<void> {
+    const deadline = this.parts.clock.timer(this.parts.limits.handshakeMs, () => this.refuse())
+    try {
+      const agreed = await this.handshake()
+      deadline.cancel()
+      if (agreed === undefined) this.endConnection()
+      else await this.transmit(agreed.device, agreed.terms)
+    } catch (error) {
+      if (error instanceof ProtocolError) this.refuse()
+      else if (!(error instanceof SessionEnded)) {
+        this.parts.log.error({ err: error, peer: this.connection.peer, right: this.rightId }, 'nbd session failed')
+        this.cut()
+      }
+    } finally {
+      deadline.cancel()
+      await this.closeDevice()
+    }
+  }
+
+  /** Undefined when the client asked to end, or must not go on. */
+  private async handshake(): Promise<Negotiation['agreed']> {
+    this.connection.write([encodeGreeting()])
+    const { noZeroes } = await this.next(() => this.options.nextClientFlags())
+    const negotiation = new Negotiation(this, noZeroes)
+    for (let count = 0; count < this.parts.limits.optionsMax; count++) {
+      const answer = await negotiation.answer(await this.next(() => this.options.nextOption()))
+      if (this.over) throw new SessionEnded()
+      if (answer.reply.length > 0) this.connection.write([answer.reply])
+      if (answer.next === 'transmission') return negotiation.agreed
+      if (answer.next === 'end') return undefined
+    }
+    throw new ProtocolError('too many options')
+  }
+
+  private async next<T>(poll: () => T | undefined): Promise<T> {
+    for (;;) {
+      if (this.over) throw new SessionEnded()
+      const value = poll()
+      if (value !== undefined) return value
+      const arrived = new Promise<void>((resolve) => {
+        this.inputArrived = resolve
+      })
+      this.connection.resume()
+      await arrived
+    }
+  }
+
+  private async transmit(device: Device, terms: ExportTerms): Promise<void> {
+    const { log } = this.parts
+    const about = { peer: this.connection.peer, right: this.rightId }
+    const transmission = new Transmission({ ...this.parts, connection: this.connection, device, terms })
+    this.transmission = transmission
+    log.info({ ...about, readOnly: terms.readOnly }, 'nbd client attached')
+    this.connection.resume()
+    transmission.receive(this.options.takeRest())
+    await transmission.idle
+    if (!this.over) this.endConnection()
+    log.info(about, 'nbd client detached')
+  }
+
+  private finish(transmission: Transmission): void {
+    this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
+    transmission.finish()
+  }
+
+  /** Sends what is pending; a client that then keeps its side open is cut. */
+  private endConnection(): void {
+    this.connection.resume() // only a connection that is read shows its end
+    this.connection.end()
+    this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
+  }
+
+  private refuse(): void {
+    this.parts.counters.refusedConnections++
+    this.parts.log.debug({ peer: this.connection.peer }, 'nbd connection refused')
+    this.cut()
+  }
+
+  /** The right is kept until the device has answered everything, so that a cut-off waits for that. */
+  private async closeDevice(): Promise<void> {
+    await this.device?.close()
+    this.device = undefined
+    this.rightId = undefined
+  }
+}

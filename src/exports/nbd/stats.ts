@@ -1,0 +1,20 @@
+/** Counted since the server was created. */
+export interface NbdCounters {
+  requests: number
+  errors: number
+  bytesRead: number
+  bytesWritten: number
+  /** Connections that ended because the client broke the protocol, took too long or came on top of a limit. */
+  refusedConnections: number
+  /** Times that the process stood still for longer than the limit and dropped its connections. */
+  stalls: number
+}
+
+export interface NbdStats extends NbdCounters {
+  /** Connections now, with those still in the handshake. */
+  connections: number
+}
+
+export function newCounters(): NbdCounters {
+  return { requests: 0, errors: 0, bytesRead: 0, bytesWritten: 0, refusedConnections: 0, stalls: 0 }
+}

@@ -1,0 +1,279 @@
+import assert from 'node:assert/strict'
+import { STORE_ERRORS, StoreError } from '../../errors.ts'
+import type { Clock } from '../../runtime/clock.ts'
+import type { Connection } from '../../runtime/network.ts'
+import type { Device, Done } from '../../vdi/device.ts'
+import type { BufferPool } from './buffer-pool.ts'
+import { NBD_ERROR_MESSAGE, STORE_ERROR_TO_NBD } from './errors.ts'
+import { InFlight } from './in-flight.ts'
+import type { NbdLimits } from './limits.ts'
+import { COMMAND, COMMAND_FLAG, NBD_ERROR, ProtocolError } from './protocol.ts'
+import { ReplyWriter } from './reply-writer.ts'
+import type { ExportTerms } from './request-check.ts'
+import { type NbdRequest, RequestReader } from './request-reader.ts'
+import type { NbdCounters } from './stats.ts'
+
+/** A batch this long is handed to the kernel although more requests wait. */
+const BATCH_BYTES_MAX = 256 * 1024
+/** Block status is told for at most this much at a time and in at most this many extents; the client asks on. */
+const STATUS_BYTES_MAX = 1024 * 1024 * 1024
+const STATUS_EXTENTS_MAX = 65_536
+
+const FUA = { fua: true }
+const NO_FUA = { fua: false }
+
+export interface TransmissionParts {
+  connection: Connection
+  device: Device
+  terms: ExportTerms
+  pool: BufferPool
+  clock: Clock
+  limits: NbdLimits
+  counters: NbdCounters
+}
+
+/**
+ * The transmission phase of one connection: requests go to the device as they come, replies leave in batches.
+ *
+ * 1. The device may answer within the call or later, in any order. What it answers within the calls of one chunk
+ *    leaves in one write; what it answers later is gathered until the input that is waiting has been read.
+ * 2. A request costs neither a promise nor a closure: the records that carry it through the device are used again.
+ * 3. At a limit nothing more is read; completions and a drained socket start reading again.
+ * 4. After `abandon` nothing is read, started or sent; `idle` resolves when the device has answered all it was given.
+ */
+export class Transmission {
+  private readonly connection: Connection
+  private readonly device: Device
+  private readonly pool: BufferPool
+  private readonly clock: Clock
+  private readonly limits: NbdLimits
+  private readonly counters: NbdCounters
+  private readonly reader: RequestReader
+  private readonly writer: ReplyWriter
+  private readonly spare: InFlight[] = []
+  private requestsInFlight = 0
+  private bytesInFlight = 0
+  private state: 'open' | 'finishing' | 'abandoned' = 'open'
+  private pumping = false
+  /** The limit was reached; what the reader holds waits. */
+  private limited = false
+  private paused = false
+  private wakeRequested = false
+  private readonly wake = (): void => {
+    this.wakeRequested = false
+    this.pump()
+  }
+  private readonly complete = (record: InFlight, error: StoreError | null): void => this.answer(record, error)
+  private resolveIdle: () => void = () => {}
+  /** Resolves once, after `finish` or `abandon`, when nothing of this connection is in the device any more. */
+  readonly idle: Promise<void>
+
+  constructor(parts: TransmissionParts) {
+    this.connection = parts.connection
+    this.device = parts.device
+    this.pool = parts.pool
+    this.clock = parts.clock
+    this.limits = parts.limits
+    this.counters = parts.counters
+    this.reader = new RequestReader(parts.terms, parts.pool)
+    this.writer = new ReplyWriter(parts.connection, parts.pool, parts.terms.structuredReplies)
+    this.idle = new Promise((resolve) => {
+      this.resolveIdle = resolve
+    })
+    this.connection.onDrain(this.wake)
+  }
+
+  receive(chunk: Buffer): void {
+    if (this.state !== 'open') return
+    this.reader.push(chunk)
+    if (!this.paused) this.pump()
+  }
+
+  /** Starts nothing more; `idle` resolves once what is in flight is answered and handed to the connection. */
+  finish(): void {
+    if (this.state !== 'open') return
+    this.state = 'finishing'
+    if (!this.pumping) this.pump()
+  }
+
+  /** The connection is gone, or must not be answered any more. */
+  abandon(): void {
+    this.state = 'abandoned'
+    if (this.requestsInFlight === 0) this.resolveIdle()
+  }
+
+  /** Starts what was read, as far as the limits allow, and sends what is answered. */
+  private pump(): void {
+    this.pumping = true
+    do {
+      while (this.state === 'open' && !this.atLimit()) {
+        const request = this.nextRequest()
+        if (request === undefined) break
+        this.start(request)
+        if (this.writer.batchBytes >= BATCH_BYTES_MAX) this.writer.flush()
+      }
+      this.limited = this.state === 'open' && this.atLimit()
+      if (this.state !== 'abandoned') this.writer.flush()
+    } while (this.limited && !this.atLimit())
+    this.pumping = false
+    if (this.state === 'open') this.slowDown()
+    else if (this.state === 'finishing') this.endWhenAnswered()
+  }
+
+  /** A stream that cannot be cut into requests any more is dropped at once. */
+  private nextRequest(): NbdRequest | undefined {
+    try {
+      return this.reader.next()
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.counters.refusedConnections++
+      this.connection.destroy()
+      this.abandon()
+      return undefined
+    }
+  }
+
+  private atLimit(): boolean {
+    return (
+      this.requestsInFlight >= this.limits.requestsMax ||
+      this.bytesInFlight + this.writer.unsentBytes >= this.limits.requestBytesMax
+    )
+  }
+
+  private slowDown(): void {
+    if (this.limited === this.paused) return
+    this.paused = this.limited
+    if (this.paused) this.connection.pause()
+    else this.connection.resume()
+  }
+
+  private endWhenAnswered(): void {
+    if (this.requestsInFlight === 0) this.abandon()
+  }
+
+  private start(request: NbdRequest): void {
+    this.counters.requests++
+    if (request.type === COMMAND.DISC) {
+      this.state = 'finishing'
+      return
+    }
+    if (request.error !== NBD_ERROR.NONE) {
+      this.counters.errors++
+      this.writer.sendError(request, request.error, NBD_ERROR_MESSAGE[request.error] ?? '')
+      return
+    }
+    const record = this.record(request)
+    const { offset, lengthBytes } = request
+    const fua = (request.flags & COMMAND_FLAG.FUA) !== 0
+    switch (request.type) {
+      case COMMAND.READ:
+        this.startRead(record)
+        return
+      case COMMAND.WRITE:
+        record.storage = request.storage
+        this.device.write(offset, request.payload, fua ? FUA : NO_FUA, record.done)
+        return
+      case COMMAND.FLUSH:
+        this.device.flush(record.done)
+        return
+      case COMMAND.TRIM:
+        this.device.discard(offset, lengthBytes, fua ? this.flushThen(record.done) : record.done)
+        return
+      case COMMAND.WRITE_ZEROES:
+        this.device.zero(
+          offset,
+          lengthBytes,
+          { fua, mayDiscard: (request.flags & COMMAND_FLAG.NO_HOLE) === 0 },
+          record.done,
+        )
+        return
+      case COMMAND.BLOCK_STATUS:
+        this.startStatus(record, (request.flags & COMMAND_FLAG.REQ_ONE) !== 0 ? 1 : STATUS_EXTENTS_MAX)
+        return
+      default:
+        assert.fail('checkRequest refuses unknown commands')
+    }
+  }
+
+  /** The device reads to where the reply will be sent from. */
+  private startRead(record: InFlight): void {
+    const headerBytes = this.writer.dataHeaderBytes
+    const slab = this.writer.slabFor(headerBytes + record.lengthBytes)
+    const start = slab.take(headerBytes + record.lengthBytes)
+    record.slab = slab
+    record.start = start
+    const target = slab.buffer.subarray(start + headerBytes, start + headerBytes + record.lengthBytes)
+    this.device.read(record.offset, target, record.done)
+  }
+
+  private startStatus(record: InFlight, extentsMax: number): void {
+    this.device.extents(record.offset, Math.min(record.lengthBytes, STATUS_BYTES_MAX)).then(
+      (extents) => {
+        record.extents = extents.slice(0, extentsMax)
+        record.done(null)
+      },
+      (error: unknown) => {
+        if (!(error instanceof StoreError)) throw error
+        record.done(error)
+      },
+    )
+  }
+
+  /** A discard knows no FUA; a flush covers it as well. */
+  private flushThen(done: Done): Done {
+    return (error) => {
+      if (error === null) this.device.flush(done)
+      else done(error)
+    }
+  }
+
+  private record(request: NbdRequest): InFlight {
+    const record = this.spare.pop() ?? new InFlight(this.complete)
+    const carriesData = request.type === COMMAND.READ || request.type === COMMAND.WRITE
+    record.busy = true
+    record.type = request.type
+    record.cookieHigh = request.cookieHigh
+    record.cookieLow = request.cookieLow
+    record.offset = request.offset
+    record.lengthBytes = request.lengthBytes
+    record.heldBytes = carriesData ? request.lengthBytes : 0
+    this.requestsInFlight++
+    this.bytesInFlight += record.heldBytes
+    return record
+  }
+
+  private answer(record: InFlight, error: StoreError | null): void {
+    assert(record.busy, 'the device answered twice')
+    this.requestsInFlight--
+    this.bytesInFlight -= record.heldBytes
+    if (record.storage !== null) this.pool.release(record.storage)
+    if (this.state !== 'abandoned') this.reply(record, error)
+    else if (this.requestsInFlight === 0) this.resolveIdle()
+    record.busy = false
+    record.storage = null
+    record.slab = null
+    this.spare.push(record)
+    if (this.pumping || this.wakeRequested) return
+    this.wakeRequested = true
+    this.clock.afterInput(this.wake)
+  }
+
+  private reply(record: InFlight, error: StoreError | null): void {
+    if (error !== null) {
+      this.counters.errors++
+      if (record.slab !== null) this.writer.discard(record.slab)
+      this.writer.sendError(record, STORE_ERROR_TO_NBD[error.code], STORE_ERRORS[error.code])
+      return
+    }
+    if (record.slab !== null) {
+      this.counters.bytesRead += record.lengthBytes
+      this.writer.sendData(record.slab, record.start, record, record.offset, record.lengthBytes)
+    } else if (record.type === COMMAND.BLOCK_STATUS) {
+      this.writer.sendBlockStatus(record, record.extents)
+      record.extents = []
+    } else {
+      if (record.type === COMMAND.WRITE) this.counters.bytesWritten += record.lengthBytes
+      this.writer.sendDone(record)
+    }
+  }
+}

@@ -1,0 +1,63 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import type { ExportRight } from '../../../src/exports/directory.ts'
+import type { NbdLimits } from '../../../src/exports/nbd/limits.ts'
+import { createNbdServer, type NbdServer } from '../../../src/exports/nbd/server.ts'
+import { type Clock, systemClock } from '../../../src/runtime/clock.ts'
+import { createLog } from '../../../src/runtime/log.ts'
+import { systemNetwork } from '../../../src/runtime/network.ts'
+import { MemoryDevice, MemoryDisk, type Schedule } from '../../tools/memory-device.ts'
+
+export const EXPORT_NAME = 'c0ffee'
+export const RIGHT_ID = 'attachment-1'
+
+export interface Harness {
+  server: NbdServer
+  disk: MemoryDisk
+  /** Rights by export name; tests add and drop some. */
+  rights: Map<string, ExportRight>
+  unixPath: string
+  tcpAddress: string
+}
+
+/** A server with one export on a memory disk, listening on a unix socket and on loopback, closed after the test. */
+export async function startServer(
+  options: {
+    sizeBytes?: number
+    readOnly?: boolean
+    schedule?: Schedule
+    limits?: Partial<NbdLimits>
+    clock?: Clock
+  } = {},
+): Promise<Harness> {
+  const disk = new MemoryDisk(options.sizeBytes ?? 1024 * 1024)
+  const rights = new Map<string, ExportRight>()
+  const schedule = options.schedule
+  rights.set(EXPORT_NAME, {
+    id: RIGHT_ID,
+    readOnly: options.readOnly ?? false,
+    open: async () => new MemoryDevice(disk, schedule ? { schedule } : {}),
+  })
+  const server = createNbdServer({
+    network: systemNetwork,
+    clock: options.clock ?? systemClock,
+    log: createLog('silent'),
+    exports: { lookup: async (name) => rights.get(name) },
+    ...(options.limits ? { limits: options.limits } : {}),
+  })
+  const directory = mkdtempSync(join(tmpdir(), 'nbd-test-'))
+  const unixPath = await server.listen(join(directory, 'nbd.sock'))
+  const tcpAddress = await server.listen('127.0.0.1:0')
+  onTestFinished(async () => {
+    await server.close()
+    rmSync(directory, { recursive: true })
+  })
+  return { server, disk, rights, unixPath, tcpAddress }
+}
+
+/** Waits until something becomes true, which other events of this process bring about. */
+export async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve))
+}

@@ -1,0 +1,103 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { BufferPool } from '../../../src/exports/nbd/buffer-pool.ts'
+import { COMMAND, NBD_ERROR, ProtocolError } from '../../../src/exports/nbd/protocol.ts'
+import type { ExportTerms } from '../../../src/exports/nbd/request-check.ts'
+import { RequestReader } from '../../../src/exports/nbd/request-reader.ts'
+import { cutAt, hex } from './bytes.ts'
+
+const TERMS: ExportTerms = { sizeBytes: 65_536, readOnly: false, structuredReplies: true, blockStatus: true }
+
+const READ = hex('25609513 0000 0000 0102030405060708 0000000000001000 00000200')
+const WRITE = hex('25609513 0001 0001 ffffffffffffffff 0000000000000003 00000005', '68656c6c6f')
+const FLUSH = hex('25609513 0000 0003 0000000000000000 0000000000000000 00000000')
+const WRITE_BEYOND = hex('25609513 0000 0001 00000000000000aa 0000000100000000 00000004', 'deadbeef')
+
+interface Seen {
+  type: number
+  flags: number
+  cookie: string
+  offset: number
+  lengthBytes: number
+  error: number
+  payload: string
+}
+
+const SEEN: Seen[] = [
+  seen({ type: COMMAND.READ, cookie: '102030405060708', offset: 4096, lengthBytes: 512 }),
+  seen({ type: COMMAND.WRITE, flags: 1, cookie: 'ffffffffffffffff', offset: 3, lengthBytes: 5, payload: 'hello' }),
+  seen({ type: COMMAND.FLUSH }),
+  seen({ type: COMMAND.WRITE, cookie: 'aa', offset: 2 ** 32, lengthBytes: 4, error: NBD_ERROR.ENOSPC }),
+  seen({ type: COMMAND.FLUSH }),
+]
+
+describe('a stream of requests', () => {
+  const stream = Buffer.concat([READ, WRITE, FLUSH, WRITE_BEYOND, FLUSH])
+
+  test('is understood the same wherever it is cut', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(stream.length)), (cuts) => {
+        const reader = new RequestReader(TERMS, new BufferPool())
+        expect(cutAt(stream, cuts).flatMap((chunk) => readAll(reader, chunk))).toEqual(SEEN)
+      }),
+    )
+  })
+
+  test('is understood the same in single bytes', () => {
+    const reader = new RequestReader(TERMS, new BufferPool())
+    expect(cutAt(stream, [...stream.keys()]).flatMap((chunk) => readAll(reader, chunk))).toEqual(SEEN)
+  })
+
+  test('may be pushed ahead of reading', () => {
+    const reader = new RequestReader(TERMS, new BufferPool())
+    for (const chunk of cutAt(stream, [7, 35, 60, 61, 62, 99])) reader.push(chunk)
+    expect(readAll(reader, Buffer.alloc(0))).toEqual(SEEN)
+  })
+})
+
+test('a payload within one chunk is not copied', () => {
+  const reader = new RequestReader(TERMS, new BufferPool())
+  reader.push(WRITE)
+  const request = reader.next()
+  expect(request?.storage).toBeNull()
+  expect(request?.payload.buffer).toBe(WRITE.buffer)
+})
+
+test('a payload that claims 4 GiB is dropped as it comes', () => {
+  const reader = new RequestReader(TERMS, new BufferPool())
+  reader.push(hex('25609513 0000 0001 0000000000000001 0000000000000000 ffffffff'))
+  expect(reader.next()).toBeUndefined()
+  const chunk = Buffer.alloc(64 * 1024 * 1024 - 1)
+  for (let missing = 0xffff_ffff; missing > 0; missing -= chunk.length) {
+    reader.push(chunk.subarray(0, Math.min(missing, chunk.length)))
+    if (missing > chunk.length) expect(reader.next()).toBeUndefined()
+  }
+  expect(reader.next()).toMatchObject({ error: NBD_ERROR.EINVAL, storage: null })
+  expect(readAll(reader, FLUSH)).toEqual([seen({ type: COMMAND.FLUSH })])
+})
+
+test('anything else than a request is refused', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 28, maxLength: 64 }), (bytes) => {
+      fc.pre(Buffer.from(bytes).readUInt32BE(0) !== 0x25609513)
+      const reader = new RequestReader(TERMS, new BufferPool())
+      reader.push(Buffer.from(bytes))
+      expect(() => reader.next()).toThrow(ProtocolError)
+    }),
+  )
+})
+
+function seen(known: Partial<Seen>): Seen {
+  return { type: 0, flags: 0, cookie: '0', offset: 0, lengthBytes: 0, error: 0, payload: '', ...known }
+}
+
+function readAll(reader: RequestReader, chunk: Buffer): Seen[] {
+  const all: Seen[] = []
+  reader.push(chunk)
+  for (let request = reader.next(); request !== undefined; request = reader.next()) {
+    const { type, flags, offset, lengthBytes, error, cookieHigh, cookieLow } = request
+    const cookie = (BigInt(cookieHigh) * 2n ** 32n + BigInt(cookieLow)).toString(16)
+    all.push({ type, flags, cookie, offset, lengthBytes, error, payload: request.payload.toString('latin1') })
+  }
+  return all
+}
