@@ -138,7 +138,8 @@ export interface AttachmentCreate {
   volumeId: string
   instanceId: string | null
   connector: Connector | null
-  mode: 'rw' | 'ro'
+  /** Null leaves it to the connector's `mode`, and that to `rw`. */
+  mode: 'rw' | 'ro' | null
 }
 
 export interface Limits {

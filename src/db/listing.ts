@@ -1,0 +1,156 @@
+import type { Knex } from 'knex'
+import { ServiceError } from '../errors.ts'
+import type { Db } from './database.ts'
+import { whereJsonContains, whereTextContains } from './dialect.ts'
+
+/** A key by which a resource can be filtered or sorted, and the column behind it. */
+export interface Column {
+  name: string
+  kind: 'text' | 'number' | 'boolean' | 'time' | 'json'
+  nullable?: true
+}
+
+/** Keys in Cinder's words. `id` and `created_at` must be among them: they break ties. */
+export type Columns = Readonly<Record<string, Column>>
+
+export interface SortKey {
+  key: string
+  direction: 'asc' | 'desc'
+}
+
+export interface Listing {
+  /** Null lists the rows of all projects. */
+  projectId: string | null
+  limit: number
+  offset: number
+  marker: string | null
+  sort: readonly SortKey[]
+  filters: Readonly<Record<string, string | number | boolean | Record<string, string>>>
+}
+
+export interface Rows<Row> {
+  rows: Row[]
+  more: boolean
+  total?: number
+}
+
+const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', eq: '=', neq: '<>', lt: '<', lte: '<=' }
+
+/**
+ * One page of `table`, keyset after `marker`: the cost of a page does not grow with its distance from the start.
+ * Throws MarkerNotFound when the marker is not among the rows that the project may see, InvalidInput for an unknown key.
+ */
+export async function listRows<Row>(
+  db: Db,
+  table: string,
+  columns: Columns,
+  listing: Listing,
+  options: { count: boolean; select?: (query: Knex.QueryBuilder) => void },
+): Promise<Rows<Row>> {
+  const matching = () => {
+    const query = db(table)
+    if (listing.projectId !== null) query.where(`${table}.project_id`, listing.projectId)
+    applyFilters(query, table, columns, listing.filters)
+    return query
+  }
+  const sort = withTieBreakers(listing.sort)
+  const query = matching().select(`${table}.*`)
+  options.select?.(query)
+  if (listing.marker !== null) {
+    const marker: Record<string, unknown> | undefined = await db(table)
+      .where({ id: listing.marker, ...(listing.projectId === null ? {} : { project_id: listing.projectId }) })
+      .first()
+    if (marker === undefined) throw new ServiceError('MarkerNotFound', { marker: listing.marker })
+    whereAfter(query, table, columns, sort, marker)
+  }
+  for (const { key, direction } of sort) {
+    query.orderByRaw(`?? ${direction} nulls ${direction === 'asc' ? 'first' : 'last'}`, [column(table, columns, key)])
+  }
+  const found: Row[] = await query.limit(listing.limit + 1).offset(listing.offset)
+  const rows = found.slice(0, listing.limit)
+  const page = { rows, more: rows.length > 0 && found.length > listing.limit }
+  return options.count ? { ...page, total: await countRows(matching()) } : page
+}
+
+export async function countRows(query: Knex.QueryBuilder): Promise<number> {
+  const [row] = await query.count({ count: '*' })
+  return Number(row?.count)
+}
+
+/** Equality by key; `key~` contains the text; a JSON column contains the pairs; a time compares (`{gt: …, lt: …}`). */
+export function applyFilters(
+  query: Knex.QueryBuilder,
+  table: string,
+  columns: Columns,
+  filters: Listing['filters'],
+): void {
+  for (const [key, value] of Object.entries(filters)) {
+    if (key.endsWith('~')) {
+      whereTextContains(query, column(table, columns, key.slice(0, -1)), String(value))
+      continue
+    }
+    const name = column(table, columns, key)
+    if (typeof value !== 'object') query.where(name, value)
+    else if (columns[key]!.kind === 'json') whereJsonContains(query, name, value)
+    else {
+      for (const [operator, bound] of Object.entries(value)) {
+        const comparison = COMPARISONS[operator]
+        if (comparison === undefined) {
+          throw new ServiceError('InvalidInput', { reason: `Unknown comparison "${operator}" for ${key}.` })
+        }
+        query.where(name, comparison, bound)
+      }
+    }
+  }
+}
+
+/** A total order: creation time and id follow, in the direction of the first key, as in Cinder. */
+export function withTieBreakers(sort: readonly SortKey[]): SortKey[] {
+  const direction = sort[0]?.direction ?? 'desc'
+  const keys = sort.map(({ key }) => key)
+  const missing = ['created_at', 'id'].filter((key) => !keys.includes(key))
+  return [...sort, ...missing.map((key) => ({ key, direction }))]
+}
+
+/**
+ * Rows that come after the marker: for keys a, b, c these are a beyond, or a equal and b beyond, or both equal and c
+ * beyond. The bound on the first key is repeated by itself so that an index over it limits the scan.
+ * Nulls come first in ascending order.
+ */
+function whereAfter(
+  query: Knex.QueryBuilder,
+  table: string,
+  columns: Columns,
+  sort: readonly SortKey[],
+  marker: Readonly<Record<string, unknown>>,
+): void {
+  const keys = sort.map(({ key, direction }) => ({
+    name: column(table, columns, key),
+    direction,
+    nullable: columns[key]!.nullable === true,
+    value: marker[columns[key]!.name] as Knex.Value,
+  }))
+  const first = keys[0]!
+  if (!first.nullable) query.where(first.name, first.direction === 'asc' ? '>=' : '<=', first.value)
+  query.where((anyOf) => {
+    keys.forEach((last, index) => {
+      if (last.value === null && last.direction === 'desc') return // nothing sorts after null
+      anyOf.orWhere((allOf) => {
+        for (const { name, value } of keys.slice(0, index)) allOf.where(name, value) // null: `is null`
+        if (last.value === null) allOf.whereNotNull(last.name)
+        else if (last.direction === 'asc') allOf.where(last.name, '>', last.value)
+        else
+          allOf.where((beyond) => {
+            beyond.where(last.name, '<', last.value)
+            if (last.nullable) beyond.orWhereNull(last.name)
+          })
+      })
+    })
+  })
+}
+
+function column(table: string, columns: Columns, key: string): string {
+  const found = Object.hasOwn(columns, key) ? columns[key] : undefined
+  if (found === undefined) throw new ServiceError('InvalidInput', { reason: `Invalid sort or filter key: ${key}` })
+  return `${table}.${found.name}`
+}

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict'
+import type { Db } from './database.ts'
+
+/**
+ * What each project uses, one row per project. A charge is one conditional UPDATE in the transaction that writes the
+ * rows it counts, so its cost does not depend on how many there are, two requests cannot share the last unit, and a
+ * rollback takes rows and counts together.
+ */
+export interface Usage {
+  volumes: number
+  snapshots: number
+  /** GiB of volumes and snapshots. */
+  gigabytes: number
+}
+
+export const RESOURCES = ['volumes', 'snapshots', 'gigabytes'] as const
+
+/** Limits of a project; -1 is no limit. */
+export type UsageLimits = Usage
+
+/** Adds `charge` unless that would exceed a limit of something it adds to. Answers whether it did. */
+export async function charge(trx: Db, projectId: string, charge: Usage, limits: UsageLimits): Promise<boolean> {
+  const attempt = () => {
+    const query = trx('usages').where({ project_id: projectId })
+    for (const resource of RESOURCES) {
+      if (charge[resource] > 0 && limits[resource] >= 0) {
+        query.where(resource, '<=', limits[resource] - charge[resource])
+      }
+    }
+    return query.update(sums(trx, charge, '+'))
+  }
+  if ((await attempt()) === 1) return true
+  const inserted = { project_id: projectId, volumes: 0, snapshots: 0, gigabytes: 0 }
+  await trx('usages').insert(inserted).onConflict('project_id').ignore()
+  return (await attempt()) === 1
+}
+
+/** Takes a charge off again. The database refuses to fall below zero: that would be a miscount. */
+export async function refund(trx: Db, projectId: string, refund: Usage): Promise<void> {
+  const count = await trx('usages')
+    .where({ project_id: projectId })
+    .update(sums(trx, refund, '-'))
+  assert(count === 1, `project ${projectId} is refunded what it was never charged`)
+}
+
+export async function usage(db: Db, projectId: string): Promise<Usage> {
+  const row: Usage | undefined = await db('usages')
+    .where({ project_id: projectId })
+    .first(...RESOURCES)
+  return row ?? { volumes: 0, snapshots: 0, gigabytes: 0 }
+}
+
+function sums(trx: Db, amounts: Usage, sign: '+' | '-') {
+  return Object.fromEntries(
+    RESOURCES.map((resource) => [resource, trx.raw(`?? ${sign} ?`, [resource, amounts[resource]])]),
+  )
+}

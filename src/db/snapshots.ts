@@ -1,0 +1,101 @@
+import type { Knex } from 'knex'
+import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
+import type { Db } from './database.ts'
+import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
+
+export interface SnapshotRow {
+  id: string
+  project_id: string
+  user_id: string
+  volume_id: string
+  name: string | null
+  description: string | null
+  size_gib: number
+  status: string
+  /** What it was before its volume was deleted with it; null otherwise. */
+  previous_status: string | null
+  status_reason: string | null
+  progress: string
+  /** JSON object of strings. */
+  metadata: string
+  created_at: string
+  updated_at: string | null
+}
+
+export const SNAPSHOT_COLUMNS: Columns = {
+  id: { name: 'id', kind: 'text' },
+  project_id: { name: 'project_id', kind: 'text' },
+  user_id: { name: 'user_id', kind: 'text' },
+  volume_id: { name: 'volume_id', kind: 'text' },
+  name: { name: 'name', kind: 'text', nullable: true },
+  display_name: { name: 'name', kind: 'text', nullable: true },
+  description: { name: 'description', kind: 'text', nullable: true },
+  size: { name: 'size_gib', kind: 'number' },
+  volume_size: { name: 'size_gib', kind: 'number' },
+  status: { name: 'status', kind: 'text' },
+  progress: { name: 'progress', kind: 'text' },
+  metadata: { name: 'metadata', kind: 'json' },
+  created_at: { name: 'created_at', kind: 'time' },
+  updated_at: { name: 'updated_at', kind: 'time', nullable: true },
+}
+
+export async function insert(db: Db, row: SnapshotRow): Promise<void> {
+  await db('snapshots').insert(row)
+}
+
+export async function find(db: Db, id: string): Promise<SnapshotRow | undefined> {
+  return db('snapshots').where({ id }).first()
+}
+
+/** As `find`; no other transaction changes the row until this one has ended. */
+export async function lock(trx: Db, id: string): Promise<SnapshotRow | undefined> {
+  return trx('snapshots').where({ id }).forUpdate().first()
+}
+
+/** Oldest first. */
+export async function ofVolume(db: Db, volumeId: string): Promise<SnapshotRow[]> {
+  return db('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id'])
+}
+
+export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<SnapshotRow>> {
+  return listRows(db, 'snapshots', SNAPSHOT_COLUMNS, listing, options)
+}
+
+export async function update(
+  db: Db,
+  id: string,
+  columns: Partial<Omit<SnapshotRow, 'id' | 'status'>> & { updated_at: string },
+): Promise<void> {
+  await db('snapshots').where({ id }).update(columns)
+}
+
+export function compareAndSet(db: Db, id: string, statusChange: StatusChange): Promise<boolean> {
+  return change(db, 'snapshots', id, statusChange)
+}
+
+/** Gives the snapshots of a volume that was to be deleted with them the status they had. */
+export async function restoreOfVolume(trx: Db, volumeId: string, reason: string, updatedAt: string): Promise<void> {
+  await trx('snapshots')
+    .where({ volume_id: volumeId, status: 'deleting' })
+    .update({
+      status: trx.raw("coalesce(previous_status, 'error')"),
+      previous_status: null,
+      status_reason: reason,
+      updated_at: updatedAt,
+    })
+}
+
+/** Condition for compareAndSet: no volume is being made from this snapshot. */
+export function notBeingRead(query: Knex.QueryBuilder): void {
+  query.whereNotExists((clones) => {
+    clones
+      .from('volumes')
+      .whereRaw('volumes.snapshot_id = snapshots.id')
+      .where('volumes.status', 'creating')
+      .select('volumes.id')
+  })
+}
+
+export async function remove(trx: Db, id: string): Promise<boolean> {
+  return (await trx('snapshots').where({ id }).delete()) === 1
+}

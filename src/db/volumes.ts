@@ -1,0 +1,125 @@
+import type { Knex } from 'knex'
+import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
+import type { Db } from './database.ts'
+import { applyFilters, type Columns, type Listing, listRows, type Rows } from './listing.ts'
+
+export interface VolumeRow {
+  id: string
+  project_id: string
+  user_id: string
+  name: string | null
+  description: string | null
+  size_gib: number
+  /** The size it is being extended to. The quota counts this one while it is set. */
+  pending_size_gib: number | null
+  status: string
+  /** Why the last work on it failed, for people. */
+  status_reason: string | null
+  host: string | null
+  availability_zone: string
+  volume_type_id: string
+  snapshot_id: string | null
+  source_volid: string | null
+  /** SQLite answers 0 and 1. */
+  bootable: boolean | number
+  multiattach: boolean | number
+  /** JSON object of strings. */
+  metadata: string
+  created_at: string
+  updated_at: string | null
+}
+
+export interface NamedVolumeRow extends VolumeRow {
+  volume_type_name: string
+}
+
+export const VOLUME_COLUMNS: Columns = {
+  id: { name: 'id', kind: 'text' },
+  project_id: { name: 'project_id', kind: 'text' },
+  user_id: { name: 'user_id', kind: 'text' },
+  name: { name: 'name', kind: 'text', nullable: true },
+  display_name: { name: 'name', kind: 'text', nullable: true },
+  description: { name: 'description', kind: 'text', nullable: true },
+  size: { name: 'size_gib', kind: 'number' },
+  status: { name: 'status', kind: 'text' },
+  host: { name: 'host', kind: 'text', nullable: true },
+  availability_zone: { name: 'availability_zone', kind: 'text' },
+  volume_type_id: { name: 'volume_type_id', kind: 'text' },
+  snapshot_id: { name: 'snapshot_id', kind: 'text', nullable: true },
+  source_volid: { name: 'source_volid', kind: 'text', nullable: true },
+  bootable: { name: 'bootable', kind: 'boolean' },
+  multiattach: { name: 'multiattach', kind: 'boolean' },
+  metadata: { name: 'metadata', kind: 'json' },
+  created_at: { name: 'created_at', kind: 'time' },
+  updated_at: { name: 'updated_at', kind: 'time', nullable: true },
+}
+
+function withTypeName(query: Knex.QueryBuilder): void {
+  query
+    .join('volume_types', 'volume_types.id', 'volumes.volume_type_id')
+    .select({ volume_type_name: 'volume_types.name' })
+}
+
+export async function insert(db: Db, row: VolumeRow): Promise<void> {
+  await db('volumes').insert(row)
+}
+
+export async function find(db: Db, id: string): Promise<NamedVolumeRow | undefined> {
+  const query = db('volumes').where('volumes.id', id).select('volumes.*')
+  withTypeName(query)
+  return query.first()
+}
+
+/** As `find`; no other transaction changes the row until this one has ended. */
+export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefined> {
+  const query = trx('volumes').where('volumes.id', id).select('volumes.*').forUpdate('volumes')
+  withTypeName(query)
+  return query.first()
+}
+
+export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<NamedVolumeRow>> {
+  return listRows(db, 'volumes', VOLUME_COLUMNS, listing, { ...options, select: withTypeName })
+}
+
+/** Counts and sums over all rows that match; `metadata` are the distinct JSON texts that are not empty. */
+export async function summarize(
+  db: Db,
+  listing: Pick<Listing, 'projectId' | 'filters'>,
+): Promise<{ count: number; sizeGib: number; metadata: string[] }> {
+  const matching = () => {
+    const query = db('volumes')
+    if (listing.projectId !== null) query.where('volumes.project_id', listing.projectId)
+    applyFilters(query, 'volumes', VOLUME_COLUMNS, listing.filters)
+    return query
+  }
+  const [sums] = await matching().count({ count: '*' }).sum({ size: 'size_gib' })
+  const texts: { metadata: string }[] = await matching().whereNot('metadata', '{}').distinct('metadata')
+  return { count: Number(sums?.count), sizeGib: Number(sums?.size ?? 0), metadata: texts.map((row) => row.metadata) }
+}
+
+export async function update(
+  db: Db,
+  id: string,
+  columns: Partial<Omit<VolumeRow, 'id' | 'status'>> & { updated_at: string },
+): Promise<void> {
+  await db('volumes').where({ id }).update(columns)
+}
+
+export function compareAndSet(db: Db, id: string, statusChange: StatusChange): Promise<boolean> {
+  return change(db, 'volumes', id, statusChange)
+}
+
+/** Condition for compareAndSet: no volume is being made from this one. */
+export function notBeingCloned(query: Knex.QueryBuilder): void {
+  query.whereNotExists((clones) => {
+    clones
+      .from('volumes as clones')
+      .whereRaw('clones.source_volid = volumes.id')
+      .where('clones.status', 'creating')
+      .select('clones.id')
+  })
+}
+
+export async function remove(trx: Db, id: string): Promise<boolean> {
+  return (await trx('volumes').where({ id }).delete()) === 1
+}

@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict'
+import { ServiceError } from '../errors.ts'
+import type { Random } from '../runtime/random.ts'
+import type { AttachmentRef, ConnectionInfo, PoolStats, SnapshotRef, VolumeDriver, VolumeRef } from './driver.ts'
+
+/**
+ * The reference driver: the contract in as few lines as it takes. The backend is an object of its own, so that a new
+ * driver on it goes on where another ended, as after a restart.
+ *
+ * Content is a sparse map from block number to block. A block is never changed in place, so copying a map copies the
+ * volume.
+ */
+const BLOCK_SIZE_BYTES = 4096
+const GIB = 1024 ** 3
+
+type Blocks = Map<number, Buffer>
+
+interface MemoryVolume {
+  sizeGib: number
+  blocks: Blocks
+  /** By attachment: the one right that is in force, and what it allows. */
+  rights: Map<string, { secret: string; mode: 'rw' | 'ro' }>
+}
+
+interface MemorySnapshot {
+  volumeId: string
+  sizeGib: number
+  blocks: Blocks
+}
+
+export interface MemoryBackend {
+  volumes: Map<string, MemoryVolume>
+  snapshots: Map<string, MemorySnapshot>
+  capacityGib: number
+}
+
+export function createMemoryBackend(capacityGib = 1024): MemoryBackend {
+  return { volumes: new Map(), snapshots: new Map(), capacityGib }
+}
+
+export function createMemoryDriver(backend: MemoryBackend, random: Random): VolumeDriver {
+  const { volumes, snapshots } = backend
+
+  const provision = (volume: VolumeRef, blocks: () => Blocks) => {
+    if (volumes.has(volume.id)) return // a repeat
+    volumes.set(volume.id, { sizeGib: volume.sizeGib, blocks: blocks(), rights: new Map() })
+  }
+
+  return {
+    capabilities: { storageProtocol: 'memory', thinProvisioning: true, multiattach: true, extendInUse: true },
+    start: async () => {},
+    stop: async () => {},
+    stats: async () => [poolStats(backend)],
+
+    createVolume: async (volume) => provision(volume, () => new Map()),
+    createVolumeFromSnapshot: async (volume, snapshot) =>
+      provision(volume, () => new Map(snapshotOf(backend, snapshot.id).blocks)),
+    createClonedVolume: async (volume, source) => provision(volume, () => new Map(volumeOf(backend, source.id).blocks)),
+    deleteVolume: async ({ id }) => {
+      for (const snapshot of snapshots.values()) {
+        if (snapshot.volumeId === id) {
+          throw new ServiceError('InvalidVolume', { reason: `Volume ${id} still has snapshots.` })
+        }
+      }
+      volumes.delete(id)
+    },
+    extendVolume: async ({ id }, newSizeGib) => {
+      const volume = volumeOf(backend, id)
+      volume.sizeGib = Math.max(volume.sizeGib, newSizeGib)
+    },
+
+    createSnapshot: async ({ id, volumeId, sizeGib }: SnapshotRef) => {
+      const blocks = new Map(volumeOf(backend, volumeId).blocks)
+      if (!snapshots.has(id)) snapshots.set(id, { volumeId, sizeGib, blocks })
+    },
+    deleteSnapshot: async ({ id }) => {
+      snapshots.delete(id)
+    },
+
+    createExport: async ({ id }, attachment: AttachmentRef) => {
+      const right = { secret: random.uuid(), mode: attachment.mode }
+      volumeOf(backend, id).rights.set(attachment.id, right)
+      return {
+        driver_volume_type: 'memory',
+        volume_id: id,
+        export_of: attachment.id,
+        secret: right.secret,
+        access_mode: attachment.mode,
+      }
+    },
+    removeExport: async ({ id }, attachmentId) => {
+      volumes.get(id)?.rights.delete(attachmentId)
+    },
+  }
+}
+
+function poolStats({ volumes, capacityGib }: MemoryBackend): PoolStats {
+  let provisionedCapacityGib = 0
+  let allocatedBlocks = 0
+  for (const volume of volumes.values()) {
+    provisionedCapacityGib += volume.sizeGib
+    allocatedBlocks += volume.blocks.size
+  }
+  return {
+    poolName: 'memory',
+    totalCapacityGib: capacityGib,
+    freeCapacityGib: capacityGib - (allocatedBlocks * BLOCK_SIZE_BYTES) / GIB,
+    provisionedCapacityGib,
+    reservedPercentage: 0,
+    maxOverSubscriptionRatio: 20,
+  }
+}
+
+/** What an initiator does with connection information: looks its right up at every access, so a revoked one is dead. */
+export function openMemoryExport(backend: MemoryBackend, info: ConnectionInfo) {
+  const { volume_id: id, export_of: attachmentId, secret } = info
+  assert(typeof id === 'string' && typeof attachmentId === 'string' && typeof secret === 'string')
+  const rightful = (writing: boolean): MemoryVolume => {
+    const volume = backend.volumes.get(id)
+    const right = volume?.rights.get(attachmentId)
+    if (volume === undefined || right?.secret !== secret || (writing && right.mode === 'ro')) {
+      throw new Error('the right was refused')
+    }
+    return volume
+  }
+  return {
+    read: async (offset: number, lengthBytes: number): Promise<Buffer> =>
+      readBlocks(rightful(false), offset, lengthBytes),
+    write: async (offset: number, data: Buffer): Promise<void> => writeBlocks(rightful(true), offset, data),
+  }
+}
+
+function readBlocks(volume: MemoryVolume, offset: number, lengthBytes: number): Buffer {
+  checkRange(volume, offset, lengthBytes)
+  const target = Buffer.alloc(lengthBytes)
+  forEachBlock(offset, lengthBytes, (block, start, end, position) => {
+    volume.blocks.get(block)?.copy(target, position, start, end)
+  })
+  return target
+}
+
+function writeBlocks(volume: MemoryVolume, offset: number, data: Buffer): void {
+  checkRange(volume, offset, data.length)
+  forEachBlock(offset, data.length, (block, start, end, position) => {
+    const bytes = Buffer.alloc(BLOCK_SIZE_BYTES)
+    volume.blocks.get(block)?.copy(bytes)
+    data.copy(bytes, start, position, position + end - start)
+    volume.blocks.set(block, bytes)
+  })
+}
+
+function checkRange(volume: MemoryVolume, offset: number, lengthBytes: number): void {
+  if (offset < 0 || offset + lengthBytes > volume.sizeGib * GIB) throw new RangeError('beyond the end of the volume')
+}
+
+function forEachBlock(
+  offset: number,
+  lengthBytes: number,
+  visit: (block: number, start: number, end: number, position: number) => void,
+): void {
+  for (let position = 0; position < lengthBytes; ) {
+    const block = Math.floor((offset + position) / BLOCK_SIZE_BYTES)
+    const start = (offset + position) % BLOCK_SIZE_BYTES
+    const end = Math.min(BLOCK_SIZE_BYTES, start + lengthBytes - position)
+    visit(block, start, end, position)
+    position += end - start
+  }
+}
+
+function volumeOf(backend: MemoryBackend, id: string): MemoryVolume {
+  const volume = backend.volumes.get(id)
+  if (volume === undefined) throw new ServiceError('VolumeNotFound', { volume_id: id })
+  return volume
+}
+
+function snapshotOf(backend: MemoryBackend, id: string): MemorySnapshot {
+  const snapshot = backend.snapshots.get(id)
+  if (snapshot === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
+  return snapshot
+}

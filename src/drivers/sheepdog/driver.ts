@@ -1,0 +1,179 @@
+import { ServiceError, StoreError } from '../../errors.ts'
+import type { Random } from '../../runtime/random.ts'
+import type { VdiClient } from '../../vdi/client.ts'
+import { hashExportName } from '../../vdi/export-name.ts'
+import type { AttachmentRef, ConnectionInfo, PoolStats, SnapshotRef, VolumeDriver, VolumeRef } from '../driver.ts'
+
+const GIB = 1024 ** 3
+const EXPORT_NAME_BYTES = 24
+
+export interface SheepdogDriverOptions {
+  vdis: VdiClient
+  random: Random
+  poolName: string
+  /** Host and port of the NBD gateway, as initiators reach it. */
+  nbd: { host: string; port: number }
+  /** Waits until this host's gateway serves nothing under the attachment's right any more. */
+  drained(attachmentId: string): Promise<void>
+}
+
+/**
+ * Volumes as VDIs of a Sheepdog store: the only place that speaks both languages.
+ *
+ *   volume          working VDI `volume-<id>`
+ *   snapshot        snapshot of that VDI with the tag `snapshot-<id>`
+ *   attachment      export right in the store, under a name that only its connection information tells
+ *
+ * Everything is found by name, so that any call may be repeated by any process.
+ */
+export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriver {
+  const { vdis, random, poolName, nbd, drained } = options
+
+  /** The snapshot's vid. Throws SnapshotNotFound. */
+  async function findSnapshot({ id, volumeId }: SnapshotRef): Promise<number> {
+    return found(vdis.lookup(vdiName(volumeId), snapshotTag(id)), () => {
+      throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
+    })
+  }
+
+  async function findVolume(id: string): Promise<number> {
+    return found(vdis.lookup(vdiName(id)), () => {
+      throw new ServiceError('VolumeNotFound', { volume_id: id })
+    })
+  }
+
+  /** Creates the VDI of a volume, unless an earlier call has. */
+  async function createVdi(volume: VolumeRef, baseVid: number): Promise<void> {
+    await unless('VdiExists', vdis.create(vdiName(volume.id), volume.sizeGib * GIB, baseVid))
+  }
+
+  return {
+    capabilities: { storageProtocol: 'nbd', thinProvisioning: true, multiattach: false, extendInUse: true },
+    start: async () => {
+      await translate(vdis.space())
+    },
+    stop: async () => vdis.close(),
+    stats: () => translate(poolStats(vdis, poolName)),
+
+    createVolume: (volume) => translate(createVdi(volume, 0)),
+    createVolumeFromSnapshot: (volume, snapshot) =>
+      translate(findSnapshot(snapshot).then((baseVid) => createVdi(volume, baseVid))),
+    createClonedVolume: (volume, source) => translate(cloneVolume(volume, source)),
+    deleteVolume: (volume) => translate(deleteVolume(volume)),
+    extendVolume: (volume, newSizeGib) =>
+      translate(findVolume(volume.id).then((vid) => vdis.resize(vid, newSizeGib * GIB))),
+
+    createSnapshot: (snapshot) => translate(createSnapshot(snapshot)),
+    deleteSnapshot: (snapshot) =>
+      translate(unlessMissing(vdis.remove(vdiName(snapshot.volumeId), snapshotTag(snapshot.id)))),
+
+    createExport: (volume, attachment) => translate(createExport(volume, attachment)),
+    removeExport: (_volume, attachmentId) =>
+      translate(vdis.removeExport(attachmentId).then(() => drained(attachmentId))),
+  }
+
+  async function cloneVolume(volume: VolumeRef, source: VolumeRef): Promise<void> {
+    const [sourceName, tag] = [vdiName(source.id), cloneTag(volume.id)]
+    const exists = await found(vdis.lookup(vdiName(volume.id)), () => 0)
+    if (exists === 0) {
+      await unless(
+        'VdiExists',
+        findVolume(source.id).then((vid) => vdis.snapshot(vid, tag)),
+      )
+      await createVdi(volume, await vdis.lookup(sourceName, tag))
+    }
+    await unlessMissing(vdis.remove(sourceName, tag)) // the clone keeps what it shares
+  }
+
+  async function deleteVolume({ id }: VolumeRef): Promise<void> {
+    const snapshots = (await vdis.listOf(vdiName(id))).filter((vdi) => vdi.snapshotAt > 0)
+    for (const { tag } of snapshots) {
+      if (!tag.startsWith(CLONE_TAG)) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} has snapshots.` })
+      await unlessMissing(vdis.remove(vdiName(id), tag)) // left by a clone that was given up
+    }
+    await unlessMissing(vdis.remove(vdiName(id)))
+  }
+
+  async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
+    const vid = await findVolume(snapshot.volumeId)
+    await unless('VdiExists', vdis.snapshot(vid, snapshotTag(snapshot.id)))
+  }
+
+  async function createExport(volume: VolumeRef, { id, mode }: AttachmentRef): Promise<ConnectionInfo> {
+    const vid = await findVolume(volume.id)
+    const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
+    await vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' })
+    await drained(id) // connections under a name that an earlier call gave out
+    const { host, port } = nbd
+    return {
+      driver_volume_type: 'nbd',
+      uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,
+      name,
+      hosts: [host],
+      ports: [String(port)],
+      access_mode: mode,
+      volume_id: volume.id,
+      discard: true,
+      logical_block_size: 512,
+      physical_block_size: 4096,
+      encrypted: false,
+    }
+  }
+}
+
+const CLONE_TAG = 'clone-'
+const vdiName = (volumeId: string) => `volume-${volumeId}`
+const snapshotTag = (snapshotId: string) => `snapshot-${snapshotId}`
+const cloneTag = (volumeId: string) => `${CLONE_TAG}${volumeId}`
+
+async function poolStats(vdis: VdiClient, poolName: string): Promise<PoolStats[]> {
+  const space = await vdis.space()
+  return [
+    {
+      poolName,
+      totalCapacityGib: space.totalBytes / GIB,
+      freeCapacityGib: space.freeBytes / GIB,
+      provisionedCapacityGib: space.provisionedBytes / GIB,
+      reservedPercentage: 0,
+      maxOverSubscriptionRatio: 20,
+    },
+  ]
+}
+
+/** A failure of the store in the service's words; what is one already passes. */
+async function translate<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error
+    if (error.code === 'VdiInUse') throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
+    throw new ServiceError('BackendFailure', { reason: error.message }, { cause: error })
+  }
+}
+
+const isMissing = (error: unknown) => error instanceof StoreError && (error.code === 'NoVdi' || error.code === 'NoTag')
+
+async function found(lookup: Promise<number>, otherwise: () => number): Promise<number> {
+  try {
+    return await lookup
+  } catch (error) {
+    if (isMissing(error)) return otherwise()
+    throw error
+  }
+}
+
+async function unlessMissing(work: Promise<unknown>): Promise<void> {
+  try {
+    await work
+  } catch (error) {
+    if (!isMissing(error)) throw error
+  }
+}
+
+async function unless(code: StoreError['code'], work: Promise<unknown>): Promise<void> {
+  try {
+    await work
+  } catch (error) {
+    if (!(error instanceof StoreError) || error.code !== code) throw error
+  }
+}

@@ -1,0 +1,148 @@
+import { ServiceError } from '../errors.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
+import type { VolumeDriver } from './driver.ts'
+
+/**
+ * Filters around a driver, as nbdkit has them around a plugin: each is a driver again, so they compose, and each prints
+ * itself, so a failing case names its fault. Faults are products too: an operator rehearses with them.
+ */
+export type DriverMethod = Exclude<keyof VolumeDriver, 'capabilities'>
+
+export interface DriverCall {
+  method: DriverMethod
+  /** The id of the resource that the first argument names, or an empty string. */
+  resourceId: string
+}
+
+export interface DriverFilter {
+  /** Runs around each call. `next` makes it. */
+  around(call: DriverCall, next: () => Promise<unknown>): Promise<unknown>
+  toString(): string
+}
+
+/** Which calls a fault hits. May count, so it belongs to one filter. */
+export interface CallMatcher {
+  matches(call: DriverCall): boolean
+  toString(): string
+}
+
+const METHODS: Readonly<Record<DriverMethod, true>> = {
+  start: true,
+  stop: true,
+  stats: true,
+  createVolume: true,
+  createVolumeFromSnapshot: true,
+  createClonedVolume: true,
+  deleteVolume: true,
+  extendVolume: true,
+  createSnapshot: true,
+  deleteSnapshot: true,
+  createExport: true,
+  removeExport: true,
+}
+
+/** The driver behind the filters; the first filter is the outermost. */
+export function wrapDriver(driver: VolumeDriver, ...filters: readonly DriverFilter[]): VolumeDriver {
+  return filters.reduceRight(wrapOnce, driver)
+}
+
+function wrapOnce(inner: VolumeDriver, filter: DriverFilter): VolumeDriver {
+  const wrapped: Record<string, unknown> = {
+    capabilities: inner.capabilities,
+    toString: () => `${filter} over ${nameOf(inner)}`,
+  }
+  for (const method of Object.keys(METHODS) as DriverMethod[]) {
+    const call = inner[method] as (...args: unknown[]) => Promise<unknown>
+    wrapped[method] = (...args: unknown[]) =>
+      filter.around({ method, resourceId: resourceIdOf(args[0]) }, () => call.apply(inner, args))
+  }
+  return wrapped as unknown as VolumeDriver
+}
+
+function nameOf(driver: VolumeDriver): string {
+  return Object.hasOwn(driver, 'toString') ? String(driver) : driver.capabilities.storageProtocol
+}
+
+function resourceIdOf(argument: unknown): string {
+  const named = argument !== null && typeof argument === 'object' && 'id' in argument
+  return named ? String(argument.id) : ''
+}
+
+export function onMethod(...methods: readonly DriverMethod[]): CallMatcher {
+  return {
+    matches: ({ method }) => methods.includes(method),
+    toString: () => methods.join('|'),
+  }
+}
+
+/** The first `count` calls that the inner matcher lets through. */
+export function firstCalls(count: number, inner: CallMatcher): CallMatcher {
+  let left = count
+  return {
+    matches: (call) => left > 0 && inner.matches(call) && left-- > 0,
+    toString: () => `first ${count} of ${inner}`,
+  }
+}
+
+/** `before`: the call never reaches the driver. `after`: it took effect, but the caller hears of the fault instead. */
+export type FaultPoint = 'before' | 'after'
+
+/** Rejects with BackendFailure, or with what `error` makes. */
+export function errorFilter(
+  matcher: CallMatcher,
+  point: FaultPoint,
+  error: (call: DriverCall) => Error = ({ method }) =>
+    new ServiceError('BackendFailure', { reason: `injected fault in ${method}` }),
+): DriverFilter {
+  return {
+    around: async (call, next) => {
+      if (!matcher.matches(call)) return next()
+      if (point === 'after') await next()
+      throw error(call)
+    },
+    toString: () => `error(${point} ${matcher})`,
+  }
+}
+
+/** Never answers: what the caller sees of a backend that hangs, and the service of its own death in the middle. */
+export function hangFilter(matcher: CallMatcher, point: FaultPoint, reached: () => void = () => {}): DriverFilter {
+  return {
+    around: async (call, next) => {
+      if (!matcher.matches(call)) return next()
+      if (point === 'after') await next()
+      reached()
+      return new Promise(() => {})
+    },
+    toString: () => `hang(${point} ${matcher})`,
+  }
+}
+
+export function delayFilter(matcher: CallMatcher, clock: Clock, delayMs: number): DriverFilter {
+  return {
+    around: async (call, next) => {
+      if (matcher.matches(call)) await clock.sleep(delayMs)
+      return next()
+    },
+    toString: () => `delay(${delayMs} ms, ${matcher})`,
+  }
+}
+
+/** One line per call, with how long it took and how it ended. Arguments stay out: connectors hold secrets. */
+export function logFilter(log: Log, clock: Clock): DriverFilter {
+  return {
+    around: async ({ method, resourceId }, next) => {
+      const startedMs = clock.monotonicMs()
+      const line = () => ({ method, resourceId, durationMs: Math.round(clock.monotonicMs() - startedMs) })
+      try {
+        const result = await next()
+        log.debug(line(), 'driver call')
+        return result
+      } catch (error) {
+        log.warn({ ...line(), err: error }, 'driver call failed')
+        throw error
+      }
+    },
+    toString: () => 'log',
+  }
+}

@@ -1,0 +1,213 @@
+import { isDeepStrictEqual } from 'node:util'
+import * as attachments from '../db/attachments.ts'
+import type { Db } from '../db/database.ts'
+import * as volumes from '../db/volumes.ts'
+import * as workRows from '../db/work.ts'
+import type { Connector } from '../drivers/driver.ts'
+import { ServiceError } from '../errors.ts'
+import { followAttachments } from './attached-status.ts'
+import type { RequestContext } from './context.ts'
+import type { Attachment, AttachmentCreate } from './model.ts'
+import type { Parts } from './parts.ts'
+import { toAttachment } from './rows.ts'
+import type { AttachmentService } from './services.ts'
+import { toListing, visibleAttachment, visibleVolume } from './visibility.ts'
+import { ATTACHMENT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
+
+export function createAttachmentService(parts: Parts): AttachmentService {
+  const { db } = parts
+  return {
+    create: (context, request) => createAttachment(parts, context, request),
+    get: async (context, id) => {
+      const row = visibleAttachment(context, id, await attachments.find(db, id))
+      context.authorize('volume:get', { projectId: row.project_id })
+      return toAttachment(row)
+    },
+    list: async (context, query, options) => {
+      context.authorize('volume:get_all', { projectId: context.projectId })
+      const { rows, ...page } = await attachments.list(db, toListing(context, query), options)
+      return { ...page, items: rows.map(toAttachment) }
+    },
+    update: (context, id, connector) => connectAttachment(parts, context, id, connector),
+    complete: (context, id) => completeAttachment(parts, context, id),
+    delete: (context, id) => deleteAttachment(parts, context, id),
+  }
+}
+
+async function createAttachment(parts: Parts, context: RequestContext, request: AttachmentCreate): Promise<Attachment> {
+  const { db, random, stamp, work } = parts
+  const { row, unit } = await db.transaction(async (trx) => {
+    const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
+    context.authorize('volume:attachment_create', { projectId: volume.project_id })
+    if (volume.status.includes('error')) {
+      const reason =
+        'Volume attachments can not be created if the volume is in an error state. ' +
+        `The Volume ${volume.id} currently has a status of: ${volume.status} `
+      throw new ServiceError('InvalidVolume', { reason })
+    }
+    await reserve(trx, parts, context, volume, request.instanceId)
+    const row: attachments.AttachmentRow = {
+      id: random.uuid(),
+      project_id: volume.project_id,
+      volume_id: volume.id,
+      instance_id: request.instanceId,
+      status: 'reserved',
+      status_reason: null,
+      attach_mode: request.mode,
+      connector: null,
+      connection_info: null,
+      attached_host: null,
+      mountpoint: null,
+      attached_at: null,
+      detached_at: null,
+      created_at: stamp(),
+      updated_at: null,
+    }
+    await attachments.insert(trx, row)
+    if (request.connector === null) return { row, unit: null }
+    const connected = await takeConnector(trx, parts, row, request.connector)
+    const unit = await work.enqueue(trx, {
+      kind: 'attachment-connect',
+      resourceId: row.id,
+      lane: volume.id,
+      step: 'create-export',
+      params: { created: true },
+    })
+    return { row: connected, unit }
+  })
+  if (unit === null) return toAttachment(row)
+  await work.finish(unit)
+  return current(db, row.id)
+}
+
+/**
+ * One attachment at a time, unless the type allows several, or the same instance asks again: it is being migrated and
+ * needs the volume on both hosts for a while.
+ */
+async function reserve(
+  trx: Db,
+  { stamp }: Parts,
+  context: RequestContext,
+  volume: volumes.VolumeRow,
+  instanceId: string | null,
+): Promise<void> {
+  if (volume.multiattach && volume.status === 'in-use' && volume.bootable) {
+    context.authorize('volume:multiattach_bootable_volume', { projectId: volume.project_id })
+  }
+  const { from, to } = volume.multiattach ? VOLUME_ACTIONS.reserveShared : VOLUME_ACTIONS.reserve
+  if (await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt: stamp() })) return
+  const others = await attachments.ofVolume(trx, volume.id)
+  const sameInstance = instanceId !== null && others.some((other) => other.instance_id === instanceId)
+  if (sameInstance && (volume.status === 'in-use' || volume.status === 'reserved')) return
+  const expected = volume.multiattach ? 'available or in-use or downloading' : 'available or downloading'
+  const reason = `Volume ${volume.id} status must be ${expected} to reserve, but the current status is ${volume.status}.`
+  throw new ServiceError('InvalidVolume', { reason })
+}
+
+async function connectAttachment(
+  parts: Parts,
+  context: RequestContext,
+  id: string,
+  connector: Connector,
+): Promise<Attachment> {
+  const { db, work } = parts
+  const unit = await db.transaction(async (trx) => {
+    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    context.authorize('volume:attachment_update', { projectId: row.project_id })
+    const volume = visibleVolume(context, row.volume_id, await volumes.lock(trx, row.volume_id))
+    if (volume.status.includes('error')) {
+      throw conflict(
+        'Volume attachments can not be updated if the volume is in an error state. ' +
+          `The Volume ${volume.id} currently has a status of: ${volume.status} `,
+      )
+    }
+    // The answer to a repeated request is the right that is in force: another would cut it off.
+    if (row.connection_info !== null && isDeepStrictEqual(connector, JSON.parse(row.connector ?? 'null'))) return null
+    const others = (await attachments.ofVolume(trx, volume.id)).filter((other) => other.id !== id)
+    if (!volume.multiattach && others.some((other) => other.connection_info !== null || other.status === 'attaching')) {
+      throw conflict(`duplicate connectors detected on volume ${volume.id}`)
+    }
+    if ((await workRows.findByResource(trx, id)) !== undefined) {
+      throw conflict(`another request is changing attachment ${id}`)
+    }
+    await takeConnector(trx, parts, row, connector)
+    const order = { kind: 'attachment-connect', resourceId: id, lane: volume.id, step: 'create-export' } as const
+    return work.enqueue(trx, order)
+  })
+  if (unit !== null) await work.finish(unit)
+  return current(db, id)
+}
+
+/** Writes who will connect, before the backend is asked, so that nothing it did is left without a row. */
+async function takeConnector(
+  trx: Db,
+  { stamp }: Parts,
+  row: attachments.AttachmentRow,
+  connector: Connector,
+): Promise<attachments.AttachmentRow> {
+  const set = {
+    attach_mode: row.attach_mode ?? (connector.mode === 'ro' ? ('ro' as const) : ('rw' as const)),
+    connector: JSON.stringify(connector),
+    connection_info: null,
+    attached_host: connector.host ?? null,
+    mountpoint: typeof connector.mountpoint === 'string' ? connector.mountpoint : null,
+  }
+  const { from, to } = ATTACHMENT_ACTIONS.connect
+  if (!(await attachments.compareAndSet(trx, row.id, { from, to, updatedAt: stamp(), set }))) {
+    throw conflict(`attachment ${row.id} is ${row.status} and cannot be given another connector`)
+  }
+  return { ...row, ...set, status: to }
+}
+
+async function completeAttachment({ db, stamp }: Parts, context: RequestContext, id: string): Promise<void> {
+  await db.transaction(async (trx) => {
+    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    context.authorize('volume:attachment_complete', { projectId: row.project_id })
+    const won = await attachments.compareAndSet(trx, id, {
+      ...ATTACHMENT_ACTIONS.complete,
+      updatedAt: stamp(),
+      where: (query) => query.whereNotNull('connection_info'),
+    })
+    if (!won) {
+      const reason = `Attachment ${id} must be attaching and have a connection to be completed, but it is ${row.status}.`
+      throw new ServiceError('InvalidAttachment', { reason })
+    }
+    await followAttachments(trx, row.volume_id, stamp())
+  })
+}
+
+async function deleteAttachment(parts: Parts, context: RequestContext, id: string): Promise<Attachment[]> {
+  const { db, settings, stamp, work } = parts
+  const { volumeId, unit } = await db.transaction(async (trx) => {
+    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    context.authorize('volume:attachment_delete', { projectId: row.project_id })
+    if (settings.protectInstances) checkNotProtected(context, row)
+    const volumeId = row.volume_id
+    if (row.connector === null && (await workRows.findByResource(trx, id)) === undefined) {
+      await attachments.remove(trx, id) // it never had an export
+      await followAttachments(trx, volumeId, stamp())
+      return { volumeId, unit: null }
+    }
+    const order = { kind: 'attachment-disconnect', resourceId: id, lane: volumeId, step: 'remove-export' } as const
+    return { volumeId, unit: await work.enqueue(trx, order) }
+  })
+  if (unit !== null) await work.finish(unit)
+  return (await attachments.ofVolume(db, volumeId)).map(toAttachment)
+}
+
+function checkNotProtected(context: RequestContext, row: attachments.AttachmentRow): void {
+  if (context.isService || context.isAdmin || row.instance_id === null || row.connection_info === null) return
+  throw new ServiceError('ResourceConflict', {
+    reason: `Detach volume from instance ${row.instance_id} using the Compute API`,
+  })
+}
+
+async function current(db: Db, id: string): Promise<Attachment> {
+  const row = await attachments.find(db, id)
+  if (row === undefined) throw new ServiceError('AttachmentNotFound', { attachment_id: id })
+  return toAttachment(row)
+}
+
+function conflict(reason: string): ServiceError {
+  return new ServiceError('ResourceConflict', { reason: `Resource conflict: ${reason}` })
+}

@@ -1,0 +1,27 @@
+import { ServiceError } from '../errors.ts'
+import { toPairs } from './rows.ts'
+
+/** The JSON text of metadata after `changes`; with `replace` nothing of the old stays. */
+export function mergeMetadata(json: string, changes: Readonly<Record<string, string>>, replace: boolean): string {
+  return JSON.stringify(replace ? changes : { ...toPairs(json), ...changes })
+}
+
+/** Throws MetadataKeyNotFound when the key is not there. */
+export function removeMetadataKey(json: string, key: string): string {
+  const { [key]: removed, ...rest } = toPairs(json)
+  if (removed === undefined) throw new ServiceError('MetadataKeyNotFound', { key })
+  return JSON.stringify(rest)
+}
+
+/** All values of each key over many metadata, as `volumes/summary` shows them. */
+export function collectValues(jsons: readonly string[]): Record<string, string[]> {
+  const values = new Map<string, Set<string>>()
+  for (const json of jsons) {
+    for (const [key, value] of Object.entries(toPairs(json))) {
+      const seen = values.get(key)
+      if (seen === undefined) values.set(key, new Set([value]))
+      else seen.add(value)
+    }
+  }
+  return Object.fromEntries([...values].map(([key, seen]) => [key, [...seen]]))
+}

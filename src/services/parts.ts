@@ -1,0 +1,18 @@
+import type { Db } from '../db/database.ts'
+import type { VolumeDriver } from '../drivers/driver.ts'
+import type { Random } from '../runtime/random.ts'
+import type { Pools } from './pools.ts'
+import type { ServiceSettings } from './settings.ts'
+import type { Stamp } from './stamp.ts'
+import type { WorkEngine } from './work/engine.ts'
+
+/** What every service is made of. */
+export interface Parts {
+  db: Db
+  driver: VolumeDriver
+  pools: Pools
+  random: Random
+  stamp: Stamp
+  settings: ServiceSettings
+  work: WorkEngine
+}

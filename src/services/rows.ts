@@ -1,0 +1,89 @@
+import type { AttachmentRow } from '../db/attachments.ts'
+import type { SnapshotRow } from '../db/snapshots.ts'
+import type { VolumeTypeRow } from '../db/volume-types.ts'
+import type { NamedVolumeRow } from '../db/volumes.ts'
+import type {
+  Attachment,
+  AttachmentStatus,
+  Snapshot,
+  SnapshotStatus,
+  Volume,
+  VolumeStatus,
+  VolumeType,
+} from './model.ts'
+
+/** Rows of the database in the words of the model. The statuses are ours: nobody else writes the tables. */
+
+export function toVolume(row: NamedVolumeRow, attachments: Attachment[]): Volume {
+  return {
+    id: row.id,
+    projectId: row.project_id,
+    userId: row.user_id,
+    name: row.name,
+    description: row.description,
+    sizeGib: row.size_gib,
+    status: row.status as VolumeStatus,
+    host: row.host,
+    availabilityZone: row.availability_zone,
+    volumeTypeId: row.volume_type_id,
+    volumeTypeName: row.volume_type_name,
+    snapshotId: row.snapshot_id,
+    sourceVolid: row.source_volid,
+    bootable: Boolean(row.bootable),
+    multiattach: Boolean(row.multiattach),
+    metadata: toPairs(row.metadata),
+    attachments,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }
+}
+
+export function toSnapshot(row: SnapshotRow): Snapshot {
+  return {
+    id: row.id,
+    projectId: row.project_id,
+    userId: row.user_id,
+    volumeId: row.volume_id,
+    name: row.name,
+    description: row.description,
+    sizeGib: row.size_gib,
+    status: row.status as SnapshotStatus,
+    progress: row.progress,
+    metadata: toPairs(row.metadata),
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }
+}
+
+export function toAttachment(row: AttachmentRow): Attachment {
+  return {
+    id: row.id,
+    projectId: row.project_id,
+    volumeId: row.volume_id,
+    instanceId: row.instance_id,
+    attachedHost: row.attached_host,
+    mountpoint: row.mountpoint,
+    status: row.status as AttachmentStatus,
+    attachMode: row.attach_mode,
+    connector: row.connector === null ? null : JSON.parse(row.connector),
+    connectionInfo: row.connection_info === null ? null : JSON.parse(row.connection_info),
+    attachedAt: row.attached_at,
+    detachedAt: row.detached_at,
+  }
+}
+
+export function toVolumeType(row: VolumeTypeRow): VolumeType {
+  return {
+    id: row.id,
+    name: row.name,
+    description: row.description,
+    isPublic: Boolean(row.is_public),
+    extraSpecs: toPairs(row.extra_specs),
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }
+}
+
+export function toPairs(json: string): Record<string, string> {
+  return json === '{}' ? {} : JSON.parse(json)
+}

@@ -1,0 +1,34 @@
+import { DEFAULT_QUOTA, type QuotaSettings } from './quota.ts'
+import { DEFAULT_WORK, type WorkSettings } from './work/retry.ts'
+
+export interface ServiceSettings {
+  /** Name of this host: the first part of a volume's `host`, and the owner of its work. Must not change. */
+  hostName: string
+  /** Second part of a volume's `host`. */
+  backendName: string
+  availabilityZone: string
+  /** Name of the type of volumes that ask for none; made at start when absent. */
+  defaultVolumeType: string
+  quota: QuotaSettings
+  work: WorkSettings
+  /** What the backend said about its pools is asked again when older than this. */
+  poolsMaxAgeMs: number
+  /** How long `stop` waits for work that runs. */
+  stopGraceMs: number
+  /**
+   * With Nova in the cloud: an attachment that connects an instance is deleted only by a service (X-Service-Token) or an
+   * administrator, because a volume taken from under a running guest ends up at another one (OSSA-2023-003).
+   */
+  protectInstances: boolean
+}
+
+export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
+  backendName: 'sheepdog',
+  availabilityZone: 'nova',
+  defaultVolumeType: '__DEFAULT__',
+  quota: DEFAULT_QUOTA,
+  work: DEFAULT_WORK,
+  poolsMaxAgeMs: 10_000,
+  stopGraceMs: 10_000,
+  protectInstances: false,
+}

@@ -1,0 +1,47 @@
+import type { Db } from '../../db/database.ts'
+import type { ServiceError } from '../../errors.ts'
+
+export type WorkKindName =
+  | 'volume-create'
+  | 'volume-delete'
+  | 'volume-extend'
+  | 'snapshot-create'
+  | 'snapshot-delete'
+  | 'attachment-connect'
+  | 'attachment-disconnect'
+
+/** What a unit is about; JSON in its row. */
+export type WorkParams = Readonly<Record<string, string | number | boolean>>
+
+export interface WorkUnit {
+  id: string
+  kind: WorkKindName
+  resourceId: string
+  lane: string
+  params: WorkParams
+  step: string
+  attempt: number
+  lastError: string | null
+}
+
+/**
+ * How one kind of work is done, step by step.
+ *
+ * 1. `attempt` does the step that the unit stands at. It may be called again after a crash or a timeout at any point,
+ *    so it only does what may be repeated, and writes nothing to the database itself.
+ * 2. What it answers is committed in the transaction that moves the unit on or removes it. So a result is written
+ *    exactly once, and never by a unit that another one has replaced.
+ * 3. `giveUp` is asked when the last attempt of a step failed. It leaves no status that only work could end.
+ */
+export interface WorkKind {
+  attempt(unit: WorkUnit): Promise<Outcome>
+  giveUp(unit: WorkUnit, error: ServiceError): Outcome
+  /** The step at which a unit goes on that a dead process left behind; its own when absent. */
+  resumeAt?(step: string): string
+}
+
+export interface Outcome {
+  commit(trx: Db): Promise<void>
+  /** The step that follows; the unit is done without one. */
+  next?: string
+}

@@ -1,0 +1,19 @@
+import type { Parts } from '../parts.ts'
+import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
+import type { WorkKind, WorkKindName } from './kind.ts'
+import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
+import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
+
+export function createWorkKinds(
+  parts: Pick<Parts, 'db' | 'driver' | 'pools' | 'stamp'>,
+): Readonly<Record<WorkKindName, WorkKind>> {
+  return {
+    'volume-create': volumeCreate(parts),
+    'volume-delete': volumeDelete(parts),
+    'volume-extend': volumeExtend(parts),
+    'snapshot-create': snapshotCreate(parts),
+    'snapshot-delete': snapshotDelete(parts),
+    'attachment-connect': attachmentConnect(parts),
+    'attachment-disconnect': attachmentDisconnect(parts),
+  }
+}

@@ -1,0 +1,40 @@
+import { ServiceError, type ServiceErrorCode } from '../../errors.ts'
+
+export interface WorkSettings {
+  /** Units that run at the same time; more wait in the database. */
+  concurrency: number
+  /** Attempts at one step before it is given up. */
+  attemptsMax: number
+  /** An attempt that takes longer counts as failed, though the backend may still end it. */
+  attemptTimeoutMs: number
+  /** Wait before the second attempt; each further wait is twice as long, up to `backoffMaxMs`. */
+  backoffMs: number
+  backoffMaxMs: number
+}
+
+export const DEFAULT_WORK: WorkSettings = {
+  concurrency: 32,
+  attemptsMax: 5,
+  attemptTimeoutMs: 60_000,
+  backoffMs: 200,
+  backoffMaxMs: 10_000,
+}
+
+/** Errors that another attempt may not meet. Anything else that the driver contract names stays true when repeated. */
+const TRANSIENT: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>(['BackendFailure', 'ServiceUnavailable'])
+
+export function isWorthRepeating(error: ServiceError, attempt: number, settings: WorkSettings): boolean {
+  return TRANSIENT.has(error.code) && attempt < settings.attemptsMax
+}
+
+/** Wait after the failed attempt number `attempt`, counted from 1. */
+export function backoffMs(attempt: number, settings: WorkSettings): number {
+  return Math.min(settings.backoffMs * 2 ** (attempt - 1), settings.backoffMaxMs)
+}
+
+/** Whatever a driver threw, as an error of the service. */
+export function toServiceError(error: unknown): ServiceError {
+  if (error instanceof ServiceError) return error
+  const reason = error instanceof Error ? error.message : String(error)
+  return new ServiceError('BackendFailure', { reason }, { cause: error })
+}

@@ -1,0 +1,259 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { AttachmentRef, ConnectionInfo, SnapshotRef, VolumeDriver, VolumeRef } from '../../src/drivers/driver.ts'
+import { ServiceError } from '../../src/errors.ts'
+
+/** What the suite needs of a driver under test. The backend is empty at first and belongs to the suite. */
+export interface DriverHarness {
+  /** The driver of the process that runs now: another one after `restart`. */
+  readonly driver: VolumeDriver
+  /** Looks at and changes content past the driver, as an initiator with a right of its own would. */
+  read(volumeId: string, offset: number, lengthBytes: number): Promise<Buffer>
+  write(volumeId: string, offset: number, data: Buffer): Promise<void>
+  /** Connects as the initiator that was given the connection information; rejects when the right is refused. */
+  connect(info: ConnectionInfo): Promise<Initiator>
+  /** Ends the process as a crash would and starts another on the same backend. */
+  restart(): Promise<void>
+  /** Bytes or objects that the backend holds for volumes and snapshots, once what it reclaims by itself is reclaimed. */
+  used(): Promise<number>
+  stop(): Promise<void>
+}
+
+export interface Initiator {
+  read(offset: number, lengthBytes: number): Promise<Buffer>
+  write(offset: number, data: Buffer): Promise<void>
+  close(): Promise<void>
+}
+
+const MIB = 1024 ** 2
+const GIB = 1024 ** 3
+
+/** The promises of src/drivers/driver.ts, by their numbers, for any driver. */
+export function describeDriverContract(name: string, makeHarness: () => Promise<DriverHarness>): void {
+  describe(`${name} keeps the driver contract`, () => {
+    let harness: DriverHarness
+    beforeAll(async () => {
+      harness = await makeHarness()
+    })
+    afterAll(async () => {
+      await harness.stop()
+    })
+
+    const newVolume = async (sizeGib = 1): Promise<VolumeRef> => {
+      const volume = { id: randomUUID(), sizeGib }
+      await harness.driver.createVolume(volume)
+      return volume
+    }
+    const newSnapshot = async (volume: VolumeRef): Promise<SnapshotRef> => {
+      const snapshot = { id: randomUUID(), volumeId: volume.id, sizeGib: volume.sizeGib }
+      await harness.driver.createSnapshot(snapshot)
+      return snapshot
+    }
+    const attachment = (mode: 'rw' | 'ro' = 'rw'): AttachmentRef => ({
+      id: randomUUID(),
+      mode,
+      connector: { host: 'initiator', ip: '127.0.0.1', initiator: 'iqn.1993-08.org.debian:01:test' },
+    })
+    const code = async (promise: Promise<unknown>): Promise<string> => {
+      try {
+        await promise
+        return 'done'
+      } catch (error) {
+        return error instanceof ServiceError ? error.code : String(error)
+      }
+    }
+
+    it('tells of its pools in GiB', async () => {
+      const pools = await harness.driver.stats()
+      expect(pools.length).toBeGreaterThan(0)
+      for (const pool of pools) {
+        expect(pool.totalCapacityGib).toBeGreaterThan(0)
+        expect(pool.freeCapacityGib).toBeLessThanOrEqual(pool.totalCapacityGib)
+        expect(pool.maxOverSubscriptionRatio).toBeGreaterThanOrEqual(1)
+      }
+    })
+
+    it('makes volumes that read as zeros to their end', async () => {
+      const volume = await newVolume(2)
+      expect((await harness.read(volume.id, 0, 8192)).every((byte) => byte === 0)).toBe(true)
+      expect((await harness.read(volume.id, 2 * GIB - 4096, 4096)).every((byte) => byte === 0)).toBe(true)
+    })
+
+    it('1: a repeated create keeps what was written since', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 4 * MIB - 2048, Buffer.alloc(4096, 7))
+      await harness.driver.createVolume(volume)
+      expect(await harness.read(volume.id, 4 * MIB - 2048, 4096)).toEqual(Buffer.alloc(4096, 7))
+    })
+
+    it('1: a repeated snapshot keeps the content of the first', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 1))
+      const snapshot = await newSnapshot(volume)
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 2))
+      await harness.driver.createSnapshot(snapshot)
+      const copy = { id: randomUUID(), sizeGib: 1 }
+      await harness.driver.createVolumeFromSnapshot(copy, snapshot)
+      expect(await harness.read(copy.id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 2))
+    })
+
+    it('1: repeated copies, extensions and deletions end as one', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 8192, Buffer.alloc(4096, 3))
+      const snapshot = await newSnapshot(volume)
+      const fromSnapshot = { id: randomUUID(), sizeGib: 2 }
+      const clone = { id: randomUUID(), sizeGib: 1 }
+      for (const _ of ['once', 'again']) {
+        await harness.driver.createVolumeFromSnapshot(fromSnapshot, snapshot)
+        await harness.driver.createClonedVolume(clone, volume)
+        await harness.driver.extendVolume(clone, 3)
+      }
+      expect(await harness.read(fromSnapshot.id, 8192, 4096)).toEqual(Buffer.alloc(4096, 3))
+      expect(await harness.read(fromSnapshot.id, 2 * GIB - 4096, 4096)).toEqual(Buffer.alloc(4096))
+      expect(await harness.read(clone.id, 8192, 4096)).toEqual(Buffer.alloc(4096, 3))
+      expect(await harness.read(clone.id, 3 * GIB - 4096, 4096)).toEqual(Buffer.alloc(4096))
+      for (const _ of ['once', 'again']) {
+        await harness.driver.deleteSnapshot(snapshot)
+        await harness.driver.deleteVolume(volume)
+      }
+      expect(await harness.read(fromSnapshot.id, 8192, 4096)).toEqual(Buffer.alloc(4096, 3))
+      expect(await harness.read(clone.id, 8192, 4096)).toEqual(Buffer.alloc(4096, 3))
+    })
+
+    it('2: what a method did is there after a crash', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 4))
+      const snapshot = await newSnapshot(volume)
+      await harness.driver.extendVolume(volume, 2)
+      await harness.restart()
+      expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 4))
+      expect(await harness.read(volume.id, 2 * GIB - 4096, 4096)).toEqual(Buffer.alloc(4096))
+      const copy = { id: randomUUID(), sizeGib: 1 }
+      await harness.driver.createVolumeFromSnapshot(copy, snapshot)
+      expect(await harness.read(copy.id, 0, 4096)).toEqual(Buffer.alloc(4096, 4))
+    })
+
+    it('3: names a missing source, and a volume that snapshots hold', async () => {
+      const absent = { id: randomUUID(), sizeGib: 1 }
+      const target = { id: randomUUID(), sizeGib: 1 }
+      const absentSnapshot = { id: randomUUID(), volumeId: absent.id, sizeGib: 1 }
+      const { driver } = harness
+      expect(await code(driver.createClonedVolume(target, absent))).toBe('VolumeNotFound')
+      expect(await code(driver.createVolumeFromSnapshot(target, absentSnapshot))).toBe('SnapshotNotFound')
+      expect(await code(driver.extendVolume(absent, 2))).toBe('VolumeNotFound')
+      expect(await code(driver.createSnapshot(absentSnapshot))).toBe('VolumeNotFound')
+      expect(await code(driver.createExport(absent, attachment()))).toBe('VolumeNotFound')
+      const volume = await newVolume()
+      const snapshot = await newSnapshot(volume)
+      expect(await code(driver.deleteVolume(volume))).toBe('InvalidVolume')
+      await driver.deleteSnapshot(snapshot)
+      expect(await code(driver.deleteVolume(volume))).toBe('done')
+    })
+
+    it('4: deletes what does not exist', async () => {
+      const { driver } = harness
+      const absent = { id: randomUUID(), sizeGib: 1 }
+      expect(await code(driver.deleteVolume(absent))).toBe('done')
+      expect(await code(driver.deleteSnapshot({ ...absent, volumeId: absent.id }))).toBe('done')
+      expect(await code(driver.removeExport(absent, randomUUID()))).toBe('done')
+    })
+
+    it('copies a volume apart: what is written to one is not seen in the other', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 4 * MIB, Buffer.alloc(4096, 5))
+      const clone = { id: randomUUID(), sizeGib: 1 }
+      await harness.driver.createClonedVolume(clone, volume)
+      await harness.write(clone.id, 4 * MIB, Buffer.alloc(512, 6))
+      await harness.write(volume.id, 8 * MIB, Buffer.alloc(4096, 8))
+      const expected = Buffer.concat([Buffer.alloc(512, 6), Buffer.alloc(3584, 5)])
+      expect(await harness.read(clone.id, 4 * MIB, 4096)).toEqual(expected)
+      expect(await harness.read(clone.id, 8 * MIB, 4096)).toEqual(Buffer.alloc(4096))
+      expect(await harness.read(volume.id, 4 * MIB, 4096)).toEqual(Buffer.alloc(4096, 5))
+    })
+
+    it('answers an export with flat, JSON-safe connection information', async () => {
+      const volume = await newVolume()
+      const info = await harness.driver.createExport(volume, attachment())
+      expect(typeof info.driver_volume_type).toBe('string')
+      expect(JSON.parse(JSON.stringify(info))).toEqual(info)
+    })
+
+    const refused = async (info: ConnectionInfo): Promise<boolean> => {
+      let initiator: Initiator | undefined
+      try {
+        initiator = await harness.connect(info)
+        await initiator.read(0, 512)
+        return false
+      } catch {
+        return true
+      } finally {
+        await initiator?.close().catch(() => {})
+      }
+    }
+
+    it('lets an initiator in until its right is taken back', async () => {
+      const volume = await newVolume()
+      const one = attachment()
+      const initiator = await harness.connect(await harness.driver.createExport(volume, one))
+      await initiator.write(4096, Buffer.alloc(4096, 9))
+      expect(await harness.read(volume.id, 4096, 4096)).toEqual(Buffer.alloc(4096, 9))
+      await harness.driver.removeExport(volume, one.id)
+      await expect(initiator.write(4096, Buffer.alloc(4096, 1))).rejects.toThrow()
+      expect(await harness.read(volume.id, 4096, 4096)).toEqual(Buffer.alloc(4096, 9))
+      await initiator.close().catch(() => {})
+    })
+
+    it('replaces the right of an attachment when it is exported again', async () => {
+      const volume = await newVolume()
+      const one = attachment()
+      const first = await harness.driver.createExport(volume, one)
+      const second = await harness.driver.createExport(volume, one)
+      expect(await refused(first)).toBe(true)
+      expect(await refused(second)).toBe(false)
+    })
+
+    it('keeps a right over a restart, and rights of other attachments apart', async () => {
+      const volume = await newVolume()
+      const [one, other] = [attachment(), attachment()]
+      const info = await harness.driver.createExport(volume, one)
+      const otherInfo = await harness.driver.createExport(volume, other)
+      await harness.restart()
+      await harness.driver.removeExport(volume, other.id)
+      expect(await refused(info)).toBe(false)
+      expect(await refused(otherInfo)).toBe(true)
+    })
+
+    it('refuses writes under a read-only right', async () => {
+      const volume = await newVolume()
+      const initiator = await harness.connect(await harness.driver.createExport(volume, attachment('ro')))
+      expect(await initiator.read(0, 512)).toEqual(Buffer.alloc(512))
+      await expect(initiator.write(0, Buffer.alloc(512, 1))).rejects.toThrow()
+      expect(await harness.read(volume.id, 0, 512)).toEqual(Buffer.alloc(512))
+      await initiator.close().catch(() => {})
+    })
+
+    it('holds nothing once everything is deleted', async () => {
+      const space = await makeHarness()
+      try {
+        const { driver } = space
+        const volume = { id: randomUUID(), sizeGib: 1 }
+        const clone = { id: randomUUID(), sizeGib: 1 }
+        const snapshot = { id: randomUUID(), volumeId: volume.id, sizeGib: 1 }
+        await driver.createVolume(volume)
+        await space.write(volume.id, 0, Buffer.alloc(MIB, 1))
+        await driver.createSnapshot(snapshot)
+        await driver.createVolumeFromSnapshot(clone, snapshot)
+        await space.write(clone.id, 0, Buffer.alloc(4096, 2))
+        await driver.createExport(clone, attachment())
+        expect(await space.used()).toBeGreaterThan(0)
+        await driver.deleteSnapshot(snapshot)
+        await driver.deleteVolume(volume)
+        await driver.deleteVolume(clone)
+        expect(await space.used()).toBe(0)
+      } finally {
+        await space.stop()
+      }
+    })
+  })
+}
