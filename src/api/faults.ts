@@ -1,0 +1,105 @@
+import { ServiceError, type ServiceErrorCode } from '../errors.ts'
+import { BODY_BYTES_MAX } from './json.ts'
+
+/**
+ * The one place where a symbol becomes an HTTP status. The key of a fault follows from the status alone, as in Cinder's
+ * wsgi.py; a symbol without a row does not compile.
+ */
+export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
+  InvalidInput: { status: 400 },
+  Unauthorized: { status: 401 },
+  PolicyNotAuthorized: { status: 403 },
+  ResourceNotFound: { status: 404 },
+  MethodNotAllowed: { status: 405 },
+  BodyTooLarge: { status: 413 },
+  UnsupportedMediaType: { status: 415 },
+  VersionNotFound: { status: 404 },
+  VersionNotAcceptable: { status: 406 },
+  InvalidVersionHeader: { status: 400 },
+  VolumeNotFound: { status: 404 },
+  SnapshotNotFound: { status: 404 },
+  AttachmentNotFound: { status: 404 },
+  VolumeTypeNotFound: { status: 404 },
+  ProjectNotFound: { status: 404 },
+  MetadataKeyNotFound: { status: 404 },
+  MarkerNotFound: { status: 404 },
+  InvalidVolume: { status: 400 },
+  InvalidSnapshot: { status: 400 },
+  InvalidAttachment: { status: 400 },
+  InvalidVolumeType: { status: 400 },
+  ResourceConflict: { status: 409 },
+  QuotaExceeded: { status: 413 },
+  NoValidBackend: { status: 503 },
+  BackendFailure: { status: 500 },
+  ServiceUnavailable: { status: 503 },
+}
+
+const FAULT_KEYS: Readonly<Record<number, string>> = {
+  400: 'badRequest',
+  401: 'unauthorized',
+  403: 'forbidden',
+  404: 'itemNotFound',
+  405: 'badMethod',
+  409: 'conflictingRequest',
+  413: 'overLimit',
+  415: 'badMediaType',
+  501: 'notImplemented',
+  503: 'serviceUnavailable',
+}
+
+export interface Fault {
+  status: number
+  headers: Record<string, string>
+  /** Null for the one answer without a body, 412. */
+  body: Record<string, { code: number; message: string; retryAfter?: string }> | null
+  /** True when the failure is ours: the caller logs it, because the answer says nothing about it. */
+  unexpected: boolean
+}
+
+/** The condition of If-Match does not hold; Cinder answers it without a body. */
+export class PreconditionFailed extends Error {
+  override readonly name = 'PreconditionFailed'
+}
+
+/** Turns whatever was thrown into an answer. Only a ServiceError and Fastify's own refusals say what went wrong. */
+export function faultOf(error: unknown): Fault {
+  if (error instanceof PreconditionFailed) return { status: 412, headers: {}, body: null, unexpected: false }
+  const known = error instanceof ServiceError ? error : asServiceError(error)
+  if (known === null) return fault(500, UNEXPECTED_MESSAGE, { unexpected: true })
+  // Quota faults tell the client that waiting is pointless: it may try again at once, after it has deleted something.
+  return fault(FAULTS[known.code].status, known.message, {
+    retryAfter: known.code === 'QuotaExceeded' ? '0' : undefined,
+    unexpected: known.code === 'BackendFailure',
+  })
+}
+
+const UNEXPECTED_MESSAGE = 'The server has either erred or is incapable of performing the requested operation.'
+
+function fault(
+  status: number,
+  message: string,
+  { retryAfter, unexpected }: { retryAfter?: string | undefined; unexpected: boolean },
+): Fault {
+  const retry = retryAfter === undefined ? {} : { retryAfter }
+  return {
+    status,
+    headers: retryAfter === undefined ? {} : { 'retry-after': retryAfter },
+    body: { [FAULT_KEYS[status] ?? 'computeFault']: { code: status, message, ...retry } },
+    unexpected,
+  }
+}
+
+/** What Fastify refuses before a handler runs: a body that is too large, of the wrong type, or not what it claims. */
+function asServiceError(error: unknown): ServiceError | null {
+  if (!(error instanceof Error) || !('code' in error)) return null
+  switch (error.code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new ServiceError('BodyTooLarge', { limit_bytes: BODY_BYTES_MAX })
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new ServiceError('UnsupportedMediaType', { content_type: 'use application/json' })
+    default:
+      return 'statusCode' in error && error.statusCode === 400
+        ? new ServiceError('InvalidInput', { reason: 'Malformed request body' })
+        : null
+  }
+}

@@ -1,0 +1,83 @@
+import { z } from 'zod'
+import { text } from './fields.ts'
+import { before } from './microversion.ts'
+
+/** The kinds of values that filters of lists take; they arrive as text. */
+
+export const textFilter = text(255).optional()
+
+export const numberFilter = z
+  .string()
+  .regex(/^\d{1,10}$/, { error: 'is not a whole number' })
+  .transform(Number)
+  .optional()
+
+/** Before 3.2 everything except "false" meant true; from then on only clear words are taken. */
+export const booleanFilter = before(
+  '3.2',
+  (word) => (typeof word === 'string' && word.toLowerCase() !== 'false' ? 'true' : word),
+  z
+    .enum(['true', 'True', 'TRUE', '1', 'false', 'False', 'FALSE', '0'], { error: 'is not a boolean' })
+    .transform((word) => word === '1' || word.toLowerCase() === 'true')
+    .optional(),
+)
+
+/** Pairs that a row must have: a JSON object, or a Python dictionary of strings as cinderclient prints it. */
+export const metadataFilter = text(4096)
+  .transform((source, context) => {
+    const pairs = parseDictionary(source)
+    if (pairs !== null) return pairs
+    context.addIssue({ code: 'custom', message: 'is not a dictionary of strings' })
+    return z.NEVER
+  })
+  .optional()
+
+const TIME = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,6})\d*)?)?)?(?:Z|[+-]00:?00)?$/
+const OPERATORS = ['gt', 'gte', 'eq', 'neq', 'lt', 'lte']
+
+/** Comparisons with times in UTC: `gt:2024-01-31T00:00:00,lte:2024-02-29`. */
+export const timeFilter = text(255)
+  .transform((source, context) => {
+    const bounds: Record<string, string> = {}
+    for (const part of source.split(',')) {
+      const [, operator = '', time = ''] = /^([a-z]+):(.*)$/.exec(part) ?? []
+      const stamp = OPERATORS.includes(operator) ? toStamp(time) : null
+      if (stamp === null) {
+        context.addIssue({ code: 'custom', message: `is not a list of ${OPERATORS.join(', ')} with a time in UTC` })
+        return z.NEVER
+      }
+      bounds[operator] = stamp
+    }
+    return bounds
+  })
+  .optional()
+
+/** A time in the form in which the service keeps them: UTC with microseconds and without a zone. */
+function toStamp(time: string): string | null {
+  const match = TIME.exec(time)
+  if (match === null) return null
+  const [, day, minute = '00:00', second = '00', fraction = ''] = match
+  return `${day}T${minute}:${second}.${fraction.padEnd(6, '0')}`
+}
+
+/** Reads `{'k': 'v'}` with either kind of quotes, backslash escapes and an optional u before a string. */
+export function parseDictionary(source: string): Record<string, string> | null {
+  const inside = /^\s*\{(.*)\}\s*$/s.exec(source)?.[1]
+  if (inside === undefined) return null
+  const pairs: [string, string][] = []
+  let rest = inside.trim()
+  while (rest !== '') {
+    const match = PAIR.exec(rest)
+    if (match === null) return null
+    pairs.push([unquote(match[1]!), unquote(match[2]!)])
+    rest = rest.slice(match[0].length)
+  }
+  return Object.fromEntries(pairs)
+}
+
+const STRING = `u?('(?:[^'\\\\]|\\\\.)*'|"(?:[^"\\\\]|\\\\.)*")`
+const PAIR = new RegExp(`^${STRING}\\s*:\\s*${STRING}\\s*(?:,\\s*|$)`, 's')
+
+function unquote(quoted: string): string {
+  return quoted.slice(1, -1).replace(/\\(.)/gs, '$1')
+}

@@ -1,0 +1,121 @@
+import { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, fastify, LogController } from 'fastify'
+import { ServiceError } from '../errors.ts'
+import type { Authenticator } from '../identity/authenticator.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Random } from '../runtime/random.ts'
+import type { Services } from '../services/services.ts'
+import { addDocs } from './docs.ts'
+import { faultOf } from './faults.ts'
+import { BODY_BYTES_MAX, parseJson } from './json.ts'
+import { type ApiSettings, registerRoutes } from './route.ts'
+import { ROUTES } from './v3/index.ts'
+import { addVersions } from './v3/versions.ts'
+import { addDoor, globalRequestIdOf } from './visit.ts'
+
+export interface ApiServerOptions {
+  services: Services
+  authenticator: Authenticator
+  log: Log
+  random: Random
+  settings: ApiSettings
+  /** Null when requests can be served, else the reason why not; asked by /healthcheck. */
+  unready?: () => string | null
+}
+
+/**
+ * The HTTP server of the block storage API, not yet listening. Others add their own doors to the same listener with
+ * `register` (the local identity, metrics) before they call `listen`.
+ */
+export function createApiServer(options: ApiServerOptions): FastifyInstance {
+  const { services, authenticator, log, random, settings, unready = () => null } = options
+  const app = fastify({
+    loggerInstance: log as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
+    bodyLimit: BODY_BYTES_MAX,
+    genReqId: () => `req-${random.uuid()}`,
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 255 },
+    return503OnClosing: true,
+    frameworkErrors: (error, request, reply) => sendFault(error, request.id, reply),
+  })
+  app.decorateRequest('visit', null)
+  acceptJson(app)
+  addHeadersAndLog(app)
+  app.setErrorHandler((error, request, reply) => {
+    if (isUnauthorized(error)) reply.header('www-authenticate', authenticator.challenge(request.headers))
+    return sendFault(error, request.id, reply)
+  })
+  app.setNotFoundHandler(() => {
+    throw new ServiceError('ResourceNotFound')
+  })
+  app.get('/healthcheck', async (_request, reply) => {
+    const reason = unready()
+    return reply
+      .code(reason === null ? 200 : 503)
+      .type('text/plain')
+      .send(reason ?? 'OK')
+  })
+  addVersions(app, settings)
+  addDocs(app)
+  app.register(
+    async (v3) => {
+      addDoor(v3, authenticator)
+      v3.setNotFoundHandler(() => {
+        throw new ServiceError('ResourceNotFound')
+      })
+      registerRoutes(v3, ROUTES, { services, settings })
+    },
+    { prefix: '/v3' },
+  )
+  return app
+
+  function sendFault(error: unknown, requestId: string, reply: FastifyReply): FastifyReply {
+    const fault = faultOf(error)
+    if (fault.unexpected) log.error({ err: error, request_id: requestId }, 'a request failed')
+    reply.code(fault.status).headers(fault.headers)
+    if (fault.body === null) return reply.send()
+    return reply.type('application/json').send(JSON.stringify(fault.body))
+  }
+}
+
+/** Takes JSON under the two names that upstream takes; everything else with a body is refused with 415. */
+function acceptJson(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser(
+    ['application/json', 'application/vnd.openstack.volume+json'],
+    { parseAs: 'string' },
+    (_request, source, done) => {
+      try {
+        done(null, parseJson(String(source)))
+      } catch (error) {
+        done(error as Error)
+      }
+    },
+  )
+}
+
+function addHeadersAndLog(app: FastifyInstance): void {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-openstack-request-id', request.id)
+    reply.header('x-compute-request-id', request.id)
+    if (request.url.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
+  })
+  app.addHook('onResponse', async (request, reply) => {
+    const context = request.visit?.context
+    request.log.info(
+      {
+        method: request.method,
+        url: request.url,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime * 10) / 10,
+        global_request_id: globalRequestIdOf(request) ?? undefined,
+        user_id: context?.userId,
+        project_id: context?.projectId,
+      },
+      'request',
+    )
+  })
+}
+
+function isUnauthorized(error: unknown): boolean {
+  return error instanceof ServiceError && error.code === 'Unauthorized'
+}

@@ -1,0 +1,74 @@
+import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
+import { defineRoute, type Route } from '../route.ts'
+
+/** The extensions of upstream whose resources, attributes or actions exist here; clients probe for them by alias. */
+const EXTENSIONS = [
+  extension('os-availability-zone', 'AvailabilityZones', 'Describe Availability Zones.', '2013-06-27'),
+  extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
+  extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
+  extension('os-types-manage', 'TypesManage', 'Types manage support.', '2011-08-24'),
+  extension('os-used-limits', 'UsedLimits', 'Provide data on limited resources that are being used.', '2013-10-03'),
+  extension(
+    'os-volume-encryption-metadata',
+    'VolumeEncryptionMetadata',
+    'Volume encryption metadata retrieval support.',
+    '2013-07-10',
+  ),
+  extension(
+    'os-extended-snapshot-attributes',
+    'ExtendedSnapshotAttributes',
+    'Extended SnapshotAttributes support.',
+    '2012-06-19',
+  ),
+  extension('os-vol-host-attr', 'VolumeHostAttribute', 'Expose host as an attribute of a volume.', '2011-11-03'),
+  extension(
+    'os-vol-tenant-attr',
+    'VolumeTenantAttribute',
+    'Expose the internal project_id as an attribute of a volume.',
+    '2011-11-03',
+  ),
+  extension(
+    'os-vol-mig-status-attr',
+    'VolumeMigStatusAttribute',
+    'Expose migration_status as an attribute of a volume.',
+    '2013-08-08',
+  ),
+]
+
+const Extension = z.object({
+  alias: z.string(),
+  name: z.string(),
+  description: z.string(),
+  updated: z.string(),
+  links: z.array(z.never()),
+})
+
+export const extensionRoutes: Route[] = [
+  defineRoute({
+    method: 'GET',
+    url: '/extensions',
+    operation: 'list_extensions',
+    summary: 'List the extensions of the API',
+    policy: null,
+    response: z.object({ extensions: z.array(Extension) }),
+    handler: () => ({ extensions: EXTENSIONS }),
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/extensions/:alias',
+    operation: 'show_extension',
+    summary: 'Show an extension of the API',
+    policy: null,
+    response: z.object({ extension: Extension }),
+    handler: ({ params }) => {
+      const extension = EXTENSIONS.find(({ alias }) => alias === params.alias)
+      if (extension === undefined) throw new ServiceError('ResourceNotFound')
+      return { extension }
+    },
+  }),
+]
+
+function extension(alias: string, name: string, description: string, day: string) {
+  return { alias, name, description, updated: `${day}T00:00:00+00:00`, links: [] }
+}

@@ -1,0 +1,268 @@
+import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
+import type { Volume } from '../../services/model.ts'
+import { description, flag, guid, Link, metadata, name, sizeGib, text } from '../fields.ts'
+import { booleanFilter, metadataFilter, numberFilter, textFilter, timeFilter } from '../filters.ts'
+import { adminOnly, refuseSince, since, strictSince } from '../microversion.ts'
+import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
+import { type ApiRequest, defineRoute, type Route } from '../route.ts'
+import { VolumeDetail, VolumeFull, VolumeSummary, volumeDetail, volumeFull, volumeSummary } from './volume-view.ts'
+
+const VOLUMES = listing({
+  filters: {
+    name: textFilter,
+    'name~': since('3.34', textFilter),
+    status: textFilter,
+    metadata: metadataFilter,
+    bootable: booleanFilter,
+    availability_zone: textFilter,
+    size: numberFilter,
+    group_id: since('3.10', textFilter),
+    migration_status: textFilter,
+    consumes_quota: since('3.65', textFilter),
+    created_at: since('3.60', timeFilter),
+    updated_at: since('3.60', timeFilter),
+    project_id: adminOnly(textFilter),
+    user_id: adminOnly(textFilter),
+    host: adminOnly(textFilter),
+    volume_type_id: adminOnly(textFilter),
+    snapshot_id: adminOnly(textFilter),
+    source_volid: adminOnly(textFilter),
+  },
+  sortKeys: ['id', 'name', 'status', 'size', 'availability_zone', 'bootable', 'host', 'created_at', 'updated_at'],
+  constants: { group_id: 'none', migration_status: 'none', consumes_quota: 'true' },
+})
+
+const optionalGuid = guid.nullish()
+
+const VolumeCreateBody = z.strictObject({
+  volume: strictSince(
+    '3.53',
+    z.object({
+      name: name.optional(),
+      display_name: name.optional(),
+      description: description.optional(),
+      display_description: description.optional(),
+      size: sizeGib.nullish(),
+      volume_type: text(255).nullish(),
+      metadata: metadata.nullish(),
+      snapshot_id: optionalGuid,
+      source_volid: optionalGuid,
+      availability_zone: text(255).min(1, { error: 'is empty' }).nullish(),
+      multiattach: flag.nullish(),
+      imageRef: text(255).nullish(),
+      image_id: text(255).nullish(),
+      consistencygroup_id: optionalGuid,
+      group_id: since('3.13', text(255).nullish()),
+      backup_id: since('3.47', optionalGuid),
+    }),
+  ),
+  'OS-SCH-HNT:scheduler_hints': z.record(z.string(), z.unknown()).nullish(),
+})
+
+const VolumeUpdateBody = z.strictObject({
+  volume: refuseSince(
+    '3.53',
+    (changes) => Object.keys(changes).length > 0,
+    "does not name any of 'name', 'description' and 'metadata'",
+    z.strictObject({
+      name: name.optional(),
+      display_name: name.optional(),
+      description: description.optional(),
+      display_description: description.optional(),
+      metadata: metadata.optional(),
+    }),
+  ),
+})
+
+const flagParameter = flag.optional().default(false)
+
+const SummaryResponse = z.object({
+  'volume-summary': z.object({
+    total_count: z.int(),
+    total_size: z.int(),
+    metadata: since('3.36', z.record(z.string(), z.array(z.string()))),
+  }),
+})
+
+export const volumeRoutes: Route[] = [
+  defineRoute({
+    method: 'POST',
+    url: '/volumes',
+    operation: 'create_volume',
+    summary: 'Create a volume: empty, from a snapshot, or as a copy of a volume',
+    policy: 'volume:create',
+    body: VolumeCreateBody,
+    response: z.object({ volume: VolumeDetail }),
+    status: 202,
+    handler: async ({ services, context, body: { volume: request }, links }) => {
+      refuseWhatIsNotThere(request)
+      const volume = await services.volumes.create(context, {
+        name: request.name ?? request.display_name ?? null,
+        description: request.description ?? request.display_description ?? null,
+        sizeGib: request.size ?? null,
+        volumeType: request.volume_type || null,
+        snapshotId: request.snapshot_id ?? null,
+        sourceVolid: request.source_volid ?? null,
+        availabilityZone: request.availability_zone ?? null,
+        metadata: request.metadata ?? {},
+      })
+      return { volume: volumeDetail(volume, context, links) }
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes',
+    operation: 'list_volumes',
+    summary: 'List volumes',
+    policy: 'volume:get_all',
+    query: VOLUMES.query,
+    response: listResponse(VolumeSummary),
+    handler: (request) => list(request, '/volumes', (volume) => volumeSummary(volume, request.links)),
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes/detail',
+    operation: 'list_volumes_detail',
+    summary: 'List volumes with details',
+    policy: 'volume:get_all',
+    query: VOLUMES.query,
+    response: listResponse(VolumeFull),
+    handler: (request) =>
+      list(request, '/volumes/detail', (volume) => volumeFull(volume, request.context, request.links)),
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes/summary',
+    operation: 'summarize_volumes',
+    summary: 'Number and total size of volumes',
+    since: '3.12',
+    policy: 'volume:get_all',
+    query: VOLUMES.query,
+    response: SummaryResponse,
+    handler: async ({ services, context, client, query }) => {
+      const request = toListRequest(VOLUMES, query, client)
+      const {
+        count,
+        sizeGib: size,
+        metadata: pairs,
+      } = request.nothing
+        ? { count: 0, sizeGib: 0, metadata: {} }
+        : await services.volumes.summary(context, request.query)
+      return { 'volume-summary': { total_count: count, total_size: size, metadata: pairs } }
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes/:volume_id',
+    operation: 'show_volume',
+    summary: 'Show a volume',
+    policy: 'volume:get',
+    response: z.object({ volume: VolumeFull }),
+    handler: async ({ services, context, params, links }) => {
+      const volume = await services.volumes.get(context, params.volume_id)
+      return { volume: volumeFull(volume, context, links) }
+    },
+  }),
+  defineRoute({
+    method: 'PUT',
+    url: '/volumes/:volume_id',
+    operation: 'update_volume',
+    summary: 'Change name, description or metadata of a volume',
+    policy: 'volume:update',
+    body: VolumeUpdateBody,
+    response: z.object({ volume: VolumeDetail }),
+    handler: async ({ services, context, params, body: { volume: request }, links }) => {
+      const newName = request.name === undefined ? request.display_name : request.name
+      const newText = request.description === undefined ? request.display_description : request.description
+      const volume = await services.volumes.update(context, params.volume_id, {
+        ...(newName === undefined ? {} : { name: newName }),
+        ...(newText === undefined ? {} : { description: newText }),
+        ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
+      })
+      return { volume: volumeDetail(volume, context, links) }
+    },
+  }),
+  defineRoute({
+    method: 'DELETE',
+    url: '/volumes/:volume_id',
+    operation: 'delete_volume',
+    summary: 'Delete a volume, with `cascade` its snapshots too',
+    policy: 'volume:delete',
+    query: z.object({ cascade: flagParameter, force: since('3.23', flagParameter) }),
+    status: 202,
+    handler: async ({ services, context, params, query }) => {
+      const force = query.force === true // absent before 3.23
+      if (force) context.authorize('volume:force_delete', context)
+      await services.volumes.delete(context, params.volume_id, { cascade: query.cascade, force })
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes/:volume_id/encryption',
+    operation: 'show_volume_encryption',
+    summary: 'Show how a volume is encrypted; no volume is, yet Nova asks at every attach',
+    policy: 'volume_extension:volume_encryption_metadata',
+    response: z.object({ encryption_key_id: z.null() }),
+    handler: async ({ services, context, params }) => {
+      await services.volumes.get(context, params.volume_id)
+      return { encryption_key_id: null }
+    },
+  }),
+  defineRoute({
+    method: 'GET',
+    url: '/volumes/:volume_id/encryption/:key',
+    operation: 'show_volume_encryption_key',
+    summary: 'Show one attribute of the encryption of a volume',
+    policy: 'volume_extension:volume_encryption_metadata',
+    response: z.null(),
+    handler: async ({ services, context, params }) => {
+      await services.volumes.get(context, params.volume_id)
+      if (params.key !== 'encryption_key_id') throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+      return null
+    },
+  }),
+]
+
+function listResponse<S extends z.ZodType>(item: S) {
+  return z.object({
+    volumes: z.array(item),
+    volumes_links: z.array(Link).optional(),
+    count: since('3.45', z.int().optional()),
+  })
+}
+
+async function list<T>(
+  { services, context, client, query, links }: ApiRequest<unknown, z.output<typeof VOLUMES.query>, unknown>,
+  path: string,
+  view: (volume: Volume) => T,
+) {
+  const request = toListRequest(VOLUMES, query, client)
+  const page = request.nothing
+    ? emptyPage<Volume>(request)
+    : await services.volumes.list(context, request.query, { count: request.count })
+  return {
+    volumes: page.items.map(view),
+    volumes_links: nextLinks(page, request, links, path),
+    count: page.total,
+  }
+}
+
+/** Sources that need services which do not exist here are refused, instead of making an empty volume without a word. */
+function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume']): void {
+  if (request.multiattach) {
+    throw invalid(
+      'multiattach parameter has been removed. The default behavior is to use multiattach enabled volume types. ' +
+        'Contact your administrator to create a multiattach enabled volume type and use it to create multiattach volumes.',
+    )
+  }
+  if (request.imageRef || request.image_id)
+    throw invalid('Volumes cannot be created from images: no image service is set up.')
+  if (request.backup_id) throw invalid(`Backup ${request.backup_id} could not be found.`)
+  const group = request.group_id || request.consistencygroup_id
+  if (group) throw invalid(`Group ${group} could not be found.`)
+}
+
+function invalid(reason: string): ServiceError {
+  return new ServiceError('InvalidInput', { reason })
+}

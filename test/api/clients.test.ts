@@ -1,0 +1,178 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
+import { createApiServer } from '../../src/api/server.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
+import { ensureLocalIdentity } from '../../src/identity/credentials.ts'
+import { createLocalIdentity } from '../../src/identity/local.ts'
+import { addLocalIdentity } from '../../src/identity/routes.ts'
+import { addImageDiscovery } from '../../src/identity/versions.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
+import { createLog } from '../../src/runtime/log.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
+import { createServices, type RunningServices } from '../../src/services/create-services.ts'
+import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
+import { requireCommand } from '../tools/require-command.ts'
+
+/** The clients that people use, with the credentials from openrc, against a listening server. */
+
+vi.setConfig({ testTimeout: 180_000 }) // each command starts a Python and logs in
+
+const withOpenstack = requireCommand('openstack', 'python3-openstackclient')
+const withCinder = requireCommand('cinder', 'python3-cinderclient')
+
+let services: RunningServices
+let environment: Record<string, string>
+let close: () => Promise<void>
+
+beforeAll(async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'collie-clients-'))
+  const log = createLog('silent')
+  const db = await openDatabase({ file: ':memory:' })
+  services = createServices({
+    db,
+    driver: createMemoryDriver(createMemoryBackend(), systemRandom),
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    settings: { ...DEFAULT_SETTINGS, hostName: 'test' },
+  })
+  await services.start()
+  const account = await ensureLocalIdentity({ dataDir, baseUrl: 'http://127.0.0.1:1', random: systemRandom, log })
+  const identity = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint: null })
+  const app = createApiServer({
+    services,
+    authenticator: identity.authenticator,
+    log,
+    random: systemRandom,
+    settings: { availabilityZones: ['nova'], publicEndpoint: null },
+  })
+  addLocalIdentity(app, identity, null)
+  addImageDiscovery(app, null)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  await ensureLocalIdentity({ dataDir, baseUrl: `http://127.0.0.1:${port}`, random: systemRandom, log })
+  environment = readOpenrc(join(dataDir, 'openrc'))
+  close = async () => {
+    await app.close()
+    await services.stop()
+    await db.destroy()
+    rmSync(dataDir, { recursive: true })
+  }
+})
+afterAll(() => close())
+
+describe('openstack', () => {
+  withOpenstack('a volume and a snapshot from the first to the last command', async () => {
+    const openstack = (...words: string[]) => run('openstack', words)
+    const id = await openstack('volume', 'create', '--size', '1', '--property', 'a=b', 'v', '-f', 'value', '-c', 'id')
+    await services.idle()
+    expect(await openstack('volume', 'list', '--long', '-f', 'value', '-c', 'Name')).toBe('v')
+    await openstack('volume', 'set', '--property', 'k=v', '--name', 'w', '--description', 'd', '--size', '2', id)
+    await services.idle()
+    await openstack('volume', 'unset', '--property', 'a', 'w')
+    const shown = JSON.parse(await openstack('volume', 'show', 'w', '-f', 'json'))
+    expect(shown).toMatchObject({ id, size: 2, status: 'available', properties: { k: 'v' }, description: 'd' })
+
+    await openstack('volume', 'snapshot', 'create', '--volume', 'w', 's')
+    await services.idle()
+    await openstack('volume', 'snapshot', 'set', '--property', 'x=y', '--name', 't', 's')
+    const snapshot = JSON.parse(await openstack('volume', 'snapshot', 'show', 't', '-f', 'json'))
+    expect(snapshot).toMatchObject({ volume_id: id, status: 'available', size: 2, properties: { x: 'y' } })
+    expect(await openstack('volume', 'snapshot', 'list', '--volume', 'w', '-f', 'value', '-c', 'Name')).toBe('t')
+    await openstack('volume', 'create', '--snapshot', 't', 'from-snapshot')
+    await openstack('volume', 'create', '--source', 'w', '--size', '3', 'copy')
+    await services.idle()
+    const list = JSON.parse(await openstack('volume', 'list', '--status', 'available', '-f', 'json'))
+    expect(list.map((row: { Name: string; Size: number }) => [row.Name, row.Size]).sort()).toEqual([
+      ['copy', 3],
+      ['from-snapshot', 2],
+      ['w', 2],
+    ])
+    await openstack('volume', 'snapshot', 'delete', 't')
+    await services.idle()
+    await openstack('volume', 'delete', 'w', 'copy')
+    await openstack('volume', 'delete', '--force', 'from-snapshot')
+    await services.idle()
+    expect(await openstack('volume', 'list', '-f', 'value')).toBe('')
+  })
+
+  withOpenstack('types, zones, attachments, project', async () => {
+    const openstack = (...words: string[]) => run('openstack', words)
+    await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
+    expect(await openstack('volume', 'type', 'list', '-f', 'value', '-c', 'Name')).toBe('fast\n__DEFAULT__')
+    await openstack('volume', 'type', 'show', 'fast')
+    await openstack('volume', 'type', 'delete', 'fast')
+    const zones = await openstack('availability', 'zone', 'list', '--volume', '-f', 'value', '-c', 'Zone Name')
+    expect(zones).toBe('nova')
+    expect(await openstack('volume', 'attachment', 'list', '-f', 'value')).toBe('')
+    expect(await openstack('project', 'show', 'collie', '-f', 'value', '-c', 'name')).toBe('collie')
+    expect(await openstack('catalog', 'list', '-f', 'value', '-c', 'Type')).toContain('volumev3')
+  })
+})
+
+describe('cinder', () => {
+  withCinder('attachments', async () => {
+    const cinder = (...words: string[]) => run('cinder', words)
+    const created = await cinder('create', '--name', 'c', '1')
+    const id = /\| id +\| (\S+)/.exec(created)![1]!
+    await services.idle()
+    const connector = [
+      '--connect',
+      'True',
+      '--initiator',
+      'iqn.2005-03.org.open-iscsi:x',
+      '--ip',
+      '127.0.0.1',
+      '--host',
+      'h',
+    ]
+    await cinder('attachment-create', ...connector, id)
+    const attachment = /\| ([0-9a-f-]{36}) \|/.exec(await cinder('attachment-list', '--volume-id', id))![1]!
+    await cinder('attachment-complete', attachment)
+    expect(await cinder('show', id)).toMatch(/\| status +\| in-use/)
+    expect(await cinder('attachment-show', attachment)).toMatch(/\| status +\| attached/)
+    await cinder('attachment-delete', attachment)
+    expect(await cinder('show', id)).toMatch(/\| status +\| available/)
+    expect(await cinder('list', '--filters', 'name~=c')).toContain(id)
+    await cinder('delete', id)
+    await services.idle()
+  })
+
+  withCinder('limits, versions, extensions, summary', async () => {
+    expect(await run('cinder', ['absolute-limits'])).toContain('maxTotalVolumes')
+    expect(await run('cinder', ['version-list'])).toMatch(/v3\.0 .*CURRENT.* 3\.0 .* 3\.71/)
+    expect(await run('cinder', ['list-extensions'])).toContain('os-volume-actions')
+    expect(await run('cinder', ['summary'])).toContain('total_count')
+    expect(await run('cinder', ['type-default'])).toContain('__DEFAULT__')
+  })
+})
+
+/** Runs a client to its end; rejects with what it printed when it fails. */
+function run(command: string, words: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, words, { env: { ...environment, PATH: process.env.PATH, HOME: tmpdir() } })
+    let output = ''
+    let complaint = ''
+    child.stdout.on('data', (chunk) => {
+      output += chunk
+    })
+    child.stderr.on('data', (chunk) => {
+      complaint += chunk
+    })
+    child.on('error', reject)
+    child.on('close', (code) => {
+      if (code === 0) resolve(output.trim())
+      else reject(new Error(`${command} ${words.join(' ')} ended with ${code}: ${complaint}`))
+    })
+  })
+}
+
+function readOpenrc(path: string): Record<string, string> {
+  const lines = readFileSync(path, 'utf8').matchAll(/^export (\w+)=(.*)$/gm)
+  return Object.fromEntries([...lines].map(([, name, value]) => [name!, value!]))
+}

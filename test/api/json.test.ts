@@ -1,0 +1,44 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { JSON_DEPTH_MAX, parseJson } from '../../src/api/json.ts'
+
+test('parses whatever JSON.stringify prints, up to the depth that is allowed', () => {
+  fc.assert(
+    fc.property(fc.jsonValue({ maxDepth: 10 }), (value) => {
+      expect(parseJson(JSON.stringify(value))).toEqual(JSON.parse(JSON.stringify(value)))
+    }),
+  )
+})
+
+test('an empty body is null', () => {
+  expect(parseJson('')).toBe(null)
+  expect(parseJson(' \n')).toBe(null)
+})
+
+test('depth counts brackets outside of strings only', () => {
+  const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth)
+  expect(parseJson(nested(JSON_DEPTH_MAX))).toBeInstanceOf(Array)
+  expect(() => parseJson(nested(JSON_DEPTH_MAX + 1))).toThrow('nested more than 32 levels deep')
+  expect(() => parseJson(nested(50_000))).toThrow('nested more than 32 levels deep')
+  const text = `${'['.repeat(100)}"\\`
+  expect(parseJson(JSON.stringify({ text }))).toEqual({ text })
+})
+
+test('what is not JSON is refused as a body, not as a failure of ours', () => {
+  fc.assert(
+    fc.property(fc.string(), (source) => {
+      try {
+        parseJson(source)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'InvalidInput' })
+      }
+    }),
+  )
+  expect(() => parseJson('{"a":')).toThrow('Malformed request body: not valid JSON')
+})
+
+test('a key cannot reach the prototype', () => {
+  const parsed = parseJson('{"__proto__": {"admin": true}, "a": 1}') as Record<string, unknown>
+  expect(Object.keys(parsed)).toEqual(['a'])
+  expect(parsed.admin).toBeUndefined()
+})

@@ -1,0 +1,205 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { createHarness, type Harness } from './harness.ts'
+
+/**
+ * Replays the samples of upstream's API reference: requests are taken, and answers have the same keys at every
+ * microversion.
+ */
+
+const SAMPLES = new URL('./samples/', import.meta.url)
+
+function sample(path: string) {
+  return JSON.parse(readFileSync(new URL(path, SAMPLES), 'utf8'))
+}
+
+/** Microversions at which the samples of a resource change, with the folder that shows them from then on. */
+function stages(resource: string): [version: string, folder: string][] {
+  const folders = readdirSync(new URL(resource, SAMPLES)).filter((name) => name.startsWith('v3.'))
+  const minors = folders.map((name) => Number(name.slice(3))).sort((a, b) => a - b)
+  return [['3.0', resource], ...minors.map((minor): [string, string] => [`3.${minor}`, `${resource}/v3.${minor}`])]
+}
+
+const keys = (value: object) => Object.keys(value).sort()
+
+let api: Harness
+let volumeId: string
+let snapshotId: string
+
+beforeAll(async () => {
+  api = await createHarness()
+  const volume = await api.ask('POST', '/v3/volumes', {
+    body: { volume: { size: 1, metadata: { name: 'metadata0' } } },
+  })
+  volumeId = volume.body.volume.id
+  await api.services.idle()
+  const snapshot = await api.ask('POST', '/v3/snapshots', { body: { snapshot: { volume_id: volumeId } } })
+  snapshotId = snapshot.body.snapshot.id
+  await api.services.idle()
+})
+afterAll(() => api.close())
+
+describe.each(stages('volumes'))('volumes at %s', (version, folder) => {
+  test('show', async () => {
+    const { body } = await api.ask('GET', `/v3/volumes/${volumeId}`, { version })
+    expect(keys(body.volume)).toEqual(keys(sample(`${folder}/volume-show-response.json`).volume))
+  })
+  test('list with details', async () => {
+    const { body } = await api.ask('GET', '/v3/volumes/detail', { version })
+    const expected = sample(`${folder}/volumes-list-detailed-response.json`)
+    expect(keys(body)).toEqual(keys(expected))
+    expect(keys(body.volumes[0])).toEqual(keys(expected.volumes[0]))
+  })
+  test('create', async () => {
+    const { body } = await api.ask('POST', '/v3/volumes', { version, body: { volume: { size: 1 } } })
+    expect(keys(body.volume)).toEqual(keys(sample(`${folder}/volume-create-response.json`).volume))
+  })
+  test('update', async () => {
+    const { status, body } = await api.ask('PUT', `/v3/volumes/${volumeId}`, {
+      version,
+      body: sample('volumes/volume-update-request.json'),
+    })
+    expect(status).toBe(200)
+    const expected = keys(sample(`${folder}/volume-update-response.json`).volume)
+    expect(keys(body.volume)).toEqual(expected)
+    expect(body.volume).toMatchObject({ name: 'vol-003', metadata: { name: 'metadata0' } })
+  })
+})
+
+describe.each(stages('snapshots'))('snapshots at %s', (version, folder) => {
+  test('show', async () => {
+    const { body } = await api.ask('GET', `/v3/snapshots/${snapshotId}`, { version })
+    expect(keys(body.snapshot)).toEqual(keys(sample(`${folder}/snapshot-show-response.json`).snapshot))
+  })
+  test('list with details', async () => {
+    const { body } = await api.ask('GET', '/v3/snapshots/detail', { version })
+    const expected = sample(`${folder}/snapshots-list-detailed-response.json`)
+    expect(keys(body.snapshots[0])).toEqual(keys(expected.snapshots[0]))
+  })
+  test('create', async () => {
+    const request = sample('snapshots/snapshot-create-request.json')
+    const { status, body } = await api.ask('POST', '/v3/snapshots', {
+      version,
+      body: { snapshot: { ...request.snapshot, volume_id: volumeId } },
+    })
+    expect(status).toBe(202)
+    expect(keys(body.snapshot)).toEqual(keys(sample(`${folder}/snapshot-create-response.json`).snapshot))
+  })
+  test('update', async () => {
+    const { body } = await api.ask('PUT', `/v3/snapshots/${snapshotId}`, {
+      version,
+      body: sample('snapshots/snapshot-update-request.json'),
+    })
+    expect(keys(body.snapshot)).toEqual(keys(sample(`${folder}/snapshot-update-response.json`).snapshot))
+    expect(body.snapshot.name).toBe('snap-002')
+  })
+})
+
+test('brief lists', async () => {
+  const volumes = await api.ask('GET', '/v3/volumes')
+  expect(keys(volumes.body.volumes[0])).toEqual(keys(sample('volumes/volumes-list-response.json').volumes[0]))
+  const snapshots = await api.ask('GET', '/v3/snapshots')
+  expect(keys(snapshots.body.snapshots[0])).toEqual(keys(sample('snapshots/snapshots-list-response.json').snapshots[0]))
+})
+
+test('the request of the volume sample is taken, without its scheduler hints and nulls meaning anything', async () => {
+  const { status, body } = await api.ask('POST', '/v3/volumes', {
+    version: '3.71',
+    body: sample('volumes/volume-create-request.json'),
+  })
+  expect(status).toBe(202)
+  expect(body.volume).toMatchObject({ size: 10, name: null, metadata: {} })
+})
+
+test('summary', async () => {
+  const expected = sample('volumes/volumes-list-summary-response.json')['volume-summary']
+  const { body } = await api.ask('GET', '/v3/volumes/summary', { version: '3.36' })
+  expect(keys(body['volume-summary'])).toEqual(keys(expected))
+  const early = await api.ask('GET', '/v3/volumes/summary', { version: '3.35' })
+  expect(keys(early.body['volume-summary'])).toEqual(['total_count', 'total_size'])
+})
+
+test.each([
+  ['volumes', 'volume'],
+  ['snapshots', 'snapshot'],
+])('metadata of %s', async (collection, resource) => {
+  const url = `/v3/${collection}/${collection === 'volumes' ? volumeId : snapshotId}/metadata`
+  const read = (name: string) => sample(`${collection}/${resource}-metadata-${name}.json`)
+  const replaced = await api.ask('PUT', url, { body: read('update-request') })
+  expect(replaced.body).toEqual(read('update-request'))
+  const created = await api.ask('POST', url, { body: read('create-request') })
+  expect(created.body.metadata).toMatchObject(read('create-request').metadata)
+  const [key] = keys(read('update-key-request').meta)
+  const changed = await api.ask('PUT', `${url}/${key}`, { body: read('update-key-request') })
+  expect(changed.body).toEqual(read('update-key-response'))
+  expect((await api.ask('GET', `${url}/${key}`)).body).toEqual(read('update-key-response'))
+  expect((await api.ask('DELETE', `${url}/${key}`)).status).toBe(200)
+  expect((await api.ask('GET', `${url}/${key}`)).status).toBe(404)
+})
+
+test('attachments', async () => {
+  const ask = (method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown) =>
+    api.ask(method, `/v3/attachments${path}`, { version: '3.44', body })
+  const other = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } })
+  await api.services.idle()
+  const request = sample('attachment-create-request.json').attachment
+  const reserved = await ask('POST', '', {
+    attachment: { ...request, volume_uuid: other.body.volume.id, connector: null },
+  })
+  expect(keys(reserved.body.attachment)).toEqual(keys(sample('attachment-create-response.json').attachment))
+  expect(reserved.body.attachment).toMatchObject({ status: 'reserved', connection_info: {}, attached_at: '' })
+  const { id } = reserved.body.attachment
+
+  const updated = await ask('PUT', `/${id}`, sample('attachment-update-request.json'))
+  expect(keys(updated.body.attachment)).toEqual(keys(sample('attachment-update-response.json').attachment))
+  expect(updated.body.attachment.connection_info).toMatchObject({ driver_volume_type: expect.any(String) })
+  const completed = await ask('POST', `/${id}/action`, sample('attachment-complete.json'))
+  expect([completed.status, completed.text]).toEqual([204, ''])
+
+  const shown = await ask('GET', `/${id}`)
+  expect(keys(shown.body.attachment)).toEqual(keys(sample('attachment-show-response.json').attachment))
+  const brief = await ask('GET', '')
+  expect(keys(brief.body.attachments[0])).toEqual(keys(sample('attachment-list-response.json').attachments[0]))
+  const detailed = await ask('GET', '/detail')
+  const [expected] = sample('attachment-list-detailed-response.json').attachments
+  expect(keys(detailed.body.attachments[0])).toEqual(keys(expected))
+
+  const volume = await api.ask('GET', `/v3/volumes/${other.body.volume.id}`)
+  expect(volume.body.volume.status).toBe('in-use')
+  expect(volume.body.volume.attachments[0]).toMatchObject({
+    id: other.body.volume.id,
+    attachment_id: id,
+    server_id: request.instance_uuid,
+  })
+  expect((await ask('DELETE', `/${id}`)).body).toEqual({ attachments: [] })
+})
+
+test('volume types', async () => {
+  const created = await api.ask('POST', '/v3/types', { body: sample('volume_type/volume-type-create-request.json') })
+  const expected = sample('volume_type/volume-type-create-response.json').volume_type
+  expect(created.body.volume_type).toEqual({ ...expected, id: created.body.volume_type.id })
+  const { id } = created.body.volume_type
+  const shown = await api.ask('GET', `/v3/types/${id}`)
+  expect(keys(shown.body.volume_type)).toEqual(keys(sample('volume_type/volume-type-show-response.json').volume_type))
+  const listed = await api.ask('GET', '/v3/types')
+  const [first] = sample('volume_type/volume-types-list-response.json').volume_types
+  expect(listed.body.volume_types.map(keys)).toEqual([keys(first), keys(first)])
+  const preset = await api.ask('GET', '/v3/types/default')
+  expect(keys(preset.body.volume_type)).toEqual(
+    keys(sample('volume_type/volume-type-default-response.json').volume_type),
+  )
+  expect((await api.ask('DELETE', `/v3/types/${id}`)).status).toBe(202)
+})
+
+test('limits, availability zones, versions, encryption', async () => {
+  const limits = await api.ask('GET', '/v3/limits')
+  const expected = sample('limits/limits-show-response.json').limits
+  expect(keys(limits.body.limits)).toEqual(keys(expected))
+  expect(keys(limits.body.limits.absolute)).toEqual(keys(expected.absolute))
+  const zones = await api.ask('GET', '/v3/os-availability-zone')
+  expect(zones.body).toEqual(sample('availability-zone-list-response.json'))
+  const versions = await api.ask('GET', '/v3/', { headers: { host: '127.0.0.1:44895' } })
+  expect(versions.body).toEqual(sample('versions/version-show-response.json'))
+  const encryption = await api.ask('GET', `/v3/volumes/${volumeId}/encryption`)
+  expect(encryption.body).toEqual({ encryption_key_id: null })
+})
