@@ -28,3 +28,8 @@ export const systemClock: Clock = {
   },
   sleep: (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs)),
 }
+
+/** ISO 8601 in UTC, for people and for `--json`. */
+export function formatTime(msSince1970: number): string {
+  return new Date(msSince1970).toISOString()
+}

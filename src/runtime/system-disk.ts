@@ -191,7 +191,9 @@ class Copier {
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
-      this.#thread().postMessage({ id, jobs }, [jobs.buffer])
+      const thread = this.#thread()
+      thread.ref() // what waits for a copy keeps the process; an idle thread does not
+      thread.postMessage({ id, jobs }, [jobs.buffer])
     })
   }
 
@@ -201,6 +203,7 @@ class Copier {
     worker.on('message', ({ id, error }: { id: number; error: { message: string; code?: string } | null }) => {
       const waiter = this.#waiting.get(id)
       this.#waiting.delete(id)
+      if (this.#waiting.size === 0) worker.unref()
       if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code }))
       else waiter?.resolve()
     })
@@ -208,7 +211,6 @@ class Copier {
       for (const waiter of this.#waiting.values()) waiter.reject(error)
       this.#waiting.clear()
     })
-    worker.unref()
     this.#worker = worker
     return worker
   }

@@ -1,0 +1,124 @@
+import { hostname } from 'node:os'
+import path from 'node:path'
+import { createApiServer } from './api/server.ts'
+import type { Config } from './config.ts'
+import type { ControlClient } from './control/client.ts'
+import { openDatabase } from './db/database.ts'
+import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
+import type { Authenticator } from './identity/authenticator.ts'
+import { ensureLocalIdentity } from './identity/credentials.ts'
+import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
+import { createNoauth } from './identity/noauth.ts'
+import { addLocalIdentity } from './identity/routes.ts'
+import { addImageDiscovery } from './identity/versions.ts'
+import { systemClock } from './runtime/clock.ts'
+import type { Log } from './runtime/log.ts'
+import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
+import { systemRandom } from './runtime/random.ts'
+import { createServices } from './services/create-services.ts'
+import { DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
+import { VdiClient } from './vdi/client.ts'
+import { createSocketTransport } from './vdi/socket-transport.ts'
+
+export interface AppOptions {
+  config: Config
+  log: Log
+  /** To the store side, which must be up. */
+  control: ControlClient
+}
+
+export interface RunningApp {
+  addresses: Record<string, string>
+  close(): Promise<void>
+}
+
+const DATABASE_FILE = 'collie.db'
+const SHEEP_SOCKET = 'sock'
+
+/**
+ * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
+ * through the store's own socket, so that it makes no difference which thread or process the store is in.
+ */
+export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
+  const db = await openDatabase({ file: path.resolve(config.data_dir, DATABASE_FILE) })
+  const settings = serviceSettings(config)
+  const address = path.resolve(config.data_dir, SHEEP_SOCKET)
+  const { addresses } = await control.call('info', {})
+  const driver = createSheepdogDriver({
+    vdis: new VdiClient(createSocketTransport({ network: systemNetwork, address })),
+    random: systemRandom,
+    poolName: settings.backendName,
+    nbd: reachable(addresses.nbd ?? config.nbd_listen, config.advertise),
+    drained: async (attachmentId) => {
+      await control.call('export_drained', { attachment_id: attachmentId })
+    },
+  })
+  const services = createServices({ db, driver, clock: systemClock, random: systemRandom, log, settings })
+  await services.start()
+
+  const { authenticator, local } = await identityOf(config, config.listen, log)
+  const server = createApiServer({
+    services,
+    authenticator,
+    log,
+    random: systemRandom,
+    settings: { availabilityZones: [config.availability_zone], publicEndpoint: config.public_endpoint },
+  })
+  if (local) {
+    addLocalIdentity(server, local, config.public_endpoint)
+    addImageDiscovery(server, config.public_endpoint)
+  }
+  const listen = parseAddress(config.listen)
+  await server.listen(listen)
+  const bound = server.addresses()[0]
+  const listening = bound && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : config.listen
+  if (local && listening !== config.listen) await identityOf(config, listening, log) // port 0: the files name the real one
+
+  return {
+    addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
+    close: async () => {
+      await server.close()
+      await services.stop()
+      await db.destroy()
+    },
+  }
+}
+
+async function identityOf(
+  config: Config,
+  listening: string,
+  log: Log,
+): Promise<{ authenticator: Authenticator; local: LocalIdentity | null }> {
+  const publicEndpoint = config.public_endpoint
+  if (config.auth === 'noauth') return { authenticator: createNoauth({ publicEndpoint }), local: null }
+  const { host, port } = reachable(listening, config.advertise)
+  const baseUrl = publicEndpoint ?? `http://${formatAddress(host, port)}`
+  const account = await ensureLocalIdentity({ dataDir: config.data_dir, baseUrl, random: systemRandom, log })
+  const local = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint })
+  return { authenticator: local.authenticator, local }
+}
+
+function serviceSettings(config: Config): ServiceSettings {
+  const { quota } = config
+  return {
+    ...DEFAULT_SETTINGS,
+    hostName: hostname(),
+    availabilityZone: config.availability_zone,
+    quota: {
+      volumes: quota.volumes,
+      snapshots: quota.snapshots,
+      gigabytes: quota.gigabytes,
+      perVolumeGigabytes: quota.per_volume_gigabytes,
+      backups: quota.backups,
+      backupGigabytes: quota.backup_gigabytes,
+    },
+  }
+}
+
+/** Where others reach what listens on `address`: a listener on all addresses is reached by the advertised one. */
+function reachable(address: string, advertise: string | null): { host: string; port: number } {
+  const parsed = parseAddress(address)
+  if ('path' in parsed) return { host: advertise ?? 'localhost', port: 0 }
+  const everywhere = ['', '0.0.0.0', '::'].includes(parsed.host)
+  return { host: advertise ?? (everywhere ? hostname() : parsed.host), port: parsed.port }
+}

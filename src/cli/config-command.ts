@@ -1,0 +1,35 @@
+import { loadConfig } from '../config.ts'
+import { SETTINGS } from '../settings.ts'
+import { type Command, EXIT } from './command.ts'
+import { table } from './table.ts'
+
+export const configShow: Command = {
+  name: 'config show',
+  summary: 'Print every setting with its value, where that came from, and what it means.',
+  run: async ({ io, argv, print }) => {
+    const { config, sources, warnings } = loadConfig({ argv, env: io.env, readFile: io.readFile })
+    for (const warning of warnings) io.err(`collie: ${warning}`)
+    const rows = SETTINGS.map(({ name, description }) => ({
+      name,
+      value: settingValue(config, name),
+      source: sources.get(name) ?? 'default',
+      description,
+    }))
+    print(rows, () =>
+      table([
+        ['SETTING', 'VALUE', 'FROM', 'MEANING'],
+        ...rows.map(({ name, value, source, description }) => [name, formatValue(value), source, description]),
+      ]),
+    )
+    return EXIT.OK
+  },
+}
+
+function settingValue(config: object, dottedName: string): unknown {
+  return dottedName.split('.').reduce<unknown>((group, key) => (group as Record<string, unknown>)[key], config)
+}
+
+function formatValue(value: unknown): string {
+  if (value === null) return '-'
+  return Array.isArray(value) ? value.join(',') : String(value)
+}

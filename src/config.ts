@@ -1,0 +1,176 @@
+import { parseArgs } from 'node:util'
+import { parse } from 'yaml'
+import { parseAddress } from './runtime/network.ts'
+import { type Config, SETTINGS, SETTINGS_SCHEMA } from './settings.ts'
+
+export type { Config } from './settings.ts'
+
+/** Settings that cannot be used: every problem in one message, a line each, naming the setting and where it was set. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'))
+  }
+}
+
+export interface ConfigInputs {
+  /** Flags only: `--data-dir X`, `--config FILE`, and so on. */
+  argv: readonly string[]
+  env: Readonly<Record<string, string | undefined>>
+  /** The text of a file; throws what the file system throws. */
+  readFile(path: string): string
+}
+
+export interface LoadedConfig {
+  config: Config
+  /** For every setting by its dotted name: `--listen`, `COLLIE_LISTEN`, the file's path or `default`. */
+  sources: ReadonlyMap<string, string>
+  /** What is likely a mistake but does no harm. */
+  warnings: readonly string[]
+}
+
+interface Found {
+  value: unknown
+  source: string
+}
+
+/**
+ * The settings of this process: a flag wins over the environment (`COLLIE_*`), that over the file named by `--config` or
+ * `COLLIE_CONFIG`, that over the default. Throws a ConfigError.
+ */
+export function loadConfig({ argv, env, readFile }: ConfigInputs): LoadedConfig {
+  const flags = parseFlags(argv)
+  const file = flags.config ?? env.COLLIE_CONFIG
+  const found = new Map<string, Found>()
+  if (file !== undefined)
+    for (const [name, value] of readSettings(file, readFile)) found.set(name, { value, source: file })
+  for (const { name, variable, flag, fromText } of SETTINGS) {
+    const fromEnv = env[variable]
+    if (fromEnv !== undefined) found.set(name, { value: fromText(fromEnv), source: variable })
+    const fromFlag = flags[flag]
+    if (fromFlag !== undefined) found.set(name, { value: fromText(fromFlag), source: `--${flag}` })
+  }
+  const sources = new Map(SETTINGS.map(({ name }) => [name, found.get(name)?.source ?? 'default']))
+  const config = validate(found, sources)
+  const problems = COMBINATIONS.flatMap((check) => check(config) ?? [])
+  if (problems.length > 0) throw new ConfigError(problems)
+  return { config: freeze(config), sources, warnings: unknownVariables(env) }
+}
+
+/** The flags of all settings, and `--config`, for parseArgs. */
+export const SETTING_FLAGS = Object.fromEntries(['config', ...SETTINGS.map(({ flag }) => flag)].map(stringFlag))
+
+function stringFlag(flag: string): [string, { type: 'string' }] {
+  return [flag, { type: 'string' }]
+}
+
+function parseFlags(argv: readonly string[]): Record<string, string | undefined> {
+  try {
+    return parseArgs({ args: [...argv], options: SETTING_FLAGS, strict: true, allowPositionals: false }).values
+  } catch (error) {
+    throw new ConfigError([(error as Error).message])
+  }
+}
+
+/** Setting names and values of a YAML file; groups may be nested or dotted. Null means "not set". */
+function readSettings(path: string, readFile: (path: string) => string): [string, unknown][] {
+  let document: unknown
+  try {
+    document = parse(readFile(path)) ?? {}
+  } catch (error) {
+    throw new ConfigError([`${path}: ${(error as Error).message.trimEnd()}`])
+  }
+  if (!isRecord(document)) throw new ConfigError([`${path}: expected settings, such as \`log: { level: debug }\``])
+  const settings = flatten('', document).filter(([, value]) => value !== null)
+  const unknown = settings.filter(([name]) => !SETTINGS.some((setting) => setting.name === name))
+  if (unknown.length > 0) {
+    throw new ConfigError(
+      unknown.map(([name]) => `${name}: there is no such setting (from ${path}); see \`collie config show\``),
+    )
+  }
+  return settings
+}
+
+function flatten(prefix: string, group: Record<string, unknown>): [string, unknown][] {
+  return Object.entries(group).flatMap(([key, value]): [string, unknown][] =>
+    isRecord(value) ? flatten(`${prefix}${key}.`, value) : [[prefix + key, value]],
+  )
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string, string>): Config {
+  const input: Record<string, unknown> = {}
+  for (const [name, { value }] of found) {
+    const [group, key] = name.split('.') as [string, string?]
+    if (key === undefined) input[group] = value
+    else input[group] = { ...(input[group] as object | undefined), [key]: value }
+  }
+  const parsed = SETTINGS_SCHEMA.safeParse(input)
+  if (parsed.success) return parsed.data
+  throw new ConfigError(
+    parsed.error.issues.map(({ path, message }) => {
+      const name = path.filter((part) => typeof part === 'string').join('.')
+      return `${name}: ${message} (from ${sources.get(name)}: ${JSON.stringify(found.get(name)?.value)})`
+    }),
+  )
+}
+
+/** Settings that are each valid but cannot work together. Each says what to do instead. */
+const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
+  ({ roles }) =>
+    roles.includes('store')
+      ? null
+      : 'roles: a process without `store` would need a cluster to join, and `cluster: single` is none; add `store`',
+  ({ roles }) => (new Set(roles).size === roles.length ? null : 'roles: each role at most once'),
+  ({ copies, cluster }) =>
+    copies === 1
+      ? null
+      : `copies: ${copies} copies need as many nodes, and \`cluster: ${cluster}\` has one; leave it at 1`,
+  ({ auth, listen }) =>
+    auth !== 'noauth' || isLoopback(listen)
+      ? null
+      : `auth: \`noauth\` lets everyone who reaches ${listen} do everything; listen on loopback or use \`auth: local\``,
+  ({ sheep_listen }) =>
+    isLoopback(sheep_listen)
+      ? null
+      : `sheep_listen: the Sheepdog protocol knows no authentication and ${sheep_listen} can be reached from outside; listen on loopback`,
+  ({ nbd_listen, advertise, roles }) =>
+    !roles.includes('gateway') || advertise !== null || !isWildcard(nbd_listen)
+      ? null
+      : `advertise: clients cannot connect to ${nbd_listen}; say which host name or address they reach this node by`,
+  (config) => {
+    const addresses = [config.listen, config.sheep_listen, config.nbd_listen].filter(
+      (address) => !address.endsWith(':0'),
+    )
+    const twice = addresses.find((address, index) => addresses.indexOf(address) !== index)
+    return twice === undefined ? null : `listen, sheep_listen, nbd_listen: ${twice} can only be used once`
+  },
+]
+
+function isLoopback(address: string): boolean {
+  const target = parseAddress(address)
+  return (
+    'path' in target || target.host === 'localhost' || target.host === '::1' || /^127(\.\d{1,3}){3}$/.test(target.host)
+  )
+}
+
+function isWildcard(address: string): boolean {
+  const target = parseAddress(address)
+  return 'host' in target && ['0.0.0.0', '::', ''].includes(target.host)
+}
+
+function unknownVariables(env: ConfigInputs['env']): string[] {
+  const known = new Set(['COLLIE_CONFIG', ...SETTINGS.map(({ variable }) => variable)])
+  return Object.keys(env)
+    .filter((variable) => variable.startsWith('COLLIE_') && !known.has(variable))
+    .map((variable) => `${variable} is set in the environment, but there is no such setting`)
+}
+
+function freeze(config: Config): Config {
+  for (const value of Object.values(config)) if (typeof value === 'object') Object.freeze(value)
+  return Object.freeze(config)
+}

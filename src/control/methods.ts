@@ -1,0 +1,82 @@
+import { z } from 'zod'
+
+/**
+ * What the service side, the store side and the command line may ask of each other. One row per method: the shape of
+ * its parameters and of its result, both checked where they arrive. Names of fields are those that `--json` prints.
+ */
+const method = <P extends z.ZodType, R extends z.ZodType>(params: P, result: R) => ({ params, result })
+
+const nothing = z.strictObject({})
+
+const count = z.number().nonnegative()
+
+/** Where something listens, by what it speaks: `api`, `sheep`, `nbd`, and the unix sockets of the same. */
+const addresses = z.record(z.string(), z.string())
+
+const info = z.object({
+  pid: z.int(),
+  version: z.string(),
+  data_dir: z.string(),
+  roles: z.array(z.string()),
+  addresses,
+})
+
+const clusterInfo = z.object({
+  status: z.string(),
+  epoch: z.int(),
+  copies: z.int(),
+  total_bytes: count,
+  free_bytes: count,
+  nodes: z.array(z.object({ address: z.string(), zone: z.int(), vnodes: z.int() })),
+})
+
+const vdi = z.object({
+  name: z.string(),
+  /** Empty for the working VDI of a name. */
+  tag: z.string(),
+  vid: z.int(),
+  snap_id: z.int(),
+  is_snapshot: z.boolean(),
+  size_bytes: count,
+  parent_vid: z.int(),
+  created_at: z.string(),
+})
+
+const audit = z.object({
+  /** Nothing found that breaks a promise of the store. */
+  sound: z.boolean(),
+  /** What was looked at: objects, blocks … by name. */
+  checked: z.record(z.string(), count),
+  findings: z.array(z.object({ kind: z.string(), detail: z.string() })),
+})
+
+export const METHODS = {
+  ping: method(nothing, nothing),
+  info: method(nothing, info),
+  cluster_info: method(nothing, clusterInfo),
+  vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),
+  /** Counters by part: `{ store: { objects: 3 }, nbd: { reads: 7 } }`. */
+  stats: method(nothing, z.record(z.string(), z.record(z.string(), z.number()))),
+  audit: method(nothing, audit),
+  /** Resolves when nothing that was sent under the attachment's right can change its volume any more. */
+  export_drained: method(z.strictObject({ attachment_id: z.string() }), nothing),
+  /** Ends the other side with grace; answered before it has ended. */
+  stop: method(nothing, nothing),
+} as const satisfies Record<string, { params: z.ZodType; result: z.ZodType }>
+
+/** What happens without being asked for; nobody has to listen. */
+export const EVENTS = {
+  /** The store cannot go on (its disk failed); its process should end. */
+  failed: z.object({ reason: z.string() }),
+} as const satisfies Record<string, z.ZodType>
+
+type Methods = typeof METHODS
+export type MethodName = keyof Methods
+export type Params<M extends MethodName> = z.output<Methods[M]['params']>
+export type Result<M extends MethodName> = z.output<Methods[M]['result']>
+
+export type EventName = keyof typeof EVENTS
+export type EventData<E extends EventName> = z.output<(typeof EVENTS)[E]>
+
+/** The methods that one side answers. */
+export type Handlers = { readonly [M in MethodName]?: (params: Params<M>) => Promise<Result<M>> }

@@ -1,0 +1,173 @@
+import path from 'node:path'
+import type { Config } from './config.ts'
+import { ControlError } from './control/messages.ts'
+import type { Handlers } from './control/methods.ts'
+import type { ExportDirectory } from './exports/directory.ts'
+import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
+import type { SheepResponse } from './protocol/message.ts'
+import { formatTime, systemClock } from './runtime/clock.ts'
+import type { Log } from './runtime/log.ts'
+import { systemNetwork } from './runtime/network.ts'
+import { systemRandom } from './runtime/random.ts'
+import { openSystemDisk } from './runtime/system-disk.ts'
+import { runOperation } from './sheep/ops.ts'
+import { createSheepServer } from './sheep/server.ts'
+import { Sheep } from './sheep/sheep.ts'
+import { VdiClient } from './vdi/client.ts'
+import { hashExportName } from './vdi/export-name.ts'
+import type { Transport } from './vdi/transport.ts'
+
+export interface NodeOptions {
+  config: Config
+  log: Log
+  /** Told once when the store cannot go on. */
+  onFailed(reason: string): void
+}
+
+export interface RunningNode {
+  addresses: Record<string, string>
+  handlers: Handlers
+  close(): Promise<void>
+}
+
+/** Unix sockets in the data directory, besides what listens on the network. */
+export const SHEEP_SOCKET = 'sock'
+export const NBD_SOCKET = 'nbd.sock'
+
+const MIB = 1024 * 1024
+const CLOSE_GRACE_MS = 5000
+
+/**
+ * The root of the store side: one sheep, the door for Sheepdog clients, and the NBD gateway. The only place that knows both
+ * sheep and exports; requests of exports reach the sheep by a call instead of a socket.
+ */
+export async function startNode({ config, log, onFailed }: NodeOptions): Promise<RunningNode> {
+  const at = (name: string) => path.resolve(config.data_dir, name)
+  const disk = openSystemDisk(at('sheep'))
+  await disk.makeDirectory('.')
+  const sheep = await Sheep.open({
+    disk,
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    address: config.advertise ?? config.sheep_listen,
+    zone: 0,
+    segmentBytes: Math.floor(config.journal_size_mib / 2) * MIB,
+    durability: config.durability,
+    reserveBytes: config.reserve_mib * MIB,
+    copies: config.copies,
+    onFailed: (error) => onFailed(error.message),
+  })
+
+  const transport: Transport = {
+    submit: (request, done) => runOperation(sheep, request, done as (response: Omit<SheepResponse, 'opcode'>) => void),
+    close: () => {},
+  }
+  const server = createSheepServer({
+    network: systemNetwork,
+    clock: systemClock,
+    log,
+    handle: (request, _client, reply) => runOperation(sheep, request, reply),
+    clientClosed: () => {},
+    epoch: () => sheep.state.epoch,
+  })
+  const addresses: Record<string, string> = {
+    sheep: await server.listen(config.sheep_listen),
+    sheep_socket: await server.listen(at(SHEEP_SOCKET)),
+  }
+  const nbd = config.roles.includes('gateway')
+    ? await startGateway(config, log, new VdiClient(transport), addresses)
+    : null
+
+  return {
+    addresses,
+    handlers: handlersOf(sheep, nbd),
+    close: async () => {
+      await nbd?.close()
+      await server.close({ graceMs: CLOSE_GRACE_MS })
+      await sheep.close()
+      await disk.close()
+    },
+  }
+}
+
+async function startGateway(
+  config: Config,
+  log: Log,
+  vdis: VdiClient,
+  addresses: Record<string, string>,
+): Promise<NbdServer> {
+  const nbd = createNbdServer({ network: systemNetwork, clock: systemClock, log, exports: exportDirectory(vdis) })
+  addresses.nbd = await nbd.listen(config.nbd_listen)
+  addresses.nbd_socket = await nbd.listen(path.resolve(config.data_dir, NBD_SOCKET))
+  return nbd
+}
+
+/** The export rights in the store, asked at each connection: no gateway keeps a list that could be out of date. */
+function exportDirectory(vdis: VdiClient): ExportDirectory {
+  return {
+    lookup: async (name) => {
+      const nameHash = hashExportName(name)
+      const record = await vdis.findExport(nameHash)
+      if (!record) return undefined
+      const { attachmentId, readOnly } = record
+      return { id: attachmentId, readOnly, open: () => vdis.openExport(nameHash, readOnly) }
+    },
+  }
+}
+
+function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
+  return {
+    cluster_info: async () => {
+      const { totalBytes, freeBytes } = await sheep.stats()
+      const { epoch, members } = sheep.state
+      return {
+        status: sheep.failure ? 'failed' : 'ok',
+        epoch,
+        copies: sheep.copies,
+        total_bytes: totalBytes,
+        free_bytes: freeBytes,
+        nodes: members.map(({ address, zone, vnodes }) => ({ address, zone, vnodes })),
+      }
+    },
+    vdi_list: async () => ({
+      vdis: [...sheep.state.vdis.values()]
+        .filter((vdi) => !vdi.deleting)
+        .map((vdi) => ({
+          name: vdi.name,
+          tag: vdi.tag,
+          vid: vdi.vid,
+          snap_id: vdi.snapId,
+          is_snapshot: vdi.snapshotAt > 0,
+          size_bytes: vdi.sizeBytes,
+          parent_vid: vdi.parentVid,
+          created_at: formatTime(vdi.createdAt),
+        })),
+    }),
+    stats: async () => {
+      const store = await sheep.stats()
+      return { store: { ...store }, ...(nbd ? { nbd: { ...nbd.stats } } : {}) }
+    },
+    audit: async () => {
+      await sheep.reclaimed()
+      const { sound, problems, ...counts } = await sheep.audit()
+      return {
+        sound,
+        checked: {
+          objects: counts.objects,
+          blocks: counts.blocksChecked,
+          vdis: counts.vdis,
+          snapshots: counts.snapshots,
+          exports: counts.exports,
+          deleted_vdis: counts.deleting,
+        },
+        findings: problems.map(({ kind, detail }) => ({ kind, detail })),
+      }
+    },
+    export_drained: async ({ attachment_id }) => {
+      if (sheep.failure) throw new ControlError('Disconnected', sheep.failure.message)
+      await nbd?.cutOff(attachment_id)
+      return {}
+    },
+  }
+}

@@ -1,0 +1,42 @@
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
+
+/**
+ * Small files that are read and written whole: settings, credentials. Synchronous, for use at start only; what the store
+ * keeps goes through the Disk port.
+ */
+
+/** The text of a file, or null when there is none. */
+export function readTextFile(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw error
+  }
+}
+
+/**
+ * Replaces a file in one step: after a crash either the old text is there or the new one, with the permissions `mode` from
+ * the first byte on. Durable on return.
+ */
+export function writeTextFile(path: string, text: string, mode: number): void {
+  const temporary = `${path}.${process.pid}.tmp`
+  const file = openSync(temporary, 'wx', mode)
+  try {
+    writeSync(file, text)
+    fsyncSync(file)
+  } catch (error) {
+    unlinkSync(temporary)
+    throw error
+  } finally {
+    closeSync(file)
+  }
+  renameSync(temporary, path)
+  const directory = openSync(dirname(path), 'r')
+  try {
+    fsyncSync(directory)
+  } finally {
+    closeSync(directory)
+  }
+}

@@ -1,0 +1,144 @@
+import path from 'node:path'
+import { type Command, EXIT } from './cli/command.ts'
+import { table } from './cli/table.ts'
+import { type Config, loadConfig } from './config.ts'
+import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
+import type { Handlers, Result } from './control/methods.ts'
+import { listenControl } from './control/socket-carrier.ts'
+import { systemClock } from './runtime/clock.ts'
+import { createLog, type Log } from './runtime/log.ts'
+import { systemNetwork } from './runtime/network.ts'
+import { openSystemDisk } from './runtime/system-disk.ts'
+import { startStoreThread } from './store-thread.ts'
+
+/** How long the parts may take to finish what is under way before the process ends without them. */
+const STOP_GRACE_MS = 30_000
+
+export const serve: Command = {
+  name: 'serve',
+  summary: 'Run what `roles` names: the API, a store node and the NBD gateway, until a signal or `collie node stop`.',
+  description:
+    'SIGTERM or SIGINT stops it with grace: it takes no new work, finishes what is under way and closes the store; a second\n' +
+    'signal ends it at once. Logs go to standard error, one JSON object to a line.',
+  run: async ({ io, argv, print }) => {
+    const { config, warnings } = loadConfig({ argv, env: io.env, readFile: io.readFile })
+    const log = createLog(config.log.level)
+    for (const warning of warnings) log.warn(warning)
+    const { stop, stopRequested } = listenForStop()
+    const running = await start(config, log, stop)
+    print(running.info, () => describe(config, running.info))
+    const failure = await Promise.race([stopRequested, running.failed])
+    if (failure !== null) log.fatal({ reason: failure }, 'the store failed; stopping')
+    const isClean = await running.stop()
+    return isClean && failure === null ? EXIT.OK : EXIT.INTERNAL
+  },
+}
+
+interface Running {
+  info: Result<'info'>
+  /** Resolves with the reason when the store cannot go on. */
+  failed: Promise<string>
+  /** Ends all parts, the door first; resolves with whether each ended as it should. */
+  stop(): Promise<boolean>
+}
+
+async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
+  const directory = await takeDataDirectory(config.data_dir)
+  const store = startStoreThread(config)
+  const failed = new Promise<string>((resolve) => {
+    store.control.on('failed', ({ reason }) => resolve(reason))
+    void store.ended.then(resolve)
+  })
+  const storeInfo = await store.control.call('info', {})
+  const app = config.roles.includes('api') ? await startService(config, log, store) : null
+  const info = { ...storeInfo, roles: [...config.roles], addresses: { ...app?.addresses, ...storeInfo.addresses } }
+  const { control } = store
+  const handlers: Handlers = {
+    ping: async () => ({}),
+    info: async () => info,
+    cluster_info: (params) => control.call('cluster_info', params),
+    vdi_list: (params) => control.call('vdi_list', params),
+    stats: (params) => control.call('stats', params),
+    audit: (params) => control.call('audit', params),
+    stop: async () => {
+      requestStop()
+      return {}
+    },
+  }
+  const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
+  const listener = await listenControl(systemNetwork, path.resolve(config.data_dir, CONTROL_SOCKET), handlers, {
+    onDefect,
+  })
+
+  const finish = async () => {
+    await app?.close()
+    await control.call('stop', {})
+    await store.ended
+    void listener.close() // a command that stays connected does not hold the process up
+    await directory.release()
+  }
+  return { info, failed, stop: () => endsInTime(finish(), log) }
+}
+
+async function startService(config: Config, log: Log, store: ReturnType<typeof startStoreThread>) {
+  const { startApp } = await import('./app.ts') // late: a store alone does not load the service side
+  try {
+    return await startApp({ config, log, control: store.control })
+  } catch (error) {
+    await store.control.call('stop', {})
+    throw error
+  }
+}
+
+/** One process per data directory; the kernel lets go of the lock when the process ends, however it ends. */
+async function takeDataDirectory(dataDir: string): Promise<{ release(): Promise<void> }> {
+  const disk = openSystemDisk(dataDir)
+  await disk.makeDirectory('.')
+  const lock = await disk.lock('collie.lock')
+  if (lock) return lock
+  throw new ControlError('Disconnected', `another process serves ${dataDir}; \`collie node info\` says which`)
+}
+
+function listenForStop(): { stop: () => void; stopRequested: Promise<null> } {
+  let stop = () => {}
+  const stopRequested = new Promise<null>((resolve) => {
+    stop = () => resolve(null)
+  })
+  let signals = 0
+  for (const [signal, number] of [
+    ['SIGTERM', 15],
+    ['SIGINT', 2],
+  ] as const) {
+    process.on(signal, () => {
+      if (++signals > 1) process.exit(128 + number)
+      stop()
+    })
+  }
+  return { stop, stopRequested }
+}
+
+async function endsInTime(finish: Promise<void>, log: Log): Promise<boolean> {
+  const tooLate = systemClock.sleep(STOP_GRACE_MS).then(() => {
+    throw new Error(`not finished after ${STOP_GRACE_MS} ms`)
+  })
+  try {
+    await Promise.race([finish, tooLate])
+    return true
+  } catch (error) {
+    log.error({ err: error }, 'did not stop cleanly')
+    return false
+  }
+}
+
+function describe(config: Config, info: Result<'info'>): string {
+  const openrc = path.resolve(config.data_dir, 'openrc')
+  const credentials =
+    config.auth === 'local'
+      ? `Credentials: source ${openrc}`
+      : 'No authentication: every token is believed, as `user:project`.'
+  return [
+    `collie ${info.version} is running, process ${info.pid}`,
+    table(Object.entries(info.addresses).map(([name, address]) => [`  ${name}`, address])),
+    ...(config.roles.includes('api') ? [credentials] : []),
+  ].join('\n')
+}

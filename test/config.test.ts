@@ -1,0 +1,156 @@
+import { describe, expect, it } from 'vitest'
+import { ConfigError, type ConfigInputs, loadConfig } from '../src/config.ts'
+import { SETTINGS } from '../src/settings.ts'
+
+const FILES: Record<string, string> = {
+  'collie.yaml': 'listen: 127.0.0.1:1\nlog:\n  level: debug\nquota: { volumes: 50 }\nadvertise:\nroles: [store]\n',
+}
+
+const readFile = (path: string) => {
+  const text = FILES[path]
+  if (text === undefined) throw new Error(`ENOENT: no such file or directory, open '${path}'`)
+  return text
+}
+
+const load = (inputs: Partial<ConfigInputs> = {}) => loadConfig({ argv: [], env: {}, readFile, ...inputs })
+
+function problems(inputs: Partial<ConfigInputs>): string {
+  try {
+    load(inputs)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message
+    throw error
+  }
+  return expect.unreachable()
+}
+
+describe('settings', () => {
+  it('has defaults that work without any setting', () => {
+    const { config, sources, warnings } = load()
+    expect(config).toMatchObject({
+      data_dir: './data',
+      roles: ['api', 'store', 'gateway'],
+      listen: '127.0.0.1:8776',
+      sheep_listen: '127.0.0.1:7000',
+      nbd_listen: '127.0.0.1:10809',
+      auth: 'local',
+      durability: 'flush',
+      log: { level: 'info' },
+      quota: { volumes: -1, gigabytes: -1, per_volume_gigabytes: -1 },
+    })
+    expect(new Set(sources.values())).toEqual(new Set(['default']))
+    expect(warnings).toEqual([])
+  })
+
+  it('takes flags before the environment, that before the file, that before the default', () => {
+    const { config, sources } = load({
+      argv: ['--config', 'collie.yaml', '--log-level', 'warn'],
+      env: { COLLIE_LOG_LEVEL: 'error', COLLIE_QUOTA_VOLUMES: '70' },
+    })
+    expect(config).toMatchObject({
+      listen: '127.0.0.1:1',
+      log: { level: 'warn' },
+      quota: { volumes: 70, snapshots: -1 },
+    })
+    expect(Object.fromEntries(sources)).toMatchObject({
+      'log.level': '--log-level',
+      'quota.volumes': 'COLLIE_QUOTA_VOLUMES',
+      listen: 'collie.yaml',
+      data_dir: 'default',
+      advertise: 'default', // null in the file means "not set"
+    })
+  })
+
+  it('takes the file from the environment too', () => {
+    expect(load({ env: { COLLIE_CONFIG: 'collie.yaml' } }).config.roles).toEqual(['store'])
+    expect(load({ env: { COLLIE_CONFIG: 'absent' }, argv: ['--config=collie.yaml'] }).config.roles).toEqual(['store'])
+  })
+
+  it('reads lists and numbers from text', () => {
+    const { config } = load({
+      argv: ['--roles', 'store, gateway', '--quota-per-volume-gigabytes=-1', '--journal-size-mib=64'],
+    })
+    expect(config).toMatchObject({
+      roles: ['store', 'gateway'],
+      quota: { per_volume_gigabytes: -1 },
+      journal_size_mib: 64,
+    })
+  })
+
+  it('gives every setting a flag, a variable and a meaning', () => {
+    for (const { name, flag, variable, description } of SETTINGS) {
+      expect(flag).toMatch(/^[a-z]+(-[a-z]+)*$/)
+      expect(variable).toMatch(/^COLLIE_[A-Z]+(_[A-Z]+)*$/)
+      expect(description, name).toMatch(/\.$/)
+    }
+    expect(new Set(SETTINGS.map(({ flag }) => flag)).size).toBe(SETTINGS.length)
+  })
+
+  it('cannot be changed', () => {
+    const { config } = load()
+    expect(() => Object.assign(config, { listen: 'x' })).toThrow(TypeError)
+    expect(() => Object.assign(config.log, { level: 'x' })).toThrow(TypeError)
+  })
+
+  it('points out variables that are no setting', () => {
+    expect(load({ env: { COLLIE_LISTNE: 'x', HOME: '/' } }).warnings).toEqual([
+      'COLLIE_LISTNE is set in the environment, but there is no such setting',
+    ])
+  })
+})
+
+describe('settings that cannot be used', () => {
+  it('names each setting, where it came from, and why', () => {
+    const message = problems({
+      argv: ['--listen', 'nonsense'],
+      env: { COLLIE_LOG_LEVEL: 'loud', COLLIE_QUOTA_VOLUMES: 'many', COLLIE_ROLES: 'store,cook' },
+    })
+    expect(message.split('\n')).toHaveLength(4)
+    expect(message).toContain('listen: expected host:port or the path of a unix socket (from --listen: "nonsense")')
+    expect(message).toMatch(/^log\.level: .*"info".* \(from COLLIE_LOG_LEVEL: "loud"\)$/m)
+    expect(message).toMatch(/^quota\.volumes: .*expected number.* \(from COLLIE_QUOTA_VOLUMES: "many"\)$/m)
+    expect(message).toMatch(/^roles: .* \(from COLLIE_ROLES: \["store","cook"\]\)$/m)
+  })
+
+  it('names the file and what is wrong in it', () => {
+    FILES.unknown = 'log: { levle: debug }\nlisten: 127.0.0.1:1\n'
+    FILES.broken = 'listen: [\n'
+    FILES.scalar = 'hello\n'
+    FILES.group = 'log: debug\n'
+    expect(problems({ argv: ['--config', 'unknown'] })).toMatch(
+      /^log\.levle: there is no such setting \(from unknown\)/,
+    )
+    expect(problems({ argv: ['--config', 'broken'] })).toMatch(/^broken: .*line 2/s)
+    expect(problems({ argv: ['--config', 'scalar'] })).toMatch(/^scalar: expected settings/)
+    expect(problems({ argv: ['--config', 'group'] })).toMatch(/^log: there is no such setting \(from group\)/)
+    expect(problems({ argv: ['--config', 'absent'] })).toMatch(/^absent: ENOENT/)
+  })
+
+  it('refuses a flag that is no setting', () => {
+    expect(problems({ argv: ['--lisen', 'x'] })).toContain("'--lisen'")
+  })
+
+  it.each([
+    ['a process without a store', ['--roles', 'api,gateway'], /^roles: .*add `store`/],
+    ['a role twice', ['--roles', 'store,store'], /^roles: each role at most once/],
+    ['a cluster that does not exist yet', ['--cluster', 'corosync'], /^cluster: only `single`/],
+    ['more copies than nodes', ['--copies', '2'], /^copies: .*leave it at 1/],
+    ['noauth for everyone', ['--auth', 'noauth', '--listen', '0.0.0.0:8776'], /^auth: .*loopback/],
+    ['the Sheepdog protocol for everyone', ['--sheep-listen', '10.0.0.1:7000'], /^sheep_listen: .*loopback/],
+    ['a gateway that nobody can name', ['--nbd-listen', '0.0.0.0:10809'], /^advertise: /],
+    ['one address twice', ['--nbd-listen', '127.0.0.1:7000'], /127\.0\.0\.1:7000 can only be used once/],
+  ])('refuses %s, and says what to do', (_, argv, message) => {
+    expect(problems({ argv })).toMatch(message)
+  })
+
+  it.each([
+    [['--auth', 'noauth', '--listen', '[::1]:8776']],
+    [['--auth', 'noauth', '--listen', 'localhost:0', '--sheep-listen', '127.0.0.1:0', '--nbd-listen', '127.0.0.1:0']],
+    [['--listen', '0.0.0.0:8776']],
+    [['--nbd-listen', '0.0.0.0:10809', '--advertise', 'node1.example.org']],
+    [['--nbd-listen', '0.0.0.0:10809', '--roles', 'api,store']],
+    [['--nbd-listen', './data/nbd2.sock']],
+  ])('accepts %j', (argv) => {
+    expect(() => load({ argv })).not.toThrow()
+  })
+})
