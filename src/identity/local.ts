@@ -48,6 +48,7 @@ export function createLocalIdentity(options: {
           userId: account.userId,
           projectId: session.scoped ? account.projectId : null,
           roles: session.scoped ? ROLES : [],
+          // There is one account, and it may do everything: any valid token of it vouches.
           isService: serviceToken !== undefined && tokens.find(serviceToken)?.scoped === true,
         }
       },

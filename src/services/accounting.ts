@@ -47,7 +47,7 @@ export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, limits: Q
 export async function dropSnapshot(trx: Db, id: string): Promise<void> {
   const row = await snapshots.lock(trx, id)
   if (row === undefined || !(await snapshots.remove(trx, id))) return
-
+  await quotas.refund(trx, row.project_id, snapshotCharge(row.size_gib))
 }
 
 async function charge(trx: Db, projectId: string, amounts: quotas.Usage, limits: QuotaSettings): Promise<void> {

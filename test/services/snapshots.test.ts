@@ -57,7 +57,7 @@ describe('a snapshot', () => {
     expect((await harness.services.volumes.get(member, id)).status).toBe('in-use')
   })
 
-  it.each(['error', 'maintenance', 'attaching'])('is not made of a volume that is %s', async (status) => {
+  it.each(['error', 'maintenance', 'creating', 'extending'])('is not made of a volume that is %s', async (status) => {
     const harness = await createHarness()
     const id = await availableVolume(harness)
     await harness.services.volumes.resetStatus(admin, id, status)

@@ -63,7 +63,7 @@ export class StoreModel {
     const opened = await this.clock.run(
       ObjectStore.open({
         disk: this.disk.mount(),
-        clock: this.clock,
+        clock: this.clock.mount(),
         random: this.random,
         log: quiet,
         segmentBytes: 40 * BLOCK_BYTES,

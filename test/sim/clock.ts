@@ -11,8 +11,9 @@ interface Event {
  * Virtual time. Nothing happens by itself: `run` takes the next event, lets every microtask that it caused finish, and
  * goes on. Code under test that waits only on ports therefore runs the same way for the same seed.
  */
-export class SimClock implements Clock {
+export class SimClock {
   #now = 0
+  #life = 0
   #order = 0
   #events: Event[] = []
   readonly #random: SeededRandom
@@ -21,34 +22,36 @@ export class SimClock implements Clock {
     this.#random = random
   }
 
-  now(): number {
-    return 1_700_000_000_000 + Math.floor(this.#now)
-  }
-
-  monotonicMs(): number {
-    return this.#now
-  }
-
-  timer(delayMs: number, fire: () => void): Timer {
-    const event = this.#add(delayMs, fire)
-    return { cancel: () => (this.#events = this.#events.filter((other) => other !== event)) }
-  }
-
-  afterInput(fire: () => void): void {
-    this.#add(0, fire)
-  }
-
-  sleep(delayMs: number): Promise<void> {
-    return new Promise((resolve) => this.#add(delayMs, resolve))
+  /** The clock as a process that starts now has it. After `endProcess` it does nothing any more. */
+  mount(): Clock {
+    const life = this.#life
+    const add = (delayMs: number, fire: () => void) => (life === this.#life ? this.#add(delayMs, fire) : null)
+    return {
+      now: () => 1_700_000_000_000 + Math.floor(this.#now),
+      monotonicMs: () => this.#now,
+      timer: (delayMs: number, fire: () => void): Timer => {
+        const event = add(delayMs, fire)
+        return {
+          cancel: () => {
+            this.#events = this.#events.filter((other) => other !== event)
+          },
+        }
+      },
+      afterInput: (fire) => {
+        add(0, fire)
+      },
+      sleep: (delayMs) => new Promise((resolve) => add(delayMs, resolve)),
+    }
   }
 
   /** Resolves after a random short time, as an operation of a device does. */
   latency(maxMs: number): Promise<void> {
-    return this.sleep(this.#random.next() * maxMs)
+    return new Promise((resolve) => this.#add(this.#random.next() * maxMs, resolve))
   }
 
-  /** Drops everything that was to happen: the power is off. */
-  forget(): void {
+  /** Drops everything that was to happen. What still runs of the old process changes nothing any more. */
+  endProcess(): void {
+    this.#life++
     this.#events = []
   }
 

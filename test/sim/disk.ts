@@ -224,7 +224,7 @@ export class SimDisk {
   kill(): void {
     this.#life++
     this.#locked = false
-    this.#clock.forget()
+    this.#clock.endProcess()
   }
 
   powerLoss(): void {

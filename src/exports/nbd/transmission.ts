@@ -86,7 +86,7 @@ export class Transmission {
   receive(chunk: Buffer): void {
     if (this.state !== 'open') return
     this.reader.push(chunk)
-    if (!this.paused) this.pump()
+    this.pump()
   }
 
   /** Starts nothing more; `idle` resolves once what is in flight is answered and handed to the connection. */

@@ -75,7 +75,7 @@ export async function auditStore(
     }
     try {
       const object = await store.load(oid)
-      blocksChecked += await checkBlocks(store, object, report)
+      blocksChecked += await checkBlocks(store, object, named.has(oid) || !owner?.deleting, report)
     } catch (error) {
       if (store.exists(oid)) report('corrupt_block', error instanceof Error ? error.message : String(error))
     }
@@ -93,9 +93,14 @@ export async function auditStore(
   }
 }
 
+/**
+ * An object of a deleted VDI that no map names is kept for the blocks of its own that others inherit; what it inherits itself
+ * may be gone.
+ */
 async function checkBlocks(
   store: ObjectStore,
   object: StoredObject,
+  inherited: boolean,
   report: (kind: Problem['kind'], detail: string) => void,
 ): Promise<number> {
   const target = Buffer.allocUnsafe(BLOCK_BYTES)
@@ -103,7 +108,7 @@ async function checkBlocks(
   for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
     if (!object.loaded) await store.load(object.oid)
     const state = store.blockState(object, block)
-    if (state?.state === 'zero') continue
+    if (state?.state === 'zero' || (state?.state === 'inherit' && !inherited)) continue
     checked++
     const problem = await new Promise<string | null>((resolve) => {
       store.read(object, block, 1, target, (error) => resolve(error?.message ?? null))

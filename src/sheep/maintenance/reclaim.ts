@@ -52,9 +52,14 @@ export class Reclaimer {
   schedule(family: number): void {
     if (this.#stopped || !this.#state.familyOf(family).some((vdi) => vdi.deleting)) return
     this.#queue.add(family)
-    this.#running ??= this.#run().finally(() => {
+    if (!this.#running) this.#start()
+  }
+
+  #start(): void {
+    this.#running = this.#run().then(() => {
       this.#running = null
       this.#maps.clear()
+      if (this.#queue.size > 0 && !this.#stopped) this.#start()
     })
   }
 
@@ -75,16 +80,26 @@ export class Reclaimer {
   async #run(): Promise<void> {
     for (const family of this.#queue) {
       this.#queue.delete(family)
-      for (const vdi of this.#state.familyOf(family)) {
-        if (!vdi.deleting || this.#stopped) continue
-        try {
-          if (await this.#reclaim(vdi)) await this.#propose({ type: 'reclaimed', vid: vdi.vid })
-        } catch (error) {
-          this.#log.error({ err: error, vid: vdi.vid.toString(16), name: vdi.name }, 'reclaiming a deleted VDI failed')
-          if (error instanceof StoreError && error.code === 'DiskFailed') return
-        }
+      // What one VDI leaves behind may have been all that kept another: go round until nothing more comes free.
+      while (await this.#reclaimFamily(family)) this.#maps.clear()
+    }
+  }
+
+  /** Whether anything of the family was reclaimed completely. */
+  async #reclaimFamily(family: number): Promise<boolean> {
+    let progress = false
+    for (const vdi of this.#state.familyOf(family)) {
+      if (!vdi.deleting || this.#stopped) continue
+      try {
+        if (!(await this.#reclaim(vdi))) continue
+        await this.#propose({ type: 'reclaimed', vid: vdi.vid })
+        progress = true
+      } catch (error) {
+        this.#log.error({ err: error, vid: vdi.vid.toString(16), name: vdi.name }, 'reclaiming a deleted VDI failed')
+        if (error instanceof StoreError && error.code === 'DiskFailed') return false
       }
     }
+    return progress
   }
 
   /** Removes what nobody wants of a deleted VDI; true when nothing is left of it. */

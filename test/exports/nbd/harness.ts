@@ -18,6 +18,8 @@ export interface Harness {
   disk: MemoryDisk
   /** Rights by export name; tests add and drop some. */
   rights: Map<string, ExportRight>
+  /** Stands between finding a right and telling the server of it. */
+  lookupDelay: Promise<void>
   unixPath: string
   tcpAddress: string
 }
@@ -44,7 +46,13 @@ export async function startServer(
     network: systemNetwork,
     clock: options.clock ?? systemClock,
     log: createLog('silent'),
-    exports: { lookup: async (name) => rights.get(name) },
+    exports: {
+      lookup: async (name) => {
+        const right = rights.get(name)
+        await harness.lookupDelay
+        return right
+      },
+    },
     ...(options.limits ? { limits: options.limits } : {}),
   })
   const directory = mkdtempSync(join(tmpdir(), 'nbd-test-'))
@@ -54,7 +62,8 @@ export async function startServer(
     await server.close()
     rmSync(directory, { recursive: true })
   })
-  return { server, disk, rights, unixPath, tcpAddress }
+  const harness: Harness = { server, disk, rights, lookupDelay: Promise.resolve(), unixPath, tcpAddress }
+  return harness
 }
 
 /** Waits until something becomes true, which other events of this process bring about. */

@@ -152,6 +152,7 @@ h.shutdown()
       '--iodepth=32',
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0', // else it leaves a file behind
       '--size=16m',
     )
     expect(harness.server.stats.bytesRead).toBeGreaterThanOrEqual(15 * MIB)

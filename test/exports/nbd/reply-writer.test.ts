@@ -22,13 +22,20 @@ class SlowConnection implements Connection {
       this.pending.push(buffer)
       this.pendingBytes += buffer.length
     }
-    if (this.eager) this.takeAll()
+    if (this.eager) this.take(this.pending.length)
     return this.pendingBytes === 0
   }
 
-  takeAll(): void {
-    for (const buffer of this.pending.splice(0)) this.taken.push(Buffer.from(buffer))
-    this.pendingBytes = 0
+  get pendingCount(): number {
+    return this.pending.length
+  }
+
+  /** The kernel takes some of what was written, in order. */
+  take(count: number): void {
+    for (const buffer of this.pending.splice(0, count)) {
+      this.taken.push(Buffer.from(buffer))
+      this.pendingBytes -= buffer.length
+    }
   }
 
   onData(): void {}
@@ -91,15 +98,18 @@ describe('a reply', () => {
 describe('memory of replies', () => {
   type Step =
     | { kind: 'begin'; lengthBytes: number }
-    | { kind: 'finish' | 'fail'; pick: number }
-    | { kind: 'flush' | 'take' }
+    | { kind: 'finish'; pick: number }
+    | { kind: 'fail'; pick: number }
+    | { kind: 'flush' }
+    | { kind: 'take'; count: number }
   const pick = fc.nat()
   const steps = fc.array(
     fc.oneof(
       fc.constantFrom(100, 4096, 60_000, 300_000).map((lengthBytes): Step => ({ kind: 'begin', lengthBytes })),
       pick.map((pick): Step => ({ kind: 'finish', pick })),
       pick.map((pick): Step => ({ kind: 'fail', pick })),
-      fc.constantFrom<Step>({ kind: 'flush' }, { kind: 'take' }),
+      fc.constant<Step>({ kind: 'flush' }),
+      fc.integer({ min: 1, max: 4 }).map((count): Step => ({ kind: 'take', count })),
     ),
     { minLength: 50, maxLength: 200 },
   )
@@ -136,22 +146,22 @@ describe('memory of replies', () => {
           } else if (step.kind === 'flush') {
             writer.flush()
           } else {
-            connection.takeAll()
+            connection.take(step.count)
           }
         }
         writer.flush()
-        connection.takeAll()
+        connection.take(Number.POSITIVE_INFINITY)
         expect(Buffer.concat(connection.taken).equals(Buffer.concat(expected))).toBe(true)
       }),
     )
   })
 
-  test('is used again when it has', () => {
+  test('is used again when it has, though there is always something that it has not', () => {
     const pool = new BufferPool()
     const connection = new SlowConnection(false)
     const writer = new ReplyWriter(connection, pool, true)
     const buffers = new Set<ArrayBufferLike>()
-    for (let round = 0; round < 1000; round++) {
+    for (let round = 0; round < 300; round++) {
       for (const lengthBytes of [28 + 4096, 28 + 60_000, 28 + 1024 * 1024]) {
         const slab = writer.slabFor(lengthBytes)
         const start = slab.take(lengthBytes)
@@ -159,8 +169,8 @@ describe('memory of replies', () => {
         writer.sendData(slab, start, { cookieHigh: 0, cookieLow: round }, 0, lengthBytes - 28)
       }
       writer.flush()
-      connection.takeAll()
+      connection.take(connection.pendingCount - 1)
     }
-    expect(buffers.size).toBeLessThan(8)
+    expect(buffers.size).toBeLessThan(10)
   })
 })

@@ -66,7 +66,30 @@ describe('cutting off a right', () => {
     expect(harness.disk.requests).toBe(2)
   })
 
-  test('catches a client whose look-up or opening is under way', async () => {
+  test('overtakes a look-up that is under way', async () => {
+    const harness = await startServer()
+    let answerLookup: () => void = () => {}
+    let lookups = 0
+    harness.lookupDelay = new Promise((resolve) => {
+      answerLookup = resolve
+    })
+    const find = harness.rights.get.bind(harness.rights)
+    harness.rights.get = (name) => {
+      lookups++
+      return find(name)
+    }
+    const refused = expect(NbdClient.connect(harness.unixPath, EXPORT_NAME, { structured: false })).rejects.toThrow(
+      'the stream ended',
+    )
+    await until(() => lookups === 1)
+    harness.rights.delete(EXPORT_NAME)
+    await harness.server.cutOff(RIGHT_ID)
+    answerLookup()
+    await refused
+    expect(lookups).toBe(2)
+  })
+
+  test('catches a client whose volume is being opened', async () => {
     const harness = await startServer()
     const right = harness.rights.get(EXPORT_NAME)!
     let opening: () => void = () => {}
@@ -201,6 +224,13 @@ describe('bounds', () => {
     device.release()
     await Promise.all(writes)
     expect(harness.disk.requests).toBe(100)
+  })
+
+  test('a limit below what is answered at once does not stop the connection', async () => {
+    const harness = await startServer({ limits: { requestBytesMax: 64 * KIB } })
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    const reads = Array.from({ length: 100 }, () => client.read(0, 16 * KIB))
+    for (const read of reads) expect(await read).toHaveLength(16 * KIB)
   })
 
   test('one request beyond the limit of bytes is served when it is the only one', async () => {

@@ -1,0 +1,16 @@
+import { describe, expect, it } from 'vitest'
+import { runSeeds } from '../sim/seeds.ts'
+import { SheepModel } from './sheep-model.ts'
+
+describe('a sheep on a disk that keeps only what it promised', () => {
+  it('keeps what devices, snapshots and clones hold through every crash, and gives all space back', async () => {
+    const totals = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0 }
+    const seeds = await runSeeds('test/sheep/sheep.test.ts', 150, async (seed) => {
+      const model = new SheepModel(seed)
+      await model.run(200)
+      for (const key of Object.keys(totals) as (keyof typeof totals)[]) totals[key] += model.counts[key]
+    })
+    console.info({ seeds, ...totals })
+    expect(totals.crashes).toBeGreaterThan(seeds)
+  })
+})

@@ -1,0 +1,18 @@
+/**
+ * Runs a range of seeds. `SEEDS` and `FIRST_SEED` choose another range than the test's own. A failure names the seed and the
+ * command that replays it.
+ */
+export async function runSeeds(file: string, seeds: number, run: (seed: number) => Promise<void>): Promise<number> {
+  const first = Number(process.env.FIRST_SEED ?? 1)
+  const count = Number(process.env.SEEDS ?? seeds)
+  for (let seed = first; seed < first + count; seed++) {
+    try {
+      await run(seed)
+    } catch (error) {
+      throw new Error(`seed ${seed} failed; replay: FIRST_SEED=${seed} SEEDS=1 npx vitest run ${file}`, {
+        cause: error,
+      })
+    }
+  }
+  return count
+}
