@@ -60,15 +60,16 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
   })
 
   const transport: Transport = {
-    submit: (request, done) => runOperation(sheep, request, done as (response: Omit<SheepResponse, 'opcode'>) => void),
+    submit: (request, done) =>
+      runOperation(sheep, request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void),
     close: () => {},
   }
   const server = createSheepServer({
     network: systemNetwork,
     clock: systemClock,
     log,
-    handle: (request, _client, reply) => runOperation(sheep, request, reply),
-    clientClosed: () => {},
+    handle: (request, client, reply) => runOperation(sheep, request, client, reply),
+    clientClosed: (client) => void sheep.sessions.closeOf(client),
     epoch: () => sheep.state.epoch,
   })
   const addresses: Record<string, string> = {

@@ -21,13 +21,16 @@ import type { Sheep } from './sheep.ts'
  */
 type Operation =
   | { kind: 'gateway'; run: (sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void) => void }
-  | { kind: 'cluster' | 'local'; run: (sheep: Sheep, request: SheepRequest) => Promise<Reply> | Reply }
+  | { kind: 'cluster' | 'local'; run: (sheep: Sheep, request: SheepRequest, holder: Holder) => Promise<Reply> | Reply }
+
+/** Who sent a request: a connection, whose sessions end with it, or null for a caller in this process. */
+export type Holder = object | null
 
 const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.READ_VDI]: {
     kind: 'gateway',
     run: (sheep, request, reply) => {
-      const target = request.target ?? Buffer.allocUnsafe(request.length ?? 0)
+      const target = request.target ?? answerBuffer(request)
       sheep.sessions.get(request.session ?? 0).read(request.offset ?? 0, target, (error) => {
         reply(error ? { result: resultOf(error) } : { result: RESULT.SUCCESS, body: target })
       })
@@ -55,11 +58,11 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   },
   [OP.OPEN_VDI]: {
     kind: 'local',
-    run: (sheep, request) => {
+    run: (sheep, request, holder) => {
       const readOnly = ((request.flags ?? 0) & FLAG.READ_ONLY) !== 0
       const session = request.body?.length
-        ? sheep.sessions.openExport(request.body.toString())
-        : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly)
+        ? sheep.sessions.openExport(request.body.toString(), holder)
+        : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly, holder)
       return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
     },
   },
@@ -182,16 +185,27 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
  * Runs one request. `reply` is called exactly once, perhaps before this returns; nothing is thrown. Opcodes that this node
  * does not know are answered with INVALID_PARMS, as upstream does.
  */
-export function runOperation(sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void): void {
+export function runOperation(
+  sheep: Sheep,
+  request: SheepRequest,
+  holder: Holder,
+  reply: (response: Reply) => void,
+): void {
   const operation = OPERATIONS[request.opcode]
   if (!operation) return reply({ result: RESULT.INVALID_PARMS })
   if (sheep.failure) return reply({ result: resultOf(sheep.failure) })
   try {
     if (operation.kind === 'gateway') return operation.run(sheep, request, reply)
-    Promise.resolve(operation.run(sheep, request)).then(reply, (error) => reply({ result: resultOf(error) }))
+    Promise.resolve(operation.run(sheep, request, holder)).then(reply, (error) => reply({ result: resultOf(error) }))
   } catch (error) {
     reply({ result: resultOf(error) })
   }
+}
+
+/** A buffer for what a client wants to read, if that is no more than it offered to take. */
+function answerBuffer({ length = 0, dataLength = 0 }: SheepRequest): Buffer {
+  if (length > dataLength) throw new StoreError('InvalidParameters', 'more is wanted than was offered room for')
+  return Buffer.allocUnsafe(length)
 }
 
 function discard(sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void): void {

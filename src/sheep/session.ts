@@ -1,5 +1,5 @@
 import { StoreError } from '../errors.ts'
-import type { ClusterState } from './cluster-state.ts'
+import type { ClusterState, ExportRight } from './cluster-state.ts'
 import type { StoreDone } from './object-store.ts'
 import type { OwnerExtent, VdiOwner } from './owner.ts'
 
@@ -12,22 +12,26 @@ export class Session {
   readonly attachmentId: string | null
   readonly nameHash: string | null
   readonly readOnly: boolean
+  /** The connection that it ends with; null for a session of this process. */
+  readonly holder: object | null
   readonly #owner: VdiOwner
   #inFlight = 0
   #over = false
   #drained: (() => void)[] = []
 
-  constructor(
-    id: number,
-    owner: VdiOwner,
-    right: { attachmentId: string; nameHash: string } | null,
-    readOnly: boolean,
-  ) {
-    this.id = id
-    this.#owner = owner
-    this.attachmentId = right?.attachmentId ?? null
-    this.nameHash = right?.nameHash ?? null
-    this.readOnly = readOnly
+  constructor(options: {
+    id: number
+    owner: VdiOwner
+    right: { attachmentId: string; nameHash: string } | null
+    readOnly: boolean
+    holder: object | null
+  }) {
+    this.id = options.id
+    this.#owner = options.owner
+    this.attachmentId = options.right?.attachmentId ?? null
+    this.nameHash = options.right?.nameHash ?? null
+    this.readOnly = options.readOnly
+    this.holder = options.holder
   }
 
   /** The VDI as it is named now: a snapshot gives the working VDI a new vid. */
@@ -105,21 +109,21 @@ export class Sessions {
   }
 
   /** Opens under an export right. Throws NoExport. */
-  openExport(nameHash: string): Session {
+  openExport(nameHash: string, holder: object | null = null): Session {
     const right = this.#state.exportByHash(nameHash)
     if (!right) throw new StoreError('NoExport')
-    return this.#add(new Session(this.#nextId++, this.#ownerOf(right.vid), right, right.readOnly))
+    return this.#add(right.vid, right, right.readOnly, holder)
   }
 
   /**
    * Opens without a right, as a tool on the node does. Snapshots are read-only. A VDI under an attachment is refused with
    * VdiLocked, unless it is only read.
    */
-  openAnonymous(vid: number, readOnly: boolean): Session {
+  openAnonymous(vid: number, readOnly: boolean, holder: object | null = null): Session {
     const vdi = this.#state.get(vid)
     if (!readOnly && vdi.snapshotAt === 0 && this.#state.exportsOf(vid).length > 0)
       throw new StoreError('VdiLocked', vdi.name)
-    return this.#add(new Session(this.#nextId++, this.#ownerOf(vid), null, readOnly || vdi.snapshotAt > 0))
+    return this.#add(vid, null, readOnly || vdi.snapshotAt > 0, holder)
   }
 
   /** Throws Fenced for a session that is over or never was. */
@@ -153,7 +157,14 @@ export class Sessions {
     await Promise.all([...this.#sessions.keys()].map((id) => this.close(id)))
   }
 
-  #add(session: Session): Session {
+  /** Ends what a connection had opened. */
+  async closeOf(holder: object): Promise<void> {
+    const held = [...this.#sessions.values()].filter((session) => session.holder === holder)
+    await Promise.all(held.map((session) => this.close(session.id)))
+  }
+
+  #add(vid: number, right: ExportRight | null, readOnly: boolean, holder: object | null): Session {
+    const session = new Session({ id: this.#nextId++, owner: this.#ownerOf(vid), right, readOnly, holder })
     this.#sessions.set(session.id, session)
     return session
   }

@@ -12,7 +12,8 @@ export const PASSWORD = 'correct horse'
 /** The local identity on virtual time, with one account whose password is PASSWORD. */
 export async function createIdentityHarness() {
   const random = new SeededRandom(1)
-  const clock = new SimClock(random)
+  const sim = new SimClock(random)
+  const clock = sim.mount()
   const account = {
     userId: 'a'.repeat(32),
     userName: 'admin',
@@ -58,7 +59,7 @@ export async function createIdentityHarness() {
       ask('POST', '/identity/v3/auth/tokens', {
         body: { auth: { identity: { methods: ['password'], password: { user: { ...user, password } } }, scope } },
       }),
-    pass: (milliseconds: number) => clock.run(clock.sleep(milliseconds)),
+    pass: (milliseconds: number) => sim.run(clock.sleep(milliseconds)),
     close: () => app.close(),
   }
 }
