@@ -2,7 +2,7 @@ import { hostname } from 'node:os'
 import path from 'node:path'
 import { createApiServer } from './api/server.ts'
 import type { Config } from './config.ts'
-import type { ControlClient } from './control/client.ts'
+import type { ControlCaller } from './control/socket-client.ts'
 import { openDatabase } from './db/database.ts'
 import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
 import type { Authenticator } from './identity/authenticator.ts'
@@ -24,7 +24,7 @@ export interface AppOptions {
   config: Config
   log: Log
   /** To the store side, which must be up. */
-  control: ControlClient
+  control: ControlCaller
 }
 
 export interface RunningApp {

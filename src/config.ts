@@ -122,9 +122,9 @@ function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string
 /** Settings that are each valid but cannot work together. Each says what to do instead. */
 const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
   ({ roles }) =>
-    roles.includes('store')
-      ? null
-      : 'roles: a process without `store` would need a cluster to join, and `cluster: single` is none; add `store`',
+    roles.includes('gateway') && !roles.includes('store')
+      ? 'roles: a gateway without `store` would need a cluster to join, and `cluster: single` is none; add `store`'
+      : null,
   ({ roles }) => (new Set(roles).size === roles.length ? null : 'roles: each role at most once'),
   ({ copies, cluster }) =>
     copies === 1

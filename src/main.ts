@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=2
 import { readFileSync } from 'node:fs'
 import { configShow } from './cli/config-command.ts'
 import { nodeCommands } from './cli/node-commands.ts'

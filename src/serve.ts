@@ -5,11 +5,13 @@ import { type Config, loadConfig } from './config.ts'
 import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { listenControl } from './control/socket-carrier.ts'
+import { type ControlCaller, SocketControl } from './control/socket-client.ts'
 import { systemClock } from './runtime/clock.ts'
 import { createLog, type Log } from './runtime/log.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import { startStoreThread } from './store-thread.ts'
+import { VERSION } from './version.ts'
 
 /** How long the parts may take to finish what is under way before the process ends without them. */
 const STOP_GRACE_MS = 30_000
@@ -43,16 +45,46 @@ interface Running {
 }
 
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
-  const directory = await takeDataDirectory(config.data_dir)
+  const locks = await takeRoles(config)
+  const store = config.roles.includes('store') ? await runStore(config, log, requestStop) : await reachStore(config)
+  const app = config.roles.includes('api') ? await startService(config, log, store) : null
+  const info: Result<'info'> = {
+    ...store.info,
+    pid: process.pid,
+    version: VERSION,
+    data_dir: config.data_dir,
+    roles: [...config.roles],
+    addresses: { ...app?.addresses, ...(config.roles.includes('store') ? store.info.addresses : {}) },
+  }
+  store.announce(info)
+  const finish = async () => {
+    await app?.close()
+    await store.stop()
+    for (const lock of locks) await lock.release()
+  }
+  return { info, failed: store.failed, stop: () => endsInTime(finish(), log) }
+}
+
+/** The store that this process works with: on a thread of its own, or in another process. */
+interface StoreSide {
+  control: ControlCaller
+  info: Result<'info'>
+  /** Resolves with the reason when the store cannot go on. */
+  failed: Promise<string>
+  /** What `node info` tells from now on. */
+  announce(info: Result<'info'>): void
+  stop(): Promise<void>
+}
+
+/** Runs the store on its thread, and answers for it at the control socket. */
+async function runStore(config: Config, log: Log, requestStop: () => void): Promise<StoreSide> {
   const store = startStoreThread(config)
+  const { control } = store
   const failed = new Promise<string>((resolve) => {
-    store.control.on('failed', ({ reason }) => resolve(reason))
+    control.on('failed', ({ reason }) => resolve(reason))
     void store.ended.then(resolve)
   })
-  const storeInfo = await store.control.call('info', {})
-  const app = config.roles.includes('api') ? await startService(config, log, store) : null
-  const info = { ...storeInfo, roles: [...config.roles], addresses: { ...app?.addresses, ...storeInfo.addresses } }
-  const { control } = store
+  let info = await control.call('info', {})
   const handlers: Handlers = {
     ping: async () => ({}),
     info: async () => info,
@@ -60,43 +92,72 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
     vdi_list: (params) => control.call('vdi_list', params),
     stats: (params) => control.call('stats', params),
     audit: (params) => control.call('audit', params),
+    export_drained: (params) => control.call('export_drained', params),
     stop: async () => {
       requestStop()
       return {}
     },
   }
   const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
-  const listener = await listenControl(systemNetwork, path.resolve(config.data_dir, CONTROL_SOCKET), handlers, {
-    onDefect,
-  })
-
-  const finish = async () => {
-    await app?.close()
-    await control.call('stop', {})
-    await store.ended
-    void listener.close() // a command that stays connected does not hold the process up
-    await directory.release()
+  const listener = await listenControl(systemNetwork, controlSocket(config), handlers, { onDefect })
+  return {
+    control,
+    info,
+    failed,
+    announce: (complete) => {
+      info = complete
+    },
+    stop: async () => {
+      await control.call('stop', {})
+      await store.ended
+      void listener.close() // a command that stays connected does not hold the process up
+    },
   }
-  return { info, failed, stop: () => endsInTime(finish(), log) }
 }
 
-async function startService(config: Config, log: Log, store: ReturnType<typeof startStoreThread>) {
+/** The store runs in another process on the same data directory, which may end and come back. */
+async function reachStore(config: Config): Promise<StoreSide> {
+  const control = new SocketControl(systemNetwork, controlSocket(config))
+  const info = await control.call('info', {}).catch((error: Error) => {
+    const hint = `start the store first: collie serve --roles store,gateway --data-dir ${config.data_dir}`
+    throw new ControlError('Disconnected', `${error.message}; ${hint}`)
+  })
+  return {
+    control,
+    info,
+    failed: new Promise(() => {}),
+    announce: () => {},
+    stop: async () => control.close(),
+  }
+}
+
+const controlSocket = (config: Config) => path.resolve(config.data_dir, CONTROL_SOCKET)
+
+async function startService(config: Config, log: Log, store: StoreSide) {
   const { startApp } = await import('./app.ts') // late: a store alone does not load the service side
   try {
     return await startApp({ config, log, control: store.control })
   } catch (error) {
-    await store.control.call('stop', {})
+    await store.stop()
     throw error
   }
 }
 
-/** One process per data directory; the kernel lets go of the lock when the process ends, however it ends. */
-async function takeDataDirectory(dataDir: string): Promise<{ release(): Promise<void> }> {
-  const disk = openSystemDisk(dataDir)
+/** Each role runs once in a data directory; the kernel lets go of a lock when its process ends, however it ends. */
+async function takeRoles(config: Config): Promise<{ release(): Promise<void> }[]> {
+  const disk = openSystemDisk(config.data_dir)
   await disk.makeDirectory('.')
-  const lock = await disk.lock('collie.lock')
-  if (lock) return lock
-  throw new ControlError('Disconnected', `another process serves ${dataDir}; \`collie node info\` says which`)
+  const locks: { release(): Promise<void> }[] = []
+  for (const role of ['store', 'api'] as const) {
+    if (!config.roles.includes(role)) continue
+    const lock = await disk.lock(`${role}.lock`)
+    if (lock) locks.push(lock)
+    else {
+      const problem = `another process serves the role ${role} on ${config.data_dir}; \`collie node info\` says which`
+      throw new ControlError('Disconnected', problem)
+    }
+  }
+  return locks
 }
 
 function listenForStop(): { stop: () => void; stopRequested: Promise<null> } {

@@ -131,7 +131,7 @@ describe('settings that cannot be used', () => {
   })
 
   it.each([
-    ['a process without a store', ['--roles', 'api,gateway'], /^roles: .*add `store`/],
+    ['a gateway without a store', ['--roles', 'api,gateway'], /^roles: .*add `store`/],
     ['a role twice', ['--roles', 'store,store'], /^roles: each role at most once/],
     ['a cluster that does not exist yet', ['--cluster', 'corosync'], /^cluster: only `single`/],
     ['more copies than nodes', ['--copies', '2'], /^copies: .*leave it at 1/],

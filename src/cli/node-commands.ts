@@ -1,9 +1,9 @@
 import path from 'node:path'
 import { loadConfig } from '../config.ts'
-import { ControlClient } from '../control/client.ts'
+import type { ControlClient } from '../control/client.ts'
 import { CONTROL_SOCKET, ControlError } from '../control/messages.ts'
 import type { Result } from '../control/methods.ts'
-import { socketCarrier } from '../control/socket-carrier.ts'
+import { connectControl } from '../control/socket-client.ts'
 import type { Network } from '../runtime/network.ts'
 import { type Command, type CommandCall, EXIT } from './command.ts'
 import { formatBytes, table } from './table.ts'
@@ -12,14 +12,13 @@ import { formatBytes, table } from './table.ts'
 export function nodeCommands(network: Network): Command[] {
   const ask = async <T>({ io, argv }: CommandCall, question: (node: ControlClient) => Promise<T>): Promise<T> => {
     const { config } = loadConfig({ argv, env: io.env, readFile: io.readFile })
-    const socket = path.join(config.data_dir, CONTROL_SOCKET)
-    const connection = await network.connect(asSocketPath(socket)).catch(() => {
+    const socket = path.resolve(config.data_dir, CONTROL_SOCKET)
+    const node = await connectControl(network, socket).catch(() => {
       throw new ControlError(
         'Disconnected',
         `no node is running on ${config.data_dir}; start one with \`collie serve\`, or name its directory with --data-dir`,
       )
     })
-    const node = new ControlClient(socketCarrier(connection))
     try {
       return await question(node)
     } finally {
@@ -87,11 +86,6 @@ export function nodeCommands(network: Network): Command[] {
       },
     },
   ]
-}
-
-/** The network takes an address for a path only when a slash is in it. */
-function asSocketPath(file: string): string {
-  return path.isAbsolute(file) ? file : `./${file}`
 }
 
 function describeNode(info: Result<'info'>): string {

@@ -32,6 +32,10 @@ export class ControlClient {
     carrier.onMessage((message) => this.#receive(message))
   }
 
+  get isOpen(): boolean {
+    return this.#lostReason === null
+  }
+
   /** Rejects with a ControlError. */
   call<M extends MethodName>(method: M, params: Params<M>): Promise<Result<M>> {
     return new Promise<unknown>((resolve, reject) => {
