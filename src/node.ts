@@ -45,6 +45,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
   const at = (name: string) => path.resolve(config.data_dir, name)
   const disk = openSystemDisk(at('sheep'))
   await disk.makeDirectory('.')
+  await disk.syncDirectory('..')
   const sheep = await Sheep.open({
     disk,
     clock: systemClock,

@@ -147,6 +147,7 @@ async function startService(config: Config, log: Log, store: StoreSide) {
 async function takeRoles(config: Config): Promise<{ release(): Promise<void> }[]> {
   const disk = openSystemDisk(config.data_dir)
   await disk.makeDirectory('.')
+  await disk.syncDirectory('..')
   const locks: { release(): Promise<void> }[] = []
   for (const role of ['store', 'api'] as const) {
     if (!config.roles.includes(role)) continue

@@ -1,6 +1,7 @@
 import { inodeOid } from '../protocol/oid.ts'
 import { BLOCK_BYTES } from './object-format.ts'
 import type { Change, ObjectStore } from './object-store.ts'
+import type { StoredObject } from './stored-object.ts'
 
 const ENTRIES_PER_PAGE = BLOCK_BYTES / 4
 
@@ -30,19 +31,21 @@ export class BlockMap {
     return page ? page[index % ENTRIES_PER_PAGE]! : null
   }
 
-  /** Loads the page of an index, and the inode object, so that `lookupNow` and `change` need not wait. */
+  /** Loads the page of an index, so that `lookupNow` need not wait. */
   async load(index: number): Promise<void> {
     const number = Math.floor(index / ENTRIES_PER_PAGE)
-    const object = this.#store.exists(this.#oid) ? await this.#store.load(this.#oid) : null
     if (this.#pages.has(number)) return
     const bytes = Buffer.alloc(BLOCK_BYTES)
-    if (object) {
-      await new Promise<void>((resolve, reject) => {
-        this.#store.read(object, number, 1, bytes, (error) => (error ? reject(error) : resolve()))
-      })
+    if (this.#store.exists(this.#oid)) {
+      await this.#store.using(this.#oid, (object) => this.#store.readBlocks(object, number, bytes))
     }
     // Whoever waited for the same page at the same time read the same bytes: the first one in counts.
     if (!this.#pages.has(number)) this.#pages.set(number, decodePage(bytes))
+  }
+
+  /** Keeps the inode object loaded, so that `change` need not wait; null when there is none yet. */
+  holdInode(): Promise<StoredObject> | null {
+    return this.#store.exists(this.#oid) ? this.#store.hold(this.#oid) : null
   }
 
   /** Whether `change` can be called without loading anything. */

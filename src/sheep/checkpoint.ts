@@ -25,6 +25,8 @@ export interface DirtyGeneration {
 }
 
 const COPIES_PER_BATCH = 512
+/** Objects that a checkpoint keeps loaded at a time. */
+const OBJECTS_PER_BATCH = 256
 const NO_SPACE_RETRY_MS = 1000
 const LOG_SLACK_ENTRIES = 1000
 
@@ -45,7 +47,9 @@ export class Checkpointer {
   readonly #clock: Clock
   readonly #files: StoreFiles
   readonly #journal: Journal
-  readonly #load: (object: StoredObject) => Promise<void>
+  /** Keeps an object loaded until it is released. */
+  readonly #hold: (object: StoredObject) => Promise<void>
+  readonly #release: (object: StoredObject) => void
   readonly #dirty = new Map<number, DirtyGeneration>()
   readonly #directories = new Set<string>()
   #running: Promise<void> = Promise.resolve()
@@ -59,14 +63,16 @@ export class Checkpointer {
     clock: Clock
     files: StoreFiles
     journal: Journal
-    load: (object: StoredObject) => Promise<void>
+    hold: (object: StoredObject) => Promise<void>
+    release: (object: StoredObject) => void
   }) {
     this.#disk = options.disk
     this.#log = options.log
     this.#clock = options.clock
     this.#files = options.files
     this.#journal = options.journal
-    this.#load = options.load
+    this.#hold = options.hold
+    this.#release = options.release
     this.#freeBytes = options.files.freeBytes
   }
 
@@ -132,27 +138,21 @@ export class Checkpointer {
   async #apply(generation: number, nextSequence: number): Promise<void> {
     await this.#syncJournal()
     const dirty = this.#dirty.get(generation)
-    const changedDirectories = new Set<string>()
     const written: ObjectWrite[] = []
     if (dirty) {
+      const changedDirectories = new Set<string>()
       const removed = [...dirty.objects.keys()].filter((object) => object.removedIn <= generation)
       const live = [...dirty.objects].filter(([object]) => object.removedIn > generation)
       await this.#removeFiles(removed, changedDirectories)
-      for (const [object] of live) object.readers++
-      try {
-        await this.#writeObjects(live, generation, written, changedDirectories)
-        await this.#disk.syncMany(written.map((write) => write.file))
-        for (const directory of changedDirectories) await this.#disk.syncDirectory(directory)
-        await this.#files.log.append(dirty.entries)
-      } finally {
-        for (const [object] of live) {
-          object.readers--
-          this.#closeUnlinked(object)
-        }
+      for (let first = 0; first < live.length; first += OBJECTS_PER_BATCH) {
+        const batch = live.slice(first, first + OBJECTS_PER_BATCH)
+        written.push(...(await this.#writeObjects(batch, generation, changedDirectories)))
       }
+      for (const directory of changedDirectories) await this.#disk.syncDirectory(directory)
+      await this.#files.log.append(dirty.entries)
     }
     await this.#compactLog()
-    await this.#files.superblock.write({ generation, sequence: nextSequence, logBytes: this.#files.log.durableBytes })
+    await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
     for (const write of written) settle(write, generation)
     this.#dirty.delete(generation)
     this.#freeBytes = (await this.#disk.space()).freeBytes
@@ -161,8 +161,9 @@ export class Checkpointer {
 
   async #removeFiles(removed: readonly StoredObject[], changedDirectories: Set<string>): Promise<void> {
     for (const object of removed) {
+      object.holders++
       object.unlinked = true
-      this.#closeUnlinked(object)
+      this.#release(object) // closes the file, unless somebody still reads
       const path = objectPath(object.oid)
       const directory = path.slice(0, path.lastIndexOf('/'))
       if (!(await this.#ensureDirectory(directory))) continue
@@ -171,34 +172,44 @@ export class Checkpointer {
     }
   }
 
+  /** Writes what a generation changed in these objects, durably; they are held while that goes on. */
   async #writeObjects(
-    live: readonly [StoredObject, number][],
+    batch: readonly [StoredObject, number][],
     generation: number,
-    written: ObjectWrite[],
     changedDirectories: Set<string>,
-  ): Promise<void> {
-    let copies: Copy[] = []
-    for (const [object, version] of live) {
-      const write = await this.#prepare(object, version, generation, changedDirectories)
-      written.push(write)
-      copies.push(...this.#copiesOf(write))
-      if (copies.length >= COPIES_PER_BATCH) {
-        await this.#disk.copyMany(copies)
-        copies = []
+  ): Promise<ObjectWrite[]> {
+    const held: StoredObject[] = []
+    const writes: ObjectWrite[] = []
+    const files: DiskFile[] = []
+    try {
+      let copies: Copy[] = []
+      for (const [object, version] of batch) {
+        await this.#hold(object)
+        held.push(object)
+        const { file, table } = await this.#openForWriting(object, changedDirectories)
+        const write = { object, version, blocks: blocksOf(object, generation) }
+        writes.push(write)
+        files.push(file)
+        copies.push(...this.#copiesOf(write, file))
+        if (copies.length >= COPIES_PER_BATCH) {
+          await this.#disk.copyMany(copies)
+          copies = []
+        }
+        punchZeros(write, file)
+        await file.write(encodeTail(write, table, this.#files.superblock.content.storeId), TABLE_OFFSET)
       }
-      punchZeros(write)
-      await write.file.write(encodeTail(write, this.#files.superblock.content.storeId), TABLE_OFFSET)
+      await this.#disk.copyMany(copies)
+      await this.#disk.syncMany(files)
+    } finally {
+      for (const object of held) this.#release(object)
     }
-    await this.#disk.copyMany(copies)
+    return writes
   }
 
-  async #prepare(
+  async #openForWriting(
     object: StoredObject,
-    version: number,
-    generation: number,
     changedDirectories: Set<string>,
-  ): Promise<ObjectWrite> {
-    if (!object.loaded) await this.#load(object)
+  ): Promise<{ file: DiskFile; table: Uint32Array }> {
     if (object.fresh && !object.file) {
       const path = objectPath(object.oid)
       const directory = path.slice(0, path.lastIndexOf('/'))
@@ -211,17 +222,10 @@ export class Checkpointer {
     }
     const { file, table } = object
     assert(file && table)
-    const blocks: BlockWrite[] = []
-    for (const [block, newest] of object.overlay) {
-      let entry: OverlayEntry | null = newest
-      while (entry && entry.generation !== generation) entry = entry.previous
-      if (entry) blocks.push({ block, location: entry.location, word0: entry.word0, word1: entry.word1 })
-    }
-    blocks.sort((a, b) => a.block - b.block)
-    return { object, file, table, version, blocks }
+    return { file, table }
   }
 
-  *#copiesOf(write: ObjectWrite): Iterable<Copy> {
+  *#copiesOf(write: ObjectWrite, file: DiskFile): Iterable<Copy> {
     let open: Copy | null = null
     for (const { block, location } of write.blocks) {
       if (location === NO_PAYLOAD) continue
@@ -238,7 +242,7 @@ export class Checkpointer {
         continue
       }
       if (open) yield open
-      open = { from, fromPosition, to: write.file, toPosition, length: BLOCK_BYTES }
+      open = { from, fromPosition, to: file, toPosition, length: BLOCK_BYTES }
     }
     if (open) yield open
   }
@@ -254,13 +258,6 @@ export class Checkpointer {
     }
     this.#directories.add(directory)
     return there
-  }
-
-  #closeUnlinked(object: StoredObject): void {
-    if (!object.unlinked || object.readers > 0) return
-    const file = object.file
-    object.file = null
-    file?.close().catch((error) => this.#log.warn({ err: error }, 'closing an object file failed'))
   }
 
   async #compactLog(): Promise<void> {
@@ -288,31 +285,40 @@ interface BlockWrite {
 
 interface ObjectWrite {
   object: StoredObject
-  file: DiskFile
-  table: Uint32Array
   version: number
   blocks: BlockWrite[]
 }
 
+/** The blocks of an object that a generation changed, in order, as it left them. */
+function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
+  const blocks: BlockWrite[] = []
+  for (const [block, newest] of object.overlay) {
+    let entry: OverlayEntry | null = newest
+    while (entry && entry.generation !== generation) entry = entry.previous
+    if (entry) blocks.push({ block, location: entry.location, word0: entry.word0, word1: entry.word1 })
+  }
+  return blocks.sort((a, b) => a.block - b.block)
+}
+
 /** Gives the space of blocks that became zeros back, in runs. */
-function punchZeros(write: ObjectWrite): void {
+function punchZeros(write: ObjectWrite, file: DiskFile): void {
   let first = -1
   let end = -1
   for (const { block, location } of write.blocks) {
     if (location !== NO_PAYLOAD) continue
     if (block !== end) {
-      if (first >= 0) write.file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
+      if (first >= 0) file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
       first = block
     }
     end = block + 1
   }
-  if (first >= 0) write.file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
+  if (first >= 0) file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
 }
 
 /** Table and header as they are after the generation. */
-function encodeTail(write: ObjectWrite, storeId: Buffer): Buffer {
+function encodeTail(write: ObjectWrite, table: Uint32Array, storeId: Buffer): Buffer {
   const tail = Buffer.alloc(OBJECT_FILE_BYTES - TABLE_OFFSET)
-  for (let i = 0; i < BLOCKS_PER_OBJECT * 2; i++) tail.writeUInt32LE(write.table[i]!, i * 4)
+  for (let i = 0; i < BLOCKS_PER_OBJECT * 2; i++) tail.writeUInt32LE(table[i]!, i * 4)
   for (const { block, word0, word1 } of write.blocks) {
     tail.writeUInt32LE(word0, block * 8)
     tail.writeUInt32LE(word1, block * 8 + 4)
@@ -321,12 +327,15 @@ function encodeTail(write: ObjectWrite, storeId: Buffer): Buffer {
   return tail
 }
 
-/** The file holds the generation now: the table says so, and the overlay keeps only what is newer. */
-function settle(write: ObjectWrite, generation: number): void {
-  const { object } = write
-  for (const { block, word0, word1 } of write.blocks) {
-    write.table[block * 2] = word0
-    write.table[block * 2 + 1] = word1
+/**
+ * The file holds the generation now: the table says so, if it is in memory, and the overlay keeps only what is newer.
+ */
+function settle({ object, blocks }: ObjectWrite, generation: number): void {
+  for (const { block, word0, word1 } of blocks) {
+    if (object.table) {
+      object.table[block * 2] = word0
+      object.table[block * 2 + 1] = word1
+    }
     let entry = object.overlay.get(block)
     if (entry?.generation === generation) object.overlay.delete(block)
     while (entry) {

@@ -8,55 +8,61 @@ export interface LoggedEntry {
   bytes: Buffer
 }
 
-const PATH = 'log'
-const NEW_PATH = 'log.new'
+/** Which file holds the log and how much of it counts: what the superblock says. */
+export interface LogPosition {
+  /** Compaction goes on in a new file, `log.<number>`. */
+  logNumber: number
+  logBytes: number
+}
 
 /**
- * The ordered log at rest: one line for each entry, `<crc> <index> <JSON>`. Entries are durable in the journal first and
- * are moved here by checkpoints, so that a torn last line loses nothing: it is cut, and the journal still has it.
- * Compaction replaces the file by entries that lead to the same state, all with the index of the last one.
+ * The ordered log at rest: one line for each entry, `<crc> <index> <JSON>`. What counts is what the superblock names, to the
+ * byte: it was synced, so that anything else in its place is rot. Bytes behind it were written by a checkpoint that a crash
+ * cut short; they may be in the page cache and not on the disk, so they are cut off, and the journal has them still.
+ * Compaction writes a new file with entries that lead to the same state, all with the index of the last one; it counts from
+ * the moment when a superblock names it.
  */
 export class EntryLog {
   readonly #disk: Disk
   #file: DiskFile
+  #number: number
   #end: number
   lastIndex: number
   entryCount: number
 
-  private constructor(disk: Disk, file: DiskFile, end: number, lastIndex: number, entryCount: number) {
+  private constructor(disk: Disk, file: DiskFile, position: LogPosition, lastIndex: number, entryCount: number) {
     this.#disk = disk
     this.#file = file
-    this.#end = end
+    this.#number = position.logNumber
+    this.#end = position.logBytes
     this.lastIndex = lastIndex
     this.entryCount = entryCount
   }
 
-  /** `durableBytes` is what the superblock says was synced: damage below is rot (CorruptBlock), beyond it a torn tail. */
-  static async open(disk: Disk, durableBytes: number): Promise<{ log: EntryLog; entries: LoggedEntry[] }> {
-    await disk.unlink(NEW_PATH)
-    const file = await disk.open(PATH, { create: true })
+  /** Throws CorruptBlock when anything before `logBytes` is damaged or missing. */
+  static async open(disk: Disk, position: LogPosition): Promise<{ log: EntryLog; entries: LoggedEntry[] }> {
+    const { logNumber, logBytes } = position
+    const path = pathOf(logNumber)
+    for (const name of await disk.list('.')) if (/^log\.\d+$/.test(name) && name !== path) await disk.unlink(name)
+    const file = await disk.open(path, { create: true })
     await disk.syncDirectory('.')
-    const text = Buffer.alloc(await file.size())
-    await file.read(text, 0)
+    const text = Buffer.alloc(logBytes)
+    const length = await file.read(text, 0)
     const entries: LoggedEntry[] = []
-    let end = 0
-    while (end < text.length) {
-      const newline = text.indexOf(0x0a, end)
-      const entry = newline < 0 ? null : parseLine(text.subarray(end, newline))
-      if (!entry) {
-        if (end < Math.min(durableBytes, text.length)) {
-          throw new StoreError('CorruptBlock', `the ordered log is damaged at byte ${end}`)
-        }
-        break
+    for (let at = 0; at < logBytes; ) {
+      const newline = text.indexOf(0x0a, at)
+      const entry = newline < 0 ? null : parseLine(text.subarray(at, newline))
+      if (!entry || length < logBytes) {
+        throw new StoreError('CorruptBlock', `the ordered log (${path}) is damaged at byte ${Math.min(at, length)}`)
       }
       entries.push(entry)
-      end = newline + 1
+      at = newline + 1
     }
-    if (end < text.length) await file.truncate(end)
-    return { log: new EntryLog(disk, file, end, entries.at(-1)?.index ?? 0, entries.length), entries }
+    await file.truncate(logBytes)
+    return { log: new EntryLog(disk, file, position, entries.at(-1)?.index ?? 0, entries.length), entries }
   }
 
-  /** Durable when it resolves. Entries that are there already are passed over. */
+  /** Durable when it resolves, and counts once the superblock names `position`. Entries that are there already are passed over. */
   async append(entries: readonly LoggedEntry[]): Promise<void> {
     const fresh = entries.filter((entry) => entry.index > this.lastIndex)
     if (fresh.length === 0) return
@@ -68,30 +74,33 @@ export class EntryLog {
     this.entryCount += fresh.length
   }
 
-  /** Replaces all entries by `state`, which stands for everything up to `index`. */
+  /** Goes on in a new file with `state`, which stands for everything up to `index`. The next start removes the old file. */
   async compact(index: number, state: readonly Buffer[]): Promise<void> {
     const lines = Buffer.concat(state.map((bytes) => formatLine({ index, bytes })))
-    const file = await this.#disk.open(NEW_PATH, { create: true })
+    const file = await this.#disk.open(pathOf(this.#number + 1), { create: true })
+    await file.truncate(0)
     await file.write(lines, 0)
     await file.sync()
-    await this.#disk.rename(NEW_PATH, PATH)
     await this.#disk.syncDirectory('.')
     await this.#file.close()
     this.#file = file
+    this.#number++
     this.#end = lines.length
     this.lastIndex = index
     this.entryCount = state.length
   }
 
-  /** Bytes that are durable once `append` or `compact` has resolved. */
-  get durableBytes(): number {
-    return this.#end
+  /** What the superblock has to name once `append` or `compact` has resolved. */
+  get position(): LogPosition {
+    return { logNumber: this.#number, logBytes: this.#end }
   }
 
   async close(): Promise<void> {
     await this.#file.close()
   }
 }
+
+const pathOf = (number: number) => `log.${number}`
 
 function formatLine(entry: LoggedEntry): Buffer {
   const rest = Buffer.concat([Buffer.from(`${entry.index} `), entry.bytes])

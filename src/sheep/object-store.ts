@@ -32,8 +32,8 @@ import { NO_PAYLOAD, type OverlayEntry, PENDING, StoredObject } from './stored-o
  *
  * 1. Changes go through `commit`, which makes several of them one transaction: all or none after a crash. They are
  *    visible to reads at once and acknowledged by `done`.
- * 2. An object must be loaded (`load`, or just created) before it is read or changed. `loadedNow` answers without waiting;
- *    an object stays loaded at least until the caller's turn of the event loop ends.
+ * 2. An object must be loaded before it is changed or looked into. `loadedNow` answers without waiting, and what it
+ *    answers stays loaded until the caller awaits something; `hold` loads it and keeps it loaded until `release`.
  * 3. What a read returns has survived the end of this process, and with durability `write` also loss of power: a read
  *    that meets a write in flight waits for it. Each block is verified against its checksum.
  * 4. After a failure of the disk everything is answered with DiskFailed; the node must leave.
@@ -57,6 +57,8 @@ export interface ObjectStoreOptions {
   durability: 'flush' | 'write'
   /** Free space that writes leave alone, so that deletes, checkpoints and the log always have room. */
   reserveBytes: number
+  /** How many objects keep their table (8 KiB) and an open file. */
+  loadedObjectsMax?: number
   /** Told once when the disk has failed. */
   onFailed(error: StoreError): void
 }
@@ -69,8 +71,9 @@ export interface StoreStats {
   corruptBlocks: number
 }
 
-const LOADED_OBJECTS_MAX = 4096
+const LOADED_OBJECTS_DEFAULT = 4096
 const READ_ATTEMPTS_MAX = 5
+const EVICTION_LOOKS_MAX = 64
 /** The sequence of an entry whose frame has not been written. */
 const NOT_WRITTEN = Number.MAX_SAFE_INTEGER
 
@@ -108,7 +111,8 @@ export class ObjectStore {
       clock: options.clock,
       files,
       journal: this.#journal,
-      load: (object) => this.load(object.oid).then(() => {}),
+      hold: (object) => this.#holdObject(object),
+      release: (object) => this.release(object),
     })
   }
 
@@ -161,18 +165,45 @@ export class ObjectStore {
     return object
   }
 
-  /** Throws NoObject, or CorruptBlock when the object's header is damaged. */
-  async load(oid: bigint): Promise<StoredObject> {
+  /**
+   * Loads an object and keeps it loaded until `release`. Throws NoObject, or CorruptBlock when the object's header is
+   * damaged; then nothing is held.
+   */
+  async hold(oid: bigint): Promise<StoredObject> {
     const object = this.#objects.get(oid)
     if (!object) throw new StoreError('NoObject', oid.toString(16))
+    await this.#holdObject(object)
+    return object
+  }
+
+  async #holdObject(object: StoredObject): Promise<void> {
+    object.holders++
     object.touched = true
-    if (!object.loaded) {
+    try {
+      if (object.loaded) return
       object.loading ??= this.#readTable(object).finally(() => {
         object.loading = null
       })
       await object.loading
+    } catch (error) {
+      this.release(object)
+      throw error
     }
-    return object
+  }
+
+  /** Holds an object while `use` runs. */
+  async using<T>(oid: bigint, use: (object: StoredObject) => T | Promise<T>): Promise<T> {
+    const object = await this.hold(oid)
+    try {
+      return await use(object)
+    } finally {
+      this.release(object)
+    }
+  }
+
+  release(object: StoredObject): void {
+    object.holders--
+    if (object.unlinked && object.holders === 0) this.#closeFile(object)
   }
 
   async #readTable(object: StoredObject): Promise<void> {
@@ -201,13 +232,19 @@ export class ObjectStore {
     this.#evict()
   }
 
-  /** Second chance: an object that was not used since the last look gives up its table and file handle. */
+  /**
+   * Second chance: an object that was not used since the last look gives up its table and file handle. One that is dirty may:
+   * its overlay stays, and the checkpoint loads it again. A bounded number of looks, so that no load waits for them.
+   */
   #evict(): void {
-    let looks = this.#loaded.size
-    while (this.#loaded.size > LOADED_OBJECTS_MAX && looks-- > 0) {
+    for (
+      let looks = 0;
+      this.#loaded.size > (this.#options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT) && looks < EVICTION_LOOKS_MAX;
+      looks++
+    ) {
       const object = this.#loaded.values().next().value!
       this.#loaded.delete(object)
-      if (object.touched || object.readers > 0 || object.overlay.size > 0 || object.fresh) {
+      if (object.touched || object.holders > 0 || object.fresh) {
         object.touched = false
         this.#loaded.add(object)
         continue
@@ -414,8 +451,16 @@ export class ObjectStore {
     )
   }
 
+  /** As `read`, for callers that may wait. `target` is whole blocks long. */
+  readBlocks(object: StoredObject, first: number, target: Buffer): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.read(object, first, target.length / BLOCK_BYTES, target, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
   /** The hot path: one block from memory. False when it has to wait for anything, or does not match. */
   readNow(object: StoredObject, block: number, target: Buffer): boolean {
+    if (!object.loaded) return false
     let entry = object.overlay.get(block)
     if (entry) {
       if (entry.location === PENDING) this.#journal.flush()
@@ -453,7 +498,7 @@ export class ObjectStore {
   }
 
   async #readRange(object: StoredObject, first: number, count: number, target: Buffer): Promise<void> {
-    object.readers++
+    await this.#holdObject(object)
     try {
       for (let block = first; block < first + count; ) {
         const left = first + count - block
@@ -461,8 +506,7 @@ export class ObjectStore {
         block += await this.#readRun(object, block, left, target.subarray(at, at + left * BLOCK_BYTES))
       }
     } finally {
-      object.readers--
-      if (object.unlinked && object.readers === 0) this.#closeFile(object)
+      this.release(object)
     }
   }
 
@@ -479,7 +523,8 @@ export class ObjectStore {
         return run.count
       }
       if (run.kind === 'inherit') {
-        const holder = await this.load(withVid(object.oid, run.holderVid))
+        const holder = this.#objects.get(withVid(object.oid, run.holderVid))
+        if (!holder) throw new StoreError('NoObject', withVid(object.oid, run.holderVid).toString(16))
         await this.#readRange(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES))
         return run.count
       }

@@ -96,19 +96,22 @@ export class VdiOwner {
       const objectEnd = Math.min(end, (index + 1) * OBJECT_BYTES)
       await this.#map.load(index)
       const vid = this.#map.lookupNow(index)
-      const object = vid ? await this.#store.load(dataOid(vid, index)) : null
-      while (offset < objectEnd) {
-        const block = Math.floor((offset % OBJECT_BYTES) / BLOCK_BYTES)
-        const next = object ? Math.min(objectEnd, index * OBJECT_BYTES + (block + 1) * BLOCK_BYTES) : objectEnd
-        const state = object ? this.#store.blockState(object, block) : null
-        const kind = object && state?.state !== 'zero' ? 'data' : 'hole'
-        const last = extents.at(-1)
-        if (last?.kind === kind) last.lengthBytes += next - offset
-        else extents.push({ kind, lengthBytes: next - offset })
-        offset = next
-      }
+      if (!vid) addExtent(extents, 'hole', objectEnd - offset)
+      else
+        await this.#store.using(dataOid(vid, index), (object) => this.#addExtents(extents, object, offset, objectEnd))
+      offset = objectEnd
     }
     return extents
+  }
+
+  #addExtents(extents: OwnerExtent[], object: StoredObject, start: number, end: number): void {
+    for (let offset = start; offset < end; ) {
+      const block = Math.floor((offset % OBJECT_BYTES) / BLOCK_BYTES)
+      const next = Math.min(end, offset - (offset % BLOCK_BYTES) + BLOCK_BYTES)
+      const state = this.#store.blockState(object, block)?.state
+      addExtent(extents, state === 'zero' ? 'hole' : 'data', next - offset)
+      offset = next
+    }
   }
 
   /** Resolves when everything received is answered; what comes from now on waits for `thaw`. */
@@ -196,8 +199,8 @@ export class VdiOwner {
       const bytes = length === target.length ? target : target.subarray(from, from + length)
       const object = this.#objectNow(index)
       if (object === null) {
-        this.#loadObject(index).then(
-          (found) => this.#readObject(found, at, bytes, partDone),
+        this.#readLater(index, at, bytes).then(
+          () => partDone(null),
           (error) => partDone(asStoreError(error)),
         )
       } else this.#readObject(object, at, bytes, partDone)
@@ -228,10 +231,14 @@ export class VdiOwner {
     return object
   }
 
-  async #loadObject(index: number): Promise<StoredObject | undefined> {
+  async #readLater(index: number, at: number, bytes: Buffer): Promise<void> {
     await this.#map.load(index)
     const vid = this.#map.lookupNow(index)
-    return vid ? this.#store.load(dataOid(vid, index)) : undefined
+    if (!vid) {
+      bytes.fill(0)
+      return
+    }
+    await this.#store.using(dataOid(vid, index), (object) => this.#store.readBlocks(object, at / BLOCK_BYTES, bytes))
   }
 
   /**
@@ -266,33 +273,34 @@ export class VdiOwner {
     at: number,
     length: number,
   ): Promise<StoreError | null> {
-    try {
-      // What was loaded first may be evicted while the rest is loaded, but hardly again and again.
-      for (let tries = 0; tries < PREPARE_ATTEMPTS_MAX; tries++) {
-        if (attempt(await this.#prepare(index, at, length))) return null
+    // Once is enough, unless a change next to it has just made the inode object, and that was evicted already.
+    for (let tries = 0; tries < PREPARE_ATTEMPTS_MAX; tries++) {
+      const held: StoredObject[] = []
+      try {
+        if (attempt(await this.#prepare(index, at, length, held))) return null
+      } catch (error) {
+        return asStoreError(error)
+      } finally {
+        for (const object of held) this.#store.release(object)
       }
-      return new StoreError('DiskFailed', `object ${index} of VDI ${this.vid.toString(16)} does not stay loaded`)
-    } catch (error) {
-      return asStoreError(error)
     }
+    return new StoreError('DiskFailed', `object ${index} of VDI ${this.vid.toString(16)} does not stay loaded`)
   }
 
-  /** Loads all that a change of the object may need. What it loads stays for this turn of the event loop. */
-  async #prepare(index: number, at: number, length: number): Promise<Edges> {
+  /** Loads all that a change of the object may need, and holds it. */
+  async #prepare(index: number, at: number, length: number, held: StoredObject[]): Promise<Edges> {
+    await this.#map.load(index)
+    const inode = await this.#map.holdInode()
+    if (inode) held.push(inode)
+    const vid = this.#map.lookupNow(index)
+    const object = vid ? await this.#store.hold(dataOid(vid, index)) : null
+    if (object) held.push(object)
     const edges: Edges = new Map()
-    const object = await this.#loadObject(index)
     for (const block of partialBlocks(at, length)) {
       const bytes = Buffer.alloc(BLOCK_BYTES)
-      if (object) {
-        await new Promise<void>((resolve, reject) => {
-          this.#store.read(object, block, 1, bytes, (error) => (error ? reject(error) : resolve()))
-        })
-      }
+      if (object) await this.#store.readBlocks(object, block, bytes)
       edges.set(block, bytes)
     }
-    // Once more in the order of use: the reads above may have taken long enough for an eviction.
-    await this.#map.load(index)
-    await this.#loadObject(index)
     return edges
   }
 
@@ -399,6 +407,12 @@ const PREPARE_ATTEMPTS_MAX = 10
 
 /** Block → its bytes as they are before the change. */
 type Edges = Map<number, Buffer>
+
+function addExtent(extents: OwnerExtent[], kind: OwnerExtent['kind'], lengthBytes: number): void {
+  const last = extents.at(-1)
+  if (last?.kind === kind) last.lengthBytes += lengthBytes
+  else extents.push({ kind, lengthBytes })
+}
 
 const roundUp = (bytes: number) => Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
 

@@ -100,12 +100,19 @@ export class Session {
 export class Sessions {
   readonly #ownerOf: (vid: number) => VdiOwner
   readonly #state: ClusterState
+  /** Told when the last session of a VDI has ended. */
+  readonly #onUnused: (vid: number) => void
   readonly #sessions = new Map<number, Session>()
   #nextId = 1
 
-  constructor(ownerOf: (vid: number) => VdiOwner, state: ClusterState) {
-    this.#ownerOf = ownerOf
-    this.#state = state
+  constructor(options: {
+    ownerOf: (vid: number) => VdiOwner
+    state: ClusterState
+    onUnused: (vid: number) => void
+  }) {
+    this.#ownerOf = options.ownerOf
+    this.#state = options.state
+    this.#onUnused = options.onUnused
   }
 
   /** Opens under an export right. Throws NoExport. */
@@ -143,6 +150,7 @@ export class Sessions {
     if (!session) return
     await session.end()
     this.#sessions.delete(id)
+    if (!this.isOpen(session.vid)) this.#onUnused(session.vid)
   }
 
   /** Ends the sessions under an attachment's right, but for those under the name that holds now. */

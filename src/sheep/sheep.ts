@@ -13,6 +13,7 @@ import { Reclaimer } from './maintenance/reclaim.ts'
 import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
 import { Sessions } from './session.ts'
+import type { StoredObject } from './stored-object.ts'
 
 export interface SheepOptions {
   disk: Disk
@@ -26,6 +27,7 @@ export interface SheepOptions {
   durability: 'flush' | 'write'
   reserveBytes: number
   copies: number
+  loadedObjectsMax?: number
   /** Told once when the disk has failed: the node serves nothing any more. */
   onFailed(error: StoreError): void
 }
@@ -52,7 +54,11 @@ export class Sheep {
     this.#options = options
     this.#store = store
     this.#driver = createSingleDriver((entry) => this.#deliver(entry))
-    this.sessions = new Sessions((vid) => this.#ownerOf(vid), this.state)
+    this.sessions = new Sessions({
+      ownerOf: (vid) => this.#ownerOf(vid),
+      state: this.state,
+      onUnused: (vid) => this.#forgetOwner(vid),
+    })
     this.#reclaimer = new Reclaimer({
       store,
       state: this.state,
@@ -124,7 +130,7 @@ export class Sheep {
 
   async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
     const base = baseVid === null ? null : this.state.get(baseVid)
-    if (base) await this.#loadInode(base.vid)
+    const inode = base ? await this.#holdInode(base.vid) : null
     const vid = this.state.freeVid(name)
     const vdi: Vdi = {
       vid,
@@ -139,7 +145,11 @@ export class Sheep {
       snapshotAt: 0,
       deleting: false,
     }
-    await this.#driver.propose({ type: 'vdi', vdi })
+    try {
+      await this.#driver.propose({ type: 'vdi', vdi })
+    } finally {
+      if (inode) this.#store.release(inode)
+    }
     return vdi
   }
 
@@ -154,8 +164,9 @@ export class Sheep {
       const owner = this.#ownerOf(vid)
       await owner.freeze()
       let newVid: number | undefined
+      let inode: StoredObject | null = null
       try {
-        await this.#loadInode(vid)
+        inode = await this.#holdInode(vid)
         const free = this.state.freeVid(vdi.name)
         await this.#driver.propose({ type: 'snapshot', vid, newVid: free, tag, at: this.#options.clock.now() })
         newVid = free
@@ -163,7 +174,9 @@ export class Sheep {
         this.#owners.set(free, owner)
         return this.state.get(free)
       } finally {
+        if (inode) this.#store.release(inode)
         owner.thaw(newVid)
+        this.#forgetOwner(newVid ?? vid)
       }
     })
   }
@@ -232,8 +245,9 @@ export class Sheep {
     return [{ kind: 'create', oid: inodeOid(toVid), runs: this.#store.inheritRuns(inode) }]
   }
 
-  async #loadInode(vid: number): Promise<void> {
-    if (this.#store.exists(inodeOid(vid))) await this.#store.load(inodeOid(vid))
+  /** Keeps the inode object of a VDI loaded while an entry is proposed that inherits from it. */
+  async #holdInode(vid: number): Promise<StoredObject | null> {
+    return this.#store.exists(inodeOid(vid)) ? this.#store.hold(inodeOid(vid)) : null
   }
 
   #ownerOf(vid: number): VdiOwner {
@@ -244,6 +258,11 @@ export class Sheep {
     owner.onDropped = () => this.#reclaimer.schedule(vdi.family)
     this.#owners.set(vid, owner)
     return owner
+  }
+
+  /** An owner keeps nothing that the store does not have; without sessions it goes, and its map with it. */
+  #forgetOwner(vid: number): void {
+    if (!this.sessions.isOpen(vid)) this.#owners.delete(vid)
   }
 
   #mapOf(vdi: Vdi): BlockMap {

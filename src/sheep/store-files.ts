@@ -25,22 +25,35 @@ export interface StoreFiles {
 
 const COPY_BYTES = 1024 * 1024
 
+/** Throws DiskFailed when another process has the store or when it is of another format, CorruptBlock when it is damaged. */
 export async function openStoreFiles(
   options: ObjectStoreOptions,
 ): Promise<{ files: StoreFiles; entries: LoggedEntry[] }> {
-  const { disk, random, segmentBytes } = options
+  const { disk } = options
   await disk.makeDirectory('obj')
   const lock = await disk.lock('lock')
   if (!lock) throw new StoreError('DiskFailed', 'another process has this store open')
+  try {
+    return await openLocked(options, lock)
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+async function openLocked(options: ObjectStoreOptions, lock: { release(): Promise<void> }) {
+  const { disk, random, segmentBytes } = options
+  const found = await Superblock.open(disk)
+  if (!found) await checkEmpty(disk)
   const segments = [
-    await openSegment(disk, 'journal.0', segmentBytes),
-    await openSegment(disk, 'journal.1', segmentBytes),
+    await openSegment(disk, 'journal.0', segmentBytes, found === null),
+    await openSegment(disk, 'journal.1', segmentBytes, found === null),
   ] as const
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
-  const superblock = (await Superblock.open(disk)) ?? (await Superblock.create(disk, random.bytes(16)))
-  const { storeId, generation, sequence, logBytes } = superblock.content
-  const { log, entries } = await EntryLog.open(disk, logBytes)
+  const superblock = found ?? (await Superblock.create(disk, random.bytes(16)))
+  const { storeId, generation, sequence } = superblock.content
+  const { log, entries } = await EntryLog.open(disk, superblock.content)
   const objects = await listObjects(disk)
 
   const scan = await scanJournal(segments, storeId, { generation, sequence })
@@ -77,9 +90,18 @@ export async function openStoreFiles(
   }
 }
 
+/** A first start makes objects and a log only after the superblock: with them and without it, it is the superblock that is lost. */
+async function checkEmpty(disk: Disk): Promise<void> {
+  const log = (await disk.list('.')).find((name) => name.startsWith('log.'))
+  const [directory] = await disk.list('obj')
+  if (log || directory) throw new StoreError('DiskFailed', `there is a store (${log ?? 'obj'}), but no superblock`)
+}
+
 /** A segment is allocated and written once, so that appending to it never needs space. */
-async function openSegment(disk: Disk, path: string, bytes: number): Promise<DiskFile> {
-  const file = await disk.open(path, { create: true })
+async function openSegment(disk: Disk, path: string, bytes: number, isFirstStart: boolean): Promise<DiskFile> {
+  if (!isFirstStart && !(await disk.list('.')).includes(path))
+    throw new StoreError('CorruptBlock', `${path} is missing`)
+  const file = await disk.open(path, { create: isFirstStart })
   const zeros = Buffer.alloc(Math.min(bytes, COPY_BYTES))
   let size = await file.size()
   if (size >= bytes) return file
@@ -93,6 +115,9 @@ async function listObjects(disk: Disk): Promise<Map<bigint, StoredObject>> {
   const objects = new Map<bigint, StoredObject>()
   for (const directory of await disk.list('obj')) {
     for (const name of await disk.list(`obj/${directory}`)) {
+      if (!/^[0-9a-f]{16}$/.test(name)) {
+        throw new StoreError('DiskFailed', `obj/${directory}/${name} is not a file of the store; move it away`)
+      }
       const oid = BigInt(`0x${name}`)
       objects.set(oid, new StoredObject(oid))
     }

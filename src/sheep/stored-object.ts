@@ -37,8 +37,8 @@ export class StoredObject {
   /** Its file is unlinked; whoever still reads it closes the handle. */
   unlinked = false
   readonly overlay = new Map<number, OverlayEntry>()
-  /** Asynchronous reads under way; the file stays open until they end. */
-  readers = 0
+  /** Held by so many; the table and the file stay until they let go. */
+  holders = 0
   /** Used since the last look of the eviction. */
   touched = false
   /** Set while the table is being read; everyone who needs it waits for the same promise. */

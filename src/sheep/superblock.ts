@@ -1,9 +1,10 @@
 import { crc32 } from 'node:zlib'
 import { StoreError } from '../errors.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { LogPosition } from './entry-log.ts'
 
 /** What a node's disk says about itself. Two slots are written in turn, so that one is whole at any moment. */
-export interface SuperblockContent {
+export interface SuperblockContent extends LogPosition {
   storeId: Buffer
   /** Counts the writings; the slot with the higher count is the one that holds. */
   count: number
@@ -11,15 +12,18 @@ export interface SuperblockContent {
   generation: number
   /** The sequence number of the first frame after those. */
   sequence: number
-  /** Bytes of the ordered log that are durable. */
-  logBytes: number
 }
+
+/** What a checkpoint changes. */
+export type CheckpointMark = Omit<SuperblockContent, 'storeId' | 'count'>
 
 const MAGIC = 0x62755343 // "CSub"
 const FORMAT = 1
 const SLOT_BYTES = 4096
-const USED_BYTES = 64
+const USED_BYTES = 72
 const PATH = 'superblock'
+const NEW_PATH = 'superblock.new'
+const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, logNumber: 0, logBytes: 0 }
 
 export class Superblock {
   readonly #file: DiskFile
@@ -32,35 +36,36 @@ export class Superblock {
 
   /**
    * Reads the superblock, or null on a directory that holds no store yet. Throws DiskFailed when there is one that this
-   * version cannot read: it must not be taken for an empty directory.
+   * version cannot read: it must not be taken for an empty directory. What was read is written again before anything is
+   * built on it, because after a failed sync, or a killed process, it may be in the page cache only.
    */
   static async open(disk: Disk): Promise<Superblock | null> {
     if (!(await disk.list('.')).includes(PATH)) return null
     const file = await disk.open(PATH)
     const slots = Buffer.alloc(2 * SLOT_BYTES)
-    const length = await file.read(slots, 0)
-    if (length === 0) {
-      await file.close() // a first start that ended before anything was written
-      return null
-    }
+    await file.read(slots, 0)
     const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES)))
     const best = valid.filter((content) => content !== null).sort((a, b) => b.count - a.count)[0]
     if (!best) throw new StoreError('DiskFailed', 'both superblocks are damaged')
+    await file.write(encode(best), slotOf(best))
+    await file.sync()
     return new Superblock(file, best)
   }
 
+  /** Makes the first one, under its name only when it is whole: a superblock that cannot be read is never a new one. */
   static async create(disk: Disk, storeId: Buffer): Promise<Superblock> {
-    const file = await disk.open(PATH, { create: true })
-    const superblock = new Superblock(file, { storeId, count: 0, generation: 0, sequence: 1, logBytes: 0 })
-    await superblock.write({ generation: 0, sequence: 1, logBytes: 0 })
+    const file = await disk.open(NEW_PATH, { create: true })
+    const superblock = new Superblock(file, { storeId, count: 0, ...FIRST_MARK })
+    for (const _slot of [0, 1]) await superblock.write(FIRST_MARK)
+    await disk.rename(NEW_PATH, PATH)
     await disk.syncDirectory('.')
     return superblock
   }
 
   /** Durable when it resolves. */
-  async write(change: Pick<SuperblockContent, 'generation' | 'sequence' | 'logBytes'>): Promise<void> {
+  async write(change: CheckpointMark): Promise<void> {
     const content = { ...this.content, ...change, count: this.content.count + 1 }
-    await this.#file.write(encode(content), (content.count % 2) * SLOT_BYTES)
+    await this.#file.write(encode(content), slotOf(content))
     await this.#file.sync()
     this.content = content
   }
@@ -70,6 +75,8 @@ export class Superblock {
   }
 }
 
+const slotOf = (content: SuperblockContent) => (content.count % 2) * SLOT_BYTES
+
 function encode(content: SuperblockContent): Buffer {
   const slot = Buffer.alloc(SLOT_BYTES)
   slot.writeUInt32LE(MAGIC, 0)
@@ -78,7 +85,8 @@ function encode(content: SuperblockContent): Buffer {
   slot.writeBigUInt64LE(BigInt(content.count), 24)
   slot.writeBigUInt64LE(BigInt(content.generation), 32)
   slot.writeBigUInt64LE(BigInt(content.sequence), 40)
-  slot.writeBigUInt64LE(BigInt(content.logBytes), 48)
+  slot.writeBigUInt64LE(BigInt(content.logNumber), 48)
+  slot.writeBigUInt64LE(BigInt(content.logBytes), 56)
   slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES - 4)), USED_BYTES - 4)
   return slot
 }
@@ -95,6 +103,7 @@ function decode(slot: Buffer): SuperblockContent | null {
     count: Number(slot.readBigUInt64LE(24)),
     generation: Number(slot.readBigUInt64LE(32)),
     sequence: Number(slot.readBigUInt64LE(40)),
-    logBytes: Number(slot.readBigUInt64LE(48)),
+    logNumber: Number(slot.readBigUInt64LE(48)),
+    logBytes: Number(slot.readBigUInt64LE(56)),
   }
 }

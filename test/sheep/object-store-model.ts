@@ -1,5 +1,4 @@
 import { pino } from 'pino'
-import type { StoreError } from '../../src/errors.ts'
 import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
 import { type Change, ObjectStore } from '../../src/sheep/object-store.ts'
 import { SimClock } from '../sim/clock.ts'
@@ -69,6 +68,7 @@ export class StoreModel {
         segmentBytes: 40 * BLOCK_BYTES,
         durability: this.durability,
         reserveBytes: 0,
+        loadedObjectsMax: 4,
         onFailed: () => {},
       }),
     )
@@ -143,11 +143,8 @@ export class StoreModel {
   }
 
   async #readStamps(oid: bigint, first: number, count: number): Promise<number[]> {
-    const object = await this.#store.load(oid)
     const target = Buffer.alloc(count * BLOCK_BYTES, 0xee)
-    await new Promise<void>((resolve, reject) => {
-      this.#store.read(object, first, count, target, (error: StoreError | null) => (error ? reject(error) : resolve()))
-    })
+    await this.#store.using(oid, (object) => this.#store.readBlocks(object, first, target))
     return Array.from({ length: count }, (_, i) => readStamp(oid, first + i, target.subarray(i * BLOCK_BYTES)))
   }
 

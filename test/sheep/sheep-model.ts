@@ -40,6 +40,8 @@ export class SheepModel {
   readonly clock: SimClock
   readonly disk: SimDisk
   readonly durability: 'flush' | 'write'
+  /** Few, in half of the seeds, so that objects come and go all the time. */
+  readonly loadedObjectsMax: number
   #sheep!: Sheep
   #vdis: ModelVdi[] = []
   #stamp = 0
@@ -53,6 +55,7 @@ export class SheepModel {
     this.clock = new SimClock(this.random)
     this.disk = new SimDisk(this.random, this.clock)
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
+    this.loadedObjectsMax = this.random.chance(0.5) ? 4 : 4096
   }
 
   async run(steps: number): Promise<void> {
@@ -96,6 +99,7 @@ export class SheepModel {
         durability: this.durability,
         reserveBytes: 0,
         copies: 1,
+        loadedObjectsMax: this.loadedObjectsMax,
         onFailed: (error) => {
           if (life === this.#life) throw error
         },

@@ -3,6 +3,7 @@ import { delimiter, join } from 'node:path'
 import { test } from 'vitest'
 
 type TestBody = () => void | Promise<void>
+type Test = (title: string, body: TestBody) => void
 
 /**
  * `test` for tests that need a program which not every host has. Without the program the test is skipped under a name
@@ -10,16 +11,24 @@ type TestBody = () => void | Promise<void>
  *
  *     requireCommand('nbdinfo', 'libnbd-bin')('lists no export', async () => …)
  */
-export function requireCommand(name: string, debianPackage: string): (title: string, body: TestBody) => void {
-  if (commandExists(name)) return (title, body) => test(title, body)
-  const missing = `${name} is missing: apt-get install ${debianPackage}`
+export function requireCommand(name: string, debianPackage: string): Test {
+  return requireCommands({ [name]: debianPackage })
+}
+
+/** The same for tests that need several: Debian packages by the names of their programs. */
+export function requireCommands(packages: Readonly<Record<string, string>>): Test {
+  const missing = Object.keys(packages).filter((name) => !commandExists(name))
+  if (missing.length === 0) return (title, body) => test(title, body)
+  const names = missing.join(', ')
+  const wanted = [...new Set(missing.map((name) => packages[name]))].join(' ')
+  const message = `${names} ${missing.length === 1 ? 'is' : 'are'} missing: apt-get install ${wanted}`
   if (process.env.CI === 'true') {
     return (title) =>
       test(title, () => {
-        throw new Error(missing)
+        throw new Error(message)
       })
   }
-  return (title) => test.skip(`${title} (${missing})`)
+  return (title) => test.skip(`${title} (${message})`)
 }
 
 function commandExists(name: string): boolean {

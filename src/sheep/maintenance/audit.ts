@@ -74,8 +74,8 @@ export async function auditStore(
         report('orphan_object', `object ${formatOid(oid)} is named by no map`)
     }
     try {
-      const object = await store.load(oid)
-      blocksChecked += await checkBlocks(store, object, named.has(oid) || !owner?.deleting, report)
+      const inherited = named.has(oid) || !owner?.deleting
+      blocksChecked += await store.using(oid, (object) => checkBlocks(store, object, inherited, report))
     } catch (error) {
       if (store.exists(oid)) report('corrupt_block', error instanceof Error ? error.message : String(error))
     }
@@ -106,7 +106,6 @@ async function checkBlocks(
   const target = Buffer.allocUnsafe(BLOCK_BYTES)
   let checked = 0
   for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-    if (!object.loaded) await store.load(object.oid)
     const state = store.blockState(object, block)
     if (state?.state === 'zero' || (state?.state === 'inherit' && !inherited)) continue
     checked++

@@ -5,7 +5,6 @@ import { BlockMap } from '../block-map.ts'
 import type { ClusterState, Entry, Vdi } from '../cluster-state.ts'
 import { BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
-import type { StoredObject } from '../stored-object.ts'
 
 const REMOVES_PER_TURN = 64
 
@@ -133,7 +132,7 @@ export class Reclaimer {
       const vid = map.lookupNow(index)
       if (vid === vdi.vid) return true
       if (!vid || !this.#store.exists(dataOid(vid, index))) continue
-      if (inheritsFrom(this.#store, await this.#store.load(dataOid(vid, index)), vdi.vid)) return true
+      if (await this.#inherits(dataOid(vid, index), vdi.vid)) return true
     }
     return false
   }
@@ -142,13 +141,13 @@ export class Reclaimer {
     for (const other of this.#living(vdi)) {
       const oid = inodeOid(other.vid)
       if (!this.#store.exists(oid)) continue
-      if (inheritsFrom(this.#store, await this.#store.load(oid), vdi.vid)) return true
+      if (await this.#inherits(oid, vdi.vid)) return true
     }
     // Maps of deleted VDIs are still read, to find what is left of them.
     for (const other of this.#state.familyOf(vdi.family)) {
       const oid = inodeOid(other.vid)
       if (other.vid === vdi.vid || !other.deleting || !this.#store.exists(oid)) continue
-      if (inheritsFrom(this.#store, await this.#store.load(oid), vdi.vid)) return true
+      if (await this.#inherits(oid, vdi.vid)) return true
     }
     return false
   }
@@ -162,6 +161,16 @@ export class Reclaimer {
     return map
   }
 
+  /** Whether an object inherits a block from the same one of `vid`. */
+  #inherits(oid: bigint, vid: number): Promise<boolean> {
+    return this.#store.using(oid, (object) => {
+      for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
+        if (this.#store.blockState(object, block)?.holderVid === vid) return true
+      }
+      return false
+    })
+  }
+
   #living(vdi: Vdi): Vdi[] {
     return this.#state.familyOf(vdi.family).filter((other) => !other.deleting)
   }
@@ -173,11 +182,4 @@ export class Reclaimer {
       this.#store.commit(changes, { durable: false }, (error) => (error ? reject(error) : resolve()))
     })
   }
-}
-
-function inheritsFrom(store: ObjectStore, object: StoredObject, vid: number): boolean {
-  for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-    if (store.blockState(object, block)?.holderVid === vid) return true
-  }
-  return false
 }

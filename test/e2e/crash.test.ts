@@ -1,0 +1,12 @@
+import { expect, it } from 'vitest'
+import { torture } from '../tools/torture.ts'
+
+const KILLS = 4
+
+it.each(['flush', 'write'] as const)('keeps its promises through kills, durability %s', async (durability) => {
+  const seed = Number(process.env.FIRST_SEED ?? 1)
+  const report = await torture({ seed, kills: KILLS, durability })
+  console.info({ durability, seed, ...report })
+  expect(report.writesAcknowledged).toBeGreaterThan(100)
+  expect(report.snapshotsChecked).toBeGreaterThan(0)
+})

@@ -1,0 +1,128 @@
+import { crc32 } from 'node:zlib'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import {
+  decodeMeta,
+  encodeMeta,
+  type FrameHeader,
+  type JournalRecord,
+  metaPagesFor,
+  peekHeader,
+  recordBytes,
+} from '../../src/sheep/journal-format.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../src/sheep/object-format.ts'
+
+const u32 = fc.nat({ max: 0xffffffff })
+const oid = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
+const version = fc.nat({ max: 2 ** 48 - 1 })
+const count53 = fc.maxSafeNat()
+const first = fc.nat({ max: BLOCKS_PER_OBJECT - 1 })
+
+const record: fc.Arbitrary<JournalRecord> = fc.oneof(
+  fc.record({
+    kind: fc.constant('create' as const),
+    oid,
+    version,
+    epoch: u32,
+    runs: fc.array(fc.record({ first, count: first, holderVid: fc.nat({ max: 0xffffff }) }), { maxLength: 20 }),
+  }),
+  fc
+    .record({ oid, version, first, words: fc.array(fc.tuple(u32, u32), { maxLength: 30 }) })
+    .map(({ words, ...rest }) => ({
+      kind: 'blocks' as const,
+      ...rest,
+      count: words.length,
+      words: Uint32Array.from(words.flat()),
+    })),
+  fc.record({
+    kind: fc.constant('zero' as const),
+    oid,
+    version,
+    epoch: u32,
+    first,
+    count: fc.integer({ min: 1, max: BLOCKS_PER_OBJECT }),
+  }),
+  fc.record({ kind: fc.constant('remove' as const), oid, version }),
+  fc
+    .record({ index: version, bytes: fc.uint8Array({ maxLength: 5000 }) })
+    .map(({ index, bytes }) => ({ kind: 'entry' as const, index, bytes: Buffer.from(bytes) })),
+)
+
+const header = fc
+  .record({
+    storeId: fc.uint8Array({ minLength: 16, maxLength: 16 }).map((bytes) => Buffer.from(bytes)),
+    incarnation: u32,
+    generation: count53,
+    sequence: count53,
+    syncedSequence: count53,
+    payloadPages: u32,
+  })
+  .map((fields) => ({ ...fields, metaPages: 0 }))
+
+const sized = (fields: FrameHeader, records: readonly JournalRecord[]): FrameHeader => ({
+  ...fields,
+  metaPages: metaPagesFor(records.reduce((sum, each) => sum + recordBytes(each), 0)),
+})
+
+const storeId = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
+
+describe('a journal frame', () => {
+  it('says the same after encoding and decoding', () => {
+    fc.assert(
+      fc.property(header, fc.array(record, { maxLength: 12 }), (fields, records) => {
+        const frame = sized(fields, records)
+        const meta = encodeMeta(frame, records)
+        expect(meta.length).toBe(frame.metaPages * BLOCK_BYTES)
+        expect(peekHeader(meta.subarray(0, BLOCK_BYTES))).toEqual(frame)
+        expect(decodeMeta(meta)).toEqual(records)
+      }),
+    )
+  })
+
+  it('has these bytes', () => {
+    const words = Uint32Array.of(0x11111111, 0x40000001)
+    const records: JournalRecord[] = [
+      { kind: 'blocks', oid: 0x0000_0005_0000_0007n, version: 3, first: 9, count: 1, words },
+      { kind: 'zero', oid: 0x0000_0005_0000_0007n, version: 4, epoch: 2, first: 0x102, count: 0x203 },
+      { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
+    ]
+    const frame = { storeId, incarnation: 0xaabbccdd, generation: 6, sequence: 2 ** 32 + 1, syncedSequence: 8 }
+    const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 1 }, records)
+    const expected = Buffer.from(
+      [
+        '434a726e 01000000', // magic, format
+        '00010203 04050607 08090a0b 0c0d0e0f', // store id
+        'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
+        '01000000 01000000 03000000 00000000', // pages of meta and payload, records, CRC below
+        '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
+        '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
+        '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
+      ]
+        .join('')
+        .replaceAll(' ', ''),
+      'hex',
+    )
+    const whole = Buffer.concat([expected], BLOCK_BYTES)
+    whole.writeUInt32LE(crc32(Buffer.concat([whole.subarray(0, 68), whole.subarray(72)])), 68)
+    expect(meta.toString('hex')).toBe(whole.toString('hex'))
+  })
+
+  it('is not one when any bit of its meta pages is another', () => {
+    const records: JournalRecord[] = [{ kind: 'remove', oid: 5n, version: 2 }]
+    const frame = { storeId, incarnation: 1, generation: 1, sequence: 1, syncedSequence: 1 }
+    const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 0 }, records)
+    fc.assert(
+      fc.property(fc.nat({ max: meta.length * 8 - 1 }), (bit) => {
+        const flipped = Buffer.from(meta)
+        flipped[bit >>> 3]! ^= 1 << (bit & 7)
+        expect(decodeMeta(flipped)).toBeNull()
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  it('is not looked for in pages of anything else', () => {
+    expect(peekHeader(Buffer.alloc(BLOCK_BYTES))).toBeNull()
+    expect(peekHeader(Buffer.alloc(10))).toBeNull()
+  })
+})

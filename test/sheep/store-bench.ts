@@ -1,0 +1,153 @@
+import { pino } from 'pino'
+import type { StoreError } from '../../src/errors.ts'
+import type { Disk } from '../../src/runtime/disk.ts'
+import type { LoggedEntry } from '../../src/sheep/entry-log.ts'
+import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
+import { type Change, ObjectStore, type ObjectStoreOptions } from '../../src/sheep/object-store.ts'
+import { SimClock } from '../sim/clock.ts'
+import { SimDisk } from '../sim/disk.ts'
+import { SeededRandom } from '../sim/random.ts'
+
+type BenchOptions = Partial<Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax'>> & {
+  seed?: number
+  segmentBlocks?: number
+  /** Stands between the store and its disk. */
+  wrap?: (disk: Disk) => Disk
+}
+
+export const OBJECT = 5n << 32n
+
+/** One object store on a simulated disk, for tests that place each fault by hand. */
+export class StoreBench {
+  readonly random: SeededRandom
+  readonly clock: SimClock
+  readonly disk: SimDisk
+  readonly #options: BenchOptions
+  store!: ObjectStore
+  /** What the last start found in the ordered log. */
+  entries: LoggedEntry[] = []
+  failure: StoreError | null = null
+
+  constructor(options: BenchOptions = {}) {
+    this.#options = options
+    this.random = new SeededRandom(options.seed ?? 1)
+    this.clock = new SimClock(this.random)
+    this.disk = new SimDisk(this.random, this.clock)
+  }
+
+  /** A bench with a store that is open. */
+  static async open(options: BenchOptions = {}): Promise<StoreBench> {
+    const bench = new StoreBench(options)
+    await bench.open()
+    return bench
+  }
+
+  /** Starts a process on the disk. */
+  async start(): Promise<ObjectStore> {
+    const { durability = 'flush', reserveBytes = 0, loadedObjectsMax = 4096, segmentBlocks = 40 } = this.#options
+    const disk = this.disk.mount()
+    this.failure = null
+    const { store, entries } = await ObjectStore.open({
+      disk: this.#options.wrap?.(disk) ?? disk,
+      clock: this.clock.mount(),
+      random: this.random,
+      log: pino({ level: 'silent' }),
+      segmentBytes: segmentBlocks * BLOCK_BYTES,
+      durability,
+      reserveBytes,
+      loadedObjectsMax,
+      onFailed: (error) => {
+        this.failure = error
+      },
+    })
+    this.store = store
+    this.entries = entries
+    return store
+  }
+
+  async open(): Promise<void> {
+    await this.clock.run(this.start())
+  }
+
+  async close(): Promise<void> {
+    await this.clock.run(this.store.close())
+    this.disk.kill()
+  }
+
+  /** Resolves when the changes are acknowledged; the clock must run meanwhile. */
+  submit(changes: readonly Change[], { durable }: { durable: boolean }): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.store.commit(changes, { durable }, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
+  async commit(changes: readonly Change[], options = { durable: true }): Promise<void> {
+    await this.clock.run(this.submit(changes, options))
+  }
+
+  async create(...oids: bigint[]): Promise<void> {
+    await this.commit(oids.map((oid) => ({ kind: 'create', oid, runs: [] })))
+  }
+
+  /** Writes blocks that are filled with one byte, durably. */
+  async write(oid: bigint, first: number, ...fills: number[]): Promise<void> {
+    const object = await this.clock.run(this.store.hold(oid))
+    await this.commit([{ kind: 'blocks', object, first, bytes: blocksOf(...fills) }])
+    this.store.release(object)
+  }
+
+  async read(oid: bigint, first: number, count = 1): Promise<Buffer> {
+    const target = Buffer.alloc(count * BLOCK_BYTES, 0xee)
+    const reading = async () => {
+      const object = await this.store.hold(oid)
+      try {
+        await this.store.readBlocks(object, first, target)
+      } finally {
+        this.store.release(object)
+      }
+    }
+    await this.clock.run(reading())
+    return target
+  }
+
+  /** Seals the journal again and again until everything written so far is in the object files. */
+  async checkpoint(): Promise<void> {
+    const before = (await this.clock.run(this.store.stats())).checkpoints
+    const scratch = 0xffffn << 32n
+    if (!this.store.exists(scratch)) await this.create(scratch)
+    for (;;) {
+      await this.write(scratch, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+      if ((await this.clock.run(this.store.stats())).checkpoints > before + 1) return
+    }
+  }
+
+  async sync(): Promise<void> {
+    await this.clock.run(
+      new Promise<void>((resolve, reject) => this.store.sync((error) => (error ? reject(error) : resolve()))),
+    )
+  }
+
+  async corruptBlocks(): Promise<number> {
+    return (await this.clock.run(this.store.stats())).corruptBlocks
+  }
+
+  /** Runs `events` events of the clock; false when `work` had settled before. */
+  async step(work: Promise<unknown>, events: number): Promise<boolean> {
+    let settled = false
+    const mark = () => {
+      settled = true
+    }
+    work.then(mark, mark)
+    for (let i = 0; ; i++) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+      if (settled) return false
+      if (i === events) return true
+      this.clock.step()
+    }
+  }
+}
+
+/** Whole blocks, each filled with one byte. */
+export function blocksOf(...fills: number[]): Buffer {
+  return Buffer.concat(fills.map((fill) => Buffer.alloc(BLOCK_BYTES, fill)))
+}
