@@ -26,6 +26,9 @@ export const attrOid = (vid: number, attrId: number): bigint => KIND_BITS.attr |
 export const oidVid = (id: bigint): number => Number((id >> VID_SHIFT) & VID_MASK)
 export const oidIndex = (id: bigint): number => Number(id & INDEX_MASK)
 
+/** The object of another vid with the same kind and index. */
+export const withVid = (id: bigint, vid: number): bigint => (id & ~(VID_MASK << VID_SHIFT)) | (BigInt(vid) << VID_SHIFT)
+
 /** What the object is, by its highest kind bit; null when bits are set that no kind has (56..58). */
 export function oidKind(id: bigint): OidKind | null {
   if ((id >> 56n) & 0b111n) return null

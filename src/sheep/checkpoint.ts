@@ -4,6 +4,7 @@ import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
+import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_OBJECT,
@@ -14,15 +15,7 @@ import {
   TABLE_OFFSET,
 } from './object-format.ts'
 import type { StoreFiles } from './store-files.ts'
-import { NO_PAYLOAD, type OverlayEntry, type StoredObject } from './stored-object.ts'
-
-/** What one generation of the journal changed. */
-export interface DirtyGeneration {
-  /** With the version that each object had after its last change of this generation. */
-  objects: Map<StoredObject, number>
-  entries: LoggedEntry[]
-  payloadBlocks: number
-}
+import { type DirtyGeneration, NO_PAYLOAD, type OverlayEntry, type StoredObject } from './stored-object.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
@@ -47,9 +40,7 @@ export class Checkpointer {
   readonly #clock: Clock
   readonly #files: StoreFiles
   readonly #journal: Journal
-  /** Keeps an object loaded until it is released. */
-  readonly #hold: (object: StoredObject) => Promise<void>
-  readonly #release: (object: StoredObject) => void
+  readonly #cache: ObjectCache
   readonly #dirty = new Map<number, DirtyGeneration>()
   readonly #directories = new Set<string>()
   #running: Promise<void> = Promise.resolve()
@@ -63,16 +54,14 @@ export class Checkpointer {
     clock: Clock
     files: StoreFiles
     journal: Journal
-    hold: (object: StoredObject) => Promise<void>
-    release: (object: StoredObject) => void
+    cache: ObjectCache
   }) {
     this.#disk = options.disk
     this.#log = options.log
     this.#clock = options.clock
     this.#files = options.files
     this.#journal = options.journal
-    this.#hold = options.hold
-    this.#release = options.release
+    this.#cache = options.cache
     this.#freeBytes = options.files.freeBytes
   }
 
@@ -163,7 +152,7 @@ export class Checkpointer {
     for (const object of removed) {
       object.holders++
       object.unlinked = true
-      this.#release(object) // closes the file, unless somebody still reads
+      this.#cache.release(object) // closes the file, unless somebody still reads
       const path = objectPath(object.oid)
       const directory = path.slice(0, path.lastIndexOf('/'))
       if (!(await this.#ensureDirectory(directory))) continue
@@ -184,7 +173,7 @@ export class Checkpointer {
     try {
       let copies: Copy[] = []
       for (const [object, version] of batch) {
-        await this.#hold(object)
+        await this.#cache.holdObject(object)
         held.push(object)
         const { file, table } = await this.#openForWriting(object, changedDirectories)
         const write = { object, version, blocks: blocksOf(object, generation) }
@@ -201,7 +190,7 @@ export class Checkpointer {
       await this.#disk.copyMany(copies)
       await this.#disk.syncMany(files)
     } finally {
-      for (const object of held) this.#release(object)
+      for (const object of held) this.#cache.release(object)
     }
     return writes
   }

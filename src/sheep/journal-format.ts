@@ -1,5 +1,6 @@
 import assert from 'node:assert'
 import { crc32 } from 'node:zlib'
+import { StoreError } from '../errors.ts'
 import { BLOCK_BYTES, type InheritRun } from './object-format.ts'
 
 /**
@@ -85,7 +86,7 @@ function metaCrc(meta: Buffer): number {
 
 /** The header of a frame that starts with this page, if the page looks like the start of one. Proves nothing yet. */
 export function peekHeader(page: Buffer): FrameHeader | null {
-  if (page.length < HEADER_BYTES || page.readUInt32LE(0) !== MAGIC || page.readUInt32LE(4) !== FORMAT) return null
+  if (page.length < HEADER_BYTES || page.readUInt32LE(0) !== MAGIC) return null
   return {
     storeId: Buffer.from(page.subarray(8, 24)),
     incarnation: page.readUInt32LE(24),
@@ -97,9 +98,16 @@ export function peekHeader(page: Buffer): FrameHeader | null {
   }
 }
 
-/** The records of whole meta pages, or null when they do not match their CRC. */
+/**
+ * The records of whole meta pages, or null when they do not match their CRC. Throws DiskFailed when they are whole, but of a
+ * format that another version wrote: they must not be taken for a torn tail.
+ */
 export function decodeMeta(meta: Buffer): JournalRecord[] | null {
   if (metaCrc(meta) !== meta.readUInt32LE(CRC_OFFSET)) return null
+  const format = meta.readUInt32LE(4)
+  if (format !== FORMAT) {
+    throw new StoreError('DiskFailed', `the journal has format ${format}; this version reads format ${FORMAT}`)
+  }
   const records: JournalRecord[] = []
   let at = HEADER_BYTES
   for (let left = meta.readUInt32LE(60); left > 0; left--) {

@@ -1,13 +1,30 @@
 import { StoreError } from '../errors.ts'
+import type { Clock } from '../runtime/clock.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
-import type { DirtyGeneration } from './checkpoint.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Random } from '../runtime/random.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
 import { BLOCK_BYTES, newTable, zeroWord0, zeroWord1 } from './object-format.ts'
-import type { ObjectStoreOptions } from './object-store.ts'
-import { NO_PAYLOAD, StoredObject } from './stored-object.ts'
+import { type DirtyGeneration, NO_PAYLOAD, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
+
+export interface ObjectStoreOptions {
+  disk: Disk
+  clock: Clock
+  random: Random
+  log: Log
+  /** Size of each of the two journal segments. */
+  segmentBytes: number
+  durability: 'flush' | 'write'
+  /** Free space that writes leave alone, so that deletes, checkpoints and the log always have room. */
+  reserveBytes: number
+  /** How many objects keep their table (8 KiB) and an open file. */
+  loadedObjectsMax?: number
+  /** Told once when the disk has failed. */
+  onFailed(error: StoreError): void
+}
 
 /** Everything that a store has open, as it was found (or made) at the start. */
 export interface StoreFiles {

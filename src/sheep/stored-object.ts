@@ -1,4 +1,5 @@
 import type { DiskFile } from '../runtime/disk.ts'
+import type { LoggedEntry } from './entry-log.ts'
 import { type OidWords, oidWords } from './object-format.ts'
 
 /** A block that has changed since the last checkpoint: the journal holds it, the object file does not. */
@@ -18,6 +19,16 @@ export interface OverlayEntry {
 
 export const PENDING = -1
 export const NO_PAYLOAD = -2
+/** The sequence of an entry whose frame has not been written. */
+export const NOT_WRITTEN = Number.MAX_SAFE_INTEGER
+
+/** What one generation of the journal changed. */
+export interface DirtyGeneration {
+  /** With the version that each object had after its last change of this generation. */
+  objects: Map<StoredObject, number>
+  entries: LoggedEntry[]
+  payloadBlocks: number
+}
 
 /**
  * One object of this node in memory. `table` is what the file says (or will say, for one that is `fresh`); `overlay` is

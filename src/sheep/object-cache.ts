@@ -1,0 +1,180 @@
+import { StoreError } from '../errors.ts'
+import type { Disk } from '../runtime/disk.ts'
+import type { Log } from '../runtime/log.ts'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_OBJECT,
+  decodeHeader,
+  HEADER_OFFSET,
+  objectPath,
+  TABLE_BYTES,
+  TABLE_OFFSET,
+} from './object-format.ts'
+import type { StoredObject } from './stored-object.ts'
+
+export interface ObjectCacheOptions {
+  disk: Disk
+  log: Log
+  storeId: Buffer
+  /** Every object of this node, loaded or not. */
+  objects: Map<bigint, StoredObject>
+  /** How many may be loaded before those not in use are asked to give way. */
+  loadedMax: number
+}
+
+const EVICTION_LOOKS_MAX = 64
+
+/**
+ * Which objects there are, and which of them are loaded: have their table in memory and their file open. What `loadedNow`
+ * answers stays loaded until the caller awaits something; `hold` loads an object and keeps it loaded until `release`.
+ */
+export class ObjectCache {
+  readonly #options: ObjectCacheOptions
+  readonly #objects: Map<bigint, StoredObject>
+  /** Those that may be asked to give up table and file, in order of loading. */
+  readonly #loaded = new Set<StoredObject>()
+  /** Headers that were found damaged. */
+  corruptHeaders = 0
+
+  constructor(options: ObjectCacheOptions) {
+    this.#options = options
+    this.#objects = options.objects
+  }
+
+  get size(): number {
+    return this.#objects.size
+  }
+
+  exists(oid: bigint): boolean {
+    return this.#objects.has(oid)
+  }
+
+  oids(): IterableIterator<bigint> {
+    return this.#objects.keys()
+  }
+
+  /** Throws NoObject. */
+  find(oid: bigint): StoredObject {
+    const object = this.#objects.get(oid)
+    if (!object) throw new StoreError('NoObject', oid.toString(16))
+    return object
+  }
+
+  /** A new object, loaded from the start. */
+  add(object: StoredObject): void {
+    object.touched = true
+    this.#objects.set(object.oid, object)
+    this.#loaded.add(object)
+  }
+
+  /** The object is removed; whoever holds it goes on with it until the checkpoint has unlinked its file and they release it. */
+  remove(object: StoredObject): void {
+    this.#objects.delete(object.oid)
+    this.#loaded.delete(object)
+  }
+
+  /** The object if it is loaded, null if it must be loaded first, undefined if there is none. */
+  loadedNow(oid: bigint): StoredObject | null | undefined {
+    const object = this.#objects.get(oid)
+    if (object === undefined) return undefined
+    if (!object.loaded) return null
+    object.touched = true
+    return object
+  }
+
+  /**
+   * Loads an object and keeps it loaded until `release`. Throws NoObject, or CorruptBlock when the object's header is
+   * damaged; then nothing is held.
+   */
+  async hold(oid: bigint): Promise<StoredObject> {
+    const object = this.find(oid)
+    await this.holdObject(object)
+    return object
+  }
+
+  /** As `hold`, for an object that may be removed already. */
+  async holdObject(object: StoredObject): Promise<void> {
+    object.holders++
+    object.touched = true
+    try {
+      if (object.loaded) return
+      object.loading ??= this.#readTable(object).finally(() => {
+        object.loading = null
+      })
+      await object.loading
+    } catch (error) {
+      this.release(object)
+      throw error
+    }
+  }
+
+  /** Holds an object while `use` runs. */
+  async using<T>(oid: bigint, use: (object: StoredObject) => T | Promise<T>): Promise<T> {
+    const object = await this.hold(oid)
+    try {
+      return await use(object)
+    } finally {
+      this.release(object)
+    }
+  }
+
+  release(object: StoredObject): void {
+    object.holders--
+    if (object.unlinked && object.holders === 0) this.#closeFile(object)
+  }
+
+  async #readTable(object: StoredObject): Promise<void> {
+    const path = objectPath(object.oid)
+    const file = await this.#options.disk.open(path)
+    const tail = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
+    await file.read(tail, TABLE_OFFSET)
+    const header = decodeHeader(tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
+    const problem =
+      'problem' in header
+        ? header.problem
+        : header.oid !== object.oid || !header.storeId.equals(this.#options.storeId)
+          ? 'it belongs to another object or store'
+          : null
+    if (problem !== null) {
+      await file.close()
+      this.corruptHeaders++
+      throw new StoreError('CorruptBlock', `${path}: ${problem}`)
+    }
+    const table = new Uint32Array(BLOCKS_PER_OBJECT * 2)
+    for (let i = 0; i < table.length; i++) table[i] = tail.readUInt32LE(i * 4)
+    object.file = file
+    object.table = table
+    if (!('problem' in header)) object.version = Math.max(object.version, header.version)
+    this.#loaded.add(object)
+    this.#evict()
+  }
+
+  /**
+   * Second chance: an object that was not used since the last look gives up its table and file handle. One that is dirty may:
+   * its overlay stays, and the checkpoint loads it again. A bounded number of looks, so that no load waits for them.
+   */
+  #evict(): void {
+    for (let looks = 0; this.#loaded.size > this.#options.loadedMax && looks < EVICTION_LOOKS_MAX; looks++) {
+      const object = this.#loaded.values().next().value!
+      this.#loaded.delete(object)
+      if (object.touched || object.holders > 0 || object.fresh) {
+        object.touched = false
+        this.#loaded.add(object)
+        continue
+      }
+      object.table = null
+      this.#closeFile(object)
+    }
+  }
+
+  #closeFile(object: StoredObject): void {
+    const file = object.file
+    object.file = null
+    file?.close().catch((error) => this.#options.log.warn({ err: error }, 'closing an object file failed'))
+  }
+
+  /** Closes all files. */
+  async close(): Promise<void> {
+    for (const object of this.#loaded) await object.file?.close()
+  }
+}
