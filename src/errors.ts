@@ -87,6 +87,12 @@ export class StoreError extends Error {
   }
 }
 
+/** A failure as the store reports it; one that is not symbolic comes from the disk. */
+export function toStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error
+  return new StoreError('DiskFailed', error instanceof Error ? error.message : String(error), { cause: error })
+}
+
 /** A mistake of the person at the command line or in a settings file; `main` prints it and exits with EX_USAGE or EX_CONFIG. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'

@@ -164,6 +164,9 @@ export class ClusterState {
       case 'export': {
         const vdi = this.get(entry.right.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+        const taken = this.#exportsByHash.get(entry.right.nameHash)
+        if (taken && taken.attachmentId !== entry.right.attachmentId)
+          throw new StoreError('InvalidParameters', 'another attachment has this export name')
         return
       }
     }

@@ -1,5 +1,5 @@
 import assert from 'node:assert'
-import { StoreError } from '../errors.ts'
+import { StoreError, toStoreError } from '../errors.ts'
 import { oidVid } from '../protocol/oid.ts'
 import type { Disk } from '../runtime/disk.ts'
 import { BlockReader } from './block-reader.ts'
@@ -331,7 +331,7 @@ export class ObjectStore {
     if (count === 1 && this.#reader.readNow(object, first, target)) return done(null)
     this.#reader.readRange(object, first, count, target).then(
       () => done(null),
-      (error) => done(asStoreError(error)),
+      (error) => done(toStoreError(error)),
     )
   }
 
@@ -354,9 +354,4 @@ export class ObjectStore {
     await this.#cache.close()
     await this.#files.close()
   }
-}
-
-function asStoreError(error: unknown): StoreError {
-  if (error instanceof StoreError) return error
-  return new StoreError('DiskFailed', error instanceof Error ? error.message : String(error), { cause: error })
 }

@@ -1,7 +1,8 @@
-import { StoreError } from '../errors.ts'
+import { StoreError, toStoreError } from '../errors.ts'
 import { dataOid } from '../protocol/oid.ts'
 import { BlockMap } from './block-map.ts'
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from './object-format.ts'
+import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from './block-range.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
 
@@ -18,8 +19,8 @@ export interface OwnerExtent {
  *    bytes and the map entry. A new object inherits block by block from the object that it replaces, so the first write
  *    after a snapshot copies nothing.
  * 2. Writes of less than a block read the block first. While that has to wait, further changes of the same object wait too.
- * 3. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if a
- *    snapshot was taken.
+ * 3. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if
+ *    `moveTo` has named one.
  */
 export class VdiOwner {
   readonly #store: ObjectStore
@@ -53,7 +54,7 @@ export class VdiOwner {
 
   write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
     this.#admit(offset, source.length, done, (finish) => {
-      this.#eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
+      eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
         const bytes = length === source.length ? source : source.subarray(from, from + length)
         this.#change(
           index,
@@ -69,7 +70,7 @@ export class VdiOwner {
   /** Makes a range read as zeros and gives back the space of the whole blocks in it. */
   discard(offset: number, length: number, durable: boolean, done: StoreDone): void {
     this.#admit(offset, length, done, (finish) => {
-      this.#eachObject(offset, length, finish, (index, at, _from, part, partDone) => {
+      eachObject(offset, length, finish, (index, at, _from, part, partDone) => {
         this.#change(
           index,
           partDone,
@@ -88,7 +89,8 @@ export class VdiOwner {
 
   /** What a range holds, in order, adjacent kinds merged. */
   async extents(offset: number, length: number): Promise<OwnerExtent[]> {
-    if (!inRange(offset, length, this.sizeBytes)) throw new StoreError('InvalidParameters', 'beyond the end of the VDI')
+    if (!isInRange(offset, length, this.sizeBytes))
+      throw new StoreError('InvalidParameters', 'beyond the end of the VDI')
     const extents: OwnerExtent[] = []
     const end = offset + length
     while (offset < end) {
@@ -123,12 +125,19 @@ export class VdiOwner {
     })
   }
 
-  thaw(newVid?: number): void {
-    if (newVid !== undefined) {
-      this.vid = newVid
-      this.#map.moveTo(newVid)
-      this.#objects = []
-    }
+  get frozen(): boolean {
+    return this.#held !== null
+  }
+
+  /** The frozen VDI goes on under another vid, whose inode object has inherited the map. */
+  moveTo(newVid: number): void {
+    assert(this.frozen)
+    this.vid = newVid
+    this.#map.moveTo(newVid)
+    this.#objects = []
+  }
+
+  thaw(): void {
     const held = this.#held ?? []
     this.#held = null
     for (const run of held) run()
@@ -139,7 +148,7 @@ export class VdiOwner {
       this.#held.push(() => this.#admit(offset, length, done, run))
       return
     }
-    if (!inRange(offset, length, this.sizeBytes)) {
+    if (!isInRange(offset, length, this.sizeBytes)) {
       done(new StoreError('InvalidParameters', 'beyond the end of the VDI'))
       return
     }
@@ -152,32 +161,6 @@ export class VdiOwner {
         this.#idle = null
       }
     })
-  }
-
-  /** Cuts a range at object borders; `finish` gets the first error once all parts are done. */
-  #eachObject(
-    offset: number,
-    length: number,
-    finish: StoreDone,
-    run: (index: number, at: number, from: number, length: number, partDone: StoreDone) => void,
-  ): void {
-    const first = Math.floor(offset / OBJECT_BYTES)
-    const last = Math.floor((offset + Math.max(length, 1) - 1) / OBJECT_BYTES)
-    if (first === last) {
-      run(first, offset - first * OBJECT_BYTES, 0, length, finish)
-      return
-    }
-    let left = last - first + 1
-    let failure: StoreError | null = null
-    const partDone: StoreDone = (error) => {
-      failure ??= error
-      if (--left === 0) finish(failure)
-    }
-    for (let index = first; index <= last; index++) {
-      const start = Math.max(offset, index * OBJECT_BYTES)
-      const end = Math.min(offset + length, (index + 1) * OBJECT_BYTES)
-      run(index, start - index * OBJECT_BYTES, start - offset, end - start, partDone)
-    }
   }
 
   #read(offset: number, target: Buffer, finish: StoreDone): void {
@@ -195,13 +178,13 @@ export class VdiOwner {
   }
 
   #readBlocks(offset: number, target: Buffer, finish: StoreDone): void {
-    this.#eachObject(offset, target.length, finish, (index, at, from, length, partDone) => {
+    eachObject(offset, target.length, finish, (index, at, from, length, partDone) => {
       const bytes = length === target.length ? target : target.subarray(from, from + length)
       const object = this.#objectNow(index)
       if (object === null) {
         this.#readLater(index, at, bytes).then(
           () => partDone(null),
-          (error) => partDone(asStoreError(error)),
+          (error) => partDone(toStoreError(error)),
         )
       } else this.#readObject(object, at, bytes, partDone)
     })
@@ -255,7 +238,7 @@ export class VdiOwner {
     try {
       if (attempt(this.#edgesNow(index, at, length))) return
     } catch (error) {
-      done(asStoreError(error))
+      done(toStoreError(error))
       return
     }
     this.#waiting.set(index, [])
@@ -279,7 +262,7 @@ export class VdiOwner {
       try {
         if (attempt(await this.#prepare(index, at, length, held))) return null
       } catch (error) {
-        return asStoreError(error)
+        return toStoreError(error)
       } finally {
         for (const object of held) this.#store.release(object)
       }
@@ -405,47 +388,8 @@ export class VdiOwner {
 
 const PREPARE_ATTEMPTS_MAX = 10
 
-/** Block → its bytes as they are before the change. */
-type Edges = Map<number, Buffer>
-
 function addExtent(extents: OwnerExtent[], kind: OwnerExtent['kind'], lengthBytes: number): void {
   const last = extents.at(-1)
   if (last?.kind === kind) last.lengthBytes += lengthBytes
   else extents.push({ kind, lengthBytes })
-}
-
-const roundUp = (bytes: number) => Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
-
-function inRange(offset: number, length: number, sizeBytes: number): boolean {
-  return Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= sizeBytes
-}
-
-/** The blocks that a range of an object covers only in part: none, one or two. */
-function partialBlocks(at: number, length: number): number[] {
-  const blocks: number[] = []
-  const end = at + length
-  if (at % BLOCK_BYTES !== 0) blocks.push(Math.floor(at / BLOCK_BYTES))
-  const lastBlock = Math.floor(end / BLOCK_BYTES)
-  if (end % BLOCK_BYTES !== 0 && lastBlock < BLOCKS_PER_OBJECT && blocks[0] !== lastBlock) blocks.push(lastBlock)
-  return blocks
-}
-
-/** The source grown to whole blocks with what `edges` holds; null when an edge is missing. */
-function wholeBlocks(at: number, source: Buffer, edges: Edges): Buffer | null {
-  const partial = partialBlocks(at, source.length)
-  if (partial.length === 0) return source
-  const start = at - (at % BLOCK_BYTES)
-  const bytes = Buffer.allocUnsafe(roundUp(at + source.length) - start)
-  for (const block of partial) {
-    const edge = edges.get(block)
-    if (!edge) return null
-    edge.copy(bytes, block * BLOCK_BYTES - start)
-  }
-  source.copy(bytes, at - start)
-  return bytes
-}
-
-function asStoreError(error: unknown): StoreError {
-  if (error instanceof StoreError) return error
-  return new StoreError('DiskFailed', error instanceof Error ? error.message : String(error), { cause: error })
 }

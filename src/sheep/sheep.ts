@@ -163,20 +163,16 @@ export class Sheep {
       const vdi = this.state.get(vid)
       const owner = this.#ownerOf(vid)
       await owner.freeze()
-      let newVid: number | undefined
       let inode: StoredObject | null = null
       try {
         inode = await this.#holdInode(vid)
-        const free = this.state.freeVid(vdi.name)
-        await this.#driver.propose({ type: 'snapshot', vid, newVid: free, tag, at: this.#options.clock.now() })
-        newVid = free
-        this.#owners.delete(vid)
-        this.#owners.set(free, owner)
-        return this.state.get(free)
+        const newVid = this.state.freeVid(vdi.name)
+        await this.#driver.propose({ type: 'snapshot', vid, newVid, tag, at: this.#options.clock.now() })
+        return this.state.get(newVid)
       } finally {
         if (inode) this.#store.release(inode)
-        owner.thaw(newVid)
-        this.#forgetOwner(newVid ?? vid)
+        owner.thaw()
+        this.#forgetOwner(owner.vid)
       }
     })
   }
@@ -195,8 +191,6 @@ export class Sheep {
 
   async resizeVdi(vid: number, sizeBytes: number): Promise<void> {
     await this.#driver.propose({ type: 'resize', vid, sizeBytes })
-    const owner = this.#owners.get(vid)
-    if (owner) owner.sizeBytes = sizeBytes
   }
 
   /** Replaces what the attachment had before; sessions under the old right are over when it resolves. */
@@ -225,9 +219,24 @@ export class Sheep {
     const changes: Change[] = [{ kind: 'entry', index, bytes: encodeEntry(entry) }, ...this.#effects(entry)]
     this.state.apply(index, entry)
     if (entry.type === 'view') this.#store.epoch = entry.epoch
-    return new Promise((resolve, reject) => {
+    const durable = new Promise<void>((resolve, reject) => {
       this.#store.commit(changes, { durable: true }, (error) => (error ? reject(error) : resolve()))
     })
+    this.#tellOwner(entry)
+    return durable
+  }
+
+  /** An owner changes in the same turn as the state, so that whoever opens the VDI meanwhile finds the one that there is. */
+  #tellOwner(entry: Entry): void {
+    if (entry.type !== 'snapshot' && entry.type !== 'resize') return
+    const owner = this.#owners.get(entry.vid)
+    if (!owner) return
+    if (entry.type === 'resize') owner.sizeBytes = entry.sizeBytes
+    else {
+      this.#owners.delete(entry.vid)
+      this.#owners.set(entry.newVid, owner)
+      owner.moveTo(entry.newVid)
+    }
   }
 
   /** What an entry changes in the objects of this node, in the same transaction. */
@@ -260,9 +269,9 @@ export class Sheep {
     return owner
   }
 
-  /** An owner keeps nothing that the store does not have; without sessions it goes, and its map with it. */
+  /** An owner keeps nothing that the store does not have; without sessions it goes, unless a snapshot is at work on it. */
   #forgetOwner(vid: number): void {
-    if (!this.sessions.isOpen(vid)) this.#owners.delete(vid)
+    if (!this.sessions.isOpen(vid) && !this.#owners.get(vid)?.frozen) this.#owners.delete(vid)
   }
 
   #mapOf(vdi: Vdi): BlockMap {
