@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
 import { dataOid } from '../protocol/oid.ts'
 import { BlockMap } from './block-map.ts'
