@@ -1,6 +1,7 @@
 import { ConfigError, SETTING_FLAGS } from '../config.ts'
 import { ControlError } from '../control/messages.ts'
 import { UsageError } from '../errors.ts'
+import { DamagedFile } from '../runtime/files.ts'
 import { type Command, type CommandIo, EXIT, parseLine } from './command.ts'
 import { commandHelp, overview } from './help.ts'
 
@@ -34,6 +35,7 @@ function explain(error: unknown): { code: number; message: string } {
     const code = error.code === 'Disconnected' ? EXIT.UNAVAILABLE : EXIT.INTERNAL
     return { code, message: error.message }
   }
+  if (error instanceof DamagedFile) return { code: EXIT.DATA_UNSOUND, message: error.message }
   // The system said no: an address in use, a directory that may not be written.
   if (error instanceof Error && 'syscall' in error) return { code: EXIT.UNAVAILABLE, message: error.message }
   return { code: EXIT.INTERNAL, message: error instanceof Error ? (error.stack ?? error.message) : String(error) }

@@ -1,5 +1,6 @@
 import type BetterSqlite3 from 'better-sqlite3'
 import knex, { type Knex } from 'knex'
+import { DamagedFile } from '../runtime/files.ts'
 import { migrationSource } from './migrations.ts'
 import { prepareConnection } from './sqlite.ts'
 
@@ -18,7 +19,7 @@ export interface DatabaseOptions {
  *
  * One connection, so transactions run one after the other and what one reads does not change under it. A commit that
  * has resolved survives loss of power: the write-ahead log is synced at each (`synchronous = FULL`).
- * The caller ends it with `destroy()`.
+ * The caller ends it with `destroy()`. Throws DamagedFile for what is no database.
  */
 export async function openDatabase({ file, busyTimeoutMs = 5000 }: DatabaseOptions): Promise<Db> {
   const db = knex({
@@ -39,6 +40,8 @@ export async function openDatabase({ file, busyTimeoutMs = 5000 }: DatabaseOptio
     await db.migrate.latest()
   } catch (error) {
     await db.destroy()
+    const code = (error as { code?: unknown }).code
+    if (code === 'SQLITE_NOTADB' || code === 'SQLITE_CORRUPT') throw new DamagedFile(file, error as Error)
     throw error
   }
   return db

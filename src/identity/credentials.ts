@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { z } from 'zod'
-import { readTextFile, writeTextFile } from '../runtime/files.ts'
+import { DamagedFile, readTextFile, writeTextFile } from '../runtime/files.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { DOMAIN, REGION } from './constants.ts'
@@ -51,7 +51,7 @@ export async function ensureLocalIdentity(options: {
   if (saved !== null) {
     replaceIn(openrc, /^(export OS_AUTH_URL=).*$/m, authUrl)
     replaceIn(clouds, /^( *auth_url: ).*$/m, authUrl)
-    return LocalAccount.parse(JSON.parse(saved))
+    return parseAccount(saved, join(dataDir, ACCOUNT_FILE))
   }
 
   const password = random.bytes(PASSWORD_BYTES).toString('base64url')
@@ -68,6 +68,14 @@ export async function ensureLocalIdentity(options: {
   writeTextFile(join(dataDir, ACCOUNT_FILE), `${JSON.stringify(account, null, 2)}\n`, PRIVATE)
   log.info({ openrc, clouds }, 'made an account; its credentials are in these files')
   return account
+}
+
+function parseAccount(text: string, path: string): LocalAccount {
+  try {
+    return LocalAccount.parse(JSON.parse(text))
+  } catch (error) {
+    throw new DamagedFile(path, error as Error)
+  }
 }
 
 function openrcOf(account: LocalAccount, password: string, authUrl: string): string {

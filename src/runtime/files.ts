@@ -1,10 +1,19 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, unlinkSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /**
  * Small files that are read and written whole: settings, credentials. Synchronous, for use at start only; what the store
  * keeps goes through the Disk port.
  */
+
+/** A file of ours that cannot be read as what it is; the message names it and says what to do. */
+export class DamagedFile extends Error {
+  override readonly name = 'DamagedFile'
+
+  constructor(path: string, cause: Error) {
+    super(`${path} is damaged (${cause.message}); bring it back from a backup`, { cause })
+  }
+}
 
 /** The text of a file, or null when there is none. */
 export function readTextFile(path: string): string | null {
@@ -22,6 +31,7 @@ export function readTextFile(path: string): string | null {
  */
 export function writeTextFile(path: string, text: string, mode: number): void {
   const temporary = `${path}.${process.pid}.tmp`
+  rmSync(temporary, { force: true }) // of a process that was killed here; in a container the next one has the same id
   const file = openSync(temporary, 'wx', mode)
   try {
     writeSync(file, text)

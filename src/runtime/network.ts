@@ -43,7 +43,7 @@ export interface Connection {
 export const systemNetwork: Network = {
   listen: async (address, accept) => {
     const server = net.createServer({ noDelay: true, pauseOnConnect: true }, (socket) => accept(wrap(socket)))
-    const target = parseAddress(address)
+    const target = targetOf(address)
     if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
@@ -60,7 +60,7 @@ export const systemNetwork: Network = {
   },
   connect: (address) =>
     new Promise((resolve, reject) => {
-      const socket = net.connect({ ...parseAddress(address), noDelay: true })
+      const socket = net.connect({ ...targetOf(address), noDelay: true })
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)
@@ -77,6 +77,18 @@ export function parseAddress(address: string): { host: string; port: number } | 
   const port = Number(match?.groups?.port)
   if (!match || port > 65_535) throw new TypeError(`"${address}" is not host:port or a path`)
   return { host: match.groups?.v6 ?? match.groups?.host ?? '', port }
+}
+
+/** The kernel's limit, less the NUL; Node would cut a longer path off without a word. */
+const SOCKET_PATH_BYTES_MAX = 107
+
+function targetOf(address: string): ReturnType<typeof parseAddress> {
+  const target = parseAddress(address)
+  if ('path' in target && Buffer.byteLength(target.path) > SOCKET_PATH_BYTES_MAX) {
+    const message = `the path of a unix socket may have ${SOCKET_PATH_BYTES_MAX} bytes, and this one is longer: ${address}`
+    throw Object.assign(new Error(message), { code: 'ENAMETOOLONG', syscall: 'bind' })
+  }
+  return target
 }
 
 export function formatAddress(host: string, port: number): string {

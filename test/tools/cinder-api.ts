@@ -56,12 +56,7 @@ export class CinderApi {
   /** Resolves with the answer's body; `path` is below `/v3`. */
   async request<T = unknown>(method: string, path: string, body?: unknown): Promise<T> {
     for (let attempt = 1; ; attempt++) {
-      this.#token ??= this.#login()
-      const token = await this.#token.catch((error: unknown) => {
-        this.#token = null
-        throw error
-      })
-      const headers = { 'x-auth-token': token, 'openstack-api-version': MICROVERSION }
+      const headers = { 'x-auth-token': await this.token(), 'openstack-api-version': MICROVERSION }
       const answer = await send(method, this.#endpoint + path, headers, body)
       if (answer.status === 401 && attempt === 1) {
         this.#token = null
@@ -70,6 +65,14 @@ export class CinderApi {
       if (answer.status >= 400) throw new ApiError(answer.status, `${method} ${path}: ${answer.status} ${answer.body}`)
       return (answer.body === '' ? undefined : JSON.parse(answer.body)) as T
     }
+  }
+
+  async token(): Promise<string> {
+    this.#token ??= this.#login()
+    return this.#token.catch((error: unknown) => {
+      this.#token = null
+      throw error
+    })
   }
 
   /** Answers the id; the volume is `creating`. */
