@@ -39,15 +39,16 @@ export function wholeBlocks(at: number, source: Buffer, edges: Edges): Buffer | 
   return bytes
 }
 
-/** Cuts a range at object borders; `finish` gets the first error once all parts are done. */
+/** Cuts a range at object borders; `finish` gets the first error once all parts are done. An empty range has no part. */
 export function eachObject(
   offset: number,
   length: number,
   finish: RangeDone,
   run: (index: number, at: number, from: number, length: number, partDone: RangeDone) => void,
 ): void {
+  if (length === 0) return finish(null)
   const first = Math.floor(offset / OBJECT_BYTES)
-  const last = Math.floor((offset + Math.max(length, 1) - 1) / OBJECT_BYTES)
+  const last = Math.floor((offset + length - 1) / OBJECT_BYTES)
   if (first === last) {
     run(first, offset - first * OBJECT_BYTES, 0, length, finish)
     return

@@ -105,7 +105,7 @@ export class BlockReader {
 
   /** Reads as many blocks from `block` on as lie together, and returns how many. */
   async #readRun(object: StoredObject, block: number, max: number, target: Buffer): Promise<number> {
-    for (let attempt = 1; ; attempt++) {
+    for (let attempt = 1; ; ) {
       const run = this.#locate(object, block, max)
       if (run.kind === 'wait') {
         await this.#settle()
@@ -126,7 +126,7 @@ export class BlockReader {
       const bad = length === bytes.length ? firstMismatch(object, block, run.words, bytes) : 0
       if (bad < 0) return run.count
       // A checkpoint may have moved the block, or reused its page, while it was read: then the entry is another now.
-      if (!this.#moved(object, block, bad, run) || attempt === READ_ATTEMPTS_MAX)
+      if (!this.#moved(object, block, bad, run) || attempt++ === READ_ATTEMPTS_MAX)
         throw this.corrupt(object, block + bad)
     }
   }

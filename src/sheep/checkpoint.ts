@@ -45,6 +45,10 @@ export class Checkpointer {
   readonly #directories = new Set<string>()
   #running: Promise<void> = Promise.resolve()
   #freeBytes: number
+  /** When to look for room at the earliest, if there is none. */
+  #nextLookMs = 0
+  /** Index of the last entry of the ordered log that the journal has. */
+  #writtenIndex: number
   completed = 0
   logSnapshot: (() => { index: number; liveEntries: number; entries(): Buffer[] }) | null = null
 
@@ -63,6 +67,7 @@ export class Checkpointer {
     this.#journal = options.journal
     this.#cache = options.cache
     this.#freeBytes = options.files.freeBytes
+    this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
   /** Brings the replayed journal into the files, before anything new is written. */
@@ -83,13 +88,35 @@ export class Checkpointer {
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
     dirty.payloadBlocks += blocks
+    this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
   }
 
-  /** Free space that nothing is promised yet, less `reserveBytes`. */
-  unallocatedBytes(reserveBytes: number): number {
+  /** Whether `bytes` more may be allocated, so that `reserveBytes` of the disk stay free. */
+  hasRoom(bytes: number, reserveBytes: number): boolean {
     let promised = 0
     for (const dirty of this.#dirty.values()) promised += dirty.payloadBlocks * BLOCK_BYTES
-    return this.#freeBytes - promised - reserveBytes
+    if (this.#freeBytes - promised - reserveBytes >= bytes) return true
+    this.#lookForRoom()
+    return false
+  }
+
+  /** Checkpoints what there is, since only that gives the space of removed objects back, and asks the disk again. */
+  #lookForRoom(): void {
+    const now = this.#clock.monotonicMs()
+    if (now < this.#nextLookMs) return
+    this.#nextLookMs = now + NO_SPACE_RETRY_MS
+    this.#clock.afterInput(() => {
+      if (this.#journal.seal()) return
+      this.#running = this.#running.then(() => this.#askForSpace())
+    })
+  }
+
+  async #askForSpace(): Promise<void> {
+    try {
+      this.#freeBytes = (await this.#disk.space()).freeBytes
+    } catch (error) {
+      this.#journal.fail('asking for the free space', error)
+    }
   }
 
   /** Starts the checkpoint of a generation that the journal has sealed. */
@@ -106,8 +133,10 @@ export class Checkpointer {
 
   /** Checkpoints everything; resolves when nothing is left in the journal. */
   async finish(): Promise<void> {
-    await this.#running
-    if (this.#journal.seal()) await this.#running
+    for (let running: Promise<void> | null = null; running !== this.#running; this.#journal.seal()) {
+      running = this.#running
+      await running
+    }
   }
 
   async #applyWithRoom(generation: number, nextSequence: number): Promise<void> {
@@ -253,8 +282,11 @@ export class Checkpointer {
     const snapshot = this.logSnapshot?.()
     const log = this.#files.log
     if (!snapshot || log.entryCount <= 2 * snapshot.liveEntries + LOG_SLACK_ENTRIES) return
+    // The snapshot holds entries that only the active segment has, and they must not last without what they change in
+    // objects: those that wait for a segment come with a later compaction, the others are synced first.
+    if (snapshot.index > this.#writtenIndex) return
     const entries = snapshot.entries()
-    await this.#syncJournal() // the snapshot holds entries that only the active segment has
+    await this.#syncJournal()
     await log.compact(snapshot.index, entries)
   }
 

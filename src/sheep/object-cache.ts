@@ -1,5 +1,5 @@
 import { StoreError } from '../errors.ts'
-import type { Disk } from '../runtime/disk.ts'
+import type { Disk, DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import {
   BLOCK_BYTES,
@@ -121,11 +121,12 @@ export class ObjectCache {
   release(object: StoredObject): void {
     object.holders--
     if (object.unlinked && object.holders === 0) this.#closeFile(object)
+    this.#evict()
   }
 
   async #readTable(object: StoredObject): Promise<void> {
     const path = objectPath(object.oid)
-    const file = await this.#options.disk.open(path)
+    const file = await this.#openFile(object, path)
     const tail = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
     await file.read(tail, TABLE_OFFSET)
     const header = decodeHeader(tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
@@ -147,6 +148,16 @@ export class ObjectCache {
     if (!('problem' in header)) object.version = Math.max(object.version, header.version)
     this.#loaded.add(object)
     this.#evict()
+  }
+
+  async #openFile(object: StoredObject, path: string): Promise<DiskFile> {
+    try {
+      return await this.#options.disk.open(path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      if (object.removed) throw new StoreError('NoObject', object.oid.toString(16))
+      throw new StoreError('CorruptBlock', `${path} is missing`)
+    }
   }
 
   /**

@@ -159,7 +159,7 @@ export class ObjectStore {
 
   /** Whether `bytes` more may be allocated; asked before a change, so that a full disk refuses and breaks nothing. */
   hasRoom(bytes: number): boolean {
-    return this.#checkpointer.unallocatedBytes(this.#options.reserveBytes) >= bytes
+    return this.#checkpointer.hasRoom(bytes, this.#options.reserveBytes)
   }
 
   /**

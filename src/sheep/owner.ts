@@ -97,11 +97,12 @@ export class VdiOwner {
     while (offset < end) {
       const index = Math.floor(offset / OBJECT_BYTES)
       const objectEnd = Math.min(end, (index + 1) * OBJECT_BYTES)
-      await this.#map.load(index)
-      const vid = this.#map.lookupNow(index)
-      if (!vid) addExtent(extents, 'hole', objectEnd - offset)
-      else
-        await this.#store.using(dataOid(vid, index), (object) => this.#addExtents(extents, object, offset, objectEnd))
+      const start = offset
+      await this.#withObject(
+        index,
+        (object) => this.#addExtents(extents, object, start, objectEnd),
+        () => addExtent(extents, 'hole', objectEnd - start),
+      )
       offset = objectEnd
     }
     return extents
@@ -183,20 +184,17 @@ export class VdiOwner {
       const bytes = length === target.length ? target : target.subarray(from, from + length)
       const object = this.#objectNow(index)
       if (object === null) {
-        this.#readLater(index, at, bytes).then(
-          () => partDone(null),
-          (error) => partDone(toStoreError(error)),
-        )
-      } else this.#readObject(object, at, bytes, partDone)
+        this.#readLater(index, at, bytes, partDone)
+      } else if (object) {
+        this.#store.read(object, at / BLOCK_BYTES, length / BLOCK_BYTES, bytes, (error) => {
+          if (error?.code === 'NoObject') this.#readLater(index, at, bytes, partDone)
+          else partDone(error)
+        })
+      } else {
+        bytes.fill(0)
+        partDone(null)
+      }
     })
-  }
-
-  #readObject(object: StoredObject | undefined, at: number, bytes: Buffer, done: StoreDone): void {
-    if (object) this.#store.read(object, at / BLOCK_BYTES, bytes.length / BLOCK_BYTES, bytes, done)
-    else {
-      bytes.fill(0)
-      done(null)
-    }
   }
 
   /** The object that holds an index, if it is loaded; undefined when there is none, null when it must be loaded. */
@@ -215,14 +213,32 @@ export class VdiOwner {
     return object
   }
 
-  async #readLater(index: number, at: number, bytes: Buffer): Promise<void> {
-    await this.#map.load(index)
-    const vid = this.#map.lookupNow(index)
-    if (!vid) {
-      bytes.fill(0)
-      return
+  #readLater(index: number, at: number, bytes: Buffer, done: StoreDone): void {
+    const read = (object: StoredObject) => this.#store.readBlocks(object, at / BLOCK_BYTES, bytes)
+    this.#withObject(index, read, () => void bytes.fill(0)).then(
+      () => done(null),
+      (error) => done(toStoreError(error)),
+    )
+  }
+
+  /** Looks up and holds the object of an index while `use` runs, or answers with `useHole` when there is none. */
+  async #withObject(
+    index: number,
+    use: (object: StoredObject) => void | Promise<void>,
+    useHole: () => void,
+  ): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      await this.#map.load(index)
+      const vid = this.#map.lookupNow(index)
+      if (!vid) return useHole()
+      try {
+        return await this.#store.using(dataOid(vid, index), use)
+      } catch (error) {
+        // Dropped meanwhile, and with it perhaps what it inherited from: the map knows what there is now.
+        const isGone = error instanceof StoreError && error.code === 'NoObject'
+        if (!isGone || attempt === LOOKUP_ATTEMPTS_MAX) throw error
+      }
     }
-    await this.#store.using(dataOid(vid, index), (object) => this.#store.readBlocks(object, at / BLOCK_BYTES, bytes))
   }
 
   /**
@@ -388,6 +404,7 @@ export class VdiOwner {
 }
 
 const PREPARE_ATTEMPTS_MAX = 10
+const LOOKUP_ATTEMPTS_MAX = 5
 
 function addExtent(extents: OwnerExtent[], kind: OwnerExtent['kind'], lengthBytes: number): void {
   const last = extents.at(-1)

@@ -64,7 +64,6 @@ export class Sheep {
       state: this.state,
       log: options.log,
       propose: (entry) => this.#driver.propose(entry),
-      mapOf: (vdi) => this.#mapOf(vdi),
     })
   }
 

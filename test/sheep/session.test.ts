@@ -126,8 +126,7 @@ describe('sessions', () => {
     const taken = bench.sheep.snapshot(vid, 'tag')
     for (let i = 0; i < 20; i++) {
       writes.push(answered((done) => session.write(i * BLOCK_BYTES, block(9), false, done)))
-      bench.clock.step()
-      await new Promise<void>((resolve) => setImmediate(resolve))
+      await bench.step(1)
     }
     const working = await bench.run(taken)
     await bench.run(Promise.all(writes))
@@ -146,10 +145,7 @@ describe('sessions', () => {
       const first = bench.sheep.sessions.openExport(NAME_HASH)
       await bench.write(first, 0, block(1))
       const taken = bench.sheep.snapshot(vid, 'tag')
-      for (let i = 0; i < moment; i++) {
-        await new Promise<void>((resolve) => setImmediate(resolve))
-        bench.clock.step()
-      }
+      await bench.step(moment)
       // A client comes, another goes, and one looks at the VDI by its vid, which may be the snapshot's by now.
       const second = bench.sheep.sessions.openExport(NAME_HASH)
       const reader = bench.sheep.sessions.openAnonymous(vid, true)
@@ -175,13 +171,12 @@ describe('sessions', () => {
       const vid = await bench.create('a')
       await bench.run(bench.sheep.putExport(right(vid)))
       await bench.write(bench.sheep.sessions.openExport(NAME_HASH), 0, block(1))
-      await bench.restart() // nothing is loaded, so that the snapshot takes its time between freezing and its entry
+      // Nothing is loaded after a clean start, so that the snapshot takes its time between freezing and its entry.
+      await bench.run(bench.sheep.close())
+      await bench.restart()
       const old = bench.sheep.sessions.openExport(NAME_HASH)
       const taken = bench.sheep.snapshot(vid, 'tag')
-      for (let i = 0; i < moment; i++) {
-        await new Promise<void>((resolve) => setImmediate(resolve))
-        bench.clock.step()
-      }
+      await bench.step(moment)
       const closed = bench.sheep.sessions.close(old.id)
       await new Promise<void>((resolve) => setImmediate(resolve))
       const session = bench.sheep.sessions.openExport(NAME_HASH)
@@ -204,10 +199,7 @@ describe('sessions', () => {
       await bench.write(session, 0, block(1))
       const grown = bench.sheep.resizeVdi(vid, 2 * OBJECT_BYTES)
       const taken = bench.sheep.snapshot(vid, 'tag')
-      for (let i = 0; i < moment; i++) {
-        await new Promise<void>((resolve) => setImmediate(resolve))
-        bench.clock.step()
-      }
+      await bench.step(moment)
       await bench.run(Promise.all([grown, taken]))
       expect(session.sizeBytes).toBe(2 * OBJECT_BYTES)
       await bench.write(session, 2 * OBJECT_BYTES - BLOCK_BYTES, block(5))

@@ -68,6 +68,14 @@ export class SheepBench {
     return this.clock.run(work)
   }
 
+  /** Lets a number of events happen, and all that follows from each at once. */
+  async step(events: number): Promise<void> {
+    for (let i = 0; i < events; i++) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+      this.clock.step()
+    }
+  }
+
   async create(name: string, sizeBytes = VDI_BYTES): Promise<number> {
     return (await this.run(this.sheep.createVdi(name, sizeBytes, 0))).vid
   }

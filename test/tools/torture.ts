@@ -233,6 +233,7 @@ class Torture {
   async #checkEverything(api: CinderApi, attached: Connected): Promise<void> {
     await this.#reconcile(api, attached)
     assert(await this.verifier.run(attached))
+    await this.#takeSnapshot(api, attached.volumeId)
     await this.verifier.pause()
     assert(await this.verifier.run(attached))
     await this.verifier.pause()

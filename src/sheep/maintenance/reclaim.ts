@@ -22,10 +22,10 @@ export class Reclaimer {
   readonly #state: ClusterState
   readonly #log: Log
   readonly #propose: (entry: Entry) => Promise<void>
-  readonly #mapOf: (vdi: Vdi) => BlockMap
   /**
-   * Maps of living VDIs, kept for the length of a run. One may grow stale, but a VDI never gains a reference to an object
-   * of a deleted one, so that a stale map can only keep too much.
+   * Maps of living VDIs, kept for the length of a run. They are the reclaimer's own: an owner's goes on under another vid
+   * with a snapshot. One may grow stale, but a VDI never gains a reference to an object of a deleted one, so that a stale
+   * map can only keep too much.
    */
   readonly #maps = new Map<number, BlockMap>()
   readonly #queue = new Set<number>()
@@ -37,14 +37,11 @@ export class Reclaimer {
     state: ClusterState
     log: Log
     propose: (entry: Entry) => Promise<void>
-    /** The map of a VDI, as its owner has it. */
-    mapOf: (vdi: Vdi) => BlockMap
   }) {
     this.#store = options.store
     this.#state = options.state
     this.#log = options.log
     this.#propose = options.propose
-    this.#mapOf = options.mapOf
   }
 
   /** Looks at the deleted VDIs of a family, soon. */
@@ -155,7 +152,7 @@ export class Reclaimer {
   #livingMap(vdi: Vdi): BlockMap {
     let map = this.#maps.get(vdi.vid)
     if (!map) {
-      map = this.#mapOf(vdi)
+      map = new BlockMap(this.#store, vdi.vid)
       this.#maps.set(vdi.vid, map)
     }
     return map
