@@ -148,7 +148,7 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
     }),
     stats: async () => {
       const store = await sheep.stats()
-      return { store: { ...store }, ...(nbd ? { nbd: { ...nbd.stats } } : {}) }
+      return { store: counters({ ...store }), ...(nbd ? { nbd: counters({ ...nbd.stats }) } : {}) }
     },
     audit: async () => {
       await sheep.reclaimed()
@@ -172,4 +172,13 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
       return {}
     },
   }
+}
+
+/** Counters under the names that `--json` prints: words joined by underscores. */
+function counters(values: Record<string, number>): Record<string, number> {
+  const named = Object.entries(values).map(([name, value]) => [
+    name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`),
+    value,
+  ])
+  return Object.fromEntries(named)
 }

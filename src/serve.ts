@@ -24,6 +24,7 @@ export const serve: Command = {
     'signal ends it at once. Logs go to standard error, one JSON object to a line.',
   run: async ({ io, argv, print }) => {
     const { config, warnings } = loadConfig({ argv, env: io.env, readFile: io.readFile })
+    process.umask(0o077) // what is made in the data directory is nobody else's, whoever made the directory
     const log = createLog(config.log.level)
     for (const warning of warnings) log.warn(warning)
     const { stop, stopRequested } = listenForStop()

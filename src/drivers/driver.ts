@@ -9,7 +9,8 @@
  * 2. What a method did is durable when it resolves.
  * 3. A method that rejects has left nothing behind that a repeat or the matching delete would not clean up. It rejects
  *    with a ServiceError: VolumeNotFound or SnapshotNotFound for a missing source, InvalidVolume or InvalidSnapshot for
- *    one in use, BackendFailure for the rest, with a reason that an operator can act on.
+ *    one in use, ServiceUnavailable while the backend cannot be reached, BackendFailure for the rest, with a reason that an
+ *    operator can act on.
  * 4. Deleting what does not exist succeeds.
  * 5. No method keeps state in the process: another process with the same backend may go on where this one ended.
  */
@@ -75,7 +76,7 @@ export interface AttachmentRef {
 }
 
 /** What an initiator says about itself (`connector` of the attachments API); unknown keys are kept. */
-export type Connector = Record<string, unknown> & { host?: string | undefined; ip?: string | undefined }
+export type Connector = Record<string, unknown> & { host?: string | null | undefined; ip?: string | null | undefined }
 
 /** Flat, as attachments return it: `driver_volume_type` beside the data keys (Cinder API, `connection_info`). */
 export type ConnectionInfo = { driver_volume_type: string } & Record<string, unknown>

@@ -347,6 +347,11 @@ export class ObjectStore {
     return this.#reader.readNow(object, block, target)
   }
 
+  /** Moves what the journal holds into the object files, in the background: space of removed objects comes back by that. */
+  startCheckpoint(): void {
+    this.#journal.seal()
+  }
+
   /** Brings everything into the object files, so that the next start has nothing to replay, and closes the files. */
   async close(): Promise<void> {
     this.#closed = true

@@ -35,7 +35,14 @@ export const TEST_SETTINGS: ServiceSettings = {
   ...DEFAULT_SETTINGS,
   hostName: 'test-host',
   quota: { ...DEFAULT_SETTINGS.quota, volumes: 1000, snapshots: 1000, gigabytes: 100_000 },
-  work: { concurrency: 8, attemptsMax: 3, attemptTimeoutMs: 20_000, backoffMs: 1, backoffMaxMs: 4 },
+  work: {
+    concurrency: 8,
+    attemptsMax: 3,
+    outageAttemptsMax: 3,
+    attemptTimeoutMs: 20_000,
+    backoffMs: 1,
+    backoffMaxMs: 4,
+  },
   stopGraceMs: 5_000,
 }
 

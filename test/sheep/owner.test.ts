@@ -147,7 +147,7 @@ describe('the owner of a VDI', () => {
   })
 
   it('answers a read that meets the drop of its object, and the reclaim of what that inherited, without an error', async () => {
-    for (let moment = 0; moment < 80; moment++) {
+    for (let moment = 0; moment < 40; moment++) {
       const bench = await SheepBench.open({ seed: moment, loadedObjectsMax: 1 })
       const vid = await bench.create('a')
       const session = bench.session(vid)
@@ -235,7 +235,7 @@ describe('a full disk', () => {
     const writes = Array.from({ length: 20 }, (_, i) =>
       answered((done) => session.write((i + 1) * 16 * BLOCK_BYTES, blocks(16, 5), true, done)),
     )
-    await bench.step(3000)
+    await bench.step(1500)
     expect(bench.failure).toBeNull()
     bench.disk.capacityBytes = 2 ** 40
     const outcomes = await bench.run(Promise.allSettled(writes))

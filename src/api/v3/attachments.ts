@@ -36,8 +36,8 @@ const MODES = ['rw', 'ro'] as const
 
 const Connector = z.record(z.string(), z.unknown(), { error: 'is not an object' }).and(
   z.object({
-    host: z.string({ error: 'is not a string' }).max(255).optional(),
-    ip: z.string({ error: 'is not a string' }).max(255).optional(),
+    host: z.string({ error: 'is not a string' }).max(255).nullish(),
+    ip: z.string({ error: 'is not a string' }).max(255).nullish(),
   }),
 )
 

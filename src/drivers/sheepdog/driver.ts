@@ -1,4 +1,4 @@
-import { ServiceError, StoreError } from '../../errors.ts'
+import { ServiceError, StoreError, type StoreErrorCode } from '../../errors.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { VdiClient } from '../../vdi/client.ts'
 import { hashExportName } from '../../vdi/export-name.ts'
@@ -147,9 +147,13 @@ async function translate<T>(work: Promise<T>): Promise<T> {
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
     if (error.code === 'VdiInUse') throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
-    throw new ServiceError('BackendFailure', { reason: error.message }, { cause: error })
+    const code = AWAY.has(error.code) ? 'ServiceUnavailable' : 'BackendFailure'
+    throw new ServiceError(code, { reason: error.message }, { cause: error })
   }
 }
+
+/** The store cannot be reached, or is on its way down: it may be back soon. */
+const AWAY: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['Disconnected', 'Stopping'])
 
 const isMissing = (error: unknown) => error instanceof StoreError && (error.code === 'NoVdi' || error.code === 'NoTag')
 

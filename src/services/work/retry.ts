@@ -5,6 +5,8 @@ export interface WorkSettings {
   concurrency: number
   /** Attempts at one step before it is given up. */
   attemptsMax: number
+  /** The same while the backend cannot be reached at all: long enough for it to be started again. */
+  outageAttemptsMax: number
   /** An attempt that takes longer counts as failed, though the backend may still end it. */
   attemptTimeoutMs: number
   /** Wait before the second attempt; each further wait is twice as long, up to `backoffMaxMs`. */
@@ -15,6 +17,7 @@ export interface WorkSettings {
 export const DEFAULT_WORK: WorkSettings = {
   concurrency: 32,
   attemptsMax: 5,
+  outageAttemptsMax: 30,
   attemptTimeoutMs: 60_000,
   backoffMs: 200,
   backoffMaxMs: 10_000,
@@ -24,7 +27,8 @@ export const DEFAULT_WORK: WorkSettings = {
 const TRANSIENT: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>(['BackendFailure', 'ServiceUnavailable'])
 
 export function isWorthRepeating(error: ServiceError, attempt: number, settings: WorkSettings): boolean {
-  return TRANSIENT.has(error.code) && attempt < settings.attemptsMax
+  const attemptsMax = error.code === 'ServiceUnavailable' ? settings.outageAttemptsMax : settings.attemptsMax
+  return TRANSIENT.has(error.code) && attempt < attemptsMax
 }
 
 /** Wait after the failed attempt number `attempt`, counted from 1. */

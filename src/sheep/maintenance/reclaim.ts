@@ -31,6 +31,7 @@ export class Reclaimer {
   readonly #queue = new Set<number>()
   #running: Promise<void> | null = null
   #stopped = false
+  #removed = false
 
   constructor(options: {
     store: ObjectStore
@@ -79,6 +80,8 @@ export class Reclaimer {
       // What one VDI leaves behind may have been all that kept another: go round until nothing more comes free.
       while (await this.#reclaimFamily(family)) this.#maps.clear()
     }
+    if (this.#removed) this.#store.startCheckpoint() // until then the files are still there
+    this.#removed = false
   }
 
   /** Whether anything of the family was reclaimed completely. */
@@ -174,6 +177,7 @@ export class Reclaimer {
 
   #remove(oids: readonly bigint[]): Promise<void> {
     if (oids.length === 0) return Promise.resolve()
+    this.#removed = true
     return new Promise((resolve, reject) => {
       const changes = oids.map((oid) => ({ kind: 'remove', oid }) as const)
       this.#store.commit(changes, { durable: false }, (error) => (error ? reject(error) : resolve()))
