@@ -18,7 +18,7 @@ export interface LogPosition {
 /**
  * The ordered log at rest: one line for each entry, `<crc> <index> <JSON>`. What counts is what the superblock names, to the
  * byte: it was synced, so that anything else in its place is rot. Bytes behind it were written by a checkpoint that a crash
- * cut short; they may be in the page cache and not on the disk, so they are cut off, and the journal has them still.
+ * cut short; they may be in the page cache and not on the disk, so they do not count, and the journal has them still.
  * Compaction writes a new file with entries that lead to the same state, all with the index of the last one; it counts from
  * the moment when a superblock names it.
  */
@@ -58,7 +58,6 @@ export class EntryLog {
       entries.push(entry)
       at = newline + 1
     }
-    await file.truncate(logBytes)
     return { log: new EntryLog(disk, file, position, entries.at(-1)?.index ?? 0, entries.length), entries }
   }
 

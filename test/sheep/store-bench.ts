@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { pino } from 'pino'
 import type { StoreError } from '../../src/errors.ts'
 import type { Disk } from '../../src/runtime/disk.ts'
@@ -74,6 +75,28 @@ export class StoreBench {
     this.disk.kill()
   }
 
+  /** Changes bytes of a file that no process has open. */
+  async patch(path: string, position: number, bytes: Buffer): Promise<void> {
+    await this.clock.run(
+      this.disk
+        .mount()
+        .open(path)
+        .then((file) => file.write(bytes, position).then(() => file.sync())),
+    )
+  }
+
+  /** The bytes of all files, by path. */
+  async image(): Promise<Map<string, string>> {
+    const disk = this.disk.mount()
+    const image = new Map<string, string>()
+    for (const path of this.disk.paths()) {
+      const bytes = Buffer.alloc(this.disk.sizeOf(path))
+      await this.clock.run(disk.open(path).then((file) => file.read(bytes, 0)))
+      image.set(path, createHash('sha256').update(bytes).digest('hex'))
+    }
+    return image
+  }
+
   /** Resolves when the changes are acknowledged; the clock must run meanwhile. */
   submit(changes: readonly Change[], { durable }: { durable: boolean }): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -110,15 +133,16 @@ export class StoreBench {
     return target
   }
 
-  /** Seals the journal again and again until everything written so far is in the object files. */
-  async checkpoint(): Promise<void> {
-    const before = (await this.clock.run(this.store.stats())).checkpoints
-    const scratch = 0xffffn << 32n
-    if (!this.store.exists(scratch)) await this.create(scratch)
-    for (;;) {
-      await this.write(scratch, 0, 1, 2, 3, 4, 5, 6, 7, 8)
-      if ((await this.clock.run(this.store.stats())).checkpoints > before + 1) return
-    }
+  /** Ends the process in order and starts another: everything is in the object files, and nothing is loaded. */
+  async settle(): Promise<void> {
+    await this.close()
+    await this.open()
+  }
+
+  /** The process dies; with `powerLoss` the machine does. Then another one starts. */
+  async restart(how: 'kill' | 'powerLoss'): Promise<void> {
+    this.disk[how]()
+    await this.open()
   }
 
   async sync(): Promise<void> {
@@ -131,8 +155,8 @@ export class StoreBench {
     return (await this.clock.run(this.store.stats())).corruptBlocks
   }
 
-  /** Runs `events` events of the clock; false when `work` had settled before. */
-  async step(work: Promise<unknown>, events: number): Promise<boolean> {
+  /** Lets `events` events happen; false when `work` settled before that. */
+  async isBusyAfter(work: Promise<unknown>, events: number): Promise<boolean> {
     let settled = false
     const mark = () => {
       settled = true

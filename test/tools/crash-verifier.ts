@@ -167,8 +167,10 @@ async function unlessDisconnected(work: () => Promise<void>): Promise<boolean> {
     return true
   } catch (error) {
     const isGone = error instanceof NbdError ? error.code === ESHUTDOWN : isLostConnection(error as Error)
-    if (!isGone) throw error
-    return false
+    if (isGone) return false
+    throw error instanceof NbdError
+      ? new Error(`the server answered with error ${error.code}: ${error.message}`)
+      : error
   }
 }
 

@@ -25,9 +25,9 @@ export class Reclaimer {
   /**
    * Maps of living VDIs, kept for the length of a run. They are the reclaimer's own: an owner's goes on under another vid
    * with a snapshot. One may grow stale, but a VDI never gains a reference to an object of a deleted one, so that a stale
-   * map can only keep too much.
+   * map can only keep too much. Kept by the VDI and not by its vid, which a new VDI may get meanwhile.
    */
-  readonly #maps = new Map<number, BlockMap>()
+  readonly #maps = new Map<Vdi, BlockMap>()
   readonly #queue = new Set<number>()
   #running: Promise<void> | null = null
   #stopped = false
@@ -153,10 +153,10 @@ export class Reclaimer {
   }
 
   #livingMap(vdi: Vdi): BlockMap {
-    let map = this.#maps.get(vdi.vid)
+    let map = this.#maps.get(vdi)
     if (!map) {
       map = new BlockMap(this.#store, vdi.vid)
-      this.#maps.set(vdi.vid, map)
+      this.#maps.set(vdi, map)
     }
     return map
   }
