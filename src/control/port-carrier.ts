@@ -14,7 +14,7 @@ export function portCarrier(port: MessagePort | Worker): Carrier {
         if (!told) closed(reason)
         told = true
       }
-      port.on('error', (error: Error) => tell(`the thread failed: ${error.message}`))
+      port.on('error', (error: Error) => tell(error.message))
       port.on('exit', (code: number) => tell(`the thread ended with code ${code}`))
       port.on('close', () => tell('the thread closed its port'))
     },

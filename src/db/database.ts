@@ -35,6 +35,7 @@ export async function openDatabase({ file, busyTimeoutMs = 5000 }: DatabaseOptio
       },
     },
     migrations: { migrationSource },
+    log: { error: () => {} }, // what knex would print here it also throws, and whoever catches it says it once
   })
   try {
     await db.migrate.latest()
