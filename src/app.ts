@@ -34,6 +34,7 @@ export interface RunningApp {
 
 const DATABASE_FILE = 'collie.db'
 const SHEEP_SOCKET = 'sock'
+const HEALTH_TIMEOUT_MS = 2000
 
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
@@ -62,6 +63,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     authenticator,
     log,
     random: systemRandom,
+    unready: () => whyUnready(control),
     settings: { availabilityZones: [config.availability_zone], publicEndpoint: config.public_endpoint },
   })
   if (local) {
@@ -77,11 +79,22 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   return {
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
     close: async () => {
-      await server.close()
+      const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
+      await served
       await db.destroy()
     },
   }
+}
+
+/** What keeps requests from being served: a store that does not answer. */
+async function whyUnready(control: ControlCaller): Promise<string | null> {
+  const tooLate = systemClock.sleep(HEALTH_TIMEOUT_MS).then(() => 'The store does not answer.')
+  const answer = control.call('ping', {}).then(
+    () => null,
+    (error: Error) => `The store cannot be reached: ${error.message}`,
+  )
+  return Promise.race([answer, tooLate])
 }
 
 async function identityOf(

@@ -95,6 +95,8 @@ function asServiceError(error: unknown): ServiceError | null {
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new ServiceError('BodyTooLarge', { limit_bytes: BODY_BYTES_MAX })
+    case 'FST_ERR_MAX_PARAM_LENGTH': // no id and no key of ours is that long
+      return new ServiceError('ResourceNotFound')
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new ServiceError('UnsupportedMediaType', { content_type: 'use application/json' })
     default:

@@ -19,7 +19,7 @@ export interface ApiServerOptions {
   random: Random
   settings: ApiSettings
   /** Null when requests can be served, else the reason why not; asked by /healthcheck. */
-  unready?: () => string | null
+  unready?: () => Promise<string | null>
 }
 
 /**
@@ -27,7 +27,7 @@ export interface ApiServerOptions {
  * `register` (the local identity, metrics) before they call `listen`.
  */
 export function createApiServer(options: ApiServerOptions): FastifyInstance {
-  const { services, authenticator, log, random, settings, unready = () => null } = options
+  const { services, authenticator, log, random, settings, unready = async () => null } = options
   const app = fastify({
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
@@ -48,7 +48,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     throw new ServiceError('ResourceNotFound')
   })
   app.get('/healthcheck', async (_request, reply) => {
-    const reason = unready()
+    const reason = await unready()
     return reply
       .code(reason === null ? 200 : 503)
       .type('text/plain')

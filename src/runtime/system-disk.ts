@@ -93,7 +93,8 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
 
 class SystemFile implements DiskFile {
   readonly #handle: FileHandle
-  readonly fd: number
+  /** -1 once it is closed: the number may be another file's by then. */
+  fd: number
 
   constructor(handle: FileHandle) {
     this.#handle = handle
@@ -164,6 +165,7 @@ class SystemFile implements DiskFile {
   }
 
   async close(): Promise<void> {
+    this.fd = -1
     await this.#handle.close()
   }
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert'
+import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
@@ -45,6 +46,8 @@ export class Checkpointer {
   readonly #directories = new Set<string>()
   #running: Promise<void> = Promise.resolve()
   #freeBytes: number
+  /** The node is stopping: what finds no room stays in the journal. */
+  #finishing = false
   /** When to look for room at the earliest, if there is none. */
   #nextLookMs = 0
   /** Index of the last entry of the ordered log that the journal has. */
@@ -70,31 +73,36 @@ export class Checkpointer {
     this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
-  /** Brings the replayed journal into the files, before anything new is written. */
+  /** Brings the replayed journal into the files, before anything new is written. Throws NoSpace when they have no room. */
   async recover(): Promise<void> {
     const { replayed } = this.#files
     if (!replayed) return
     this.#dirty.set(replayed.generation, replayed.dirty)
-    await this.#apply(replayed.generation, replayed.nextSequence)
+    try {
+      await this.#apply(replayed.generation, replayed.nextSequence)
+    } catch (error) {
+      if (!isNoSpace(error)) throw error
+      throw new StoreError('NoSpace', 'what the journal holds does not fit into the object files', { cause: error })
+    }
   }
 
   /** Remembers what a transaction of this generation changed. */
   note(generation: number, objects: readonly StoredObject[], entries: readonly LoggedEntry[], blocks: number): void {
     let dirty = this.#dirty.get(generation)
     if (!dirty) {
-      dirty = { objects: new Map(), entries: [], payloadBlocks: 0 }
+      dirty = { objects: new Map(), entries: [], newBlocks: 0 }
       this.#dirty.set(generation, dirty)
     }
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
-    dirty.payloadBlocks += blocks
+    dirty.newBlocks += blocks
     this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
   }
 
   /** Whether `bytes` more may be allocated, so that `reserveBytes` of the disk stay free. */
   hasRoom(bytes: number, reserveBytes: number): boolean {
     let promised = 0
-    for (const dirty of this.#dirty.values()) promised += dirty.payloadBlocks * BLOCK_BYTES
+    for (const dirty of this.#dirty.values()) promised += dirty.newBlocks * BLOCK_BYTES
     if (this.#freeBytes - promised - reserveBytes >= bytes) return true
     this.#lookForRoom()
     return false
@@ -131,8 +139,9 @@ export class Checkpointer {
     })
   }
 
-  /** Checkpoints everything; resolves when nothing is left in the journal. */
+  /** Checkpoints everything; resolves when nothing is left in the journal, or when a full disk or a failed one keeps it there. */
   async finish(): Promise<void> {
+    this.#finishing = true
     for (let running: Promise<void> | null = null; running !== this.#running; this.#journal.seal()) {
       running = this.#running
       await running
@@ -145,7 +154,7 @@ export class Checkpointer {
         await this.#apply(generation, nextSequence)
         return
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+        if (!isNoSpace(error) || this.#finishing) throw error
         this.#freeBytes = 0
         this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
         await this.#clock.sleep(NO_SPACE_RETRY_MS)
@@ -296,6 +305,8 @@ export class Checkpointer {
     })
   }
 }
+
+const isNoSpace = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOSPC'
 
 interface BlockWrite {
   block: number

@@ -25,6 +25,8 @@ export const TABLE_BYTES = BLOCKS_PER_OBJECT * 8
 export const TABLE_OFFSET = OBJECT_BYTES
 export const HEADER_OFFSET = TABLE_OFFSET + TABLE_BYTES
 export const OBJECT_FILE_BYTES = HEADER_OFFSET + BLOCK_BYTES
+/** Table and header: what an object takes although all its blocks are zeros. */
+export const OBJECT_TAIL_BYTES = OBJECT_FILE_BYTES - TABLE_OFFSET
 
 const HEADER_MAGIC = 0x6a624f43 // "CObj"
 const HEADER_USED_BYTES = 56 // within one sector, so that a header is never torn

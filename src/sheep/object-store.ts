@@ -16,6 +16,7 @@ import {
   dataWord1,
   type InheritRun,
   newTable,
+  OBJECT_TAIL_BYTES,
   zeroWord0,
   zeroWord1,
 } from './object-format.ts'
@@ -106,7 +107,12 @@ export class ObjectStore {
   static async open(options: ObjectStoreOptions): Promise<{ store: ObjectStore; entries: LoggedEntry[] }> {
     const { files, entries } = await openStoreFiles(options)
     const store = new ObjectStore(options, files)
-    await store.#checkpointer.recover()
+    try {
+      await store.#checkpointer.recover()
+    } catch (error) {
+      await store.#closeFiles()
+      throw error
+    }
     return { store, entries }
   }
 
@@ -241,7 +247,8 @@ export class ObjectStore {
           }
         }
         for (const object of removed) object.removedIn = generation
-        this.#checkpointer.note(generation, touched, loggedEntries, at - location)
+        const tails = changes.filter((change) => change.kind === 'create').length * (OBJECT_TAIL_BYTES / BLOCK_BYTES)
+        this.#checkpointer.note(generation, touched, loggedEntries, at - location + tails)
       },
       done,
     })
@@ -356,6 +363,10 @@ export class ObjectStore {
   async close(): Promise<void> {
     this.#closed = true
     await this.#checkpointer.finish()
+    await this.#closeFiles()
+  }
+
+  async #closeFiles(): Promise<void> {
     await this.#cache.close()
     await this.#files.close()
   }

@@ -8,19 +8,24 @@ import {
 } from '../protocol/constants.ts'
 import type { SheepRequest } from '../protocol/message.ts'
 import { OP } from '../protocol/opcodes.ts'
+import { decodeText } from '../protocol/struct.ts'
 import { encodeExtents } from '../protocol/structs.ts'
 import { resultOf } from '../results.ts'
 import type { ExportRight, Vdi } from './cluster-state.ts'
 import type { StoreDone } from './object-store.ts'
 import type { Reply } from './server.ts'
+import type { Session } from './session.ts'
 import type { Sheep } from './sheep.ts'
 
 /**
  * The operation table: what each opcode does. Gateway operations move bytes and answer through a callback, because they
- * are the hot path; the others answer with a promise. Upstream's kinds: G gateway, C cluster-wide, L local.
+ * are the hot path, and all act on a session of their holder; the others answer with a promise. Upstream's kinds: G gateway, C cluster-wide, L local.
  */
 type Operation =
-  | { kind: 'gateway'; run: (sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void) => void }
+  | {
+      kind: 'gateway'
+      run: (session: Session, request: SheepRequest, reply: (response: Reply) => void) => void
+    }
   | { kind: 'cluster' | 'local'; run: (sheep: Sheep, request: SheepRequest, holder: Holder) => Promise<Reply> | Reply }
 
 /** Who sent a request: a connection, whose sessions end with it, or null for a caller in this process. */
@@ -29,30 +34,31 @@ export type Holder = object | null
 const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.READ_VDI]: {
     kind: 'gateway',
-    run: (sheep, request, reply) => {
+    run: (session, request, reply) => {
       const target = request.target ?? answerBuffer(request)
-      sheep.sessions.get(request.session ?? 0).read(request.offset ?? 0, target, (error) => {
+      session.read(request.offset ?? 0, target, (error) => {
         reply(error ? { result: resultOf(error) } : { result: RESULT.SUCCESS, body: target })
       })
     },
   },
   [OP.WRITE_VDI]: {
     kind: 'gateway',
-    run: (sheep, request, reply) => {
+    run: (session, request, reply) => {
       const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-      sheep.sessions.get(request.session ?? 0).write(request.offset ?? 0, body(request), durable, answer(reply))
+      session.write(request.offset ?? 0, body(request), durable, answer(reply))
     },
   },
   [OP.DISCARD_VDI]: { kind: 'gateway', run: discard },
   [OP.ZERO_VDI]: { kind: 'gateway', run: discard },
   [OP.FLUSH_VDI_SESSION]: {
     kind: 'gateway',
-    run: (sheep, request, reply) => sheep.sessions.get(request.session ?? 0).flush(answer(reply)),
+    run: (session, _request, reply) => session.flush(answer(reply)),
   },
   [OP.EXTENTS_VDI]: {
     kind: 'local',
-    run: async (sheep, request) => {
-      const extents = await sheep.sessions.get(request.session ?? 0).extents(request.offset ?? 0, request.length ?? 0)
+    run: async (sheep, request, holder) => {
+      const session = sheep.sessions.get(request.session ?? 0, holder)
+      const extents = await session.extents(request.offset ?? 0, request.length ?? 0)
       return { result: RESULT.SUCCESS, body: encodeExtents(extents, request.dataLength ?? 0) }
     },
   },
@@ -68,8 +74,8 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   },
   [OP.CLOSE_VDI]: {
     kind: 'local',
-    run: async (sheep, request) => {
-      await sheep.sessions.close(request.session ?? 0)
+    run: async (sheep, request, holder) => {
+      await sheep.sessions.close(sheep.sessions.get(request.session ?? 0, holder).id)
       return { result: RESULT.SUCCESS }
     },
   },
@@ -195,7 +201,9 @@ export function runOperation(
   if (!operation) return reply({ result: RESULT.INVALID_PARMS })
   if (sheep.failure) return reply({ result: resultOf(sheep.failure) })
   try {
-    if (operation.kind === 'gateway') return operation.run(sheep, request, reply)
+    if (operation.kind === 'gateway') {
+      return operation.run(sheep.sessions.get(request.session ?? 0, holder), request, reply)
+    }
     Promise.resolve(operation.run(sheep, request, holder)).then(reply, (error) => reply({ result: resultOf(error) }))
   } catch (error) {
     reply({ result: resultOf(error) })
@@ -208,9 +216,8 @@ function answerBuffer({ length = 0, dataLength = 0 }: SheepRequest): Buffer {
   return Buffer.allocUnsafe(length)
 }
 
-function discard(sheep: Sheep, request: SheepRequest, reply: (response: Reply) => void): void {
+function discard(session: Session, request: SheepRequest, reply: (response: Reply) => void): void {
   const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-  const session = sheep.sessions.get(request.session ?? 0)
   session.discard(request.offset ?? 0, request.length ?? 0, durable, answer(reply))
 }
 
@@ -236,9 +243,9 @@ function findVdi(sheep: Sheep, request: SheepRequest): Vdi {
 
 /** A name in a field of fixed size: what stands before the first NUL. */
 function cString(bytes: Buffer, start: number, end: number): string {
-  const field = bytes.subarray(start, end)
-  const nul = field.indexOf(0)
-  return field.toString('utf8', 0, nul < 0 ? field.length : nul)
+  const text = decodeText(bytes.subarray(start, end))
+  if (text === null) throw new StoreError('InvalidParameters', 'a name that is not UTF-8')
+  return text
 }
 
 function vdiReply(vdi: Vdi): Reply {
@@ -265,14 +272,24 @@ function vdisAfter(sheep: Sheep, vid: number): Vdi[] {
 }
 
 function parseRight(json: Buffer): ExportRight {
-  const right = JSON.parse(json.toString()) as ExportRight
+  const { attachmentId, nameHash, vid, readOnly } = parseObject(json) as Partial<ExportRight>
   const valid =
-    typeof right.attachmentId === 'string' &&
-    right.attachmentId !== '' &&
-    /^[0-9a-f]{64}$/.test(right.nameHash) &&
-    Number.isInteger(right.vid) &&
-    typeof right.readOnly === 'boolean'
+    typeof attachmentId === 'string' &&
+    attachmentId !== '' &&
+    typeof nameHash === 'string' &&
+    /^[0-9a-f]{64}$/.test(nameHash) &&
+    typeof vid === 'number' &&
+    Number.isInteger(vid) &&
+    typeof readOnly === 'boolean'
   if (!valid) throw new StoreError('InvalidParameters', 'not an export right')
-  const { attachmentId, nameHash, vid, readOnly } = right
   return { attachmentId, nameHash, vid, readOnly }
+}
+
+function parseObject(json: Buffer): object {
+  try {
+    const value: unknown = JSON.parse(json.toString())
+    return typeof value === 'object' && value !== null ? value : {}
+  } catch {
+    throw new StoreError('InvalidParameters', 'not JSON')
+  }
 }

@@ -3,7 +3,7 @@ import { StoreError, toStoreError } from '../errors.ts'
 import { dataOid } from '../protocol/oid.ts'
 import { BlockMap } from './block-map.ts'
 import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from './block-range.ts'
-import { BLOCK_BYTES, OBJECT_BYTES } from './object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
 
@@ -354,6 +354,11 @@ export class VdiOwner {
     if (end > first) {
       changes.push({ kind: 'zero', object: object ?? dataOid(this.vid, index), first, count: end - first })
     }
+    // Zeros take nothing from an object of its own; after a snapshot there has to be one first.
+    if (!object && !this.#hasRoom(null, 0, changes.length * BLOCK_BYTES)) {
+      done(new StoreError('NoSpace'))
+      return true
+    }
     this.#store.commit([...target.changes(), ...changes], { durable }, done)
     return true
   }
@@ -394,7 +399,7 @@ export class VdiOwner {
 
   /** Overwriting needs no room; everything else does. */
   #hasRoom(object: StoredObject | null, first: number, bytes: number): boolean {
-    if (this.#store.hasRoom(bytes)) return true
+    if (this.#store.hasRoom(object ? bytes : bytes + NEW_OBJECT_BYTES)) return true
     if (!object) return false
     for (let block = first; block < first + bytes / BLOCK_BYTES; block++) {
       if (this.#store.blockState(object, block)?.state !== 'data') return false
@@ -404,6 +409,8 @@ export class VdiOwner {
 }
 
 const PREPARE_ATTEMPTS_MAX = 10
+/** What a new object takes beside its blocks: its own tail, and at most a page of the map with the tail of that. */
+const NEW_OBJECT_BYTES = 2 * OBJECT_TAIL_BYTES + BLOCK_BYTES
 const LOOKUP_ATTEMPTS_MAX = 5
 
 function addExtent(extents: OwnerExtent[], kind: OwnerExtent['kind'], lengthBytes: number): void {

@@ -6,6 +6,7 @@ import { acceptsProtoVer, mayAnswerBody, opcodeName, responseVariant } from '../
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Connection, Listener, Network } from '../runtime/network.ts'
+import { StallGuard } from '../runtime/stall-guard.ts'
 
 /**
  * The door of a sheep: connections of QEMU, tgt, `dog` and other Collie processes. It knows frames and versions; what a
@@ -15,7 +16,9 @@ import type { Connection, Listener, Network } from '../runtime/network.ts'
  *    at any time and in any order. It must not throw. Opcode, id and epoch of the response are filled in here.
  * 2. A request is not handed on while the connection has more than `outstandingMaxBytes` of requests and answers in
  *    the making; the socket is not read meanwhile, so the client feels it.
- * 3. When a connection ends, `clientClosed` is called once, after the last call of `handle` for it. Replies that come
+ * 3. A process that stood still drops its connections unread: their clients may have sent the same again, or taken it back,
+ *    in another way.
+ * 4. When a connection ends, `clientClosed` is called once, after the last call of `handle` for it. Replies that come
  *    later are dropped.
  */
 export interface SheepServerOptions {
@@ -28,6 +31,8 @@ export interface SheepServerOptions {
   epoch(): number
   outstandingMaxBytes?: number
   clientsMax?: number
+  /** After standing still for so long the process drops its connections unread; see StallGuard. */
+  stallMs?: number
 }
 
 export interface SheepClient {
@@ -48,12 +53,17 @@ export interface SheepServer {
 }
 
 export function createSheepServer(options: SheepServerOptions): SheepServer {
-  const { network, clock, log, clientsMax = 4096 } = options
+  const { network, clock, log, clientsMax = 4096, stallMs = STALL_DEFAULT_MS } = options
   const listeners: Listener[] = []
   const sessions = new Set<ClientSession>()
   let nextClientId = 1
   let closing = false
   let allClosed = () => {}
+
+  const guard = new StallGuard(clock, stallMs, () => {
+    log.warn({ connections: sessions.size }, 'the process stood still; dropping its sheep connections unread')
+    for (const session of sessions) session.cut()
+  })
 
   const accept = (connection: Connection) => {
     if (closing || sessions.size >= clientsMax) {
@@ -61,7 +71,7 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
       connection.destroy()
       return
     }
-    const session = new ClientSession(options, connection, nextClientId++, () => {
+    const session = new ClientSession(options, guard, connection, nextClientId++, () => {
       sessions.delete(session)
       if (sessions.size === 0) allClosed()
     })
@@ -76,6 +86,7 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
     },
     close: async ({ graceMs }) => {
       closing = true
+      guard.stop()
       const stopped = listeners.map((listener) => listener.close())
       const ended = new Promise<void>((resolve) => {
         allClosed = resolve
@@ -91,6 +102,8 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
   }
 }
 
+/** Below the time after which clients give a server up and send the same elsewhere. */
+const STALL_DEFAULT_MS = 4000
 const OUTSTANDING_MAX_BYTES = 64 << 20
 /** What a request without a body is taken to cost, so that many small ones are bounded too. */
 const REQUEST_COST_BYTES = 4096
@@ -108,9 +121,10 @@ class ClientSession {
   #unsentBytes = 0
   #paused = false
   #finishing = false
+  #isCut = false
   #closed = false
 
-  constructor(options: SheepServerOptions, connection: Connection, id: number, ended: () => void) {
+  constructor(options: SheepServerOptions, guard: StallGuard, connection: Connection, id: number, ended: () => void) {
     this.#options = options
     this.#connection = connection
     this.#client = { id, peer: connection.peer }
@@ -124,6 +138,8 @@ class ClientSession {
     })
     connection.onDrain(() => this.#handOn())
     connection.onData((chunk) => {
+      guard.check() // may cut this very connection
+      if (this.#isCut) return
       if (this.#finishing) return // read on all the same, to see the client close its side
       try {
         reader.read(chunk, (request) => this.#waiting.push(request))
@@ -145,7 +161,10 @@ class ClientSession {
     this.#endWhenDone()
   }
 
+  /** Ends the connection at once; what has arrived and was not handed on is dropped. */
   cut(): void {
+    this.#isCut = true
+    this.#waiting = []
     this.#connection.destroy()
   }
 

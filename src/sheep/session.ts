@@ -133,10 +133,10 @@ export class Sessions {
     return this.#add(vid, null, readOnly || vdi.snapshotAt > 0, holder)
   }
 
-  /** Throws Fenced for a session that is over or never was. */
-  get(id: number): Session {
+  /** Throws Fenced for a session that is over, never was, or was opened by another holder. */
+  get(id: number, holder: object | null = null): Session {
     const session = this.#sessions.get(id)
-    if (!session) throw new StoreError('Fenced')
+    if (!session || session.holder !== holder) throw new StoreError('Fenced')
     return session
   }
 
@@ -157,6 +157,14 @@ export class Sessions {
   async fence(attachmentId: string, exceptNameHash: string | null): Promise<void> {
     const fenced = [...this.#sessions.values()].filter(
       (session) => session.attachmentId === attachmentId && session.nameHash !== exceptNameHash,
+    )
+    await Promise.all(fenced.map((session) => this.close(session.id)))
+  }
+
+  /** Ends the sessions without a right that may write to a VDI: it has come under an attachment. */
+  async fenceAnonymous(vid: number): Promise<void> {
+    const fenced = [...this.#sessions.values()].filter(
+      (session) => session.vid === vid && session.attachmentId === null && !session.readOnly,
     )
     await Promise.all(fenced.map((session) => this.close(session.id)))
   }

@@ -197,6 +197,8 @@ export class Sheep {
     const replaced = this.state.exports.has(right.attachmentId)
     await this.#driver.propose({ type: 'export', right })
     if (replaced) await this.sessions.fence(right.attachmentId, right.nameHash)
+    const current = this.state.exports.get(right.attachmentId)
+    if (current) await this.sessions.fenceAnonymous(current.vid)
   }
 
   /** When it resolves, nothing sent under the right changes a byte any more. Removing what is not there succeeds. */

@@ -6,7 +6,7 @@ import type { Random } from '../runtime/random.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
-import { BLOCK_BYTES, newTable, zeroWord0, zeroWord1 } from './object-format.ts'
+import { BLOCK_BYTES, newTable, OBJECT_TAIL_BYTES, zeroWord0, zeroWord1 } from './object-format.ts'
 import { type DirtyGeneration, NO_PAYLOAD, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
 
@@ -162,7 +162,7 @@ function replay(
   objects: Map<bigint, StoredObject>,
   generation: number,
 ): DirtyGeneration {
-  const dirty: DirtyGeneration = { objects: new Map(), entries: [], payloadBlocks: 0 }
+  const dirty: DirtyGeneration = { objects: new Map(), entries: [], newBlocks: 0 }
   /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
   const find = (oid: bigint): StoredObject => {
     let object = objects.get(oid)
@@ -187,6 +187,7 @@ function replay(
       switch (record.kind) {
         case 'create':
           object.fresh = true
+          dirty.newBlocks += OBJECT_TAIL_BYTES / BLOCK_BYTES
           object.table = newTable(object.words, record.epoch, record.runs)
           break
         case 'blocks':
@@ -195,7 +196,7 @@ function replay(
             const word1 = record.words[i * 2 + 1]!
             object.overlay.set(record.first + i, { word0, word1, location, previous: null, ...stamp })
           }
-          dirty.payloadBlocks += record.count
+          dirty.newBlocks += record.count
           break
         case 'zero': {
           const word1 = zeroWord1(record.epoch)

@@ -27,7 +27,8 @@ export interface DirtyGeneration {
   /** With the version that each object had after its last change of this generation. */
   objects: Map<StoredObject, number>
   entries: LoggedEntry[]
-  payloadBlocks: number
+  /** Blocks that its checkpoint allocates at most: the payload, and the tails of new objects. */
+  newBlocks: number
 }
 
 /**

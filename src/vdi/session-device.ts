@@ -8,6 +8,8 @@ import type { Transport } from './transport.ts'
 
 /** The most that one request moves: below the limit of a frame, and a bound on what a slow node holds in memory. */
 const TRANSFER_MAX_BYTES = 8 * 1024 * 1024
+/** The longest range without bytes of its own in one request: lengths on the wire have 32 bits. */
+const RANGE_MAX_BYTES = 2 ** 30
 const EXTENTS_PER_REQUEST = 4096
 
 /** A session on a VDI, as a device: byte ranges go to the VDI's owner through the transport. */
@@ -26,7 +28,7 @@ export class SessionDevice implements Device {
 
   read(offset: number, target: Buffer, done: Done): void {
     if (target.length > TRANSFER_MAX_BYTES) {
-      inParts(target.length, done, (at, length, partDone) => {
+      inParts(target.length, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
         this.read(offset + at, target.subarray(at, at + length), partDone)
       })
       return
@@ -40,7 +42,7 @@ export class SessionDevice implements Device {
 
   write(offset: number, source: Buffer, { fua }: { fua: boolean }, done: Done): void {
     if (source.length > TRANSFER_MAX_BYTES) {
-      inParts(source.length, done, (at, length, partDone) => {
+      inParts(source.length, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
         this.write(offset + at, source.subarray(at, at + length), { fua }, partDone)
       })
       return
@@ -52,25 +54,28 @@ export class SessionDevice implements Device {
   }
 
   discard(offset: number, lengthBytes: number, done: Done): void {
-    this.#transport.submit(
-      { opcode: OP.DISCARD_VDI, session: this.#session, offset, length: lengthBytes },
-      (response) => done(errorOf(response.result)),
-    )
+    inParts(lengthBytes, RANGE_MAX_BYTES, done, (at, length, partDone) => {
+      this.#submitRange(OP.DISCARD_VDI, 0, offset + at, length, partDone)
+    })
   }
 
   zero(offset: number, lengthBytes: number, options: { fua: boolean; mayDiscard: boolean }, done: Done): void {
     if (!options.mayDiscard) {
       // Blocks that must stay allocated are written: what the store marks as zeros has given its space back.
       const zeros = Buffer.alloc(Math.min(lengthBytes, TRANSFER_MAX_BYTES))
-      inParts(lengthBytes, done, (at, length, partDone) => {
+      inParts(lengthBytes, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
         this.write(offset + at, zeros.subarray(0, length), { fua: options.fua }, partDone)
       })
       return
     }
-    const flags = options.fua ? FLAG.FUA : 0
-    this.#transport.submit(
-      { opcode: OP.ZERO_VDI, session: this.#session, flags, offset, length: lengthBytes },
-      (response) => done(errorOf(response.result)),
+    inParts(lengthBytes, RANGE_MAX_BYTES, done, (at, length, partDone) => {
+      this.#submitRange(OP.ZERO_VDI, options.fua ? FLAG.FUA : 0, offset + at, length, partDone)
+    })
+  }
+
+  #submitRange(opcode: number, flags: number, offset: number, length: number, done: Done): void {
+    this.#transport.submit({ opcode, session: this.#session, flags, offset, length }, (response) =>
+      done(errorOf(response.result)),
     )
   }
 
@@ -95,9 +100,9 @@ export class SessionDevice implements Device {
     return extents
   }
 
-  /** The extents from `offset` on, as far as one answer goes. Lengths on the wire have 32 bits. */
+  /** The extents from `offset` on, as far as one answer goes. */
   #someExtents(offset: number, lengthBytes: number): Promise<Extent[]> {
-    const length = Math.min(lengthBytes, 2 ** 30)
+    const length = Math.min(lengthBytes, RANGE_MAX_BYTES)
     const dataLength = EXTENTS_PER_REQUEST * extentEntry.sizeBytes
     return new Promise((resolve, reject) => {
       this.#transport.submit(
@@ -118,15 +123,26 @@ export class SessionDevice implements Device {
   }
 }
 
-/** Runs a long transfer as several; `done` gets the first error once all have ended. */
-function inParts(lengthBytes: number, done: Done, run: (at: number, length: number, partDone: Done) => void): void {
-  let left = Math.ceil(lengthBytes / TRANSFER_MAX_BYTES)
-  let failure: StoreError | null = null
-  const partDone: Done = (error) => {
-    failure ??= error
-    if (--left === 0) done(failure)
+/**
+ * Runs a long request as several, one after the other, so that it holds no more memory than one of them. `done` gets the
+ * first error; what would come after it is not tried.
+ */
+function inParts(
+  lengthBytes: number,
+  partMaxBytes: number,
+  done: Done,
+  run: (at: number, length: number, partDone: Done) => void,
+): void {
+  let at = 0
+  const next: Done = (error) => {
+    if (error || at === lengthBytes) {
+      done(error)
+      return
+    }
+    const start = at
+    const length = Math.min(partMaxBytes, lengthBytes - start)
+    at += length
+    run(start, length, next)
   }
-  for (let at = 0; at < lengthBytes; at += TRANSFER_MAX_BYTES) {
-    run(at, Math.min(TRANSFER_MAX_BYTES, lengthBytes - at), partDone)
-  }
+  next(null)
 }

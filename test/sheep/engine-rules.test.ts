@@ -404,7 +404,7 @@ describe('a crash at any moment', () => {
 
 describe('a full disk', () => {
   it('met by a checkpoint keeps the journal, stops writes, and loses nothing, whatever comes then', async () => {
-    for (const then of ['room', 'kill', 'powerLoss'] as const) {
+    for (const then of ['room', 'close', 'kill', 'powerLoss'] as const) {
       const bench = await StoreBench.open({ segmentBlocks: 16 })
       await bench.create(OBJECT)
       await bench.write(OBJECT, 0, 1, 1)
@@ -415,11 +415,22 @@ describe('a full disk', () => {
         bench.submit([{ kind: 'blocks', object, first: 4 * i, bytes: blocksOf(9, 9, 9, 9) }], { durable: true }),
       )
       const acknowledged = new Set<number>()
-      writes.forEach((write, i) => void write.then(() => acknowledged.add(i)))
+      for (const [i, write] of writes.entries()) {
+        write.then(
+          () => acknowledged.add(i),
+          () => {},
+        )
+      }
       expect(await bench.isBusyAfter(Promise.all(writes), 400)).toBe(true)
       expect(bench.failure).toBeNull()
+      if (then === 'close') {
+        await bench.close() // an end in order does not wait for room either
+        expect((await Promise.allSettled(writes)).map(({ status }) => status)).toContain('rejected')
+        await expect(bench.open()).rejects.toMatchObject({ code: 'NoSpace' })
+      }
       bench.disk.capacityBytes = 2 ** 40
       if (then === 'room') await bench.clock.run(Promise.all(writes))
+      else if (then === 'close') await bench.open()
       else await bench.restart(then)
       for (const i of acknowledged) expect(await bench.read(OBJECT, 4 * i, 4)).toEqual(blocksOf(9, 9, 9, 9))
       expect(acknowledged.size).toBeGreaterThan(0)

@@ -1,13 +1,19 @@
 import { StoreError } from '../../src/errors.ts'
-import { BLOCK_BYTES, type InheritRun, TABLE_OFFSET } from '../../src/sheep/object-format.ts'
+import { BLOCK_BYTES, TABLE_OFFSET } from '../../src/sheep/object-format.ts'
 import type { Change } from '../../src/sheep/object-store.ts'
 import { blocksOf, StoreBench } from './store-bench.ts'
 
 const BLOCKS = 6
 const VIDS = [1, 2, 3]
+/** What an object takes from another one. */
+const INHERITED = { first: 1, count: 3 }
 
-/** Object → what its first blocks are filled with. */
-type Image = Map<bigint, number[]>
+interface Image {
+  /** Object → what its first blocks are filled with. */
+  objects: Map<bigint, number[]>
+  /** Entries of the ordered log. */
+  entries: number
+}
 
 const oidOf = (vid: number, index: number) => (BigInt(vid) << 32n) | BigInt(index)
 
@@ -17,27 +23,28 @@ const oidOf = (vid: number, index: number) => (BigInt(vid) << 32n) | BigInt(inde
  * error. Then it is written to, checkpointed and read once more: rot must not turn into good data by that.
  */
 export class RotModel {
-  readonly bench: StoreBench
-  #image: Image = new Map()
-  /** The image before the last transaction, which a flip in its own frame may take for a torn tail. */
-  #previous: Image = new Map()
-  #entries = 0
+  readonly #bench: StoreBench
+  #image: Image = { objects: new Map(), entries: 0 }
+  /** The image before the last transaction: a flip in the last frame of the journal makes it a torn tail. */
+  #previous: Image = this.#image
+  /** Objects that others inherit from: like those of a snapshot, they do not change any more. */
+  readonly #frozen = new Set<bigint>()
+  readonly #heirs = new Set<bigint>()
   #fill = 0
+  #path = ''
   /** What the flip led to. */
   outcome: 'refused' | 'errors' | 'nothing' = 'nothing'
-  path = ''
 
   constructor(seed: number) {
-    this.bench = new StoreBench({ seed, segmentBlocks: 24 })
+    this.#bench = new StoreBench({ seed, segmentBlocks: 24 })
   }
 
   async run(): Promise<void> {
-    const { bench } = this
-    const { random } = bench
+    const bench = this.#bench
     await bench.open()
-    for (let i = 5 + random.below(20); i > 0; i--) await this.#commit()
-    const closed = random.chance(0.5)
-    if (closed) await bench.close()
+    for (let i = 5 + bench.random.below(20); i > 0; i--) await this.#commit()
+    const isClosed = bench.random.chance(0.5)
+    if (isClosed) await bench.close()
     else bench.disk.kill()
     this.#flip()
     try {
@@ -47,90 +54,94 @@ export class RotModel {
       this.outcome = 'refused'
       return
     }
-    if (!closed && !(await this.#matches(this.#image)) && (await this.#matches(this.#previous))) {
-      this.#image = this.#previous
-    }
-    this.#expect(await this.#matches(this.#image))
+    if (!isClosed && !(await this.#matches(this.#image))) this.#image = this.#previous
+    await this.#check()
     for (let i = 0; i < 12; i++) await this.#commit()
     await bench.settle()
-    this.#expect(await this.#matches(this.#image))
-  }
-
-  #expect(matches: boolean): void {
-    if (!matches) throw new Error(`a bit of ${this.path} flipped, and a read gives what was never written`)
+    await this.#check()
   }
 
   /** A bit somewhere in a page that holds something. */
   #flip(): void {
-    const { random, disk } = this.bench
-    const paths = disk.paths().filter((path) => disk.sizeOf(path) > 0)
-    this.path = random.pick(paths)
-    const pages = Math.ceil(disk.sizeOf(this.path) / BLOCK_BYTES)
-    const held = Array.from({ length: pages }, (_, page) => page).filter((page) => disk.hasPage(this.path, page))
-    const page = random.pick(held)
+    const { random, disk } = this.#bench
+    this.#path = random.pick(disk.paths().filter((path) => disk.sizeOf(path) > 0))
+    const sizeBytes = disk.sizeOf(this.#path)
+    const pages = Array.from({ length: Math.ceil(sizeBytes / BLOCK_BYTES) }, (_, page) => page)
+    const start = random.pick(pages.filter((page) => disk.hasPage(this.#path, page))) * BLOCK_BYTES
     // The head of a page, where headers and the entries of the first blocks are, as often as all the rest.
-    const inTable = this.path.startsWith('obj/') && page === TABLE_OFFSET / BLOCK_BYTES
-    const limit = random.chance(0.5) ? (inTable ? BLOCKS * 8 : 100) : BLOCK_BYTES
-    disk.flipBit(this.path, Math.min(page * BLOCK_BYTES + random.below(limit), disk.sizeOf(this.path) - 1))
+    const headBytes = start === TABLE_OFFSET ? BLOCKS * 8 : 100
+    const at = random.below(random.chance(0.5) ? headBytes : BLOCK_BYTES)
+    disk.flipBit(this.#path, Math.min(start + at, sizeBytes - 1))
   }
 
   async #commit(): Promise<void> {
-    const { random } = this.bench
+    const { random } = this.#bench
+    const next = { ...this.#image, objects: new Map(this.#image.objects) }
     const oid = oidOf(random.pick(VIDS), random.below(2))
-    const next = new Map(this.#image)
-    const blocks = this.#image.get(oid)
-    const changes: Change[] = []
-    if (!blocks) {
-      const base = VIDS.find(
-        (vid) => this.#image.has(oidOf(vid, Number(oid & 1n))) && oidOf(vid, Number(oid & 1n)) !== oid,
-      )
-      const runs: InheritRun[] =
-        base !== undefined && random.chance(0.5) ? [{ first: 1, count: 3, holderVid: base }] : []
-      changes.push({ kind: 'create', oid, runs })
-      const from = base === undefined ? [] : this.#image.get(oidOf(base, Number(oid & 1n)))!
-      next.set(
-        oid,
-        Array.from({ length: BLOCKS }, (_, block) => (runs.length > 0 && block >= 1 && block < 4 ? from[block]! : 0)),
-      )
-      // Whoever is inherited from must not change any more: that is what snapshots are.
-      if (runs.length > 0) this.#frozen.add(oidOf(base!, Number(oid & 1n)))
-    } else if (this.#frozen.has(oid)) {
-      changes.push({ kind: 'entry', index: ++this.#entries, bytes: Buffer.from(`entry ${this.#entries}`) })
-    } else {
-      const first = random.below(BLOCKS - 1)
-      const object = await this.#load(oid)
-      if (!object) return
-      const isZero = random.chance(0.2)
-      const fill = isZero ? 0 : (this.#fill = (this.#fill % 255) + 1)
-      changes.push(
-        isZero
-          ? { kind: 'zero', object, first, count: 2 }
-          : { kind: 'blocks', object, first, bytes: blocksOf(fill, fill) },
-      )
-      next.set(oid, blocks.with(first, fill).with(first + 1, fill))
-    }
-    await this.bench.commit(changes)
+    const change = random.chance(0.15)
+      ? this.#addEntry(next)
+      : this.#image.objects.has(oid)
+        ? await this.#change(next, oid)
+        : this.#create(next, oid)
+    if (!change) return
+    await this.#bench.commit([change])
     this.#previous = this.#image
     this.#image = next
   }
-  readonly #frozen = new Set<bigint>()
 
-  /** The object, held for good; null when its header is rotten. */
-  async #load(oid: bigint) {
+  #addEntry(next: Image): Change {
+    next.entries++
+    return { kind: 'entry', index: next.entries, bytes: Buffer.from(`entry ${next.entries}`) }
+  }
+
+  /** A new object, empty or with blocks of the same one of another vid, if that holds them itself. */
+  #create(next: Image, oid: bigint): Change {
+    const holderVid = this.#bench.random.pick(VIDS)
+    const holder = oidOf(holderVid, Number(oid & 1n))
+    const blocks = Array.from({ length: BLOCKS }, () => 0)
+    const source = next.objects.get(holder)
+    if (!source || this.#heirs.has(holder)) {
+      next.objects.set(oid, blocks)
+      return { kind: 'create', oid, runs: [] }
+    }
+    const { first, count } = INHERITED
+    this.#frozen.add(holder)
+    this.#heirs.add(oid)
+    next.objects.set(oid, blocks.toSpliced(first, count, ...source.slice(first, first + count)))
+    return { kind: 'create', oid, runs: [{ first, count, holderVid }] }
+  }
+
+  async #change(next: Image, oid: bigint): Promise<Change | null> {
+    const { random, store, clock } = this.#bench
+    if (this.#frozen.has(oid)) return null
     try {
-      return await this.bench.clock.run(this.bench.store.hold(oid))
+      const object = await clock.run(store.hold(oid))
+      const first = random.below(BLOCKS - 1)
+      const isZero = random.chance(0.2)
+      if (!isZero) this.#fill = (this.#fill % 255) + 1
+      const fill = isZero ? 0 : this.#fill
+      next.objects.set(oid, next.objects.get(oid)!.toSpliced(first, 2, fill, fill))
+      if (isZero) return { kind: 'zero', object, first, count: 2 }
+      return { kind: 'blocks', object, first, bytes: blocksOf(fill, fill) }
     } catch (error) {
-      if (error instanceof StoreError && error.code === 'CorruptBlock') return null
+      if (error instanceof StoreError && error.code === 'CorruptBlock') return null // its header is rotten
       throw error
     }
   }
 
+  async #check(): Promise<void> {
+    if (await this.#matches(this.#image)) return
+    throw new Error(`a bit of ${this.#path} flipped, and the store holds what was never written`)
+  }
+
   /** Whether everything that can be read is as in the image. */
-  async #matches(image: Image): Promise<boolean> {
-    const { bench } = this
-    const found = new Set(bench.store.oids())
-    if (found.size !== image.size || [...image.keys()].some((oid) => !found.has(oid))) return false
-    for (const [oid, blocks] of image) {
+  async #matches({ objects, entries }: Image): Promise<boolean> {
+    const bench = this.#bench
+    const found = bench.entries.map(({ index, bytes }) => `${index} ${bytes}`)
+    const expected = Array.from({ length: entries }, (_, i) => `${i + 1} entry ${i + 1}`)
+    if (found.join() !== expected.join() || [...bench.store.oids()].length !== objects.size) return false
+    for (const [oid, blocks] of objects) {
+      if (!bench.store.exists(oid)) return false
       for (const [block, fill] of blocks.entries()) {
         try {
           if (!(await bench.read(oid, block)).equals(blocksOf(fill))) return false

@@ -105,6 +105,17 @@ describe('sessions', () => {
     await bench.write(bench.session(vid), 0, block(1))
   })
 
+  it('without a right that may write end when their VDI comes under an attachment', async () => {
+    const bench = await SheepBench.open()
+    const vid = await bench.create('a')
+    const writing = bench.session(vid)
+    const reading = bench.sheep.sessions.openAnonymous(vid, true)
+    const early = answered((done) => writing.write(0, block(1), false, done))
+    await bench.run(Promise.all([bench.sheep.putExport(right(vid)), early]))
+    await expect(bench.write(writing, 0, block(2))).rejects.toMatchObject({ code: 'Fenced' })
+    expect(await bench.read(reading, 0, BLOCK_BYTES)).toEqual(block(1))
+  })
+
   it('on a snapshot read what it froze', async () => {
     const bench = await SheepBench.open()
     const vid = await bench.create('a')

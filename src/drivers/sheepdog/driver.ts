@@ -42,6 +42,23 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     })
   }
 
+  /**
+   * Runs something on the working VDI of a volume. A snapshot that is taken meanwhile lets it go on under another vid, and the
+   * one that was looked up is read-only then: it has to be looked up again.
+   */
+  async function onWorkingVdi<T>(volumeId: string, run: (vid: number) => Promise<T>): Promise<T> {
+    for (let vid = await findVolume(volumeId); ; ) {
+      try {
+        return await run(vid)
+      } catch (error) {
+        if (!isCode(error, 'ReadOnly')) throw error
+        const before = vid
+        vid = await findVolume(volumeId)
+        if (vid === before) throw error
+      }
+    }
+  }
+
   /** Creates the VDI of a volume, unless an earlier call has. */
   async function createVdi(volume: VolumeRef, baseVid: number): Promise<void> {
     await unless('VdiExists', vdis.create(vdiName(volume.id), volume.sizeGib * GIB, baseVid))
@@ -61,7 +78,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     createClonedVolume: (volume, source) => translate(cloneVolume(volume, source)),
     deleteVolume: (volume) => translate(deleteVolume(volume)),
     extendVolume: (volume, newSizeGib) =>
-      translate(findVolume(volume.id).then((vid) => vdis.resize(vid, newSizeGib * GIB))),
+      translate(onWorkingVdi(volume.id, (vid) => vdis.resize(vid, newSizeGib * GIB))),
 
     createSnapshot: (snapshot) => translate(createSnapshot(snapshot)),
     deleteSnapshot: (snapshot) =>
@@ -78,7 +95,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     if (exists === 0) {
       await unless(
         'VdiExists',
-        findVolume(source.id).then((vid) => vdis.snapshot(vid, tag)),
+        onWorkingVdi(source.id, (vid) => vdis.snapshot(vid, tag)),
       )
       await createVdi(volume, await vdis.lookup(sourceName, tag))
     }
@@ -95,14 +112,18 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   }
 
   async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
-    const vid = await findVolume(snapshot.volumeId)
-    await unless('VdiExists', vdis.snapshot(vid, snapshotTag(snapshot.id)))
+    const { id, volumeId } = snapshot
+    await unless(
+      'VdiExists',
+      onWorkingVdi(volumeId, (vid) => vdis.snapshot(vid, snapshotTag(id))),
+    )
   }
 
   async function createExport(volume: VolumeRef, { id, mode }: AttachmentRef): Promise<ConnectionInfo> {
-    const vid = await findVolume(volume.id)
     const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
-    await vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' })
+    await onWorkingVdi(volume.id, (vid) =>
+      vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' }),
+    )
     await drained(id) // connections under a name that an earlier call gave out
     const { host, port } = nbd
     return {
@@ -155,7 +176,8 @@ async function translate<T>(work: Promise<T>): Promise<T> {
 /** The store cannot be reached, or is on its way down: it may be back soon. */
 const AWAY: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['Disconnected', 'Stopping'])
 
-const isMissing = (error: unknown) => error instanceof StoreError && (error.code === 'NoVdi' || error.code === 'NoTag')
+const isCode = (error: unknown, code: StoreErrorCode) => error instanceof StoreError && error.code === code
+const isMissing = (error: unknown) => isCode(error, 'NoVdi') || isCode(error, 'NoTag')
 
 async function found(lookup: Promise<number>, otherwise: () => number): Promise<number> {
   try {
@@ -174,10 +196,10 @@ async function unlessMissing(work: Promise<unknown>): Promise<void> {
   }
 }
 
-async function unless(code: StoreError['code'], work: Promise<unknown>): Promise<void> {
+async function unless(code: StoreErrorCode, work: Promise<unknown>): Promise<void> {
   try {
     await work
   } catch (error) {
-    if (!(error instanceof StoreError) || error.code !== code) throw error
+    if (!isCode(error, code)) throw error
   }
 }

@@ -1,11 +1,11 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection, Listener, Network } from '../../runtime/network.ts'
+import { StallGuard } from '../../runtime/stall-guard.ts'
 import type { ExportDirectory } from '../directory.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
 import { Session } from './session.ts'
-import { StallGuard } from './stall-guard.ts'
 import { type NbdStats, newCounters } from './stats.ts'
 
 export interface NbdServer {

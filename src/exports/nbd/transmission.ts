@@ -19,6 +19,9 @@ const BATCH_BYTES_MAX = 256 * 1024
 const STATUS_BYTES_MAX = 1024 * 1024 * 1024
 const STATUS_EXTENTS_MAX = 65_536
 
+/** What a device writes at a time for zeroes that must stay allocated. */
+const ZEROES_HELD_BYTES = 8 * 1024 * 1024
+
 const FUA = { fua: true }
 const NO_FUA = { fua: false }
 
@@ -229,14 +232,13 @@ export class Transmission {
 
   private record(request: NbdRequest): InFlight {
     const record = this.spare.pop() ?? new InFlight(this.complete)
-    const carriesData = request.type === COMMAND.READ || request.type === COMMAND.WRITE
     record.busy = true
     record.type = request.type
     record.cookieHigh = request.cookieHigh
     record.cookieLow = request.cookieLow
     record.offset = request.offset
     record.lengthBytes = request.lengthBytes
-    record.heldBytes = carriesData ? request.lengthBytes : 0
+    record.heldBytes = heldBytes(request)
     this.requestsInFlight++
     this.bytesInFlight += record.heldBytes
     return record
@@ -276,4 +278,11 @@ export class Transmission {
       this.writer.sendDone(record)
     }
   }
+}
+
+/** Memory that a request keeps until it is answered: its data, or the zeros that a device writes for it in pieces. */
+function heldBytes({ type, flags, lengthBytes }: NbdRequest): number {
+  if (type === COMMAND.READ || type === COMMAND.WRITE) return lengthBytes
+  const isWritten = type === COMMAND.WRITE_ZEROES && (flags & COMMAND_FLAG.NO_HOLE) !== 0
+  return isWritten ? Math.min(lengthBytes, ZEROES_HELD_BYTES) : 0
 }

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../runtime/clock.ts'
+import type { Clock, Timer } from './clock.ts'
 
 /**
  * Notices that this process did not run for a while (stopped, swapped out, a frozen virtual machine). Meanwhile its

@@ -1,0 +1,289 @@
+import { randomUUID } from 'node:crypto'
+import { pino } from 'pino'
+import { describe, expect, it } from 'vitest'
+import type { VolumeDriver } from '../../src/drivers/driver.ts'
+import { createSheepdogDriver } from '../../src/drivers/sheepdog/driver.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
+import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
+import { runOperation } from '../../src/sheep/ops.ts'
+import { Sheep } from '../../src/sheep/sheep.ts'
+import { VdiClient } from '../../src/vdi/client.ts'
+import type { Device, Done } from '../../src/vdi/device.ts'
+import { hashExportName } from '../../src/vdi/export-name.ts'
+import type { Transport } from '../../src/vdi/transport.ts'
+import { SimClock } from '../sim/clock.ts'
+import { SimDisk } from '../sim/disk.ts'
+import { SeededRandom } from '../sim/random.ts'
+import { LiveSheep } from '../tools/live-sheep.ts'
+import { type DriverHarness, describeDriverContract, type Initiator } from './contract.ts'
+
+/** A sheep that a driver under test talks to. */
+interface Backend {
+  transport(): Transport
+  readonly sheep: Sheep
+  restart(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** A sheep in this process on a simulated disk, whose restarts are losses of power. */
+async function simulatedBackend(): Promise<Backend> {
+  const random = new SeededRandom(1)
+  const clock = new SimClock(random)
+  const disk = new SimDisk(random, clock)
+  let isRunning = true
+  const pump = () => {
+    if (!isRunning) return
+    clock.step()
+    setImmediate(pump)
+  }
+  pump()
+  const open = () =>
+    Sheep.open({
+      disk: disk.mount(),
+      clock: clock.mount(),
+      random,
+      log: pino({ level: 'silent' }),
+      address: '127.0.0.1:7000',
+      zone: 0,
+      segmentBytes: 500 * BLOCK_BYTES,
+      durability: 'flush',
+      reserveBytes: 0,
+      copies: 1,
+      onFailed: (error) => {
+        throw error
+      },
+    })
+  let sheep = await open()
+  return {
+    get sheep() {
+      return sheep
+    },
+    transport: () => ({
+      submit: (request, done) =>
+        runOperation(sheep, request, null, (reply) => done({ opcode: request.opcode, ...reply })),
+      close: () => {},
+    }),
+    restart: async () => {
+      disk.powerLoss()
+      sheep = await open()
+    },
+    stop: async () => {
+      isRunning = false
+    },
+  }
+}
+
+/** A sheep behind its unix socket. */
+async function liveBackend(): Promise<Backend> {
+  const live = await LiveSheep.start()
+  return {
+    get sheep() {
+      return live.sheep
+    },
+    transport: () => live.dial(),
+    restart: () => live.restart(),
+    stop: () => live.stop(),
+  }
+}
+
+const finished = (run: (done: Done) => void) =>
+  new Promise<void>((resolve, reject) => run((error) => (error ? reject(error) : resolve())))
+
+function initiatorOn(device: Device): Initiator {
+  return {
+    read: async (offset, lengthBytes) => {
+      const target = Buffer.alloc(lengthBytes)
+      await finished((done) => device.read(offset, target, done))
+      return target
+    },
+    write: (offset, data) => finished((done) => device.write(offset, data, { fua: true }, done)),
+    close: () => device.close(),
+  }
+}
+
+async function makeHarness(backend: Backend): Promise<DriverHarness> {
+  const start = async (): Promise<VolumeDriver> => {
+    const driver = createSheepdogDriver({
+      vdis: new VdiClient(backend.transport()),
+      random: systemRandom,
+      poolName: 'pool',
+      nbd: { host: '127.0.0.1', port: 10809 },
+      drained: async () => {},
+    })
+    await driver.start()
+    return driver
+  }
+  let driver = await start()
+  let vdis = new VdiClient(backend.transport())
+  /** In and out again, as a tool on the node. */
+  const through = async <T>(volumeId: string, readOnly: boolean, use: (initiator: Initiator) => Promise<T>) => {
+    const initiator = initiatorOn(await vdis.open(await vdis.lookup(`volume-${volumeId}`), { readOnly }))
+    try {
+      return await use(initiator)
+    } finally {
+      await initiator.close()
+    }
+  }
+  return {
+    get driver() {
+      return driver
+    },
+    read: (volumeId, offset, lengthBytes) => through(volumeId, true, (it) => it.read(offset, lengthBytes)),
+    write: (volumeId, offset, data) => through(volumeId, false, (it) => it.write(offset, data)),
+    connect: async (info) =>
+      initiatorOn(await vdis.openExport(hashExportName(String(info.name)), info.access_mode === 'ro')),
+    restart: async () => {
+      await driver.stop()
+      vdis.close()
+      await backend.restart()
+      vdis = new VdiClient(backend.transport())
+      driver = await start()
+    },
+    used: async () => {
+      await backend.sheep.reclaimed()
+      const { sound, problems, objects } = await backend.sheep.audit()
+      expect(problems).toEqual([])
+      expect(sound).toBe(true)
+      return objects
+    },
+    stop: async () => {
+      await driver.stop()
+      vdis.close()
+      await backend.stop()
+    },
+  }
+}
+
+describeDriverContract('the Sheepdog driver on a sheep in its process', async () =>
+  makeHarness(await simulatedBackend()),
+)
+describeDriverContract('the Sheepdog driver on a sheep behind a socket', async () => makeHarness(await liveBackend()))
+
+describe('the Sheepdog driver', () => {
+  const connector = { host: 'h' }
+  const volumeOf = (sizeGib = 1) => ({ id: randomUUID(), sizeGib })
+
+  async function withHarness(use: (harness: DriverHarness, backend: Backend) => Promise<void>): Promise<void> {
+    const backend = await simulatedBackend()
+    const harness = await makeHarness(backend)
+    try {
+      await use(harness, backend)
+    } finally {
+      await harness.stop()
+    }
+  }
+
+  it('does several things with one volume at a time', async () => {
+    await withHarness(async ({ driver, write, read }) => {
+      const volume = volumeOf()
+      await driver.createVolume(volume)
+      await write(volume.id, 0, Buffer.alloc(4096, 1))
+      const snapshots = [1, 2, 3].map(() => ({ id: randomUUID(), volumeId: volume.id, sizeGib: 1 }))
+      const clones = [volumeOf(), volumeOf()]
+      await Promise.all([
+        ...snapshots.map((snapshot) => driver.createSnapshot(snapshot)),
+        ...clones.map((clone) => driver.createClonedVolume(clone, volume)),
+        driver.extendVolume(volume, 2),
+        driver.createExport(volume, { id: randomUUID(), mode: 'rw', connector }),
+      ])
+      const copy = volumeOf()
+      await driver.createVolumeFromSnapshot(copy, snapshots[2]!)
+      for (const { id } of [...clones, copy, volume]) expect(await read(id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      expect(await read(volume.id, 2 * 1024 ** 3 - 512, 512)).toEqual(Buffer.alloc(512))
+    })
+  })
+
+  it('lets a clone that was given up go with its volume', async () => {
+    await withHarness(async ({ driver, write, used }, backend) => {
+      const volume = volumeOf()
+      await driver.createVolume(volume)
+      await write(volume.id, 0, Buffer.alloc(4096, 1))
+      // What a crash in the middle of createClonedVolume leaves: the snapshot that the clone would be made from.
+      const vdis = new VdiClient(backend.transport())
+      await vdis.snapshot(await vdis.lookup(`volume-${volume.id}`), `clone-${randomUUID()}`)
+      await driver.deleteVolume(volume)
+      expect(await used()).toBe(0)
+    })
+  })
+
+  it('says what is in use, and lets it be deleted when it is no more', async () => {
+    await withHarness(async ({ driver, connect }) => {
+      const volume = volumeOf()
+      await driver.createVolume(volume)
+      const attachment = { id: randomUUID(), mode: 'rw' as const, connector }
+      const initiator = await connect(await driver.createExport(volume, attachment))
+      await expect(driver.deleteVolume(volume)).rejects.toMatchObject({ code: 'InvalidVolume' })
+      await driver.removeExport(volume, attachment.id)
+      await expect(initiator.read(0, 512)).rejects.toMatchObject({ code: 'Fenced' })
+      await driver.deleteVolume(volume)
+    })
+  })
+
+  it('tells connection information that an NBD client can use as it is', async () => {
+    await withHarness(async ({ driver }) => {
+      const volume = volumeOf()
+      await driver.createVolume(volume)
+      const info = await driver.createExport(volume, { id: randomUUID(), mode: 'ro', connector })
+      expect(info).toMatchObject({
+        driver_volume_type: 'nbd',
+        hosts: ['127.0.0.1'],
+        ports: ['10809'],
+        access_mode: 'ro',
+      })
+      expect(info.uri).toBe(`nbd://127.0.0.1:10809/${info.name}`)
+      expect(String(info.name)).toMatch(/^[0-9a-f]{48}$/)
+    })
+  })
+
+  it('puts an IPv6 address in brackets', async () => {
+    const backend = await simulatedBackend()
+    const vdis = new VdiClient(backend.transport())
+    const driver = createSheepdogDriver({
+      vdis,
+      random: systemRandom,
+      poolName: 'pool',
+      nbd: { host: '::1', port: 1 },
+      drained: async () => {},
+    })
+    const volume = volumeOf()
+    await driver.createVolume(volume)
+    const info = await driver.createExport(volume, { id: randomUUID(), mode: 'rw', connector })
+    expect(info.uri).toBe(`nbd://[::1]:1/${info.name}`)
+    await backend.stop()
+  })
+
+  it('waits for the gateway before it says that a right is gone', async () => {
+    const backend = await simulatedBackend()
+    const order: string[] = []
+    const driver = createSheepdogDriver({
+      vdis: new VdiClient(backend.transport()),
+      random: systemRandom,
+      poolName: 'pool',
+      nbd: { host: '127.0.0.1', port: 1 },
+      drained: async (attachmentId) => {
+        order.push(`drained ${attachmentId}, ${backend.sheep.state.exports.has(attachmentId) ? 'held' : 'gone'}`)
+      },
+    })
+    const volume = volumeOf()
+    await driver.createVolume(volume)
+    await driver.createExport(volume, { id: 'a', mode: 'rw', connector })
+    await driver.removeExport(volume, 'a')
+    expect(order).toEqual(['drained a, held', 'drained a, gone'])
+    await backend.stop()
+  })
+
+  it('names a store that it cannot reach', async () => {
+    const live = await LiveSheep.start()
+    const vdis = new VdiClient(live.dial())
+    const driver = createSheepdogDriver({
+      vdis,
+      random: systemRandom,
+      poolName: 'pool',
+      nbd: { host: '127.0.0.1', port: 1 },
+      drained: async () => {},
+    })
+    await live.stop()
+    await expect(driver.start()).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+    await expect(driver.createVolume(volumeOf())).rejects.toThrow(/the connection to the node was lost/)
+  })
+})

@@ -1,0 +1,242 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { StoreError } from '../../src/errors.ts'
+import { VDI_SIZE_MAX_BYTES } from '../../src/protocol/constants.ts'
+import { vidOfName } from '../../src/protocol/hash.ts'
+import { ClusterState, type Entry, type ExportRight, type Vdi } from '../../src/sheep/cluster-state.ts'
+
+function vdi(fields: Partial<Vdi> & { vid: number; name: string }): Vdi {
+  return {
+    tag: '',
+    snapId: 1,
+    parentVid: 0,
+    family: fields.vid,
+    sizeBytes: 100,
+    copies: 1,
+    createdAt: 5,
+    snapshotAt: 0,
+    deleting: false,
+    ...fields,
+  }
+}
+
+const right = (fields: Partial<ExportRight> & { vid: number }): ExportRight => ({
+  attachmentId: 'one',
+  nameHash: 'ab'.repeat(32),
+  readOnly: false,
+  ...fields,
+})
+
+/** A state to which these entries were delivered, each checked first. */
+function stateOf(...entries: Entry[]): ClusterState {
+  const state = new ClusterState()
+  for (const entry of entries) {
+    state.check(entry)
+    state.apply(state.index + 1, entry)
+  }
+  return state
+}
+
+const refusal = (state: ClusterState, entry: Entry): string | null => {
+  try {
+    state.check(entry)
+    return null
+  } catch (error) {
+    return error instanceof StoreError ? error.code : String(error)
+  }
+}
+
+const made: Entry = { type: 'vdi', vdi: vdi({ vid: 7, name: 'a' }) }
+const snapped: Entry = { type: 'snapshot', vid: 7, newVid: 8, tag: 'first', at: 50 }
+
+describe('the state of the cluster', () => {
+  it('finds a working VDI by its name, and snapshots by tag or number', () => {
+    const state = stateOf(made, snapped, { type: 'snapshot', vid: 8, newVid: 9, tag: 'second', at: 60 })
+    expect(state.find('a')).toMatchObject({ vid: 9, snapId: 3, parentVid: 8, family: 7, createdAt: 60, snapshotAt: 0 })
+    expect(state.find('a', { tag: 'first' })).toMatchObject({ vid: 7, snapId: 1, tag: 'first', snapshotAt: 50 })
+    expect(state.find('a', { snapId: 2 })).toMatchObject({ vid: 8, tag: 'second' })
+    expect(() => state.find('a', { tag: 'third' })).toThrow(expect.objectContaining({ code: 'NoTag' }))
+    expect(() => state.find('a', { snapId: 3 })).toThrow(expect.objectContaining({ code: 'NoTag' })) // the working one
+    expect(() => state.find('b')).toThrow(expect.objectContaining({ code: 'NoVdi' }))
+    expect(state.snapshotsOf('a').map(({ vid }) => vid)).toEqual([7, 8])
+  })
+
+  it('does not show a deleted VDI, but keeps it in its family until it is reclaimed', () => {
+    const state = stateOf(made, snapped, { type: 'delete', vid: 7 })
+    expect(() => state.get(7)).toThrow(expect.objectContaining({ code: 'NoVdi' }))
+    expect(() => state.find('a', { tag: 'first' })).toThrow(expect.objectContaining({ code: 'NoTag' }))
+    expect(state.familyOf(7).map(({ vid }) => vid)).toEqual([7, 8])
+    expect(state.vdisOf('a').map(({ vid }) => vid)).toEqual([8])
+    state.apply(4, { type: 'reclaimed', vid: 7 })
+    expect(state.familyOf(7).map(({ vid }) => vid)).toEqual([8])
+    state.apply(5, { type: 'delete', vid: 8 })
+    state.apply(6, { type: 'reclaimed', vid: 8 })
+    expect(() => state.find('a')).toThrow(expect.objectContaining({ code: 'NoVdi' }))
+    expect(state.familyOf(7)).toEqual([])
+  })
+
+  it('lets a name be used again at once when its VDI is deleted', () => {
+    const state = stateOf(made)
+    expect(refusal(state, { type: 'vdi', vdi: vdi({ vid: 20, name: 'a' }) })).toBe('VdiExists')
+    state.apply(2, { type: 'delete', vid: 7 })
+    expect(refusal(state, { type: 'vdi', vdi: vdi({ vid: 20, name: 'a' }) })).toBeNull()
+    expect(refusal(state, { type: 'vdi', vdi: vdi({ vid: 7, name: 'a' }) })).toBe('VdiExists') // its vid is not free yet
+  })
+
+  it('adds up what working VDIs promise', () => {
+    const state = stateOf(made, snapped, { type: 'resize', vid: 8, sizeBytes: 300 })
+    expect(state.provisionedBytes).toBe(300)
+    state.apply(4, { type: 'delete', vid: 8 })
+    expect(state.provisionedBytes).toBe(0)
+  })
+
+  it('gives a VDI the first free vid from the hash of its name on', () => {
+    const first = vidOfName('a')
+    const state = stateOf({ type: 'vdi', vdi: vdi({ vid: first, name: 'x' }) })
+    expect(state.freeVid('a')).toBe(first + 1)
+    expect(new ClusterState().freeVid('a')).toBe(first)
+  })
+
+  it('goes round at the highest vid, past 0, which means no VDI', () => {
+    const hash = vidOfName('a')
+    const taken = (isTaken: (vid: number) => boolean) => {
+      const vdis = new Map<number, Vdi>()
+      vdis.has = isTaken
+      return Object.assign(new ClusterState(), { vdis })
+    }
+    expect(taken((vid) => vid >= hash).freeVid('a')).toBe(1)
+    expect(taken((vid) => vid >= hash || vid < 5).freeVid('a')).toBe(5)
+    expect(() => taken(() => true).freeVid('a')).toThrow(expect.objectContaining({ code: 'FullVdi' }))
+  })
+
+  const refusals: [string, Entry[], Entry, string][] = [
+    ['a VDI without a name', [], { type: 'vdi', vdi: vdi({ vid: 7, name: '' }) }, 'InvalidParameters'],
+    ['a name with a NUL', [], { type: 'vdi', vdi: vdi({ vid: 7, name: 'a\0' }) }, 'InvalidParameters'],
+    ['a name of 256 bytes', [], { type: 'vdi', vdi: vdi({ vid: 7, name: 'ä'.repeat(128) }) }, 'InvalidParameters'],
+    [
+      'a size that is no number',
+      [],
+      { type: 'vdi', vdi: vdi({ vid: 7, name: 'a', sizeBytes: Number.NaN }) },
+      'InvalidParameters',
+    ],
+    ['a size below 0', [], { type: 'vdi', vdi: vdi({ vid: 7, name: 'a', sizeBytes: -1 }) }, 'InvalidParameters'],
+    ['a size above 4 TiB', [made], { type: 'resize', vid: 7, sizeBytes: VDI_SIZE_MAX_BYTES + 1 }, 'InvalidParameters'],
+    ['shrinking', [made], { type: 'resize', vid: 7, sizeBytes: 99 }, 'InvalidParameters'],
+    ['a new size of a snapshot', [made, snapped], { type: 'resize', vid: 7, sizeBytes: 200 }, 'ReadOnly'],
+    ['a snapshot of a snapshot', [made, snapped], { ...snapped, newVid: 9, tag: 'x' }, 'ReadOnly'],
+    ['a tag that is taken', [made, snapped], { ...snapped, vid: 8, newVid: 9 }, 'VdiExists'],
+    ['a tag of 256 bytes', [made], { ...snapped, tag: 'x'.repeat(256) }, 'InvalidParameters'],
+    ['a snapshot of nothing', [], snapped, 'NoVdi'],
+    [
+      'deleting what is exported',
+      [made, { type: 'export', right: right({ vid: 7 }) }],
+      { type: 'delete', vid: 7 },
+      'VdiInUse',
+    ],
+    ['deleting twice', [made, { type: 'delete', vid: 7 }], { type: 'delete', vid: 7 }, 'NoVdi'],
+    ['an export of a snapshot', [made, snapped], { type: 'export', right: right({ vid: 7 }) }, 'ReadOnly'],
+    ['an export of nothing', [], { type: 'export', right: right({ vid: 7 }) }, 'NoVdi'],
+    [
+      'an export under the name of another attachment',
+      [made, { type: 'export', right: right({ vid: 7 }) }],
+      { type: 'export', right: right({ vid: 7, attachmentId: 'two' }) },
+      'InvalidParameters',
+    ],
+  ]
+  it.each(refusals)('refuses %s', (_, before, entry, code) => {
+    expect(refusal(stateOf(...before), entry)).toBe(code)
+  })
+
+  it('keeps one right for each attachment, which follows the working VDI', () => {
+    const second = right({ vid: 7, nameHash: 'cd'.repeat(32), readOnly: true })
+    const state = stateOf(made, { type: 'export', right: right({ vid: 7 }) }, { type: 'export', right: second })
+    expect(state.exportByHash('ab'.repeat(32))).toBeUndefined()
+    expect(state.exportByHash('cd'.repeat(32))).toEqual(second)
+    state.apply(4, snapped)
+    expect(state.exportByHash('cd'.repeat(32))).toEqual({ ...second, vid: 8 })
+    expect(state.exportsOf(7)).toEqual([])
+    state.apply(5, { type: 'unexport', attachmentId: 'one' })
+    expect(state.exports.size + state.exportsOf(8).length).toBe(0)
+    expect(state.exportByHash('cd'.repeat(32))).toBeUndefined()
+  })
+
+  it('is the same again after its entries in short', () => {
+    const command = fc.record({
+      kind: fc.constantFrom('vdi', 'clone', 'snapshot', 'resize', 'delete', 'reclaimed', 'export', 'unexport', 'view'),
+      pick: fc.nat(),
+      name: fc.constantFrom('a', 'b', 'c'),
+    })
+    fc.assert(
+      fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
+        const state = new ClusterState()
+        for (const { kind, pick, name } of commands) {
+          const entry = entryFor(state, kind, pick, name)
+          if (entry && refusal(state, entry) === null) state.apply(state.index + 1, entry)
+        }
+        const short = new ClusterState()
+        for (const entry of state.snapshotEntries()) short.apply(state.index, entry)
+        expect(dump(short)).toEqual(dump(state))
+        expect(state.snapshotEntries()).toHaveLength(state.liveEntries)
+      }),
+    )
+  })
+})
+
+function entryFor(state: ClusterState, kind: string, pick: number, name: string): Entry | null {
+  const vdis = [...state.vdis.values()]
+  const some = vdis[pick % Math.max(1, vdis.length)]
+  switch (kind) {
+    case 'vdi':
+      return { type: 'vdi', vdi: vdi({ vid: state.freeVid(name), name, sizeBytes: pick % 1000 }) }
+    case 'view':
+      return {
+        type: 'view',
+        epoch: state.epoch + 1,
+        members: [{ address: name, zone: 0, vnodes: 1, incarnation: name }],
+      }
+    case 'unexport':
+      return { type: 'unexport', attachmentId: name }
+  }
+  if (!some) return null
+  switch (kind) {
+    case 'clone': {
+      const vid = state.freeVid(name)
+      return {
+        type: 'vdi',
+        vdi: vdi({ vid, name, parentVid: some.vid, family: some.family, sizeBytes: some.sizeBytes }),
+      }
+    }
+    case 'snapshot':
+      return {
+        type: 'snapshot',
+        vid: some.vid,
+        newVid: state.freeVid(some.name),
+        tag: `${name}${pick % 9}`,
+        at: pick + 1,
+      }
+    case 'resize':
+      return { type: 'resize', vid: some.vid, sizeBytes: some.sizeBytes + (pick % 100) }
+    case 'export':
+      return { type: 'export', right: right({ vid: some.vid, attachmentId: name, nameHash: `${name}${pick % 5}` }) }
+    case 'delete':
+      return { type: 'delete', vid: some.vid }
+    default:
+      return some.deleting ? { type: 'reclaimed', vid: some.vid } : null
+  }
+}
+
+/** Everything that a state answers. */
+function dump(state: ClusterState) {
+  const vdis = [...state.vdis.values()].sort((a, b) => a.vid - b.vid)
+  return {
+    index: state.index,
+    epoch: state.epoch,
+    members: state.members,
+    vdis,
+    names: ['a', 'b', 'c'].map((name) => new Set(state.vdisOf(name).map(({ vid }) => vid))),
+    families: vdis.map(({ family }) => new Set(state.familyOf(family).map(({ vid }) => vid))),
+    exports: new Set(state.exports.values()),
+    byHash: [...state.exports.values()].map(({ nameHash }) => state.exportByHash(nameHash)?.attachmentId).sort(),
+    provisioned: state.provisionedBytes,
+  }
+}

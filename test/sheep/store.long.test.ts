@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest'
+import { SeededRandom } from '../sim/random.ts'
+import { runSeeds } from '../sim/seeds.ts'
+import { LiveSheep } from '../tools/live-sheep.ts'
+import { fuzzFrames } from './frame-fuzz.ts'
+import { StoreModel } from './object-store-model.ts'
+import { RotModel } from './rot-model.ts'
+import { SheepModel } from './sheep-model.ts'
+
+/** The simulations of the store with many seeds and long lives. `SEEDS` and `FIRST_SEED` choose others. */
+const FILE = 'test/sheep/store.long.test.ts --config vitest.long.config.ts'
+
+describe('many seeds of', () => {
+  it('the object store', async () => {
+    await runSeeds(FILE, 10_000, (seed) => new StoreModel(seed).run(400))
+  })
+
+  it('a sheep', async () => {
+    await runSeeds(FILE, 3000, (seed) => new SheepModel(seed).run(500))
+  })
+
+  it('rot', async () => {
+    const outcomes = { refused: 0, errors: 0, nothing: 0 }
+    await runSeeds(FILE, 20_000, async (seed) => {
+      const model = new RotModel(seed)
+      await model.run()
+      outcomes[model.outcome]++
+    })
+    console.info(outcomes)
+  })
+
+  it('frames of any kind', async () => {
+    await runSeeds(FILE, 200, async (seed) => {
+      const live = await LiveSheep.start()
+      try {
+        await fuzzFrames(live, new SeededRandom(seed), 2000)
+        expect((await live.sheep.audit()).problems).toEqual([])
+      } finally {
+        await live.stop()
+      }
+    })
+  })
+})
