@@ -26,7 +26,7 @@ export interface VolumeDriver {
   createVolumeFromSnapshot(volume: VolumeRef, snapshot: SnapshotRef): Promise<void>
   /** A volume with the content that `source` has at one moment during the call. */
   createClonedVolume(volume: VolumeRef, source: VolumeRef): Promise<void>
-  /** InvalidVolume while a snapshot of it exists. */
+  /** InvalidVolume while a snapshot of it exists. Rights that an abandoned createExport left are taken back. */
   deleteVolume(volume: VolumeRef): Promise<void>
   /** Grows the volume to `newSizeGib`; open devices see it at once, connected initiators when they look again. */
   extendVolume(volume: VolumeRef, newSizeGib: number): Promise<void>

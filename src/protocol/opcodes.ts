@@ -71,6 +71,8 @@ export const OPCODES = {
   PUT_EXPORT: op(0xd8, 'io', 'io'),
   REMOVE_EXPORT: op(0xd9, 'io', 'io'),
   GET_EXPORT: op(0xda, 'io', 'io'),
+  /** Body: the name of a VDI. Answers JSON: the rights to it. */
+  LIST_EXPORTS: op(0xdf, 'io', 'io'),
   /** The new size is in `vdiSize`. */
   RESIZE_VDI: op(0xdb, 'io', 'io'),
   /** Body: tag[256]. Answers the new working VDI in `vdiId`. */

@@ -22,6 +22,12 @@ import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
 import { createWorkKinds } from './work/kinds.ts'
 
+/**
+ * Who claims work. One name, whatever the host is called today: on SQLite there is one API process at a time, and what an
+ * earlier one left is its own.
+ */
+const WORK_OWNER = 'api'
+
 export interface ServicesOptions {
   /** Stays open until `stop` has resolved; the caller closes it. */
   db: Db
@@ -68,7 +74,7 @@ export function createServices({ db, driver, clock, random, log, settings }: Ser
     random,
     log,
     stamp,
-    owner: settings.hostName,
+    owner: WORK_OWNER,
     settings: settings.work,
     kinds: createWorkKinds({ db, driver, pools, stamp }),
   })

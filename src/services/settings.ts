@@ -2,7 +2,7 @@ import { DEFAULT_QUOTA, type QuotaSettings } from './quota.ts'
 import { DEFAULT_WORK, type WorkSettings } from './work/retry.ts'
 
 export interface ServiceSettings {
-  /** Name of this host: the first part of a volume's `host`, and the owner of its work. Must not change. */
+  /** Name of this host: the first part of a volume's `host`. */
   hostName: string
   /** Second part of a volume's `host`. */
   backendName: string

@@ -177,6 +177,13 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return { result: RESULT.SUCCESS }
     },
   },
+  [OP.LIST_EXPORTS]: {
+    kind: 'local',
+    run: (sheep, request) => {
+      const rights = sheep.state.exportsOf(sheep.state.find(body(request).toString()).vid)
+      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(rights)) }
+    },
+  },
   [OP.GET_EXPORT]: {
     kind: 'local',
     run: (sheep, request) => {

@@ -101,6 +101,12 @@ export class VdiClient {
     await this.#call({ opcode: OP.REMOVE_EXPORT, flags: FLAG.WRITE, body: Buffer.from(attachmentId) })
   }
 
+  /** The rights to the working VDI of a name. Rejects with NoVdi. */
+  async exportsOf(name: string): Promise<ExportRecord[]> {
+    const flags = FLAG.WRITE | FLAG.PIGGYBACK
+    return this.#json<ExportRecord[]>({ opcode: OP.LIST_EXPORTS, flags, body: Buffer.from(name) })
+  }
+
   /** The right of a name's hash; undefined when there is none. */
   async findExport(nameHash: string): Promise<ExportRecord | undefined> {
     const flags = FLAG.WRITE | FLAG.PIGGYBACK

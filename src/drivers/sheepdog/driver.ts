@@ -108,7 +108,15 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       if (!tag.startsWith(CLONE_TAG)) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} has snapshots.` })
       await unlessMissing(vdis.remove(vdiName(id), tag)) // left by a clone that was given up
     }
-    await unlessMissing(vdis.remove(vdiName(id)))
+    await unlessMissing(removeLeftExports(id).then(() => vdis.remove(vdiName(id))))
+  }
+
+  /** Nobody deletes a volume that is attached: rights that are left are of calls that were given up and ended later. */
+  async function removeLeftExports(id: string): Promise<void> {
+    for (const { attachmentId } of await vdis.exportsOf(vdiName(id))) {
+      await vdis.removeExport(attachmentId)
+      await drained(attachmentId)
+    }
   }
 
   async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
