@@ -33,6 +33,16 @@ describe('the door', () => {
   })
 })
 
+describe('ids', () => {
+  test.each([255, 256, 4000])('of %i characters are not found, and no defect', async (length) => {
+    for (const kind of ['volumes', 'snapshots', 'attachments', 'types']) {
+      const answer = await api.ask('GET', `/v3/${kind}/${'a'.repeat(length)}`, { version: '3.27' })
+      expect(answer.status).toBe(404)
+      expect(answer.body.itemNotFound.code).toBe(404)
+    }
+  })
+})
+
 describe('headers', () => {
   test('the answer repeats the microversion, and has a request id under both names', async () => {
     const answer = await api.ask('GET', '/v3/volumes', { version: '3.27' })

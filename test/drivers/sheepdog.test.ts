@@ -217,6 +217,18 @@ describe('the Sheepdog driver', () => {
     })
   })
 
+  it('does not delete a volume that a tool on the node has open', async () => {
+    await withHarness(async ({ driver }, backend) => {
+      const volume = volumeOf()
+      await driver.createVolume(volume)
+      const vdis = new VdiClient(backend.transport())
+      const device = await vdis.open(await vdis.lookup(`volume-${volume.id}`), { readOnly: true })
+      await expect(driver.deleteVolume(volume)).rejects.toMatchObject({ code: 'InvalidVolume' })
+      await device.close()
+      await driver.deleteVolume(volume)
+    })
+  })
+
   it('tells connection information that an NBD client can use as it is', async () => {
     await withHarness(async ({ driver }) => {
       const volume = volumeOf()

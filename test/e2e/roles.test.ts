@@ -35,8 +35,13 @@ it('serves the API from a process of its own: disks go on without it, and it goe
   await disk.closed
 
   await api.start()
+  const health = () => fetch(new URL('/healthcheck', api.info.addresses.api))
+  expect((await health()).status).toBe(200)
   await store.kill('SIGKILL')
+  const unwell = await health()
+  expect([unwell.status, await unwell.text()]).toEqual([503, expect.stringContaining('The store cannot be reached')])
   await store.start()
+  expect((await health()).status).toBe(200)
   const again = await NbdClient.connect(attachment.address, attachment.name)
   expect((await again.read(0, 4096)).equals(written)).toBe(true)
   await cinder.detach(attachment.id)
