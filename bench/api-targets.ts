@@ -47,6 +47,10 @@ export class VolumeApi {
     }
   }
 
+  async delete(id: string): Promise<void> {
+    await this.#client.send('DELETE', `/volumes/${id}`)
+  }
+
   show(id: string): Promise<string> {
     return this.#client.send('GET', `/volumes/${id}`)
   }
