@@ -1,5 +1,5 @@
 import assert from 'node:assert'
-import { crc32 } from 'node:zlib'
+import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
 import { BLOCK_BYTES, type InheritRun } from './object-format.ts'
 

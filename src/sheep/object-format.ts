@@ -1,5 +1,5 @@
 import assert from 'node:assert'
-import { crc32 } from 'node:zlib'
+import { crc32 } from '@node-rs/crc32'
 
 /**
  * The layout of an object file and the meaning of its block entries. Pure: bytes in, values out.

@@ -1,4 +1,4 @@
-import { crc32 } from 'node:zlib'
+import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
 import type { LogPosition } from './entry-log.ts'
