@@ -12,9 +12,13 @@
 export interface Disk {
   /** Opens a file for reading and writing. ENOENT is an error unless `create`. */
   open(path: string, options?: { create?: boolean }): Promise<DiskFile>
+  /** Makes an empty file, or empties the one there is, at once: as durable as with `open`. ENOENT without its directory. */
+  createNow(path: string): DiskFile
   makeDirectory(path: string): Promise<void>
   /** Names in a directory, in no order; an absent directory has none. */
   list(path: string): Promise<string[]>
+  /** The files in the directories of a directory, as `directory/name`, in no order. */
+  listBelow(path: string): Promise<string[]>
   rename(from: string, to: string): Promise<void>
   /** Removes a file; an absent one is not an error, so that a removal can be repeated after a crash. */
   unlink(path: string): Promise<void>
@@ -23,8 +27,8 @@ export interface Disk {
   space(): Promise<{ totalBytes: number; freeBytes: number }>
   /** Copies ranges between open files, in order, off the caller's thread where that is possible. Not durable by itself. */
   copyMany(copies: readonly Copy[]): Promise<void>
-  /** Makes everything written to these files durable, by whatever costs least. */
-  syncMany(files: readonly DiskFile[]): Promise<void>
+  /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
+  syncMany(files: readonly DiskFile[], directories?: readonly string[]): Promise<void>
   /** Takes a lock that ends with `release` or with the process, however it ends. Null when another process has it. */
   lock(path: string): Promise<{ release(): Promise<void> } | null>
 }

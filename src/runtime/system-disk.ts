@@ -1,6 +1,19 @@
-import { constants, writeSync, writevSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rename, statfs, unlink } from 'node:fs/promises'
+import {
+  close,
+  constants,
+  fdatasync,
+  fstat,
+  ftruncate,
+  openSync,
+  open as openWithCallback,
+  read,
+  write,
+  writeSync,
+  writevSync,
+} from 'node:fs'
+import { mkdir, open, readdir, rename, statfs, unlink } from 'node:fs/promises'
 import path from 'node:path'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import koffi from 'koffi'
 import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from './disk.ts'
@@ -18,7 +31,19 @@ const flock = libc.func('int flock(int fd, int operation)')
 const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)')
 const syncfs = libc.func('int syncfs(int fd)')
 
+/** Files are plain descriptors, since some are opened, read and written on the spot. */
+const file = {
+  open: promisify(openWithCallback),
+  read: promisify(read),
+  write: promisify(write),
+  datasync: promisify(fdatasync),
+  truncate: promisify(ftruncate),
+  stat: promisify(fstat),
+  close: promisify(close),
+}
+
 const RWF_NOWAIT = 8
+const FILE_MODE = 0o600
 const LOCK_EXCLUSIVE_NOW = 2 | 4
 const PUNCH_HOLE_KEEP_SIZE = 2 | 1
 const IOVECS_MAX = 1024
@@ -33,18 +58,19 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
   return {
     open: async (relative, options) => {
       const flags = constants.O_RDWR | (options?.create ? constants.O_CREAT : 0)
-      return new SystemFile(await open(at(relative), flags, 0o600))
+      return new SystemFile(await file.open(at(relative), flags, FILE_MODE))
+    },
+    createNow: (relative) => {
+      return new SystemFile(openSync(at(relative), constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE))
     },
     makeDirectory: async (relative) => {
       await mkdir(at(relative), { recursive: true, mode: 0o700 })
     },
-    list: async (relative) => {
-      try {
-        return await readdir(at(relative))
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-        throw error
-      }
+    list: (relative) => list(at(relative)),
+    listBelow: async (relative) => {
+      const directories = await list(at(relative))
+      const names = await Promise.all(directories.map((directory) => list(path.join(at(relative), directory))))
+      return directories.flatMap((directory, i) => names[i]!.map((name) => `${directory}/${name}`))
     },
     rename: (from, to) => rename(at(from), at(to)),
     unlink: async (relative) => {
@@ -54,22 +80,16 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       }
     },
-    syncDirectory: async (relative) => {
-      const directory = await open(at(relative), constants.O_RDONLY | constants.O_DIRECTORY)
-      try {
-        await directory.sync()
-      } finally {
-        await directory.close()
-      }
-    },
+    syncDirectory: (relative) => syncDirectory(at(relative)),
     space: async () => {
       const stats = await statfs(root)
       return { totalBytes: stats.blocks * stats.bsize, freeBytes: stats.bavail * stats.bsize }
     },
     copyMany: (copies) => copier.copy(copies),
-    syncMany: async (files) => {
-      if (files.length < SYNCFS_FILES_MIN) {
+    syncMany: async (files, directories = []) => {
+      if (files.length + directories.length < SYNCFS_FILES_MIN) {
         await Promise.all(files.map((file) => file.sync()))
+        await Promise.all(directories.map((directory) => syncDirectory(at(directory))))
         return
       }
       await new Promise<void>((resolve, reject) => {
@@ -91,20 +111,36 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
   }
 }
 
+async function list(absolute: string): Promise<string[]> {
+  try {
+    return await readdir(absolute)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+async function syncDirectory(absolute: string): Promise<void> {
+  const directory = await open(absolute, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
 class SystemFile implements DiskFile {
-  readonly #handle: FileHandle
   /** -1 once it is closed: the number may be another file's by then. */
   fd: number
 
-  constructor(handle: FileHandle) {
-    this.#handle = handle
-    this.fd = handle.fd
+  constructor(fd: number) {
+    this.fd = fd
   }
 
   async read(target: Uint8Array, position: number): Promise<number> {
     let done = 0
     while (done < target.length) {
-      const { bytesRead } = await this.#handle.read(target, done, target.length - done, position + done)
+      const { bytesRead } = await file.read(this.fd, target, done, target.length - done, position + done)
       if (bytesRead === 0) break
       done += bytesRead
     }
@@ -121,7 +157,7 @@ class SystemFile implements DiskFile {
   async write(source: Uint8Array, position: number): Promise<void> {
     let done = 0
     while (done < source.length) {
-      const { bytesWritten } = await this.#handle.write(source, done, source.length - done, position + done)
+      const { bytesWritten } = await file.write(this.fd, source, done, source.length - done, position + done)
       done += bytesWritten
     }
   }
@@ -149,7 +185,7 @@ class SystemFile implements DiskFile {
   }
 
   async sync(): Promise<void> {
-    await this.#handle.datasync()
+    await file.datasync(this.fd)
   }
 
   punch(position: number, length: number): void {
@@ -157,16 +193,17 @@ class SystemFile implements DiskFile {
   }
 
   async truncate(length: number): Promise<void> {
-    await this.#handle.truncate(length)
+    await file.truncate(this.fd, length)
   }
 
   async size(): Promise<number> {
-    return (await this.#handle.stat()).size
+    return (await file.stat(this.fd)).size
   }
 
   async close(): Promise<void> {
+    const { fd } = this
     this.fd = -1
-    await this.#handle.close()
+    await file.close(fd)
   }
 }
 

@@ -4,7 +4,7 @@ import { type DiskFile, WOULD_BLOCK } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import { Journal, type JournalTransaction } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
-import { BLOCK_BYTES, type BlockState, blockCrc, entryState } from './object-format.ts'
+import { BLOCK_BYTES, type BlockState, blockCrc, blockPosition, entryState, slotOf } from './object-format.ts'
 import { NOT_WRITTEN, type OverlayEntry, PENDING, type StoredObject } from './stored-object.ts'
 
 export interface BlockReaderOptions {
@@ -77,8 +77,9 @@ export class BlockReader {
       return true
     }
     if (state !== 'data') return false
-    const file = entry ? this.#journal.fileOf(entry.location) : source.file
-    const position = entry ? Journal.positionOf(entry.location) : block * BLOCK_BYTES
+    const isJournaled = entry !== undefined && entry.location >= 0
+    const file = isJournaled ? this.#journal.fileOf(entry!.location) : source.file
+    const position = isJournaled ? Journal.positionOf(entry!.location) : blockPosition(block, slotOf(word1)!)
     if (!file || file.readNow(target, position) !== BLOCK_BYTES) return false
     return blockCrc(source.words, block, word1, target) === word0
   }
@@ -120,46 +121,72 @@ export class BlockReader {
         await this.readRange(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES))
         return run.count
       }
-      const bytes = target.subarray(0, run.count * BLOCK_BYTES)
+      const count = run.entries.length
+      const bytes = target.subarray(0, count * BLOCK_BYTES)
       let length = run.file.readNow(bytes, run.position)
       if (length === WOULD_BLOCK) length = await run.file.read(bytes, run.position)
-      const bad = length === bytes.length ? firstMismatch(object, block, run.words, bytes) : 0
-      if (bad < 0) return run.count
+      const bad = length === bytes.length ? firstMismatch(object, block, run.entries, bytes) : 0
+      if (bad < 0) return count
       // A checkpoint may have moved the block, or reused its page, while it was read: then the entry is another now.
-      if (!this.#moved(object, block, bad, run) || attempt++ === READ_ATTEMPTS_MAX)
+      if (this.#isSame(object, block + bad, run.entries[bad]!) || attempt++ === READ_ATTEMPTS_MAX)
         throw this.corrupt(object, block + bad)
     }
   }
 
-  #moved(object: StoredObject, first: number, index: number, run: Located & { kind: 'data' }): boolean {
-    const block = first + index
-    if (object.removed || (object.overlay.get(block) ?? null) !== run.overlay) return true
-    return run.overlay === null && object.table?.[block * 2] !== run.words[index * 2]
+  /** Whether a block is still what it was found to be. */
+  #isSame(object: StoredObject, block: number, found: FoundBlock): boolean {
+    if (object.removed || (object.overlay.get(block) ?? null) !== found.overlay) return false
+    return found.overlay !== null || object.table?.[block * 2] === found.word0
   }
 
+  /** Where a block is, and how many of those that follow are in the same place, one behind the other. */
   #locate(object: StoredObject, first: number, max: number): Located {
-    const overlay = object.overlay.get(first)
-    if (overlay?.location === PENDING) this.#journal.flush()
-    if (overlay && !this.#mayBeSeen(overlay)) return { kind: 'wait' }
-    const found = this.blockState(object, first)
-    if (!found) throw this.corrupt(object, first)
-    const { state } = found
-    if (state === 'data' && overlay) {
-      const words = Uint32Array.of(overlay.word0, overlay.word1)
-      const file = this.#journal.fileOf(overlay.location)
-      return { kind: 'data', file, position: Journal.positionOf(overlay.location), count: 1, words, overlay }
-    }
+    const start = this.#find(object, first)
+    if (start.overlay?.location === PENDING) this.#journal.flush()
+    if (start.overlay && !this.#mayBeSeen(start.overlay)) return { kind: 'wait' }
+    if (start.state === 'data') return this.#locateData(object, first, max, start)
     let count = 1
-    while (count < max && !object.overlay.has(first + count)) {
-      const next = this.blockState(object, first + count)
-      if (next?.state !== state || next.holderVid !== found.holderVid) break
+    while (count < max) {
+      const next = this.#find(object, first + count)
+      const isAlike = next.state === start.state && next.holderVid === start.holderVid
+      if (!isAlike || (next.overlay && !this.#mayBeSeen(next.overlay))) break
       count++
     }
-    if (state === 'inherit') return { kind: 'inherit', holderVid: found.holderVid, count }
-    if (state === 'zero') return { kind: 'zero', count: overlay ? 1 : count }
-    if (!object.file) return { kind: 'wait' }
-    const words = object.table!.slice(first * 2, (first + count) * 2)
-    return { kind: 'data', file: object.file, position: first * BLOCK_BYTES, count, words, overlay: null }
+    if (start.state === 'inherit') return { kind: 'inherit', holderVid: start.holderVid, count }
+    return { kind: 'zero', count }
+  }
+
+  #locateData(object: StoredObject, first: number, max: number, start: FoundBlock): Located {
+    const from = this.#placeOf(object, first, start)
+    if (!from) return { kind: 'wait' }
+    const entries = [start]
+    while (entries.length < max) {
+      const block = first + entries.length
+      const next = this.#find(object, block)
+      if (next.state !== 'data' || (next.overlay && !this.#mayBeSeen(next.overlay))) break
+      const place = this.#placeOf(object, block, next)
+      if (place?.file !== from.file || place.position !== from.position + entries.length * BLOCK_BYTES) break
+      entries.push(next)
+    }
+    return { kind: 'data', ...from, entries }
+  }
+
+  /** Throws CorruptBlock when the entry does not match its check. */
+  #find(object: StoredObject, block: number): FoundBlock {
+    const overlay = object.overlay.get(block) ?? null
+    const word0 = overlay ? overlay.word0 : object.table![block * 2]!
+    const word1 = overlay ? overlay.word1 : object.table![block * 2 + 1]!
+    const state = entryState(object.words, block, word0, word1)
+    if (state === null) throw this.corrupt(object, block)
+    return { overlay, word0, word1, state, holderVid: state === 'inherit' ? word0 : 0 }
+  }
+
+  /** The file and the offset of a block of data; null while a new object has no file. */
+  #placeOf(object: StoredObject, block: number, { overlay, word1 }: FoundBlock) {
+    if (overlay && overlay.location >= 0) {
+      return { file: this.#journal.fileOf(overlay.location), position: Journal.positionOf(overlay.location) }
+    }
+    return object.file && { file: object.file, position: blockPosition(block, slotOf(word1)!) }
   }
 
   /** Waits until what was appended so far is acknowledged. */
@@ -178,28 +205,30 @@ export class BlockReader {
   }
 }
 
+/** What a block was found to be. `holderVid` is 0 unless it is inherited. */
+interface FoundBlock {
+  overlay: OverlayEntry | null
+  word0: number
+  word1: number
+  state: BlockState
+  holderVid: number
+}
+
 type Located =
   | { kind: 'wait' }
   | { kind: 'zero'; count: number }
   | { kind: 'inherit'; holderVid: number; count: number }
-  | {
-      kind: 'data'
-      file: DiskFile
-      position: number
-      count: number
-      words: Uint32Array
-      overlay: OverlayEntry | null
-    }
+  | { kind: 'data'; file: DiskFile; position: number; entries: readonly FoundBlock[] }
 
 function emptyTransaction(durable: boolean, done: (error: StoreError | null) => void): JournalTransaction {
   return { records: [], payload: [], durable, placed: () => {}, done }
 }
 
 /** Index of the first block that does not match its entry, or -1. */
-function firstMismatch(object: StoredObject, first: number, words: Uint32Array, bytes: Buffer): number {
-  for (let i = 0; i * BLOCK_BYTES < bytes.length; i++) {
+function firstMismatch(object: StoredObject, first: number, entries: readonly FoundBlock[], bytes: Buffer): number {
+  for (const [i, { word0, word1 }] of entries.entries()) {
     const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
-    if (blockCrc(object.words, first + i, words[i * 2 + 1]!, block) !== words[i * 2]) return i
+    if (blockCrc(object.words, first + i, word1, block) !== word0) return i
   }
   return -1
 }

@@ -9,14 +9,17 @@ import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_OBJECT,
+  blockPosition,
   encodeHeader,
   HEADER_OFFSET,
   OBJECT_FILE_BYTES,
+  objectDirectory,
   objectPath,
+  slotOf,
   TABLE_OFFSET,
 } from './object-format.ts'
 import type { StoreFiles } from './store-files.ts'
-import { type DirtyGeneration, NO_PAYLOAD, type OverlayEntry, type StoredObject } from './stored-object.ts'
+import { type DirtyGeneration, NO_PAYLOAD, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
@@ -28,7 +31,8 @@ const LOG_SLACK_ENTRIES = 1000
  * Moves what a sealed generation of the journal holds into the object files and the ordered log. The order is what makes
  * it safe:
  *
- * 1. sync the journal: an object file is never changed in place before the record that says so is durable;
+ * 1. sync the journal, and say in the superblock that it is synced: an object file is never changed in place before the
+ *    record that says so is durable, and no replay asks whether it is;
  * 2. remove, create and write files; sync them and their directories; append to the log and sync it;
  * 3. write the superblock: only now the generation does not need its segment any more; release it.
  *
@@ -43,7 +47,6 @@ export class Checkpointer {
   readonly #journal: Journal
   readonly #cache: ObjectCache
   readonly #dirty = new Map<number, DirtyGeneration>()
-  readonly #directories = new Set<string>()
   #running: Promise<void> = Promise.resolve()
   #freeBytes: number
   /** The node is stopping: what finds no room stays in the journal. */
@@ -87,16 +90,31 @@ export class Checkpointer {
   }
 
   /** Remembers what a transaction of this generation changed. */
-  note(generation: number, objects: readonly StoredObject[], entries: readonly LoggedEntry[], blocks: number): void {
+  note(
+    generation: number,
+    changed: {
+      objects: readonly StoredObject[]
+      entries: readonly LoggedEntry[]
+      newBlocks: number
+      placedBlocks: number
+    },
+  ): void {
+    const { objects, entries } = changed
     let dirty = this.#dirty.get(generation)
     if (!dirty) {
-      dirty = { objects: new Map(), entries: [], newBlocks: 0 }
+      dirty = { objects: new Map(), entries: [], newBlocks: 0, placedBlocks: 0 }
       this.#dirty.set(generation, dirty)
     }
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
-    dirty.newBlocks += blocks
+    dirty.newBlocks += changed.newBlocks
+    dirty.placedBlocks += changed.placedBlocks
     this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
+  }
+
+  /** Bytes that transactions of a generation have put into object files. */
+  placedBytes(generation: number): number {
+    return (this.#dirty.get(generation)?.placedBlocks ?? 0) * BLOCK_BYTES
   }
 
   /** Whether `bytes` more may be allocated, so that `reserveBytes` of the disk stay free. */
@@ -164,13 +182,14 @@ export class Checkpointer {
 
   async #apply(generation: number, nextSequence: number): Promise<void> {
     await this.#syncJournal()
+    await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
     const dirty = this.#dirty.get(generation)
     const written: ObjectWrite[] = []
     if (dirty) {
       const changedDirectories = new Set<string>()
       const removed = [...dirty.objects.keys()].filter((object) => object.removedIn <= generation)
       const live = [...dirty.objects].filter(([object]) => object.removedIn > generation)
-      await this.#removeFiles(removed, changedDirectories)
+      await this.#removeFiles(removed, new Set(live.map(([object]) => object)), changedDirectories)
       for (let first = 0; first < live.length; first += OBJECTS_PER_BATCH) {
         const batch = live.slice(first, first + OBJECTS_PER_BATCH)
         written.push(...(await this.#writeObjects(batch, generation, changedDirectories)))
@@ -186,16 +205,20 @@ export class Checkpointer {
     this.completed++
   }
 
-  async #removeFiles(removed: readonly StoredObject[], changedDirectories: Set<string>): Promise<void> {
+  async #removeFiles(
+    removed: readonly StoredObject[],
+    live: ReadonlySet<StoredObject>,
+    changedDirectories: Set<string>,
+  ): Promise<void> {
+    // The name of an object that was created anew, and has its file, may be that file's already, if this is repeated.
+    const reused = new Set([...live].filter((object) => object.tag !== 0).map((object) => object.oid))
     for (const object of removed) {
       object.holders++
       object.unlinked = true
       this.#cache.release(object) // closes the file, unless somebody still reads
-      const path = objectPath(object.oid)
-      const directory = path.slice(0, path.lastIndexOf('/'))
-      if (!(await this.#ensureDirectory(directory))) continue
-      await this.#disk.unlink(path)
-      changedDirectories.add(directory)
+      if (object.tag !== 0) await this.#disk.unlink(objectPath(object.oid, object.tag))
+      if (!reused.has(object.oid)) await this.#disk.unlink(objectPath(object.oid))
+      changedDirectories.add(objectDirectory(object.oid))
     }
   }
 
@@ -222,7 +245,7 @@ export class Checkpointer {
           await this.#disk.copyMany(copies)
           copies = []
         }
-        punchZeros(write, file)
+        punchFree(write, file)
         await file.write(encodeTail(write, table, this.#files.superblock.content.storeId), TABLE_OFFSET)
       }
       await this.#disk.copyMany(copies)
@@ -237,28 +260,41 @@ export class Checkpointer {
     object: StoredObject,
     changedDirectories: Set<string>,
   ): Promise<{ file: DiskFile; table: Uint32Array }> {
-    if (object.fresh && !object.file) {
-      const path = objectPath(object.oid)
-      const directory = path.slice(0, path.lastIndexOf('/'))
-      await this.#ensureDirectory(directory)
-      changedDirectories.add(directory)
-      const file = await this.#disk.open(path, { create: true })
-      await file.truncate(0) // whatever a removed object of this name left
-      await file.truncate(OBJECT_FILE_BYTES)
-      object.file = file
+    if (object.fresh) {
+      changedDirectories.add(objectDirectory(object.oid))
+      if (object.tag !== 0) await this.#giveName(object)
+      object.file ??= await this.#makeFile(object)
     }
     const { file, table } = object
     assert(file && table)
     return { file, table }
   }
 
+  async #makeFile(object: StoredObject): Promise<DiskFile> {
+    const file = await this.#disk.open(objectPath(object.oid), { create: true })
+    await file.truncate(0) // whatever a removed object of this name left
+    await file.truncate(OBJECT_FILE_BYTES)
+    return file
+  }
+
+  /** The file of placed blocks becomes the object's, unless that was done before a crash. */
+  async #giveName(object: StoredObject): Promise<void> {
+    const path = objectPath(object.oid)
+    try {
+      await this.#disk.rename(objectPath(object.oid, object.tag), path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+    object.file ??= await this.#disk.open(path)
+  }
+
   *#copiesOf(write: ObjectWrite, file: DiskFile): Iterable<Copy> {
     let open: Copy | null = null
-    for (const { block, location } of write.blocks) {
-      if (location === NO_PAYLOAD) continue
+    for (const { block, location, word1 } of write.blocks) {
+      if (location === NO_PAYLOAD || location === PLACED) continue
       const from = this.#journal.fileOf(location)
       const fromPosition = Journal.positionOf(location)
-      const toPosition = block * BLOCK_BYTES
+      const toPosition = blockPosition(block, slotOf(word1)!)
       if (
         open &&
         open.from === from &&
@@ -272,19 +308,6 @@ export class Checkpointer {
       open = { from, fromPosition, to: file, toPosition, length: BLOCK_BYTES }
     }
     if (open) yield open
-  }
-
-  /** Whether the directory was there already. */
-  async #ensureDirectory(directory: string): Promise<boolean> {
-    if (this.#directories.has(directory)) return true
-    const parent = directory.slice(0, directory.lastIndexOf('/'))
-    const there = (await this.#disk.list(parent)).includes(directory.slice(parent.length + 1))
-    if (!there) {
-      await this.#disk.makeDirectory(directory)
-      await this.#disk.syncDirectory(parent)
-    }
-    this.#directories.add(directory)
-    return there
   }
 
   async #compactLog(): Promise<void> {
@@ -313,6 +336,7 @@ interface BlockWrite {
   location: number
   word0: number
   word1: number
+  freesOtherSlot: boolean
 }
 
 interface ObjectWrite {
@@ -327,24 +351,31 @@ function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
   for (const [block, newest] of object.overlay) {
     let entry: OverlayEntry | null = newest
     while (entry && entry.generation !== generation) entry = entry.previous
-    if (entry) blocks.push({ block, location: entry.location, word0: entry.word0, word1: entry.word1 })
+    if (!entry) continue
+    const { location, word0, word1, freesOtherSlot } = entry
+    blocks.push({ block, location, word0, word1, freesOtherSlot })
   }
   return blocks.sort((a, b) => a.block - b.block)
 }
 
-/** Gives the space of blocks that became zeros back, in runs. */
-function punchZeros(write: ObjectWrite, file: DiskFile): void {
-  let first = -1
-  let end = -1
-  for (const { block, location } of write.blocks) {
-    if (location !== NO_PAYLOAD) continue
-    if (block !== end) {
-      if (first >= 0) file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
-      first = block
+/** Gives the slots back that hold nothing any more, in runs. */
+function punchFree(write: ObjectWrite, file: DiskFile): void {
+  for (const slot of [0, 1] as const) {
+    let first = -1
+    let end = -1
+    const punch = () => {
+      if (first >= 0) file.punch(blockPosition(first, slot), (end - first) * BLOCK_BYTES)
     }
-    end = block + 1
+    for (const { block, word1, freesOtherSlot } of write.blocks) {
+      if (!freesOtherSlot || slotOf(word1) === slot) continue
+      if (block !== end) {
+        punch()
+        first = block
+      }
+      end = block + 1
+    }
+    punch()
   }
-  if (first >= 0) file.punch(first * BLOCK_BYTES, (end - first) * BLOCK_BYTES)
 }
 
 /** Table and header as they are after the generation. */
@@ -376,4 +407,5 @@ function settle({ object, blocks }: ObjectWrite, generation: number): void {
     }
   }
   object.fresh = false
+  object.tag = 0
 }

@@ -26,20 +26,25 @@ export interface FrameHeader {
   payloadPages: number
 }
 
-/** One change as the journal keeps it. `version` is the object's after the change. */
+/**
+ * One change as the journal keeps it. `version` is the object's after the change. The bytes of `placed` blocks are not in the
+ * journal but in the object's file, in the slots that the words name; `tag` says that the file of a new object exists
+ * already, under a name with that tag (0: it does not).
+ */
 export type JournalRecord =
-  | { kind: 'create'; oid: bigint; version: number; epoch: number; runs: readonly InheritRun[] }
-  | { kind: 'blocks'; oid: bigint; version: number; first: number; count: number; words: Uint32Array }
+  | { kind: 'create'; oid: bigint; version: number; epoch: number; tag: number; runs: readonly InheritRun[] }
+  | { kind: 'blocks' | 'placed'; oid: bigint; version: number; first: number; count: number; words: Uint32Array }
   | { kind: 'zero'; oid: bigint; version: number; epoch: number; first: number; count: number }
   | { kind: 'remove'; oid: bigint; version: number }
   | { kind: 'entry'; index: number; bytes: Buffer }
 
 const MAGIC = 0x6e724a43 // "CJrn"
-const FORMAT = 1
+/** Format 1 had no `placed` records and no tags; what it wrote reads the same. */
+const FORMAT = 2
 const HEADER_BYTES = 72
 const RECORD_FIXED_BYTES = 28
 const CRC_OFFSET = HEADER_BYTES - 4
-const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry'] as const
+const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed'] as const
 
 /** Bytes that a record takes in the meta pages. */
 export function recordBytes(record: JournalRecord): number {
@@ -47,6 +52,7 @@ export function recordBytes(record: JournalRecord): number {
     case 'create':
       return RECORD_FIXED_BYTES + record.runs.length * 12
     case 'blocks':
+    case 'placed':
       return RECORD_FIXED_BYTES + record.count * 8
     case 'zero':
     case 'remove':
@@ -105,8 +111,8 @@ export function peekHeader(page: Buffer): FrameHeader | null {
 export function decodeMeta(meta: Buffer): JournalRecord[] | null {
   if (metaCrc(meta) !== meta.readUInt32LE(CRC_OFFSET)) return null
   const format = meta.readUInt32LE(4)
-  if (format !== FORMAT) {
-    throw new StoreError('DiskFailed', `the journal has format ${format}; this version reads format ${FORMAT}`)
+  if (format < 1 || format > FORMAT) {
+    throw new StoreError('DiskFailed', `the journal has format ${format}; this version reads up to format ${FORMAT}`)
   }
   const records: JournalRecord[] = []
   let at = HEADER_BYTES
@@ -121,8 +127,9 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
 /*
  * record   = kind u32 @0, oid u64 @4, version u48 @12, pad u16 @18, then two words and a tail that depend on the kind:
  *
- *   create   epoch u32 @20, run count u32 @24; tail: runs of (first u32, count u32, holder vid u32)
+ *   create   epoch u32 @20, run count u16 @24, tag u16 @26; tail: runs of (first u32, count u32, holder vid u32)
  *   blocks   first u32 @20, count u32 @24; tail: entries of (w0 u32, w1 u32), one for each payload block
+ *   placed   as blocks, but without payload
  *   zero     epoch u32 @20, count u16 @24, first u16 @26; no tail
  *   remove   no words, no tail
  *   entry    oid 0, version = index in the ordered log, length u32 @24; tail: the bytes
@@ -135,7 +142,8 @@ function writeRecord(meta: Buffer, start: number, record: JournalRecord): number
   switch (record.kind) {
     case 'create':
       meta.writeUInt32LE(record.epoch, start + 20)
-      meta.writeUInt32LE(record.runs.length, start + 24)
+      meta.writeUInt16LE(record.runs.length, start + 24)
+      meta.writeUInt16LE(record.tag, start + 26)
       for (const run of record.runs) {
         meta.writeUInt32LE(run.first, at)
         meta.writeUInt32LE(run.count, at + 4)
@@ -144,6 +152,7 @@ function writeRecord(meta: Buffer, start: number, record: JournalRecord): number
       }
       return at
     case 'blocks':
+    case 'placed':
       meta.writeUInt32LE(record.first, start + 20)
       meta.writeUInt32LE(record.count, start + 24)
       for (let i = 0; i < record.count * 2; i++) {
@@ -175,14 +184,15 @@ function readRecord(meta: Buffer, start: number): JournalRecord {
   const at = start + RECORD_FIXED_BYTES
   switch (kind) {
     case 'create': {
-      const runs = Array.from({ length: count }, (_, i) => ({
+      const runs = Array.from({ length: count & 0xffff }, (_, i) => ({
         first: meta.readUInt32LE(at + i * 12),
         count: meta.readUInt32LE(at + i * 12 + 4),
         holderVid: meta.readUInt32LE(at + i * 12 + 8),
       }))
-      return { kind, oid, version, epoch: word20, runs }
+      return { kind, oid, version, epoch: word20, tag: count >>> 16, runs }
     }
-    case 'blocks': {
+    case 'blocks':
+    case 'placed': {
       const words = new Uint32Array(count * 2)
       for (let i = 0; i < words.length; i++) words[i] = meta.readUInt32LE(at + i * 4)
       return { kind, oid, version, first: word20, count, words }

@@ -17,6 +17,8 @@ export interface JournalScan {
   frames: ScannedFrame[]
   /** Pages of each segment that hold replayed frames. */
   usedPages: [number, number]
+  /** Frames below this sequence number are known to have been durable. */
+  provenSynced: number
   /** The highest generation seen anywhere, replayed or not. */
   generation: number
 }
@@ -30,7 +32,7 @@ export interface JournalScan {
 export async function scanJournal(
   segments: readonly [DiskFile, DiskFile],
   storeId: Buffer,
-  checkpointed: { generation: number; sequence: number },
+  checkpointed: { generation: number; sequence: number; synced: number },
 ): Promise<JournalScan> {
   const scans = await Promise.all(segments.map((file, index) => scanSegment(file, index, storeId)))
   const generation = Math.max(checkpointed.generation, ...scans.map((scan) => scan.generationSeen))
@@ -49,14 +51,14 @@ export async function scanJournal(
       usedPages[scan.segment] = (frame.payload % LOCATION_SEGMENT) + frame.header.payloadPages
     }
   }
-  const provenSynced = Math.max(0, ...scans.map((scan) => scan.syncedSeen))
+  const provenSynced = Math.max(checkpointed.synced, ...scans.map((scan) => scan.syncedSeen))
   if (provenSynced > expected) {
     throw new StoreError(
       'CorruptBlock',
       `journal record ${expected} is damaged although records up to ${provenSynced - 1} had been synced`,
     )
   }
-  return { frames, usedPages, generation }
+  return { frames, usedPages, provenSynced, generation }
 }
 
 interface SegmentScan {

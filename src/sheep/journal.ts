@@ -16,7 +16,8 @@ import { BLOCK_BYTES } from './object-format.ts'
  *    until `release` frees it, transactions wait. That is the back-pressure of the whole store.
  * 4. The owner applies a sealed segment to the object files, but only records below `syncedSequence`, and then calls
  *    `release`. A page that holds a record is never rewritten before.
- * 5. When a write or a sync fails the journal has failed for good: everything waiting, and everything that comes, is
+ * 5. What a transaction refers to outside of the journal is synced first, by `syncFirst`.
+ * 6. When a write or a sync fails the journal has failed for good: everything waiting, and everything that comes, is
  *    answered with DiskFailed. After a failed fsync the kernel may report success without having written anything.
  */
 export interface JournalTransaction {
@@ -51,6 +52,7 @@ export class Journal {
   readonly #segmentPages: number
   readonly #clock: Clock
   readonly #state: JournalState
+  readonly #syncFirst: () => Promise<void>
   readonly #onSealed: (generation: number, nextSequence: number) => void
   readonly #onFailed: (error: StoreError) => void
 
@@ -71,6 +73,8 @@ export class Journal {
     segmentBytes: number
     clock: Clock
     state: JournalState
+    /** Makes durable what transactions appended so far refer to. */
+    syncFirst?: () => Promise<void>
     /** Told that a generation is complete, and the sequence number of the first frame after it. */
     onSealed: (generation: number, nextSequence: number) => void
     onFailed: (error: StoreError) => void
@@ -81,6 +85,7 @@ export class Journal {
     this.#clock = options.clock
     this.#state = options.state
     this.#synced = options.state.sequence
+    this.#syncFirst = options.syncFirst ?? (async () => {})
     this.#onSealed = options.onSealed
     this.#onFailed = options.onFailed
   }
@@ -236,6 +241,7 @@ export class Journal {
       const upTo = this.#state.sequence
       this.#unsynced.clear()
       try {
+        await this.#syncFirst()
         await Promise.all(files.map((file) => file.sync()))
       } catch (cause) {
         this.#fail('syncing the journal', cause)

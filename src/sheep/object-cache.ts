@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
@@ -106,6 +107,12 @@ export class ObjectCache {
       this.release(object)
       throw error
     }
+  }
+
+  /** As `holdObject`, for one that is loaded. */
+  holdLoaded(object: StoredObject): void {
+    assert(object.loaded)
+    object.holders++
   }
 
   /** Holds an object while `use` runs. */

@@ -4,13 +4,17 @@ import { crc32 } from '@node-rs/crc32'
 /**
  * The layout of an object file and the meaning of its block entries. Pure: bytes in, values out.
  *
- *   data     1024 blocks of 4 KiB, at the offset that their index says
+ *   slot 0   1024 blocks of 4 KiB, at the offset that their index says
  *   table    one 8-byte entry for each block
  *   header   one page: magic, format, store id, oid, version, CRC
+ *   slot 1   the other place of each block, in the same order; the file ends with the last one in use
+ *
+ * A block has two places so that a large write can go to the one that is free and need not pass through the journal. The one
+ * that does not hold the block is a hole of the file.
  *
  * An entry is two 32-bit words, w0 and w1. The two top bits of w1 say what the block is:
  *
- *   DATA     the bytes in the file; w1 = epoch of the write, w0 = CRC of the bytes
+ *   DATA     the bytes in the file; w1 = slot and epoch of the write, w0 = CRC of the bytes
  *   ZERO     reads as zeros whatever the file holds; w1 = epoch, w0 = check
  *   INHERIT  the bytes are the same block of the object `w0` (a vid) of the same index; w1 = check
  *
@@ -32,6 +36,8 @@ const HEADER_MAGIC = 0x6a624f43 // "CObj"
 const HEADER_USED_BYTES = 56 // within one sector, so that a header is never torn
 export const OBJECT_FORMAT = 1
 
+export type Slot = 0 | 1
+
 export type BlockState = 'data' | 'zero' | 'inherit'
 
 const STATE_DATA = 1
@@ -39,6 +45,8 @@ const STATE_ZERO = 2
 const STATE_INHERIT = 3
 const STATE_SHIFT = 30
 const LOW_30_BITS = 0x3fffffff
+const SLOT_SHIFT = 29
+const LOW_29_BITS = 0x1fffffff
 
 assert(HEADER_OFFSET % BLOCK_BYTES === 0 && HEADER_USED_BYTES <= 512)
 
@@ -62,8 +70,19 @@ function mix(a: number, b: number, c: number, d: number): number {
   return hash >>> 0
 }
 
-export function dataWord1(epoch: number): number {
-  return ((STATE_DATA << STATE_SHIFT) | (epoch & LOW_30_BITS)) >>> 0
+export function dataWord1(epoch: number, slot: Slot = 0): number {
+  return ((STATE_DATA << STATE_SHIFT) | (slot << SLOT_SHIFT) | (epoch & LOW_29_BITS)) >>> 0
+}
+
+/** Where a block lies that a DATA entry with this second word describes; null for other entries. */
+export function slotOf(word1: number): Slot | null {
+  if (word1 >>> STATE_SHIFT !== STATE_DATA) return null
+  return ((word1 >>> SLOT_SHIFT) & 1) as Slot
+}
+
+/** Offset in the object file. */
+export function blockPosition(block: number, slot: Slot): number {
+  return slot * OBJECT_FILE_BYTES + block * BLOCK_BYTES
 }
 
 export function zeroWord1(epoch: number): number {
@@ -156,8 +175,22 @@ export function decodeHeader(page: Buffer): ObjectHeader | { problem: string } {
   }
 }
 
-/** `obj/<last two digits>/<oid>`: objects of one VDI spread over 256 directories. */
-export function objectPath(oid: bigint): string {
+/**
+ * `obj/<last two digits>/<oid>`: objects of one VDI spread over 256 directories. With a tag, the name of a new object's file
+ * until the checkpoint that makes it the object's: `<oid>.<tag>`.
+ */
+export function objectPath(oid: bigint, tag = 0): string {
   const name = oid.toString(16).padStart(16, '0')
-  return `obj/${name.slice(-2)}/${name}`
+  return `${objectDirectory(oid)}/${name}${tag === 0 ? '' : `.${tag.toString(16)}`}`
+}
+
+export function objectDirectory(oid: bigint): string {
+  return `obj/${(oid & 0xffn).toString(16).padStart(2, '0')}`
+}
+
+/** The inverse of `objectPath` for the name alone; null for any other name. */
+export function parseObjectName(name: string): { oid: bigint; tag: number } | null {
+  const match = /^(?<oid>[0-9a-f]{16})(?:\.(?<tag>[0-9a-f]{1,4}))?$/.exec(name)
+  if (!match?.groups) return null
+  return { oid: BigInt(`0x${match.groups.oid}`), tag: Number.parseInt(match.groups.tag ?? '0', 16) }
 }

@@ -6,7 +6,6 @@ import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
-import type { JournalRecord } from './journal-format.ts'
 import { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
@@ -17,11 +16,14 @@ import {
   type InheritRun,
   newTable,
   OBJECT_TAIL_BYTES,
+  slotOf,
   zeroWord0,
   zeroWord1,
 } from './object-format.ts'
+import { PlacedWrites, type Placement } from './placed-writes.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
-import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, StoredObject } from './stored-object.ts'
+import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject } from './stored-object.ts'
+import { Transaction } from './transaction.ts'
 
 export type { ObjectStoreOptions } from './store-files.ts'
 
@@ -54,6 +56,10 @@ export interface StoreStats {
 }
 
 const LOADED_OBJECTS_DEFAULT = 4096
+/** Below this the journal's one write for many requests costs less than a write for each. */
+const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
+/** Placed bytes of one generation, in segments; what comes beyond takes its turn in the journal. */
+const PLACED_SEGMENTS_MAX = 4
 
 export class ObjectStore {
   readonly #options: ObjectStoreOptions
@@ -63,6 +69,9 @@ export class ObjectStore {
   readonly #journal: Journal
   readonly #reader: BlockReader
   readonly #checkpointer: Checkpointer
+  readonly #placedWrites: PlacedWrites
+  readonly #placedMinBytes: number
+  #sealScheduled = false
   #closed = false
 
   /** The epoch that new blocks are stamped with; the sheep sets it with each view. */
@@ -79,11 +88,14 @@ export class ObjectStore {
       objects: files.objects,
       loadedMax: options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT,
     })
+    this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
+    this.#placedWrites = new PlacedWrites({ disk: options.disk, cache: this.#cache })
     this.#journal = new Journal({
       segments: files.segments,
       segmentBytes: options.segmentBytes,
       clock: options.clock,
       state: files.journalState,
+      syncFirst: () => this.#placedWrites.sync(),
       onSealed: (generation, nextSequence) => this.#checkpointer.start(generation, nextSequence),
       onFailed: (error) => options.onFailed(error),
     })
@@ -109,6 +121,7 @@ export class ObjectStore {
     const store = new ObjectStore(options, files)
     try {
       await store.#checkpointer.recover()
+      for (const path of files.leftovers) await options.disk.unlink(path)
     } catch (error) {
       await store.#closeFiles()
       throw error
@@ -170,88 +183,134 @@ export class ObjectStore {
 
   /**
    * Applies the changes in memory, appends them to the journal as one transaction, and calls `done` when they are
-   * acknowledged: with `durable`, or durability `write`, after a sync. Buffers must not change until then.
+   * acknowledged: with `durable`, or durability `write`, after a sync. Buffers must not change until then. NoSpace when a
+   * large write finds no room; then nothing has changed.
    */
   commit(changes: readonly Change[], options: { durable: boolean }, done: StoreDone): void {
     if (this.#closed) return done(new StoreError('Stopping'))
-    const records: JournalRecord[] = []
-    const payload: Buffer[] = []
-    const touched: StoredObject[] = []
-    const placements: { entries: OverlayEntry[]; payload: boolean }[] = []
-    const removed: StoredObject[] = []
-    const loggedEntries: LoggedEntry[] = []
-
-    for (const change of changes) {
-      switch (change.kind) {
-        case 'create': {
-          const object = this.#create(change.oid, change.runs)
-          records.push({
-            kind: 'create',
-            oid: change.oid,
-            version: object.version,
-            epoch: this.epoch,
-            runs: change.runs,
-          })
-          touched.push(object)
-          break
-        }
-        case 'blocks': {
-          const object = this.#objectOf(change.object)
-          const record = this.#writeBlocks(object, change.first, change.bytes)
-          records.push(record.record)
-          placements.push({ entries: record.entries, payload: true })
-          payload.push(change.bytes)
-          touched.push(object)
-          break
-        }
-        case 'zero': {
-          const { first, count } = change
-          const object = this.#objectOf(change.object)
-          const entries = this.#zeroBlocks(object, first, count)
-          records.push({ kind: 'zero', oid: object.oid, version: object.version, epoch: this.epoch, first, count })
-          placements.push({ entries, payload: false })
-          touched.push(object)
-          break
-        }
-        case 'remove': {
-          if (!this.#cache.exists(change.oid)) break
-          const object = this.#cache.find(change.oid)
-          object.version++
-          object.removed = true
-          this.#cache.remove(object)
-          removed.push(object)
-          records.push({ kind: 'remove', oid: change.oid, version: object.version })
-          touched.push(object)
-          break
-        }
-        case 'entry':
-          records.push(change)
-          loggedEntries.push(change)
-          break
-      }
+    let placement: Placement | null
+    try {
+      placement = this.#place(changes)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOSPC') done(new StoreError('NoSpace'))
+      else done(this.#journal.fail('writing an object file', error))
+      return
     }
-
+    const transaction = new Transaction()
+    for (const change of changes) this.#apply(change, placement, transaction)
     this.#journal.append({
-      records,
-      payload,
+      records: transaction.records,
+      payload: transaction.payload,
       durable: options.durable || this.#options.durability === 'write',
       placed: (location) => {
         const { generation, lastSequence } = this.#journal
-        let at = location
-        for (const placement of placements) {
-          for (const entry of placement.entries) {
-            if (placement.payload) entry.location = at++
-            entry.generation = generation
-            entry.sequence = lastSequence
-            if (entry.previous?.generation === generation) entry.previous = entry.previous.previous
-          }
-        }
-        for (const object of removed) object.removedIn = generation
-        const tails = changes.filter((change) => change.kind === 'create').length * (OBJECT_TAIL_BYTES / BLOCK_BYTES)
-        this.#checkpointer.note(generation, touched, loggedEntries, at - location + tails)
+        transaction.stamp(location, generation, lastSequence)
+        this.#checkpointer.note(generation, transaction)
       },
       done,
     })
+    if (placement) this.#limitPlaced()
+  }
+
+  /** Writes the bytes of a transaction that has one large write to where they will stay, if that may be done. */
+  #place(changes: readonly Change[]): Placement | null {
+    const writes = changes.filter((change) => change.kind === 'blocks')
+    const [write] = writes
+    if (!write || writes.length > 1 || write.bytes.length < this.#placedMinBytes) return null
+    if (this.#checkpointer.placedBytes(this.#journal.generation) > PLACED_SEGMENTS_MAX * this.#options.segmentBytes)
+      return null
+    if (!this.hasRoom(write.bytes.length)) return null
+    const { object } = write
+    const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
+    const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
+    return this.#placedWrites.place(target, write.first, write.bytes, this.epoch)
+  }
+
+  /** What is placed takes no room in the journal; a checkpoint in time keeps a replay short. */
+  #limitPlaced(): void {
+    if (this.#sealScheduled) return
+    if (this.#checkpointer.placedBytes(this.#journal.generation) < this.#options.segmentBytes) return
+    this.#sealScheduled = true
+    this.#options.clock.afterInput(() => {
+      this.#sealScheduled = false
+      this.#journal.seal()
+    })
+  }
+
+  #apply(change: Change, placement: Placement | null, transaction: Transaction): void {
+    switch (change.kind) {
+      case 'create': {
+        const object = this.#create(change.oid, change.runs)
+        if (placement?.file && placement.oid === change.oid) {
+          object.file = placement.file
+          object.tag = placement.tag
+        }
+        const { version, tag } = object
+        transaction.add(object, { kind: 'create', oid: change.oid, version, epoch: this.epoch, tag, runs: change.runs })
+        transaction.newBlocks += OBJECT_TAIL_BYTES / BLOCK_BYTES
+        return
+      }
+      case 'blocks': {
+        const object = this.#objectOf(change.object)
+        if (placement) this.#applyPlaced(object, change.first, placement, transaction)
+        else this.#applyBlocks(object, change.first, change.bytes, transaction)
+        return
+      }
+      case 'zero': {
+        const { first, count } = change
+        const object = this.#objectOf(change.object)
+        transaction.inPlace.push(...this.#zeroBlocks(object, first, count))
+        const { oid, version } = object
+        transaction.add(object, { kind: 'zero', oid, version, epoch: this.epoch, first, count })
+        return
+      }
+      case 'remove': {
+        if (!this.#cache.exists(change.oid)) return
+        const object = this.#cache.find(change.oid)
+        object.version++
+        object.removed = true
+        this.#cache.remove(object)
+        transaction.removed.push(object)
+        transaction.add(object, { kind: 'remove', oid: change.oid, version: object.version })
+        return
+      }
+      case 'entry':
+        transaction.records.push(change)
+        transaction.entries.push(change)
+        return
+    }
+  }
+
+  #applyPlaced(object: StoredObject, first: number, placement: Placement, transaction: Transaction): void {
+    const { words } = placement
+    const count = words.length / 2
+    object.version++
+    for (let i = 0; i < count; i++) {
+      transaction.inPlace.push(this.#overlay(object, first + i, words[i * 2]!, words[i * 2 + 1]!, PLACED))
+    }
+    transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
+    transaction.newBlocks += count
+    transaction.placedBlocks += count
+    this.#placedWrites.note(object, placement.file !== null)
+  }
+
+  #applyBlocks(object: StoredObject, first: number, bytes: Buffer, transaction: Transaction): void {
+    const count = bytes.length / BLOCK_BYTES
+    assert(object.table && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
+    object.version++
+    const words = new Uint32Array(count * 2)
+    for (let i = 0; i < count; i++) {
+      const block = count === 1 ? bytes : bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
+      // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
+      const word1 = dataWord1(this.epoch, slotOf(object.table[(first + i) * 2 + 1]!) ?? 0)
+      const word0 = blockCrc(object.words, first + i, word1, block)
+      words[i * 2] = word0
+      words[i * 2 + 1] = word1
+      transaction.journaled.push(this.#overlay(object, first + i, word0, word1, PENDING))
+    }
+    transaction.payload.push(bytes)
+    transaction.newBlocks += count
+    transaction.add(object, { kind: 'blocks', oid: object.oid, version: object.version, first, count, words })
   }
 
   /** Changes of a transaction may name an object by its oid, because an earlier change of the same makes it. */
@@ -269,24 +328,6 @@ export class ObjectStore {
     return object
   }
 
-  #writeBlocks(object: StoredObject, first: number, bytes: Buffer) {
-    const count = bytes.length / BLOCK_BYTES
-    assert(object.table && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
-    object.version++
-    const word1 = dataWord1(this.epoch)
-    const words = new Uint32Array(count * 2)
-    const entries: OverlayEntry[] = []
-    for (let i = 0; i < count; i++) {
-      const block = count === 1 ? bytes : bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
-      const word0 = blockCrc(object.words, first + i, word1, block)
-      words[i * 2] = word0
-      words[i * 2 + 1] = word1
-      entries.push(this.#overlay(object, first + i, word0, word1, PENDING))
-    }
-    const record: JournalRecord = { kind: 'blocks', oid: object.oid, version: object.version, first, count, words }
-    return { record, entries }
-  }
-
   #zeroBlocks(object: StoredObject, first: number, count: number): OverlayEntry[] {
     assert(object.table && first + count <= BLOCKS_PER_OBJECT)
     object.version++
@@ -300,7 +341,8 @@ export class ObjectStore {
 
   #overlay(object: StoredObject, block: number, word0: number, word1: number, location: number): OverlayEntry {
     const previous = object.overlay.get(block) ?? null
-    const entry = { word0, word1, location, generation: 0, sequence: NOT_WRITTEN, previous }
+    const freesOtherSlot = location !== PENDING || previous?.freesOtherSlot === true
+    const entry = { word0, word1, location, freesOtherSlot, generation: 0, sequence: NOT_WRITTEN, previous }
     object.overlay.set(block, entry)
     return entry
   }

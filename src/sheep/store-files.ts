@@ -6,8 +6,18 @@ import type { Random } from '../runtime/random.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
-import { BLOCK_BYTES, newTable, OBJECT_TAIL_BYTES, zeroWord0, zeroWord1 } from './object-format.ts'
-import { type DirtyGeneration, NO_PAYLOAD, StoredObject } from './stored-object.ts'
+import {
+  BLOCK_BYTES,
+  newTable,
+  OBJECT_TAIL_BYTES,
+  objectDirectory,
+  objectPath,
+  parseObjectName,
+  zeroWord0,
+  zeroWord1,
+} from './object-format.ts'
+import { cutUnprovenFrames, rewritePlaced } from './placed-replay.ts'
+import { type DirtyGeneration, NO_PAYLOAD, PLACED, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
 
 export interface ObjectStoreOptions {
@@ -20,6 +30,8 @@ export interface ObjectStoreOptions {
   durability: 'flush' | 'write'
   /** Free space that writes leave alone, so that deletes, checkpoints and the log always have room. */
   reserveBytes: number
+  /** Writes of so many bytes and more go to the object's file at once, if its blocks are free; whole blocks. */
+  placedMinBytes?: number
   /** How many objects keep their table (8 KiB) and an open file. */
   loadedObjectsMax?: number
   /** Told once when the disk has failed. */
@@ -36,6 +48,8 @@ export interface StoreFiles {
   journalState: JournalState
   /** What the journal held and the object files do not; must be applied before anything new is written. */
   replayed: { generation: number; nextSequence: number; dirty: DirtyGeneration } | null
+  /** Files of objects that were about to be created when the process ended, and that no frame to replay knows. */
+  leftovers: string[]
   freeBytes: number
   close(): Promise<void>
 }
@@ -69,22 +83,25 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
   const superblock = found ?? (await Superblock.create(disk, random.bytes(16)))
-  const { storeId, generation, sequence } = superblock.content
+  const { storeId, sequence } = superblock.content
   const { log, entries } = await EntryLog.open(disk, superblock.content)
-  const objects = await listObjects(disk)
+  const { objects, tagged } = await listObjects(disk)
 
-  const scan = await scanJournal(segments, storeId, { generation, sequence })
+  const scan = await scanJournal(segments, storeId, superblock.content)
   for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
-  const last = scan.frames.at(-1)
+  const frames = await cutUnprovenFrames(disk, scan.frames, scan.provenSynced)
+  const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
-    ? { generation: scan.generation, nextSequence, dirty: replay(scan.frames, objects, scan.generation) }
+    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, scan.generation) }
     : null
+  if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys())
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
 
   return {
     entries,
     files: {
+      leftovers: leftoversOf(objects, tagged),
       superblock,
       log,
       segments,
@@ -128,18 +145,37 @@ async function openSegment(disk: Disk, path: string, bytes: number, isFirstStart
   return file
 }
 
-async function listObjects(disk: Disk): Promise<Map<bigint, StoredObject>> {
-  const objects = new Map<bigint, StoredObject>()
-  for (const directory of await disk.list('obj')) {
-    for (const name of await disk.list(`obj/${directory}`)) {
-      if (!/^[0-9a-f]{16}$/.test(name)) {
-        throw new StoreError('DiskFailed', `obj/${directory}/${name} is not a file of the store; move it away`)
-      }
-      const oid = BigInt(`0x${name}`)
-      objects.set(oid, new StoredObject(oid))
-    }
+interface ObjectFiles {
+  objects: Map<bigint, StoredObject>
+  /** Files under names with a tag. */
+  tagged: { oid: bigint; tag: number }[]
+}
+
+/** Also makes the directories that are missing, so that a new object's file can be made without waiting. */
+async function listObjects(disk: Disk): Promise<ObjectFiles> {
+  const files: ObjectFiles = { objects: new Map(), tagged: [] }
+  const directories = new Set(await disk.list('obj'))
+  for (const path of await disk.listBelow('obj')) {
+    const parsed = parseObjectName(path.slice(path.indexOf('/') + 1))
+    if (!parsed) throw new StoreError('DiskFailed', `obj/${path} is not a file of the store; move it away`)
+    if (parsed.tag !== 0) files.tagged.push(parsed)
+    else files.objects.set(parsed.oid, new StoredObject(parsed.oid))
   }
-  return objects
+  if (directories.size < DIRECTORY_COUNT) await makeDirectories(disk, directories)
+  return files
+}
+
+const DIRECTORY_COUNT = 256
+
+async function makeDirectories(disk: Disk, existing: ReadonlySet<string>): Promise<void> {
+  const all = Array.from({ length: DIRECTORY_COUNT }, (_, i) => objectDirectory(BigInt(i)))
+  const missing = all.filter((directory) => !existing.has(directory.slice(-2)))
+  await Promise.all(missing.map((directory) => disk.makeDirectory(directory)))
+  await disk.syncDirectory('obj')
+}
+
+function leftoversOf(objects: ReadonlyMap<bigint, StoredObject>, tagged: ObjectFiles['tagged']): string[] {
+  return tagged.filter(({ oid, tag }) => objects.get(oid)?.tag !== tag).map(({ oid, tag }) => objectPath(oid, tag))
 }
 
 /**
@@ -162,7 +198,7 @@ function replay(
   objects: Map<bigint, StoredObject>,
   generation: number,
 ): DirtyGeneration {
-  const dirty: DirtyGeneration = { objects: new Map(), entries: [], newBlocks: 0 }
+  const dirty: DirtyGeneration = { objects: new Map(), entries: [], newBlocks: 0, placedBlocks: 0 }
   /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
   const find = (oid: bigint): StoredObject => {
     let object = objects.get(oid)
@@ -187,14 +223,23 @@ function replay(
       switch (record.kind) {
         case 'create':
           object.fresh = true
+          object.tag = record.tag
           dirty.newBlocks += OBJECT_TAIL_BYTES / BLOCK_BYTES
           object.table = newTable(object.words, record.epoch, record.runs)
           break
         case 'blocks':
-          for (let i = 0; i < record.count; i++, location++) {
-            const word0 = record.words[i * 2]!
-            const word1 = record.words[i * 2 + 1]!
-            object.overlay.set(record.first + i, { word0, word1, location, previous: null, ...stamp })
+        case 'placed':
+          for (let i = 0; i < record.count; i++) {
+            const block = record.first + i
+            const entry = {
+              word0: record.words[i * 2]!,
+              word1: record.words[i * 2 + 1]!,
+              location: record.kind === 'placed' ? PLACED : location++,
+              freesOtherSlot: record.kind === 'placed' || object.overlay.get(block)?.freesOtherSlot === true,
+              previous: null,
+              ...stamp,
+            }
+            object.overlay.set(block, entry)
           }
           dirty.newBlocks += record.count
           break
@@ -202,7 +247,8 @@ function replay(
           const word1 = zeroWord1(record.epoch)
           for (let block = record.first; block < record.first + record.count; block++) {
             const word0 = zeroWord0(object.words, block, word1)
-            object.overlay.set(block, { word0, word1, location: NO_PAYLOAD, previous: null, ...stamp })
+            const entry = { word0, word1, location: NO_PAYLOAD, freesOtherSlot: true, previous: null, ...stamp }
+            object.overlay.set(block, entry)
           }
           break
         }

@@ -6,8 +6,10 @@ import { type OidWords, oidWords } from './object-format.ts'
 export interface OverlayEntry {
   word0: number
   word1: number
-  /** Where the journal has the bytes; PENDING until its frame is written; NO_PAYLOAD for zeros. */
+  /** Where the journal has the bytes, or one of the three below. */
   location: number
+  /** The other slot of the block is not wanted any more once this entry is in the object file. */
+  freesOtherSlot: boolean
   generation: number
   sequence: number
   /**
@@ -17,8 +19,12 @@ export interface OverlayEntry {
   previous: OverlayEntry | null
 }
 
+/** The journal has not written the frame yet. */
 export const PENDING = -1
+/** Zeros. */
 export const NO_PAYLOAD = -2
+/** In the object's file, in the slot that `word1` names. */
+export const PLACED = -3
 /** The sequence of an entry whose frame has not been written. */
 export const NOT_WRITTEN = Number.MAX_SAFE_INTEGER
 
@@ -29,6 +35,8 @@ export interface DirtyGeneration {
   entries: LoggedEntry[]
   /** Blocks that its checkpoint allocates at most: the payload, and the tails of new objects. */
   newBlocks: number
+  /** Blocks that are in object files already. */
+  placedBlocks: number
 }
 
 /**
@@ -41,8 +49,10 @@ export class StoredObject {
   version = 0
   table: Uint32Array | null = null
   file: DiskFile | null = null
-  /** Created since the last checkpoint: no file holds it yet. */
+  /** Created since the last checkpoint: no file holds it yet, or one that bears a tag. */
   fresh = false
+  /** Of the name of a fresh object's file; 0 when there is none, or it has its own name. */
+  tag = 0
   /** Removed by a transaction; `removedIn` is its generation, once the journal has it. */
   removed = false
   removedIn = Number.POSITIVE_INFINITY

@@ -12,18 +12,22 @@ export interface SuperblockContent extends LogPosition {
   generation: number
   /** The sequence number of the first frame after those. */
   sequence: number
+  /** Every journal frame below this sequence number was durable before anything was built on it. */
+  synced: number
 }
 
 /** What a checkpoint changes. */
 export type CheckpointMark = Omit<SuperblockContent, 'storeId' | 'count'>
 
 const MAGIC = 0x62755343 // "CSub"
-const FORMAT = 1
+/** Format 1 had no `synced`. */
+const FORMAT = 2
 const SLOT_BYTES = 4096
-const USED_BYTES = 72
+const USED_BYTES = 80
+const USED_BYTES_FORMAT_1 = 72
 const PATH = 'superblock'
 const NEW_PATH = 'superblock.new'
-const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, logNumber: 0, logBytes: 0 }
+const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, synced: 1, logNumber: 0, logBytes: 0 }
 
 export class Superblock {
   readonly #file: DiskFile
@@ -63,7 +67,7 @@ export class Superblock {
   }
 
   /** Durable when it resolves. */
-  async write(change: CheckpointMark): Promise<void> {
+  async write(change: Partial<CheckpointMark>): Promise<void> {
     const content = { ...this.content, ...change, count: this.content.count + 1 }
     await this.#file.write(encode(content), slotOf(content))
     await this.#file.sync()
@@ -87,22 +91,26 @@ function encode(content: SuperblockContent): Buffer {
   slot.writeBigUInt64LE(BigInt(content.sequence), 40)
   slot.writeBigUInt64LE(BigInt(content.logNumber), 48)
   slot.writeBigUInt64LE(BigInt(content.logBytes), 56)
+  slot.writeBigUInt64LE(BigInt(content.synced), 64)
   slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES - 4)), USED_BYTES - 4)
   return slot
 }
 
 function decode(slot: Buffer): SuperblockContent | null {
   if (slot.readUInt32LE(0) !== MAGIC) return null
-  if (crc32(slot.subarray(0, USED_BYTES - 4)) !== slot.readUInt32LE(USED_BYTES - 4)) return null
   const format = slot.readUInt32LE(4)
-  if (format !== FORMAT) {
-    throw new StoreError('DiskFailed', `the store has format ${format}; this version reads format ${FORMAT}`)
+  const usedBytes = format === 1 ? USED_BYTES_FORMAT_1 : USED_BYTES
+  if (crc32(slot.subarray(0, usedBytes - 4)) !== slot.readUInt32LE(usedBytes - 4)) return null
+  if (format < 1 || format > FORMAT) {
+    throw new StoreError('DiskFailed', `the store has format ${format}; this version reads up to format ${FORMAT}`)
   }
+  const sequence = Number(slot.readBigUInt64LE(40))
   return {
     storeId: Buffer.from(slot.subarray(8, 24)),
     count: Number(slot.readBigUInt64LE(24)),
     generation: Number(slot.readBigUInt64LE(32)),
-    sequence: Number(slot.readBigUInt64LE(40)),
+    sequence,
+    synced: format === 1 ? sequence : Number(slot.readBigUInt64LE(64)),
     logNumber: Number(slot.readBigUInt64LE(48)),
     logBytes: Number(slot.readBigUInt64LE(56)),
   }

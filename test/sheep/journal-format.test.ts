@@ -24,12 +24,18 @@ const record: fc.Arbitrary<JournalRecord> = fc.oneof(
     oid,
     version,
     epoch: u32,
+    tag: fc.nat({ max: 0xffff }),
     runs: fc.array(fc.record({ first, count: first, holderVid: fc.nat({ max: 0xffffff }) }), { maxLength: 20 }),
   }),
   fc
-    .record({ oid, version, first, words: fc.array(fc.tuple(u32, u32), { maxLength: 30 }) })
+    .record({
+      kind: fc.constantFrom('blocks' as const, 'placed' as const),
+      oid,
+      version,
+      first,
+      words: fc.array(fc.tuple(u32, u32), { maxLength: 30 }),
+    })
     .map(({ words, ...rest }) => ({
-      kind: 'blocks' as const,
       ...rest,
       count: words.length,
       words: Uint32Array.from(words.flat()),
@@ -81,21 +87,26 @@ describe('a journal frame', () => {
 
   it('has these bytes', () => {
     const words = Uint32Array.of(0x11111111, 0x40000001)
+    const run = { first: 1, count: 2, holderVid: 3 }
     const records: JournalRecord[] = [
       { kind: 'blocks', oid: 0x0000_0005_0000_0007n, version: 3, first: 9, count: 1, words },
       { kind: 'zero', oid: 0x0000_0005_0000_0007n, version: 4, epoch: 2, first: 0x102, count: 0x203 },
+      { kind: 'create', oid: 0x0000_0005_0000_0007n, version: 1, epoch: 2, tag: 4, runs: [run] },
+      { kind: 'placed', oid: 0x0000_0005_0000_0007n, version: 2, first: 9, count: 1, words },
       { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
     ]
     const frame = { storeId, incarnation: 0xaabbccdd, generation: 6, sequence: 2 ** 32 + 1, syncedSequence: 8 }
     const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 1 }, records)
     const expected = Buffer.from(
       [
-        '434a726e 01000000', // magic, format
+        '434a726e 02000000', // magic, format
         '00010203 04050607 08090a0b 0c0d0e0f', // store id
         'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
-        '01000000 01000000 03000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
+        '01000000 01000000 05000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
         '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
         '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
+        '00000000 0700000005000000 010000000000 0000 02000000 0100 0400 01000000 02000000 03000000',
+        '05000000 0700000005000000 020000000000 0000 09000000 01000000 11111111 01000040',
         '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
       ]
         .join('')

@@ -59,7 +59,7 @@ function segments(first: Buffer[], second: Buffer[], damage: (segments: [Buffer,
   return [memoryFile(bytes[0]), memoryFile(bytes[1])] as const
 }
 
-const scan = (files: readonly [DiskFile, DiskFile], checkpointed = { generation: 4, sequence: 50 }) =>
+const scan = (files: readonly [DiskFile, DiskFile], checkpointed = { generation: 4, sequence: 50, synced: 50 }) =>
   scanJournal(files, STORE, checkpointed)
 
 const sequencesOf = ({ frames }: Awaited<ReturnType<typeof scan>>) => frames.map(({ header }) => header.sequence)
@@ -159,7 +159,7 @@ describe('a scan of the journal', () => {
   it('refuses whole frames of a format that it does not know', async () => {
     const files = segments(LIVE.map(frame), [], ([first]) => {
       const meta = first.subarray(2 * BLOCK_BYTES, 3 * BLOCK_BYTES)
-      meta.writeUInt32LE(2, 4)
+      meta.writeUInt32LE(3, 4)
       meta.writeUInt32LE(crc32(Buffer.concat([meta.subarray(0, 68), meta.subarray(72)])), 68)
     })
     await expect(scan(files)).rejects.toMatchObject({ code: 'DiskFailed' })

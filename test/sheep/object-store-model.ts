@@ -24,6 +24,7 @@ export class StoreModel {
   readonly clock: SimClock
   readonly disk: SimDisk
   readonly durability: 'flush' | 'write'
+  readonly #placedMinBytes: number
   #store!: ObjectStore
   /** The image at the last point that a crash proved, and what came after. */
   #base: Image = new Map()
@@ -39,6 +40,7 @@ export class StoreModel {
     this.clock = new SimClock(this.random)
     this.disk = new SimDisk(this.random, this.clock)
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
+    this.#placedMinBytes = (1 + this.random.below(4)) * BLOCK_BYTES
   }
 
   async run(steps: number): Promise<void> {
@@ -69,6 +71,7 @@ export class StoreModel {
         durability: this.durability,
         reserveBytes: 0,
         loadedObjectsMax: 4,
+        placedMinBytes: this.#placedMinBytes,
         onFailed: () => {},
       }),
     )
@@ -111,13 +114,16 @@ export class StoreModel {
     }
     const object = this.#store.loadedNow(oid)
     if (object === null) return
+    const first = this.random.below(12)
+    const count = 1 + this.random.below(4)
     if (object === undefined) {
       changes.push({ kind: 'create', oid, runs: [] })
       effects.push((image) => image.set(oid, new Map()))
+      if (this.random.chance(0.5)) return
+      changes.push({ kind: 'blocks', object: oid, first, bytes: stamped(oid, first, count, number) })
+      effects.push((image) => fill(image.get(oid)!, first, count, number))
       return
     }
-    const first = this.random.below(12)
-    const count = 1 + this.random.below(4)
     const dice = this.random.next()
     if (dice < 0.08) {
       changes.push({ kind: 'remove', oid })

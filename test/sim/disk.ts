@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from '../../src/runtime/disk.ts'
 import type { SimClock } from './clock.ts'
 import type { SeededRandom } from './random.ts'
@@ -72,6 +73,13 @@ export class SimDisk {
         }
         return this.#file(inode, device, alive)
       },
+      createNow: (path) => {
+        alive()
+        if (!this.#directories.has(parent(path))) throw errno('ENOENT', path)
+        const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
+        this.#change({ kind: 'link', directory: parent(path), path, inode })
+        return this.#file(inode, device, alive)
+      },
       makeDirectory: async (path) => {
         await device()
         this.#directories.add(path)
@@ -86,6 +94,11 @@ export class SimDisk {
         }
         return [...names]
       },
+      listBelow: async (path) => {
+        await device()
+        const below = [...this.#names.keys()].filter((name) => name.startsWith(`${path}/`))
+        return below.map((name) => name.slice(path.length + 1)).filter((name) => name.includes('/'))
+      },
       rename: async (from, to) => {
         await device()
         const inode = this.#names.get(from)
@@ -98,9 +111,7 @@ export class SimDisk {
       },
       syncDirectory: async (path) => {
         await device()
-        const mine = this.#unsyncedNames.filter((op) => op.directory === path)
-        this.#unsyncedNames = this.#unsyncedNames.filter((op) => op.directory !== path)
-        for (const op of mine) applyName(this.#durableNames, op)
+        this.#syncNames(path)
       },
       space: async () => {
         await device()
@@ -113,8 +124,12 @@ export class SimDisk {
           await to.write(buffer, toPosition)
         }
       },
-      syncMany: async (files) => {
+      syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()
+        for (const directory of directories) {
+          await device()
+          this.#syncNames(directory)
+        }
       },
       lock: async () => {
         await device()
@@ -170,7 +185,11 @@ export class SimDisk {
       },
       punch: (position, length) => {
         alive()
-        this.#write(inode, Buffer.alloc(length), position)
+        assert(position % PAGE === 0 && length % PAGE === 0)
+        for (let page = position / PAGE; page < (position + length) / PAGE; page++) {
+          if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
+          if (inode.pages.delete(page)) inode.dirty.add(page)
+        }
       },
       truncate: async (length) => {
         await ready()
@@ -213,6 +232,12 @@ export class SimDisk {
     let pages = 0
     for (const inode of this.#names.values()) pages += inode.pages.size
     return pages * PAGE
+  }
+
+  #syncNames(directory: string): void {
+    const mine = this.#unsyncedNames.filter((op) => op.directory === directory)
+    this.#unsyncedNames = this.#unsyncedNames.filter((op) => op.directory !== directory)
+    for (const op of mine) applyName(this.#durableNames, op)
   }
 
   #change(op: NamespaceOp): void {

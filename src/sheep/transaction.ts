@@ -1,0 +1,41 @@
+import type { LoggedEntry } from './entry-log.ts'
+import type { JournalRecord } from './journal-format.ts'
+import type { OverlayEntry, StoredObject } from './stored-object.ts'
+
+/** What one transaction has changed in memory and appends to the journal. */
+export class Transaction {
+  readonly records: JournalRecord[] = []
+  readonly payload: Buffer[] = []
+  readonly objects: StoredObject[] = []
+  readonly removed: StoredObject[] = []
+  readonly entries: LoggedEntry[] = []
+  /** Blocks whose bytes are in `payload`, in that order. */
+  readonly journaled: OverlayEntry[] = []
+  /** Blocks without bytes in the journal. */
+  readonly inPlace: OverlayEntry[] = []
+  /** Blocks that it allocates at most, the tails of new objects included. */
+  newBlocks = 0
+  placedBlocks = 0
+
+  add(object: StoredObject, record: JournalRecord): void {
+    this.objects.push(object)
+    this.records.push(record)
+  }
+
+  /** The journal has written the frame; the payload begins at `location`. */
+  stamp(location: number, generation: number, sequence: number): void {
+    for (const [i, entry] of this.journaled.entries()) {
+      entry.location = location + i
+      stampEntry(entry, generation, sequence)
+    }
+    for (const entry of this.inPlace) stampEntry(entry, generation, sequence)
+    for (const object of this.removed) object.removedIn = generation
+  }
+}
+
+/** Of the entries that one generation leaves of a block, only the last is wanted. */
+function stampEntry(entry: OverlayEntry, generation: number, sequence: number): void {
+  entry.generation = generation
+  entry.sequence = sequence
+  if (entry.previous?.generation === generation) entry.previous = entry.previous.previous
+}
