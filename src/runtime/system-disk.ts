@@ -137,10 +137,15 @@ class SystemFile implements DiskFile {
     this.fd = fd
   }
 
+  get #open(): number {
+    if (this.fd < 0) throw Object.assign(new Error('EBADF: the file is closed'), { code: 'EBADF' })
+    return this.fd
+  }
+
   async read(target: Uint8Array, position: number): Promise<number> {
     let done = 0
     while (done < target.length) {
-      const { bytesRead } = await file.read(this.fd, target, done, target.length - done, position + done)
+      const { bytesRead } = await file.read(this.#open, target, done, target.length - done, position + done)
       if (bytesRead === 0) break
       done += bytesRead
     }
@@ -157,7 +162,7 @@ class SystemFile implements DiskFile {
   async write(source: Uint8Array, position: number): Promise<void> {
     let done = 0
     while (done < source.length) {
-      const { bytesWritten } = await file.write(this.fd, source, done, source.length - done, position + done)
+      const { bytesWritten } = await file.write(this.#open, source, done, source.length - done, position + done)
       done += bytesWritten
     }
   }
@@ -185,7 +190,7 @@ class SystemFile implements DiskFile {
   }
 
   async sync(): Promise<void> {
-    await file.datasync(this.fd)
+    await file.datasync(this.#open)
   }
 
   punch(position: number, length: number): void {
@@ -193,17 +198,17 @@ class SystemFile implements DiskFile {
   }
 
   async truncate(length: number): Promise<void> {
-    await file.truncate(this.fd, length)
+    await file.truncate(this.#open, length)
   }
 
   async size(): Promise<number> {
-    return (await file.stat(this.fd)).size
+    return (await file.stat(this.#open)).size
   }
 
   async close(): Promise<void> {
     const { fd } = this
     this.fd = -1
-    await file.close(fd)
+    if (fd >= 0) await file.close(fd)
   }
 }
 
