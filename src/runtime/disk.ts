@@ -29,6 +29,11 @@ export interface Disk {
   copyMany(copies: readonly Copy[]): Promise<void>
   /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
   syncMany(files: readonly DiskFile[], directories?: readonly string[]): Promise<void>
+  /**
+   * Names the page cache that the files are seen through. As long as it is the same, what a process that has ended wrote and
+   * did not sync is there as well.
+   */
+  cacheIdentity(): Promise<string>
   /** Takes a lock that ends with `release` or with the process, however it ends. Null when another process has it. */
   lock(path: string): Promise<{ release(): Promise<void> } | null>
 }

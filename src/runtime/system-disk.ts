@@ -11,7 +11,7 @@ import {
   writeSync,
   writevSync,
 } from 'node:fs'
-import { mkdir, open, readdir, rename, statfs, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, stat, statfs, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
@@ -98,6 +98,11 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
           else resolve()
         })
       })
+    },
+    cacheIdentity: async () => {
+      const bootId = await readFile('/proc/sys/kernel/random/boot_id', 'latin1')
+      const { dev, ino } = await stat(root, { bigint: true })
+      return `${bootId.trim()} ${dev} ${ino}`
     },
     lock: async (relative) => {
       const file = await open(at(relative), constants.O_RDWR | constants.O_CREAT, 0o600)

@@ -15,6 +15,7 @@ import {
   OBJECT_FILE_BYTES,
   objectDirectory,
   objectPath,
+  type Slot,
   slotOf,
   TABLE_OFFSET,
 } from './object-format.ts'
@@ -245,7 +246,7 @@ export class Checkpointer {
           await this.#disk.copyMany(copies)
           copies = []
         }
-        punchFree(write, file)
+        punchFree(write, file, generation)
         await file.write(encodeTail(write, table, this.#files.superblock.content.storeId), TABLE_OFFSET)
       }
       await this.#disk.copyMany(copies)
@@ -359,7 +360,7 @@ function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
 }
 
 /** Gives the slots back that hold nothing any more, in runs. */
-function punchFree(write: ObjectWrite, file: DiskFile): void {
+function punchFree(write: ObjectWrite, file: DiskFile, generation: number): void {
   for (const slot of [0, 1] as const) {
     let first = -1
     let end = -1
@@ -367,7 +368,7 @@ function punchFree(write: ObjectWrite, file: DiskFile): void {
       if (first >= 0) file.punch(blockPosition(first, slot), (end - first) * BLOCK_BYTES)
     }
     for (const { block, word1, freesOtherSlot } of write.blocks) {
-      if (!freesOtherSlot || slotOf(word1) === slot) continue
+      if (!freesOtherSlot || slotOf(word1) === slot || isReused(write.object, block, slot, generation)) continue
       if (block !== end) {
         punch()
         first = block
@@ -376,6 +377,15 @@ function punchFree(write: ObjectWrite, file: DiskFile): void {
     }
     punch()
   }
+}
+
+/** Whether a write of a newer generation has been placed in a slot. */
+function isReused(object: StoredObject, block: number, slot: Slot, generation: number): boolean {
+  let entry = object.overlay.get(block) ?? null
+  for (; entry && entry.generation !== generation; entry = entry.previous) {
+    if (entry.location === PLACED && slotOf(entry.word1) === slot) return true
+  }
+  return false
 }
 
 /** Table and header as they are after the generation. */

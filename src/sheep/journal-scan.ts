@@ -8,6 +8,8 @@ import { BLOCK_BYTES, blockCrc, oidWords } from './object-format.ts'
 export interface ScannedFrame {
   header: FrameHeader
   records: JournalRecord[]
+  /** Of its first page in the segment. */
+  page: number
   /** Location of the first payload page. */
   payload: number
 }
@@ -105,7 +107,7 @@ async function readFrame(
   if (!records) return null
   const payload = await reader.read(page + header.metaPages, header.payloadPages)
   if (!payloadMatches(records, payload)) return null
-  return { header, records, payload: segment * LOCATION_SEGMENT + page + header.metaPages }
+  return { header, records, page, payload: segment * LOCATION_SEGMENT + page + header.metaPages }
 }
 
 function payloadMatches(records: readonly JournalRecord[], payload: Buffer): boolean {

@@ -60,6 +60,8 @@ export class Journal {
   #page = 0
   #sealed = false
   #synced: number
+  /** What a sync that is under way will make durable, or the last one did. */
+  #covered: number
   #unsynced = new Set<DiskFile>()
   #syncing = false
   #waiters: SyncWaiter[] = []
@@ -85,6 +87,7 @@ export class Journal {
     this.#clock = options.clock
     this.#state = options.state
     this.#synced = options.state.sequence
+    this.#covered = options.state.sequence
     this.#syncFirst = options.syncFirst ?? (async () => {})
     this.#onSealed = options.onSealed
     this.#onFailed = options.onFailed
@@ -98,6 +101,17 @@ export class Journal {
   /** Frames below this sequence number are durable. */
   get syncedSequence(): number {
     return this.#synced
+  }
+
+  /** Frames below this sequence number are durable, or about to be, as they are now. */
+  get coveredSequence(): number {
+    return this.#covered
+  }
+
+  /** Whether a transaction with so many bytes of records, and no payload, is written as soon as it is appended and flushed. */
+  canWriteNow(recordsBytes: number): boolean {
+    if (this.#failure || this.#pending.length > 0) return false
+    return this.#page + metaPagesFor(recordsBytes) <= this.#segmentPages
   }
 
   /** The sequence number of the last frame written. */
@@ -166,7 +180,8 @@ export class Journal {
       location += totalBytes(transaction.payload) / BLOCK_BYTES
     }
     for (const transaction of group) {
-      if (transaction.durable) this.#awaitSync(sequence, (error) => transaction.done(error))
+      if (this.#failure) transaction.done(this.#failure)
+      else if (transaction.durable) this.#awaitSync(sequence, (error) => transaction.done(error))
       else transaction.done(null)
     }
     return true
@@ -239,6 +254,7 @@ export class Journal {
     while (this.#waiters.length > 0 && !this.#failure) {
       const files = [...this.#unsynced]
       const upTo = this.#state.sequence
+      this.#covered = upTo
       this.#unsynced.clear()
       try {
         await this.#syncFirst()

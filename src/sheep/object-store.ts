@@ -58,8 +58,11 @@ export interface StoreStats {
 const LOADED_OBJECTS_DEFAULT = 4096
 /** Below this the journal's one write for many requests costs less than a write for each. */
 const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
-/** Placed bytes of one generation, in segments; what comes beyond takes its turn in the journal. */
-const PLACED_SEGMENTS_MAX = 4
+/**
+ * From so many segments' worth of placed bytes on a generation is checkpointed, though its segment is not full, so that what
+ * has to be looked at after a crash has a bound; beyond twice as many the journal takes them, and slows them down.
+ */
+const PLACED_SEGMENTS_MAX = 16
 
 export class ObjectStore {
   readonly #options: ObjectStoreOptions
@@ -121,6 +124,9 @@ export class ObjectStore {
     const store = new ObjectStore(options, files)
     try {
       await store.#checkpointer.recover()
+      // Frames that were cut must stay cut, also when the next start finds this page cache.
+      const { generation, sequence } = files.journalState
+      await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
       for (const path of files.leftovers) await options.disk.unlink(path)
     } catch (error) {
       await store.#closeFiles()
@@ -203,13 +209,24 @@ export class ObjectStore {
       payload: transaction.payload,
       durable: options.durable || this.#options.durability === 'write',
       placed: (location) => {
+        this.#finish(placement)
         const { generation, lastSequence } = this.#journal
         transaction.stamp(location, generation, lastSequence)
         this.#checkpointer.note(generation, transaction)
       },
       done,
     })
+    if (placement?.finish) this.#journal.flush()
     if (placement) this.#limitPlaced()
+  }
+
+  /** The journal says what the rest of a large write will replace. */
+  #finish(placement: Placement | null): void {
+    try {
+      placement?.finish?.()
+    } catch (error) {
+      this.#journal.fail('writing an object file', error)
+    }
   }
 
   /** Writes the bytes of a transaction that has one large write to where they will stay, if that may be done. */
@@ -217,24 +234,27 @@ export class ObjectStore {
     const writes = changes.filter((change) => change.kind === 'blocks')
     const [write] = writes
     if (!write || writes.length > 1 || write.bytes.length < this.#placedMinBytes) return null
-    if (this.#checkpointer.placedBytes(this.#journal.generation) > PLACED_SEGMENTS_MAX * this.#options.segmentBytes)
-      return null
+    if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
     if (!this.hasRoom(write.bytes.length)) return null
     const { object } = write
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
-    return this.#placedWrites.place(target, write.first, write.bytes, this.epoch)
+    return this.#placedWrites.place(target, write.first, write.bytes, this.epoch, this.#journal)
   }
 
   /** What is placed takes no room in the journal; a checkpoint in time keeps a replay short. */
   #limitPlaced(): void {
     if (this.#sealScheduled) return
-    if (this.#checkpointer.placedBytes(this.#journal.generation) < this.#options.segmentBytes) return
+    if (this.#placedSegments < PLACED_SEGMENTS_MAX) return
     this.#sealScheduled = true
     this.#options.clock.afterInput(() => {
       this.#sealScheduled = false
       this.#journal.seal()
     })
+  }
+
+  get #placedSegments(): number {
+    return this.#checkpointer.placedBytes(this.#journal.generation) / this.#options.segmentBytes
   }
 
   #apply(change: Change, placement: Placement | null, transaction: Transaction): void {
@@ -289,8 +309,8 @@ export class ObjectStore {
       transaction.inPlace.push(this.#overlay(object, first + i, words[i * 2]!, words[i * 2 + 1]!, PLACED))
     }
     transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
-    transaction.newBlocks += count
-    transaction.placedBlocks += count
+    transaction.newBlocks += placement.newBlocks
+    transaction.placedBlocks += placement.newBlocks
     this.#placedWrites.note(object, placement.file !== null)
   }
 

@@ -1,57 +1,154 @@
 import { StoreError } from '../errors.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
-import type { JournalRecord } from './journal-format.ts'
+import { LOCATION_SEGMENT } from './journal.ts'
+import { encodeMeta, type JournalRecord } from './journal-format.ts'
 import type { ScannedFrame } from './journal-scan.ts'
 import { BLOCK_BYTES, blockCrc, blockPosition, objectDirectory, objectPath, oidWords, slotOf } from './object-format.ts'
 import { PLACED, type StoredObject } from './stored-object.ts'
 
+/** What unproven frames did to one block, in order, and whether the disk holds it. What the journal has, it holds. */
+type BlockHistory = BlockChange[]
+
+interface BlockChange {
+  frame: number
+  isHeld: boolean
+  /** Of what was placed: the record, the index in it, and the tag of the object's file. */
+  placed: { record: PlacedRecord; i: number; tag: number } | null
+}
+
 /**
- * The frames that may be replayed: all up to the first one whose placed blocks are not what the frame says. Such a frame was
- * in the page cache when the power went, and reached the disk before the object file did; it was acknowledged to nobody
- * as durable, and neither was what follows it. Frames below `provenSynced` are not looked at: their blocks were durable, and
- * may have been replaced in the meantime by the checkpoint that the crash interrupted.
+ * The frames that may be replayed after loss of power: the longest row of them, from the first on, that leaves no block placed
+ * which is not what the frame says. A frame beyond it was in the page cache when the power went, and reached the disk before
+ * the object file did; it was acknowledged to nobody as durable, and neither was what follows it. Frames below
+ * `provenSynced` are not looked at: their blocks were durable, and may have been replaced in the meantime by the checkpoint
+ * that the crash interrupted.
  */
 export async function cutUnprovenFrames(
   disk: Disk,
   frames: readonly ScannedFrame[],
   provenSynced: number,
 ): Promise<readonly ScannedFrame[]> {
-  const tags = new Map<bigint, number>()
-  for (const [index, { header, records }] of frames.entries()) {
-    for (const record of records) {
-      if (record.kind === 'create') tags.set(record.oid, record.tag)
-      const isProven = header.sequence < provenSynced || record.kind !== 'placed'
-      if (!isProven && !(await holds(disk, record, tags.get(record.oid) ?? 0))) return frames.slice(0, index)
+  const histories = await historiesOf(disk, frames, provenSynced)
+  let end = frames.length
+  for (let before = -1; before !== end; ) {
+    before = end
+    for (const history of histories) {
+      const last = history.findLast(({ frame }) => frame < end)
+      if (last && !last.isHeld) end = last.frame
     }
   }
-  return frames
-}
-
-async function holds(disk: Disk, record: JournalRecord & { kind: 'placed' | 'blocks' }, tag: number): Promise<boolean> {
-  const file = await openPlaced(disk, record.oid, tag)
-  if (!file) return false
-  try {
-    const object = oidWords(record.oid)
-    const bytes = Buffer.alloc(BLOCK_BYTES)
-    for (let i = 0; i < record.count; i++) {
-      const word1 = record.words[i * 2 + 1]!
-      const length = await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
-      if (length !== BLOCK_BYTES) return false
-      if (blockCrc(object, record.first + i, word1, bytes) !== record.words[i * 2]) return false
-    }
-    return true
-  } finally {
-    await file.close()
-  }
+  return frames.slice(0, end)
 }
 
 /**
- * Writes what the replayed frames have placed once more, and syncs it and the names of new files: the process before may have left it in the page cache
- * only, where a failed sync could even have marked it clean.
+ * After the end of a process alone, all its frames are there, and so is what they placed, but for a rewrite that was under way:
+ * the block is one write, or the other, or a mix of the two, and nobody was told that the second was done. The journal gets the
+ * checksum of what there is; it is not synced.
  */
-export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>): Promise<void> {
+export async function acceptRewrites(
+  disk: Disk,
+  segments: readonly DiskFile[],
+  frames: readonly ScannedFrame[],
+  provenSynced: number,
+): Promise<void> {
+  const changed = new Set<ScannedFrame>()
+  for (const history of await historiesOf(disk, frames, provenSynced)) {
+    const [before, last] = history.slice(-2)
+    if (!last?.placed || last.isHeld || !before?.placed || slotOfChange(before) !== slotOfChange(last)) continue
+    const { record, i, tag } = last.placed
+    record.words[i * 2] = await checksumOnDisk(disk, record, i, tag)
+    changed.add(frames[last.frame]!)
+  }
+  for (const { header, records, page, payload } of changed) {
+    await segments[Math.floor(payload / LOCATION_SEGMENT)]!.write(encodeMeta(header, records), page * BLOCK_BYTES)
+  }
+}
+
+const slotOfChange = ({ placed }: BlockChange) => placed && slotOf(placed.record.words[placed.i * 2 + 1]!)
+
+async function checksumOnDisk(disk: Disk, record: PlacedRecord, i: number, tag: number): Promise<number> {
+  const file = await openPlaced(disk, record.oid, tag)
+  if (!file) throw new StoreError('CorruptBlock', `${objectPath(record.oid)} is missing`)
+  const bytes = Buffer.alloc(BLOCK_BYTES)
+  const word1 = record.words[i * 2 + 1]!
+  await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
+  await file.close()
+  return blockCrc(oidWords(record.oid), record.first + i, word1, bytes)
+}
+
+/** One object from its creation to its removal, or what unproven frames tell of it. */
+interface ObjectLife {
+  /** Of its file's name. */
+  tag: number
+  blocks: Map<number, BlockHistory>
+}
+
+async function historiesOf(
+  disk: Disk,
+  frames: readonly ScannedFrame[],
+  provenSynced: number,
+): Promise<readonly BlockHistory[]> {
+  const lives = new Map<bigint, ObjectLife>()
+  const histories: BlockHistory[] = []
+  const note = ({ blocks }: ObjectLife, block: number, change: BlockChange) => {
+    let history = blocks.get(block)
+    if (!history) {
+      history = []
+      blocks.set(block, history)
+      histories.push(history)
+    }
+    history.push(change)
+  }
+  for (const [frame, { header, records }] of frames.entries()) {
+    for (const record of records) {
+      if (record.kind === 'entry') continue
+      if (record.kind === 'create') lives.set(record.oid, { tag: record.tag, blocks: new Map() })
+      const life = lives.get(record.oid) ?? { tag: 0, blocks: new Map() }
+      lives.set(record.oid, life)
+      if (header.sequence < provenSynced) continue
+      if (record.kind === 'remove') {
+        for (const history of life.blocks.values()) history.push({ frame, isHeld: true, placed: null })
+      } else if (record.kind === 'placed') {
+        const held = await heldBlocks(disk, record, life.tag)
+        for (const [i, isHeld] of held.entries()) {
+          note(life, record.first + i, { frame, isHeld, placed: { record, i, tag: life.tag } })
+        }
+      } else if (record.kind !== 'create') {
+        const change = { frame, isHeld: true, placed: null }
+        for (let i = 0; i < record.count; i++) note(life, record.first + i, change)
+      }
+    }
+  }
+  return histories
+}
+
+/** Of each block of a record, whether the slot holds what the record says. */
+async function heldBlocks(disk: Disk, record: PlacedRecord, tag: number): Promise<boolean[]> {
+  const file = await openPlaced(disk, record.oid, tag)
+  if (!file) return new Array<boolean>(record.count).fill(false)
+  const object = oidWords(record.oid)
+  const bytes = Buffer.alloc(BLOCK_BYTES)
+  const held: boolean[] = []
+  for (let i = 0; i < record.count; i++) {
+    const [word0, word1] = [record.words[i * 2]!, record.words[i * 2 + 1]!]
+    const length = await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
+    held.push(length === BLOCK_BYTES && blockCrc(object, record.first + i, word1, bytes) === word0)
+  }
+  await file.close()
+  return held
+}
+
+type PlacedRecord = JournalRecord & { kind: 'placed' | 'blocks' }
+
+/**
+ * Writes what the unproven frames have placed once more, and syncs it and the names of new files: the process before may have
+ * left it in the page cache only, where a failed sync could even have marked it clean.
+ */
+export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>, provenSynced: number): Promise<void> {
   for (const object of objects) {
-    const placed = [...object.overlay].filter(([, entry]) => entry.location === PLACED)
+    const placed = [...object.overlay].filter(
+      ([, entry]) => entry.location === PLACED && entry.sequence >= provenSynced,
+    )
     if (object.removed || (placed.length === 0 && object.tag === 0)) continue
     const file = await openPlaced(disk, object.oid, object.tag)
     if (!file) throw new StoreError('CorruptBlock', `${objectPath(object.oid)} is missing`)

@@ -1,4 +1,5 @@
 import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { Journal } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
@@ -11,7 +12,7 @@ import {
   type Slot,
   slotOf,
 } from './object-format.ts'
-import type { StoredObject } from './stored-object.ts'
+import { PLACED, type StoredObject } from './stored-object.ts'
 
 /** Where the bytes of a large write were put. */
 export interface Placement {
@@ -21,19 +22,34 @@ export interface Placement {
   tag: number
   /** Two words for each block: its entry. */
   words: Uint32Array
+  /** Blocks that take room. */
+  newBlocks: number
+  /** Writes what may be written only after the journal says so; null when there is nothing of the kind. */
+  finish: (() => void) | null
+}
+
+/** What a block's new bytes may be written over. */
+interface Choice {
+  slot: Slot
+  /** The slot holds what it held before, not yet synced: the journal has to say first what it will hold. */
+  isRewrite: boolean
 }
 
 const TAG_COUNT = 0xffff
 
 /**
- * Large writes: the bytes go into the object's file at once, where nothing is that anybody still wants, and the journal gets only
- * their checksums. So they are written once and not twice. What makes that safe:
+ * Large writes: the bytes go into the object's file at once, and the journal gets only their checksums. So they are written
+ * once and not twice. What makes that safe:
  *
- * 1. The slot is free: a block of which the journal holds anything is not placed, and of the others the table says which
- *    slot they use. So whatever a crash leaves of the write, the state before it is whole.
- * 2. The file, and the name of a new one, are synced before the journal is (`sync`), so a frame that is known to be durable
+ * 1. Of the two slots of a block, one holds what must survive loss of power: what the table names, or what was placed and
+ *    synced after it. It is never touched; the bytes go to the other. A block that is in the journal, or that a checkpoint or
+ *    a sync is at work on, is not placed.
+ * 2. If the other slot holds a write that nobody has synced, it is written over in place (a rewrite). The journal says so
+ *    first, and a process that ends between the two leaves either write or a mix of them, as on any disk; a replay in the same
+ *    page cache takes it as it is. After loss of power neither was durable, and the replay ends before them.
+ * 3. The file, and the name of a new one, are synced before the journal is (`sync`), so a frame that is known to be durable
  *    has its bytes. Of other frames a replay proves it (placed-replay.ts).
- * 3. The file of a new object gets its own name from the checkpoint; until then it bears a tag, because a removed object of
+ * 4. The file of a new object gets its own name from the checkpoint; until then it bears a tag, because a removed object of
  *    that name may still be wanted by a replay.
  */
 export class PlacedWrites {
@@ -52,16 +68,30 @@ export class PlacedWrites {
 
   /**
    * Puts whole blocks into the file of an object, or of one that is about to be created; null when they have to go through
-   * the journal. Throws what writing throws; then nothing has changed.
+   * the journal. The transaction has to be appended at once, and flushed when there is something to finish. Throws what
+   * writing throws; then nothing has changed.
    */
-  place(object: StoredObject | bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
+  place(
+    object: StoredObject | bigint,
+    first: number,
+    bytes: Buffer,
+    epoch: number,
+    journal: Journal,
+  ): Placement | null {
     if (typeof object === 'bigint') return this.#placeNew(object, first, bytes, epoch)
+    const { file } = object
     // A replay would make the file of an untagged new object anew.
-    const isMadeAnew = object.fresh && object.tag === 0
-    if (!object.file || isMadeAnew || !isClean(object, first, bytes.length / BLOCK_BYTES)) return null
-    const words = entriesOf(object.oid, first, bytes, epoch, (block) => freeSlot(object, block))
-    writeRuns(object.file, first, words, bytes)
-    return { oid: object.oid, file: null, tag: 0, words }
+    if (!file || (object.fresh && object.tag === 0)) return null
+    const count = bytes.length / BLOCK_BYTES
+    if (object.overlay.size > 0) journal.flush()
+    const choices = choose(object, first, count, journal)
+    if (!choices) return null
+    const words = entriesOf(object.oid, first, bytes, epoch, (i) => choices[i]!.slot)
+    const rewrites = choices.filter((choice) => choice.isRewrite).length
+    if (rewrites > 0 && !journal.canWriteNow(words.byteLength + OTHER_RECORDS_BYTES)) return null
+    if (rewrites < count) writeRuns(file, first, words, bytes, (i) => !choices[i]!.isRewrite)
+    const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => choices[i]!.isRewrite) : null
+    return { oid: object.oid, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
   }
 
   #placeNew(oid: bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
@@ -70,8 +100,8 @@ export class PlacedWrites {
     if (!file) return null
     this.#lastTag = tag
     const words = entriesOf(oid, first, bytes, epoch, () => 0)
-    writeRuns(file, first, words, bytes)
-    return { oid, file, tag, words }
+    writeRuns(file, first, words, bytes, () => true)
+    return { oid, file, tag, words, newBlocks: words.length / 2, finish: null }
   }
 
   #createNow(path: string): DiskFile | null {
@@ -109,29 +139,37 @@ export class PlacedWrites {
   }
 }
 
-/** Whether the table alone says where these blocks are. */
-function isClean(object: StoredObject, first: number, count: number): boolean {
-  if (object.overlay.size === 0) return true
-  for (let block = first; block < first + count; block++) if (object.overlay.has(block)) return false
-  return true
+/** More than the records take that come with a large write: an object, a page of the map, the words of what is placed. */
+const OTHER_RECORDS_BYTES = 4096
+
+/** Where each block may go; null when one of them has to go through the journal. */
+function choose(object: StoredObject, first: number, count: number, journal: Journal): Choice[] | null {
+  const choices: Choice[] = []
+  for (let block = first; block < first + count; block++) {
+    const choice = chooseSlot(object, block, journal)
+    if (!choice) return null
+    choices.push(choice)
+  }
+  return choices
 }
 
-function freeSlot(object: StoredObject, block: number): Slot {
-  return slotOf(object.table![block * 2 + 1]!) === 0 ? 1 : 0
+function chooseSlot(object: StoredObject, block: number, journal: Journal): Choice | null {
+  const entry = object.overlay.get(block)
+  if (!entry) return { slot: slotOf(object.table![block * 2 + 1]!) === 0 ? 1 : 0, isRewrite: false }
+  // The checkpoint of an older generation is at work on the slots, or will be.
+  if (entry.location !== PLACED || entry.generation !== journal.generation) return null
+  const slot = slotOf(entry.word1)!
+  if (entry.sequence < journal.syncedSequence) return { slot: slot === 0 ? 1 : 0, isRewrite: false }
+  return entry.sequence < journal.coveredSequence ? null : { slot, isRewrite: true }
 }
 
-function entriesOf(
-  oid: bigint,
-  first: number,
-  bytes: Buffer,
-  epoch: number,
-  slot: (block: number) => Slot,
-): Uint32Array {
+/** `slot` is asked with the index of a block in the write. */
+function entriesOf(oid: bigint, first: number, bytes: Buffer, epoch: number, slot: (i: number) => Slot): Uint32Array {
   const object = oidWords(oid)
   const count = bytes.length / BLOCK_BYTES
   const words = new Uint32Array(count * 2)
   for (let i = 0; i < count; i++) {
-    const word1 = dataWord1(epoch, slot(first + i))
+    const word1 = dataWord1(epoch, slot(i))
     const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
     words[i * 2] = blockCrc(object, first + i, word1, block)
     words[i * 2 + 1] = word1
@@ -139,14 +177,21 @@ function entriesOf(
   return words
 }
 
-/** Writes blocks to their slots, neighbours in one go. */
-function writeRuns(file: DiskFile, first: number, words: Uint32Array, bytes: Buffer): void {
+/** Writes the blocks that are `wanted` to their slots, neighbours in one go. */
+function writeRuns(
+  file: DiskFile,
+  first: number,
+  words: Uint32Array,
+  bytes: Buffer,
+  wanted: (i: number) => boolean,
+): void {
   const count = words.length / 2
-  for (let start = 0; start < count; ) {
+  for (let start = 0; start < count; start++) {
+    if (!wanted(start)) continue
     const slot = slotOf(words[start * 2 + 1]!)!
     let end = start + 1
-    while (end < count && slotOf(words[end * 2 + 1]!) === slot) end++
+    while (end < count && wanted(end) && slotOf(words[end * 2 + 1]!) === slot) end++
     file.writeNow([bytes.subarray(start * BLOCK_BYTES, end * BLOCK_BYTES)], blockPosition(first + start, slot))
-    start = end
+    start = end - 1
   }
 }

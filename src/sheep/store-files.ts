@@ -1,3 +1,4 @@
+import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
@@ -16,7 +17,7 @@ import {
   zeroWord0,
   zeroWord1,
 } from './object-format.ts'
-import { cutUnprovenFrames, rewritePlaced } from './placed-replay.ts'
+import { acceptRewrites, cutUnprovenFrames, rewritePlaced } from './placed-replay.ts'
 import { type DirtyGeneration, NO_PAYLOAD, PLACED, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
 
@@ -50,6 +51,8 @@ export interface StoreFiles {
   replayed: { generation: number; nextSequence: number; dirty: DirtyGeneration } | null
   /** Files of objects that were about to be created when the process ended, and that no frame to replay knows. */
   leftovers: string[]
+  /** CRC-32 of the page cache's identity. */
+  cache: number
   freeBytes: number
   close(): Promise<void>
 }
@@ -88,20 +91,24 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   const { objects, tagged } = await listObjects(disk)
 
   const scan = await scanJournal(segments, storeId, superblock.content)
+  const cache = crc32(await disk.cacheIdentity())
+  const isSameCache = cache === superblock.content.cache
+  if (isSameCache) await acceptRewrites(disk, segments, scan.frames, scan.provenSynced)
   for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
-  const frames = await cutUnprovenFrames(disk, scan.frames, scan.provenSynced)
+  const frames = isSameCache ? scan.frames : await cutUnprovenFrames(disk, scan.frames, scan.provenSynced)
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
     ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, scan.generation) }
     : null
-  if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys())
+  if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys(), scan.provenSynced)
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
 
   return {
     entries,
     files: {
       leftovers: leftoversOf(objects, tagged),
+      cache,
       superblock,
       log,
       segments,

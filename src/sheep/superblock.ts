@@ -14,20 +14,22 @@ export interface SuperblockContent extends LogPosition {
   sequence: number
   /** Every journal frame below this sequence number was durable before anything was built on it. */
   synced: number
+  /** CRC-32 of the page cache's identity (Disk.cacheIdentity) that the last process to start saw. */
+  cache: number
 }
 
 /** What a checkpoint changes. */
 export type CheckpointMark = Omit<SuperblockContent, 'storeId' | 'count'>
 
 const MAGIC = 0x62755343 // "CSub"
-/** Format 1 had no `synced`. */
+/** Format 1 had neither `synced` nor `cache`. */
 const FORMAT = 2
 const SLOT_BYTES = 4096
 const USED_BYTES = 80
 const USED_BYTES_FORMAT_1 = 72
 const PATH = 'superblock'
 const NEW_PATH = 'superblock.new'
-const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, synced: 1, logNumber: 0, logBytes: 0 }
+const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, synced: 1, cache: 0, logNumber: 0, logBytes: 0 }
 
 export class Superblock {
   readonly #file: DiskFile
@@ -92,6 +94,7 @@ function encode(content: SuperblockContent): Buffer {
   slot.writeBigUInt64LE(BigInt(content.logNumber), 48)
   slot.writeBigUInt64LE(BigInt(content.logBytes), 56)
   slot.writeBigUInt64LE(BigInt(content.synced), 64)
+  slot.writeUInt32LE(content.cache, 72)
   slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES - 4)), USED_BYTES - 4)
   return slot
 }
@@ -111,6 +114,7 @@ function decode(slot: Buffer): SuperblockContent | null {
     generation: Number(slot.readBigUInt64LE(32)),
     sequence,
     synced: format === 1 ? sequence : Number(slot.readBigUInt64LE(64)),
+    cache: format === 1 ? 0 : slot.readUInt32LE(72),
     logNumber: Number(slot.readBigUInt64LE(48)),
     logBytes: Number(slot.readBigUInt64LE(56)),
   }

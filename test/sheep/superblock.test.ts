@@ -8,7 +8,7 @@ import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
 const STORE = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
-const MARK = { generation: 6, sequence: 2 ** 33, synced: 7, logNumber: 3, logBytes: 258 }
+const MARK = { generation: 6, sequence: 2 ** 33, synced: 7, cache: 9, logNumber: 3, logBytes: 258 }
 
 function newDisk() {
   const random = new SeededRandom(1)
@@ -31,7 +31,7 @@ describe('the superblock', () => {
     const file = await run(disk.open('superblock'))
     const bytes = Buffer.alloc(8192)
     await run(file.read(bytes, 0))
-    const fields = `43537562 02000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000`
+    const fields = `43537562 02000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000`
     const used = Buffer.concat([Buffer.from(fields.replaceAll(' ', ''), 'hex')], 76)
     expect(bytes.toString('hex', 4096, 4096 + 76)).toBe(used.toString('hex'))
     expect(bytes.readUInt32LE(4096 + 76)).toBe(crc32(used))

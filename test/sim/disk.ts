@@ -41,6 +41,7 @@ export class SimDisk {
   #directories = new Set<string>(['.'])
   #unsyncedNames: NamespaceOp[] = []
   #life = 0
+  #boots = 0
   #locked = false
   capacityBytes = 2 ** 40
   /** The next sync fails, and what it covered is lost although later syncs succeed. */
@@ -130,6 +131,10 @@ export class SimDisk {
           await device()
           this.#syncNames(directory)
         }
+      },
+      cacheIdentity: async () => {
+        await device()
+        return `cache ${this.#boots}`
       },
       lock: async () => {
         await device()
@@ -254,6 +259,7 @@ export class SimDisk {
 
   powerLoss(): void {
     this.kill()
+    this.#boots++
     for (const inode of new Set([...this.#names.values(), ...this.#durableNames.values()])) this.#loseCache(inode)
     for (const directory of new Set(this.#unsyncedNames.map((op) => op.directory))) {
       const ops = this.#unsyncedNames.filter((op) => op.directory === directory)
