@@ -79,6 +79,8 @@ export const OPCODES = {
   SNAPSHOT_VDI: op(0xdc, 'io', 'io'),
   /** Answers JSON: with a body the VDIs of that name, else those with a vid above `vid`, as many as fit. */
   LIST_VDIS: op(0xdd, 'io', 'io'),
+  /** Answers in `vdiSize` how long the VDI of `session` is now. */
+  STAT_VDI_SESSION: op(0xef, 'io', 'io'),
   /** Answers JSON: space of the whole store. */
   STAT_STORE: op(0xde, 'io', 'io'),
 } as const

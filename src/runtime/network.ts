@@ -40,9 +40,16 @@ export interface Connection {
   destroy(): void
 }
 
+/**
+ * Keepalive finds a peer whose host is gone without a word: the first probe after this time of silence, and the end of
+ * the connection after ten more, a second apart.
+ */
+const KEEPALIVE_MS = 30_000
+const SOCKET_OPTIONS = { noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
+
 export const systemNetwork: Network = {
   listen: async (address, accept) => {
-    const server = net.createServer({ noDelay: true, pauseOnConnect: true }, (socket) => accept(wrap(socket)))
+    const server = net.createServer({ ...SOCKET_OPTIONS, pauseOnConnect: true }, (socket) => accept(wrap(socket)))
     const target = targetOf(address)
     if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
     await new Promise<void>((resolve, reject) => {
@@ -60,7 +67,7 @@ export const systemNetwork: Network = {
   },
   connect: (address) =>
     new Promise((resolve, reject) => {
-      const socket = net.connect({ ...targetOf(address), noDelay: true })
+      const socket = net.connect({ ...targetOf(address), ...SOCKET_OPTIONS })
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)

@@ -72,6 +72,10 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
     },
   },
+  [OP.STAT_VDI_SESSION]: {
+    kind: 'gateway',
+    run: (session, _request, reply) => reply({ result: RESULT.SUCCESS, vdiSize: session.sizeBytes }),
+  },
   [OP.CLOSE_VDI]: {
     kind: 'local',
     run: async (sheep, request, holder) => {

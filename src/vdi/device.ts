@@ -9,10 +9,14 @@ export interface Extent {
   kind: 'data' | 'zero' | 'hole'
 }
 
+/** A device keeps its bytes in blocks of this size: zeroing or discarding whole ones touches no bytes. */
+export const DEVICE_BLOCK_BYTES = 4096
+
 /**
  * A block device that a session has opened, as exports and drivers use it.
  *
- * 1. Offsets and lengths are bytes of any alignment; a range beyond `sizeBytes` is InvalidParameters, never a short count.
+ * 1. Offsets and lengths are bytes of any alignment. A range beyond the end of the VDI, as long as it is now, is
+ *    InvalidParameters, never a short count, and changes nothing.
  * 2. A read that was submitted after a write was done returns that write. Requests in flight together are not ordered.
  * 3. A write that is done survives the end of every process. After `flush` is done, or when `fua` was set, it also
  *    survives loss of power. With the setting `durability: write` each write is as if `fua` were set.
@@ -22,6 +26,7 @@ export interface Extent {
  * Methods take callbacks instead of returning promises because a promise for each 4 KiB costs as much as the I/O itself.
  */
 export interface Device {
+  /** As last heard. A VDI grows while it is open: a request beyond this asks anew. */
   readonly sizeBytes: number
   readonly readOnly: boolean
   read(offset: number, target: Buffer, done: Done): void
@@ -31,8 +36,11 @@ export interface Device {
   /** Makes a range read as zeros. With `mayDiscard: false` its space stays charged to the volume. */
   zero(offset: number, lengthBytes: number, options: { fua: boolean; mayDiscard: boolean }, done: Done): void
   flush(done: Done): void
-  /** What a range holds, in order, without gaps, adjacent kinds merged. */
-  extents(offset: number, lengthBytes: number): Promise<Extent[]>
+  /**
+   * What a range holds, in order, without gaps, adjacent kinds merged. Once there are `extentsMax` of them it may stop
+   * short of the end of the range.
+   */
+  extents(offset: number, lengthBytes: number, extentsMax?: number): Promise<Extent[]>
   /** Waits for what is in flight, then ends the session. */
   close(): Promise<void>
 }

@@ -1,5 +1,6 @@
 import { StoreError } from '../errors.ts'
-import { FLAG } from '../protocol/constants.ts'
+import { FLAG, RESULT } from '../protocol/constants.ts'
+import type { SheepRequest } from '../protocol/message.ts'
 import { OP } from '../protocol/opcodes.ts'
 import { decodeExtents, extentEntry } from '../protocol/structs.ts'
 import { errorOf } from '../results.ts'
@@ -10,84 +11,92 @@ import type { Transport } from './transport.ts'
 const TRANSFER_MAX_BYTES = 8 * 1024 * 1024
 /** The longest range without bytes of its own in one request: lengths on the wire have 32 bits. */
 const RANGE_MAX_BYTES = 2 ** 30
+/** The longest range that a node is asked to tell extents of at a time: it may have to list every block of it. */
+const EXTENTS_RANGE_BYTES = 64 * 1024 * 1024
 const EXTENTS_PER_REQUEST = 4096
+/** Written where zeros must be allocated. All devices share it, and nobody ever writes into it. */
+const ZEROS = Buffer.alloc(1024 * 1024)
 
-/** A session on a VDI, as a device: byte ranges go to the VDI's owner through the transport. */
+/**
+ * A session on a VDI, as a device: byte ranges go to the VDI's owner through the transport.
+ *
+ * The owner alone knows how long the VDI is. What is here is the length that was heard last: a request within it goes
+ * straight to the owner, one beyond it asks for the length first, so that a long request does not fail halfway.
+ */
 export class SessionDevice implements Device {
-  readonly sizeBytes: number
   readonly readOnly: boolean
   readonly #transport: Transport
   readonly #session: number
+  #sizeBytes: number
 
   constructor(transport: Transport, session: number, sizeBytes: number, readOnly: boolean) {
     this.#transport = transport
     this.#session = session
-    this.sizeBytes = sizeBytes
+    this.#sizeBytes = sizeBytes
     this.readOnly = readOnly
   }
 
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
   read(offset: number, target: Buffer, done: Done): void {
-    if (target.length > TRANSFER_MAX_BYTES) {
-      inParts(target.length, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
-        this.read(offset + at, target.subarray(at, at + length), partDone)
-      })
-      return
-    }
     const length = target.length
-    this.#transport.submit(
-      { opcode: OP.READ_VDI, session: this.#session, offset, length, dataLength: length, target },
-      (response) => done(errorOf(response.result)),
-    )
+    if (offset + length > this.#sizeBytes) {
+      this.#afterGrowth(offset + length, done, () => this.read(offset, target, done))
+    } else if (length > TRANSFER_MAX_BYTES) {
+      inParts(length, TRANSFER_MAX_BYTES, done, (at, partLength, partDone) => {
+        this.read(offset + at, target.subarray(at, at + partLength), partDone)
+      })
+    } else {
+      this.#submit({ opcode: OP.READ_VDI, session: this.#session, offset, length, dataLength: length, target }, done)
+    }
   }
 
   write(offset: number, source: Buffer, { fua }: { fua: boolean }, done: Done): void {
-    if (source.length > TRANSFER_MAX_BYTES) {
-      inParts(source.length, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
-        this.write(offset + at, source.subarray(at, at + length), { fua }, partDone)
+    const { length } = source
+    if (offset + length > this.#sizeBytes) {
+      this.#afterGrowth(offset + length, done, () => this.write(offset, source, { fua }, done))
+    } else if (length > TRANSFER_MAX_BYTES) {
+      inParts(length, TRANSFER_MAX_BYTES, done, (at, partLength, partDone) => {
+        this.write(offset + at, source.subarray(at, at + partLength), { fua }, partDone)
       })
-      return
+    } else {
+      const flags = fua ? FLAG.WRITE | FLAG.FUA : FLAG.WRITE
+      this.#submit({ opcode: OP.WRITE_VDI, session: this.#session, flags, offset, body: source }, done)
     }
-    const flags = fua ? FLAG.WRITE | FLAG.FUA : FLAG.WRITE
-    this.#transport.submit({ opcode: OP.WRITE_VDI, session: this.#session, flags, offset, body: source }, (response) =>
-      done(errorOf(response.result)),
-    )
   }
 
   discard(offset: number, lengthBytes: number, done: Done): void {
-    inParts(lengthBytes, RANGE_MAX_BYTES, done, (at, length, partDone) => {
-      this.#submitRange(OP.DISCARD_VDI, 0, offset + at, length, partDone)
-    })
+    this.#changeRange(OP.DISCARD_VDI, 0, offset, lengthBytes, done)
   }
 
   zero(offset: number, lengthBytes: number, options: { fua: boolean; mayDiscard: boolean }, done: Done): void {
-    if (!options.mayDiscard) {
+    if (options.mayDiscard) {
+      this.#changeRange(OP.ZERO_VDI, options.fua ? FLAG.FUA : 0, offset, lengthBytes, done)
+    } else if (offset + lengthBytes > this.#sizeBytes) {
+      this.#afterGrowth(offset + lengthBytes, done, () => this.zero(offset, lengthBytes, options, done))
+    } else {
       // Blocks that must stay allocated are written: what the store marks as zeros has given its space back.
-      const zeros = Buffer.alloc(Math.min(lengthBytes, TRANSFER_MAX_BYTES))
-      inParts(lengthBytes, TRANSFER_MAX_BYTES, done, (at, length, partDone) => {
-        this.write(offset + at, zeros.subarray(0, length), { fua: options.fua }, partDone)
+      inParts(lengthBytes, ZEROS.length, done, (at, length, partDone) => {
+        this.write(offset + at, ZEROS.subarray(0, length), { fua: options.fua }, partDone)
       })
-      return
     }
-    inParts(lengthBytes, RANGE_MAX_BYTES, done, (at, length, partDone) => {
-      this.#submitRange(OP.ZERO_VDI, options.fua ? FLAG.FUA : 0, offset + at, length, partDone)
-    })
-  }
-
-  #submitRange(opcode: number, flags: number, offset: number, length: number, done: Done): void {
-    this.#transport.submit({ opcode, session: this.#session, flags, offset, length }, (response) =>
-      done(errorOf(response.result)),
-    )
   }
 
   flush(done: Done): void {
-    this.#transport.submit({ opcode: OP.FLUSH_VDI_SESSION, session: this.#session }, (response) =>
-      done(errorOf(response.result)),
-    )
+    this.#submit({ opcode: OP.FLUSH_VDI_SESSION, session: this.#session }, done)
   }
 
-  async extents(offset: number, lengthBytes: number): Promise<Extent[]> {
+  async extents(offset: number, lengthBytes: number, extentsMax = Number.POSITIVE_INFINITY): Promise<Extent[]> {
+    const end = offset + lengthBytes
+    if (end > this.#sizeBytes) {
+      await new Promise<void>((resolve, reject) => {
+        this.#afterGrowth(end, (error) => reject(error), resolve)
+      })
+    }
     const extents: Extent[] = []
-    for (const end = offset + lengthBytes; offset < end; ) {
+    while (offset < end && extents.length < extentsMax) {
       const part = await this.#someExtents(offset, end - offset)
       if (part.length === 0) throw new StoreError('InvalidParameters', 'the node told no extents')
       for (const extent of part) {
@@ -97,12 +106,28 @@ export class SessionDevice implements Device {
         offset += extent.lengthBytes
       }
     }
-    return extents
+    return extents.length > extentsMax ? extents.slice(0, extentsMax) : extents
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#transport.submit({ opcode: OP.CLOSE_VDI, session: this.#session }, () => resolve())
+    })
+  }
+
+  #changeRange(opcode: number, flags: number, offset: number, lengthBytes: number, done: Done): void {
+    if (offset + lengthBytes > this.#sizeBytes) {
+      this.#afterGrowth(offset + lengthBytes, done, () => this.#changeRange(opcode, flags, offset, lengthBytes, done))
+      return
+    }
+    inParts(lengthBytes, RANGE_MAX_BYTES, done, (at, length, partDone) => {
+      this.#submit({ opcode, session: this.#session, flags, offset: offset + at, length }, partDone)
+    })
   }
 
   /** The extents from `offset` on, as far as one answer goes. */
   #someExtents(offset: number, lengthBytes: number): Promise<Extent[]> {
-    const length = Math.min(lengthBytes, RANGE_MAX_BYTES)
+    const length = Math.min(lengthBytes, EXTENTS_RANGE_BYTES)
     const dataLength = EXTENTS_PER_REQUEST * extentEntry.sizeBytes
     return new Promise((resolve, reject) => {
       this.#transport.submit(
@@ -116,10 +141,17 @@ export class SessionDevice implements Device {
     })
   }
 
-  close(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#transport.submit({ opcode: OP.CLOSE_VDI, session: this.#session }, () => resolve())
+  /** Asks how long the VDI is now: `go` if it reaches to `endBytes`, else `done` with InvalidParameters. */
+  #afterGrowth(endBytes: number, done: Done, go: () => void): void {
+    this.#transport.submit({ opcode: OP.STAT_VDI_SESSION, session: this.#session }, ({ result, vdiSize = 0 }) => {
+      if (result === RESULT.SUCCESS) this.#sizeBytes = vdiSize
+      if (endBytes <= this.#sizeBytes) go()
+      else done(errorOf(result) ?? new StoreError('InvalidParameters', 'beyond the end of the VDI'))
     })
+  }
+
+  #submit(request: SheepRequest, done: Done): void {
+    this.#transport.submit(request, (response) => done(errorOf(response.result)))
   }
 }
 
@@ -134,15 +166,24 @@ function inParts(
   run: (at: number, length: number, partDone: Done) => void,
 ): void {
   let at = 0
+  let running = false
+  let again = false
   const next: Done = (error) => {
     if (error || at === lengthBytes) {
       done(error)
       return
     }
-    const start = at
-    const length = Math.min(partMaxBytes, lengthBytes - start)
-    at += length
-    run(start, length, next)
+    again = true
+    if (running) return // called from within `run`: the loop below goes on, so that the stack does not grow
+    running = true
+    while (again) {
+      again = false
+      const start = at
+      const length = Math.min(partMaxBytes, lengthBytes - start)
+      at += length
+      run(start, length, next)
+    }
+    running = false
   }
   next(null)
 }

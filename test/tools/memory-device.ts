@@ -48,8 +48,8 @@ export function mulberry32(seed: number): () => number {
 
 /** The bytes behind any number of MemoryDevice sessions, sparse in blocks of 4 KiB. */
 export class MemoryDisk {
-  readonly sizeBytes: number
-  private readonly kinds: Uint8Array
+  sizeBytes: number
+  private kinds: Uint8Array
   private readonly pages = new Map<number, Buffer>()
   /** Writes that a loss of power would undo: done without FUA and not covered by a flush. */
   unflushedWrites = 0
@@ -61,6 +61,14 @@ export class MemoryDisk {
   constructor(sizeBytes: number) {
     this.sizeBytes = sizeBytes
     this.kinds = new Uint8Array(Math.ceil(sizeBytes / BLOCK_BYTES))
+  }
+
+  /** As an operator extends a volume while it is in use. */
+  grow(sizeBytes: number): void {
+    const grown = new Uint8Array(Math.ceil(sizeBytes / BLOCK_BYTES))
+    grown.set(this.kinds)
+    this.kinds = grown
+    this.sizeBytes = sizeBytes
   }
 
   copyOut(offset: number, target: Buffer): void {
@@ -176,12 +184,12 @@ export class MemoryDevice implements Device {
     })
   }
 
-  extents(offset: number, lengthBytes: number): Promise<Extent[]> {
+  extents(offset: number, lengthBytes: number, extentsMax = Number.POSITIVE_INFINITY): Promise<Extent[]> {
     return new Promise((resolve, reject) => {
       let extents: Extent[] = []
       const settle: Done = (error) => (error === null ? resolve(extents) : reject(error))
       this.submit(offset, lengthBytes, false, settle, () => {
-        extents = this.disk.extents(offset, lengthBytes)
+        extents = this.disk.extents(offset, lengthBytes).slice(0, extentsMax)
       })
     })
   }

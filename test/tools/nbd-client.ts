@@ -9,11 +9,12 @@ export const FUA = 1
 export const NO_HOLE = 2
 export const DF = 4
 export const REQ_ONE = 8
+export const FAST_ZERO = 16
 
 const OPTION_MAGIC = Buffer.from('49484156454f5054', 'hex')
 const [OPT_EXPORT_NAME, OPT_GO, OPT_STRUCTURED_REPLY, OPT_SET_META_CONTEXT] = [1, 7, 8, 10] as const
 const [REP_ACK, REP_INFO, REP_META_CONTEXT] = [1, 3, 4] as const
-const [READ, WRITE, DISC, FLUSH, TRIM, WRITE_ZEROES, BLOCK_STATUS] = [0, 1, 2, 3, 4, 6, 7] as const
+const [READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] = [0, 1, 2, 3, 4, 5, 6, 7] as const
 const [CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS] = [0, 1, 2, 5] as const
 const EMPTY: Buffer = Buffer.alloc(0)
 
@@ -107,6 +108,10 @@ export class NbdClient {
 
   async trim(offset: number, lengthBytes: number, flags = 0): Promise<void> {
     await this.request(TRIM, flags, offset, lengthBytes)
+  }
+
+  async cache(offset: number, lengthBytes: number): Promise<void> {
+    await this.request(CACHE, 0, offset, lengthBytes)
   }
 
   async writeZeroes(offset: number, lengthBytes: number, flags = 0): Promise<void> {

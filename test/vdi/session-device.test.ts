@@ -119,6 +119,41 @@ describe.each(['call', 'dial'] as const)('a device of a session, by %s', (how) =
     await expect(write(device, 0, Buffer.alloc(9 * MIB))).rejects.toMatchObject(refused)
   })
 
+  it('is as long as its VDI is now, and a request beyond the end changes nothing', async () => {
+    const device = await open(8 * MIB)
+    const vid = await vdis.lookup(`vdi-${count}`)
+    await expect(write(device, 0, Buffer.alloc(9 * MIB, 1))).rejects.toMatchObject({ code: 'InvalidParameters' })
+    expect((await read(device, 0, 8 * MIB)).equals(Buffer.alloc(8 * MIB))).toBe(true)
+
+    const reach: [string, (end: number) => Promise<unknown>][] = [
+      ['write', (end) => write(device, end - 9 * MIB, Buffer.alloc(9 * MIB, 1))],
+      ['read', (end) => read(device, end - 10 * MIB, 10 * MIB)],
+      ['discard', (end) => finished((done) => device.discard(end - MIB, MIB, done))],
+      ['zero', (end) => finished((done) => device.zero(end - MIB, MIB, { fua: true, mayDiscard: true }, done))],
+      ['allocate', (end) => finished((done) => device.zero(end - MIB, MIB, { fua: true, mayDiscard: false }, done))],
+      ['extents', (end) => device.extents(end - MIB, MIB)],
+    ]
+    let size = 8 * MIB
+    for (const [name, run] of reach) {
+      size += 4 * MIB
+      await expect(run(size), name).rejects.toMatchObject({ code: 'InvalidParameters' })
+      await vdis.resize(vid, size)
+      await run(size)
+      expect(device.sizeBytes, name).toBe(size)
+    }
+    expect((await vdis.open(vid, { readOnly: true })).sizeBytes).toBe(size)
+  })
+
+  it('stops telling extents when there are enough', async () => {
+    const device = await open()
+    for (const block of [1, 3, 5]) await write(device, block * BLOCK, Buffer.alloc(BLOCK, 1))
+    expect(await device.extents(0, 64 * MIB, 3)).toEqual([
+      { kind: 'hole', lengthBytes: BLOCK },
+      { kind: 'data', lengthBytes: BLOCK },
+      { kind: 'hole', lengthBytes: BLOCK },
+    ])
+  })
+
   it('refuses changes under a read-only right', async () => {
     const { device } = await openExport(true)
     const refused = { code: 'ReadOnly' }

@@ -1,7 +1,8 @@
 /** Bounds of one server. The defaults suit a gateway; tests make them small. */
 export interface NbdLimits {
-  /** Connections in all, and those of them still in the handshake; further ones are closed at once. */
+  /** Connections in all, those of one right, and those in the handshake; further ones are refused at once. */
   connectionsMax: number
+  exportConnectionsMax: number
   handshakesMax: number
   /** A handshake that takes longer (opening the volume included), or has more options, is cut. */
   handshakeMs: number
@@ -12,19 +13,36 @@ export interface NbdLimits {
    */
   requestsMax: number
   requestBytesMax: number
+  /**
+   * Bytes that each connection may hold for itself, and those that all together may hold beyond that; see
+   * memory-budget.ts.
+   */
+  ownBytes: number
+  commonBytesMax: number
+  /**
+   * A client that leaves replies unread, or a request unfinished, and moves less than 64 KiB in this time is dropped;
+   * the second holds when it keeps memory that others wait for.
+   */
+  stuckMs: number
+  stuckUnderPressureMs: number
   /** A process that did not run for longer drops its connections unread: their clients may have gone elsewhere. */
   stallMs: number
-  /** How long a client may take to read its last replies when the server stops. */
+  /** How long a client may take to read its last replies when its session ends. */
   closeMs: number
 }
 
 export const DEFAULT_LIMITS: NbdLimits = {
   connectionsMax: 1024,
+  exportConnectionsMax: 128,
   handshakesMax: 128,
   handshakeMs: 30_000,
   optionsMax: 64,
   requestsMax: 256,
   requestBytesMax: 32 * 1024 * 1024,
+  ownBytes: 128 * 1024,
+  commonBytesMax: 256 * 1024 * 1024,
+  stuckMs: 600_000,
+  stuckUnderPressureMs: 10_000,
   stallMs: 4000,
   closeMs: 5000,
 }

@@ -3,6 +3,7 @@ import type { Device } from '../../vdi/device.ts'
 import type { Option } from './option-reader.ts'
 import {
   BASE_ALLOCATION_ID,
+  type ExportInfo,
   encodeExportNameReply,
   encodeInfoReplies,
   encodeMetaContextReplies,
@@ -20,6 +21,7 @@ import type { ExportTerms } from './request-check.ts'
 /** An export that was found and opened for this client. */
 export interface OpenExport {
   name: string
+  description: string
   readOnly: boolean
   device: Device
 }
@@ -27,8 +29,11 @@ export interface OpenExport {
 /** What a handshake needs from its session. Both reject with a StoreError when the store cannot tell. */
 export interface Admission {
   exists(name: string): Promise<boolean>
-  /** Opens the export, in place of one that was opened before; undefined when there is no such right. */
-  open(name: string): Promise<OpenExport | undefined>
+  /**
+   * Opens the export, in place of one that was opened before; undefined when there is no such right, 'busy' when it has
+   * all the connections that a right may have.
+   */
+  open(name: string): Promise<OpenExport | 'busy' | undefined>
 }
 
 /** `next` says how it goes on once `reply` is sent: with another option, with requests, or not at all. */
@@ -36,6 +41,9 @@ export interface Answer {
   reply: Buffer
   next: 'options' | 'transmission' | 'end'
 }
+
+/** Why an export is not opened; undefined when there is no such right. */
+type Refusal = StoreError | 'busy' | undefined
 
 const NO_REPLY = Buffer.alloc(0)
 
@@ -59,7 +67,7 @@ export class Negotiation {
     const { device, name, readOnly } = this.opened
     const { structuredReplies } = this
     const blockStatus = structuredReplies && this.statusExport === name
-    return { device, terms: { sizeBytes: device.sizeBytes, readOnly, structuredReplies, blockStatus } }
+    return { device, terms: { readOnly, structuredReplies, blockStatus } }
   }
 
   async answer({ option, data }: Option): Promise<Answer> {
@@ -89,7 +97,7 @@ export class Negotiation {
   private async exportName(data: Buffer): Promise<Answer> {
     const name = parseExportName(data)
     const found = name === undefined ? undefined : await this.open(name)
-    if (found === undefined || found instanceof StoreError) return { reply: NO_REPLY, next: 'end' }
+    if (!isOpen(found)) return { reply: NO_REPLY, next: 'end' }
     return { reply: encodeExportNameReply(this.describe(found), this.noZeroes), next: 'transmission' }
   }
 
@@ -97,7 +105,7 @@ export class Negotiation {
     const request = parseInfoRequest(data)
     if (request === undefined) return invalid(option)
     const found = await this.open(request.name)
-    if (found === undefined || found instanceof StoreError) return unavailable(option, found)
+    if (!isOpen(found)) return unavailable(option, found)
     const reply = encodeInfoReplies(option, request, this.describe(found))
     return { reply, next: option === OPTION.GO ? 'transmission' : 'options' }
   }
@@ -115,18 +123,26 @@ export class Negotiation {
     return options(encodeMetaContextReplies(option, selected, BASE_ALLOCATION_ID))
   }
 
-  private async open(name: string): Promise<OpenExport | StoreError | undefined> {
+  private async open(name: string): Promise<OpenExport | Refusal> {
     if (Buffer.byteLength(name) > STRING_BYTES_MAX) return undefined
     if (this.opened?.name === name) return this.opened // INFO before GO
     this.opened = undefined
     const found = await this.admission.open(name).catch(storeError)
-    if (!(found instanceof StoreError)) this.opened = found
+    if (isOpen(found)) this.opened = found
     return found
   }
 
-  private describe({ device, readOnly }: OpenExport) {
-    return { sizeBytes: device.sizeBytes, transmissionFlags: transmissionFlags(readOnly, this.structuredReplies) }
+  private describe({ description, device, readOnly }: OpenExport): ExportInfo {
+    return {
+      description,
+      sizeBytes: device.sizeBytes,
+      transmissionFlags: transmissionFlags(readOnly, this.structuredReplies),
+    }
   }
+}
+
+function isOpen(found: OpenExport | Refusal): found is OpenExport {
+  return typeof found === 'object' && !(found instanceof StoreError)
 }
 
 function options(reply: Buffer): Answer {
@@ -138,8 +154,11 @@ function invalid(option: number): Answer {
 }
 
 /** A client learns whether it may try again later, but not why a right it does not have is refused. */
-function unavailable(option: number, error: StoreError | undefined): Answer {
-  if (error?.code === 'Stopping') {
+function unavailable(option: number, refusal: Refusal): Answer {
+  if (refusal === 'busy') {
+    return options(encodeOptionReply(option, OPTION_REPLY.ERR_POLICY, 'the export has too many connections'))
+  }
+  if (refusal?.code === 'Stopping') {
     return options(encodeOptionReply(option, OPTION_REPLY.ERR_SHUTDOWN, STORE_ERRORS.Stopping))
   }
   return options(encodeOptionReply(option, OPTION_REPLY.ERR_UNKNOWN, 'no such export'))

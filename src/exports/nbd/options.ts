@@ -1,7 +1,7 @@
+import { DEVICE_BLOCK_BYTES } from '../../vdi/device.ts'
 import {
   BASE_ALLOCATION,
   BLOCK_BYTES_MIN,
-  BLOCK_BYTES_PREFERRED,
   INFO,
   OPTION_REPLY,
   OPTION_REPLY_MAGIC_HIGH,
@@ -27,6 +27,8 @@ export interface MetaContextRequest {
 
 /** What a client is told about its export. */
 export interface ExportInfo {
+  /** For people. */
+  description: string
   sizeBytes: number
   transmissionFlags: number
 }
@@ -76,8 +78,8 @@ export function selectsBaseAllocation(queries: readonly string[]): boolean {
 }
 
 /**
- * What the export can do, and no more. FAST_ZERO is not offered: whether zeroing is faster than writing cannot be
- * promised before it is tried. CAN_MULTI_CONN holds because a flush of a Device covers what was written through all.
+ * What the export can do, and no more. SEND_FAST_ZERO promises only that a request which would not be fast fails fast.
+ * CAN_MULTI_CONN holds because a flush of a Device covers what was written through all.
  */
 export function transmissionFlags(readOnly: boolean, structuredReplies: boolean): number {
   let flags =
@@ -86,7 +88,9 @@ export function transmissionFlags(readOnly: boolean, structuredReplies: boolean)
     TRANSMISSION_FLAG.SEND_FUA |
     TRANSMISSION_FLAG.SEND_TRIM |
     TRANSMISSION_FLAG.SEND_WRITE_ZEROES |
-    TRANSMISSION_FLAG.CAN_MULTI_CONN
+    TRANSMISSION_FLAG.CAN_MULTI_CONN |
+    TRANSMISSION_FLAG.SEND_CACHE |
+    TRANSMISSION_FLAG.SEND_FAST_ZERO
   if (readOnly) flags |= TRANSMISSION_FLAG.READ_ONLY
   if (structuredReplies) flags |= TRANSMISSION_FLAG.SEND_DF
   return flags
@@ -105,19 +109,24 @@ export function encodeOptionReply(option: number, reply: number, data: Buffer | 
   return message
 }
 
-/** EXPORT is always told, NAME (only ever the one asked for) and BLOCK_SIZE when wanted, then ACK. */
+/** EXPORT is always told; NAME (only ever the one asked for), DESCRIPTION and BLOCK_SIZE when wanted; then ACK. */
 export function encodeInfoReplies(option: number, request: InfoRequest, info: ExportInfo): Buffer {
   const replies = [encodeOptionReply(option, OPTION_REPLY.INFO, encodeExportInfo(info))]
-  if (request.wanted.has(INFO.NAME)) {
-    const name = Buffer.from(`\0\0${request.name}`)
-    name.writeUInt16BE(INFO.NAME)
-    replies.push(encodeOptionReply(option, OPTION_REPLY.INFO, name))
+  const texts = [
+    [INFO.NAME, request.name],
+    [INFO.DESCRIPTION, info.description],
+  ] as const
+  for (const [type, text] of texts) {
+    if (!request.wanted.has(type)) continue
+    const data = Buffer.from(`\0\0${text}`)
+    data.writeUInt16BE(type)
+    replies.push(encodeOptionReply(option, OPTION_REPLY.INFO, data))
   }
   if (request.wanted.has(INFO.BLOCK_SIZE)) {
     const blockSize = Buffer.alloc(14)
     blockSize.writeUInt16BE(INFO.BLOCK_SIZE)
     blockSize.writeUInt32BE(BLOCK_BYTES_MIN, 2)
-    blockSize.writeUInt32BE(BLOCK_BYTES_PREFERRED, 6)
+    blockSize.writeUInt32BE(DEVICE_BLOCK_BYTES, 6)
     blockSize.writeUInt32BE(PAYLOAD_BYTES_MAX, 10)
     replies.push(encodeOptionReply(option, OPTION_REPLY.INFO, blockSize))
   }

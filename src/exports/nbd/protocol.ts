@@ -26,7 +26,6 @@ export const DATA_CHUNK_HEADER_BYTES = CHUNK_HEADER_BYTES + 8
 export const STRING_BYTES_MAX = 4096
 export const PAYLOAD_BYTES_MAX = 32 * 1024 * 1024
 export const BLOCK_BYTES_MIN = 1
-export const BLOCK_BYTES_PREFERRED = 4096
 
 /** The server's 16 bits and the client's 32 bits that open the handshake have the same meaning. */
 export const HANDSHAKE_FLAG = { FIXED_NEWSTYLE: 1, NO_ZEROES: 2 } as const
@@ -48,12 +47,13 @@ export const OPTION_REPLY = {
   INFO: 3,
   META_CONTEXT: 4,
   ERR_UNSUP: 0x8000_0001,
+  ERR_POLICY: 0x8000_0002,
   ERR_INVALID: 0x8000_0003,
   ERR_UNKNOWN: 0x8000_0006,
   ERR_SHUTDOWN: 0x8000_0007,
 } as const
 
-export const INFO = { EXPORT: 0, NAME: 1, BLOCK_SIZE: 3 } as const
+export const INFO = { EXPORT: 0, NAME: 1, DESCRIPTION: 2, BLOCK_SIZE: 3 } as const
 
 export const TRANSMISSION_FLAG = {
   HAS_FLAGS: 1 << 0,
@@ -64,6 +64,8 @@ export const TRANSMISSION_FLAG = {
   SEND_WRITE_ZEROES: 1 << 6,
   SEND_DF: 1 << 7,
   CAN_MULTI_CONN: 1 << 8,
+  SEND_CACHE: 1 << 10,
+  SEND_FAST_ZERO: 1 << 11,
 } as const
 
 export const COMMAND = {
@@ -72,11 +74,12 @@ export const COMMAND = {
   DISC: 2,
   FLUSH: 3,
   TRIM: 4,
+  CACHE: 5,
   WRITE_ZEROES: 6,
   BLOCK_STATUS: 7,
 } as const
 
-export const COMMAND_FLAG = { FUA: 1 << 0, NO_HOLE: 1 << 1, DF: 1 << 2, REQ_ONE: 1 << 3 } as const
+export const COMMAND_FLAG = { FUA: 1 << 0, NO_HOLE: 1 << 1, DF: 1 << 2, REQ_ONE: 1 << 3, FAST_ZERO: 1 << 4 } as const
 
 export const CHUNK_FLAG_DONE = 1
 export const CHUNK = { NONE: 0, OFFSET_DATA: 1, BLOCK_STATUS: 5, ERROR: 0x8001 } as const
@@ -92,6 +95,7 @@ export const NBD_ERROR = {
   EIO: 5,
   EINVAL: 22,
   ENOSPC: 28,
+  ENOTSUP: 95,
   ESHUTDOWN: 108,
 } as const
 

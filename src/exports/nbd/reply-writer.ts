@@ -74,6 +74,11 @@ export class ReplyWriter {
     return this.batchBytes + this.connection.pendingBytes
   }
 
+  /** Bytes that the kernel has taken since the beginning. */
+  get takenBytes(): number {
+    return this.writtenBytes - this.connection.pendingBytes
+  }
+
   /** A slab with room for a reply; the caller takes the bytes and owns one reference until `send` or `discard`. */
   slabFor(lengthBytes: number): Slab {
     if (lengthBytes > SHARED_REPLY_BYTES_MAX) return new Slab(this.pool.take(lengthBytes))

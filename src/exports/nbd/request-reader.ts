@@ -27,17 +27,20 @@ export interface NbdRequest {
  *        and `length` bytes of payload after a WRITE
  *
  * Nothing is read ahead: `next` is called only while there is room for one more request, and at most the payload of
- * that one is held. The payload of a refused write is dropped as it comes, however long it claims to be.
+ * that one is held, for which `admit` has to find memory first. The payload of a refused write is dropped as it comes,
+ * however long it claims to be.
  */
 export class RequestReader {
   private readonly terms: ExportTerms
   private readonly pool: BufferPool
+  private readonly admit: (request: NbdRequest) => boolean
   private readonly waiting: Buffer[] = []
   private chunk: Buffer = EMPTY
   private position = 0
   private readonly header = Buffer.alloc(REQUEST_HEADER_BYTES)
   private headerBytes = 0
   private inPayload = false
+  private admitted = false
   private payloadMissing = 0
   private readonly request: NbdRequest = {
     flags: 0,
@@ -51,9 +54,16 @@ export class RequestReader {
     storage: null,
   }
 
-  constructor(terms: ExportTerms, pool: BufferPool) {
+  /** `admit` is asked about each request until it says yes; what comes after waits. */
+  constructor(terms: ExportTerms, pool: BufferPool, admit: (request: NbdRequest) => boolean) {
     this.terms = terms
     this.pool = pool
+    this.admit = admit
+  }
+
+  /** The client has begun a request that is not complete. */
+  get isMidRequest(): boolean {
+    return this.inPayload || this.headerBytes > 0
   }
 
   push(chunk: Buffer): void {
@@ -66,13 +76,18 @@ export class RequestReader {
   }
 
   /**
-   * The next complete request, or undefined until more is pushed. It is valid until the next call, except for payload
+   * The next complete request, or undefined until more is pushed or `admit` may say yes. It is valid until the next call, except for payload
    * and storage, which belong to the caller. Throws ProtocolError when the stream holds no request.
    */
   next(): NbdRequest | undefined {
     if (!this.inPayload) {
       if (!this.readHeader()) return undefined
       this.inPayload = true
+      this.admitted = false
+    }
+    if (!this.admitted) {
+      this.admitted = this.admit(this.request)
+      if (!this.admitted) return undefined
     }
     if (this.payloadMissing > 0 && !this.readPayload()) return undefined
     this.inPayload = false

@@ -1,10 +1,11 @@
-import type { Clock } from '../../runtime/clock.ts'
+import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection, Listener, Network } from '../../runtime/network.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
 import type { ExportDirectory } from '../directory.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
+import { MemoryBudget } from './memory-budget.ts'
 import { Session } from './session.ts'
 import { type NbdStats, newCounters } from './stats.ts'
 
@@ -38,6 +39,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
   const limits = { ...DEFAULT_LIMITS, ...changed }
   const counters = newCounters()
   const pool = new BufferPool()
+  const budget = new MemoryBudget(limits)
   const sessions = new Set<Session>()
   const listeners: Listener[] = []
   let cutOffCount = 0
@@ -48,7 +50,48 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     log.warn({ connections: sessions.size }, 'the process stood still; dropping its nbd connections unread')
     for (const session of sessions) session.cut()
   })
-  const parts = { clock, log, exports, pool, limits, counters, guard, cutOffCount: () => cutOffCount }
+  const parts = {
+    clock,
+    log,
+    exports,
+    pool,
+    budget,
+    limits,
+    counters,
+    guard,
+    cutOffCount: () => cutOffCount,
+    sessionsUnder: (rightId: string) => [...sessions].filter((session) => session.rightId === rightId).length,
+  }
+  let patrol = patrolLater()
+
+  function patrolLater(): Timer {
+    return clock.timer(limits.stuckUnderPressureMs / 4, () => {
+      dropStuck()
+      patrol = patrolLater()
+    })
+  }
+
+  /** Drops who is stuck for too long; while somebody waits for memory, one at a time of those who keep it, worst first. */
+  function dropStuck(): void {
+    const nowMs = clock.monotonicMs()
+    let worst: Session | undefined
+    let worstMs = limits.stuckUnderPressureMs
+    for (const session of sessions) {
+      const stuckMs = session.stuckForMs(nowMs)
+      if (stuckMs >= limits.stuckMs) drop(session, stuckMs)
+      else if (budget.waitingCount > 0 && session.drawsCommonMemory && stuckMs >= worstMs) {
+        worst = session
+        worstMs = stuckMs
+      }
+    }
+    if (worst !== undefined) drop(worst, worstMs)
+  }
+
+  function drop(session: Session, stuckMs: number): void {
+    counters.stuckConnections++
+    log.warn({ right: session.rightId, stuckMs }, 'dropping an nbd client that neither reads its replies nor writes on')
+    session.cut()
+  }
 
   function accept(connection: Connection): void {
     if (closing || isFull()) {
@@ -83,12 +126,18 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     close: async () => {
       closing = true
       guard.stop()
+      patrol.cancel()
       const closed = listeners.map((listener) => listener.close())
       for (const session of sessions) session.stop()
       await Promise.all([...closed, ...[...sessions].map((session) => session.closed)])
     },
     get stats() {
-      return { ...counters, connections: sessions.size }
+      return {
+        ...counters,
+        connections: sessions.size,
+        commonBytes: budget.drawnBytes,
+        waitingConnections: budget.waitingCount,
+      }
     },
   }
 }

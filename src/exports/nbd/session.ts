@@ -6,6 +6,7 @@ import type { Device } from '../../vdi/device.ts'
 import type { ExportDirectory, ExportRight } from '../directory.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import type { NbdLimits } from './limits.ts'
+import type { MemoryBudget } from './memory-budget.ts'
 import { type Admission, Negotiation, type OpenExport } from './negotiation.ts'
 import { encodeGreeting, OptionReader } from './option-reader.ts'
 import { ProtocolError } from './protocol.ts'
@@ -18,12 +19,18 @@ export interface SessionParts {
   log: Log
   exports: ExportDirectory
   pool: BufferPool
+  budget: MemoryBudget
   limits: NbdLimits
   counters: NbdCounters
   guard: StallGuard
   /** Counts cut-offs: a look-up that one overtook is worth nothing. */
   cutOffCount(): number
+  /** How many sessions are under a right. */
+  sessionsUnder(rightId: string): number
 }
+
+/** A client that moves less in the time it is given counts as not moving at all. */
+const PROGRESS_BYTES_MIN = 64 * 1024
 
 /** The client is gone, or was cut off, in the middle of its handshake. */
 class SessionEnded extends Error {
@@ -39,21 +46,48 @@ export class Session implements Admission {
   private transmission: Transmission | undefined
   private device: Device | undefined
   private over = false
+  /** Since when the client is watched, and how much had gone either way by then. */
+  private watchedSinceMs = 0
+  private movedBytes = 0
   /** The right that the session is under, from before its device is opened. */
   rightId: string | undefined
-  /** Resolves when the connection is given up and the device closed: nothing of this session can happen any more. */
+  /** Resolves when the connection is over and the device closed: nothing of this session can happen any more. */
   readonly closed: Promise<void>
 
   constructor(connection: Connection, parts: SessionParts) {
     this.connection = connection
     this.parts = parts
-    connection.onClose(() => this.cut())
+    const over = new Promise<void>((resolve) => {
+      connection.onClose(() => {
+        this.cut()
+        resolve()
+      })
+    })
     connection.onData((chunk) => this.receive(chunk))
-    this.closed = this.run()
+    this.closed = this.run().then(async () => {
+      await over
+      this.transmission?.release()
+    })
   }
 
   get inHandshake(): boolean {
     return this.transmission === undefined
+  }
+
+  get drawsCommonMemory(): boolean {
+    return this.transmission?.drawsCommonMemory ?? false
+  }
+
+  /** For how long it has been the client's turn without its doing anything that counts; to be asked now and then. */
+  stuckForMs(nowMs: number): number {
+    const { transmission } = this
+    if (transmission === undefined) return 0
+    const { movedBytes, waitsForClient } = transmission
+    if (!waitsForClient || movedBytes - this.movedBytes >= PROGRESS_BYTES_MIN) {
+      this.watchedSinceMs = nowMs
+      this.movedBytes = movedBytes
+    }
+    return nowMs - this.watchedSinceMs
   }
 
   /** Ends at once. What the client sent and was not read yet never runs; what is in the device ends unanswered. */
@@ -74,15 +108,19 @@ export class Session implements Admission {
     return (await this.parts.exports.lookup(name)) !== undefined
   }
 
-  async open(name: string): Promise<OpenExport | undefined> {
+  async open(name: string): Promise<OpenExport | 'busy' | undefined> {
     await this.closeDevice()
     const right = await this.lookup(name)
     if (right === undefined) return undefined
+    if (this.parts.sessionsUnder(right.id) >= this.parts.limits.exportConnectionsMax) {
+      this.parts.counters.refusedConnections++
+      return 'busy'
+    }
     this.rightId = right.id // from here on a cut-off of the right finds this session
     const device = await right.open()
     this.device = device
     if (this.over) throw new SessionEnded()
-    return { name, readOnly: right.readOnly || device.readOnly, device }
+    return { name, description: `attachment ${right.id}`, readOnly: right.readOnly || device.readOnly, device }
   }
 
   /** A right that was cut off while it was looked up must be found again to count. */
@@ -159,6 +197,7 @@ export class Session implements Admission {
     const about = { peer: this.connection.peer, right: this.rightId }
     const transmission = new Transmission({ ...this.parts, connection: this.connection, device, terms })
     this.transmission = transmission
+    this.watchedSinceMs = this.parts.clock.monotonicMs()
     log.info({ ...about, readOnly: terms.readOnly }, 'nbd client attached')
     this.connection.resume()
     transmission.receive(this.options.takeRest())

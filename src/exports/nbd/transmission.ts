@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
-import { STORE_ERRORS, StoreError } from '../../errors.ts'
+import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { Device, Done } from '../../vdi/device.ts'
 import type { BufferPool } from './buffer-pool.ts'
-import { NBD_ERROR_MESSAGE, STORE_ERROR_TO_NBD } from './errors.ts'
+import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
 import type { NbdLimits } from './limits.ts'
-import { COMMAND, COMMAND_FLAG, NBD_ERROR, ProtocolError } from './protocol.ts'
+import type { MemoryBudget, MemoryShare } from './memory-budget.ts'
+import { COMMAND, COMMAND_FLAG, NBD_ERROR, PAYLOAD_BYTES_MAX, ProtocolError } from './protocol.ts'
 import { ReplyWriter } from './reply-writer.ts'
 import type { ExportTerms } from './request-check.ts'
 import { type NbdRequest, RequestReader } from './request-reader.ts'
@@ -15,12 +16,12 @@ import type { NbdCounters } from './stats.ts'
 
 /** A batch this long is handed to the kernel although more requests wait. */
 const BATCH_BYTES_MAX = 256 * 1024
-/** Block status is told for at most this much at a time and in at most this many extents; the client asks on. */
-const STATUS_BYTES_MAX = 1024 * 1024 * 1024
-const STATUS_EXTENTS_MAX = 65_536
-
-/** What a device writes at a time for zeroes that must stay allocated. */
-const ZEROES_HELD_BYTES = 8 * 1024 * 1024
+/** Block status is told in at most this many extents at a time, which take about as much memory; the client asks on. */
+const STATUS_EXTENTS_MAX = 4096
+const STATUS_HELD_BYTES = 512 * 1024
+/** A hint to cache reads this much at a time, and of a long range only the beginning: what a READ could have asked for. */
+const CACHE_PIECE_BYTES = 256 * 1024
+const CACHE_BYTES_MAX = PAYLOAD_BYTES_MAX
 
 const FUA = { fua: true }
 const NO_FUA = { fua: false }
@@ -30,6 +31,7 @@ export interface TransmissionParts {
   device: Device
   terms: ExportTerms
   pool: BufferPool
+  budget: MemoryBudget
   clock: Clock
   limits: NbdLimits
   counters: NbdCounters
@@ -41,7 +43,8 @@ export interface TransmissionParts {
  * 1. The device may answer within the call or later, in any order. What it answers within the calls of one chunk
  *    leaves in one write; what it answers later is gathered until the input that is waiting has been read.
  * 2. A request costs neither a promise nor a closure: the records that carry it through the device are used again.
- * 3. At a limit nothing more is read; completions and a drained socket start reading again.
+ * 3. At a limit nothing more is read; completions and a drained socket start reading again. So it is for memory that
+ *    all connections share: a request that does not get any waits, and whatever came after it.
  * 4. After `abandon` nothing is read, started or sent; `idle` resolves when the device has answered all it was given.
  */
 export class Transmission {
@@ -53,13 +56,19 @@ export class Transmission {
   private readonly counters: NbdCounters
   private readonly reader: RequestReader
   private readonly writer: ReplyWriter
+  private readonly memory: MemoryShare
   private readonly spare: InFlight[] = []
   private requestsInFlight = 0
   private bytesInFlight = 0
+  /** Held for the request that is being read. */
+  private admittedBytes = 0
+  private receivedBytes = 0
   private state: 'open' | 'finishing' | 'abandoned' = 'open'
   private pumping = false
   /** The limit was reached; what the reader holds waits. */
   private limited = false
+  /** The request that is being read waits for memory. */
+  private starved = false
   private paused = false
   private wakeRequested = false
   private readonly wake = (): void => {
@@ -78,7 +87,11 @@ export class Transmission {
     this.clock = parts.clock
     this.limits = parts.limits
     this.counters = parts.counters
-    this.reader = new RequestReader(parts.terms, parts.pool)
+    this.reader = new RequestReader(parts.terms, parts.pool, (request) => this.admit(request))
+    this.memory = parts.budget.share(() => {
+      this.starved = false
+      this.wakeLater()
+    })
     this.writer = new ReplyWriter(parts.connection, parts.pool, parts.terms.structuredReplies)
     this.idle = new Promise((resolve) => {
       this.resolveIdle = resolve
@@ -88,6 +101,7 @@ export class Transmission {
 
   receive(chunk: Buffer): void {
     if (this.state !== 'open') return
+    this.receivedBytes += chunk.length
     this.reader.push(chunk)
     this.pump()
   }
@@ -105,6 +119,26 @@ export class Transmission {
     if (this.requestsInFlight === 0) this.resolveIdle()
   }
 
+  /** To be called when the connection is over and `idle` has resolved: gives back what unsent replies held. */
+  release(): void {
+    this.memory.close()
+  }
+
+  /** Bytes that went either way. */
+  get movedBytes(): number {
+    return this.receivedBytes + this.writer.takenBytes
+  }
+
+  /** It is the client's turn: to take replies, or to finish the request that it has begun. */
+  get waitsForClient(): boolean {
+    return this.connection.pendingBytes > 0 || (!this.paused && this.reader.isMidRequest)
+  }
+
+  /** It keeps memory that others may be waiting for. */
+  get drawsCommonMemory(): boolean {
+    return this.memory.draws
+  }
+
   /** Starts what was read, as far as the limits allow, and sends what is answered. */
   private pump(): void {
     this.pumping = true
@@ -119,6 +153,9 @@ export class Transmission {
       if (this.state !== 'abandoned') this.writer.flush()
     } while (this.limited && !this.atLimit())
     this.pumping = false
+    if (this.state !== 'abandoned') {
+      this.memory.settle(this.bytesInFlight + this.admittedBytes + this.writer.unsentBytes)
+    }
     if (this.state === 'open') this.slowDown()
     else if (this.state === 'finishing') this.endWhenAnswered()
   }
@@ -143,9 +180,18 @@ export class Transmission {
     )
   }
 
+  /** Asked once for each request, when its header is known; no means ask again. */
+  private admit(request: NbdRequest): boolean {
+    const bytes = request.error === NBD_ERROR.NONE ? heldBytes(request) : 0
+    this.starved = bytes > 0 && !this.memory.take(bytes)
+    if (!this.starved) this.admittedBytes = bytes
+    return !this.starved
+  }
+
   private slowDown(): void {
-    if (this.limited === this.paused) return
-    this.paused = this.limited
+    const paused = this.limited || this.starved
+    if (paused === this.paused) return
+    this.paused = paused
     if (this.paused) this.connection.pause()
     else this.connection.resume()
   }
@@ -182,6 +228,9 @@ export class Transmission {
       case COMMAND.TRIM:
         this.device.discard(offset, lengthBytes, fua ? this.flushThen(record.done) : record.done)
         return
+      case COMMAND.CACHE:
+        this.startCache(record)
+        return
       case COMMAND.WRITE_ZEROES:
         this.device.zero(
           offset,
@@ -210,9 +259,9 @@ export class Transmission {
   }
 
   private startStatus(record: InFlight, extentsMax: number): void {
-    this.device.extents(record.offset, Math.min(record.lengthBytes, STATUS_BYTES_MAX)).then(
+    this.device.extents(record.offset, record.lengthBytes, extentsMax).then(
       (extents) => {
-        record.extents = extents.slice(0, extentsMax)
+        record.extents = extents
         record.done(null)
       },
       (error: unknown) => {
@@ -220,6 +269,25 @@ export class Transmission {
         record.done(error)
       },
     )
+  }
+
+  /** Reads and drops, piece by piece; nothing is read any more once nobody waits for the answer. */
+  private startCache(record: InFlight): void {
+    record.storage = this.pool.take(CACHE_PIECE_BYTES)
+    const scratch = record.storage
+    const end = record.offset + Math.min(record.lengthBytes, CACHE_BYTES_MAX)
+    let at = record.offset
+    const next: Done = (error) => {
+      if (error !== null || at === end || this.state === 'abandoned') {
+        record.done(error)
+        return
+      }
+      const start = at
+      at = Math.min(end, at + CACHE_PIECE_BYTES)
+      this.device.read(start, scratch.subarray(0, at - start), next)
+    }
+    // The last byte first: only that shows whether the export reaches so far.
+    this.device.read(record.offset + record.lengthBytes - 1, scratch.subarray(0, 1), next)
   }
 
   /** A discard knows no FUA; a flush covers it as well. */
@@ -238,7 +306,8 @@ export class Transmission {
     record.cookieLow = request.cookieLow
     record.offset = request.offset
     record.lengthBytes = request.lengthBytes
-    record.heldBytes = heldBytes(request)
+    record.heldBytes = this.admittedBytes
+    this.admittedBytes = 0
     this.requestsInFlight++
     this.bytesInFlight += record.heldBytes
     return record
@@ -255,7 +324,11 @@ export class Transmission {
     record.storage = null
     record.slab = null
     this.spare.push(record)
-    if (this.pumping || this.wakeRequested) return
+    if (!this.pumping) this.wakeLater()
+  }
+
+  private wakeLater(): void {
+    if (this.wakeRequested) return
     this.wakeRequested = true
     this.clock.afterInput(this.wake)
   }
@@ -264,7 +337,8 @@ export class Transmission {
     if (error !== null) {
       this.counters.errors++
       if (record.slab !== null) this.writer.discard(record.slab)
-      this.writer.sendError(record, STORE_ERROR_TO_NBD[error.code], STORE_ERRORS[error.code])
+      const answer = answerTo(record.type, error.code)
+      this.writer.sendError(record, answer.error, answer.message)
       return
     }
     if (record.slab !== null) {
@@ -280,9 +354,17 @@ export class Transmission {
   }
 }
 
-/** Memory that a request keeps until it is answered: its data, or the zeros that a device writes for it in pieces. */
-function heldBytes({ type, flags, lengthBytes }: NbdRequest): number {
-  if (type === COMMAND.READ || type === COMMAND.WRITE) return lengthBytes
-  const isWritten = type === COMMAND.WRITE_ZEROES && (flags & COMMAND_FLAG.NO_HOLE) !== 0
-  return isWritten ? Math.min(lengthBytes, ZEROES_HELD_BYTES) : 0
+/** Memory that a request keeps until it is answered. */
+function heldBytes({ type, lengthBytes }: NbdRequest): number {
+  switch (type) {
+    case COMMAND.READ:
+    case COMMAND.WRITE:
+      return lengthBytes
+    case COMMAND.CACHE:
+      return CACHE_PIECE_BYTES
+    case COMMAND.BLOCK_STATUS:
+      return STATUS_HELD_BYTES
+    default:
+      return 0
+  }
 }

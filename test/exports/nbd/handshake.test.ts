@@ -12,8 +12,8 @@ const REP = '0003e889045565a9'
 /** "c0ffee", a string with its length. */
 const NAME = '00000006 633066666565'
 const BASE_ALLOCATION = '0000000f 626173653a616c6c6f636174696f6e'
-/** 1 MiB, and HAS_FLAGS SEND_FLUSH SEND_FUA SEND_TRIM SEND_WRITE_ZEROES CAN_MULTI_CONN. */
-const SIZE_AND_FLAGS = '0000000000100000 016d'
+/** 1 MiB, and HAS_FLAGS SEND_FLUSH SEND_FUA SEND_TRIM SEND_WRITE_ZEROES CAN_MULTI_CONN SEND_CACHE SEND_FAST_ZERO. */
+const SIZE_AND_FLAGS = '0000000000100000 0d6d'
 const INFO_EXPORT = `00000003 0000000c 0000 ${SIZE_AND_FLAGS}`
 const ACK = '00000001 00000000'
 const UNKNOWN = `80000006 0000000e ${Buffer.from('no such export').toString('hex')}`
@@ -58,9 +58,10 @@ describe('the handshake', () => {
   test('INFO tells what was asked for and goes on with options', async () => {
     await converse(await startServer(), [
       'C 00000001',
-      `C ${OPT} 00000006 00000012 ${NAME} 0003 0001 0003 0063`,
+      `C ${OPT} 00000006 00000014 ${NAME} 0004 0001 0003 0063 0002`,
       `S ${REP} 00000006 ${INFO_EXPORT}`,
       `S ${REP} 00000006 00000003 00000008 0001 633066666565`,
+      `S ${REP} 00000006 00000003 00000019 0002 ${hexOf('attachment attachment-1')}`,
       `S ${REP} 00000006 00000003 0000000e 0003 00000001 00001000 02000000`,
       `S ${REP} 00000006 ${ACK}`,
       `C ${OPT} 00000007 0000000c ${NAME} 0000`,
@@ -92,7 +93,7 @@ describe('the handshake', () => {
       `S ${REP} 0000000a 00000004 00000013 00000001 626173653a616c6c6f636174696f6e`,
       `S ${REP} 0000000a ${ACK}`,
       `C ${OPT} 00000007 0000000c ${NAME} 0000`,
-      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 01ed ${REP} 00000007 ${ACK}`,
+      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 0ded ${REP} 00000007 ${ACK}`,
       'C 25609513 0000 0007 0000000000000001 0000000000000000 00100000',
       'S 668e33ef 0001 0005 0000000000000001 0000000c 00000001 00100000 00000003',
       `C ${READ_4_AT_0}`,
@@ -103,7 +104,7 @@ describe('the handshake', () => {
   test('a selection that another one follows, or that fails, does not count', async () => {
     const noStatus = [
       `C ${OPT} 00000007 0000000c ${NAME} 0000`,
-      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 01ed ${REP} 00000007 ${ACK}`,
+      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 0ded ${REP} 00000007 ${ACK}`,
       'C 25609513 0000 0007 0000000000000001 0000000000000000 00100000',
       'S 668e33ef 0001 8001 0000000000000001 0000002e 00000016 0028',
     ]
@@ -175,7 +176,7 @@ describe('the handshake', () => {
       `C ${OPT} 00000009 0000000e ${NAME} ffffffff`,
       `S ${REP} 00000009 80000003 00000000`,
       `C ${OPT} 00000007 0000000c ${NAME} 0000`,
-      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 01ed ${REP} 00000007 ${ACK}`,
+      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 0ded ${REP} 00000007 ${ACK}`,
     ])
   })
 
@@ -192,7 +193,7 @@ describe('the handshake', () => {
       `C ${OPT} 0000000a 00000009 00000001 78 00000000`,
       `S ${REP} 0000000a ${UNKNOWN}`,
       `C ${OPT} 00000007 0000000c ${NAME} 0000`,
-      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 01ed`,
+      `S ${REP} 00000007 00000003 0000000c 0000 0000000000100000 0ded`,
     ])
     await converse(harness, [`C 00000003 ${OPT} 00000001 00000001 78`], 'closed')
   })
@@ -215,7 +216,7 @@ describe('the handshake', () => {
   test('a read-only right is told', async () => {
     await converse(await startServer({ readOnly: true }), [
       `C 00000003 ${OPT} 00000001 00000006 633066666565`,
-      'S 0000000000100000 016f',
+      'S 0000000000100000 0d6f',
     ])
   })
 })

@@ -38,7 +38,8 @@ describe.each<[string, (harness: Harness) => string]>([
       contexts: ['base:allocation'],
       is_read_only: false,
       can_df: true,
-      can_fast_zero: false,
+      can_cache: true,
+      can_fast_zero: true,
       can_flush: true,
       can_fua: true,
       can_multi_conn: true,
@@ -99,7 +100,6 @@ def fails(expected, call, *args):
     else: assert False, expected
 fails(errno.EINVAL, h.pread, 2, h.get_size() - 1)
 fails(errno.ENOSPC, h.pwrite, b"ab", h.get_size() - 1)
-fails(errno.EINVAL, h.cache, 512, 0)
 h.flush()
 h.shutdown()
 `

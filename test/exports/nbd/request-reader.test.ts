@@ -6,12 +6,19 @@ import type { ExportTerms } from '../../../src/exports/nbd/request-check.ts'
 import { RequestReader } from '../../../src/exports/nbd/request-reader.ts'
 import { cutAt, hex } from './bytes.ts'
 
-const TERMS: ExportTerms = { sizeBytes: 65_536, readOnly: false, structuredReplies: true, blockStatus: true }
+/** Says yes to each request, but only when it is asked for the third time. */
+function hesitating(): () => boolean {
+  let count = 0
+  return () => ++count % 3 === 0
+}
+
+const always = () => true
+const TERMS: ExportTerms = { readOnly: false, structuredReplies: true, blockStatus: true }
 
 const READ = hex('25609513 0000 0000 0102030405060708 0000000000001000 00000200')
 const WRITE = hex('25609513 0001 0001 ffffffffffffffff 0000000000000003 00000005', '68656c6c6f')
 const FLUSH = hex('25609513 0000 0003 0000000000000000 0000000000000000 00000000')
-const WRITE_BEYOND = hex('25609513 0000 0001 00000000000000aa 0000000100000000 00000004', 'deadbeef')
+const WRITE_BEYOND = hex('25609513 0000 0001 00000000000000aa 8000000000000000 00000004', 'deadbeef')
 
 interface Seen {
   type: number
@@ -27,7 +34,7 @@ const SEEN: Seen[] = [
   seen({ type: COMMAND.READ, cookie: '102030405060708', offset: 4096, lengthBytes: 512 }),
   seen({ type: COMMAND.WRITE, flags: 1, cookie: 'ffffffffffffffff', offset: 3, lengthBytes: 5, payload: 'hello' }),
   seen({ type: COMMAND.FLUSH }),
-  seen({ type: COMMAND.WRITE, cookie: 'aa', offset: 2 ** 32, lengthBytes: 4, error: NBD_ERROR.ENOSPC }),
+  seen({ type: COMMAND.WRITE, cookie: 'aa', offset: 2 ** 63, lengthBytes: 4, error: NBD_ERROR.ENOSPC }),
   seen({ type: COMMAND.FLUSH }),
 ]
 
@@ -37,26 +44,38 @@ describe('a stream of requests', () => {
   test('is understood the same wherever it is cut', () => {
     fc.assert(
       fc.property(fc.array(fc.nat(stream.length)), (cuts) => {
-        const reader = new RequestReader(TERMS, new BufferPool())
+        const reader = new RequestReader(TERMS, new BufferPool(), always)
         expect(cutAt(stream, cuts).flatMap((chunk) => readAll(reader, chunk))).toEqual(SEEN)
       }),
     )
   })
 
   test('is understood the same in single bytes', () => {
-    const reader = new RequestReader(TERMS, new BufferPool())
+    const reader = new RequestReader(TERMS, new BufferPool(), always)
     expect(cutAt(stream, [...stream.keys()]).flatMap((chunk) => readAll(reader, chunk))).toEqual(SEEN)
   })
 
+  test('waits for memory, and comes whole and in order all the same', () => {
+    const reader = new RequestReader(TERMS, new BufferPool(), hesitating())
+    reader.push(stream)
+    const seenLate: Seen[] = []
+    for (let rounds = 0; rounds < 3 * SEEN.length; rounds++) {
+      const some = readAll(reader, Buffer.alloc(0))
+      expect(some.length).toBeLessThanOrEqual(1)
+      seenLate.push(...some)
+    }
+    expect(seenLate).toEqual(SEEN)
+  })
+
   test('may be pushed ahead of reading', () => {
-    const reader = new RequestReader(TERMS, new BufferPool())
+    const reader = new RequestReader(TERMS, new BufferPool(), always)
     for (const chunk of cutAt(stream, [7, 35, 60, 61, 62, 99])) reader.push(chunk)
     expect(readAll(reader, Buffer.alloc(0))).toEqual(SEEN)
   })
 })
 
 test('a payload within one chunk is not copied', () => {
-  const reader = new RequestReader(TERMS, new BufferPool())
+  const reader = new RequestReader(TERMS, new BufferPool(), always)
   reader.push(WRITE)
   const request = reader.next()
   expect(request?.storage).toBeNull()
@@ -64,7 +83,7 @@ test('a payload within one chunk is not copied', () => {
 })
 
 test('a payload that claims 4 GiB is dropped as it comes', () => {
-  const reader = new RequestReader(TERMS, new BufferPool())
+  const reader = new RequestReader(TERMS, new BufferPool(), always)
   reader.push(hex('25609513 0000 0001 0000000000000001 0000000000000000 ffffffff'))
   expect(reader.next()).toBeUndefined()
   const chunk = Buffer.alloc(64 * 1024 * 1024 - 1)
@@ -80,7 +99,7 @@ test('anything else than a request is refused', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 28, maxLength: 64 }), (bytes) => {
       fc.pre(Buffer.from(bytes).readUInt32BE(0) !== 0x25609513)
-      const reader = new RequestReader(TERMS, new BufferPool())
+      const reader = new RequestReader(TERMS, new BufferPool(), always)
       reader.push(Buffer.from(bytes))
       expect(() => reader.next()).toThrow(ProtocolError)
     }),

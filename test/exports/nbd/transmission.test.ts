@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { StoreErrorCode } from '../../../src/errors.ts'
 import { seededSchedule } from '../../tools/memory-device.ts'
-import { DF, FUA, NbdClient, NbdError, NO_HOLE, REQ_ONE } from '../../tools/nbd-client.ts'
+import { DF, FAST_ZERO, FUA, NbdClient, NbdError, NO_HOLE, REQ_ONE } from '../../tools/nbd-client.ts'
 import { EXPORT_NAME, startServer, until } from './harness.ts'
 
 const KIB = 1024
@@ -17,6 +17,7 @@ type Operation =
   | { kind: 'flush' }
 
 const SIZE_BYTES = 512 * KIB
+const [EPERM, EIO, EINVAL, ENOSPC, ENOTSUP, ESHUTDOWN] = [1, 5, 22, 28, 95, 108]
 
 describe('random requests leave what a plain buffer says', () => {
   test.each([
@@ -183,16 +184,95 @@ describe('block status', () => {
     ])
   })
 
-  test('of a huge range is told in parts', async () => {
-    const harness = await startServer({ sizeBytes: 3 * 1024 * MIB })
+  test('of a huge range is told at once when it is all the same, else in parts', async () => {
+    const harness = await startServer({ sizeBytes: 4096 * MIB })
     const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
-    expect(await client.blockStatus(0, 3 * 1024 * MIB)).toEqual([{ lengthBytes: 1024 * MIB, flags: 3 }])
+    const whole = 4096 * MIB - 4096
+    expect(await client.blockStatus(0, whole)).toEqual([{ lengthBytes: whole, flags: 3 }])
+    for (let block = 0; block < 10_000; block += 2) harness.disk.copyIn(block * 4096, Buffer.alloc(4096, 1))
+    const extents = await client.blockStatus(0, whole)
+    expect(extents).toHaveLength(4096)
+    expect(extents.slice(0, 2)).toEqual([
+      { lengthBytes: 4096, flags: 0 },
+      { lengthBytes: 4096, flags: 3 },
+    ])
+  })
+})
+
+describe('fast zeroes', () => {
+  test('clear whole blocks, and whatever would move bytes fails without a change', async () => {
+    const harness = await startServer()
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    const data = Buffer.alloc(64 * KIB, 7)
+    await client.write(0, data)
+    await client.writeZeroes(4 * KIB, 8 * KIB, FAST_ZERO | FUA)
+    data.fill(0, 4 * KIB, 12 * KIB)
+    await expect(code(client.writeZeroes(16 * KIB, 4 * KIB, FAST_ZERO | NO_HOLE))).resolves.toBe(ENOTSUP)
+    await expect(code(client.writeZeroes(16 * KIB + 512, 4 * KIB, FAST_ZERO))).resolves.toBe(ENOTSUP)
+    await expect(code(client.writeZeroes(MIB, 4 * KIB, FAST_ZERO))).resolves.toBe(ENOSPC)
+    expect((await client.read(0, data.length)).equals(data)).toBe(true)
+  })
+})
+
+describe('a hint to cache', () => {
+  test('reads the range and answers without data', async () => {
+    const harness = await startServer({ sizeBytes: 4 * MIB, schedule: seededSchedule(5) })
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    const before = harness.disk.requests
+    await Promise.all([client.cache(0, 4 * MIB), client.cache(1, 1), client.cache(4 * MIB - 1, 1)])
+    expect(harness.disk.requests - before).toBe(3 + 16 + 2)
+    expect(harness.server.stats.bytesRead).toBe(0)
+  })
+
+  test('of more than anybody reads at once touches no more than that', async () => {
+    const harness = await startServer({ sizeBytes: 4096 * MIB })
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    await client.cache(0, 4096 * MIB - 1)
+    expect(harness.disk.requests).toBe(1 + 128)
+  })
+
+  test('fails where a read would', async () => {
+    const harness = await startServer()
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    await expect(code(client.cache(0, MIB + 1))).resolves.toBe(EINVAL)
+    harness.disk.failure = 'CorruptBlock'
+    await expect(code(client.cache(0, MIB))).resolves.toBe(EIO)
+  })
+
+  test('ends with its connection', async () => {
+    const held: (() => void)[] = []
+    const harness = await startServer({ sizeBytes: 32 * MIB, schedule: (action) => held.push(action) })
+    const client = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    const lost = expect(client.cache(0, 32 * MIB)).rejects.toThrow()
+    await until(() => held.length === 1)
+    client.destroy()
+    await lost
+    while (harness.server.stats.connections > 0) {
+      for (const action of held.splice(0)) action()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(harness.disk.requests).toBeLessThan(100)
+  })
+})
+
+describe('an export that grows', () => {
+  test('is used in its new length at once, and told so to new connections', async () => {
+    const harness = await startServer({ sizeBytes: MIB })
+    const old = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    await expect(code(old.write(MIB, Buffer.alloc(1)))).resolves.toBe(ENOSPC)
+    harness.disk.grow(3 * MIB)
+    await old.write(MIB - 1, Buffer.from('across'))
+    expect((await old.read(MIB - 1, 2 * MIB)).toString('latin1', 0, 6)).toBe('across')
+    await old.writeZeroes(2 * MIB, MIB)
+    await old.trim(2 * MIB, MIB)
+    await old.cache(2 * MIB, MIB)
+    expect(await old.blockStatus(2 * MIB, MIB)).toEqual([{ lengthBytes: MIB, flags: 3 }])
+    const again = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    expect([old.sizeBytes, again.sizeBytes]).toEqual([MIB, 3 * MIB])
   })
 })
 
 describe('errors', () => {
-  const [EPERM, EIO, EINVAL, ENOSPC, ESHUTDOWN] = [1, 5, 22, 28, 108]
-
   test.each([
     ['structured', true],
     ['simple', false],
@@ -242,12 +322,12 @@ describe('errors', () => {
     harness.disk.failure = undefined
     expect(await client.read(0, 4096)).toEqual(Buffer.alloc(4096))
   })
-
-  async function code(answer: Promise<unknown>): Promise<number | undefined> {
-    const error = await answer.then(
-      () => undefined,
-      (reason: unknown) => reason,
-    )
-    return error instanceof NbdError ? error.code : undefined
-  }
 })
+
+async function code(answer: Promise<unknown>): Promise<number | undefined> {
+  const error = await answer.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  return error instanceof NbdError ? error.code : undefined
+}
