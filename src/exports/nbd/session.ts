@@ -81,7 +81,7 @@ export class Session implements Admission {
   /** For how long it has been the client's turn without its doing anything that counts; to be asked now and then. */
   stuckForMs(nowMs: number): number {
     const { transmission } = this
-    if (transmission === undefined) return 0
+    if (transmission === undefined || this.over) return 0
     const { movedBytes, waitsForClient } = transmission
     if (!waitsForClient || movedBytes - this.movedBytes >= PROGRESS_BYTES_MIN) {
       this.watchedSinceMs = nowMs

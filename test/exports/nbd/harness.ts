@@ -70,3 +70,32 @@ export async function startServer(
 export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve))
 }
+
+/** Holds requests back in the device until they are let go. */
+export function gate() {
+  const held: (() => void)[] = []
+  let open = false
+  return {
+    schedule: (action: () => void) => {
+      if (open) action()
+      else held.push(action)
+    },
+    get heldCount() {
+      return held.length
+    },
+    release: () => {
+      open = true
+      for (const action of held.splice(0)) action()
+    },
+  }
+}
+
+/** Waits until a number has not moved for many turns of the event loop. */
+export async function quiet(read: () => number): Promise<void> {
+  let last = read()
+  for (let turns = 0; turns < 500; turns++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    if (read() !== last) turns = 0
+    last = read()
+  }
+}

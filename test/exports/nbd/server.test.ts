@@ -3,29 +3,10 @@ import { type Clock, systemClock } from '../../../src/runtime/clock.ts'
 import { MemoryDevice, seededSchedule } from '../../tools/memory-device.ts'
 import { connectSocket, NbdClient, NbdError } from '../../tools/nbd-client.ts'
 import { hex } from './bytes.ts'
-import { EXPORT_NAME, RIGHT_ID, startServer, until } from './harness.ts'
+import { EXPORT_NAME, gate, quiet, RIGHT_ID, startServer, until } from './harness.ts'
 
 const KIB = 1024
 const MIB = 1024 * 1024
-
-/** Holds requests back in the device until they are let go. */
-function gate() {
-  const held: (() => void)[] = []
-  let open = false
-  return {
-    schedule: (action: () => void) => {
-      if (open) action()
-      else held.push(action)
-    },
-    get heldCount() {
-      return held.length
-    },
-    release: () => {
-      open = true
-      for (const action of held.splice(0)) action()
-    },
-  }
-}
 
 describe('cutting off a right', () => {
   test('waits for what is in the device, and answers nothing of it', async () => {
@@ -247,16 +228,6 @@ describe('bounds', () => {
     await expect(NbdClient.connect(harness.unixPath, EXPORT_NAME)).rejects.toThrow('the stream ended')
     await client.flush()
   })
-
-  /** Waits until a number has not moved for many turns of the event loop. */
-  async function quiet(read: () => number): Promise<void> {
-    let last = read()
-    for (let turns = 0; turns < 500; turns++) {
-      await new Promise((resolve) => setImmediate(resolve))
-      if (read() !== last) turns = 0
-      last = read()
-    }
-  }
 })
 
 test('a process that stood still drops its connections unread', async () => {
