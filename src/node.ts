@@ -2,8 +2,8 @@ import path from 'node:path'
 import type { Config } from './config.ts'
 import { ControlError } from './control/messages.ts'
 import type { Handlers } from './control/methods.ts'
-import type { ExportDirectory } from './exports/directory.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
+import { storeDirectory } from './exports/store-directory.ts'
 import type { SheepResponse } from './protocol/message.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
@@ -14,7 +14,6 @@ import { runOperation } from './sheep/ops.ts'
 import { createSheepServer } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
-import { hashExportName } from './vdi/export-name.ts'
 import type { Transport } from './vdi/transport.ts'
 
 export interface NodeOptions {
@@ -99,23 +98,10 @@ async function startGateway(
   vdis: VdiClient,
   addresses: Record<string, string>,
 ): Promise<NbdServer> {
-  const nbd = createNbdServer({ network: systemNetwork, clock: systemClock, log, exports: exportDirectory(vdis) })
+  const nbd = createNbdServer({ network: systemNetwork, clock: systemClock, log, exports: storeDirectory(vdis) })
   addresses.nbd = await nbd.listen(config.nbd_listen)
   addresses.nbd_socket = await nbd.listen(path.resolve(config.data_dir, NBD_SOCKET))
   return nbd
-}
-
-/** The export rights in the store, asked at each connection: no gateway keeps a list that could be out of date. */
-function exportDirectory(vdis: VdiClient): ExportDirectory {
-  return {
-    lookup: async (name) => {
-      const nameHash = hashExportName(name)
-      const record = await vdis.findExport(nameHash)
-      if (!record) return undefined
-      const { attachmentId, readOnly } = record
-      return { id: attachmentId, readOnly, open: () => vdis.openExport(nameHash, readOnly) }
-    },
-  }
 }
 
 function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {

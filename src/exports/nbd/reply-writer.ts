@@ -157,6 +157,18 @@ export class ReplyWriter {
     this.reclaim() // most often the kernel takes it all at once
   }
 
+  /** Gives back all memory. The connection is over, so nobody sends from it any more, and the device is done with it. */
+  release(): void {
+    const slabs = new Set([
+      this.current,
+      ...this.batch.map(({ slab }) => slab),
+      ...this.untaken.map(({ slab }) => slab),
+    ])
+    for (const slab of slabs) this.pool.release(slab.buffer)
+    this.batch = []
+    this.untaken = []
+  }
+
   private sendSimple(cookie: Cookie, error: number): void {
     const slab = this.slabFor(SIMPLE_REPLY_HEADER_BYTES)
     const start = slab.take(SIMPLE_REPLY_HEADER_BYTES)

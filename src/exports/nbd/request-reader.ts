@@ -94,6 +94,12 @@ export class RequestReader {
     return this.request
   }
 
+  /** Gives back the memory of a payload that will not be completed; nothing is read any more. */
+  release(): void {
+    if (this.inPayload && this.request.storage !== null) this.pool.release(this.request.storage)
+    this.inPayload = false
+  }
+
   private readHeader(): boolean {
     if (this.headerBytes === 0 && this.chunk.length - this.position >= REQUEST_HEADER_BYTES) {
       this.parseHeader(this.chunk, this.position)

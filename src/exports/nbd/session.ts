@@ -1,4 +1,4 @@
-import type { Clock } from '../../runtime/clock.ts'
+import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { StallGuard } from '../../runtime/stall-guard.ts'
@@ -46,6 +46,8 @@ export class Session implements Admission {
   private transmission: Transmission | undefined
   private device: Device | undefined
   private over = false
+  /** Runs once the session is to end; a client that does not take its last replies in time is cut. */
+  private lastGrace: Timer | undefined
   /** Since when the client is watched, and how much had gone either way by then. */
   private watchedSinceMs = 0
   private movedBytes = 0
@@ -93,6 +95,7 @@ export class Session implements Admission {
   /** Ends at once. What the client sent and was not read yet never runs; what is in the device ends unanswered. */
   cut(): void {
     this.over = true
+    this.lastGrace?.cancel()
     this.connection.destroy()
     this.transmission?.abandon()
     this.inputArrived()
@@ -207,7 +210,7 @@ export class Session implements Admission {
   }
 
   private finish(transmission: Transmission): void {
-    this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
+    this.cutLater()
     transmission.finish()
   }
 
@@ -215,7 +218,11 @@ export class Session implements Admission {
   private endConnection(): void {
     this.connection.resume() // only a connection that is read shows its end
     this.connection.end()
-    this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
+    this.cutLater()
+  }
+
+  private cutLater(): void {
+    this.lastGrace ??= this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
   }
 
   private refuse(): void {

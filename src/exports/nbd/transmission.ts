@@ -119,8 +119,10 @@ export class Transmission {
     if (this.requestsInFlight === 0) this.resolveIdle()
   }
 
-  /** To be called when the connection is over and `idle` has resolved: gives back what unsent replies held. */
+  /** To be called when the connection is over and `idle` has resolved: gives back what it had of shared memory. */
   release(): void {
+    this.reader.release()
+    this.writer.release()
     this.memory.close()
   }
 
