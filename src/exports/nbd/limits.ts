@@ -1,6 +1,9 @@
 /** Bounds of one server. The defaults suit a gateway; tests make them small. */
 export interface NbdLimits {
-  /** Connections in all, those of one right, and those in the handshake; further ones are refused at once. */
+  /**
+   * Connections in all, those of one right, and those in the handshake. Further ones are refused at once; one more
+   * handshake takes the place of the oldest that has not shown a right.
+   */
   connectionsMax: number
   exportConnectionsMax: number
   handshakesMax: number

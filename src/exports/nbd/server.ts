@@ -94,7 +94,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
   }
 
   function accept(connection: Connection): void {
-    if (closing || isFull()) {
+    if (closing || sessions.size >= limits.connectionsMax || !makeRoomForHandshake()) {
       counters.refusedConnections++
       connection.destroy()
       return
@@ -104,10 +104,17 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     void session.closed.then(() => sessions.delete(session))
   }
 
-  function isFull(): boolean {
-    if (sessions.size >= limits.connectionsMax) return true
-    if (sessions.size < limits.handshakesMax) return false
-    return [...sessions].filter((session) => session.inHandshake).length >= limits.handshakesMax
+  /**
+   * At the limit the oldest of those who have not shown a right yet gives way: so a crowd of clients that connect and
+   * say nothing cannot keep out one that has something to say.
+   */
+  function makeRoomForHandshake(): boolean {
+    if (sessions.size < limits.handshakesMax) return true
+    const handshakes = [...sessions].filter((session) => session.inHandshake)
+    if (handshakes.length < limits.handshakesMax) return true
+    const oldest = handshakes.find(({ rightId }) => rightId === undefined)
+    oldest?.refuse()
+    return oldest !== undefined
   }
 
   return {

@@ -73,7 +73,7 @@ export class Session implements Admission {
   }
 
   get inHandshake(): boolean {
-    return this.transmission === undefined
+    return this.transmission === undefined && !this.over
   }
 
   get drawsCommonMemory(): boolean {
@@ -99,6 +99,13 @@ export class Session implements Admission {
     this.connection.destroy()
     this.transmission?.abandon()
     this.inputArrived()
+  }
+
+  /** The same because of what the client did, or failed to do. */
+  refuse(): void {
+    this.parts.counters.refusedConnections++
+    this.parts.log.debug({ peer: this.connection.peer }, 'nbd connection refused')
+    this.cut()
   }
 
   /** Answers what is in the device, then ends; a client that does not take the answers is cut. */
@@ -223,12 +230,6 @@ export class Session implements Admission {
 
   private cutLater(): void {
     this.lastGrace ??= this.parts.clock.timer(this.parts.limits.closeMs, () => this.cut())
-  }
-
-  private refuse(): void {
-    this.parts.counters.refusedConnections++
-    this.parts.log.debug({ peer: this.connection.peer }, 'nbd connection refused')
-    this.cut()
   }
 
   /** The right is kept until the device has answered everything, so that a cut-off waits for that. */

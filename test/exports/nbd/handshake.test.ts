@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { StoreError } from '../../../src/errors.ts'
 import { ByteStream } from '../../tools/byte-stream.ts'
-import { connectSocket } from '../../tools/nbd-client.ts'
+import { connectSocket, NbdClient } from '../../tools/nbd-client.ts'
 import { hex } from './bytes.ts'
 import { EXPORT_NAME, type Harness, startServer, until } from './harness.ts'
 
@@ -251,9 +251,24 @@ describe('the handshake is bounded', () => {
     const first = await connectSocket(harness.unixPath)
     const second = await connectSocket(harness.unixPath)
     await until(() => harness.server.stats.connections === 2)
-    const third = await connectSocket(harness.unixPath)
-    expect(await new ByteStream(third).rest()).toHaveLength(0)
-    for (const socket of [first, second, third]) socket.destroy()
+    const third = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
+    expect(await new ByteStream(first).rest()).toHaveLength(18)
+    expect(harness.server.stats).toMatchObject({ connections: 2, refusedConnections: 1 })
+    await third.flush()
+    second.destroy()
+  })
+
+  test('in number, but for who has shown a right', async () => {
+    const harness = await startServer({ limits: { handshakesMax: 1 } })
+    const first = await connectSocket(harness.unixPath)
+    const stream = new ByteStream(first)
+    first.write(hex(`00000003 ${OPT} 00000006 0000000c ${NAME} 0000`))
+    await stream.take(18 + 32 + 20)
+    const second = await connectSocket(harness.unixPath)
+    expect(await new ByteStream(second).rest()).toHaveLength(0)
+    first.write(hex(`${OPT} 00000007 0000000c ${NAME} 0000`))
+    await stream.take(32 + 20)
+    first.destroy()
   })
 })
 
