@@ -149,17 +149,20 @@ export class Transmission {
         const request = this.nextRequest()
         if (request === undefined) break
         this.start(request)
-        if (this.writer.batchBytes >= BATCH_BYTES_MAX) this.writer.flush()
+        if (this.writer.batchBytes >= BATCH_BYTES_MAX) this.flush()
       }
       this.limited = this.state === 'open' && this.atLimit()
-      if (this.state !== 'abandoned') this.writer.flush()
+      if (this.state !== 'abandoned') this.flush()
     } while (this.limited && !this.atLimit())
     this.pumping = false
-    if (this.state !== 'abandoned') {
-      this.memory.settle(this.bytesInFlight + this.admittedBytes + this.writer.unsentBytes)
-    }
     if (this.state === 'open') this.slowDown()
     else if (this.state === 'finishing') this.endWhenAnswered()
+  }
+
+  /** Sends what is answered, and gives back the memory of what the kernel took at once. */
+  private flush(): void {
+    this.writer.flush()
+    this.memory.settle(this.bytesInFlight + this.admittedBytes + this.writer.unsentBytes)
   }
 
   /** A stream that cannot be cut into requests any more is dropped at once. */
