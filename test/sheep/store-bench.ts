@@ -9,7 +9,9 @@ import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
-type BenchOptions = Partial<Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax'>> & {
+type BenchOptions = Partial<
+  Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'placedMinBytes'>
+> & {
   seed?: number
   segmentBlocks?: number
   /** Stands between the store and its disk. */
@@ -45,7 +47,13 @@ export class StoreBench {
 
   /** Starts a process on the disk. */
   async start(): Promise<ObjectStore> {
-    const { durability = 'flush', reserveBytes = 0, loadedObjectsMax = 4096, segmentBlocks = 40 } = this.#options
+    const {
+      durability = 'flush',
+      reserveBytes = 0,
+      loadedObjectsMax = 4096,
+      segmentBlocks = 40,
+      placedMinBytes,
+    } = this.#options
     const disk = this.disk.mount()
     this.failure = null
     const { store, entries } = await ObjectStore.open({
@@ -57,6 +65,7 @@ export class StoreBench {
       durability,
       reserveBytes,
       loadedObjectsMax,
+      placedMinBytes,
       onFailed: (error) => {
         this.failure = error
       },

@@ -1,0 +1,171 @@
+import { describe, expect, it } from 'vitest'
+import type { Disk, DiskFile } from '../../src/runtime/disk.ts'
+import { BLOCK_BYTES, blockPosition, objectPath } from '../../src/sheep/object-format.ts'
+import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
+
+const LARGE = 4
+const options = { placedMinBytes: LARGE * BLOCK_BYTES }
+const PATH = objectPath(OBJECT)
+
+/** What the store writes at once to object files, as [position, blocks]; each may be cut short by `limit`. */
+function watch(disk: Disk, writes: [number, number][], limit: (length: number) => number): Disk {
+  const wrap = (path: string, file: DiskFile): DiskFile => {
+    if (!path.startsWith('obj/')) return file
+    return {
+      ...file,
+      writeNow: (sources, position) => {
+        const bytes = Buffer.concat(sources)
+        writes.push([position, bytes.length / BLOCK_BYTES])
+        file.writeNow([bytes.subarray(0, limit(bytes.length))], position)
+      },
+    }
+  }
+  return {
+    ...disk,
+    open: async (path, how) => wrap(path, await disk.open(path, how)),
+    createNow: (path) => wrap(path, disk.createNow(path)),
+  }
+}
+
+async function openWatched(seed = 1) {
+  const writes: [number, number][] = []
+  const control = { limit: (length: number) => length }
+  const wrap = (disk: Disk) => watch(disk, writes, (length) => control.limit(length))
+  const bench = await StoreBench.open({ ...options, seed, wrap })
+  return { bench, writes, control }
+}
+
+/** Blocks of a large write, each filled with its number. */
+const large = (fill: number) => blocksOf(...new Array<number>(LARGE).fill(fill))
+
+async function overwrite(bench: StoreBench, fill: number, durable: boolean, first = 0): Promise<void> {
+  await bench.clock.run(
+    bench.store.using(OBJECT, (object) =>
+      bench.submit([{ kind: 'blocks', object, first, bytes: large(fill) }], { durable }),
+    ),
+  )
+}
+
+async function createLarge(bench: StoreBench, fill: number, durable: boolean): Promise<void> {
+  await bench.commit(
+    [
+      { kind: 'create', oid: OBJECT, runs: [] },
+      { kind: 'blocks', object: OBJECT, first: 0, bytes: large(fill) },
+    ],
+    { durable },
+  )
+}
+
+describe('a large write', () => {
+  it('is written once: to the object file, and not to the journal', async () => {
+    const { bench, writes } = await openWatched()
+    await createLarge(bench, 1, true)
+    await bench.settle()
+    await overwrite(bench, 2, true)
+    expect(writes).toEqual([
+      [blockPosition(0, 0), LARGE],
+      [blockPosition(0, 1), LARGE],
+    ])
+    await bench.settle()
+    expect(writes).toHaveLength(2) // the checkpoint copied nothing
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(2))
+  })
+
+  it('goes to the slot that nothing durable is in, and gives the other one back', async () => {
+    const { bench, writes } = await openWatched()
+    await createLarge(bench, 1, true)
+    for (let fill = 2; fill < 8; fill++) await overwrite(bench, fill, true)
+    expect(writes.map(([position]) => position)).toEqual(
+      Array.from({ length: 7 }, (_, i) => blockPosition(0, i % 2 === 0 ? 0 : 1)),
+    )
+    await bench.settle()
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(7))
+    expect(bench.disk.hasPage(PATH, blockPosition(0, 0) / BLOCK_BYTES)).toBe(true)
+    expect(bench.disk.hasPage(PATH, blockPosition(0, 1) / BLOCK_BYTES)).toBe(false)
+  })
+
+  it('replaces one that nobody has synced in place, and what was synced before it survives loss of power', async () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const { bench, writes } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await overwrite(bench, 2, false)
+      await overwrite(bench, 3, false)
+      expect(writes.slice(1).map(([position]) => position)).toEqual([blockPosition(0, 1), blockPosition(0, 1)])
+      await bench.restart('powerLoss')
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect([large(1), large(3)].some((allowed) => allowed.equals(found))).toBe(true)
+    }
+  })
+
+  it('cut off in the middle of replacing another leaves a mix of the two, and nothing after it is lost', async () => {
+    for (const cutAt of [0, 100, BLOCK_BYTES, 2.5 * BLOCK_BYTES]) {
+      const { bench, control } = await openWatched()
+      await createLarge(bench, 1, true)
+      await overwrite(bench, 2, false)
+      control.limit = () => cutAt
+      await overwrite(bench, 3, false)
+      control.limit = (length) => length
+      await overwrite(bench, 4, false, LARGE)
+      await bench.restart('kill')
+      const mixed = Buffer.concat([large(3).subarray(0, cutAt), large(2).subarray(cutAt)])
+      for (const how of ['kill', 'powerLoss'] as const) {
+        expect((await bench.read(OBJECT, 0, LARGE)).equals(mixed)).toBe(true)
+        expect(await bench.read(OBJECT, LARGE, LARGE)).toEqual(large(4))
+        await bench.restart(how) // what the first start has accepted lasts
+      }
+      expect(await bench.corruptBlocks()).toBe(0)
+    }
+  })
+
+  it('that finds no room changes nothing', async () => {
+    const { bench, control } = await openWatched()
+    await createLarge(bench, 1, true)
+    control.limit = () => {
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+    }
+    await expect(overwrite(bench, 2, true)).rejects.toMatchObject({ code: 'NoSpace' })
+    expect(bench.failure).toBeNull()
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(1))
+    control.limit = (length) => length
+    await overwrite(bench, 3, true)
+    await bench.restart('powerLoss')
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(3))
+  })
+
+  it('that the disk refuses takes the whole store with it', async () => {
+    const { bench, control } = await openWatched()
+    await createLarge(bench, 1, true)
+    control.limit = () => {
+      throw Object.assign(new Error('broken'), { code: 'EIO' })
+    }
+    await expect(overwrite(bench, 2, true)).rejects.toMatchObject({ code: 'DiskFailed' })
+    expect(bench.failure).toMatchObject({ code: 'DiskFailed' })
+  })
+
+  it('of a new object that the journal never heard of leaves no file behind', async () => {
+    const { bench, control } = await openWatched()
+    control.limit = () => {
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+    }
+    await expect(createLarge(bench, 1, true)).rejects.toMatchObject({ code: 'NoSpace' })
+    expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toHaveLength(1)
+    await bench.restart('kill')
+    expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toEqual([])
+    control.limit = (length) => length
+    await createLarge(bench, 2, true)
+    await bench.restart('powerLoss')
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(2))
+  })
+
+  it('that rot has reached is refused, and not taken for a torn tail, once it is known to be durable', async () => {
+    const { bench } = await openWatched()
+    await createLarge(bench, 1, true)
+    await overwrite(bench, 2, true, LARGE) // its frame proves that the first one was synced
+    bench.disk.kill()
+    const tagged = bench.disk.paths().find((path) => path.startsWith('obj/'))!
+    bench.disk.flipBit(tagged, blockPosition(1, 0) + 17)
+    await bench.open()
+    await expect(bench.read(OBJECT, 1)).rejects.toMatchObject({ code: 'CorruptBlock' })
+    expect(await bench.read(OBJECT, LARGE, LARGE)).toEqual(large(2))
+  })
+})
