@@ -52,7 +52,7 @@ export class StoreBench {
       reserveBytes = 0,
       loadedObjectsMax = 4096,
       segmentBlocks = 40,
-      placedMinBytes,
+      placedMinBytes = 64 * 1024,
     } = this.#options
     const disk = this.disk.mount()
     this.failure = null
