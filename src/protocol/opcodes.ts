@@ -83,6 +83,14 @@ export const OPCODES = {
   STAT_VDI_SESSION: op(0xef, 'io', 'io'),
   /** Answers JSON: space of the whole store. */
   STAT_STORE: op(0xde, 'io', 'io'),
+  /** Body: name[256], tag[256]; or `snapId`. The working VDI becomes what that snapshot holds; answers its new vid. */
+  ROLLBACK_VDI: op(0xe0, 'vdi', 'vdi'),
+  /** Body: name[256], tag[256]. Answers JSON: the attributes of the VDI or snapshot, without their values. */
+  LIST_ATTRIBUTES: op(0xe1, 'io', 'io'),
+  /** Answers JSON: the locks of QEMU and tgt. */
+  LIST_LOCKS: op(0xe2, 'io', 'io'),
+  /** Body: the name of a VDI. Ends the lock on it; what was sent under it changes nothing any more. */
+  UNLOCK_VDI: op(0xe3, 'io', 'io'),
 } as const
 
 export type OpcodeName = keyof typeof OPCODES

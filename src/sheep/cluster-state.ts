@@ -1,6 +1,8 @@
 import { StoreError } from '../errors.ts'
 import { VDI_COUNT, VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../protocol/constants.ts'
-import { vidOfName } from '../protocol/hash.ts'
+import { attrIdOf, vidOfName } from '../protocol/hash.ts'
+import { attrOid } from '../protocol/oid.ts'
+import { type Attribute, AttributeTable } from './attributes.ts'
 
 /**
  * What every node of the cluster agrees on: views, VDIs and export rights. It changes only by entries of the ordered log,
@@ -24,6 +26,30 @@ export interface Vdi {
   snapshotAt: number
   /** Deleted by its user, but objects of it may still be wanted by others of its family. */
   deleting: boolean
+  /** What a client wrote into the header of the inode; of a snapshot, what was there when it was taken. */
+  header?: VdiHeader
+  /** Machine state that was saved with it: the objects 0 to here may exist. */
+  vmstateObjects?: number
+}
+
+/** The fields of an inode's header that are the client's own. */
+export interface VdiHeader {
+  /** The tag that the next snapshot gets, when it names none itself. */
+  tag: string
+  vmStateBytes: number
+  /** Decimal: 64 bits. */
+  vmClockNsec: string
+}
+
+/**
+ * A lock that a client of the original protocol took on a name: on the working VDI, whatever its vid becomes. QEMU's is for one,
+ * tgt's are shared.
+ */
+export interface Lock {
+  name: string
+  shared: boolean
+  /** Host of each holder; one unless shared. */
+  hosts: string[]
 }
 
 /** A right to reach a VDI through any gateway. The name is known only to who made it. */
@@ -55,6 +81,24 @@ export type Entry =
   | { type: 'reclaimed'; vid: number }
   | { type: 'export'; right: ExportRight }
   | { type: 'unexport'; attachmentId: string }
+  /** What the working VDI `vid` held is dropped; it goes on as `newVid` with what its snapshot `snapshotVid` holds. */
+  | { type: 'rollback'; vid: number; newVid: number; snapshotVid: number; at: number }
+  | { type: 'header'; vid: number; header: VdiHeader }
+  | { type: 'vmstate'; vid: number; objects: number }
+  | { type: 'attribute'; vid: number; attribute: Attribute }
+  | { type: 'unattribute'; vid: number; key: string }
+  | { type: 'lock'; lock: Lock }
+  | { type: 'unlock'; name: string }
+
+/**
+ * A vid that no VDI ever gets. Inodes that tgt reads name it where there is a hole, and every object of it reads as zeros: tgt
+ * itself returns wrong bytes when a read goes from data into a hole.
+ */
+export const HOLE_VID = VDI_COUNT - 1
+
+const ATTR_ID_COUNT = 2 ** 32
+
+const nextVid = (vid: number): number => (vid + 1 === VDI_COUNT ? 1 : vid + 1)
 
 export class ClusterState {
   /** Index of the last entry applied. */
@@ -63,17 +107,18 @@ export class ClusterState {
   members: Member[] = []
   readonly vdis = new Map<number, Vdi>()
   readonly exports = new Map<string, ExportRight>()
+  readonly attributes = new AttributeTable()
+  /** By name. */
+  readonly locks = new Map<string, Lock>()
   readonly #names = new Map<string, Set<number>>()
   readonly #families = new Map<number, Set<number>>()
   readonly #exportsByHash = new Map<string, ExportRight>()
 
   /** The working VDI of a name; with a tag or a snapshot id, that snapshot. Throws NoVdi or NoTag. */
   find(name: string, which: { tag?: string; snapId?: number } = {}): Vdi {
-    const vids = this.#names.get(name)
-    if (!vids) throw new StoreError('NoVdi', name)
-    for (const vid of vids) {
-      const vdi = this.vdis.get(vid)!
-      if (vdi.deleting) continue
+    const vdis = this.vdisOf(name)
+    if (vdis.length === 0) throw new StoreError('NoVdi', name)
+    for (const vdi of vdis) {
       if (which.tag) {
         if (vdi.snapshotAt > 0 && vdi.tag === which.tag) return vdi
       } else if (which.snapId) {
@@ -125,10 +170,15 @@ export class ClusterState {
   freeVid(name: string): number {
     let vid = vidOfName(name)
     for (let probes = 1; probes < VDI_COUNT; probes++) {
-      if (!this.vdis.has(vid)) return vid
-      vid = vid + 1 === VDI_COUNT ? 1 : vid + 1
+      if (vid !== HOLE_VID && !this.vdis.has(vid)) return vid
+      vid = nextVid(vid)
     }
     throw new StoreError('FullVdi')
+  }
+
+  /** The snapshot id of a new working VDI of this name. */
+  nextSnapId(name: string): number {
+    return 1 + Math.max(0, ...this.vdisOf(name).map((vdi) => vdi.snapId))
   }
 
   /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
@@ -156,6 +206,24 @@ export class ClusterState {
         if (entry.sizeBytes < vdi.sizeBytes) throw new StoreError('InvalidParameters', 'a VDI cannot shrink')
         return
       }
+      case 'rollback':
+        this.#checkRollback(entry.vid, entry.snapshotVid)
+        return
+      case 'header':
+        if (this.get(entry.vid).snapshotAt > 0) throw new StoreError('ReadOnly')
+        if (Buffer.byteLength(entry.header.tag) >= VDI_TAG_SIZE_BYTES)
+          throw new StoreError('InvalidParameters', 'the tag is too long')
+        return
+      case 'vmstate':
+        if (this.get(entry.vid).snapshotAt > 0) throw new StoreError('ReadOnly')
+        return
+      case 'attribute':
+        this.get(entry.vid)
+        this.attributes.check(entry.vid, entry.attribute)
+        return
+      case 'lock':
+        if (!entry.lock.shared && this.locks.has(entry.lock.name)) throw new StoreError('VdiLocked', entry.lock.name)
+        return
       case 'delete': {
         const vdi = this.get(entry.vid)
         if (this.exportsOf(vdi.vid).length > 0) throw new StoreError('VdiInUse', `${vdi.name} is exported`)
@@ -164,12 +232,21 @@ export class ClusterState {
       case 'export': {
         const vdi = this.get(entry.right.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+        if (this.locks.has(vdi.name)) throw new StoreError('VdiLocked', vdi.name)
         const taken = this.#exportsByHash.get(entry.right.nameHash)
         if (taken && taken.attachmentId !== entry.right.attachmentId)
           throw new StoreError('InvalidParameters', 'another attachment has this export name')
         return
       }
     }
+  }
+
+  #checkRollback(vid: number, snapshotVid: number): void {
+    const vdi = this.get(vid)
+    const snapshot = this.get(snapshotVid)
+    if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+    if (snapshot.name !== vdi.name || snapshot.snapshotAt === 0)
+      throw new StoreError('NoTag', `${snapshotVid.toString(16)} is no snapshot of ${vdi.name}`)
   }
 
   apply(index: number, entry: Entry): void {
@@ -184,16 +261,52 @@ export class ClusterState {
         return
       case 'snapshot': {
         const old = this.vdis.get(entry.vid)!
-        this.#add({ ...old, vid: entry.newVid, snapId: old.snapId + 1, parentVid: old.vid, createdAt: entry.at })
+        const { header: _header, vmstateObjects: _objects, ...goesOn } = old
+        const snapId = this.nextSnapId(old.name)
+        this.#add({ ...goesOn, vid: entry.newVid, snapId, parentVid: old.vid, createdAt: entry.at })
         this.vdis.set(old.vid, { ...old, tag: entry.tag, snapshotAt: entry.at })
-        for (const right of this.exportsOf(old.vid)) this.#putExport({ ...right, vid: entry.newVid })
+        this.#goOnAs(old.vid, entry.newVid)
         return
       }
+      case 'rollback': {
+        const old = this.vdis.get(entry.vid)!
+        const snapshot = this.vdis.get(entry.snapshotVid)!
+        const { header: _header, vmstateObjects: _objects, ...goesOn } = old
+        this.#add({
+          ...goesOn,
+          vid: entry.newVid,
+          parentVid: snapshot.vid,
+          family: snapshot.family,
+          createdAt: entry.at,
+        })
+        this.vdis.set(old.vid, { ...old, deleting: true })
+        this.#goOnAs(old.vid, entry.newVid)
+        return
+      }
+      case 'header':
+        this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, header: entry.header })
+        return
+      case 'vmstate':
+        this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, vmstateObjects: entry.objects })
+        return
+      case 'attribute':
+        this.attributes.set(entry.vid, entry.attribute)
+        return
+      case 'unattribute':
+        this.attributes.remove(entry.vid, entry.key)
+        return
+      case 'lock':
+        this.locks.set(entry.lock.name, entry.lock)
+        return
+      case 'unlock':
+        this.locks.delete(entry.name)
+        return
       case 'resize':
         this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, sizeBytes: entry.sizeBytes })
         return
       case 'delete':
         this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, deleting: true })
+        this.attributes.removeAll(entry.vid)
         return
       case 'reclaimed':
         this.#drop(entry.vid)
@@ -214,11 +327,28 @@ export class ClusterState {
       { type: 'view', epoch: this.epoch, members: this.members },
       ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
+      ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
+      ...[...this.locks.values()].map((lock): Entry => ({ type: 'lock', lock })),
     ]
   }
 
   get liveEntries(): number {
-    return 1 + this.vdis.size + this.exports.size
+    return 1 + this.vdis.size + this.exports.size + this.attributes.size + this.locks.size
+  }
+
+  /** An id for a new attribute's object: the first free one from the hash of its name on. */
+  freeAttributeOid(name: string, which: { tag: string; snapId: number }, key: string): bigint {
+    const vid = vidOfName(name)
+    for (let id = attrIdOf({ name, ...which, key }); ; id = (id + 1) % ATTR_ID_COUNT) {
+      const oid = attrOid(vid, id)
+      if (!this.attributes.byOid(oid)) return oid
+    }
+  }
+
+  /** A working VDI goes on under another vid, with the rights to it and its attributes. */
+  #goOnAs(oldVid: number, newVid: number): void {
+    for (const right of this.exportsOf(oldVid)) this.#putExport({ ...right, vid: newVid })
+    this.attributes.move(oldVid, newVid)
   }
 
   #hasWorking(name: string): boolean {

@@ -7,10 +7,12 @@ import {
   VDI_NAME_SIZE_BYTES,
 } from '../protocol/constants.ts'
 import type { SheepRequest } from '../protocol/message.ts'
+import { oidKind } from '../protocol/oid.ts'
 import { OP } from '../protocol/opcodes.ts'
 import { decodeText } from '../protocol/struct.ts'
 import { encodeExtents } from '../protocol/structs.ts'
 import { resultOf } from '../results.ts'
+import { attributeObject, attributeRequest } from './attribute-requests.ts'
 import type { ExportRight, Vdi } from './cluster-state.ts'
 import type { StoreDone } from './object-store.ts'
 import type { Reply } from './server.ts'
@@ -111,6 +113,39 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     kind: 'cluster',
     run: async (sheep, request) => {
       await sheep.resizeVdi(request.vid ?? 0, request.vdiSize ?? 0)
+      return { result: RESULT.SUCCESS }
+    },
+  },
+  [OP.ROLLBACK_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      const snapshot = findVdi(sheep, request)
+      return vdiReply(await sheep.rollbackVdi(sheep.state.find(snapshot.name).vid, snapshot.vid))
+    },
+  },
+  [OP.READ_OBJ]: {
+    kind: 'local',
+    run: async (sheep, request) => {
+      const oid = request.oid ?? 0n
+      const bytes = oidKind(oid) === 'attr' ? await attributeObject(sheep, oid) : null
+      if (!bytes) return { result: RESULT.NO_OBJ }
+      const offset = request.offset ?? 0
+      return { result: RESULT.SUCCESS, body: bytes.subarray(offset, offset + (request.dataLength ?? 0)) }
+    },
+  },
+  [OP.GET_VDI_ATTR]: { kind: 'cluster', run: attributeRequest },
+  [OP.LIST_ATTRIBUTES]: {
+    kind: 'local',
+    run: (sheep, request) => {
+      const attributes = sheep.state.attributes.of(findVdi(sheep, { ...request, snapId: request.vid ?? 0 }).vid)
+      return jsonReply(attributes.map(({ key, valueBytes, createdAt }) => ({ key, valueBytes, createdAt })))
+    },
+  },
+  [OP.LIST_LOCKS]: { kind: 'local', run: (sheep) => jsonReply([...sheep.state.locks.values()]) },
+  [OP.UNLOCK_VDI]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      await sheep.unlock(body(request).toString())
       return { result: RESULT.SUCCESS }
     },
   },
@@ -261,6 +296,10 @@ function cString(bytes: Buffer, start: number, end: number): string {
 
 function vdiReply(vdi: Vdi): Reply {
   return { result: RESULT.SUCCESS, vdiId: vdi.vid, copies: vdi.copies, blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT }
+}
+
+function jsonReply(value: unknown): Reply {
+  return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(value)) }
 }
 
 function ioReply(vdi: Vdi): Reply {

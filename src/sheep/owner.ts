@@ -25,7 +25,7 @@ export interface OwnerExtent {
  */
 export class VdiOwner {
   readonly #store: ObjectStore
-  readonly #map: BlockMap
+  #map: BlockMap
   /** Changes that wait for an object on which an asynchronous one is at work. */
   readonly #waiting = new Map<number, (() => void)[]>()
   /** Objects by index as they were last found; checked at use. */
@@ -136,6 +136,14 @@ export class VdiOwner {
     assert(this.frozen)
     this.vid = newVid
     this.#map.moveTo(newVid)
+    this.#objects = []
+  }
+
+  /** The frozen VDI goes on under another vid with another map: it was rolled back. */
+  rollTo(newVid: number): void {
+    assert(this.frozen)
+    this.vid = newVid
+    this.#map = new BlockMap(this.#store, newVid)
     this.#objects = []
   }
 

@@ -27,6 +27,8 @@ export interface SheepServerOptions {
   log: Log
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
   clientClosed(client: SheepClient): void
+  /** Called once when a connection was accepted, before anything else about it. */
+  clientOpened?(client: SheepClient): void
   /** The epoch of the cluster, for every response. */
   epoch(): number
   outstandingMaxBytes?: number
@@ -40,6 +42,8 @@ export interface SheepClient {
   readonly id: number
   /** `host:port`, or `unix`. */
   readonly peer: string
+  /** Drops the connection at once; what has arrived and was not handed on is never seen. */
+  cut(): void
 }
 
 /** A response without what the server fills in. */
@@ -127,9 +131,10 @@ class ClientSession {
   constructor(options: SheepServerOptions, guard: StallGuard, connection: Connection, id: number, ended: () => void) {
     this.#options = options
     this.#connection = connection
-    this.#client = { id, peer: connection.peer }
+    this.#client = { id, peer: connection.peer, cut: () => this.cut() }
     this.#outstandingMaxBytes = options.outstandingMaxBytes ?? OUTSTANDING_MAX_BYTES
     const reader = new RequestReader()
+    options.clientOpened?.(this.#client)
     connection.onClose(() => {
       this.#closed = true
       this.#waiting = []

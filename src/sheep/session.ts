@@ -14,6 +14,8 @@ export class Session {
   readonly readOnly: boolean
   /** The connection that it ends with; null for a session of this process. */
   readonly holder: object | null
+  /** Of a client of the original protocol, which opens none itself. */
+  readonly foreign: boolean
   readonly #owner: VdiOwner
   #inFlight = 0
   #over = false
@@ -25,6 +27,7 @@ export class Session {
     right: { attachmentId: string; nameHash: string } | null
     readOnly: boolean
     holder: object | null
+    foreign: boolean
   }) {
     this.id = options.id
     this.#owner = options.owner
@@ -32,6 +35,11 @@ export class Session {
     this.nameHash = options.right?.nameHash ?? null
     this.readOnly = options.readOnly
     this.holder = options.holder
+    this.foreign = options.foreign
+  }
+
+  get over(): boolean {
+    return this.#over
   }
 
   /** The VDI as it is named now: a snapshot gives the working VDI a new vid. */
@@ -123,14 +131,43 @@ export class Sessions {
   }
 
   /**
-   * Opens without a right, as a tool on the node does. Snapshots are read-only. A VDI under an attachment is refused with
-   * VdiLocked, unless it is only read.
+   * Opens without a right, as a tool on the node does. Snapshots are read-only. A VDI under an attachment or a lock is refused
+   * with VdiLocked, unless it is only read.
    */
   openAnonymous(vid: number, readOnly: boolean, holder: object | null = null): Session {
     const vdi = this.#state.get(vid)
-    if (!readOnly && vdi.snapshotAt === 0 && this.#state.exportsOf(vid).length > 0)
-      throw new StoreError('VdiLocked', vdi.name)
-    return this.#add(vid, null, readOnly || vdi.snapshotAt > 0, holder)
+    const writes = !readOnly && vdi.snapshotAt === 0
+    if (writes && this.#state.locks.has(vdi.name)) throw new StoreError('VdiLocked', vdi.name)
+    if (writes) this.#refuseExported(vid, vdi.name)
+    return this.#add(vid, null, !writes, holder)
+  }
+
+  /** Opens a working VDI for a client of the original protocol; whether a lock allows it is the caller's business. */
+  openForeign(vid: number, holder: object): Session {
+    const vdi = this.#state.get(vid)
+    if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+    this.#refuseExported(vid, vdi.name)
+    return this.#add(vid, null, false, holder, true)
+  }
+
+  #refuseExported(vid: number, name: string): void {
+    if (this.#state.exportsOf(vid).length > 0) throw new StoreError('VdiLocked', `${name} is under an attachment`)
+  }
+
+  /** Whether somebody writes to it who came without a right, and not by the original protocol. */
+  hasAnonymousWriter(vid: number): boolean {
+    for (const session of this.#sessions.values()) {
+      if (session.vid === vid && session.attachmentId === null && !session.readOnly && !session.foreign) return true
+    }
+    return false
+  }
+
+  /** Ends the sessions of foreign clients on a VDI, but for those of `except`. */
+  async endForeign(vid: number, except: ReadonlySet<object> = new Set()): Promise<void> {
+    const ended = [...this.#sessions.values()].filter(
+      (session) => session.vid === vid && session.foreign && !except.has(session.holder!),
+    )
+    await Promise.all(ended.map((session) => this.close(session.id)))
   }
 
   /** Throws Fenced for a session that is over, never was, or was opened by another holder. */
@@ -179,8 +216,8 @@ export class Sessions {
     await Promise.all(held.map((session) => this.close(session.id)))
   }
 
-  #add(vid: number, right: ExportRight | null, readOnly: boolean, holder: object | null): Session {
-    const session = new Session({ id: this.#nextId++, owner: this.#ownerOf(vid), right, readOnly, holder })
+  #add(vid: number, right: ExportRight | null, readOnly: boolean, holder: object | null, foreign = false): Session {
+    const session = new Session({ id: this.#nextId++, owner: this.#ownerOf(vid), right, readOnly, holder, foreign })
     this.#sessions.set(session.id, session)
     return session
   }

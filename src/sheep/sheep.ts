@@ -4,12 +4,16 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Disk } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
+import { type Attribute, attributeOid, newAttribute } from './attributes.ts'
 import { BlockMap } from './block-map.ts'
+import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState, type Entry, type ExportRight, type Vdi } from './cluster-state.ts'
+import { Locks } from './locks.ts'
 import { type AuditReport, auditStore } from './maintenance/audit.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
+import { OBJECT_TAIL_BYTES } from './object-format.ts'
 import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
 import { Sessions } from './session.ts'
@@ -28,11 +32,21 @@ export interface SheepOptions {
   reserveBytes: number
   copies: number
   loadedObjectsMax?: number
+  /** How long a lock outlives the last connection of its holder. */
+  lockGraceMs?: number
   /** Told once when the disk has failed: the node serves nothing any more. */
   onFailed(error: StoreError): void
 }
 
 const VNODES = 128
+const LOCK_GRACE_DEFAULT_MS = 10_000
+
+/** A VDI as clients name it: the working one, or with a tag or an id a snapshot. */
+export interface VdiName {
+  name: string
+  tag: string
+  snapId: number
+}
 
 /**
  * One store node: the ordered log's state, the objects, and the owners of VDIs. Requests come in through the operation
@@ -41,11 +55,14 @@ const VNODES = 128
 export class Sheep {
   readonly state = new ClusterState()
   readonly sessions: Sessions
+  readonly locks: Locks
   readonly #options: SheepOptions
   readonly #store: ObjectStore
   readonly #driver: ClusterDriver
   readonly #reclaimer: Reclaimer
   readonly #owners = new Map<number, VdiOwner>()
+  /** Changes of objects that an entry names; they travel with it in one transaction. */
+  readonly #carried = new WeakMap<Entry, readonly Change[]>()
   /** Creations, snapshots and deletions of one family take turns. */
   readonly #families = new Map<number, Promise<unknown>>()
   #failure: StoreError | null = null
@@ -58,6 +75,13 @@ export class Sheep {
       ownerOf: (vid) => this.#ownerOf(vid),
       state: this.state,
       onUnused: (vid) => this.#forgetOwner(vid),
+    })
+    this.locks = new Locks({
+      state: this.state,
+      propose: (entry) => this.#driver.propose(entry),
+      clock: options.clock,
+      graceMs: options.lockGraceMs ?? LOCK_GRACE_DEFAULT_MS,
+      log: options.log,
     })
     this.#reclaimer = new Reclaimer({
       store,
@@ -84,6 +108,7 @@ export class Sheep {
     })
     await sheep.#join()
     sheep.#reclaimer.scheduleAll()
+    sheep.locks.resume()
     return sheep
   }
 
@@ -135,7 +160,7 @@ export class Sheep {
       vid,
       name,
       tag: '',
-      snapId: 1,
+      snapId: this.state.nextSnapId(name),
       parentVid: base?.vid ?? 0,
       family: base?.family ?? vid,
       sizeBytes,
@@ -176,6 +201,95 @@ export class Sheep {
     })
   }
 
+  /**
+   * The working VDI holds again what its snapshot holds, at one moment between requests; its size stays. It goes on under a
+   * new vid, which is returned, and sessions and export rights follow. Throws NoTag when that is no snapshot of it, and
+   * VdiLocked when a foreign client has it, whose own picture of the map would be wrong.
+   */
+  async rollbackVdi(vid: number, snapshotVid: number): Promise<Vdi> {
+    const vdi = this.state.get(vid)
+    if (this.state.locks.has(vdi.name)) throw new StoreError('VdiLocked', vdi.name)
+    await this.sessions.endForeign(vid)
+    return this.#rollback(vid, snapshotVid)
+  }
+
+  #rollback(vid: number, snapshotVid: number): Promise<Vdi> {
+    const { family } = this.state.get(vid)
+    return this.#inTurn(family, async () => {
+      const { name } = this.state.get(vid)
+      const owner = this.#ownerOf(vid)
+      await owner.freeze()
+      let inode: StoredObject | null = null
+      try {
+        inode = await this.#holdInode(snapshotVid)
+        const newVid = this.state.freeVid(name)
+        await this.#driver.propose({ type: 'rollback', vid, newVid, snapshotVid, at: this.#options.clock.now() })
+        return this.state.get(newVid)
+      } finally {
+        if (inode) this.#store.release(inode)
+        owner.thaw()
+        this.#forgetOwner(owner.vid)
+        this.#reclaimer.schedule(family)
+      }
+    })
+  }
+
+  /** Sets an attribute of a VDI, durably. Throws VdiExists when `exclusive` and there is one of that name already. */
+  async setAttribute(which: VdiName, key: string, value: Buffer, exclusive: boolean): Promise<Attribute> {
+    const { family } = this.state.find(which.name, which)
+    return this.#inTurn(family, async () => {
+      const { vid, name, tag, snapId, snapshotAt } = this.state.find(which.name, which)
+      const known = this.state.attributes.get(vid, key)
+      if (known && exclusive) throw new StoreError('VdiExists', key)
+      const object = known ? await this.#store.hold(attributeOid(known)) : null
+      try {
+        const hashed = snapshotAt > 0 ? { tag, snapId } : { tag: '', snapId: 0 }
+        const oid = known ? attributeOid(known) : this.state.freeAttributeOid(name, hashed, key)
+        const createdAt = known?.createdAt ?? this.#options.clock.now()
+        const attribute = newAttribute(oid, { key, valueBytes: value.length, createdAt })
+        this.state.attributes.check(vid, attribute)
+        if (!this.#store.hasRoom(OBJECT_TAIL_BYTES + roundUp(value.length))) throw new StoreError('NoSpace')
+        const bytes = Buffer.concat([value], roundUp(value.length))
+        const carried: Change[] = known ? [] : [{ kind: 'create', oid, runs: [] }]
+        if (bytes.length > 0) carried.push({ kind: 'blocks', object: object ?? oid, first: 0, bytes })
+        await this.#proposeWith({ type: 'attribute', vid, attribute }, carried)
+        return attribute
+      } finally {
+        if (object) this.#store.release(object)
+      }
+    })
+  }
+
+  /** Throws NoObject. */
+  getAttribute(which: VdiName, key: string): Attribute {
+    const attribute = this.state.attributes.get(this.state.find(which.name, which).vid, key)
+    if (!attribute) throw new StoreError('NoObject', `${which.name} has no attribute ${key}`)
+    return attribute
+  }
+
+  /** Throws NoObject. */
+  async removeAttribute(which: VdiName, key: string): Promise<Attribute> {
+    const { family } = this.state.find(which.name, which)
+    return this.#inTurn(family, async () => {
+      const attribute = this.getAttribute(which, key)
+      await this.#driver.propose({ type: 'unattribute', vid: this.state.find(which.name, which).vid, key })
+      return attribute
+    })
+  }
+
+  async readAttribute(attribute: Attribute): Promise<Buffer> {
+    const bytes = Buffer.alloc(roundUp(attribute.valueBytes))
+    await this.#store.using(attributeOid(attribute), (object) => this.#store.readBlocks(object, 0, bytes))
+    return bytes.subarray(0, attribute.valueBytes)
+  }
+
+  /** Ends a lock. When it resolves, nothing that was sent under it changes a byte any more. */
+  async unlock(name: string): Promise<void> {
+    const writers = await this.locks.drop(name)
+    for (const writer of writers) writer.cut()
+    await Promise.all(writers.map((writer) => this.sessions.closeOf(writer)))
+  }
+
   /** Throws VdiInUse while it is exported or open. Its space comes back in the background. */
   async deleteVdi(vid: number): Promise<void> {
     const { family } = this.state.get(vid)
@@ -208,16 +322,26 @@ export class Sheep {
   }
 
   async close(): Promise<void> {
+    this.locks.stop()
     await this.#reclaimer.stop()
     await this.sessions.closeAll()
     await this.#driver.stop()
     await this.#store.close()
   }
 
+  #proposeWith(entry: Entry, carried: readonly Change[]): Promise<void> {
+    this.#carried.set(entry, carried)
+    return this.#driver.propose(entry)
+  }
+
   #deliver(entry: Entry): Promise<void> {
     this.state.check(entry)
     const index = this.state.index + 1
-    const changes: Change[] = [{ kind: 'entry', index, bytes: encodeEntry(entry) }, ...this.#effects(entry)]
+    const changes: Change[] = [
+      { kind: 'entry', index, bytes: encodeEntry(entry) },
+      ...this.#effects(entry),
+      ...(this.#carried.get(entry) ?? []),
+    ]
     this.state.apply(index, entry)
     if (entry.type === 'view') this.#store.epoch = entry.epoch
     const durable = new Promise<void>((resolve, reject) => {
@@ -229,20 +353,28 @@ export class Sheep {
 
   /** An owner changes in the same turn as the state, so that whoever opens the VDI meanwhile finds the one that there is. */
   #tellOwner(entry: Entry): void {
-    if (entry.type !== 'snapshot' && entry.type !== 'resize') return
+    if (entry.type !== 'snapshot' && entry.type !== 'rollback' && entry.type !== 'resize') return
     const owner = this.#owners.get(entry.vid)
     if (!owner) return
-    if (entry.type === 'resize') owner.sizeBytes = entry.sizeBytes
-    else {
-      this.#owners.delete(entry.vid)
-      this.#owners.set(entry.newVid, owner)
-      owner.moveTo(entry.newVid)
+    if (entry.type === 'resize') {
+      owner.sizeBytes = entry.sizeBytes
+      return
     }
+    this.#owners.delete(entry.vid)
+    this.#owners.set(entry.newVid, owner)
+    if (entry.type === 'snapshot') owner.moveTo(entry.newVid)
+    else owner.rollTo(entry.newVid)
   }
 
   /** What an entry changes in the objects of this node, in the same transaction. */
   #effects(entry: Entry): Change[] {
     if (entry.type === 'snapshot') return this.#inheritInode(entry.vid, entry.newVid)
+    if (entry.type === 'rollback') return this.#inheritInode(entry.snapshotVid, entry.newVid)
+    if (entry.type === 'delete') return this.state.attributes.of(entry.vid).map(removal)
+    if (entry.type === 'unattribute') {
+      const attribute = this.state.attributes.get(entry.vid, entry.key)
+      return attribute ? [removal(attribute)] : []
+    }
     if (entry.type === 'vdi' && entry.vdi.parentVid !== 0) return this.#inheritInode(entry.vdi.parentVid, entry.vdi.vid)
     return []
   }
@@ -291,5 +423,7 @@ export class Sheep {
     return result
   }
 }
+
+const removal = (attribute: Attribute): Change => ({ kind: 'remove', oid: attributeOid(attribute) })
 
 const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))

@@ -1,7 +1,17 @@
 import { StoreError } from '../errors.ts'
-import { BODY_SIZE_MAX_BYTES, FLAG, RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../protocol/constants.ts'
+import {
+  ATTR_FLAG,
+  BODY_SIZE_MAX_BYTES,
+  FLAG,
+  RESULT,
+  VDI_ATTR_VALUE_SIZE_BYTES,
+  VDI_NAME_SIZE_BYTES,
+  VDI_TAG_SIZE_BYTES,
+} from '../protocol/constants.ts'
 import type { SheepRequest, SheepResponse } from '../protocol/message.ts'
+import { attrOid } from '../protocol/oid.ts'
 import { OP } from '../protocol/opcodes.ts'
+import { vdiAttr } from '../protocol/structs.ts'
 import { errorOf } from '../results.ts'
 import type { Device } from './device.ts'
 import { SessionDevice } from './session-device.ts'
@@ -28,6 +38,28 @@ export interface VdiInfo {
   createdAt: number
   /** 0 for a working VDI. */
   snapshotAt: number
+}
+
+/** A snapshot of a name, by its tag or by its number. */
+export interface SnapshotName {
+  tag?: string
+  snapId?: number
+}
+
+/** An attribute as LIST_ATTRIBUTES tells. */
+export interface AttributeInfo {
+  key: string
+  valueBytes: number
+  /** Milliseconds since 1970. */
+  createdAt: number
+}
+
+/** A lock that QEMU (alone) or tgt (shared) holds on a name. */
+export interface LockInfo {
+  name: string
+  shared: boolean
+  /** Host of each holder. */
+  hosts: string[]
 }
 
 /**
@@ -68,6 +100,74 @@ export class VdiClient {
 
   async resize(vid: number, sizeBytes: number): Promise<void> {
     await this.#call({ opcode: OP.RESIZE_VDI, vid, vdiSize: sizeBytes })
+  }
+
+  /**
+   * Makes the working VDI hold again what a snapshot of it holds; returns the vid under which it goes on. Its size stays, and
+   * sessions and export rights follow. Rejects with NoTag, or VdiLocked while QEMU or tgt have it locked.
+   */
+  async rollback(name: string, snapshot: SnapshotName): Promise<number> {
+    const body = nameAndTag(name, snapshot.tag ?? '')
+    const request = { opcode: OP.ROLLBACK_VDI, flags: FLAG.WRITE, snapId: snapshot.snapId ?? 0, body }
+    const { vdiId } = await this.#call(request)
+    return vdiId ?? 0
+  }
+
+  /**
+   * Sets an attribute of the working VDI, or of a snapshot: at most 64 KiB under a name of at most 255 bytes. Rejects with
+   * VdiExists when `exclusive` and it is set already.
+   */
+  async setAttribute(
+    name: string,
+    key: string,
+    value: Buffer,
+    { exclusive = false, snapshot = {} }: { exclusive?: boolean; snapshot?: SnapshotName } = {},
+  ): Promise<void> {
+    if (value.length > VDI_ATTR_VALUE_SIZE_BYTES)
+      throw new StoreError('InvalidParameters', `an attribute has at most ${VDI_ATTR_VALUE_SIZE_BYTES} bytes`)
+    const flags = ATTR_FLAG.CREATE | (exclusive ? ATTR_FLAG.EXCLUSIVE : 0)
+    await this.#attribute(name, snapshot, key, flags, value)
+  }
+
+  /** Rejects with NoObject when there is no such attribute. */
+  async getAttribute(name: string, key: string, snapshot: SnapshotName = {}): Promise<Buffer> {
+    const { vdiId = 0, attrId = 0 } = await this.#attribute(name, snapshot, key, 0)
+    const dataLength = vdiAttr.sizeBytes
+    const { body } = await this.#call({ opcode: OP.READ_OBJ, oid: attrOid(vdiId, attrId), dataLength })
+    const { value, valueLength } = vdiAttr.decode(body ?? Buffer.alloc(vdiAttr.sizeBytes))
+    return value.subarray(0, valueLength)
+  }
+
+  /** Rejects with NoObject when there is no such attribute. */
+  async removeAttribute(name: string, key: string, snapshot: SnapshotName = {}): Promise<void> {
+    await this.#attribute(name, snapshot, key, ATTR_FLAG.DELETE)
+  }
+
+  async listAttributes(name: string, snapshot: SnapshotName = {}): Promise<AttributeInfo[]> {
+    const body = nameAndTag(name, snapshot.tag ?? '')
+    const request = { opcode: OP.LIST_ATTRIBUTES, flags: FLAG.WRITE | FLAG.PIGGYBACK, body }
+    return this.#json<AttributeInfo[]>({ ...request, vid: snapshot.snapId ?? 0 })
+  }
+
+  #attribute(
+    name: string,
+    { tag = '', snapId = 0 }: SnapshotName,
+    key: string,
+    flags: number,
+    value: Buffer = Buffer.alloc(0),
+  ): Promise<SheepResponse> {
+    const body = vdiAttr.encode({ name, tag, snapId, key, value, valueLength: value.length })
+    return this.#call({ opcode: OP.GET_VDI_ATTR, flags: FLAG.WRITE | flags, body })
+  }
+
+  /** The locks that QEMU and tgt hold. */
+  async listLocks(): Promise<LockInfo[]> {
+    return this.#json<LockInfo[]>({ opcode: OP.LIST_LOCKS })
+  }
+
+  /** Ends the lock on a name, if there is one. When it resolves, nothing that was sent under it changes a byte any more. */
+  async unlock(name: string): Promise<void> {
+    await this.#call({ opcode: OP.UNLOCK_VDI, flags: FLAG.WRITE, body: Buffer.from(name) })
   }
 
   /** The working VDI of a name and its snapshots; empty when there is none. */

@@ -16,6 +16,9 @@ const code = async (work: Promise<unknown>): Promise<string> => {
   }
 }
 
+const promised = (work: (done: (error: StoreError | null) => void) => void): Promise<void> =>
+  new Promise((resolve, reject) => work((error) => (error ? reject(error) : resolve())))
+
 describe.each(['call', 'dial'] as const)('the VDI client, by %s', (how) => {
   let live: LiveSheep
   let vdis: VdiClient
@@ -46,6 +49,95 @@ describe.each(['call', 'dial'] as const)('the VDI client, by %s', (how) => {
     await vdis.remove(name)
     expect(await vdis.listOf(name)).toEqual([])
     expect((await vdis.list()).map((each) => each.vid)).not.toContain(vid)
+  })
+
+  it('rolls a VDI back under an open session, at one moment, and gives back what it held', async () => {
+    const vid = await vdis.create(name, 10 * MIB)
+    const nameHash = hashExportName(`${name}-export`)
+    await vdis.putExport({ attachmentId: name, nameHash, vid, readOnly: false })
+    const device = await vdis.openExport(nameHash, false)
+    const write = (offset: number, byte: number) =>
+      promised((done) => device.write(offset, Buffer.alloc(8192, byte), { fua: false }, done))
+    const read = async (offset: number) => {
+      const target = Buffer.alloc(8192, 0xee)
+      await promised((done) => device.read(offset, target, done))
+      return [...new Set(target)]
+    }
+    await write(0, 1)
+    const working = await vdis.snapshot(vid, 'one')
+    await write(4096, 2)
+    await write(5 * MIB, 3)
+
+    const rolled = await vdis.rollback(name, { tag: 'one' })
+    expect(rolled).not.toBe(working)
+    expect(await vdis.lookup(name)).toBe(rolled)
+    expect([await read(0), await read(8192), await read(5 * MIB)]).toEqual([[1], [0], [0]])
+    expect(await vdis.exportsOf(name)).toMatchObject([{ vid: rolled }])
+    await write(5 * MIB, 4)
+    expect(await read(5 * MIB)).toEqual([4])
+    await vdis.rollback(name, { snapId: 1 })
+    expect(await read(5 * MIB)).toEqual([0])
+
+    await live.sheep.reclaimed()
+    expect([...live.sheep.state.vdis.values()].filter((vdi) => vdi.name === name)).toHaveLength(2)
+    expect((await live.sheep.audit()).problems).toEqual([])
+    await device.close()
+    await vdis.removeExport(name)
+  })
+
+  it('rolls back to a snapshot of the same name only', async () => {
+    await vdis.create(name, MIB)
+    const other = await vdis.create(`${name}-other`, MIB)
+    await vdis.snapshot(other, 'one')
+    expect(await code(vdis.rollback(name, { tag: 'one' }))).toBe('NoTag')
+    expect(await code(vdis.rollback(name, {}))).toBe('NoTag')
+    expect(await code(vdis.rollback('nothing', { tag: 'one' }))).toBe('NoVdi')
+  })
+
+  it('keeps attributes of a VDI and of its snapshots', async () => {
+    const vid = await vdis.create(name, MIB)
+    const long = Buffer.alloc(65536, 'x')
+    await vdis.setAttribute(name, 'colour', Buffer.from('red'))
+    await vdis.setAttribute(name, 'long', long)
+    await vdis.setAttribute(name, 'empty', Buffer.alloc(0))
+    expect(await code(vdis.setAttribute(name, 'colour', Buffer.from('x'), { exclusive: true }))).toBe('VdiExists')
+    await vdis.setAttribute(name, 'colour', Buffer.from('green'))
+    await vdis.snapshot(vid, 'one')
+    expect((await vdis.getAttribute(name, 'colour')).toString()).toBe('green')
+    expect(await vdis.getAttribute(name, 'long')).toEqual(long)
+    expect(await vdis.getAttribute(name, 'empty')).toEqual(Buffer.alloc(0))
+    expect((await vdis.listAttributes(name)).map(({ key, valueBytes }) => [key, valueBytes])).toEqual([
+      ['colour', 5],
+      ['long', 65536],
+      ['empty', 0],
+    ])
+
+    const snapshot = { tag: 'one' }
+    expect(await code(vdis.getAttribute(name, 'colour', snapshot))).toBe('NoObject')
+    await vdis.setAttribute(name, 'colour', Buffer.from('blue'), { snapshot })
+    expect((await vdis.getAttribute(name, 'colour', { snapId: 1 })).toString()).toBe('blue')
+    expect(await vdis.listAttributes(name, { snapId: 1 })).toMatchObject([{ key: 'colour', valueBytes: 4 }])
+
+    await vdis.removeAttribute(name, 'long')
+    expect(await code(vdis.getAttribute(name, 'long'))).toBe('NoObject')
+    expect(await code(vdis.removeAttribute(name, 'long'))).toBe('NoObject')
+    expect(await code(vdis.setAttribute(name, 'long', Buffer.alloc(65537)))).toBe('InvalidParameters')
+    expect(await code(vdis.setAttribute('nothing', 'colour', Buffer.alloc(1)))).toBe('NoVdi')
+    expect((await live.sheep.audit()).problems).toEqual([])
+  })
+
+  it('keeps attributes over a restart, and drops them with their VDI', async () => {
+    await vdis.create(name, MIB)
+    await vdis.setAttribute(name, 'colour', Buffer.from('red'))
+    vdis.close()
+    await live.restart()
+    vdis = new VdiClient(live[how]())
+    expect((await vdis.getAttribute(name, 'colour')).toString()).toBe('red')
+    const before = (await live.sheep.stats()).objects
+    await vdis.remove(name)
+    expect((await live.sheep.stats()).objects).toBe(before - 1)
+    await vdis.create(name, MIB)
+    expect(await vdis.listAttributes(name)).toEqual([])
   })
 
   it('takes snapshots and clones them', async () => {

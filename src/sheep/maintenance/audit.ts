@@ -1,4 +1,5 @@
 import { formatOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
+import { attributeOid } from '../attributes.ts'
 import type { BlockMap } from '../block-map.ts'
 import type { ClusterState, Vdi } from '../cluster-state.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
@@ -53,20 +54,20 @@ export async function auditStore(
         )
     }
   }
+  for (const { vid, attribute } of state.attributes.all()) {
+    if (!store.exists(attributeOid(attribute)))
+      report('missing_object', `attribute ${attribute.key} of ${vid.toString(16)}: ${attribute.oid} is missing`)
+  }
   let blocksChecked = 0
   let done = 0
   const oids = [...store.oids()]
   for (const oid of oids) {
     progress(done++, oids.length)
     if (!store.exists(oid)) continue // dropped while the audit ran
-    const owner = state.vdis.get(oidVid(oid))
+    const kind = oidKind(oid)
+    const owner = ownerOf(state, oid)
     if (!owner) report('orphan_object', `object ${formatOid(oid)} belongs to no VDI`)
-    else if (
-      oidKind(oid) === 'data' &&
-      !owner.deleting &&
-      !named.has(oid) &&
-      oidIndex(oid) * OBJECT_BYTES < owner.sizeBytes
-    ) {
+    else if (kind === 'data' && !owner.deleting && !named.has(oid) && oidIndex(oid) * OBJECT_BYTES < owner.sizeBytes) {
       // A write since the maps were read makes an object that they do not name: ask again.
       const map = mapOf(owner)
       await map.load(oidIndex(oid))
@@ -91,6 +92,15 @@ export async function auditStore(
     blocksChecked,
     problems,
   }
+}
+
+/** The VDI that an object belongs to; undefined for one that nothing accounts for. */
+function ownerOf(state: ClusterState, oid: bigint): Vdi | undefined {
+  const kind = oidKind(oid)
+  if (kind === 'attr') return state.vdis.get(state.attributes.byOid(oid)?.vid ?? 0)
+  const owner = state.vdis.get(oidVid(oid))
+  if (kind === 'vmstate') return oidIndex(oid) < (owner?.vmstateObjects ?? 0) ? owner : undefined
+  return kind === 'data' || kind === 'inode' ? owner : undefined
 }
 
 /**

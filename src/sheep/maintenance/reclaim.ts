@@ -1,5 +1,5 @@
 import { StoreError } from '../../errors.ts'
-import { dataOid, inodeOid } from '../../protocol/oid.ts'
+import { dataOid, inodeOid, vmstateOid } from '../../protocol/oid.ts'
 import type { Log } from '../../runtime/log.ts'
 import { BlockMap } from '../block-map.ts'
 import type { ClusterState, Entry, Vdi } from '../cluster-state.ts'
@@ -117,12 +117,26 @@ export class Reclaimer {
       if (this.#stopped) return false
     }
     await this.#remove(removes)
+    await this.#removeVmstate(vdi)
     if (kept > 0) return false
     const inode = inodeOid(vdi.vid)
     if (!this.#store.exists(inode)) return true
     if (await this.#isMapWanted(vdi)) return false
     await this.#remove([inode])
     return true
+  }
+
+  /** Machine state is shared with nobody. */
+  async #removeVmstate(vdi: Vdi): Promise<void> {
+    let removes: bigint[] = []
+    for (let index = 0; index < (vdi.vmstateObjects ?? 0); index++) {
+      const oid = vmstateOid(vdi.vid, index)
+      if (this.#store.exists(oid)) removes.push(oid)
+      if (removes.length < REMOVES_PER_TURN) continue
+      await this.#remove(removes)
+      removes = []
+    }
+    await this.#remove(removes)
   }
 
   async #isWanted(vdi: Vdi, index: number): Promise<boolean> {

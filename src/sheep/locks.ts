@@ -1,0 +1,190 @@
+import { StoreError } from '../errors.ts'
+import type { Clock, Timer } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
+import type { ClusterState, Entry } from './cluster-state.ts'
+import type { SheepClient } from './server.ts'
+
+/** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */
+const QEMU_PROTO_VER = 0
+const TGT_PROTO_VER = 1
+
+/** The connections that keep a lock alive. */
+interface Holding {
+  /** Every connection that may be its holder's. */
+  readonly connections: Set<SheepClient>
+  /** Those that have written under it. */
+  readonly writers: Set<SheepClient>
+  grace: Timer | null
+}
+
+/**
+ * Locks of foreign clients, LOCK_VDI and RELEASE_VDI. The lock itself is an entry of the ordered log and survives a restart;
+ * which connections hold it is known here.
+ *
+ * 1. A lock is on a name, so that it stays with the working VDI through snapshots and a rollback. Snapshots are never locked.
+ * 2. QEMU opens the connection for its I/O first, sends LOCK_VDI over another, and closes that. So a lock is held by the
+ *    connection that asked, by those of the same host that had sent nothing yet, and by all that do its I/O later.
+ * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again.
+ * 4. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
+ *    anything new runs. That goes by host and kind of client; two QEMUs of one host cannot be told apart.
+ */
+export class Locks {
+  readonly #state: ClusterState
+  readonly #propose: (entry: Entry) => Promise<void>
+  readonly #clock: Clock
+  readonly #graceMs: number
+  readonly #log: Log
+  /** Connections that have sent nothing yet. */
+  readonly #silent = new Set<SheepClient>()
+  readonly #holdings = new Map<string, Holding>()
+  /** How often a snapshot was opened with LOCK_VDI, so that its RELEASE_VDI is not taken for the working VDI's. */
+  readonly #snapshotOpens = new Map<number, number>()
+
+  constructor(options: {
+    state: ClusterState
+    propose: (entry: Entry) => Promise<void>
+    clock: Clock
+    graceMs: number
+    log: Log
+  }) {
+    this.#state = options.state
+    this.#propose = options.propose
+    this.#clock = options.clock
+    this.#graceMs = options.graceMs
+    this.#log = options.log
+  }
+
+  /** The locks of before a restart wait for their holders to come back. */
+  resume(): void {
+    for (const name of this.#state.locks.keys()) this.#graceIfAlone(name)
+  }
+
+  stop(): void {
+    for (const { grace } of this.#holdings.values()) grace?.cancel()
+  }
+
+  opened(client: SheepClient): void {
+    this.#silent.add(client)
+  }
+
+  /** The connection has sent something. */
+  spoke(client: SheepClient): void {
+    this.#silent.delete(client)
+  }
+
+  closed(client: SheepClient): void {
+    this.#silent.delete(client)
+    for (const [name, { connections, writers }] of this.#holdings) {
+      writers.delete(client)
+      if (connections.delete(client)) this.#graceIfAlone(name)
+    }
+  }
+
+  /** Throws VdiLocked. */
+  async take(name: string, shared: boolean, client: SheepClient): Promise<void> {
+    const lock = this.#state.locks.get(name)
+    if (lock && !(shared && lock.shared)) throw new StoreError('VdiLocked', name)
+    const hosts = [...(lock?.hosts ?? []), hostOf(client)]
+    const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts } })
+    for (const other of [client, ...this.#silent]) if (hostOf(other) === hostOf(client)) this.#join(name, other)
+    await taken
+  }
+
+  /** Gives up one share of a shared lock, else the lock. Nothing when there is none. */
+  async release(name: string, host: string): Promise<void> {
+    const lock = this.#state.locks.get(name)
+    if (!lock) return
+    const at = Math.max(0, lock.hosts.indexOf(host))
+    const hosts = lock.hosts.filter((_, index) => index !== at)
+    if (hosts.length > 0) await this.#propose({ type: 'lock', lock: { ...lock, hosts } })
+    else await this.drop(name)
+  }
+
+  /** Ends a lock, whoever has it; returns the connections that wrote under it. */
+  async drop(name: string): Promise<SheepClient[]> {
+    const holding = this.#holdings.get(name)
+    this.#holdings.delete(name)
+    holding?.grace?.cancel()
+    if (this.#state.locks.has(name)) await this.#propose({ type: 'unlock', name })
+    return [...(holding?.writers ?? [])]
+  }
+
+  snapshotOpened(vid: number): void {
+    this.#snapshotOpens.set(vid, (this.#snapshotOpens.get(vid) ?? 0) + 1)
+  }
+
+  /** Whether a RELEASE_VDI of a snapshot is for an open of that snapshot, and not of the working VDI that it once was. */
+  snapshotReleased(vid: number): boolean {
+    const opens = this.#snapshotOpens.get(vid) ?? 0
+    if (opens > 1) this.#snapshotOpens.set(vid, opens - 1)
+    else this.#snapshotOpens.delete(vid)
+    return opens > 0
+  }
+
+  /**
+   * Asks for the right to write. Returns the connections that must be over first, because the holder came back on this one.
+   * Throws VdiLocked.
+   */
+  admitWriter(name: string, client: SheepClient, protoVer: number): SheepClient[] {
+    const lock = this.#state.locks.get(name)
+    if (!lock) return []
+    const writers = this.#holdings.get(name)?.writers
+    if (writers?.has(client)) return []
+    if (!this.#isHolders(name, client, protoVer)) throw new StoreError('VdiLocked', name)
+    const replaced = lock.shared ? [] : [...(writers ?? [])]
+    const holding = this.#join(name, client)
+    for (const other of replaced) this.closed(other)
+    holding.writers.add(client)
+    return replaced
+  }
+
+  /** A connection that reads as the holder would keeps the lock alive. */
+  noteReader(name: string, client: SheepClient, protoVer: number): void {
+    if (this.#state.locks.has(name) && this.#isHolders(name, client, protoVer)) this.#join(name, client)
+  }
+
+  /** Whether a client may delete the VDI: nobody has locked it, or the client itself has. */
+  mayDelete(name: string, client: SheepClient | null, protoVer: number): boolean {
+    return !this.#state.locks.has(name) || (client !== null && this.#isHolders(name, client, protoVer))
+  }
+
+  #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
+    const lock = this.#state.locks.get(name)
+    if (!lock) return false
+    return lock.hosts.includes(hostOf(client)) && protoVer === (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
+  }
+
+  #join(name: string, client: SheepClient): Holding {
+    const holding = this.#holding(name)
+    holding.connections.add(client)
+    holding.grace?.cancel()
+    holding.grace = null
+    return holding
+  }
+
+  #holding(name: string): Holding {
+    let holding = this.#holdings.get(name)
+    if (!holding) {
+      holding = { connections: new Set(), writers: new Set(), grace: null }
+      this.#holdings.set(name, holding)
+    }
+    return holding
+  }
+
+  #graceIfAlone(name: string): void {
+    const holding = this.#holding(name)
+    if (holding.connections.size > 0) return
+    holding.grace?.cancel()
+    holding.grace = this.#clock.timer(this.#graceMs, () => {
+      if (this.#holdings.get(name) !== holding || holding.connections.size > 0) return
+      this.#log.info({ name, hosts: this.#state.locks.get(name)?.hosts }, 'a lock ends: its holder is gone')
+      this.drop(name).catch((error) => this.#log.error({ err: error, name }, 'ending a lock failed'))
+    })
+  }
+}
+
+/** `host` of `host:port`. */
+export function hostOf({ peer }: SheepClient): string {
+  const colon = peer.lastIndexOf(':')
+  return colon < 0 ? peer : peer.slice(0, colon)
+}
