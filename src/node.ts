@@ -56,6 +56,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     durability: config.durability,
     reserveBytes: config.reserve_mib * MIB,
     copies: config.copies,
+    lockGraceMs: config.lock_grace_seconds * 1000,
     onFailed: (error) => onFailed(error.message),
   })
 
@@ -69,13 +70,15 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     clock: systemClock,
     log,
     handle: (request, client, reply) => runOperation(sheep, request, client, reply),
-    clientClosed: (client) => void sheep.sessions.closeOf(client),
+    clientOpened: (client) => sheep.clientOpened(client),
+    clientClosed: (client) => sheep.clientClosed(client),
     epoch: () => sheep.state.epoch,
   })
   const addresses: Record<string, string> = {
     sheep: await server.listen(config.sheep_listen),
     sheep_socket: await server.listen(at(SHEEP_SOCKET)),
   }
+  sheep.contact = addresses.sheep ?? config.sheep_listen
   const nbd = config.roles.includes('gateway')
     ? await startGateway(config, log, new VdiClient(transport), addresses)
     : null

@@ -68,6 +68,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .default(256)
     .describe('Free space of the disk that writes leave alone, so that deleting always works.'),
 
+  lock_grace_seconds: z
+    .int()
+    .min(0)
+    .max(3600)
+    .default(10)
+    .describe('How long a lock of QEMU or tgt outlives their last connection.'),
+
   log: z
     .strictObject({
       level: z

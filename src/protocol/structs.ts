@@ -75,6 +75,35 @@ export const vdiAttr = struct(66320, {
   value: bytes(784, VDI_ATTR_VALUE_SIZE_BYTES),
 })
 
+export const recoveryState = struct(24, {
+  inRecovery: u8(0),
+  /** 0 makes its list, 1 copies objects, 2 tells the others. */
+  state: u32(4),
+  finished: u64(8),
+  total: u64(16),
+})
+
+export const recoveryThrottling = struct(24, { objectsMax: u32(0), intervalMs: u64(8), on: u8(16) })
+
+export const mdDisk = struct(4120, { index: u32(0), freeBytes: u64(8), usedBytes: u64(16), path: text(24, 4096) })
+
+export const mdInfo = struct(263688, {
+  disks: arrayOf(0, 64, nested(0, mdDisk)),
+  diskCount: u32(263680),
+})
+
+/** The body of STAT. Counts of peers, between these fields, are zero: requests between nodes are our own. */
+export const sdStat = struct(120, {
+  gatewayActive: u64(0),
+  gatewayTotal: u64(16),
+  gatewayReceivedBytes: u64(32),
+  gatewaySentBytes: u64(40),
+  gatewayRemoves: u64(64),
+  gatewayReads: u64(72),
+  gatewayWrites: u64(80),
+  gatewayFlushes: u64(88),
+})
+
 /** One element of the answer to EXTENTS_VDI (Collie's own). */
 export const extentEntry = struct(8, { lengthBytes: u32(0), kind: u32(4) })
 

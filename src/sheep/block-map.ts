@@ -43,6 +43,18 @@ export class BlockMap {
     if (!this.#pages.has(number)) this.#pages.set(number, decodePage(bytes))
   }
 
+  isLoaded({ first, count }: { first: number; count: number }): boolean {
+    for (let index = first; index < first + count; index += ENTRIES_PER_PAGE) {
+      if (this.lookupNow(index) === null) return false
+    }
+    return this.lookupNow(first + count - 1) !== null
+  }
+
+  async loadRange({ first, count }: { first: number; count: number }): Promise<void> {
+    for (let index = first; index < first + count; index += ENTRIES_PER_PAGE) await this.load(index)
+    await this.load(first + count - 1)
+  }
+
   /** Keeps the inode object loaded, so that `change` need not wait; null when there is none yet. */
   holdInode(): Promise<StoredObject> | null {
     return this.#store.exists(this.#oid) ? this.#store.hold(this.#oid) : null

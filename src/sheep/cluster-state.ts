@@ -70,8 +70,18 @@ export interface Member {
   incarnation: string
 }
 
+/** An epoch and who was in it from when on, milliseconds since 1970. */
+export interface View {
+  epoch: number
+  members: Member[]
+  at: number
+}
+
+/** How many epochs `dog cluster info` can show. */
+const VIEWS_MAX = 32
+
 export type Entry =
-  | { type: 'view'; epoch: number; members: Member[] }
+  | { type: 'view'; epoch: number; members: Member[]; at?: number }
   | { type: 'vdi'; vdi: Vdi }
   /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
   | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
@@ -105,6 +115,8 @@ export class ClusterState {
   index = 0
   epoch = 0
   members: Member[] = []
+  /** The last epochs, the newest at the end. */
+  views: View[] = []
   readonly vdis = new Map<number, Vdi>()
   readonly exports = new Map<string, ExportRight>()
   readonly attributes = new AttributeTable()
@@ -174,6 +186,28 @@ export class ClusterState {
       vid = nextVid(vid)
     }
     throw new StoreError('FullVdi')
+  }
+
+  /**
+   * Whether a free vid lies between the hash of some name and a VDI of that name. Clients look for VDIs from the hash on and
+   * stop at the first vid that was never used, so that such a gap must look used to them.
+   */
+  isGap(vid: number): boolean {
+    if (this.vdis.has(vid)) return false
+    for (const { first, count } of this.probeRuns()) {
+      if ((vid - first + VDI_COUNT) % VDI_COUNT < count) return true
+    }
+    return false
+  }
+
+  /** For each name the vids from its hash to its last VDI. One may go beyond the end of all vids, and on at 0. */
+  *probeRuns(): Generator<{ first: number; count: number }> {
+    for (const [name, vids] of this.#names) {
+      const first = vidOfName(name)
+      let count = 1
+      for (const vid of vids) count = Math.max(count, ((vid - first + VDI_COUNT) % VDI_COUNT) + 1)
+      yield { first, count }
+    }
   }
 
   /** The snapshot id of a new working VDI of this name. */
@@ -255,6 +289,7 @@ export class ClusterState {
       case 'view':
         this.epoch = entry.epoch
         this.members = entry.members
+        if (entry.epoch > 0) this.views = [...this.views, viewOf(entry)].slice(-VIEWS_MAX)
         return
       case 'vdi':
         this.#add(entry.vdi)
@@ -324,7 +359,8 @@ export class ClusterState {
   /** Entries that lead to this state from nothing. */
   snapshotEntries(): Entry[] {
     return [
-      { type: 'view', epoch: this.epoch, members: this.members },
+      // Never nothing at all, so that whoever applies them gets to know the index.
+      ...(this.views.length > 0 ? this.views : [NO_VIEW]).map((view): Entry => ({ type: 'view', ...view })),
       ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
@@ -333,7 +369,7 @@ export class ClusterState {
   }
 
   get liveEntries(): number {
-    return 1 + this.vdis.size + this.exports.size + this.attributes.size + this.locks.size
+    return Math.max(1, this.views.length) + this.vdis.size + this.exports.size + this.attributes.size + this.locks.size
   }
 
   /** An id for a new attribute's object: the first free one from the hash of its name on. */
@@ -385,6 +421,10 @@ export class ClusterState {
     this.#exportsByHash.delete(right.nameHash)
   }
 }
+
+const NO_VIEW: View = { epoch: 0, members: [], at: 0 }
+
+const viewOf = ({ epoch, members, at = 0 }: Entry & { type: 'view' }): View => ({ epoch, members, at })
 
 function checkName(name: string, sizeBytes: number): void {
   if (name === '' || name.includes('\0') || Buffer.byteLength(name) >= VDI_NAME_SIZE_BYTES) {

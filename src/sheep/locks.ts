@@ -5,7 +5,7 @@ import type { ClusterState, Entry } from './cluster-state.ts'
 import type { SheepClient } from './server.ts'
 
 /** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */
-const QEMU_PROTO_VER = 0
+export const QEMU_PROTO_VER = 0
 const TGT_PROTO_VER = 1
 
 /** The connections that keep a lock alive. */
@@ -143,9 +143,14 @@ export class Locks {
     if (this.#state.locks.has(name) && this.#isHolders(name, client, protoVer)) this.#join(name, client)
   }
 
-  /** Whether a client may delete the VDI: nobody has locked it, or the client itself has. */
-  mayDelete(name: string, client: SheepClient | null, protoVer: number): boolean {
-    return !this.#state.locks.has(name) || (client !== null && this.#isHolders(name, client, protoVer))
+  /** Whether nobody has locked it, or the client itself has. */
+  allows(name: string, client: SheepClient, protoVer: number): boolean {
+    return !this.#state.locks.has(name) || this.#isHolders(name, client, protoVer)
+  }
+
+  /** The connections that have written under a lock. */
+  writersOf(name: string): SheepClient[] {
+    return [...(this.#holdings.get(name)?.writers ?? [])]
   }
 
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {

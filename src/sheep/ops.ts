@@ -1,37 +1,78 @@
 import { StoreError } from '../errors.ts'
-import {
-  BLOCK_SIZE_SHIFT_DEFAULT,
-  FLAG,
-  RESULT,
-  VDI_BITMAP_SIZE_BYTES,
-  VDI_NAME_SIZE_BYTES,
-} from '../protocol/constants.ts'
+import { BLOCK_SIZE_SHIFT_DEFAULT, FLAG, RESULT } from '../protocol/constants.ts'
 import type { SheepRequest } from '../protocol/message.ts'
-import { oidKind } from '../protocol/oid.ts'
-import { OP } from '../protocol/opcodes.ts'
-import { decodeText } from '../protocol/struct.ts'
+import { OP, protoVerOf } from '../protocol/opcodes.ts'
 import { encodeExtents } from '../protocol/structs.ts'
 import { resultOf } from '../results.ts'
-import { attributeObject, attributeRequest } from './attribute-requests.ts'
 import type { ExportRight, Vdi } from './cluster-state.ts'
+import { attributeRequest } from './foreign/attribute-requests.ts'
+import { discardObject } from './foreign/data-writes.ts'
+import {
+  clusterInfo,
+  exist,
+  getEpoch,
+  getHash,
+  getLogLevel,
+  getNodeList,
+  getRecovery,
+  getStoreList,
+  getVnodes,
+  makeFs,
+  mdInfoOf,
+  oidsExist,
+  setLogLevel,
+  stat,
+  statCluster,
+  statRecovery,
+  statSheep,
+  unsupported,
+} from './foreign/node-requests.ts'
+import { readObject, writeObject } from './foreign/object-requests.ts'
+import {
+  bodyOf,
+  cString,
+  deleteVdi,
+  findVdi,
+  flushVdi,
+  getVdiCopies,
+  getVdiInfo,
+  lockVdi,
+  newVdi,
+  readDeletedVdis,
+  readVdis,
+  releaseVdi,
+  vdiReply,
+} from './foreign/vdi-requests.ts'
+import type { Sender } from './foreign/writers.ts'
 import type { StoreDone } from './object-store.ts'
-import type { Reply } from './server.ts'
+import type { Reply, SheepClient } from './server.ts'
 import type { Session } from './session.ts'
 import type { Sheep } from './sheep.ts'
 
 /**
  * The operation table: what each opcode does. Gateway operations move bytes and answer through a callback, because they
- * are the hot path, and all act on a session of their holder; the others answer with a promise. Upstream's kinds: G gateway, C cluster-wide, L local.
+ * are the hot path, and all act on a session of their holder; object operations are the same for foreign clients, which name
+ * objects; the others answer with a promise. Upstream's kinds: G gateway, C cluster-wide, L local.
  */
 type Operation =
   | {
       kind: 'gateway'
       run: (session: Session, request: SheepRequest, reply: (response: Reply) => void) => void
     }
-  | { kind: 'cluster' | 'local'; run: (sheep: Sheep, request: SheepRequest, holder: Holder) => Promise<Reply> | Reply }
+  | {
+      kind: 'object'
+      run: (sheep: Sheep, request: SheepRequest, sender: Sender, reply: (response: Reply) => void) => void
+    }
+  | {
+      kind: 'cluster' | 'local'
+      run: (sheep: Sheep, request: SheepRequest, sender: Sender, holder: Holder) => Promise<Reply> | Reply
+    }
 
 /** Who sent a request: a connection, whose sessions end with it, or null for a caller in this process. */
-export type Holder = object | null
+export type Holder = SheepClient | null
+
+/** The caller in this process, for what foreign clients do: it never goes away. */
+const IN_PROCESS: SheepClient = { id: 0, peer: 'process', cut: () => {} }
 
 const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.READ_VDI]: {
@@ -47,7 +88,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     kind: 'gateway',
     run: (session, request, reply) => {
       const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-      session.write(request.offset ?? 0, body(request), durable, answer(reply))
+      session.write(request.offset ?? 0, bodyOf(request), durable, answer(reply))
     },
   },
   [OP.DISCARD_VDI]: { kind: 'gateway', run: discard },
@@ -58,7 +99,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   },
   [OP.EXTENTS_VDI]: {
     kind: 'local',
-    run: async (sheep, request, holder) => {
+    run: async (sheep, request, _sender, holder) => {
       const session = sheep.sessions.get(request.session ?? 0, holder)
       const extents = await session.extents(request.offset ?? 0, request.length ?? 0)
       return { result: RESULT.SUCCESS, body: encodeExtents(extents, request.dataLength ?? 0) }
@@ -66,7 +107,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   },
   [OP.OPEN_VDI]: {
     kind: 'local',
-    run: (sheep, request, holder) => {
+    run: (sheep, request, _sender, holder) => {
       const readOnly = ((request.flags ?? 0) & FLAG.READ_ONLY) !== 0
       const session = request.body?.length
         ? sheep.sessions.openExport(request.body.toString(), holder)
@@ -80,32 +121,72 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   },
   [OP.CLOSE_VDI]: {
     kind: 'local',
-    run: async (sheep, request, holder) => {
+    run: async (sheep, request, _sender, holder) => {
       await sheep.sessions.close(sheep.sessions.get(request.session ?? 0, holder).id)
       return { result: RESULT.SUCCESS }
     },
   },
 
-  [OP.NEW_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      const name = cString(body(request), 0, VDI_NAME_SIZE_BYTES)
-      const baseVid = request.baseVdiId ?? 0
-      if (request.snapId) {
-        const base = sheep.state.get(baseVid)
-        if (base.name !== name) throw new StoreError('InvalidParameters', 'a snapshot keeps the name of its VDI')
-        return vdiReply(await sheep.snapshot(baseVid, ''))
-      }
-      if (request.blockSizeShift && request.blockSizeShift !== BLOCK_SIZE_SHIFT_DEFAULT) {
-        throw new StoreError('Unsupported', `objects of 2^${request.blockSizeShift} bytes`)
-      }
-      return vdiReply(await sheep.createVdi(name, request.vdiSize ?? 0, baseVid))
+  [OP.READ_OBJ]: { kind: 'object', run: readObject },
+  [OP.WRITE_OBJ]: { kind: 'object', run: writeObject },
+  [OP.CREATE_AND_WRITE_OBJ]: { kind: 'object', run: writeObject },
+  [OP.DISCARD_OBJ]: { kind: 'object', run: discardObject },
+  [OP.FLUSH_VDI]: {
+    kind: 'object',
+    run: (sheep, _request, _sender, reply) => {
+      flushVdi(sheep).then(reply, (error) => reply({ result: resultOf(error) }))
     },
   },
+
+  [OP.NEW_VDI]: { kind: 'cluster', run: newVdi },
+  [OP.LOCK_VDI]: { kind: 'cluster', run: lockVdi },
+  [OP.RELEASE_VDI]: { kind: 'cluster', run: releaseVdi },
+  [OP.GET_VDI_INFO]: { kind: 'cluster', run: getVdiInfo },
+  [OP.DEL_VDI]: { kind: 'cluster', run: deleteVdi },
+  [OP.READ_VDIS]: { kind: 'local', run: readVdis },
+  [OP.READ_DEL_VDIS]: { kind: 'local', run: readDeletedVdis },
+  [OP.GET_VDI_COPIES]: { kind: 'local', run: getVdiCopies },
+  [OP.GET_VDI_ATTR]: { kind: 'cluster', run: attributeRequest },
+  [OP.GET_CLUSTER_DEFAULT]: {
+    kind: 'local',
+    run: (sheep) => ({
+      result: RESULT.SUCCESS,
+      copies: sheep.copies,
+      copyPolicy: 0,
+      blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT,
+    }),
+  },
+
+  [OP.GET_NODE_LIST]: { kind: 'local', run: getNodeList },
+  [OP.STAT_CLUSTER]: { kind: 'local', run: statCluster },
+  [OP.CLUSTER_INFO]: { kind: 'local', run: clusterInfo },
+  [OP.GET_STORE_LIST]: { kind: 'local', run: getStoreList },
+  [OP.MAKE_FS]: { kind: 'cluster', run: makeFs },
+  [OP.STAT_SHEEP]: { kind: 'local', run: statSheep },
+  [OP.STAT_RECOVERY]: { kind: 'local', run: statRecovery },
+  [OP.GET_RECOVERY]: { kind: 'local', run: getRecovery },
+  [OP.GET_VNODES]: { kind: 'local', run: getVnodes },
+  [OP.GET_EPOCH]: { kind: 'local', run: getEpoch },
+  [OP.MD_INFO]: { kind: 'local', run: mdInfoOf },
+  [OP.STAT]: { kind: 'local', run: stat },
+  [OP.GET_LOGLEVEL]: { kind: 'local', run: getLogLevel },
+  [OP.SET_LOGLEVEL]: { kind: 'local', run: setLogLevel },
+  [OP.EXIST]: { kind: 'local', run: exist },
+  [OP.OIDS_EXIST]: { kind: 'local', run: oidsExist },
+  [OP.GET_HASH]: { kind: 'local', run: getHash },
+  [OP.SHUTDOWN]: { kind: 'cluster', run: unsupported },
+  [OP.KILL_NODE]: { kind: 'local', run: unsupported },
+  [OP.MD_PLUG]: { kind: 'local', run: unsupported },
+  [OP.MD_UNPLUG]: { kind: 'local', run: unsupported },
+  [OP.REPAIR_REPLICA]: { kind: 'local', run: unsupported },
+  [OP.SET_RECOVERY]: { kind: 'local', run: unsupported },
+  [OP.SET_VNODES]: { kind: 'local', run: unsupported },
+  [OP.DECREF_OBJ]: { kind: 'local', run: unsupported },
+
   [OP.SNAPSHOT_VDI]: {
     kind: 'cluster',
     run: async (sheep, request) => {
-      const tag = cString(body(request), 0, body(request).length)
+      const tag = cString(bodyOf(request), 0, bodyOf(request).length)
       return ioReply(await sheep.snapshot(request.vid ?? 0, tag))
     },
   },
@@ -123,17 +204,6 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return vdiReply(await sheep.rollbackVdi(sheep.state.find(snapshot.name).vid, snapshot.vid))
     },
   },
-  [OP.READ_OBJ]: {
-    kind: 'local',
-    run: async (sheep, request) => {
-      const oid = request.oid ?? 0n
-      const bytes = oidKind(oid) === 'attr' ? await attributeObject(sheep, oid) : null
-      if (!bytes) return { result: RESULT.NO_OBJ }
-      const offset = request.offset ?? 0
-      return { result: RESULT.SUCCESS, body: bytes.subarray(offset, offset + (request.dataLength ?? 0)) }
-    },
-  },
-  [OP.GET_VDI_ATTR]: { kind: 'cluster', run: attributeRequest },
   [OP.LIST_ATTRIBUTES]: {
     kind: 'local',
     run: (sheep, request) => {
@@ -145,30 +215,9 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.UNLOCK_VDI]: {
     kind: 'cluster',
     run: async (sheep, request) => {
-      await sheep.unlock(body(request).toString())
+      await sheep.unlock(bodyOf(request).toString())
       return { result: RESULT.SUCCESS }
     },
-  },
-  [OP.GET_VDI_INFO]: { kind: 'cluster', run: (sheep, request) => vdiReply(findVdi(sheep, request)) },
-  [OP.DEL_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      const vdi = findVdi(sheep, request)
-      await sheep.deleteVdi(vdi.vid)
-      return vdiReply(vdi)
-    },
-  },
-  [OP.READ_VDIS]: {
-    kind: 'local',
-    run: (sheep, request) => bitmap(request, sheep.state.vdis.values()),
-  },
-  [OP.READ_DEL_VDIS]: {
-    kind: 'local',
-    run: (sheep, request) =>
-      bitmap(
-        request,
-        [...sheep.state.vdis.values()].filter((vdi) => vdi.deleting),
-      ),
   },
   [OP.LIST_VDIS]: {
     kind: 'local',
@@ -185,48 +234,31 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify({ totalBytes, freeBytes, provisionedBytes })) }
     },
   },
-  [OP.GET_CLUSTER_DEFAULT]: {
-    kind: 'local',
-    run: (sheep) => ({
-      result: RESULT.SUCCESS,
-      copies: sheep.copies,
-      copyPolicy: 0,
-      blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT,
-    }),
-  },
-  [OP.STAT_SHEEP]: {
-    kind: 'local',
-    run: async (sheep) => {
-      const stats = await sheep.stats()
-      return { result: RESULT.SUCCESS, storeSize: stats.totalBytes, storeFree: stats.freeBytes }
-    },
-  },
-
   [OP.PUT_EXPORT]: {
     kind: 'cluster',
     run: async (sheep, request) => {
-      await sheep.putExport(parseRight(body(request)))
+      await sheep.putExport(parseRight(bodyOf(request)))
       return { result: RESULT.SUCCESS }
     },
   },
   [OP.REMOVE_EXPORT]: {
     kind: 'cluster',
     run: async (sheep, request) => {
-      await sheep.removeExport(body(request).toString())
+      await sheep.removeExport(bodyOf(request).toString())
       return { result: RESULT.SUCCESS }
     },
   },
   [OP.LIST_EXPORTS]: {
     kind: 'local',
     run: (sheep, request) => {
-      const rights = sheep.state.exportsOf(sheep.state.find(body(request).toString()).vid)
+      const rights = sheep.state.exportsOf(sheep.state.find(bodyOf(request).toString()).vid)
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(rights)) }
     },
   },
   [OP.GET_EXPORT]: {
     kind: 'local',
     run: (sheep, request) => {
-      const right = sheep.state.exportByHash(body(request).toString())
+      const right = sheep.state.exportByHash(bodyOf(request).toString())
       if (!right) throw new StoreError('NoExport')
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(right)) }
     },
@@ -246,11 +278,22 @@ export function runOperation(
   const operation = OPERATIONS[request.opcode]
   if (!operation) return reply({ result: RESULT.INVALID_PARMS })
   if (sheep.failure) return reply({ result: resultOf(sheep.failure) })
+  if (holder) sheep.locks.spoke(holder)
   try {
     if (operation.kind === 'gateway') {
       return operation.run(sheep.sessions.get(request.session ?? 0, holder), request, reply)
     }
-    Promise.resolve(operation.run(sheep, request, holder)).then(reply, (error) => reply({ result: resultOf(error) }))
+    const sender = { client: holder ?? IN_PROCESS, protoVer: request.protoVer ?? protoVerOf(request.opcode) }
+    if (operation.kind === 'object') {
+      sheep.traffic.begin(request)
+      return operation.run(sheep, request, sender, (response) => {
+        sheep.traffic.end()
+        reply(response)
+      })
+    }
+    Promise.resolve(operation.run(sheep, request, sender, holder)).then(reply, (error) =>
+      reply({ result: resultOf(error) }),
+    )
   } catch (error) {
     reply({ result: resultOf(error) })
   }
@@ -275,42 +318,12 @@ const answer =
   (error) =>
     reply({ result: error ? resultOf(error) : RESULT.SUCCESS })
 
-function body(request: SheepRequest): Buffer {
-  if (!request.body) throw new StoreError('InvalidParameters', 'the request has no body')
-  return request.body
-}
-
-function findVdi(sheep: Sheep, request: SheepRequest): Vdi {
-  const names = body(request)
-  const name = cString(names, 0, VDI_NAME_SIZE_BYTES)
-  const tag = cString(names, VDI_NAME_SIZE_BYTES, names.length)
-  return sheep.state.find(name, { tag, snapId: request.snapId ?? 0 })
-}
-
-/** A name in a field of fixed size: what stands before the first NUL. */
-function cString(bytes: Buffer, start: number, end: number): string {
-  const text = decodeText(bytes.subarray(start, end))
-  if (text === null) throw new StoreError('InvalidParameters', 'a name that is not UTF-8')
-  return text
-}
-
-function vdiReply(vdi: Vdi): Reply {
-  return { result: RESULT.SUCCESS, vdiId: vdi.vid, copies: vdi.copies, blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT }
-}
-
 function jsonReply(value: unknown): Reply {
   return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(value)) }
 }
 
 function ioReply(vdi: Vdi): Reply {
   return { result: RESULT.SUCCESS, vdiId: vdi.vid, vdiSize: vdi.sizeBytes }
-}
-
-function bitmap(request: SheepRequest, vdis: Iterable<Vdi>): Reply {
-  if (request.dataLength !== VDI_BITMAP_SIZE_BYTES) throw new StoreError('InvalidParameters', 'the bitmap has 2 MiB')
-  const bits = Buffer.alloc(VDI_BITMAP_SIZE_BYTES)
-  for (const { vid } of vdis) bits[vid >>> 3]! |= 1 << (vid & 7)
-  return { result: RESULT.SUCCESS, body: bits }
 }
 
 /** The next of all VDIs in the order of their vids. */

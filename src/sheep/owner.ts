@@ -88,6 +88,23 @@ export class VdiOwner {
     this.#admit(0, 0, done, (finish) => this.#store.sync(finish))
   }
 
+  /**
+   * Runs something that a client asks for who keeps the map itself: as long as the VDI has the vid that the client knows, else
+   * `late` is told ReadOnly; and when the map is loaded where it will be looked into.
+   */
+  whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void {
+    if (this.#held) {
+      this.#held.push(() => this.whenCurrent(vid, range, late, run))
+      return
+    }
+    if (vid !== this.vid) return late(new StoreError('ReadOnly'))
+    if (this.#map.isLoaded(range)) return run()
+    this.#map.loadRange(range).then(
+      () => this.whenCurrent(vid, range, late, run),
+      (error) => late(toStoreError(error)),
+    )
+  }
+
   /** What a range holds, in order, adjacent kinds merged. */
   async extents(offset: number, length: number): Promise<OwnerExtent[]> {
     if (!isInRange(offset, length, this.sizeBytes))

@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { ClusterState, ExportRight } from './cluster-state.ts'
 import type { StoreDone } from './object-store.ts'
@@ -64,6 +65,18 @@ export class Session {
   discard(offset: number, lengthBytes: number, durable: boolean, done: StoreDone): void {
     const finish = this.#admit(true, done)
     if (finish) this.#owner.discard(offset, lengthBytes, durable, finish)
+  }
+
+  /** See VdiOwner. */
+  whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void {
+    this.#owner.whenCurrent(vid, range, late, run)
+  }
+
+  /** The vid whose object an index is in, 0 for none; only where `whenCurrent` has loaded the map. */
+  ownerOf(index: number): number {
+    const vid = this.#owner.map.lookupNow(index)
+    assert(vid !== null)
+    return vid
   }
 
   flush(done: StoreDone): void {
@@ -162,10 +175,10 @@ export class Sessions {
     return false
   }
 
-  /** Ends the sessions of foreign clients on a VDI, but for those of `except`. */
-  async endForeign(vid: number, except: ReadonlySet<object> = new Set()): Promise<void> {
+  /** Ends the sessions of foreign clients on a VDI, of all or of some. */
+  async endForeign(vid: number, of: (holder: object | null) => boolean = () => true): Promise<void> {
     const ended = [...this.#sessions.values()].filter(
-      (session) => session.vid === vid && session.foreign && !except.has(session.holder!),
+      (session) => session.vid === vid && session.foreign && of(session.holder),
     )
     await Promise.all(ended.map((session) => this.close(session.id)))
   }

@@ -9,13 +9,17 @@ import { BlockMap } from './block-map.ts'
 import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
-import { ClusterState, type Entry, type ExportRight, type Vdi } from './cluster-state.ts'
+import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
+import { Traffic } from './foreign/traffic.ts'
+import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
 import { type AuditReport, auditStore } from './maintenance/audit.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
 import { OBJECT_TAIL_BYTES } from './object-format.ts'
 import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
+import { PlainObjects } from './plain-objects.ts'
+import type { SheepClient } from './server.ts'
 import { Sessions } from './session.ts'
 import type { StoredObject } from './stored-object.ts'
 
@@ -56,6 +60,11 @@ export class Sheep {
   readonly state = new ClusterState()
   readonly sessions: Sessions
   readonly locks: Locks
+  readonly objects: PlainObjects
+  readonly writers: ForeignWriters
+  readonly traffic = new Traffic()
+  /** The address that clients reach this node by, for lists of nodes. */
+  contact: string
   readonly #options: SheepOptions
   readonly #store: ObjectStore
   readonly #driver: ClusterDriver
@@ -69,6 +78,7 @@ export class Sheep {
 
   private constructor(options: SheepOptions, store: ObjectStore) {
     this.#options = options
+    this.contact = options.address
     this.#store = store
     this.#driver = createSingleDriver((entry) => this.#deliver(entry))
     this.sessions = new Sessions({
@@ -76,6 +86,8 @@ export class Sheep {
       state: this.state,
       onUnused: (vid) => this.#forgetOwner(vid),
     })
+    this.objects = new PlainObjects(store)
+    this.writers = new ForeignWriters(this)
     this.locks = new Locks({
       state: this.state,
       propose: (entry) => this.#driver.propose(entry),
@@ -117,7 +129,8 @@ export class Sheep {
     const { address, zone, random } = this.#options
     const incarnation = random.bytes(8).toString('hex')
     const members = [{ address, zone, vnodes: VNODES, incarnation }]
-    await this.#driver.propose({ type: 'view', epoch: this.state.epoch + 1, members })
+    const at = this.#options.clock.now()
+    await this.#driver.propose({ type: 'view', epoch: this.state.epoch + 1, members, at })
   }
 
   get failure(): StoreError | null {
@@ -126,6 +139,16 @@ export class Sheep {
 
   get copies(): number {
     return this.#options.copies
+  }
+
+  get log(): Log {
+    return this.#options.log
+  }
+
+  /** The disks of this node. */
+  async disks(): Promise<{ path: string; freeBytes: number; usedBytes: number }[]> {
+    const { totalBytes, freeBytes } = await this.#store.stats()
+    return [{ path: 'sheep', freeBytes, usedBytes: totalBytes - freeBytes }]
   }
 
   stats(): Promise<StoreStats> {
@@ -210,10 +233,11 @@ export class Sheep {
     const vdi = this.state.get(vid)
     if (this.state.locks.has(vdi.name)) throw new StoreError('VdiLocked', vdi.name)
     await this.sessions.endForeign(vid)
-    return this.#rollback(vid, snapshotVid)
+    return this.rollTo(vid, snapshotVid)
   }
 
-  #rollback(vid: number, snapshotVid: number): Promise<Vdi> {
+  /** As `rollbackVdi`, for the foreign client that has it locked. */
+  rollTo(vid: number, snapshotVid: number): Promise<Vdi> {
     const { family } = this.state.get(vid)
     return this.#inTurn(family, async () => {
       const { name } = this.state.get(vid)
@@ -283,23 +307,64 @@ export class Sheep {
     return bytes.subarray(0, attribute.valueBytes)
   }
 
-  /** Ends a lock. When it resolves, nothing that was sent under it changes a byte any more. */
+  /** A holder gives its lock back, or its share: it has nothing under way any more. */
+  async releaseLock(name: string, host: string): Promise<void> {
+    const writers = new Set<object | null>(this.locks.writersOf(name))
+    await this.locks.release(name, host)
+    if (this.state.locks.has(name)) return
+    for (const { vid, snapshotAt } of this.state.vdisOf(name)) {
+      if (snapshotAt === 0) await this.sessions.endForeign(vid, (holder) => writers.has(holder))
+    }
+  }
+
+  /** Ends a lock, whoever has it. When it resolves, nothing that was sent under it changes a byte any more. */
   async unlock(name: string): Promise<void> {
     const writers = await this.locks.drop(name)
     for (const writer of writers) writer.cut()
     await Promise.all(writers.map((writer) => this.sessions.closeOf(writer)))
   }
 
-  /** Throws VdiInUse while it is exported or open. Its space comes back in the background. */
-  async deleteVdi(vid: number): Promise<void> {
+  /**
+   * Throws VdiInUse while it is exported or open, and VdiLocked while a foreign client other than the sender has it locked;
+   * what the sender itself has open ends. Its space comes back in the background.
+   */
+  async deleteVdi(vid: number, sender: Sender | null = null): Promise<void> {
     const { family } = this.state.get(vid)
     await this.#inTurn(family, async () => {
       const vdi = this.state.get(vid)
+      if (vdi.snapshotAt === 0) await this.#endOf(vdi, sender)
       if (this.sessions.isOpen(vid)) throw new StoreError('VdiInUse', `${vdi.name} is open`)
       await this.#driver.propose({ type: 'delete', vid })
       this.#owners.delete(vid)
     })
     this.#reclaimer.schedule(family)
+  }
+
+  /** QEMU deletes the VDI that it has locked and writes to over another connection, when it goes back to a snapshot. */
+  async #endOf(vdi: Vdi, sender: Sender | null): Promise<void> {
+    const locked = this.state.locks.has(vdi.name)
+    if (locked && !(sender && this.locks.allows(vdi.name, sender.client, sender.protoVer)))
+      throw new StoreError('VdiLocked', vdi.name)
+    const own = new Set<object | null>([...this.locks.writersOf(vdi.name), sender?.client ?? null])
+    await this.sessions.endForeign(vdi.vid, (holder) => own.has(holder))
+  }
+
+  /** What a client wrote into the header of the inode. Throws ReadOnly for a snapshot. */
+  async setHeader(vid: number, header: VdiHeader): Promise<void> {
+    const { tag, vmStateBytes, vmClockNsec } = this.state.get(vid).header ?? NO_HEADER
+    const isSame = header.tag === tag && header.vmStateBytes === vmStateBytes && header.vmClockNsec === vmClockNsec
+    if (!isSame) await this.#driver.propose({ type: 'header', vid, header })
+  }
+
+  /** Machine state of at least so many objects will be written. Recorded first, so that it is found when the VDI goes. */
+  async growVmstate(vid: number, objects: number): Promise<void> {
+    if ((this.state.get(vid).vmstateObjects ?? 0) >= objects) return
+    await this.#driver.propose({ type: 'vmstate', vid, objects })
+  }
+
+  /** Makes everything that was acknowledged durable. */
+  flush(): Promise<void> {
+    return new Promise((resolve, reject) => this.#store.sync((error) => (error ? reject(error) : resolve())))
   }
 
   async resizeVdi(vid: number, sizeBytes: number): Promise<void> {
@@ -319,6 +384,15 @@ export class Sheep {
   async removeExport(attachmentId: string): Promise<void> {
     if (this.state.exports.has(attachmentId)) await this.#driver.propose({ type: 'unexport', attachmentId })
     await this.sessions.fence(attachmentId, null)
+  }
+
+  clientOpened(client: SheepClient): void {
+    this.locks.opened(client)
+  }
+
+  clientClosed(client: SheepClient): void {
+    this.locks.closed(client)
+    void this.sessions.closeOf(client)
   }
 
   async close(): Promise<void> {
@@ -423,6 +497,8 @@ export class Sheep {
     return result
   }
 }
+
+const NO_HEADER: VdiHeader = { tag: '', vmStateBytes: 0, vmClockNsec: '0' }
 
 const removal = (attribute: Attribute): Change => ({ kind: 'remove', oid: attributeOid(attribute) })
 

@@ -1,13 +1,13 @@
-import { StoreError } from '../errors.ts'
-import { ATTR_FLAG, RESULT, VDI_ATTR_KEY_SIZE_BYTES, VDI_NAME_SIZE_BYTES } from '../protocol/constants.ts'
-import { encodeTime } from '../protocol/inode.ts'
-import type { SheepRequest } from '../protocol/message.ts'
-import { oidIndex, oidVid } from '../protocol/oid.ts'
-import { decodeText } from '../protocol/struct.ts'
-import { vdiAttr } from '../protocol/structs.ts'
-import { type Attribute, attributeOid } from './attributes.ts'
-import type { Reply } from './server.ts'
-import type { Sheep, VdiName } from './sheep.ts'
+import { StoreError } from '../../errors.ts'
+import { ATTR_FLAG, RESULT, VDI_ATTR_KEY_SIZE_BYTES, VDI_NAME_SIZE_BYTES } from '../../protocol/constants.ts'
+import { encodeTime } from '../../protocol/inode.ts'
+import type { SheepRequest } from '../../protocol/message.ts'
+import { oidIndex, oidVid } from '../../protocol/oid.ts'
+import { decodeText } from '../../protocol/struct.ts'
+import { vdiAttr } from '../../protocol/structs.ts'
+import { type Attribute, attributeOid } from '../attributes.ts'
+import type { Reply } from '../server.ts'
+import type { Sheep, VdiName } from '../sheep.ts'
 
 /**
  * GET_VDI_ATTR, which also sets and removes. The body is a whole vdi_attr; the answer names the object that holds the value, which
