@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { StoreError } from '../../src/errors.ts'
 import { VDI_SIZE_MAX_BYTES } from '../../src/protocol/constants.ts'
 import { vidOfName } from '../../src/protocol/hash.ts'
-import { ClusterState, type Entry, type ExportRight, type Vdi } from '../../src/sheep/cluster-state.ts'
+import { attributeOid, newAttribute } from '../../src/sheep/attributes.ts'
+import { ClusterState, type Entry, type ExportRight, HOLE_VID, type Vdi } from '../../src/sheep/cluster-state.ts'
 
 function vdi(fields: Partial<Vdi> & { vid: number; name: string }): Vdi {
   return {
@@ -160,9 +161,43 @@ describe('the state of the cluster', () => {
     expect(state.exportByHash('cd'.repeat(32))).toBeUndefined()
   })
 
+  it('goes back to a snapshot under a new vid, with its rights and attributes', () => {
+    const attribute = newAttribute(1n << 61n, { key: 'k', valueBytes: 1, createdAt: 1 })
+    const state = stateOf(
+      made,
+      snapped,
+      { type: 'export', right: right({ vid: 8 }) },
+      { type: 'attribute', vid: 8, attribute },
+      { type: 'header', vid: 8, header: { tag: 'next', vmStateBytes: 1, vmClockNsec: '1' } },
+    )
+    const rollback: Entry = { type: 'rollback', vid: 8, newVid: 9, snapshotVid: 7, at: 300 }
+    expect(refusal(state, rollback)).toBeNull()
+    state.apply(6, rollback)
+    expect(state.vdis.get(8)?.deleting).toBe(true)
+    expect(state.find('a')).toMatchObject({ vid: 9, parentVid: 7, snapId: 2, createdAt: 300 })
+    expect(state.find('a').header).toBeUndefined()
+    expect([state.exportsOf(9).length, state.attributes.of(9)]).toEqual([1, [attribute]])
+    expect(refusal(state, { ...rollback, vid: 9, newVid: 10, snapshotVid: 8 })).toBe('NoVdi')
+    expect(refusal(state, { ...rollback, vid: 9, newVid: 10, snapshotVid: 9 })).toBe('NoTag')
+    expect(refusal(state, { ...rollback, vid: 7, newVid: 10 })).toBe('ReadOnly')
+  })
+
+  it('never gives out the vid that stands for holes, and sees gaps before the last VDI of a name', () => {
+    expect(stateOf().freeVid('a')).not.toBe(HOLE_VID)
+    const hash = vidOfName('a')
+    const state = stateOf(
+      { type: 'vdi', vdi: vdi({ vid: hash, name: 'a' }) },
+      { type: 'snapshot', vid: hash, newVid: hash + 2, tag: 'x', at: 1 },
+    )
+    expect([hash, hash + 1, hash + 2, hash + 3].map((vid) => state.isGap(vid))).toEqual([false, true, false, false])
+  })
+
   it('is the same again after its entries in short', () => {
     const command = fc.record({
-      kind: fc.constantFrom('vdi', 'clone', 'snapshot', 'resize', 'delete', 'reclaimed', 'export', 'unexport', 'view'),
+      kind: fc.constantFrom(
+        ...['vdi', 'clone', 'snapshot', 'rollback', 'resize', 'delete', 'reclaimed', 'export', 'unexport', 'view'],
+        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock'],
+      ),
       pick: fc.nat(),
       name: fc.constantFrom('a', 'b', 'c'),
     })
@@ -196,6 +231,10 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
       }
     case 'unexport':
       return { type: 'unexport', attachmentId: name }
+    case 'lock':
+      return { type: 'lock', lock: { name, shared: pick % 2 === 0, hosts: ['h'] } }
+    case 'unlock':
+      return { type: 'unlock', name }
   }
   if (!some) return null
   switch (kind) {
@@ -214,6 +253,23 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
         tag: `${name}${pick % 9}`,
         at: pick + 1,
       }
+    case 'rollback': {
+      const snapshots = state.snapshotsOf(some.name)
+      const snapshotVid = snapshots[pick % Math.max(1, snapshots.length)]?.vid ?? 0
+      return { type: 'rollback', vid: some.vid, newVid: state.freeVid(some.name), snapshotVid, at: pick + 1 }
+    }
+    case 'header':
+      return { type: 'header', vid: some.vid, header: { tag: name, vmStateBytes: pick, vmClockNsec: `${pick}` } }
+    case 'vmstate':
+      return { type: 'vmstate', vid: some.vid, objects: pick % 10 }
+    case 'attribute': {
+      const known = state.attributes.get(some.vid, name)
+      const oid = known ? attributeOid(known) : state.freeAttributeOid(some.name, { tag: '', snapId: 0 }, name)
+      const attribute = newAttribute(oid, { key: name, valueBytes: pick % 100, createdAt: 1 })
+      return { type: 'attribute', vid: some.vid, attribute }
+    }
+    case 'unattribute':
+      return { type: 'unattribute', vid: some.vid, key: name }
     case 'resize':
       return { type: 'resize', vid: some.vid, sizeBytes: some.sizeBytes + (pick % 100) }
     case 'export':
@@ -232,6 +288,10 @@ function dump(state: ClusterState) {
     index: state.index,
     epoch: state.epoch,
     members: state.members,
+    views: state.views,
+    locks: new Set(state.locks.values()),
+    attributes: new Set(state.attributes.all()),
+    attributesOf: vdis.map(({ vid }) => new Set(state.attributes.of(vid))),
     vdis,
     names: ['a', 'b', 'c'].map((name) => new Set(state.vdisOf(name).map(({ vid }) => vid))),
     families: vdis.map(({ family }) => new Set(state.familyOf(family).map(({ vid }) => vid))),

@@ -5,7 +5,13 @@ import { frame, type RawRequest, RawSheepClient } from '../tools/raw-sheep-clien
 const SYSTEM_ERROR = 0x06
 const OWN = 0x0a
 /** Opcodes that do something, more often than the others. */
-const INTERESTING = [0x11, 0x14, 0x15, 0x17, 0x18, 0x86, 0xc9, ...Array.from({ length: 15 }, (_, i) => 0xd0 + i)]
+const INTERESTING = [
+  ...[0x01, 0x02, 0x03, 0x05, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+  ...[0x01, 0x02, 0x03, 0x01, 0x02, 0x03],
+  ...[0x82, 0x84, 0x86, 0x87, 0x89, 0x90, 0x97, 0xa2, 0xab, 0xb1, 0xb4, 0xb8, 0xb9, 0xba, 0xbd, 0xbe],
+  ...[0xc6, 0xc9, 0xca, 0xcd],
+  ...Array.from({ length: 20 }, (_, i) => 0xd0 + i),
+]
 const FRAMES_PER_CONNECTION = 20
 const BODY_MAX_BYTES = 2000
 
@@ -35,7 +41,8 @@ export async function fuzzFrames(live: LiveSheep, random: SeededRandom, frames: 
 function randomRequest(live: LiveSheep, random: SeededRandom, id: number): RawRequest {
   const opcode = random.chance(0.9) ? random.pick(INTERESTING) : random.below(256)
   const hasBody = random.chance(0.6)
-  const fields = Array.from({ length: 8 }, (_, i) => [16 + 4 * i, 4, randomWord(live, random)] as const)
+  const words = Array.from({ length: 8 }, (_, i) => [16 + 4 * i, 4, randomWord(live, random)] as const)
+  const fields = opcode < 0x10 && random.chance(0.8) ? randomObject(live, random) : words
   return {
     opcode,
     id,
@@ -44,6 +51,19 @@ function randomRequest(live: LiveSheep, random: SeededRandom, id: number): RawRe
     fields,
     ...(hasBody ? { body: randomBody(live, random) } : { dataLength: random.pick([0, 8, 4096, 2 ** 21, 2 ** 32 - 1]) }),
   }
+}
+
+/** An object of some kind, mostly of a VDI that there is, and where in it: mostly at borders of its parts. */
+function randomObject(live: LiveSheep, random: SeededRandom) {
+  const kind = random.pick([0, 0, 0, 0x80, 0x80, 0x80, 0x40, 0x20, 0x10, 0x08, 0x01])
+  const vid = random.pick([...live.sheep.state.vdis.keys(), 0, 0xffffff])
+  const index = kind === 0 || random.chance(0.3) ? random.pick([0, 0, 1, 2, 2 ** 20, 2 ** 32 - 1]) : 0
+  const offset = random.pick([0, 0, 256, 512, 536, 544, 4664, 4664, 4668, 4670, 4198968, 2 ** 22 - 512, 2 ** 32 - 1])
+  return [
+    [16, 4, index],
+    [20, 4, kind * 2 ** 24 + vid],
+    [40, 4, offset],
+  ] as const
 }
 
 /** Small numbers, vids that there are, and extremes. */
@@ -60,6 +80,17 @@ function randomBody(live: LiveSheep, random: SeededRandom): Buffer {
     () => Buffer.concat([Buffer.from(vdi?.name ?? 'fuzz')], 256),
     () => Buffer.concat([Buffer.from(`fuzz-${random.below(20)}`)], 512),
     () => Buffer.from('ab'.repeat(32)),
+    () => Buffer.alloc(4 * random.below(20)),
+    () => Buffer.from(Uint32Array.from({ length: 1 + random.below(4) }, () => vdi?.vid ?? 0).buffer),
+    () => attribute(vdi?.name ?? 'fuzz', random),
     () => Buffer.from(JSON.stringify(random.chance(0.5) ? right : { ...right, vid: 'x' })),
   ])()
+}
+
+function attribute(name: string, random: SeededRandom): Buffer {
+  const body = Buffer.alloc(66320)
+  body.write(name, 0)
+  body.write(`key-${random.below(5)}`, 528)
+  body.writeUInt32LE(random.pick([0, 1, 4096, 65536, 65537]), 524)
+  return body
 }

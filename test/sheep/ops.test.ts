@@ -173,7 +173,7 @@ describe('READ_VDIS and READ_DEL_VDIS', () => {
     await client.request(nameRequest(0x17, name, '', 1))
     const deleted = await client.request({ opcode: 0xc9, protoVer: OWN, dataLength: 2 * MIB })
     expect(deleted.result).toBe(SUCCESS)
-    expect(bit(deleted.body, vid)).toBe(live.sheep.state.vdis.get(vid)?.deleting ? 1 : 0)
+    expect(bit(deleted.body, vid)).toBe(1)
   })
 
   it('are refused when the buffer has another size', async () => {
@@ -278,7 +278,7 @@ describe('PUT_EXPORT', () => {
 describe('bytes of any kind', () => {
   it('are answered or end their connection, and harm nobody else', async () => {
     const vid = await create()
-    await fuzzFrames(live, new SeededRandom(1), 300)
+    await fuzzFrames(live, new SeededRandom(1), 1500)
     expect(vidOf(await client.request(nameRequest(0x14, name)))).toBe(vid)
     expect((await live.sheep.audit()).problems).toEqual([])
   })

@@ -1,6 +1,12 @@
 import { pino } from 'pino'
 import type { StoreError } from '../../src/errors.ts'
+import { FLAG } from '../../src/protocol/constants.ts'
+import type { SheepRequest } from '../../src/protocol/message.ts'
+import { dataOid, inodeOid, vmstateOid } from '../../src/protocol/oid.ts'
+import { OP } from '../../src/protocol/opcodes.ts'
+import { errorOf } from '../../src/results.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../src/sheep/object-format.ts'
+import { runOperation } from '../../src/sheep/ops.ts'
 import { Sheep } from '../../src/sheep/sheep.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
@@ -22,12 +28,16 @@ interface Sector {
   contended: boolean
 }
 
+type Done = (error: StoreError | null) => void
+
 interface ModelVdi {
   name: string
   tag: string
   vid: number
   session: number
   sectors: Map<number, Sector>
+  /** Set durably, by name. */
+  attributes: Map<string, Buffer>
 }
 
 /**
@@ -48,7 +58,7 @@ export class SheepModel {
   #names = 0
   #life = 0
   #underWay = 0
-  readonly counts = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0 }
+  readonly counts = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0, foreign: 0, rollbacks: 0 }
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
@@ -71,6 +81,9 @@ export class SheepModel {
       else if (dice < 0.73) await this.#clone()
       else if (dice < 0.75) await this.#create()
       else if (dice < 0.77) await this.#delete()
+      else if (dice < 0.79) await this.#rollback()
+      else if (dice < 0.8) await this.#setAttribute()
+      else if (dice < 0.81) await this.#saveMachine()
       else if (dice < 0.96) for (let i = this.random.below(20); i > 0; i--) this.clock.step()
       else await this.#crash()
     }
@@ -135,8 +148,32 @@ export class SheepModel {
     const bytes = Buffer.alloc(length)
     for (let at = 0; at < length; at += SECTOR) stampSector(bytes.subarray(at, at + SECTOR), stamp, offset + at)
     this.counts.writes++
+    const isForeign = this.random.chance(0.3) && offset % OBJECT_BYTES <= OBJECT_BYTES - length
     const done = this.#changing(vdi, offset, length, stamp, fua)
-    this.#session(vdi).write(offset, bytes, fua, done)
+    if (isForeign) this.#writeObject(vdi, offset, bytes, fua, done)
+    else this.#session(vdi).write(offset, bytes, fua, done)
+  }
+
+  /** As QEMU writes: it names the object, and confirms the map's entry of it. */
+  #writeObject(vdi: ModelVdi, offset: number, body: Buffer, fua: boolean, done: Done): void {
+    this.counts.foreign++
+    const flags = FLAG.WRITE | (fua ? 0 : FLAG.CACHE)
+    const [index, at] = [Math.floor(offset / OBJECT_BYTES), offset % OBJECT_BYTES]
+    const { vid } = this.#sheep.state.find(vdi.name)
+    this.#submit({ opcode: OP.CREATE_AND_WRITE_OBJ, flags, oid: dataOid(vid, index), offset: at, body }, (error) => {
+      // A snapshot was taken: once more, under the vid with which the VDI goes on.
+      if (error?.code === 'ReadOnly') return this.#writeObject(vdi, offset, body, fua, done)
+      done(error)
+      if (error || this.random.chance(0.5)) return
+      const entry = Buffer.alloc(8)
+      entry.writeUInt32LE(vid)
+      const confirm = { opcode: OP.WRITE_OBJ, flags, oid: inodeOid(vid), offset: 4664 + 4 * index, body: entry }
+      this.#submit(confirm, () => {}) // discarded or frozen meanwhile, it may be refused
+    })
+  }
+
+  #submit(request: SheepRequest, done: Done): void {
+    runOperation(this.#sheep, { protoVer: 0, ...request }, null, ({ result }) => done(errorOf(result)))
   }
 
   #discard(): void {
@@ -223,6 +260,7 @@ export class SheepModel {
   }
 
   async #readAll(): Promise<void> {
+    for (const vdi of this.#vdis) await this.#checkAttributes(vdi)
     for (const vdi of this.#vdis) for (const window of WINDOWS) await this.#check(vdi, window, WINDOW_BYTES)
   }
 
@@ -230,7 +268,7 @@ export class SheepModel {
     if (this.#vdis.length > 8) return
     const name = `vdi-${++this.#names}`
     const { vid } = await this.clock.run(this.#sheep.createVdi(name, VDI_BYTES, 0))
-    this.#add({ name, tag: '', vid, session: 0, sectors: new Map() })
+    this.#add({ name, tag: '', vid, session: 0, sectors: new Map(), attributes: new Map() })
   }
 
   #add(vdi: ModelVdi): void {
@@ -249,7 +287,7 @@ export class SheepModel {
     // The entry was synced, and everything that the journal held before it.
     for (const sector of sectors.values()) sector.durable = new Set(sector.visible)
     this.counts.snapshots++
-    this.#add({ name: vdi.name, tag, vid: oldVid, session: 0, sectors })
+    this.#add({ name: vdi.name, tag, vid: oldVid, session: 0, sectors, attributes: new Map() })
   }
 
   async #clone(): Promise<void> {
@@ -258,14 +296,60 @@ export class SheepModel {
     const name = `vdi-${++this.#names}`
     const { vid } = await this.clock.run(this.#sheep.createVdi(name, VDI_BYTES, base.vid))
     this.counts.clones++
-    this.#add({ name, tag: '', vid, session: 0, sectors: copySectors(base.sectors) })
+    this.#add({ name, tag: '', vid, session: 0, sectors: copySectors(base.sectors), attributes: new Map() })
+  }
+
+  async #rollback(): Promise<void> {
+    const vdi = this.random.pick(this.#working())
+    const snapshot = this.random.pick(this.#vdis.filter((other) => other.tag !== '' && other.name === vdi?.name))
+    if (!vdi || !snapshot) return
+    await this.#settle() // a write that comes late is refused, as it must be; the model would have to know which
+    vdi.vid = (await this.clock.run(this.#sheep.rollbackVdi(vdi.vid, snapshot.vid))).vid
+    vdi.sectors = copySectors(snapshot.sectors)
+    this.counts.rollbacks++
+  }
+
+  async #setAttribute(): Promise<void> {
+    const vdi = this.random.pick(this.#vdis)
+    if (!vdi) return
+    const key = this.random.pick(['colour', 'size'])
+    const value = this.random.bytes(this.random.below(10_000))
+    await this.clock.run(this.#sheep.setAttribute({ ...vdi, snapId: 0 }, key, value, false))
+    vdi.attributes.set(key, value)
+  }
+
+  async #checkAttributes(vdi: ModelVdi): Promise<void> {
+    for (const [key, value] of vdi.attributes) {
+      const attribute = this.#sheep.getAttribute({ ...vdi, snapId: 0 }, key)
+      const found = await this.clock.run(this.#sheep.readAttribute(attribute))
+      if (!found.equals(value)) throw new Error(`the attribute ${key} of ${vdi.name}@${vdi.tag} is not what was set`)
+    }
+  }
+
+  /** Machine state is only there to be accounted for: the audit, and nothing left in the end. */
+  async #saveMachine(): Promise<void> {
+    const vdi = this.random.pick(this.#working())
+    if (!vdi) return
+    const oid = vmstateOid(vdi.vid, this.random.below(3))
+    const body = this.random.bytes(this.random.below(9000))
+    const request = { opcode: OP.CREATE_AND_WRITE_OBJ, flags: FLAG.WRITE, oid, offset: this.random.below(5000), body }
+    const saved = new Promise<void>((resolve, reject) => {
+      this.#submit(request, (error) => (error ? reject(error) : resolve()))
+    })
+    await this.clock.run(saved)
   }
 
   async #delete(): Promise<void> {
     const vdi = this.random.pick(this.#vdis)
     if (!vdi) return
+    await this.#settle()
     await this.clock.run(this.#sheep.sessions.close(vdi.session))
-    await this.clock.run(this.#sheep.deleteVdi(vdi.vid))
+    const request = { opcode: OP.DEL_VDI, flags: FLAG.WRITE, body: Buffer.alloc(512) }
+    request.body.write(vdi.name)
+    request.body.write(vdi.tag, 256)
+    await this.clock.run(
+      new Promise<void>((resolve, reject) => this.#submit(request, (error) => (error ? reject(error) : resolve()))),
+    )
     this.#vdis = this.#vdis.filter((other) => other !== vdi)
     this.counts.deletes++
   }

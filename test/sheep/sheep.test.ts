@@ -4,7 +4,7 @@ import { SheepModel } from './sheep-model.ts'
 
 describe('a sheep on a disk that keeps only what it promised', () => {
   it('keeps what devices, snapshots and clones hold through every crash, and gives all space back', async () => {
-    const totals = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0 }
+    const totals = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0, foreign: 0, rollbacks: 0 }
     const seeds = await runSeeds('test/sheep/sheep.test.ts', 150, async (seed) => {
       const model = new SheepModel(seed)
       await model.run(200)
@@ -12,5 +12,6 @@ describe('a sheep on a disk that keeps only what it promised', () => {
     })
     console.info({ seeds, ...totals })
     expect(totals.crashes).toBeGreaterThan(seeds)
+    expect(Math.min(totals.foreign, totals.rollbacks)).toBeGreaterThan(seeds / 2)
   })
 })

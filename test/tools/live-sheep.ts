@@ -58,7 +58,8 @@ export class LiveSheep {
       clock: systemClock,
       log,
       handle: (request, client, reply) => runOperation(sheep, request, client, reply),
-      clientClosed: (client) => void sheep.sessions.closeOf(client),
+      clientOpened: (client) => sheep.clientOpened(client),
+      clientClosed: (client) => sheep.clientClosed(client),
       epoch: () => sheep.state.epoch,
     })
     await server.listen(this.address)

@@ -1,0 +1,142 @@
+import { pino } from 'pino'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { ClusterState, type Entry } from '../../../src/sheep/cluster-state.ts'
+import { Locks } from '../../../src/sheep/locks.ts'
+import type { SheepClient } from '../../../src/sheep/server.ts'
+import { SimClock } from '../../sim/clock.ts'
+import { SeededRandom } from '../../sim/random.ts'
+
+const QEMU = 0
+const GRACE_MS = 10_000
+
+/* How long a lock lives, by the connections of its holder. */
+let state: ClusterState
+let clock: SimClock
+let locks: Locks
+let ids = 0
+
+function open(): Locks {
+  return new Locks({
+    state,
+    propose: async (entry: Entry) => {
+      state.check(entry)
+      state.apply(state.index + 1, entry)
+    },
+    clock: clock.mount(),
+    graceMs: GRACE_MS,
+    log: pino({ level: 'silent' }),
+  })
+}
+
+beforeEach(() => {
+  state = new ClusterState()
+  clock = new SimClock(new SeededRandom(1))
+  locks = open()
+})
+
+function connect(host = '10.0.0.1'): SheepClient {
+  const client = { id: ++ids, peer: `${host}:${1000 + ids}`, cut: () => {} }
+  locks.opened(client)
+  return client
+}
+
+/** As QEMU opens a VDI: a connection for its I/O, which stays silent, and one that sends LOCK_VDI and closes. */
+async function qemuOpens(host?: string): Promise<SheepClient> {
+  const io = connect(host)
+  const control = connect(host)
+  locks.spoke(control)
+  await locks.take('a', false, control)
+  locks.closed(control)
+  return io
+}
+
+/** Lets the time pass; false when nothing was waiting for it. */
+const timePasses = () => clock.step()
+const isLocked = () => state.locks.has('a')
+
+describe('a lock', () => {
+  it('lives as long as the connection for I/O, also when nothing is sent over it', async () => {
+    const io = await qemuOpens()
+    expect(timePasses()).toBe(false)
+    locks.closed(io)
+    expect(isLocked()).toBe(true)
+    expect(timePasses()).toBe(true)
+    expect(isLocked()).toBe(false)
+  })
+
+  it('ends when whoever asked for it goes and has no other connection', async () => {
+    const other = connect('10.0.0.2')
+    const control = connect()
+    locks.spoke(control)
+    await locks.take('a', false, control)
+    locks.closed(control)
+    timePasses()
+    expect(isLocked()).toBe(false)
+    locks.closed(other)
+  })
+
+  it('is kept by a holder that comes back in time, to write or to read', async () => {
+    for (const comesBack of [
+      (client: SheepClient) => locks.noteReader('a', client, QEMU),
+      (client: SheepClient) => void locks.admitWriter('a', client, QEMU),
+    ]) {
+      const io = await qemuOpens()
+      locks.closed(io)
+      const again = connect()
+      locks.spoke(again)
+      comesBack(again)
+      expect(timePasses()).toBe(false)
+      expect(isLocked()).toBe(true)
+      locks.closed(again)
+      timePasses()
+      expect(isLocked()).toBe(false)
+    }
+  })
+
+  it('is not kept by others', async () => {
+    const io = await qemuOpens()
+    locks.closed(io)
+    const stranger = connect('10.0.0.2')
+    locks.noteReader('a', stranger, QEMU)
+    locks.noteReader('a', connect(), 2)
+    expect(() => locks.admitWriter('a', stranger, QEMU)).toThrow(expect.objectContaining({ code: 'VdiLocked' }))
+    timePasses()
+    expect(isLocked()).toBe(false)
+  })
+
+  it('names the connections that a holder that comes back replaces, once', async () => {
+    const io = await qemuOpens()
+    expect(locks.admitWriter('a', io, QEMU)).toEqual([])
+    const again = connect()
+    expect(locks.admitWriter('a', again, QEMU)).toEqual([io])
+    expect(locks.admitWriter('a', again, QEMU)).toEqual([])
+    locks.closed(io)
+    expect(timePasses()).toBe(false)
+  })
+
+  it('of before a restart waits for its holder, and then ends', async () => {
+    await qemuOpens()
+    clock.endProcess()
+    locks = open()
+    locks.resume()
+    expect(isLocked()).toBe(true)
+    const back = connect()
+    locks.noteReader('a', back, QEMU)
+    expect(timePasses()).toBe(false)
+    clock.endProcess()
+    locks = open()
+    locks.resume()
+    timePasses()
+    expect(isLocked()).toBe(false)
+  })
+
+  it('that was broken and taken anew does not end with the first one', async () => {
+    const io = await qemuOpens()
+    locks.closed(io)
+    await locks.drop('a')
+    const next = await qemuOpens('10.0.0.2')
+    timePasses()
+    expect(state.locks.get('a')?.hosts).toEqual(['10.0.0.2'])
+    locks.closed(next)
+  })
+})
