@@ -98,7 +98,7 @@ export const OPCODES = {
   LIST_ATTRIBUTES: op(0xe1, 'io', 'io'),
   /** Answers JSON: the locks of QEMU and tgt. */
   LIST_LOCKS: op(0xe2, 'io', 'io'),
-  /** Body: the name of a VDI. Ends the lock on it; what was sent under it changes nothing any more. */
+  /** Body: the name of a VDI. Ends the lock on it, and what its holder has under way. */
   UNLOCK_VDI: op(0xe3, 'io', 'io'),
 } as const
 

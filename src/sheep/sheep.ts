@@ -317,7 +317,7 @@ export class Sheep {
     }
   }
 
-  /** Ends a lock, whoever has it. When it resolves, nothing that was sent under it changes a byte any more. */
+  /** Ends a lock, whoever has it. When it resolves, what its holder had under way is over and its connections are cut. */
   async unlock(name: string): Promise<void> {
     const writers = await this.locks.drop(name)
     for (const writer of writers) writer.cut()

@@ -165,7 +165,10 @@ export class VdiClient {
     return this.#json<LockInfo[]>({ opcode: OP.LIST_LOCKS })
   }
 
-  /** Ends the lock on a name, if there is one. When it resolves, nothing that was sent under it changes a byte any more. */
+  /**
+   * Ends the lock on a name, if there is one: what its holder has under way is over when it resolves, and its connection is cut.
+   * A holder that is alive connects again and goes on without a lock, until somebody else takes it.
+   */
   async unlock(name: string): Promise<void> {
     await this.#call({ opcode: OP.UNLOCK_VDI, flags: FLAG.WRITE, body: Buffer.from(name) })
   }

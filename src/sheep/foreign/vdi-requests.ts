@@ -87,9 +87,9 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
   const vdi = sheep.state.vdis.get(request.baseVdiId ?? 0)
   const lock = vdi && sheep.state.locks.get(vdi.name)
   const success = { result: RESULT.SUCCESS }
-  if (!vdi || vdi.deleting) return { result: RESULT.VDI_NOT_LOCKED }
+  if (!vdi) return { result: RESULT.VDI_NOT_LOCKED }
   if (vdi.snapshotAt > 0 && protoVer !== DOG_PROTO_VER && sheep.locks.snapshotReleased(vdi.vid)) return success
-  if (!lock) return success
+  if (!lock) return vdi.deleting ? { result: RESULT.VDI_NOT_LOCKED } : success
   if (protoVer === DOG_PROTO_VER) {
     await sheep.unlock(vdi.name)
     return success
