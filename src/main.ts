@@ -1,19 +1,13 @@
 #!/usr/bin/env -S node --max-semi-space-size=2
-import { readFileSync } from 'node:fs'
-import { configShow } from './cli/config-command.ts'
-import { nodeCommands } from './cli/node-commands.ts'
+import { allCommands } from './cli/commands.ts'
 import { runCli } from './cli/run.ts'
-import { version } from './cli/version-command.ts'
+import { systemClock } from './runtime/clock.ts'
 import { systemNetwork } from './runtime/network.ts'
+import { processIo } from './runtime/process-io.ts'
+import { systemRandom } from './runtime/random.ts'
 import { serve } from './serve.ts'
 
-const commands = [serve, ...nodeCommands(systemNetwork), configShow, version]
-
-const code = await runCli(process.argv.slice(2), commands, {
-  env: process.env,
-  readFile: (path) => readFileSync(path, 'utf8'),
-  out: (text) => process.stdout.write(`${text}\n`),
-  err: (text) => process.stderr.write(`${text}\n`),
-})
+const commands = [serve, ...allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })]
+const code = await runCli(process.argv.slice(2), commands, { env: process.env, ...processIo })
 // Not left to an empty event loop: a connection that someone keeps open must not hold a finished command up.
 process.exit(code)

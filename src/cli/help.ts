@@ -1,5 +1,6 @@
 import { SETTINGS } from '../settings.ts'
-import type { Command } from './command.ts'
+import type { Command, Option } from './command.ts'
+import { usage } from './command-line.ts'
 import { table } from './table.ts'
 
 /** What `collie --help` prints; with `words`, only the commands that begin with them. */
@@ -17,18 +18,27 @@ export function overview(commands: readonly Command[], words: readonly string[] 
 }
 
 /** What `collie COMMAND --help` prints. */
-export function commandHelp({ name, summary, description }: Command): string {
+export function commandHelp(command: Command): string {
+  const { summary, description, operands = [], options = [] } = command
+  const own = [...operands.map(({ name, meaning }) => [`  ${name}`, meaning]), ...options.map(optionRow)]
   const flags = [
     ['  --config FILE', 'YAML file of settings; or COLLIE_CONFIG.'],
     ...SETTINGS.map(({ flag, description: meaning }) => [`  --${flag} VALUE`, meaning]),
   ]
   return [
-    `Usage: collie ${name} [--json] [SETTINGS]`,
+    usage(command),
     '',
     summary,
     ...(description === undefined ? [] : ['', description]),
     '',
+    table([...own, ['  --json', 'Print the result as JSON.'], ['  -h, --help', 'Print this.']]),
+    '',
     'Settings, each also as COLLIE_… in the environment or in the file of --config:',
     table(flags),
   ].join('\n')
+}
+
+function optionRow({ flag, short, value, meaning }: Option): string[] {
+  const names = short === undefined ? `--${flag}` : `-${short}, --${flag}`
+  return [`  ${names}${value === undefined ? '' : ` ${value}`}`, meaning]
 }

@@ -2,13 +2,14 @@ import { ConfigError, SETTING_FLAGS } from '../config.ts'
 import { ControlError } from '../control/messages.ts'
 import { UsageError } from '../errors.ts'
 import { DamagedFile } from '../runtime/files.ts'
-import { type Command, type CommandIo, EXIT, parseLine } from './command.ts'
+import { type Command, type CommandIo, EXIT } from './command.ts'
+import { parseLine } from './command-line.ts'
 import { commandHelp, overview } from './help.ts'
 
 /** Runs one command line and resolves with its exit code. Prints whatever goes wrong to `io.err`. */
 export async function runCli(args: readonly string[], commands: readonly Command[], io: CommandIo): Promise<number> {
   try {
-    const { command, words, help, json, argv } = parseLine(args, commands, SETTING_FLAGS)
+    const { command, words, help, call } = parseLine(args, commands, SETTING_FLAGS)
     if (help) {
       io.out(command ? commandHelp(command) : overview(commands, words))
       return EXIT.OK
@@ -19,8 +20,8 @@ export async function runCli(args: readonly string[], commands: readonly Command
         `\`collie ${words.join(' ')}\`: there is no such command\n\n${overview(commands, words.slice(0, 1))}`,
       )
     }
-    const print = (value: unknown, text: () => string) => io.out(json ? JSON.stringify(value, null, 2) : text())
-    return await command.run({ io, argv, json, print })
+    const print = (value: unknown, text: () => string) => io.out(call.json ? JSON.stringify(value, null, 2) : text())
+    return await command.run({ ...call, io, print })
   } catch (error) {
     const { code, message } = explain(error)
     io.err(`collie: ${message}`)

@@ -1,0 +1,50 @@
+import type { Result } from '../control/methods.ts'
+import { type Command, type CommandPorts, EXIT } from './command.ts'
+import { askNode } from './node-access.ts'
+import { formatBytes, table } from './table.ts'
+
+/** What concerns the store as a whole. */
+export function clusterCommands(ports: CommandPorts): Command[] {
+  return [
+    {
+      name: 'cluster info',
+      summary: 'Say how the store is: state, epoch, space, nodes.',
+      run: async (call) => {
+        const info = await askNode(ports, call, (node) => node.call('cluster_info', {}))
+        call.print(info, () => describeCluster(info))
+        return EXIT.OK
+      },
+    },
+    {
+      name: 'cluster audit',
+      summary: 'Look for orphans, dangling references and damage in the store.',
+      description: `Exits with ${EXIT.DATA_UNSOUND} when the store is not sound.`,
+      run: async (call) => {
+        const audit = await askNode(ports, call, (node) => node.call('audit', {}))
+        call.print(audit, () => describeAudit(audit))
+        return audit.sound ? EXIT.OK : EXIT.DATA_UNSOUND
+      },
+    },
+  ]
+}
+
+function describeCluster(info: Result<'cluster_info'>): string {
+  const facts = table([
+    ['status', info.status],
+    ['epoch', String(info.epoch)],
+    ['copies', String(info.copies)],
+    ['space', `${formatBytes(info.free_bytes)} free of ${formatBytes(info.total_bytes)}`],
+  ])
+  const nodes = info.nodes.map(({ address, zone, vnodes }) => [address, String(zone), String(vnodes)])
+  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES'], ...nodes])}`
+}
+
+function describeAudit(audit: Result<'audit'>): string {
+  const checked = Object.entries(audit.checked).map(([name, count]) => `${count} ${name}`)
+  const findings = audit.findings.map(({ kind, detail }) => [kind, detail])
+  return [
+    audit.sound ? 'The store is sound.' : 'The store is NOT sound.',
+    `Checked: ${checked.join(', ')}.`,
+    ...(findings.length > 0 ? ['', table(findings)] : []),
+  ].join('\n')
+}

@@ -1,0 +1,11 @@
+import { clusterCommands } from './cluster-commands.ts'
+import type { Command, CommandPorts } from './command.ts'
+import { configShow } from './config-command.ts'
+import { nodeCommands } from './node-commands.ts'
+import { vdiCommands } from './vdi-commands.ts'
+import { version } from './version-command.ts'
+
+/** Every command but `serve`, which is above this directory; in the order of the help. */
+export function allCommands(ports: CommandPorts): Command[] {
+  return [...vdiCommands(ports), ...nodeCommands(ports), ...clusterCommands(ports), configShow, version]
+}
