@@ -18,7 +18,7 @@ import { systemRandom } from './runtime/random.ts'
 import { createServices } from './services/create-services.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import { VdiClient } from './vdi/client.ts'
-import { createSocketTransport } from './vdi/socket-transport.ts'
+import { createSocketTransport, SHEEP_SOCKET } from './vdi/socket-transport.ts'
 
 export interface AppOptions {
   config: Config
@@ -33,7 +33,6 @@ export interface RunningApp {
 }
 
 const DATABASE_FILE = 'collie.db'
-const SHEEP_SOCKET = 'sock'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**

@@ -8,6 +8,6 @@ import { systemRandom } from './runtime/random.ts'
 import { serve } from './serve.ts'
 
 const commands = [serve, ...allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })]
-const code = await runCli(process.argv.slice(2), commands, { env: process.env, ...processIo })
+const code = await runCli(process.argv.slice(2), commands, { env: process.env, ...processIo() })
 // Not left to an empty event loop: a connection that someone keeps open must not hold a finished command up.
 process.exit(code)

@@ -5,6 +5,7 @@ import type { Handlers } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import { storeDirectory } from './exports/store-directory.ts'
 import type { SheepResponse } from './protocol/message.ts'
+import { formatOid } from './protocol/oid.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
 import { systemNetwork } from './runtime/network.ts'
@@ -14,6 +15,7 @@ import { runOperation } from './sheep/ops.ts'
 import { createSheepServer } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
+import { SHEEP_SOCKET } from './vdi/socket-transport.ts'
 import type { Transport } from './vdi/transport.ts'
 
 export interface NodeOptions {
@@ -29,8 +31,7 @@ export interface RunningNode {
   close(): Promise<void>
 }
 
-/** Unix sockets in the data directory, besides what listens on the network. */
-export const SHEEP_SOCKET = 'sock'
+/** Unix socket in the data directory, beside the sheep's. */
 export const NBD_SOCKET = 'nbd.sock'
 
 const MIB = 1024 * 1024
@@ -121,19 +122,35 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
         nodes: members.map(({ address, zone, vnodes }) => ({ address, zone, vnodes })),
       }
     },
-    vdi_list: async () => ({
-      vdis: [...sheep.state.vdis.values()]
-        .filter((vdi) => !vdi.deleting)
-        .map((vdi) => ({
-          name: vdi.name,
-          tag: vdi.tag,
-          vid: vdi.vid,
-          snap_id: vdi.snapId,
-          is_snapshot: vdi.snapshotAt > 0,
-          size_bytes: vdi.sizeBytes,
-          parent_vid: vdi.parentVid,
-          created_at: formatTime(vdi.createdAt),
-        })),
+    vdi_list: async () => {
+      const attachments = sheep.state.exportCounts()
+      const open = sheep.sessions.openVids()
+      return {
+        vdis: [...sheep.state.vdis.values()]
+          .filter((vdi) => !vdi.deleting)
+          .map((vdi) => ({
+            name: vdi.name,
+            tag: vdi.tag,
+            vid: vdi.vid,
+            snap_id: vdi.snapId,
+            is_snapshot: vdi.snapshotAt > 0,
+            size_bytes: vdi.sizeBytes,
+            parent_vid: vdi.parentVid,
+            created_at: formatTime(vdi.createdAt),
+            copies: vdi.copies,
+            attachments: attachments.get(vdi.vid) ?? 0,
+            is_open: open.has(vdi.vid),
+          })),
+      }
+    },
+    vdi_objects: async ({ vid, first_index, count }) => ({
+      objects: (await sheep.listObjects(vid, first_index, count)).map((object) => ({
+        index: object.index,
+        oid: formatOid(object.oid),
+        vid: object.vid,
+        allocated_bytes: object.allocatedBytes,
+        inherited_bytes: object.inheritedBytes,
+      })),
     }),
     stats: async () => {
       const store = await sheep.stats()

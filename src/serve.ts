@@ -91,6 +91,7 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     info: async () => info,
     cluster_info: (params) => control.call('cluster_info', params),
     vdi_list: (params) => control.call('vdi_list', params),
+    vdi_objects: (params) => control.call('vdi_objects', params),
     stats: (params) => control.call('stats', params),
     audit: (params) => control.call('audit', params),
     export_drained: (params) => control.call('export_drained', params),

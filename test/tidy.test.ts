@@ -60,7 +60,7 @@ const LAYERS: Record<string, readonly string[]> = {
     'runtime',
   ],
 
-  cli: ['control', 'config.ts', 'settings.ts', 'version.ts', 'errors.ts', 'runtime'],
+  cli: ['vdi', 'exports', 'protocol', 'control', 'config.ts', 'settings.ts', 'version.ts', 'errors.ts', 'runtime'],
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': ['app.ts', 'store-thread.ts', 'cli', 'control', 'config.ts', 'version.ts', 'errors.ts', 'runtime'],

@@ -37,6 +37,8 @@ export function parseLine(
   const operands = positionals.slice(words.length)
   const help = values.help === true
   if (!help) checkOperands(command, operands)
+  const missing = command.options?.find(({ flag, required }) => required && values[flag] === undefined)
+  if (missing && !help) throw new UsageError(`--${missing.flag} is missing\n\n${usage(command)}`)
   const given = (flags: object) => Object.keys(flags).filter((flag) => values[flag] !== undefined)
   return {
     command,
@@ -88,13 +90,13 @@ function checkOperands(command: Command, given: readonly string[]): void {
 
 const isRequired = (operand: Operand): boolean => !operand.optional && !operand.repeated
 
-/** `Usage: collie vdi read NAME [OFFSET] [OPTIONS]`. */
+/** `Usage: collie vdi clone NAME --snapshot TAG --to NAME [OPTIONS] [--json] [SETTINGS]`. */
 export function usage({ name, operands = [], options = [] }: Command): string {
   const words = operands.map((operand) => {
     if (operand.repeated) return `[${operand.name}...]`
     return operand.optional ? `[${operand.name}]` : operand.name
   })
-  return ['Usage: collie', name, ...words, ...(options.length > 0 ? ['[OPTIONS]'] : []), '[--json] [SETTINGS]'].join(
-    ' ',
-  )
+  const required = options.filter((option) => option.required).map(({ flag, value }) => `--${flag} ${value}`)
+  const others = options.length > required.length ? ['[OPTIONS]'] : []
+  return ['Usage: collie', name, ...words, ...required, ...others, '[--json] [SETTINGS]'].join(' ')
 }

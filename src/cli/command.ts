@@ -17,10 +17,18 @@ export const EXIT = {
   TRY_LATER: 75,
   NO_PERMISSION: 77,
   CONFIG: 78,
-  /** As a shell says of a command that SIGINT, or SIGPIPE, has ended. */
-  INTERRUPTED: 130,
-  BROKEN_PIPE: 141,
 } as const
+
+/** What went wrong in words for the person who typed the command, and the code to exit with. */
+export class CommandFailure extends Error {
+  override readonly name = 'CommandFailure'
+  readonly exitCode: number
+
+  constructor(exitCode: number, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.exitCode = exitCode
+  }
+}
 
 /** The world outside the process that commands reach; the node is found through it. */
 export interface CommandPorts {
@@ -38,10 +46,12 @@ export interface CommandIo {
   err(text: string): void
   /** Standard input, as it comes. */
   input(): AsyncIterable<Buffer>
-  /** Bytes to standard output. Resolves when there is room for more; rejects with EPIPE when nobody reads them any more. */
+  /** Bytes to standard output. Resolves when there is room for more; rejects with Interrupted when nobody reads any more. */
   output(bytes: Buffer): Promise<void>
   /** Standard error as a terminal on which a line can be drawn over; null when it is a file or a pipe. */
-  terminal: { columns: number; draw(line: string): void } | null
+  terminal: { draw(text: string): void } | null
+  /** Of that terminal. */
+  columns(): number
   /**
    * Runs work that must not be left half-done: the first SIGINT or SIGTERM aborts the signal instead of ending the process,
    * a second one ends it at once.
@@ -79,6 +89,7 @@ export interface Option {
   /** What the value is called in the help; without it the option is a switch. */
   value?: string
   meaning: string
+  required?: true
 }
 
 export interface Command {

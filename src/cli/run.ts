@@ -1,10 +1,10 @@
-import { ConfigError, SETTING_FLAGS } from '../config.ts'
-import { ControlError } from '../control/messages.ts'
+import { SETTING_FLAGS } from '../config.ts'
 import { UsageError } from '../errors.ts'
-import { DamagedFile } from '../runtime/files.ts'
 import { type Command, type CommandIo, EXIT } from './command.ts'
 import { parseLine } from './command-line.ts'
+import { explain } from './failures.ts'
 import { commandHelp, overview } from './help.ts'
+import { nearest } from './near.ts'
 
 /** Runs one command line and resolves with its exit code. Prints whatever goes wrong to `io.err`. */
 export async function runCli(args: readonly string[], commands: readonly Command[], io: CommandIo): Promise<number> {
@@ -15,10 +15,7 @@ export async function runCli(args: readonly string[], commands: readonly Command
       return EXIT.OK
     }
     if (command === null) {
-      if (words.length === 0) throw new UsageError(`which command?\n\n${overview(commands)}`)
-      throw new UsageError(
-        `\`collie ${words.join(' ')}\`: there is no such command\n\n${overview(commands, words.slice(0, 1))}`,
-      )
+      throw new UsageError(`${wrongWords(words, commands)}\n\n${overview(commands, words.slice(0, 1))}`)
     }
     const print = (value: unknown, text: () => string) => io.out(call.json ? JSON.stringify(value, null, 2) : text())
     return await command.run({ ...call, io, print })
@@ -29,15 +26,12 @@ export async function runCli(args: readonly string[], commands: readonly Command
   }
 }
 
-function explain(error: unknown): { code: number; message: string } {
-  if (error instanceof UsageError) return { code: EXIT.USAGE, message: error.message }
-  if (error instanceof ConfigError) return { code: EXIT.CONFIG, message: `settings: ${error.message}` }
-  if (error instanceof ControlError) {
-    const code = error.code === 'Disconnected' ? EXIT.UNAVAILABLE : EXIT.INTERNAL
-    return { code, message: error.message }
-  }
-  if (error instanceof DamagedFile) return { code: EXIT.DATA_UNSOUND, message: error.message }
-  // The system said no: an address in use, a directory that may not be written.
-  if (error instanceof Error && 'syscall' in error) return { code: EXIT.UNAVAILABLE, message: error.message }
-  return { code: EXIT.INTERNAL, message: error instanceof Error ? (error.stack ?? error.message) : String(error) }
+function wrongWords(words: readonly string[], commands: readonly Command[]): string {
+  if (words.length === 0) return 'which command?'
+  const near = nearest(
+    words.slice(0, 2).join(' '),
+    commands.map(({ name }) => name),
+  )
+  const problem = `\`collie ${words.join(' ')}\`: there is no such command`
+  return near === null ? problem : `${problem}; did you mean \`collie ${near}\`?`
 }

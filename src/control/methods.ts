@@ -40,6 +40,24 @@ const vdi = z.object({
   size_bytes: count,
   parent_vid: z.int(),
   created_at: z.string(),
+  copies: z.int(),
+  /** Rights to open it that were given out. */
+  attachments: z.int(),
+  /** Somebody has it open now. */
+  is_open: z.boolean(),
+  allocated_bytes: count.optional(),
+  unique_bytes: count.optional(),
+  shared_bytes: count.optional(),
+})
+
+const vdiObject = z.object({
+  index: z.int(),
+  oid: z.string(),
+  /** Whose object it is: an ancestor's for what was not written since the snapshot. */
+  vid: z.int(),
+  /** Bytes that the object itself holds, and those that it takes from an ancestor's. */
+  allocated_bytes: count,
+  inherited_bytes: count,
 })
 
 const audit = z.object({
@@ -55,6 +73,11 @@ export const METHODS = {
   info: method(nothing, info),
   cluster_info: method(nothing, clusterInfo),
   vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),
+  /** Objects of a VDI in the order of their indexes, from one on; fewer than `count` are the last. Rejects with NoVdi. */
+  vdi_objects: method(
+    z.strictObject({ vid: z.int(), first_index: count, count: z.int().positive().max(4096) }),
+    z.object({ objects: z.array(vdiObject) }),
+  ),
   /** Counters by part: `{ store: { objects: 3 }, nbd: { reads: 7 } }`. */
   stats: method(nothing, z.record(z.string(), z.record(z.string(), z.number()))),
   audit: method(nothing, audit),

@@ -1,41 +1,5 @@
 import { readFileSync } from 'node:fs'
 
-/** Standard input, output and error of this process, and the signals that end it; for the command line. */
-
-const BROKEN_PIPE = 128 + 13
-const SIGNALS = { SIGINT: 2, SIGTERM: 15 } as const
-
-// Who reads only the head of what is printed has what he wanted; a program in C would be ended by SIGPIPE.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(BROKEN_PIPE)
-  throw error
-})
-
-async function* input(): AsyncGenerator<Buffer> {
-  for await (const chunk of process.stdin) yield chunk as Buffer
-}
-
-/** Resolves when the kernel has the bytes. */
-function output(bytes: Buffer): Promise<void> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()))
-  })
-}
-
-async function interruptible<T>(work: (interrupted: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController()
-  const onSignal = (name: keyof typeof SIGNALS) => {
-    if (controller.signal.aborted) process.exit(128 + SIGNALS[name])
-    controller.abort(new Interrupted(128 + SIGNALS[name]))
-  }
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, onSignal)
-  try {
-    return await work(controller.signal)
-  } finally {
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, onSignal)
-  }
-}
-
 /** Why the signal of `interruptible` was aborted. */
 export class Interrupted extends Error {
   override readonly name = 'Interrupted'
@@ -48,19 +12,53 @@ export class Interrupted extends Error {
   }
 }
 
-export const processIo = {
-  readFile: (path: string) => readFileSync(path, 'utf8'),
-  out: (text: string) => void process.stdout.write(`${text}\n`),
-  err: (text: string) => void process.stderr.write(`${text}\n`),
-  input,
-  output,
-  interruptible,
-  terminal: process.stderr.isTTY
-    ? {
-        get columns() {
-          return process.stderr.columns
-        },
-        draw: (line: string) => void process.stderr.write(line),
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15, SIGPIPE: 13 } as const
+const endedBy = (signal: keyof typeof SIGNAL_NUMBERS) => 128 + SIGNAL_NUMBERS[signal]
+
+/** Standard input, output and error of this process, and the signals that end it; for the command line. */
+export function processIo() {
+  // Who reads only the head of what is printed has what he wanted. Node ignores SIGPIPE, which would end a program in C.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+    if (!isInterruptible) process.exit(endedBy('SIGPIPE'))
+  })
+  let isInterruptible = false
+
+  return {
+    readFile: (path: string) => readFileSync(path, 'utf8'),
+    out: (text: string) => void process.stdout.write(`${text}\n`),
+    err: (text: string) => void process.stderr.write(`${text}\n`),
+    terminal: process.stderr.isTTY ? { draw: (text: string) => void process.stderr.write(text) } : null,
+    columns: () => process.stderr.columns,
+
+    async *input(): AsyncGenerator<Buffer> {
+      for await (const chunk of process.stdin) yield chunk as Buffer
+    },
+
+    /** Resolves when the kernel has the bytes. */
+    output: (bytes: Buffer): Promise<void> =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(bytes, (error) => {
+          if (!error) resolve()
+          else reject((error as NodeJS.ErrnoException).code === 'EPIPE' ? new Interrupted(endedBy('SIGPIPE')) : error)
+        })
+      }),
+
+    async interruptible<T>(work: (interrupted: AbortSignal) => Promise<T>): Promise<T> {
+      const controller = new AbortController()
+      const onSignal = (signal: 'SIGINT' | 'SIGTERM') => {
+        if (controller.signal.aborted) process.exit(endedBy(signal))
+        controller.abort(new Interrupted(endedBy(signal)))
       }
-    : null,
+      const signals = ['SIGINT', 'SIGTERM'] as const
+      for (const signal of signals) process.on(signal, onSignal)
+      isInterruptible = true
+      try {
+        return await work(controller.signal)
+      } finally {
+        isInterruptible = false
+        for (const signal of signals) process.off(signal, onSignal)
+      }
+    },
+  }
 }

@@ -75,13 +75,14 @@ export class BlockMap {
     return changes
   }
 
-  /** Allocated indexes below `limit`, with their owners, in order. Loads pages as it goes. */
-  async *entries(limit: number): AsyncGenerator<{ index: number; vid: number }> {
+  /** Allocated indexes from `from` on and below `limit`, with their owners, in order. Loads pages as it goes. */
+  async *entries(limit: number, from = 0): AsyncGenerator<{ index: number; vid: number }> {
     if (!this.#store.exists(this.#oid)) return
-    for (let first = 0; first < limit; first += ENTRIES_PER_PAGE) {
+    const start = from - (from % ENTRIES_PER_PAGE)
+    for (let first = start; first < limit; first += ENTRIES_PER_PAGE) {
       await this.load(first)
       const page = this.#pages.get(first / ENTRIES_PER_PAGE)!
-      for (let i = 0; i < ENTRIES_PER_PAGE && first + i < limit; i++) {
+      for (let i = Math.max(0, from - first); i < ENTRIES_PER_PAGE && first + i < limit; i++) {
         const vid = page[i]!
         if (vid !== 0) yield { index: first + i, vid }
       }

@@ -174,6 +174,13 @@ export class ClusterState {
     return this.#exportsByHash.get(nameHash)
   }
 
+  /** How many rights there are to each vid that has any. */
+  exportCounts(): Map<number, number> {
+    const counts = new Map<number, number>()
+    for (const { vid } of this.exports.values()) counts.set(vid, (counts.get(vid) ?? 0) + 1)
+    return counts
+  }
+
   exportsOf(vid: number): ExportRight[] {
     return [...this.exports.values()].filter((right) => right.vid === vid)
   }

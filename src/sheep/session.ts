@@ -195,6 +195,10 @@ export class Sessions {
     return false
   }
 
+  openVids(): Set<number> {
+    return new Set([...this.#sessions.values()].map(({ vid }) => vid))
+  }
+
   async close(id: number): Promise<void> {
     const session = this.#sessions.get(id)
     if (!session) return

@@ -15,7 +15,8 @@ import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
 import { type AuditReport, auditStore } from './maintenance/audit.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
-import { OBJECT_TAIL_BYTES } from './object-format.ts'
+import { OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
+import { type ListedObject, listObjects } from './object-listing.ts'
 import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
 import { PlainObjects } from './plain-objects.ts'
@@ -157,6 +158,13 @@ export class Sheep {
 
   audit(progress?: (done: number, total: number) => void): Promise<AuditReport> {
     return auditStore(this.#store, this.state, (vdi) => this.#mapOf(vdi), progress)
+  }
+
+  /** Up to `count` objects of a VDI, from index `from` on. Throws NoVdi. */
+  listObjects(vid: number, from: number, count: number): Promise<ListedObject[]> {
+    const vdi = this.state.get(vid)
+    const limit = Math.ceil(vdi.sizeBytes / OBJECT_BYTES)
+    return listObjects(this.#store, this.#mapOf(vdi), { from, limit, count })
   }
 
   /** Resolves when no deleted VDI is being reclaimed. */

@@ -93,9 +93,9 @@ export class VdiClient {
     return vdiId ?? 0
   }
 
-  /** Rejects with VdiInUse while it is exported or open. */
-  async remove(name: string, tag = ''): Promise<void> {
-    await this.#call({ opcode: OP.DEL_VDI, flags: FLAG.WRITE, body: nameAndTag(name, tag) })
+  /** The working VDI, or with a tag or a number that snapshot. Rejects with VdiInUse while it is exported or open. */
+  async remove(name: string, tag = '', snapId = 0): Promise<void> {
+    await this.#call({ opcode: OP.DEL_VDI, flags: FLAG.WRITE, snapId, body: nameAndTag(name, tag) })
   }
 
   async resize(vid: number, sizeBytes: number): Promise<void> {

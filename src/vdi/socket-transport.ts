@@ -6,6 +6,9 @@ import { protoVerOf } from '../protocol/opcodes.ts'
 import type { Connection, Network } from '../runtime/network.ts'
 import type { Transport } from './transport.ts'
 
+/** Name of the sheep's socket in the data directory of its node. */
+export const SHEEP_SOCKET = 'sock'
+
 export interface SocketTransportOptions {
   network: Network
   /** Of the sheep: `host:port` or the path of its unix socket. */

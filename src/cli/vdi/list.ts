@@ -1,0 +1,111 @@
+import type { Result } from '../../control/methods.ts'
+import { type Command, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
+import { nearest } from '../near.ts'
+import { askNode } from '../node-access.ts'
+import { formatBytes, table } from '../table.ts'
+
+type Vdi = Result<'vdi_list'>['vdis'][number]
+
+export function listCommand(ports: CommandPorts): Command {
+  return {
+    name: 'vdi list',
+    summary: 'List VDIs and their snapshots.',
+    description:
+      'STATE is `working` or `snapshot`, and says whether a VDI is attached (a right to open it was given out) or open.\n' +
+      'ALLOCATED is what a VDI needs by itself, UNIQUE what only it needs and deleting it would give back, SHARED the rest.',
+    operands: [
+      { name: 'PATTERN', meaning: 'Only VDIs of this name; `*` stands for any letters, `?` for one.', repeated: true },
+    ],
+    run: async (call) => {
+      const all = (await askNode(ports, call, (node) => node.call('vdi_list', {}))).vdis
+      const vdis = matching(all, call.operands).sort(byNameAndAge)
+      const parents = new Map(all.map((vdi) => [vdi.vid, vdi]))
+      call.print(vdis, () => listing(vdis, parents))
+      return EXIT.OK
+    },
+  }
+}
+
+/** Those of the names that any pattern fits. Throws when one without wildcards is no VDI. */
+function matching(vdis: readonly Vdi[], patterns: readonly string[]): Vdi[] {
+  if (patterns.length === 0) return [...vdis]
+  const names = new Set(vdis.map(({ name }) => name))
+  const wanted = new Set<string>()
+  for (const pattern of patterns) {
+    if (!/[*?]/.test(pattern) && !names.has(pattern)) throw unknown(pattern, names)
+    const expression = wildcards(pattern)
+    for (const name of names) if (expression.test(name)) wanted.add(name)
+  }
+  return vdis.filter(({ name }) => wanted.has(name))
+}
+
+function unknown(name: string, names: Iterable<string>): CommandFailure {
+  const near = nearest(name, names)
+  const advice = near === null ? '`collie vdi list` shows what there is' : `did you mean "${near}"?`
+  return new CommandFailure(EXIT.NO_INPUT, `there is no VDI "${name}"; ${advice}`)
+}
+
+function wildcards(pattern: string): RegExp {
+  const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, (letter) => ({ '*': '.*', '?': '.' })[letter] ?? `\\${letter}`)
+  return new RegExp(`^${source}$`, 'su')
+}
+
+function byNameAndAge(a: Vdi, b: Vdi): number {
+  if (a.name !== b.name) return a.name < b.name ? -1 : 1
+  return a.snap_id - b.snap_id || Number(b.is_snapshot) - Number(a.is_snapshot)
+}
+
+function listing(vdis: readonly Vdi[], byVid: ReadonlyMap<number, Vdi>): string {
+  const rows = vdis.map((vdi) => ({
+    NAME: vdi.name,
+    TAG: vdi.tag,
+    ID: String(vdi.snap_id),
+    VID: formatVid(vdi.vid),
+    SIZE: formatBytes(vdi.size_bytes),
+    ALLOCATED: bytesOrNothing(vdi.allocated_bytes),
+    UNIQUE: bytesOrNothing(vdi.unique_bytes),
+    SHARED: bytesOrNothing(vdi.shared_bytes),
+    COPIES: String(vdi.copies),
+    STATE: stateOf(vdi),
+    PARENT: vdi.parent_vid === 0 ? '' : parentLabel(vdi, byVid),
+    CREATED: vdi.created_at,
+  }))
+  // What this node does not count has no column.
+  const isCounted = vdis.some((vdi) => vdi.allocated_bytes !== undefined)
+  const columns = COLUMNS.filter((column) => isCounted || !COUNTED.has(column))
+  return table([columns, ...rows.map((row) => columns.map((column) => row[column]))])
+}
+
+const COLUMNS = [
+  'NAME',
+  'TAG',
+  'ID',
+  'VID',
+  'SIZE',
+  'ALLOCATED',
+  'UNIQUE',
+  'SHARED',
+  'COPIES',
+  'STATE',
+  'PARENT',
+  'CREATED',
+] as const
+const COUNTED: ReadonlySet<string> = new Set(['ALLOCATED', 'UNIQUE', 'SHARED'])
+
+export const formatVid = (vid: number): string => vid.toString(16).padStart(6, '0')
+
+const bytesOrNothing = (bytes: number | undefined) => (bytes === undefined ? '' : formatBytes(bytes))
+
+function parentLabel({ parent_vid }: Vdi, byVid: ReadonlyMap<number, Vdi>): string {
+  const parent = byVid.get(parent_vid)
+  if (!parent) return `(deleted ${formatVid(parent_vid)})`
+  return `${parent.name}@${parent.tag || `#${parent.snap_id}`}`
+}
+
+function stateOf(vdi: Vdi): string {
+  return [
+    vdi.is_snapshot ? 'snapshot' : 'working',
+    ...(vdi.attachments > 0 ? ['attached'] : []),
+    ...(vdi.is_open ? ['open'] : []),
+  ].join(', ')
+}

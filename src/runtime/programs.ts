@@ -1,0 +1,43 @@
+import { spawn } from 'node:child_process'
+
+export interface ProgramEnd {
+  /** Null when a signal ended it. */
+  code: number | null
+  /** What it printed to standard output, unless `onOutput` took it, and to standard error: the last of it. */
+  out: string
+  err: string
+}
+
+/** Enough to tell what went wrong. */
+const KEPT_CHARACTERS = 1 << 20
+
+/**
+ * Runs a program to its end. Rejects only when it cannot be started: with ENOENT when it is not installed. When the signal is
+ * aborted it is asked to end, and waited for.
+ */
+export function runProgram(
+  program: string,
+  args: readonly string[],
+  { signal, onOutput }: { signal?: AbortSignal; onOutput?: (text: string) => void } = {},
+): Promise<ProgramEnd> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let out = ''
+    let err = ''
+    const end = () => child.kill('SIGTERM')
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      if (onOutput) onOutput(text)
+      else out = (out + text).slice(-KEPT_CHARACTERS)
+    })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      err = (err + text).slice(-KEPT_CHARACTERS)
+    })
+    child.once('error', reject)
+    child.once('close', (code) => {
+      signal?.removeEventListener('abort', end)
+      resolve({ code, out, err: err.trim() })
+    })
+    signal?.addEventListener('abort', end)
+    if (signal?.aborted) end()
+  })
+}

@@ -1,0 +1,121 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import type { CommandIo } from '../../src/cli/command.ts'
+import { allCommands } from '../../src/cli/commands.ts'
+import { runCli } from '../../src/cli/run.ts'
+import { loadConfig } from '../../src/config.ts'
+import { CONTROL_SOCKET } from '../../src/control/messages.ts'
+import { listenControl } from '../../src/control/socket-carrier.ts'
+import { startNode } from '../../src/node.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
+import { createLog } from '../../src/runtime/log.ts'
+import { systemNetwork } from '../../src/runtime/network.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
+import { VdiClient } from '../../src/vdi/client.ts'
+import { createSocketTransport, SHEEP_SOCKET } from '../../src/vdi/socket-transport.ts'
+
+const COMMANDS = allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })
+
+export interface Outcome {
+  code: number
+  /** Lines and bytes of standard output, in one. */
+  bytes: Buffer
+  out: string
+  err: string
+}
+
+export interface RunOptions {
+  input?: AsyncIterable<Buffer> | Iterable<Buffer>
+  /** Stands for the signals of the process. */
+  interrupted?: AbortSignal
+  onOutput?: (bytes: Buffer) => void
+  env?: Record<string, string>
+}
+
+/** Runs one command line in this process. */
+export async function runCommandLine(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+  const out: Buffer[] = []
+  const err: string[] = []
+  const io: CommandIo = {
+    env: options.env ?? {},
+    readFile: () => '',
+    out: (text) => void out.push(Buffer.from(`${text}\n`)),
+    err: (text) => void err.push(text),
+    terminal: null,
+    columns: () => 80,
+    input: async function* () {
+      yield* options.input ?? []
+    },
+    output: async (bytes) => {
+      options.onOutput?.(bytes)
+      out.push(Buffer.from(bytes))
+    },
+    interruptible: (work) => work(options.interrupted ?? new AbortController().signal),
+  }
+  const code = await runCli(args, COMMANDS, io)
+  const bytes = Buffer.concat(out)
+  return { code, bytes, out: bytes.toString().trimEnd(), err: err.join('\n') }
+}
+
+/** The store side of `collie serve`, in this process and on a temporary data directory. */
+export class LiveNode {
+  readonly #directory: string
+  readonly #close: () => Promise<void>
+  readonly vdis: VdiClient
+
+  private constructor(directory: string, close: () => Promise<void>) {
+    this.#directory = directory
+    this.#close = close
+    const address = path.join(this.dataDir, SHEEP_SOCKET)
+    this.vdis = new VdiClient(createSocketTransport({ network: systemNetwork, address }))
+  }
+
+  static async start(): Promise<LiveNode> {
+    const directory = mkdtempSync(path.join(tmpdir(), 'collie-cli-'))
+    const argv = [
+      `--data-dir=${path.join(directory, 'data')}`,
+      '--roles=store',
+      '--sheep-listen=127.0.0.1:0',
+      '--journal-size-mib=16',
+      '--reserve-mib=0',
+    ]
+    const { config } = loadConfig({ argv, env: {}, readFile: () => '' })
+    const fail = (reason: unknown) => {
+      throw reason
+    }
+    const node = await startNode({ config, log: createLog('silent'), onFailed: fail })
+    const socket = path.join(config.data_dir, CONTROL_SOCKET)
+    const control = await listenControl(systemNetwork, socket, node.handlers, { onDefect: fail })
+    return new LiveNode(directory, async () => {
+      void control.close()
+      await node.close()
+    })
+  }
+
+  get dataDir(): string {
+    return path.join(this.#directory, 'data')
+  }
+
+  /** A path beside the data directory, removed with it. */
+  file(name: string): string {
+    return path.join(this.#directory, name)
+  }
+
+  run(words: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+    return runCommandLine(['--data-dir', this.dataDir, ...words], options)
+  }
+
+  /** The command must succeed; what it prints with `--json`. */
+  async json<T>(...words: string[]): Promise<T> {
+    const { code, out, err } = await this.run([...words, '--json'])
+    if (code !== 0) throw new Error(`collie ${words.join(' ')} ended with ${code}: ${err}`)
+    return JSON.parse(out)
+  }
+
+  async stop(): Promise<void> {
+    this.vdis.close()
+    await this.#close()
+    rmSync(this.#directory, { recursive: true })
+  }
+}
