@@ -139,6 +139,7 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
             created_at: formatTime(vdi.createdAt),
             copies: vdi.copies,
             attachments: attachments.get(vdi.vid) ?? 0,
+            is_locked: vdi.snapshotAt === 0 && sheep.state.locks.has(vdi.name),
             is_open: open.has(vdi.vid),
           })),
       }

@@ -1,7 +1,9 @@
 import type { Command, CommandPorts } from './command.ts'
+import { attributeCommands } from './vdi/attributes.ts'
 import { dataCommands } from './vdi/data.ts'
 import { imageCommands } from './vdi/images.ts'
 import { listCommand } from './vdi/list.ts'
+import { lockCommands } from './vdi/locks.ts'
 import { manageCommands } from './vdi/manage.ts'
 import { objectCommands } from './vdi/objects.ts'
 import { treeCommand } from './vdi/tree.ts'
@@ -15,5 +17,7 @@ export function vdiCommands(ports: CommandPorts): Command[] {
     ...dataCommands(ports),
     ...imageCommands(ports),
     ...objectCommands(ports),
+    ...attributeCommands(ports),
+    ...lockCommands(ports),
   ]
 }

@@ -43,6 +43,8 @@ const vdi = z.object({
   copies: z.int(),
   /** Rights to open it that were given out. */
   attachments: z.int(),
+  /** QEMU or tgt hold the lock on its name. */
+  is_locked: z.boolean(),
   /** Somebody has it open now. */
   is_open: z.boolean(),
   allocated_bytes: count.optional(),

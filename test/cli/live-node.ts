@@ -15,7 +15,8 @@ import { systemRandom } from '../../src/runtime/random.ts'
 import { VdiClient } from '../../src/vdi/client.ts'
 import { createSocketTransport, SHEEP_SOCKET } from '../../src/vdi/socket-transport.ts'
 
-const COMMANDS = allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })
+/** As `main` has them, but for `serve`. */
+export const COMMANDS = allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })
 
 export interface Outcome {
   code: number
@@ -60,21 +61,19 @@ export async function runCommandLine(args: readonly string[], options: RunOption
 
 /** The store side of `collie serve`, in this process and on a temporary data directory. */
 export class LiveNode {
-  readonly #directory: string
-  readonly #close: () => Promise<void>
-  readonly vdis: VdiClient
-
-  private constructor(directory: string, close: () => Promise<void>) {
-    this.#directory = directory
-    this.#close = close
-    const address = path.join(this.dataDir, SHEEP_SOCKET)
-    this.vdis = new VdiClient(createSocketTransport({ network: systemNetwork, address }))
-  }
+  readonly #directory = mkdtempSync(path.join(tmpdir(), 'collie-cli-'))
+  #vdis!: VdiClient
+  #close: () => Promise<void> = async () => {}
 
   static async start(): Promise<LiveNode> {
-    const directory = mkdtempSync(path.join(tmpdir(), 'collie-cli-'))
+    const node = new LiveNode()
+    await node.#open()
+    return node
+  }
+
+  async #open(): Promise<void> {
     const argv = [
-      `--data-dir=${path.join(directory, 'data')}`,
+      `--data-dir=${this.dataDir}`,
       '--roles=store',
       '--sheep-listen=127.0.0.1:0',
       '--journal-size-mib=16',
@@ -85,12 +84,21 @@ export class LiveNode {
       throw reason
     }
     const node = await startNode({ config, log: createLog('silent'), onFailed: fail })
-    const socket = path.join(config.data_dir, CONTROL_SOCKET)
-    const control = await listenControl(systemNetwork, socket, node.handlers, { onDefect: fail })
-    return new LiveNode(directory, async () => {
+    const controlSocket = path.join(this.dataDir, CONTROL_SOCKET)
+    const control = await listenControl(systemNetwork, controlSocket, node.handlers, { onDefect: fail })
+    const address = path.join(this.dataDir, SHEEP_SOCKET)
+    const vdis = new VdiClient(createSocketTransport({ network: systemNetwork, address }))
+    this.#vdis = vdis
+    this.#close = async () => {
+      vdis.close()
       void control.close()
       await node.close()
-    })
+    }
+  }
+
+  /** A client of the store, besides the commands. */
+  get vdis(): VdiClient {
+    return this.#vdis
   }
 
   get dataDir(): string {
@@ -113,8 +121,14 @@ export class LiveNode {
     return JSON.parse(out)
   }
 
+  /** Stops it, runs `between` on its files, and starts it again on them. */
+  async restart(between: () => void): Promise<void> {
+    await this.#close()
+    between()
+    await this.#open()
+  }
+
   async stop(): Promise<void> {
-    this.vdis.close()
     await this.#close()
     rmSync(this.#directory, { recursive: true })
   }

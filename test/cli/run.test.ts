@@ -23,6 +23,8 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
+const io = processIo()
+
 async function collie(
   args: readonly string[],
   env: Record<string, string> = {},
@@ -31,7 +33,7 @@ async function collie(
   const out: string[] = []
   const err: string[] = []
   const code = await runCli(args, commands, {
-    ...processIo(),
+    ...io,
     env,
     out: (text) => void out.push(text),
     err: (text) => void err.push(text),
@@ -58,21 +60,6 @@ describe('the command line', () => {
   it('prints the version', async () => {
     expect(await collie(['version'])).toEqual({ code: EXIT.OK, out: `collie ${VERSION}`, err: '' })
     expect(JSON.parse((await collie(['version', '--json'])).out)).toEqual({ version: VERSION })
-  })
-
-  it('helps in general and with every command, and names every setting', async () => {
-    const general = await collie(['--help'])
-    expect(general.code).toBe(EXIT.OK)
-    for (const { name, summary } of COMMANDS) {
-      expect(general.out).toContain(name)
-      const special = await collie([...name.split(' '), '--help'])
-      expect(special.code).toBe(EXIT.OK)
-      expect(special.out).toContain(summary)
-      for (const { flag } of SETTINGS) expect(special.out).toContain(`--${flag} `)
-    }
-    const vdi = await collie(['vdi', '-h'])
-    expect(vdi.out).toContain('vdi list')
-    expect(vdi.out).not.toContain('cluster info')
   })
 
   it.each([
@@ -140,18 +127,6 @@ describe('collie config show', () => {
 })
 
 describe('commands that ask the running node', () => {
-  it.each(['vdi list', 'node info', 'node stats', 'node stop', 'cluster info', 'cluster audit'])(
-    '%s says what to do when none runs',
-    async (name) => {
-      const directory = dataDirectory()
-      const { code, out, err } = await collie([...name.split(' '), '--data-dir', directory])
-      expect(code).toBe(EXIT.UNAVAILABLE)
-      expect(out).toBe('')
-      expect(err).toContain(directory)
-      expect(err).toContain('collie serve')
-    },
-  )
-
   it('finds the node by the data directory, wherever that was set', async () => {
     const directory = await node({ vdi_list: async () => ({ vdis: [] }) })
     expect((await collie(['vdi', 'list', '--data-dir', directory])).code).toBe(EXIT.OK)

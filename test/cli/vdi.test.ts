@@ -4,7 +4,7 @@ import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
 import { hashExportName } from '../../src/vdi/export-name.ts'
-import { LiveNode } from './live-node.ts'
+import { COMMANDS, LiveNode } from './live-node.ts'
 
 /** The commands on VDIs, against a store in this process. */
 
@@ -218,6 +218,58 @@ describe('snapshots and clones', () => {
   })
 })
 
+describe('a rollback', () => {
+  it('brings back what a snapshot holds, when it is forced', async () => {
+    await ok('vdi', 'create', 'disk', '8M')
+    await write('disk', '0', Buffer.from('then'))
+    await ok('vdi', 'snapshot', 'disk', '-t', 'daily')
+    await write('disk', '0', Buffer.from('now!'))
+    const refused = await run('vdi', 'rollback', 'disk', '-s', 'daily')
+    expect(refused.code).toBe(EXIT.USAGE)
+    expect(refused.err).toMatch(/--force: what was written to "disk" since "disk@daily" would be lost/)
+    expect((await read('disk', '0', '4')).toString()).toBe('now!')
+    expect(await ok('vdi', 'rollback', 'disk', '--snapshot', '1', '--force')).toBe(
+      '"disk" holds what "disk@daily" does.',
+    )
+    expect((await read('disk', '0', '4')).toString()).toBe('then')
+  })
+})
+
+describe('attributes', () => {
+  it('are set, printed as they are, listed and deleted, of a VDI and of its snapshots', async () => {
+    await ok('vdi', 'create', 'disk', '1M')
+    await ok('vdi', 'snapshot', 'disk', '-t', 'daily')
+    expect(await ok('vdi', 'attr', 'set', 'disk', 'colour', 'red')).toBe('Set "colour" of "disk".')
+    const bytes = randomBytes(65536)
+    expect(await node.run(['vdi', 'attr', 'set', 'disk', 'bytes'], { input: [bytes] })).toMatchObject({ code: 0 })
+    await ok('vdi', 'attr', 'set', 'disk', 'colour', 'blue', '-s', 'daily')
+    expect((await run('vdi', 'attr', 'get', 'disk', 'bytes')).bytes.equals(bytes)).toBe(true)
+    expect((await run('vdi', 'attr', 'get', 'disk', 'colour', '-s', '1')).bytes.toString()).toBe('blue')
+    expect(await node.json('vdi', 'attr', 'get', 'disk', 'colour')).toMatchObject({
+      key: 'colour',
+      value: 'red',
+      value_base64: Buffer.from('red').toString('base64'),
+    })
+    expect(await node.json('vdi', 'attr', 'list', 'disk')).toMatchObject([
+      { key: 'bytes', value_bytes: 65536 },
+      { key: 'colour', value_bytes: 3 },
+    ])
+    expect(await ok('vdi', 'attr', 'list', 'disk')).toMatch(/^KEY +BYTES +CREATED\nbytes +65536 +\d{4}-.*\ncolour +3 /)
+
+    const twice = await run('vdi', 'attr', 'set', 'disk', 'colour', 'green', '--exclusive')
+    expect(twice.code).toBe(EXIT.CANNOT_CREATE)
+    expect(twice.err).toContain('"disk" has an attribute "colour" already')
+    const mistyped = await run('vdi', 'attr', 'get', 'disk', 'color')
+    expect(mistyped.code).toBe(EXIT.NO_INPUT)
+    expect(mistyped.err).toContain('did you mean "colour"?')
+    await ok('vdi', 'attr', 'delete', 'disk', 'colour')
+    expect((await run('vdi', 'attr', 'delete', 'disk', 'colour')).code).toBe(EXIT.NO_INPUT)
+    const tooLong = await node.run(['vdi', 'attr', 'set', 'disk', 'long'], { input: [Buffer.alloc(65537)] })
+    expect(tooLong.code).toBe(EXIT.USAGE)
+    expect(tooLong.err).toContain('VALUE: has more than the 65536 bytes')
+  })
+})
+
 describe('bytes', () => {
   it('are read and written at any offset, in any length', async () => {
     const bytes = randomBytes(5 * MIB + 321)
@@ -277,6 +329,42 @@ describe('bytes', () => {
     await ok('vdi', 'snapshot', 'disk', '--tag', 'daily')
     expect(await node.json('vdi', 'check', 'disk')).toMatchObject({ sound: true, checked_bytes: 3 * MIB, damaged: [] })
     expect(await ok('vdi', 'check', 'disk', '-s', 'daily')).toBe('"disk@daily" is sound: 3.0 MiB read.')
+  })
+})
+
+describe('rot', () => {
+  it("is found by a check, block by block, and is in nobody else's way", async () => {
+    await ok('vdi', 'create', 'disk', '16M')
+    await write('disk', '4M', randomBytes(2 * MIB))
+    const [object] = await node.json<{ oid: string }[]>('vdi', 'object', 'map', 'disk')
+    const damaged = [0, 7, 8, 300]
+    await node.restart(() => {
+      const file = path.join(node.dataDir, 'sheep', 'obj', object!.oid.slice(-2), object!.oid)
+      const bytes = readFileSync(file)
+      for (const block of damaged) bytes[block * 4096 + 5]! ^= 0x10
+      writeFileSync(file, bytes)
+    })
+    const { code, out } = await run('vdi', 'check', 'disk', '--json')
+    expect(code).toBe(EXIT.FOUND)
+    expect(JSON.parse(out)).toMatchObject({
+      name: 'disk',
+      sound: false,
+      checked_bytes: 2 * MIB,
+      damaged: [
+        { offset_bytes: OBJECT, length_bytes: 4096 },
+        { offset_bytes: OBJECT + 7 * 4096, length_bytes: 8192 },
+        { offset_bytes: OBJECT + 300 * 4096, length_bytes: 4096 },
+      ],
+    })
+    expect((await run('vdi', 'check', 'disk')).out).toMatch(/^"disk" is DAMAGED.*^4222976 +8192$/ms)
+
+    const reading = await run('vdi', 'read', 'disk')
+    expect(reading.code).toBe(EXIT.DATA_UNSOUND)
+    expect(reading.err).toContain('`collie vdi check` lists')
+    const file = node.file('damaged.raw')
+    expect((await run('vdi', 'export', 'disk', file)).code).toBe(EXIT.DATA_UNSOUND)
+    expect(existsSync(file)).toBe(false)
+    expect(await read('disk', String(OBJECT + 4096), String(6 * 4096))).toHaveLength(6 * 4096)
   })
 })
 
@@ -375,6 +463,39 @@ describe('raw images', () => {
   })
 })
 
+describe('with --json', () => {
+  it('every command prints one JSON value, and nothing else', async () => {
+    const image = node.file('json.raw')
+    writeFileSync(image, randomBytes(4096))
+    const lines = [
+      'vdi create disk 1M',
+      'vdi snapshot disk --tag daily',
+      'vdi rollback disk --snapshot daily --force',
+      'vdi clone disk --snapshot daily --to copy',
+      'vdi resize copy 2M',
+      `vdi write disk --input ${image}`,
+      `vdi read disk --output ${node.file('json.out')}`,
+      'vdi check disk',
+      'vdi object map disk',
+      'vdi object location disk --index 0',
+      'vdi attr set disk colour red',
+      'vdi attr get disk colour',
+      'vdi attr list disk',
+      'vdi attr delete disk colour',
+      'vdi lock list',
+      `vdi import ${image} image --format raw`,
+      `vdi export image ${node.file('json.raw.copy')}`,
+      'vdi list',
+      'vdi tree',
+      'vdi delete image',
+    ]
+    for (const line of lines) expect(await node.json(...line.split(' ')), line).toBeInstanceOf(Object)
+    const names = COMMANDS.map(({ name }) => name).filter((name) => name.startsWith('vdi '))
+    const missing = names.filter((name) => !lines.some((line) => line.startsWith(name)))
+    expect(missing).toEqual(['vdi lock unlock'])
+  })
+})
+
 describe('bad input', () => {
   it.each<[string, number, RegExp]>([
     ['vdi create', EXIT.USAGE, /NAME is missing.*Usage: collie vdi create NAME \[SIZE\]/s],
@@ -414,6 +535,16 @@ describe('bad input', () => {
     ['vdi check nothing', EXIT.NO_INPUT, /there is no VDI "nothing"/],
     ['vdi tree nothing', EXIT.NO_INPUT, /there is no VDI "nothing"/],
     ['vdi list dsik', EXIT.NO_INPUT, /did you mean "disk"/],
+    ['vdi rollback disk', EXIT.USAGE, /--snapshot is missing/],
+    ['vdi rollback disk -s nothing --force', EXIT.NO_INPUT, /"disk" has no snapshot "nothing"/],
+    ['vdi rollback nothing -s x --force', EXIT.NO_INPUT, /there is no VDI "nothing"/],
+    ['vdi attr set disk', EXIT.USAGE, /KEY is missing/],
+    ['vdi attr set nothing a b', EXIT.NO_INPUT, /there is no VDI "nothing"/],
+    [`vdi attr get disk ${'k'.repeat(256)}`, EXIT.USAGE, /KEY: has 256 bytes/],
+    ['vdi attr list disk -s nothing', EXIT.NO_INPUT, /"disk" has no snapshot "nothing"/],
+    ['vdi attr delete disk nothing', EXIT.NO_INPUT, /"disk" has no attribute "nothing"; `collie vdi attr list disk`/],
+    ['vdi lock unlock disk', EXIT.NO_INPUT, /"disk" is not locked; `collie vdi lock list`/],
+    ['vdi lock unlock dsik', EXIT.NO_INPUT, /did you mean "disk"/],
     ['vdi object map nothing', EXIT.NO_INPUT, /there is no VDI "nothing"/],
     ['vdi object location disk', EXIT.USAGE, /--index, --offset: give one/],
     ['vdi object location disk --index x', EXIT.USAGE, /--index: "x"/],

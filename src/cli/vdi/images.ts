@@ -28,7 +28,12 @@ export function imageCommands(ports: CommandPorts): Command[] {
         { name: 'NAME', meaning: 'Name of the new VDI.' },
       ],
       options: [
-        { flag: 'format', short: 'f', value: 'FORMAT', meaning: 'raw, qcow2 …; `auto`, the default, finds out.' },
+        {
+          flag: 'format',
+          short: 'f',
+          value: 'FORMAT',
+          meaning: 'What it is: raw, qcow2 …; `auto`, the default, finds out.',
+        },
         { flag: 'size', value: 'SIZE', meaning: 'Make the VDI larger than the image.' },
         { flag: 'with-backing', meaning: 'Take an image that rests on another file, and what it needs of that.' },
       ],
@@ -59,7 +64,7 @@ export function imageCommands(ports: CommandPorts): Command[] {
       ],
       options: [
         SNAPSHOT,
-        { flag: 'format', short: 'f', value: 'FORMAT', meaning: 'raw, the default, qcow2 …' },
+        { flag: 'format', short: 'f', value: 'FORMAT', meaning: 'What it is to be: raw, the default, qcow2 ….' },
         { flag: 'force', meaning: 'Replace the file if it is there.' },
       ],
       run: async (call) => {

@@ -11,7 +11,8 @@ export function listCommand(ports: CommandPorts): Command {
     name: 'vdi list',
     summary: 'List VDIs and their snapshots.',
     description:
-      'STATE is `working` or `snapshot`, and says whether a VDI is attached (a right to open it was given out) or open.\n' +
+      'STATE is `working` or `snapshot`, and says whether a VDI is attached (a right to open it was given out), locked by QEMU\n' +
+      'or tgt, or open now.\n' +
       'ALLOCATED is what a VDI needs by itself, UNIQUE what only it needs and deleting it would give back, SHARED the rest.',
     operands: [
       { name: 'PATTERN', meaning: 'Only VDIs of this name; `*` stands for any letters, `?` for one.', repeated: true },
@@ -106,6 +107,7 @@ function stateOf(vdi: Vdi): string {
   return [
     vdi.is_snapshot ? 'snapshot' : 'working',
     ...(vdi.attachments > 0 ? ['attached'] : []),
+    ...(vdi.is_locked ? ['locked'] : []),
     ...(vdi.is_open ? ['open'] : []),
   ].join(', ')
 }

@@ -2,7 +2,7 @@ import { UsageError } from '../../errors.ts'
 import { VDI_SIZE_MAX_BYTES } from '../../protocol/constants.ts'
 import { formatTime } from '../../runtime/clock.ts'
 import type { VdiClient, VdiInfo } from '../../vdi/client.ts'
-import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
+import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT, type Option } from '../command.ts'
 import { Progress } from '../progress.ts'
 import { parseBytes } from '../size.ts'
 import { formatBytes } from '../table.ts'
@@ -116,6 +116,27 @@ export function manageCommands(ports: CommandPorts): Command[] {
       },
     },
     {
+      name: 'vdi rollback',
+      summary: 'Make a VDI hold again what a snapshot of it holds. What was written since is lost.',
+      description:
+        'Because that cannot be taken back it needs --force; a snapshot taken before keeps it. The size stays as it is. Also\n' +
+        'while it is attached; but not while QEMU or tgt have it locked.',
+      operands: [NAME],
+      options: [{ ...SNAPSHOT, required: true }, FORCE],
+      run: async (call) => {
+        const name = call.operands[0]!
+        const { vdi, snapshot } = await withVdis(call, async (vdis) => {
+          const snapshot = await findVdi(vdis, name, call.options.snapshot)
+          const working = await findVdi(vdis, name)
+          if (call.options.force === undefined) throw wouldLose(snapshot)
+          await unlessInUse(vdis, working, vdis.rollback(name, { tag: snapshot.tag, snapId: snapshot.snapId }))
+          return { vdi: await findVdi(vdis, name), snapshot }
+        })
+        call.print(jsonOf(vdi), () => `"${name}" holds what "${labelOf(snapshot)}" does.`)
+        return EXIT.OK
+      },
+    },
+    {
       name: 'vdi resize',
       summary: 'Make a VDI larger, also while it is in use. The new part reads as zeros.',
       operands: [NAME, { name: 'SIZE', meaning: `How large it is to be. ${SIZE_MEANING}` }],
@@ -137,6 +158,14 @@ export function manageCommands(ports: CommandPorts): Command[] {
       },
     },
   ]
+}
+
+const FORCE: Option = { flag: 'force', short: 'f', meaning: 'Do it.' }
+
+function wouldLose(snapshot: VdiInfo): UsageError {
+  const problem = `what was written to "${snapshot.name}" since "${labelOf(snapshot)}" would be lost`
+  const advice = `repeat with --force, or keep it first: collie vdi snapshot ${snapshot.name} --tag TAG`
+  return new UsageError(`--force: ${problem}; ${advice}`)
 }
 
 /** A size of a VDI, in whole sectors. Throws a UsageError that names `field`. */

@@ -142,13 +142,20 @@ export async function unlessInUse<T>(vdis: VdiClient, vdi: VdiInfo, work: Promis
     return await about(label, work)
   } catch (error) {
     if (!isCode(error, 'VdiInUse') && !isCode(error, 'VdiLocked')) throw error
-    const rights = vdi.snapshotAt > 0 ? [] : await vdis.exportsOf(vdi.name).catch(() => [])
-    const reason =
-      rights.length > 0
-        ? `it is attached as ${rights.map(({ attachmentId }) => attachmentId).join(', ')}; detach it first`
-        : 'a client has it open; try again when that has closed it'
+    const reason = await userOf(vdis, vdi)
     throw new CommandFailure(EXIT.TRY_LATER, `"${label}" is in use: ${reason}`, { cause: error })
   }
+}
+
+async function userOf(vdis: VdiClient, { name, snapshotAt }: VdiInfo): Promise<string> {
+  const lock = snapshotAt > 0 ? undefined : (await vdis.listLocks()).find((held) => held.name === name)
+  if (lock) {
+    const advice = `end that first, or, if it is gone: collie vdi lock unlock ${name}`
+    return `${lock.hosts.join(', ')} ${lock.hosts.length === 1 ? 'has' : 'have'} it locked; ${advice}`
+  }
+  const rights = snapshotAt > 0 ? [] : await vdis.exportsOf(name)
+  if (rights.length === 0) return 'a client has it open; try again when that has closed it'
+  return `it is attached as ${rights.map(({ attachmentId }) => attachmentId).join(', ')}; detach it first`
 }
 
 export function isCode(error: unknown, code: StoreErrorCode): error is StoreError {
