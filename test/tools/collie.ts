@@ -10,7 +10,7 @@ import { afterEach } from 'vitest'
 import type { Result } from '../../src/control/methods.ts'
 
 /** The built program; `COLLIE_MAIN` names another build to be tested. */
-const MAIN = process.env.COLLIE_MAIN ?? path.resolve(import.meta.dirname, '../../dist/src/main.js')
+export const MAIN = process.env.COLLIE_MAIN ?? path.resolve(import.meta.dirname, '../../dist/src/main.js')
 
 /** Nothing of the caller's environment but what Node needs. */
 const ENVIRONMENT = { PATH: process.env.PATH ?? '' }

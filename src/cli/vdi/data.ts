@@ -216,7 +216,7 @@ async function check(
     await checkRange(offset + half, target.subarray(half))
   }
   try {
-    for await (const range of rangesToCheck(device, vdi.sizeBytes)) {
+    for await (const range of rangesToCheck(device, vdi.sizeBytes, signal)) {
       for (let at = 0; at < range.lengthBytes; at += PIECE_BYTES) {
         const length = Math.min(PIECE_BYTES, range.lengthBytes - at)
         await checkRange(range.offset + at, Buffer.allocUnsafe(length))
@@ -232,13 +232,13 @@ async function check(
 }
 
 /** What holds data, and what cannot even say whether it does. */
-async function* rangesToCheck(device: Device, sizeBytes: number): AsyncGenerator<Range> {
+async function* rangesToCheck(device: Device, sizeBytes: number, signal: AbortSignal): AsyncGenerator<Range> {
   const step = 64 * PIECE_BYTES
   for (let offset = 0; offset < sizeBytes; offset += step) {
     const range = { offset, lengthBytes: Math.min(step, sizeBytes - offset) }
     const ranges: Range[] = []
     try {
-      for await (const found of dataRanges(device, range)) ranges.push(found)
+      for await (const found of dataRanges(device, range, signal)) ranges.push(found)
     } catch (error) {
       if (!isDamage(error)) throw error
       ranges.splice(0, ranges.length, range)

@@ -272,7 +272,7 @@ async function rawInto(
   signal: AbortSignal,
 ): Promise<void> {
   await target.setSize(sizeBytes)
-  const ranges = dataRanges(device, { offset: 0, lengthBytes: sizeBytes })
+  const ranges = dataRanges(device, { offset: 0, lengthBytes: sizeBytes }, signal)
   for await (const { offset, bytes } of readPieces(device, ranges, signal)) {
     for (const { offset: at, lengthBytes } of nonZeroRuns(bytes)) {
       await target.write(offset + at, bytes.subarray(at, at + lengthBytes))

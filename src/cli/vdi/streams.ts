@@ -31,9 +31,14 @@ export function promised(submit: (done: Done) => void): Promise<void> {
 }
 
 /** The ranges of a device that may hold something but zeros, as far as `range` goes. Asks as it goes. */
-export async function* dataRanges(device: Device, { offset, lengthBytes }: Range): AsyncGenerator<Range> {
+export async function* dataRanges(
+  device: Device,
+  { offset, lengthBytes }: Range,
+  signal: AbortSignal,
+): AsyncGenerator<Range> {
   const step = 2 ** 30
   for (const end = offset + lengthBytes; offset < end; offset += step) {
+    signal.throwIfAborted() // holes may be long, and bring no piece
     let at = offset
     for (const extent of await device.extents(offset, Math.min(step, end - offset))) {
       if (extent.kind === 'data') yield { offset: at, lengthBytes: extent.lengthBytes }
