@@ -11,6 +11,7 @@ import type { Log } from './runtime/log.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
+import type { Vdi } from './sheep/cluster-state.ts'
 import { runOperation } from './sheep/ops.ts'
 import { createSheepServer } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
@@ -123,26 +124,22 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
       }
     },
     vdi_list: async () => {
-      const attachments = sheep.state.exportCounts()
-      const open = sheep.sessions.openVids()
-      return {
-        vdis: [...sheep.state.vdis.values()]
-          .filter((vdi) => !vdi.deleting)
-          .map((vdi) => ({
-            name: vdi.name,
-            tag: vdi.tag,
-            vid: vdi.vid,
-            snap_id: vdi.snapId,
-            is_snapshot: vdi.snapshotAt > 0,
-            size_bytes: vdi.sizeBytes,
-            parent_vid: vdi.parentVid,
-            created_at: formatTime(vdi.createdAt),
-            copies: vdi.copies,
-            attachments: attachments.get(vdi.vid) ?? 0,
-            is_locked: vdi.snapshotAt === 0 && sheep.state.locks.has(vdi.name),
-            is_open: open.has(vdi.vid),
-          })),
-      }
+      const users = usersOf(sheep)
+      const vdis = [...sheep.state.vdis.values()]
+        .filter((vdi) => !vdi.deleting)
+        .map((vdi) => ({
+          name: vdi.name,
+          tag: vdi.tag,
+          vid: vdi.vid,
+          snap_id: vdi.snapId,
+          is_snapshot: vdi.snapshotAt > 0,
+          size_bytes: vdi.sizeBytes,
+          parent_vid: vdi.parentVid,
+          created_at: formatTime(vdi.createdAt),
+          copies: vdi.copies,
+          ...users(vdi),
+        }))
+      return { vdis }
     },
     vdi_objects: async ({ vid, first_index, count }) => ({
       objects: (await sheep.listObjects(vid, first_index, count)).map((object) => ({
@@ -179,6 +176,17 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
       return {}
     },
   }
+}
+
+/** Who has to do with a VDI now; asked once for all of them. */
+function usersOf(sheep: Sheep) {
+  const attachments = sheep.state.exportCounts()
+  const open = sheep.sessions.openVids()
+  return ({ vid, name, snapshotAt }: Vdi) => ({
+    attachments: attachments.get(vid) ?? 0,
+    is_locked: snapshotAt === 0 && sheep.state.locks.has(name),
+    is_open: open.has(vid),
+  })
 }
 
 /** Counters under the names that `--json` prints: words joined by underscores. */

@@ -47,9 +47,6 @@ const vdi = z.object({
   is_locked: z.boolean(),
   /** Somebody has it open now. */
   is_open: z.boolean(),
-  allocated_bytes: count.optional(),
-  unique_bytes: count.optional(),
-  shared_bytes: count.optional(),
 })
 
 const vdiObject = z.object({

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFil
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
+import { promised } from '../../src/cli/vdi/streams.ts'
 import { hashExportName } from '../../src/vdi/export-name.ts'
 import { COMMANDS, LiveNode } from './live-node.ts'
 
@@ -408,6 +409,35 @@ describe('raw images', () => {
     const file = node.file('daily.raw')
     await ok('vdi', 'export', 'disk', file, '-s', 'daily')
     expect(readFileSync(file).subarray(0, 4).toString()).toBe('then')
+  })
+
+  it('show one moment, also while a client goes on writing', async () => {
+    await ok('vdi', 'create', 'disk', '64M')
+    await write('disk', '0', randomBytes(48 * MIB))
+    await attach('disk', 'attachment-1')
+    const device = await node.vdis.openExport(hashExportName('attachment-1'), false)
+    const writeNumber = (offset: number, value: number) => {
+      const bytes = Buffer.alloc(4096)
+      bytes.writeUInt32LE(value)
+      return promised((done) => device.write(offset, bytes, { fua: false }, done))
+    }
+    const writeBoth = async (value: number) => {
+      await writeNumber(0, value)
+      await writeNumber(47 * MIB, value)
+    }
+    await writeBoth(0)
+    let isDone = false
+    const exporting = node.run(['vdi', 'export', 'disk', node.file('moment.raw')]).finally(() => {
+      isDone = true
+    })
+    let rounds = 0
+    while (!isDone) await writeBoth(++rounds)
+    expect(await exporting).toMatchObject({ code: 0, err: '' })
+    await device.close()
+    const bytes = readFileSync(node.file('moment.raw'))
+    const [first, last] = [bytes.readUInt32LE(0), bytes.readUInt32LE(47 * MIB)]
+    expect(rounds).toBeGreaterThan(5)
+    expect([last, last + 1]).toContain(first)
   })
 
   it('leave no VDI when they do not end well', async () => {

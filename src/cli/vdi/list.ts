@@ -1,10 +1,19 @@
 import type { Result } from '../../control/methods.ts'
-import { type Command, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
-import { nearest } from '../near.ts'
+import { type Command, type CommandPorts, EXIT } from '../command.ts'
 import { askNode } from '../node-access.ts'
 import { formatBytes, table } from '../table.ts'
+import { unknownVdi } from './store.ts'
 
-type Vdi = Result<'vdi_list'>['vdis'][number]
+/** What the node counts of a VDI, if it does. */
+interface Counts {
+  allocated_bytes?: number
+  unique_bytes?: number
+  shared_bytes?: number
+  /** False while `unique_bytes` is the most that it can be. */
+  is_exact?: boolean
+}
+
+type Vdi = Result<'vdi_list'>['vdis'][number] & Counts
 
 export function listCommand(ports: CommandPorts): Command {
   return {
@@ -13,12 +22,12 @@ export function listCommand(ports: CommandPorts): Command {
     description:
       'STATE is `working` or `snapshot`, and says whether a VDI is attached (a right to open it was given out), locked by QEMU\n' +
       'or tgt, or open now.\n' +
-      'ALLOCATED is what a VDI needs by itself, UNIQUE what only it needs and deleting it would give back, SHARED the rest.',
+      'ALLOCATED is the data that a VDI sees; UNIQUE the part that nobody else sees, which deleting it gives back; SHARED the rest.',
     operands: [
       { name: 'PATTERN', meaning: 'Only VDIs of this name; `*` stands for any letters, `?` for one.', repeated: true },
     ],
     run: async (call) => {
-      const all = (await askNode(ports, call, (node) => node.call('vdi_list', {}))).vdis
+      const all: Vdi[] = (await askNode(ports, call, (node) => node.call('vdi_list', {}))).vdis
       const vdis = matching(all, call.operands).sort(byNameAndAge)
       const parents = new Map(all.map((vdi) => [vdi.vid, vdi]))
       call.print(vdis, () => listing(vdis, parents))
@@ -33,17 +42,11 @@ function matching(vdis: readonly Vdi[], patterns: readonly string[]): Vdi[] {
   const names = new Set(vdis.map(({ name }) => name))
   const wanted = new Set<string>()
   for (const pattern of patterns) {
-    if (!/[*?]/.test(pattern) && !names.has(pattern)) throw unknown(pattern, names)
+    if (!/[*?]/.test(pattern) && !names.has(pattern)) throw unknownVdi(pattern, names)
     const expression = wildcards(pattern)
     for (const name of names) if (expression.test(name)) wanted.add(name)
   }
   return vdis.filter(({ name }) => wanted.has(name))
-}
-
-function unknown(name: string, names: Iterable<string>): CommandFailure {
-  const near = nearest(name, names)
-  const advice = near === null ? '`collie vdi list` shows what there is' : `did you mean "${near}"?`
-  return new CommandFailure(EXIT.NO_INPUT, `there is no VDI "${name}"; ${advice}`)
 }
 
 function wildcards(pattern: string): RegExp {
@@ -64,7 +67,7 @@ function listing(vdis: readonly Vdi[], byVid: ReadonlyMap<number, Vdi>): string 
     VID: formatVid(vdi.vid),
     SIZE: formatBytes(vdi.size_bytes),
     ALLOCATED: bytesOrNothing(vdi.allocated_bytes),
-    UNIQUE: bytesOrNothing(vdi.unique_bytes),
+    UNIQUE: `${vdi.is_exact === false ? '≤ ' : ''}${bytesOrNothing(vdi.unique_bytes)}`,
     SHARED: bytesOrNothing(vdi.shared_bytes),
     COPIES: String(vdi.copies),
     STATE: stateOf(vdi),

@@ -81,7 +81,11 @@ function fail(problem: string): never {
 }
 
 export async function noVdi(vdis: VdiClient, name: string): Promise<CommandFailure> {
-  const names = new Set((await vdis.list()).map((vdi) => vdi.name))
+  return unknownVdi(name, new Set((await vdis.list()).map((vdi) => vdi.name)))
+}
+
+/** What to say of a name that is not among those that there are. */
+export function unknownVdi(name: string, names: Iterable<string>): CommandFailure {
   const near = nearest(name, names)
   const advice = near === null ? '`collie vdi list` shows what there is' : `did you mean "${near}"?`
   return new CommandFailure(EXIT.NO_INPUT, `there is no VDI "${name}"; ${advice}`)
