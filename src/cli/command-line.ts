@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { UsageError } from '../errors.ts'
 import type { Command, CommandCall, Operand } from './command.ts'
+import { nearest } from './near.ts'
 
 export interface ParsedLine {
   command: Command | null
@@ -32,7 +33,7 @@ export function parseLine(
     return { command, words: loose.positionals, help: loose.values.help === true, call }
   }
   const own = flagsOf(command)
-  const { values, positionals } = parseStrictly(args, { ...outer, ...own })
+  const { values, positionals } = parseStrictly(args, { ...outer, ...own }, command)
   const words = command.name.split(' ')
   const operands = positionals.slice(words.length)
   const help = values.help === true
@@ -62,7 +63,14 @@ function flagsOf({ options = [] }: Command): Flags {
   )
 }
 
-function parseStrictly(args: readonly string[], options: Flags) {
+function parseStrictly(args: readonly string[], options: Flags, command: Command) {
+  const { tokens } = parseArgs({ args: [...args], options, strict: false, tokens: true })
+  const unknown = tokens.find((token) => token.kind === 'option' && !Object.hasOwn(options, token.name))
+  if (unknown?.kind === 'option') {
+    const near = nearest(unknown.name, Object.keys(options))
+    const advice = near === null ? '' : `; did you mean --${near}?`
+    throw new UsageError(`there is no option ${unknown.rawName}${advice}\n\n${usage(command)}`)
+  }
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true })
   } catch (error) {

@@ -49,9 +49,7 @@ export interface CommandIo {
   /** Bytes to standard output. Resolves when there is room for more; rejects with Interrupted when nobody reads any more. */
   output(bytes: Buffer): Promise<void>
   /** Standard error as a terminal on which a line can be drawn over; null when it is a file or a pipe. */
-  terminal: { draw(text: string): void } | null
-  /** Of that terminal. */
-  columns(): number
+  terminal: { columns(): number; draw(text: string): void } | null
   /**
    * Runs work that must not be left half-done: the first SIGINT or SIGTERM aborts the signal instead of ending the process,
    * a second one ends it at once.

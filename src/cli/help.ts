@@ -31,7 +31,11 @@ export function commandHelp(command: Command): string {
     summary,
     ...(description === undefined ? [] : ['', description]),
     '',
-    table([...own, ['  --json', 'Print the result as JSON.'], ['  -h, --help', 'Print this.']]),
+    table([
+      ...own,
+      ['  --json', 'Print the result as JSON; progress goes to standard error, a JSON object to a line.'],
+      ['  -h, --help', 'Print this.'],
+    ]),
     '',
     'Settings, each also as COLLIE_… in the environment or in the file of --config:',
     table(flags),

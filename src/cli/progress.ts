@@ -43,7 +43,7 @@ export class Progress {
     if (json) {
       io.err(JSON.stringify({ progress: { what: this.#what, done_bytes: doneBytes, total_bytes: this.#totalBytes } }))
     } else if (io.terminal) {
-      io.terminal.draw(CLEAR_LINE + this.#bar(doneBytes, nowMs, io.columns()))
+      io.terminal.draw(CLEAR_LINE + this.#bar(doneBytes, nowMs, io.terminal.columns()))
       this.#drawn = true
     } else io.err(`${this.#what}: ${this.#numbers(doneBytes, nowMs)}`)
   }

@@ -44,7 +44,6 @@ export async function runCommandLine(args: readonly string[], options: RunOption
     out: (text) => void out.push(Buffer.from(`${text}\n`)),
     err: (text) => void err.push(text),
     terminal: null,
-    columns: () => 80,
     input: async function* () {
       yield* options.input ?? []
     },

@@ -7,13 +7,13 @@ import { systemClock } from '../../src/runtime/clock.ts'
 function shown(options: { json?: boolean; columns?: number; totalBytes?: number | null }): string[] {
   const shownLines: string[] = []
   let nowMs = 0
-  const isTerminal = options.columns !== undefined
+  const { columns } = options
   const call = {
     json: options.json ?? false,
     io: {
       err: (text: string) => shownLines.push(text),
-      terminal: isTerminal ? { draw: (text: string) => shownLines.push(text) } : null,
-      columns: () => options.columns ?? 0,
+      terminal:
+        columns === undefined ? null : { columns: () => columns, draw: (text: string) => shownLines.push(text) },
     },
   } as unknown as CommandCall
   const { totalBytes = 100 * MIB } = options

@@ -66,7 +66,7 @@ describe('the command line', () => {
     [[], 'which command?'],
     [['nonsense'], '`collie nonsense`: there is no such command'],
     [['vdi', 'lst'], 'vdi list'],
-    [['vdi', 'list', '--jsn'], "'--jsn'"],
+    [['vdi', 'list', '--jsn'], 'there is no option --jsn; did you mean --json?'],
     [['vdi', 'list', '--data-dir'], '--data-dir'],
     [['node', 'info', 'extra'], '"extra" is one word too many'],
     [['nod', '--size', '3'], '`collie nod 3`: there is no such command'],

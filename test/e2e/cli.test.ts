@@ -125,7 +125,7 @@ describe('a signal', () => {
 })
 
 describe('a reader that has seen enough', () => {
-  it('ends a read and an export without a word, and the snapshot is gone', async () => {
+  it('ends a read and an export, and the snapshot is gone', async () => {
     await vdis.create('disk', 2 ** 40)
     for (const words of [
       ['vdi', 'read', 'disk'],
@@ -134,7 +134,7 @@ describe('a reader that has seen enough', () => {
       const child = begin(...words)
       await once(child.stdout!, 'data')
       child.stdout!.destroy()
-      expect(await ending(child)).toEqual({ code: 141, err: 'collie: interrupted\n' })
+      expect(await ending(child)).toEqual({ code: 141, err: 'collie: nobody reads the output any more\n' })
       expect((await vdis.listOf('disk')).map(({ tag }) => tag)).toEqual([''])
     }
   })
