@@ -16,6 +16,7 @@ import { runOperation } from './sheep/ops.ts'
 import { createSheepServer } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
+import { IMPORT_MARK } from './vdi/import-mark.ts'
 import { SHEEP_SOCKET } from './vdi/socket-transport.ts'
 import type { Transport } from './vdi/transport.ts'
 
@@ -183,6 +184,7 @@ function usersOf(sheep: Sheep) {
   const attachments = sheep.state.exportCounts()
   const open = sheep.sessions.openVids()
   return ({ vid, name, snapshotAt }: Vdi) => ({
+    is_incomplete: sheep.state.attributes.of(vid).some(({ key }) => key === IMPORT_MARK),
     attachments: attachments.get(vid) ?? 0,
     is_locked: snapshotAt === 0 && sheep.state.locks.has(name),
     is_open: open.has(vid),

@@ -41,6 +41,8 @@ const vdi = z.object({
   parent_vid: z.int(),
   created_at: z.string(),
   copies: z.int(),
+  /** An import fills it, or did when it was killed. */
+  is_incomplete: z.boolean(),
   /** Rights to open it that were given out. */
   attachments: z.int(),
   /** QEMU or tgt hold the lock on its name. */

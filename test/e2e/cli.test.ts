@@ -124,6 +124,23 @@ describe('a signal', () => {
   })
 })
 
+describe('an import that is killed', () => {
+  it('leaves a VDI that is known to be incomplete', async () => {
+    const importing = begin('vdi', 'import', '-', 'disk')
+    importing.stdin!.write(randomBytes(20 * MIB))
+    await untilVdi('disk', ({ sizeBytes }) => sizeBytes > 0)
+    importing.kill('SIGKILL')
+    await once(importing, 'exit')
+    expect((await collie.command('vdi', 'list')).out).toMatch(/^disk .* working, incomplete/m)
+    const again = await collie.command('vdi', 'import', MAIN, 'disk', '--format', 'raw')
+    expect(again.code).toBe(73)
+    expect(again.err).toMatch(/"disk" that is not complete: .* was killed; .*collie vdi delete disk/)
+    expect((await collie.command('vdi', 'delete', 'disk')).code).toBe(0)
+    expect((await collie.command('vdi', 'import', MAIN, 'disk', '--format', 'raw')).code).toBe(0)
+    expect((await collie.command('vdi', 'list')).out).not.toContain('incomplete')
+  })
+})
+
 describe('a reader that has seen enough', () => {
   it('ends a read and an export, and the snapshot is gone', async () => {
     await vdis.create('disk', 2 ** 40)

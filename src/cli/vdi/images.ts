@@ -2,6 +2,7 @@ import { UsageError } from '../../errors.ts'
 import { openSource, type SourceFile, type TargetFile } from '../../runtime/image-file.ts'
 import type { VdiClient, VdiInfo } from '../../vdi/client.ts'
 import type { Device } from '../../vdi/device.ts'
+import { IMPORT_MARK } from '../../vdi/import-mark.ts'
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
 import { Progress } from '../progress.ts'
 import { formatBytes } from '../table.ts'
@@ -56,7 +57,7 @@ export function imageCommands(ports: CommandPorts): Command[] {
       summary: 'Make an image of a VDI: raw, qcow2, or whatever qemu-img can write.',
       description:
         'Of a VDI itself a snapshot is taken first, called export-…, and deleted at the end: so the image shows one moment, whoever\n' +
-        'writes meanwhile. With --snapshot it is that snapshot. Raw images have holes where the VDI has none; other formats need\n' +
+        'writes meanwhile. With --snapshot it is that snapshot. Raw images have holes where the VDI holds no data; other formats need\n' +
         'qemu-img, which Debian has in qemu-utils. The file is there when it is whole, and not before.',
       operands: [
         { name: 'NAME', meaning: 'Name of the VDI.' },
@@ -139,15 +140,31 @@ async function intoNew<T>(
   fill: (vid: number, progress: Progress) => Promise<T>,
 ): Promise<T> {
   const sizeBytes = Math.max(toSectors(imageBytes), sizeOption)
-  const vid = await createVdi(vdis, name, sizeBytes)
+  const vid = await createVdi(vdis, name, sizeBytes).catch(async (error: unknown) => {
+    throw (await isIncomplete(vdis, name)) ? incomplete(name) : error
+  })
   return orDelete(vdis, name, call, async () => {
     const progress = new Progress(call, ports.clock, `importing ${name}`, totalBytes)
     try {
-      return await fill(vid, progress)
+      await vdis.setAttribute(name, IMPORT_MARK, Buffer.from('incomplete'))
+      const result = await fill(vid, progress)
+      await vdis.removeAttribute(name, IMPORT_MARK)
+      return result
     } finally {
       progress.end()
     }
   })
+}
+
+const isIncomplete = (vdis: VdiClient, name: string): Promise<boolean> =>
+  vdis.getAttribute(name, IMPORT_MARK).then(
+    () => true,
+    () => false,
+  )
+
+function incomplete(name: string): CommandFailure {
+  const problem = `there is a VDI "${name}" that is not complete: its import still runs, or was killed`
+  return new CommandFailure(EXIT.CANNOT_CREATE, `${problem}; if so, delete it first: collie vdi delete ${name}`)
 }
 
 async function importRaw(work: Import, source: SourceFile, imageBytes: number): Promise<void> {

@@ -20,8 +20,8 @@ export function listCommand(ports: CommandPorts): Command {
     name: 'vdi list',
     summary: 'List VDIs and their snapshots.',
     description:
-      'STATE is `working` or `snapshot`, and says whether a VDI is attached (a right to open it was given out), locked by QEMU\n' +
-      'or tgt, or open now.\n' +
+      'STATE is `working` or `snapshot`, and says whether a VDI is incomplete (its import still runs or was killed), attached\n' +
+      '(a right to open it was given out), locked by QEMU or tgt, or open now.\n' +
       'ALLOCATED is the data that a VDI sees; UNIQUE the part that nobody else sees, which deleting it gives back; SHARED the rest.',
     operands: [
       { name: 'PATTERN', meaning: 'Only VDIs of this name; `*` stands for any letters, `?` for one.', repeated: true },
@@ -109,6 +109,7 @@ function parentLabel({ parent_vid }: Vdi, byVid: ReadonlyMap<number, Vdi>): stri
 function stateOf(vdi: Vdi): string {
   return [
     vdi.is_snapshot ? 'snapshot' : 'working',
+    ...(vdi.is_incomplete ? ['incomplete'] : []),
     ...(vdi.attachments > 0 ? ['attached'] : []),
     ...(vdi.is_locked ? ['locked'] : []),
     ...(vdi.is_open ? ['open'] : []),
