@@ -219,6 +219,23 @@ describe('snapshots and clones', () => {
   })
 })
 
+describe('the object map', () => {
+  it('is told whole, however many objects there are', async () => {
+    const count = 1030 // more than one answer holds, and than one page of the map
+    const vid = await node.vdis.create('wide', 2 * count * OBJECT)
+    const device = await node.vdis.open(vid, { readOnly: false })
+    const indexes = Array.from({ length: count }, (_, i) => i * 2 + 1)
+    const block = Buffer.alloc(4096, 1)
+    await Promise.all(indexes.map((i) => promised((done) => device.write(i * OBJECT, block, { fua: false }, done))))
+    await device.close()
+    const objects = await node.json<{ index: number; allocated_bytes: number }[]>('vdi', 'object', 'map', 'wide')
+    expect(objects.map(({ index }) => index)).toEqual(indexes)
+    expect(new Set(objects.map((object) => object.allocated_bytes))).toEqual(new Set([4096]))
+    const absent = await node.json<{ oid: string | null }>('vdi', 'object', 'location', 'wide', '--index', '1024')
+    expect(absent.oid).toBeNull()
+  })
+})
+
 describe('a rollback', () => {
   it('brings back what a snapshot holds, when it is forced', async () => {
     await ok('vdi', 'create', 'disk', '8M')
