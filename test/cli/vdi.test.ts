@@ -4,6 +4,7 @@ import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
 import { promised } from '../../src/cli/vdi/streams.ts'
+import { Interrupted } from '../../src/runtime/process-io.ts'
 import { hashExportName } from '../../src/vdi/export-name.ts'
 import { COMMANDS, LiveNode } from './live-node.ts'
 
@@ -474,7 +475,7 @@ describe('raw images', () => {
     const interrupt = new AbortController()
     const silent = (async function* () {
       yield randomBytes(MIB)
-      interrupt.abort(new Error('interrupted'))
+      interrupt.abort(new Interrupted('SIGINT'))
       await new Promise(() => {})
     })()
     const { err } = await node.run(['vdi', 'import', '-', 'disk'], { input: silent, interrupted: interrupt.signal })
@@ -486,10 +487,10 @@ describe('raw images', () => {
     await ok('vdi', 'create', 'disk', '64M')
     await write('disk', '0', randomBytes(30 * MIB))
     const interrupt = new AbortController()
-    const onOutput = () => interrupt.abort(new Error('interrupted'))
+    const onOutput = () => interrupt.abort(new Interrupted('SIGINT'))
     const { err } = await node.run(['vdi', 'export', 'disk', '-'], { interrupted: interrupt.signal, onOutput })
     expect(err).toContain('interrupted')
-    const early = AbortSignal.abort(new Error('interrupted'))
+    const early = AbortSignal.abort(new Interrupted('SIGINT'))
     await node.run(['vdi', 'export', 'disk', node.file('never.raw')], { interrupted: early })
     expect(readdirSync(path.dirname(node.dataDir)).filter((name) => name.includes('never'))).toEqual([])
     expect((await node.vdis.listOf('disk')).map(({ tag }) => tag)).toEqual([''])

@@ -76,18 +76,21 @@ async function convert(args: readonly string[], { signal, onProgress }: Conversi
     if (percent !== undefined) onProgress(Number(percent))
   }
   const end = await qemuImg(['convert', '-p', ...args], { signal, onOutput })
-  signal.throwIfAborted()
   if (end.code !== 0) throw new CommandFailure(EXIT.DATA_UNSOUND, `qemu-img: ${end.err || `ended with ${end.code}`}`)
 }
 
-async function qemuImg(args: readonly string[], options: Parameters<typeof runProgram>[2]): Promise<ProgramEnd> {
-  try {
-    return await runProgram('qemu-img', args, options)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+/** Runs qemu-img to its end, well or not. Rejects when the signal was aborted meanwhile. */
+async function qemuImg(
+  args: readonly string[],
+  options: { signal: AbortSignal; onOutput?: (text: string) => void },
+): Promise<ProgramEnd> {
+  const end = await runProgram('qemu-img', args, options).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
     const advice = 'apt-get install qemu-utils, or use raw images with --format raw'
     throw new CommandFailure(EXIT.UNAVAILABLE, `qemu-img is not installed; ${advice}`, { cause: error })
-  }
+  })
+  options.signal.throwIfAborted()
+  return end
 }
 
 const EXPORT_NAME = 'vdi'
