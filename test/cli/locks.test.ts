@@ -16,7 +16,7 @@ const collie = (...words: string[]) =>
   runCommandLine([...words, '--data-dir', path.dirname(live.address)], { input: [] })
 
 describe('a lock', () => {
-  it('is listed, keeps the VDI from being changed by others, and is ended', async () => {
+  it('is listed, keeps others from changing or deleting the VDI, and is ended', async () => {
     expect((await collie('vdi', 'create', 'disk', '1M')).code).toBe(EXIT.OK)
     await live.sheep.locks.take('disk', false, { id: 4711, peer: '192.0.2.7:4711', cut: () => {} })
     expect((await collie('vdi', 'lock', 'list')).out).toMatch(/^NAME +KIND +HOSTS\ndisk +exclusive +192\.0\.2\.7$/)
@@ -24,9 +24,11 @@ describe('a lock', () => {
       { name: 'disk', shared: false, hosts: ['192.0.2.7'] },
     ])
     const advice = /"disk" is in use: 192\.0\.2\.7 has it locked; .*collie vdi lock unlock disk/
-    const write = await collie('vdi', 'write', 'disk')
-    expect(write.code).toBe(EXIT.TRY_LATER)
-    expect(write.err).toMatch(advice)
+    for (const line of ['vdi delete disk', 'vdi write disk']) {
+      const { code, err } = await collie(...line.split(' '))
+      expect({ line, code }).toEqual({ line, code: EXIT.TRY_LATER })
+      expect(err).toMatch(advice)
+    }
     expect((await collie('vdi', 'snapshot', 'disk', '--tag', 'now')).code).toBe(EXIT.OK)
     const rollback = await collie('vdi', 'rollback', 'disk', '-s', 'now', '--force')
     expect(rollback.code).toBe(EXIT.TRY_LATER)
