@@ -1,5 +1,6 @@
-import net from 'node:net'
+import type net from 'node:net'
 import { ByteStream } from './byte-stream.ts'
+import { connectSocket } from './nbd-client.ts'
 
 const HEADER_BYTES = 48
 
@@ -34,10 +35,9 @@ export class RawSheepClient {
     this.#stream = new ByteStream(socket)
   }
 
-  static async connect(path: string): Promise<RawSheepClient> {
-    const socket = net.connect(path)
-    await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
-    return new RawSheepClient(socket)
+  /** `address` is `host:port` or the path of a unix socket. */
+  static async connect(address: string): Promise<RawSheepClient> {
+    return new RawSheepClient(await connectSocket(address))
   }
 
   send(bytes: Buffer): void {

@@ -18,21 +18,28 @@ export function requireCommand(name: string, debianPackage: string): Test {
 /** The same for tests that need several: Debian packages by the names of their programs. */
 export function requireCommands(packages: Readonly<Record<string, string>>): Test {
   const missing = Object.keys(packages).filter((name) => !commandExists(name))
-  if (missing.length === 0) return (title, body) => test(title, body)
   const names = missing.join(', ')
   const wanted = [...new Set(missing.map((name) => packages[name]))].join(' ')
   const message = `${names} ${missing.length === 1 ? 'is' : 'are'} missing: apt-get install ${wanted}`
+  return testUnless(missing.length > 0 && message)
+}
+
+/** `test`, unless something is `missing`: then the test is skipped under a name that tells what, or fails with CI=true. */
+export function testUnless(missing: string | false): Test {
+  if (missing === false) return (title, body) => test(title, body)
   if (process.env.CI === 'true') {
     return (title) =>
       test(title, () => {
-        throw new Error(message)
+        throw new Error(missing)
       })
   }
-  return (title) => test.skip(`${title} (${message})`)
+  return (title) => test.skip(`${title} (${missing})`)
 }
 
-function commandExists(name: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some((directory) => {
+/** Whether `name` is a program on the path, or the path of one. */
+export function commandExists(name: string): boolean {
+  const directories = name.includes('/') ? [''] : (process.env.PATH ?? '').split(delimiter)
+  return directories.some((directory) => {
     try {
       accessSync(join(directory, name), constants.X_OK)
       return true
