@@ -156,9 +156,9 @@ export function printLogOfFailures(collie: () => Collie | undefined): void {
  * A port below the range from which the kernel serves those who ask for any: nobody takes it while the server is down,
  * and no client that knocks in vain is given the same port at its own end and so connects to itself.
  */
-async function freePort(): Promise<number> {
+export async function freePort(first = 15_000, end = 30_000): Promise<number> {
   for (;;) {
-    const port = randomInt(15_000, 30_000)
+    const port = randomInt(first, end)
     const server = net.createServer()
     const isFree = await new Promise<boolean>((resolve) => {
       server.once('error', () => resolve(false))
