@@ -3,6 +3,7 @@ import { statfsSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { Dog } from '../tools/dog.ts'
+import { firstDifference } from '../tools/first-difference.ts'
 import { leaveNothing } from '../tools/leave-nothing.ts'
 import { SheepConversation, SheepRefusal } from '../tools/sheep-conversation.ts'
 import {
@@ -108,8 +109,8 @@ describe('vdi create, list, delete', () => {
     const inode = await dog.inode('thick')
     const { vid } = inode
     expect(inode.allocated().map((index) => inode.ownerOf(index))).toEqual([vid, vid, vid])
-    expect(await dog.read('thick', 0, 10 * MIB)).toEqual(Buffer.alloc(10 * MIB))
-    expect(await readRaw(dataOid(vid, 2), OBJECT_BYTES)).toEqual(Buffer.alloc(OBJECT_BYTES))
+    expect(firstDifference(await dog.read('thick', 0, 10 * MIB), Buffer.alloc(10 * MIB))).toBeNull()
+    expect(firstDifference(await readRaw(dataOid(vid, 2), OBJECT_BYTES), Buffer.alloc(OBJECT_BYTES))).toBeNull()
   })
 
   it('lists working VDIs and snapshots, and none that is deleted', async () => {
@@ -149,7 +150,7 @@ describe('vdi create, list, delete', () => {
     await talk((sheep) => sheep.ask({ opcode: 0x17, body: textField('careless') }))
     expect(await refusal(dog.inode('careless'))).toBe(RESULT.NO_VDI)
     await dog.create('careless', 16 * MIB)
-    expect(await dog.read('careless', 0, 12 * MIB)).toEqual(Buffer.alloc(12 * MIB))
+    expect(firstDifference(await dog.read('careless', 0, 12 * MIB), Buffer.alloc(12 * MIB))).toBeNull()
   })
 })
 
@@ -160,10 +161,10 @@ describe('vdi read and write', () => {
     await dog.write('io', 3 * MIB - 1, data)
     const all = Buffer.alloc(20 * MIB)
     data.copy(all, 3 * MIB - 1)
-    expect((await dog.read('io', 0, 20 * MIB)).equals(all)).toBe(true)
+    expect(firstDifference(await dog.read('io', 0, 20 * MIB), all)).toBeNull()
     await dog.write('io', 5 * MIB + 7, pattern(4, 4099))
     pattern(4, 4099).copy(all, 5 * MIB + 7)
-    expect((await dog.read('io', 0, 20 * MIB)).equals(all)).toBe(true)
+    expect(firstDifference(await dog.read('io', 0, 20 * MIB), all)).toBeNull()
     expect((await dog.inode('io')).allocated()).toEqual([0, 1, 2, 3])
   })
 
@@ -176,7 +177,7 @@ describe('vdi read and write', () => {
     expect(await refusal(readRaw(inodeOid(0xabcdef), INODE_HEADER_BYTES))).toBe(RESULT.NO_OBJ)
     await expect(readRaw(dataOid(vid, 0), 1024, OBJECT_BYTES - 512)).rejects.toThrow(SheepRefusal)
     await expect(readRaw(inodeOid(vid), 8, INODE_BYTES - 4)).rejects.toThrow(SheepRefusal)
-    expect(await readRaw(inodeOid(vid), 4, INODE_BYTES - 4)).toEqual(Buffer.alloc(4))
+    expect(firstDifference(await readRaw(inodeOid(vid), 4, INODE_BYTES - 4), Buffer.alloc(4))).toBeNull()
   })
 
   it('takes the creation of an object twice, as a client sends it that has lost its connection', async () => {
@@ -186,9 +187,12 @@ describe('vdi read and write', () => {
       await sheep.createObject(range, pattern(6, 4096))
       await sheep.createObject(range, pattern(6, 4096))
     })
-    expect(await readRaw(dataOid(vid, 1), 12288)).toEqual(
-      Buffer.concat([Buffer.alloc(4096), pattern(6, 4096), Buffer.alloc(4096)]),
-    )
+    expect(
+      firstDifference(
+        await readRaw(dataOid(vid, 1), 12288),
+        Buffer.concat([Buffer.alloc(4096), pattern(6, 4096), Buffer.alloc(4096)]),
+      ),
+    ).toBeNull()
   })
 
   it('frees what a client takes out of the map, and nothing else', async () => {
@@ -198,11 +202,11 @@ describe('vdi read and write', () => {
     expect((await dog.inode('holes')).allocated()).toEqual([0, 2])
     const all = pattern(7, 12 * MIB)
     all.fill(0, 4 * MIB, 8 * MIB)
-    expect((await dog.read('holes', 0, 12 * MIB)).equals(all)).toBe(true)
+    expect(firstDifference(await dog.read('holes', 0, 12 * MIB), all)).toBeNull()
     expect(await refusal(readRaw(dataOid(vid, 1), 512))).toBe(RESULT.NO_OBJ)
     await dog.write('holes', 4 * MIB + 512, pattern(8, 512))
     pattern(8, 512).copy(all, 4 * MIB + 512)
-    expect((await dog.read('holes', 0, 12 * MIB)).equals(all)).toBe(true)
+    expect(firstDifference(await dog.read('holes', 0, 12 * MIB), all)).toBeNull()
   })
 
   it('refuses a map entry that names what is not of the family', async () => {
@@ -239,14 +243,14 @@ describe('vdi snapshot, clone, rollback', () => {
 
     await dog.write('base', MIB, pattern(11, 4096))
     expect((await dog.inode('base')).ownerOf(0)).toBe(second)
-    expect((await dog.read('base', 0, 8 * MIB, 'monday')).equals(pattern(10, 8 * MIB))).toBe(true)
+    expect(firstDifference(await dog.read('base', 0, 8 * MIB, 'monday'), pattern(10, 8 * MIB))).toBeNull()
     const now = pattern(10, 8 * MIB)
     pattern(11, 4096).copy(now, MIB)
-    expect((await dog.read('base', 0, 8 * MIB)).equals(now)).toBe(true)
+    expect(firstDifference(await dog.read('base', 0, 8 * MIB), now)).toBeNull()
     // What a client copies on write is a whole object to everyone who reads it.
-    expect((await readRaw(dataOid(second, 0), OBJECT_BYTES)).equals(now.subarray(0, OBJECT_BYTES))).toBe(true)
+    expect(firstDifference(await readRaw(dataOid(second, 0), OBJECT_BYTES), now.subarray(0, OBJECT_BYTES))).toBeNull()
     await dog.delete('base', 'monday')
-    expect((await dog.read('base', 0, 8 * MIB)).equals(now)).toBe(true)
+    expect(firstDifference(await dog.read('base', 0, 8 * MIB), now)).toBeNull()
   })
 
   it('tells a client that still writes to the frozen vid, and changes nothing', async () => {
@@ -260,7 +264,7 @@ describe('vdi snapshot, clone, rollback', () => {
         sheep.writeObject({ oid: inodeOid(vid), offset: mapOffset(1) }, Buffer.from([1, 0, 0, 0])),
     ]
     for (const write of writes) expect(await refusal(talk(write))).toBe(RESULT.READONLY)
-    expect(await dog.read('frozen', 0, 4096, 's')).toEqual(pattern(12, 4096))
+    expect(firstDifference(await dog.read('frozen', 0, 4096, 's'), pattern(12, 4096))).toBeNull()
   })
 
   it('refuses a tag that is taken; tells no such tag from no such name', async () => {
@@ -295,7 +299,7 @@ describe('vdi snapshot, clone, rollback', () => {
     await dog.delete('origin')
     const all = pattern(13, 8 * MIB)
     pattern(14, 512).copy(all, 5 * MIB)
-    expect((await dog.read('copy', 0, 8 * MIB)).equals(all)).toBe(true)
+    expect(firstDifference(await dog.read('copy', 0, 8 * MIB), all)).toBeNull()
   })
 
   it('refuses to clone what is not a snapshot', async () => {
@@ -317,8 +321,8 @@ describe('vdi snapshot, clone, rollback', () => {
         vid,
         parentVid: (await dog.inode('roll', 's')).vid,
       })
-      expect((await dog.read('roll', 0, 6 * MIB)).equals(pattern(15, 6 * MIB))).toBe(true)
-      expect(await dog.read('roll', 6 * MIB, 2 * MIB)).toEqual(Buffer.alloc(2 * MIB))
+      expect(firstDifference(await dog.read('roll', 0, 6 * MIB), pattern(15, 6 * MIB))).toBeNull()
+      expect(firstDifference(await dog.read('roll', 6 * MIB, 2 * MIB), Buffer.alloc(2 * MIB))).toBeNull()
     }
     expect((await dog.list()).map(({ name, tag }) => `${name}:${tag}`).sort()).toEqual(['roll:', 'roll:s'])
   })
@@ -356,8 +360,8 @@ describe('vdi snapshot, clone, rollback', () => {
       await readRaw(vmstateOid(parentVid, 0), OBJECT_BYTES),
       await readRaw(vmstateOid(parentVid, 1), state.length - OBJECT_BYTES),
     ]
-    expect(Buffer.concat(loaded).equals(state)).toBe(true)
-    expect((await dog.read('machine', 0, MIB)).equals(pattern(18, MIB))).toBe(true)
+    expect(firstDifference(Buffer.concat(loaded), state)).toBeNull()
+    expect(firstDifference(await dog.read('machine', 0, MIB), pattern(18, MIB))).toBeNull()
   })
 })
 
@@ -368,8 +372,8 @@ describe('vdi resize', () => {
     await dog.resize('grow', 64 * MIB)
     expect((await dog.inode('grow')).sizeBytes).toBe(64 * MIB)
     await dog.write('grow', 60 * MIB, pattern(22, 4 * MIB))
-    expect((await dog.read('grow', 60 * MIB, 4 * MIB)).equals(pattern(22, 4 * MIB))).toBe(true)
-    expect((await dog.read('grow', 0, 4 * MIB)).equals(pattern(21, 4 * MIB))).toBe(true)
+    expect(firstDifference(await dog.read('grow', 60 * MIB, 4 * MIB), pattern(22, 4 * MIB))).toBeNull()
+    expect(firstDifference(await dog.read('grow', 0, 4 * MIB), pattern(21, 4 * MIB))).toBeNull()
   })
 })
 
@@ -379,13 +383,13 @@ describe('vdi setattr, getattr', () => {
     const oid = await dog.setAttribute('attrs', 'colour', Buffer.from('brown'))
     const hash = fnv1a(textField('attrs'), textField(''), Buffer.alloc(4), textField('colour'))
     expect(oid).toBe((1n << 61n) | (BigInt(vid) << 32n) | (hash & 0xffff_ffffn))
-    expect(await dog.attribute('attrs', 'colour')).toEqual(Buffer.from('brown'))
+    expect(firstDifference(await dog.attribute('attrs', 'colour'), Buffer.from('brown'))).toBeNull()
     await dog.setAttribute('attrs', 'colour', Buffer.from('black and white'))
-    expect(await dog.attribute('attrs', 'colour')).toEqual(Buffer.from('black and white'))
+    expect(firstDifference(await dog.attribute('attrs', 'colour'), Buffer.from('black and white'))).toBeNull()
     const largest = pattern(23, 65536)
     await dog.setAttribute('attrs', 'all of it', largest)
-    expect((await dog.attribute('attrs', 'all of it')).equals(largest)).toBe(true)
-    expect(await dog.attribute('attrs', 'colour')).toEqual(Buffer.from('black and white'))
+    expect(firstDifference(await dog.attribute('attrs', 'all of it'), largest)).toBeNull()
+    expect(firstDifference(await dog.attribute('attrs', 'colour'), Buffer.from('black and white'))).toBeNull()
   })
 
   it('tells apart what is there and what is not', async () => {
@@ -534,14 +538,14 @@ describe('node and cluster', () => {
     await dog.create('precious', MIB)
     await dog.write('precious', 0, pattern(28, 4096))
     await expect(dog.format('plain', 1)).rejects.toThrow(SheepRefusal)
-    expect(await dog.read('precious', 0, 4096)).toEqual(pattern(28, 4096))
+    expect(firstDifference(await dog.read('precious', 0, 4096), pattern(28, 4096))).toBeNull()
   })
 
   it('speaks the same over its unix socket', async () => {
     const local = new Dog(`${collie.dataDir}/sock`)
     await local.create('near', 8 * MIB)
     await local.write('near', 4 * MIB, pattern(29, 4096))
-    expect(await dog.read('near', 4 * MIB, 4096)).toEqual(pattern(29, 4096))
+    expect(firstDifference(await dog.read('near', 4 * MIB, 4096), pattern(29, 4096))).toBeNull()
   })
 
   it('refuses a dog of another age', async () => {

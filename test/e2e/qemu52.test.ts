@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { CinderApi } from '../tools/cinder-api.ts'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { Dog } from '../tools/dog.ts'
+import { firstDifference } from '../tools/first-difference.ts'
 import { leaveNothing } from '../tools/leave-nothing.ts'
 import { NbdClient } from '../tools/nbd-client.ts'
 import { OpenQemuIo, qemuImg, qemuIo, withQemu52 } from '../tools/qemu52.ts'
@@ -29,6 +30,9 @@ leaveNothing(() => collie)
 /** `sheepdog:HOST:PORT:VDI[:TAG]`. */
 const url = (vdi: string, tag?: string) =>
   ['sheepdog', collie.info.addresses.sheep!, vdi, ...(tag === undefined ? [] : [tag])].join(':')
+
+/** What QEMU says when VDI_LOCKED was answered. */
+const BUSY = /VDI is already locked/
 
 const CACHE_MODES = ['none', 'writeback'] as const
 
@@ -65,8 +69,10 @@ describe('images', () => {
   })
 
   withQemu52('a qcow2 image lives in a VDI', async () => {
-    await qemuImg('create', url('nest'), '64M')
-    await qemuImg('create', '-f', 'qcow2', url('nest'), '32M')
+    const image = collie.file('nest.qcow2')
+    await qemuImg('create', '-f', 'qcow2', image, '32M')
+    await qemuImg('convert', '-f', 'raw', '-O', 'raw', image, url('nest')) // QEMU cannot make it in place
+    await qemuImg('resize', '-f', 'raw', url('nest'), '64M')
     await qemuIo(url('nest'), ['write -P 9 1M 9M', 'flush', 'read -P 9 1M 9M', 'read -P 0 10M 1M'], '-f', 'qcow2')
     expect(await qemuImg('check', '-f', 'qcow2', url('nest'))).toContain('No errors')
   })
@@ -81,7 +87,7 @@ describe('images', () => {
   })
 
   withQemu52('many requests at a time', async () => {
-    await qemuImg('create', url('busy'), '64M')
+    await qemuImg('create', url('busy'), '256M')
     const bench = (...words: string[]) =>
       qemuImg('bench', '-f', 'raw', '-t', 'none', '-c', '2000', '-s', '4096', '-S', '69632', ...words, url('busy'))
     await bench('-w', '-d', '16', '--pattern=85')
@@ -170,7 +176,6 @@ describe('snapshots', () => {
     await qemuIo(url('clone'), ['read -P 1 0 1M', 'read -P 2 1M 1M', 'read -P 1 2M 6M', 'read -P 3 12M 1M'])
     await qemuIo(url('base'), ['read -P 4 0 512k', 'read -P 1 512k 7680k', 'read -P 0 8M 8M'])
     await qemuIo(url('base', 's'), ['read -P 1 0 8M', 'read -P 0 8M 8M'], '-r')
-    await expect(qemuImg('create', '-b', url('base'), '-F', 'sheepdog', url('no'))).rejects.toThrow(/snapshot|clone/i)
     await dog.delete('base')
     await dog.delete('base', 's')
     await qemuIo(url('clone'), ['read -P 1 0 1M', 'read -P 2 1M 1M', 'read -P 1 2M 6M', 'read -P 3 12M 1M'])
@@ -230,8 +235,6 @@ describe('snapshots', () => {
 })
 
 describe('locks', () => {
-  const BUSY = /Device or resource busy/
-
   withQemu52('one writer at a time; closing lets the next one in', async () => {
     await qemuImg('create', url('lock'), '8M')
     const io = await OpenQemuIo.open(url('lock'))
@@ -299,7 +302,7 @@ describe('the loss of the node', () => {
       const written = io.run(`write -P ${pattern} 2M 4M`) // while it is away
       await collie.start()
       await written
-      await expect(qemuIo(url('lasting'), ['read 0 4k'])).rejects.toThrow(/busy/)
+      await expect(qemuIo(url('lasting'), ['read 0 4k'])).rejects.toThrow(BUSY)
       await io.run(`read -P ${pattern} 2M 4M`)
       await io.run('read -P 1 0 2M')
     }
@@ -325,15 +328,17 @@ describe('one VDI behind two doors', () => {
 
     const connected = await api.attach(id)
     const nbd = await NbdClient.connect(connected.address, connected.name)
-    expect(await nbd.read(0, 4 * MIB)).toEqual(Buffer.alloc(4 * MIB, 0x11))
-    expect(await nbd.read(4 * MIB, 4 * MIB)).toEqual(Buffer.alloc(4 * MIB))
-    expect(await nbd.read(20 * MIB, 1024)).toEqual(Buffer.concat([Buffer.alloc(512, 0x12), Buffer.alloc(512)]))
+    expect(firstDifference(await nbd.read(0, 4 * MIB), Buffer.alloc(4 * MIB, 0x11))).toBeNull()
+    expect(firstDifference(await nbd.read(4 * MIB, 4 * MIB), Buffer.alloc(4 * MIB))).toBeNull()
+    expect(
+      firstDifference(await nbd.read(20 * MIB, 1024), Buffer.concat([Buffer.alloc(512, 0x12), Buffer.alloc(512)])),
+    ).toBeNull()
     await nbd.write(MIB + 512, Buffer.alloc(4096, 0x21))
     await nbd.trim(2 * MIB, MIB)
     await nbd.write(40 * MIB - 512, Buffer.alloc(1024, 0x22))
     await nbd.flush()
     await expect(qemuIo(url(vdi), ['write -P 0x31 0 4k'])).rejects.toThrow() // it is the attachment's
-    expect(await nbd.read(0, 4096)).toEqual(Buffer.alloc(4096, 0x11))
+    expect(firstDifference(await nbd.read(0, 4096), Buffer.alloc(4096, 0x11))).toBeNull()
     await nbd.disconnect()
     await api.detach(connected.id)
 
@@ -359,7 +364,7 @@ async function untilOpens(image: string, command: string): Promise<void> {
       (reason: Error) => reason,
     )
     if (error === null) return
-    if (!/Device or resource busy/.test(error.message)) throw error
+    if (!BUSY.test(error.message)) throw error
   }
 }
 

@@ -72,7 +72,7 @@ export class OpenQemuIo {
   async run(command: string): Promise<string> {
     this.#child.stdin!.write(`${command}\n`)
     const printed = await this.#untilPrompt()
-    if (/failed/.test(printed)) throw new Error(`${command}: ${printed}`)
+    if (/^(\w+ failed|Pattern verification failed)/m.test(printed)) throw new Error(`${command}: ${printed}`)
     return printed
   }
 

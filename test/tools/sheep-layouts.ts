@@ -104,9 +104,9 @@ export class Inode {
   /** The indexes that have an object. */
   allocated(): number[] {
     const count = Math.min(INODE_MAP_ENTRIES, (this.bytes.length - INODE_HEADER_BYTES) >>> 2)
-    const map = new Uint32Array(count)
-    this.bytes.copy(Buffer.from(map.buffer), 0, INODE_HEADER_BYTES)
-    return [...map.entries()].filter(([, vid]) => vid !== 0).map(([index]) => index)
+    const indexes: number[] = []
+    for (let index = 0; index < count; index++) if (this.ownerOf(index) !== 0) indexes.push(index)
+    return indexes
   }
 }
 
