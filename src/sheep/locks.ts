@@ -39,6 +39,8 @@ export class Locks {
   readonly #holdings = new Map<string, Holding>()
   /** How often a snapshot was opened with LOCK_VDI, so that its RELEASE_VDI is not taken for the working VDI's. */
   readonly #snapshotOpens = new Map<number, number>()
+  /** Connections whose lock was broken, and on which names: what they still send is refused. */
+  readonly #broken = new WeakMap<SheepClient, Set<string>>()
 
   constructor(options: {
     state: ClusterState
@@ -100,13 +102,28 @@ export class Locks {
     else await this.drop(name)
   }
 
-  /** Ends a lock, whoever has it; returns the connections that wrote under it. */
-  async drop(name: string): Promise<SheepClient[]> {
+  async drop(name: string): Promise<void> {
     const holding = this.#holdings.get(name)
     this.#holdings.delete(name)
     holding?.grace?.cancel()
     if (this.#state.locks.has(name)) await this.#propose({ type: 'unlock', name })
-    return [...(holding?.writers ?? [])]
+  }
+
+  /**
+   * Ends a lock that its holder may still believe to have; returns the connections that wrote under it. They stay open and
+   * are refused: QEMU reports an error to its guest then, while a connection that is cut it makes anew, and would so
+   * take the place of whoever has the lock by then.
+   */
+  async break(name: string): Promise<SheepClient[]> {
+    const { connections = [], writers = [] } = this.#holdings.get(name) ?? {}
+    for (const client of connections) {
+      const names = this.#broken.get(client)
+      if (names) names.add(name)
+      else this.#broken.set(client, new Set([name]))
+    }
+    const cutOff = [...writers]
+    await this.drop(name)
+    return cutOff
   }
 
   snapshotOpened(vid: number): void {
@@ -126,6 +143,7 @@ export class Locks {
    * Throws VdiLocked.
    */
   admitWriter(name: string, client: SheepClient, protoVer: number): SheepClient[] {
+    if (this.#broken.get(client)?.has(name)) throw new StoreError('VdiLocked', name)
     const lock = this.#state.locks.get(name)
     if (!lock) return []
     const writers = this.#holdings.get(name)?.writers
@@ -148,6 +166,11 @@ export class Locks {
     return !this.#state.locks.has(name) || this.#isHolders(name, client, protoVer)
   }
 
+  /** Whether the connection is one of those that keep the lock alive. */
+  isHeldBy(name: string, client: SheepClient): boolean {
+    return this.#holdings.get(name)?.connections.has(client) ?? false
+  }
+
   /** The connections that have written under a lock. */
   writersOf(name: string): SheepClient[] {
     return [...(this.#holdings.get(name)?.writers ?? [])]
@@ -156,6 +179,7 @@ export class Locks {
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
     const lock = this.#state.locks.get(name)
     if (!lock) return false
+    if (this.#broken.get(client)?.has(name)) return false
     return lock.hosts.includes(hostOf(client)) && protoVer === (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
   }
 

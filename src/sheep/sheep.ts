@@ -327,8 +327,7 @@ export class Sheep {
 
   /** Ends a lock, whoever has it. When it resolves, what its holder had under way is over and its connections are cut. */
   async unlock(name: string): Promise<void> {
-    const writers = await this.locks.drop(name)
-    for (const writer of writers) writer.cut()
+    const writers = await this.locks.break(name)
     await Promise.all(writers.map((writer) => this.sessions.closeOf(writer)))
   }
 

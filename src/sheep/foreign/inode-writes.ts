@@ -88,7 +88,11 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
   const vdi = sheep.state.vdis.get(vid)
   if (!vdi || vdi.deleting) return done(new StoreError('NoObject'))
   if (count !== 1 && isZero(bytes)) return done(null)
-  if (vdi.snapshotAt > 0) return done(isZero(bytes) ? null : new StoreError('ReadOnly', vdi.name))
+  if (vdi.snapshotAt > 0) {
+    // A discard of the writer, who has to learn of the snapshot; not one of those who clear the map of what they delete.
+    const isDiscard = sheep.writers.writes(vdi.name, sender.client)
+    return done(isZero(bytes) && !isDiscard ? null : new StoreError('ReadOnly', vdi.name))
+  }
   if (count === 1 && isZero(bytes)) return discardIndex(sheep, vid, first, durable, sender, done)
   sheep.writers.withSession(vid, sender, done, (session) => {
     session.whenCurrent(vid, { first, count }, done, () => done(misfit(sheep, session, first, bytes)))

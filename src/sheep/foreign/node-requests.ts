@@ -1,6 +1,12 @@
 import { createHash } from 'node:crypto'
 import { StoreError } from '../../errors.ts'
-import { BLOCK_SIZE_SHIFT_DEFAULT, CLUSTER_FLAG, CLUSTER_STATUS, RESULT } from '../../protocol/constants.ts'
+import {
+  BLOCK_SIZE_SHIFT_DEFAULT,
+  CLUSTER_FLAG,
+  CLUSTER_STATUS,
+  RESULT,
+  SHEEP_PROTO_VER,
+} from '../../protocol/constants.ts'
 import { encodeTime } from '../../protocol/inode.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import {
@@ -56,7 +62,7 @@ function epochHead(sheep: Sheep, { epoch, at }: View, isNewest: boolean) {
 
 export async function clusterInfo(sheep: Sheep): Promise<Reply> {
   const info = {
-    protoVer: 0,
+    protoVer: SHEEP_PROTO_VER,
     epoch: sheep.state.epoch,
     ctime: ctimeOf(sheep),
     flags: CLUSTER_FLAGS,

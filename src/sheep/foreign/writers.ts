@@ -42,6 +42,13 @@ export class ForeignWriters {
     }
   }
 
+  /** Whether the connection writes to the working VDI of that name, or has it locked. */
+  writes(name: string, client: SheepClient): boolean {
+    if (this.#sheep.locks.isHeldBy(name, client)) return true
+    const sessions = this.#sessions.get(client) ?? []
+    return sessions.some(({ over, vid }) => !over && this.#sheep.state.vdis.get(vid)?.name === name)
+  }
+
   /** A holder that comes back on a new connection waits until its old one is over. */
   #takeOver(vdi: Vdi, { client, protoVer }: Sender): Promise<void> | null {
     const replaced = this.#sheep.locks.admitWriter(vdi.name, client, protoVer)

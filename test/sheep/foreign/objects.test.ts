@@ -280,9 +280,20 @@ describe('the block map, as clients write it', () => {
     expect(await qemu.entries(vid, 0, 2)).toEqual([vid, vid])
     const working = await snapshotOf()
     expect(await qemu.setEntries(vid, 0, 0, 0)).toBe(SUCCESS)
-    expect(await qemu.setEntries(vid, 0, 0)).toBe(SUCCESS)
+    const other = await Foreign.connect(live.address, QEMU)
+    expect(await other.setEntries(vid, 0, 0)).toBe(SUCCESS)
+    other.connection.close()
     expect(await bytesOf(dataOid(vid, 0), 0, 4096)).toEqual([1])
     expect(await qemu.entries(working, 0, 2)).toEqual([vid, vid])
+  })
+
+  it('tells a writer that discards of the snapshot that was taken meanwhile', async () => {
+    await qemu.allocate(vid, 0, 1)
+    const working = await snapshotOf()
+    expect(await qemu.setEntries(vid, 0, 0)).toBe(READONLY)
+    expect(await qemu.setEntries(working, 0, 0)).toBe(SUCCESS)
+    expect(await qemu.entries(vid, 0, 1)).toEqual([vid])
+    expect(await qemu.entries(working, 0, 1)).toEqual([0])
   })
 
   it('confirms what is so and refuses what is not', async () => {
