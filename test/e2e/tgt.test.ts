@@ -81,18 +81,14 @@ describe.each(Object.entries(DOORS))('tgt over %s', (_title, store) => {
     await iscsiIo(unit, 'read -P 9 5M 512', 'read -P 0 5243392 1M')
   })
 
-  withTgt('serves snapshots, and clones that share with them', async () => {
+  withTgt('serves clones that share with their base', async () => {
     await dog.create('base', 16 * MIB)
     await dog.write('base', 0, Buffer.alloc(8 * MIB, 1))
     await dog.snapshot('base', 's')
     await dog.clone('base', 's', 'clone')
     await dog.write('base', 0, Buffer.alloc(8 * MIB, 2))
     tgtd = await Tgtd.start()
-    // tgt takes snapshots by number; its tags are broken.
-    const [snapshot, clone] = [
-      await tgtd.serve('sheepdog', store('base:1')),
-      await tgtd.serve('sheepdog', store('clone')),
-    ]
+    const clone = await tgtd.serve('sheepdog', store('clone')) // its parser takes no snapshots
     await iscsiIo(
       clone,
       'write -P 3 1M 64k',
@@ -101,7 +97,7 @@ describe.each(Object.entries(DOORS))('tgt over %s', (_title, store) => {
       'read -P 1 2M 6M',
       'read -P 0 9M 1M',
     )
-    await iscsiIo(snapshot, 'read -P 1 0 8M', 'read -P 0 8M 8M')
+    expect(firstDifference(await dog.read('base', 0, 8 * MIB, 's'), Buffer.alloc(8 * MIB, 1))).toBeNull()
     expect(firstDifference(await dog.read('base', MIB, 4096), Buffer.alloc(4096, 2))).toBeNull()
   })
 })
