@@ -23,7 +23,8 @@ interface Holding {
  *
  * 1. A lock is on a name, so that it stays with the working VDI through snapshots and a rollback. Snapshots are never locked.
  * 2. QEMU opens the connection for its I/O first, sends LOCK_VDI over another, and closes that. So a lock is held by the
- *    connection that asked, by those of the same host that had sent nothing yet, and by all that do its I/O later.
+ *    connection that asked, by those of the same host that had sent nothing yet, unless they write to another VDI, and by all
+ *    that do its I/O later.
  * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again.
  * 4. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
  *    anything new runs. That goes by host and kind of client; two QEMUs of one host cannot be told apart.
@@ -39,6 +40,8 @@ export class Locks {
   readonly #holdings = new Map<string, Holding>()
   /** How often a snapshot was opened with LOCK_VDI, so that its RELEASE_VDI is not taken for the working VDI's. */
   readonly #snapshotOpens = new Map<number, number>()
+  /** The name that a connection writes to. QEMU and tgt have connections of their own for each VDI. */
+  readonly #writesTo = new WeakMap<SheepClient, string>()
   /** Connections whose lock was broken, and on which names: what they still send is refused. */
   readonly #broken = new WeakMap<SheepClient, Set<string>>()
 
@@ -76,10 +79,7 @@ export class Locks {
 
   closed(client: SheepClient): void {
     this.#silent.delete(client)
-    for (const [name, { connections, writers }] of this.#holdings) {
-      writers.delete(client)
-      if (connections.delete(client)) this.#graceIfAlone(name)
-    }
+    for (const name of this.#holdings.keys()) this.#leave(name, client)
   }
 
   /** Throws VdiLocked. */
@@ -88,7 +88,9 @@ export class Locks {
     if (lock && !(shared && lock.shared)) throw new StoreError('VdiLocked', name)
     const hosts = [...(lock?.hosts ?? []), hostOf(client)]
     const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts } })
-    for (const other of [client, ...this.#silent]) if (hostOf(other) === hostOf(client)) this.#join(name, other)
+    for (const other of [client, ...this.#silent]) {
+      if (hostOf(other) === hostOf(client) && !this.#isBroken(name, other)) this.#join(name, other)
+    }
     await taken
   }
 
@@ -143,22 +145,25 @@ export class Locks {
    * Throws VdiLocked.
    */
   admitWriter(name: string, client: SheepClient, protoVer: number): SheepClient[] {
-    if (this.#broken.get(client)?.has(name)) throw new StoreError('VdiLocked', name)
+    if (this.#isBroken(name, client)) throw new StoreError('VdiLocked', name)
     const lock = this.#state.locks.get(name)
     if (!lock) return []
     const writers = this.#holdings.get(name)?.writers
     if (writers?.has(client)) return []
     if (!this.#isHolders(name, client, protoVer)) throw new StoreError('VdiLocked', name)
     const replaced = lock.shared ? [] : [...(writers ?? [])]
+    this.#writesTo.set(client, name)
+    for (const other of this.#holdings.keys()) if (other !== name) this.#leave(other, client)
     const holding = this.#join(name, client)
     for (const other of replaced) this.closed(other)
     holding.writers.add(client)
     return replaced
   }
 
-  /** A connection that reads as the holder would keeps the lock alive. */
+  /** A connection that reads as the holder would keeps the lock alive; one that writes to a clone only reads its base. */
   noteReader(name: string, client: SheepClient, protoVer: number): void {
-    if (this.#state.locks.has(name) && this.#isHolders(name, client, protoVer)) this.#join(name, client)
+    const isElsewhere = (this.#writesTo.get(client) ?? name) !== name
+    if (!isElsewhere && this.#state.locks.has(name) && this.#isHolders(name, client, protoVer)) this.#join(name, client)
   }
 
   /** Whether nobody has locked it, or the client itself has. */
@@ -179,8 +184,18 @@ export class Locks {
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
     const lock = this.#state.locks.get(name)
     if (!lock) return false
-    if (this.#broken.get(client)?.has(name)) return false
+    if (this.#isBroken(name, client)) return false
     return lock.hosts.includes(hostOf(client)) && protoVer === (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
+  }
+
+  #isBroken(name: string, client: SheepClient): boolean {
+    return this.#broken.get(client)?.has(name) ?? false
+  }
+
+  #leave(name: string, client: SheepClient): void {
+    const { connections, writers } = this.#holding(name)
+    writers.delete(client)
+    if (connections.delete(client)) this.#graceIfAlone(name)
   }
 
   #join(name: string, client: SheepClient): Holding {

@@ -41,11 +41,11 @@ function connect(host = '10.0.0.1'): SheepClient {
 }
 
 /** As QEMU opens a VDI: a connection for its I/O, which stays silent, and one that sends LOCK_VDI and closes. */
-async function qemuOpens(host?: string): Promise<SheepClient> {
+async function qemuOpens(host?: string, name = 'a'): Promise<SheepClient> {
   const io = connect(host)
   const control = connect(host)
   locks.spoke(control)
-  await locks.take('a', false, control)
+  await locks.take(name, false, control)
   locks.closed(control)
   return io
 }
@@ -126,6 +126,35 @@ describe('a lock', () => {
     clock.endProcess()
     locks = open()
     locks.resume()
+    timePasses()
+    expect(isLocked()).toBe(false)
+  })
+
+  it('is not kept by a neighbour that turns out to write to another VDI, though it reads what both share', async () => {
+    const neighbour = await qemuOpens(undefined, 'b')
+    const io = await qemuOpens()
+    locks.closed(io)
+    expect(timePasses()).toBe(false) // it could be the neighbour's too
+    locks.spoke(neighbour)
+    locks.admitWriter('b', neighbour, QEMU)
+    locks.noteReader('a', neighbour, QEMU)
+    expect(timePasses()).toBe(true)
+    expect(isLocked()).toBe(false)
+    expect(state.locks.has('b')).toBe(true)
+    locks.closed(neighbour)
+  })
+
+  it('that is broken refuses who had it, also when the next one has it', async () => {
+    const [io, silent] = [await qemuOpens(), connect()]
+    locks.admitWriter('a', io, QEMU)
+    expect(await locks.break('a')).toEqual([io])
+    const refused = () =>
+      expect(() => locks.admitWriter('a', io, QEMU)).toThrow(expect.objectContaining({ code: 'VdiLocked' }))
+    refused()
+    const next = await qemuOpens()
+    refused()
+    locks.noteReader('a', io, QEMU)
+    for (const client of [next, silent]) locks.closed(client)
     timePasses()
     expect(isLocked()).toBe(false)
   })
