@@ -325,7 +325,7 @@ export class Sheep {
     }
   }
 
-  /** Ends a lock, whoever has it. When it resolves, what its holder had under way is over and its connections are cut. */
+  /** Ends a lock, whoever has it. When it resolves, what its holder had under way is over, and what it sends is refused. */
   async unlock(name: string): Promise<void> {
     const writers = await this.locks.break(name)
     await Promise.all(writers.map((writer) => this.sessions.closeOf(writer)))
