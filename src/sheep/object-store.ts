@@ -189,8 +189,7 @@ export class ObjectStore {
 
   /**
    * Applies the changes in memory, appends them to the journal as one transaction, and calls `done` when they are
-   * acknowledged: with `durable`, or durability `write`, after a sync. Buffers must not change until then. NoSpace when a
-   * large write finds no room; then nothing has changed.
+   * acknowledged: with `durable`, or durability `write`, after a sync. Buffers must not change until then.
    */
   commit(changes: readonly Change[], options: { durable: boolean }, done: StoreDone): void {
     if (this.#closed) return done(new StoreError('Stopping'))
@@ -198,9 +197,7 @@ export class ObjectStore {
     try {
       placement = this.#place(changes)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOSPC') done(new StoreError('NoSpace'))
-      else done(this.#journal.fail('writing an object file', error))
-      return
+      return done(this.#journal.fail('writing an object file', error))
     }
     const transaction = new Transaction()
     for (const change of changes) this.#apply(change, placement, transaction)
@@ -239,7 +236,13 @@ export class ObjectStore {
     const { object } = write
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
-    return this.#placedWrites.place(target, write.first, write.bytes, this.epoch, this.#journal)
+    try {
+      return this.#placedWrites.place(target, write.first, write.bytes, this.epoch, this.#journal)
+    } catch (error) {
+      // Others have used the room up. The journal has its own, and its checkpoint waits until there is some.
+      if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return null
+      throw error
+    }
   }
 
   /** What is placed takes no room in the journal; a checkpoint in time keeps a replay short. */

@@ -6,6 +6,9 @@ import type { ScannedFrame } from './journal-scan.ts'
 import { BLOCK_BYTES, blockCrc, blockPosition, objectDirectory, objectPath, oidWords, slotOf } from './object-format.ts'
 import { PLACED, type StoredObject } from './stored-object.ts'
 
+/** Stands among the blocks for the file of a new object, whose name may be lost though nothing in it is wanted any more. */
+const NAME = -1
+
 /** What unproven frames did to one block, in order, and whether the disk holds it. What the journal has, it holds. */
 type BlockHistory = BlockChange[]
 
@@ -106,7 +109,9 @@ async function historiesOf(
       const life = lives.get(record.oid) ?? { tag: 0, blocks: new Map() }
       lives.set(record.oid, life)
       if (header.sequence < provenSynced) continue
-      if (record.kind === 'remove') {
+      if (record.kind === 'create' && record.tag !== 0) {
+        note(life, NAME, { frame, isHeld: await isThere(disk, objectPath(record.oid, record.tag)), placed: null })
+      } else if (record.kind === 'remove') {
         for (const history of life.blocks.values()) history.push({ frame, isHeld: true, placed: null })
       } else if (record.kind === 'placed') {
         const held = await heldBlocks(disk, record, life.tag)
@@ -170,6 +175,12 @@ export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>,
 async function openPlaced(disk: Disk, oid: bigint, tag: number): Promise<DiskFile | null> {
   const tagged = tag === 0 ? null : await openIfThere(disk, objectPath(oid, tag))
   return tagged ?? openIfThere(disk, objectPath(oid))
+}
+
+async function isThere(disk: Disk, path: string): Promise<boolean> {
+  const file = await openIfThere(disk, path)
+  await file?.close()
+  return file !== null
 }
 
 async function openIfThere(disk: Disk, path: string): Promise<DiskFile | null> {
