@@ -1,7 +1,7 @@
 import assert from 'node:assert'
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
-import { BLOCK_BYTES, type InheritRun } from './object-format.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT, type InheritRun, slotOf } from './object-format.ts'
 
 /**
  * The bytes of a journal segment: frames, one after the other, each a whole number of 4 KiB pages.
@@ -106,7 +106,8 @@ export function peekHeader(page: Buffer): FrameHeader | null {
 
 /**
  * The records of whole meta pages, or null when they do not match their CRC. Throws DiskFailed when they are whole, but of a
- * format that another version wrote: they must not be taken for a torn tail.
+ * format that another version wrote, and CorruptBlock when a record is none that could have been written: neither must be
+ * taken for a torn tail.
  */
 export function decodeMeta(meta: Buffer): JournalRecord[] | null {
   if (metaCrc(meta) !== meta.readUInt32LE(CRC_OFFSET)) return null
@@ -175,8 +176,8 @@ function writeRecord(meta: Buffer, start: number, record: JournalRecord): number
 }
 
 function readRecord(meta: Buffer, start: number): JournalRecord {
+  if (start + RECORD_FIXED_BYTES > meta.length) throw malformed(start)
   const kind = KINDS[meta.readUInt32LE(start)]
-  assert(kind !== undefined, 'a record of unknown kind under a good CRC')
   const oid = meta.readBigUInt64LE(start + 4)
   const version = meta.readUIntLE(start + 12, 6)
   const word20 = meta.readUInt32LE(start + 20)
@@ -184,26 +185,43 @@ function readRecord(meta: Buffer, start: number): JournalRecord {
   const at = start + RECORD_FIXED_BYTES
   switch (kind) {
     case 'create': {
+      if (at + (count & 0xffff) * 12 > meta.length) throw malformed(start)
       const runs = Array.from({ length: count & 0xffff }, (_, i) => ({
         first: meta.readUInt32LE(at + i * 12),
         count: meta.readUInt32LE(at + i * 12 + 4),
         holderVid: meta.readUInt32LE(at + i * 12 + 8),
       }))
+      if (runs.some((run) => !isWithinObject(run.first, run.count))) throw malformed(start)
       return { kind, oid, version, epoch: word20, tag: count >>> 16, runs }
     }
     case 'blocks':
     case 'placed': {
+      if (!isWithinObject(word20, count) || at + count * 8 > meta.length) throw malformed(start)
       const words = new Uint32Array(count * 2)
       for (let i = 0; i < words.length; i++) words[i] = meta.readUInt32LE(at + i * 4)
+      for (let i = 1; i < words.length; i += 2) if (slotOf(words[i]!) === null) throw malformed(start)
       return { kind, oid, version, first: word20, count, words }
     }
     case 'zero':
+      if (!isWithinObject(count >>> 16, count & 0xffff)) throw malformed(start)
       return { kind, oid, version, epoch: word20, first: count >>> 16, count: count & 0xffff }
     case 'remove':
       return { kind, oid, version }
     case 'entry':
+      if (at + count > meta.length) throw malformed(start)
       return { kind, index: version, bytes: Buffer.from(meta.subarray(at, at + count)) }
+    default:
+      throw malformed(start)
   }
+}
+
+const isWithinObject = (first: number, count: number) => first + count <= BLOCKS_PER_OBJECT
+
+function malformed(at: number): StoreError {
+  return new StoreError(
+    'CorruptBlock',
+    `the journal has a record at byte ${at} of a frame that nobody can have written`,
+  )
 }
 
 /** Counts up to 2^53 in eight bytes; two numbers instead of a BigInt. */

@@ -35,6 +35,8 @@ export const OBJECT_TAIL_BYTES = OBJECT_FILE_BYTES - TABLE_OFFSET
 const HEADER_MAGIC = 0x6a624f43 // "CObj"
 const HEADER_USED_BYTES = 56 // within one sector, so that a header is never torn
 export const OBJECT_FORMAT = 1
+/** The journal has 48 bits for a version; half of them leave room for all changes that can still come. */
+const VERSION_MAX = 2 ** 47
 
 export type Slot = 0 | 1
 
@@ -168,11 +170,9 @@ export function decodeHeader(page: Buffer): ObjectHeader | { problem: string } {
   }
   const format = page.readUInt32LE(4)
   if (format !== OBJECT_FORMAT) return { problem: `its format is ${format}, this version reads ${OBJECT_FORMAT}` }
-  return {
-    storeId: Buffer.from(page.subarray(8, 24)),
-    oid: page.readBigUInt64LE(24),
-    version: Number(page.readBigUInt64LE(32)),
-  }
+  const version = Number(page.readBigUInt64LE(32))
+  if (version > VERSION_MAX) return { problem: `no object has been changed ${version} times` }
+  return { storeId: Buffer.from(page.subarray(8, 24)), oid: page.readBigUInt64LE(24), version }
 }
 
 /**

@@ -190,6 +190,11 @@ export class Sessions {
     return session
   }
 
+  /** How many are open. */
+  get size(): number {
+    return this.#sessions.size
+  }
+
   isOpen(vid: number): boolean {
     for (const session of this.#sessions.values()) if (session.vid === vid) return true
     return false

@@ -22,7 +22,10 @@ const BODY_MAX_BYTES = 2000
 export async function fuzzFrames(live: LiveSheep, random: SeededRandom, frames: number): Promise<void> {
   for (let sent = 0; sent < frames; ) {
     const client = await RawSheepClient.connect(live.address)
-    const requests = Array.from({ length: FRAMES_PER_CONNECTION }, (_, i) => randomRequest(live, random, i + 1))
+    const session = await openSession(live, client, random)
+    const requests = Array.from({ length: FRAMES_PER_CONNECTION }, (_, i) =>
+      random.chance(0.4) ? rightRequest(live, random, i + 1, session) : randomRequest(live, random, i + 1),
+    )
     const waiting = new Map(requests.map((request) => [request.id ?? 0, request]))
     for (const request of requests) client.send(frame(request))
     while (waiting.size > 0) {
@@ -37,6 +40,52 @@ export async function fuzzFrames(live: LiveSheep, random: SeededRandom, frames: 
     sent += requests.length
   }
 }
+
+/** The session that the connection has on some VDI; 0 when there is none to open. */
+async function openSession(live: LiveSheep, client: RawSheepClient, random: SeededRandom): Promise<number> {
+  const vid = random.pick([...live.sheep.state.vdis.keys()]) ?? 0
+  const { header } = await client.request({ opcode: 0xd0, protoVer: OWN, fields: [[16, 4, vid]] })
+  return header.readUInt32LE(20)
+}
+
+/** A frame whose fields stand where they belong, so that it gets as far as the VDI: at most one of them is odd. */
+function rightRequest(live: LiveSheep, random: SeededRandom, id: number, session: number): RawRequest {
+  const io = (opcode: number, offset: number, length: number, rest: Partial<RawRequest> = {}): RawRequest => ({
+    opcode,
+    id,
+    protoVer: OWN,
+    fields: [
+      [20, 4, session],
+      [24, 8, offset],
+      [32, 4, length],
+    ],
+    ...rest,
+  })
+  const offset = random.chance(0.9) ? random.below(9000) : randomWord(live, random)
+  const length = random.chance(0.9) ? random.below(9000) : randomWord(live, random)
+  const vid = random.pick([...live.sheep.state.vdis.keys()]) ?? 0
+  return random.pick<() => RawRequest>([
+    () => io(0xd2, offset, length, { dataLength: random.chance(0.9) ? length : randomWord(live, random) }),
+    () =>
+      io(0xd3, offset, 0, { flags: random.chance(0.8) ? 1 : 0x201, body: random.bytes(random.below(BODY_MAX_BYTES)) }),
+    () => io(0xd4, offset, length),
+    () => io(0xd5, offset, length),
+    () => io(0xd6, 0, 0),
+    () => io(0xd7, offset, length, { dataLength: 4096 }),
+    () => ({
+      opcode: 0x11,
+      id,
+      protoVer: 1,
+      flags: 1,
+      body: vdiName(random),
+      fields: [[16, 8, random.below(2 ** 24)]],
+    }),
+    () => ({ opcode: 0x17, id, protoVer: 1, flags: 1, body: vdiName(random) }),
+    () => ({ opcode: 0xdc, id, protoVer: OWN, flags: 1, body: vdiName(random), fields: [[16, 4, vid]] }),
+  ])()
+}
+
+const vdiName = (random: SeededRandom) => Buffer.concat([Buffer.from(`fuzz-${random.below(20)}`)], 512)
 
 function randomRequest(live: LiveSheep, random: SeededRandom, id: number): RawRequest {
   const opcode = random.chance(0.9) ? random.pick(INTERESTING) : random.below(256)
@@ -78,7 +127,7 @@ function randomBody(live: LiveSheep, random: SeededRandom): Buffer {
   return random.pick([
     () => random.bytes(random.below(BODY_MAX_BYTES)),
     () => Buffer.concat([Buffer.from(vdi?.name ?? 'fuzz')], 256),
-    () => Buffer.concat([Buffer.from(`fuzz-${random.below(20)}`)], 512),
+    () => vdiName(random),
     () => Buffer.from('ab'.repeat(32)),
     () => Buffer.alloc(4 * random.below(20)),
     () => Buffer.from(Uint32Array.from({ length: 1 + random.below(4) }, () => vdi?.vid ?? 0).buffer),

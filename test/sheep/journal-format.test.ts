@@ -16,7 +16,13 @@ const u32 = fc.nat({ max: 0xffffffff })
 const oid = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
 const version = fc.nat({ max: 2 ** 48 - 1 })
 const count53 = fc.maxSafeNat()
-const first = fc.nat({ max: BLOCKS_PER_OBJECT - 1 })
+/** The second word of an entry that has bytes: the two top bits are 01. */
+const dataWord = fc.nat({ max: 0x3fffffff }).map((low) => low + 0x40000000)
+/** Blocks of one object. */
+const range = (countMax: number) =>
+  fc
+    .integer({ min: 1, max: countMax })
+    .chain((count) => fc.record({ first: fc.nat({ max: BLOCKS_PER_OBJECT - count }), count: fc.constant(count) }))
 
 const record: fc.Arbitrary<JournalRecord> = fc.oneof(
   fc.record({
@@ -25,29 +31,25 @@ const record: fc.Arbitrary<JournalRecord> = fc.oneof(
     version,
     epoch: u32,
     tag: fc.nat({ max: 0xffff }),
-    runs: fc.array(fc.record({ first, count: first, holderVid: fc.nat({ max: 0xffffff }) }), { maxLength: 20 }),
+    runs: fc.array(
+      fc.tuple(range(BLOCKS_PER_OBJECT), fc.nat({ max: 0xffffff })).map(([run, holderVid]) => ({ ...run, holderVid })),
+      { maxLength: 20 },
+    ),
   }),
   fc
-    .record({
-      kind: fc.constantFrom('blocks' as const, 'placed' as const),
-      oid,
-      version,
-      first,
-      words: fc.array(fc.tuple(u32, u32), { maxLength: 30 }),
-    })
-    .map(({ words, ...rest }) => ({
+    .tuple(
+      fc.record({ kind: fc.constantFrom('blocks' as const, 'placed' as const), oid, version }),
+      range(30),
+      fc.array(fc.tuple(u32, dataWord), { minLength: 30, maxLength: 30 }),
+    )
+    .map(([rest, blocks, words]) => ({
       ...rest,
-      count: words.length,
-      words: Uint32Array.from(words.flat()),
+      ...blocks,
+      words: Uint32Array.from(words.slice(0, blocks.count).flat()),
     })),
-  fc.record({
-    kind: fc.constant('zero' as const),
-    oid,
-    version,
-    epoch: u32,
-    first,
-    count: fc.integer({ min: 1, max: BLOCKS_PER_OBJECT }),
-  }),
+  fc
+    .tuple(fc.record({ oid, version, epoch: u32 }), range(BLOCKS_PER_OBJECT))
+    .map(([rest, blocks]) => ({ kind: 'zero' as const, ...rest, ...blocks })),
   fc.record({ kind: fc.constant('remove' as const), oid, version }),
   fc
     .record({ index: version, bytes: fc.uint8Array({ maxLength: 5000 }) })
@@ -116,6 +118,19 @@ describe('a journal frame', () => {
     const whole = Buffer.concat([expected], BLOCK_BYTES)
     whole.writeUInt32LE(crc32(Buffer.concat([whole.subarray(0, 68), whole.subarray(72)])), 68)
     expect(meta.equals(whole)).toBe(true)
+  })
+
+  it.each<[string, JournalRecord]>([
+    ['blocks', { kind: 'blocks', oid: 5n, version: 1, first: 1024, count: 1, words: Uint32Array.of(0, 0x40000000) }],
+    ['zeros', { kind: 'zero', oid: 5n, version: 1, epoch: 1, first: 1000, count: 25 }],
+    [
+      'inherited blocks',
+      { kind: 'create', oid: 5n, version: 1, epoch: 1, tag: 0, runs: [{ first: 0, count: 1025, holderVid: 1 }] },
+    ],
+  ])('is refused with %s behind the end of an object, although its CRC is right', (_, record) => {
+    const frame = { storeId, incarnation: 1, generation: 1, sequence: 1, syncedSequence: 1, payloadPages: 1 }
+    const meta = encodeMeta(sized({ ...frame, metaPages: 0 }, [record]), [record])
+    expect(() => decodeMeta(meta)).toThrow(expect.objectContaining({ code: 'CorruptBlock' }))
   })
 
   it('is not one when any bit of its meta pages is another', () => {

@@ -19,6 +19,7 @@ type BenchOptions = Partial<
 }
 
 export const OBJECT = 5n << 32n
+const SILENT = pino({ level: 'silent' })
 
 /** One object store on a simulated disk, for tests that place each fault by hand. */
 export class StoreBench {
@@ -60,7 +61,7 @@ export class StoreBench {
       disk: this.#options.wrap?.(disk) ?? disk,
       clock: this.clock.mount(),
       random: this.random,
-      log: pino({ level: 'silent' }),
+      log: SILENT,
       segmentBytes: segmentBlocks * BLOCK_BYTES,
       durability,
       reserveBytes,

@@ -1,8 +1,5 @@
-import { describe, expect, it } from 'vitest'
-import { SeededRandom } from '../sim/random.ts'
+import { describe, it } from 'vitest'
 import { runSeeds } from '../sim/seeds.ts'
-import { LiveSheep } from '../tools/live-sheep.ts'
-import { fuzzFrames } from './frame-fuzz.ts'
 import { StoreModel } from './object-store-model.ts'
 import { RotModel } from './rot-model.ts'
 import { SheepModel } from './sheep-model.ts'
@@ -27,17 +24,5 @@ describe('many seeds of', () => {
       outcomes[model.outcome]++
     })
     console.info(outcomes)
-  })
-
-  it('frames of any kind', async () => {
-    await runSeeds(FILE, 200, async (seed) => {
-      const live = await LiveSheep.start()
-      try {
-        await fuzzFrames(live, new SeededRandom(seed), 2000)
-        expect((await live.sheep.audit()).problems).toEqual([])
-      } finally {
-        await live.stop()
-      }
-    })
   })
 })

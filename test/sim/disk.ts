@@ -288,6 +288,37 @@ export class SimDisk {
     for (const page of inode.pages.keys()) if (page * PAGE >= inode.size) inode.pages.delete(page)
   }
 
+  /** Puts a file there, whole and durable, instead of what has its name. Pages are shared, and never changed in place. */
+  place(path: string, pages: readonly Buffer[], sizeBytes = pages.length * PAGE): void {
+    const entries = pages.flatMap((page, index): [number, Buffer][] =>
+      index * PAGE < sizeBytes ? [[index, page]] : [],
+    )
+    this.placeSparse(path, new Map(entries), sizeBytes)
+  }
+
+  /** As `place`, of a file with holes: its pages by their number. */
+  placeSparse(path: string, pages: ReadonlyMap<number, Buffer>, sizeBytes: number): void {
+    const inode: Inode = {
+      pages: new Map(pages),
+      size: sizeBytes,
+      durablePages: new Map(pages),
+      durableSize: sizeBytes,
+      dirty: new Set(),
+    }
+    this.#names.set(path, inode)
+    this.#durableNames.set(path, inode)
+  }
+
+  /** The pages of a file that hold anything, by their number; not to be changed. */
+  pagesOf(path: string): ReadonlyMap<number, Buffer> {
+    return new Map(this.#names.get(path)?.pages)
+  }
+
+  remove(path: string): void {
+    this.#names.delete(path)
+    this.#durableNames.delete(path)
+  }
+
   paths(): string[] {
     return [...this.#names.keys()]
   }
