@@ -91,13 +91,24 @@ export class BlockReader {
   }
 
   /** As `readNow`, for any number of blocks, waiting for whatever it has to. Throws CorruptBlock. */
-  async readRange(object: StoredObject, first: number, count: number, target: Buffer): Promise<void> {
+  readRange(object: StoredObject, first: number, count: number, target: Buffer): Promise<void> {
+    return this.#readRuns(object, first, count, target, true)
+  }
+
+  /** Inheritance is one hop: a holder that inherits itself is rot, which may even lead in a circle. */
+  async #readRuns(
+    object: StoredObject,
+    first: number,
+    count: number,
+    target: Buffer,
+    mayInherit: boolean,
+  ): Promise<void> {
     await this.#cache.holdObject(object)
     try {
       for (let block = first; block < first + count; ) {
         const left = first + count - block
         const at = (block - first) * BLOCK_BYTES
-        block += await this.#readRun(object, block, left, target.subarray(at, at + left * BLOCK_BYTES))
+        block += await this.#readRun(object, block, left, target.subarray(at, at + left * BLOCK_BYTES), mayInherit)
       }
     } finally {
       this.#cache.release(object)
@@ -105,7 +116,13 @@ export class BlockReader {
   }
 
   /** Reads as many blocks from `block` on as lie together, and returns how many. */
-  async #readRun(object: StoredObject, block: number, max: number, target: Buffer): Promise<number> {
+  async #readRun(
+    object: StoredObject,
+    block: number,
+    max: number,
+    target: Buffer,
+    mayInherit: boolean,
+  ): Promise<number> {
     for (let attempt = 1; ; ) {
       const run = this.#locate(object, block, max)
       if (run.kind === 'wait') {
@@ -117,8 +134,9 @@ export class BlockReader {
         return run.count
       }
       if (run.kind === 'inherit') {
+        if (!mayInherit) throw this.corrupt(object, block)
         const holder = this.#cache.find(withVid(object.oid, run.holderVid))
-        await this.readRange(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES))
+        await this.#readRuns(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES), false)
         return run.count
       }
       const count = run.entries.length

@@ -5,8 +5,10 @@ import {
   BLOCK_BYTES,
   encodeHeader,
   HEADER_OFFSET,
+  inheritWord1,
   OBJECT_BYTES,
   objectPath,
+  oidWords,
   TABLE_BYTES,
   TABLE_OFFSET,
 } from '../../src/sheep/object-format.ts'
@@ -156,6 +158,18 @@ describe('rot in an object file', () => {
     await bench.patch(PATH, BLOCK_BYTES, blocksOf(2))
     await bench.open()
     await expect(bench.read(OBJECT, 1)).rejects.toMatchObject(corrupt)
+  })
+
+  it('that makes an object inherit from itself is rot, and not a read without end', async () => {
+    const bench = await settled()
+    const vid = Number(OBJECT >> 32n)
+    const entry = Buffer.alloc(8)
+    entry.writeUInt32LE(vid, 0)
+    entry.writeUInt32LE(inheritWord1(oidWords(OBJECT), 1, vid), 4)
+    await bench.patch(PATH, TABLE_OFFSET + 8, entry)
+    await bench.open()
+    await expect(bench.read(OBJECT, 1)).rejects.toMatchObject(corrupt)
+    expect(await bench.read(OBJECT, 0)).toEqual(blocksOf(1))
   })
 
   it('in the header is an error for the object, counted; other objects are not concerned', async () => {
