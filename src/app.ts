@@ -1,6 +1,8 @@
 import { hostname } from 'node:os'
 import path from 'node:path'
+import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
+import { createMetricsDoor } from './app-metrics.ts'
 import type { Config } from './config.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { openDatabase } from './db/database.ts'
@@ -13,6 +15,7 @@ import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
+import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { createServices } from './services/create-services.ts'
@@ -57,12 +60,22 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   await services.start()
 
   const { authenticator, local } = await identityOf(config, config.listen, log)
+  const lag = new LoopLag(systemClock)
   const server = createApiServer({
     services,
     authenticator,
     log,
     random: systemRandom,
     unready: () => whyUnready(control),
+    metrics: createMetricsDoor({
+      http: new HttpMeter(),
+      counts: services.counts,
+      control,
+      lag,
+      roles: config.roles,
+      clock: systemClock,
+      log,
+    }),
     settings: { availabilityZones: [config.availability_zone], publicEndpoint: config.public_endpoint },
   })
   if (local) {
@@ -78,6 +91,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   return {
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
     close: async () => {
+      lag.stop()
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served

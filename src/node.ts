@@ -4,16 +4,19 @@ import { ControlError } from './control/messages.ts'
 import type { Handlers } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import { storeDirectory } from './exports/store-directory.ts'
-import type { SheepResponse } from './protocol/message.ts'
+import { collectNode } from './node-metrics.ts'
+import type { SheepRequest, SheepResponse } from './protocol/message.ts'
 import { formatOid } from './protocol/oid.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
+import { LoopLag } from './runtime/loop-lag.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import type { Vdi } from './sheep/cluster-state.ts'
-import { runOperation } from './sheep/ops.ts'
-import { createSheepServer } from './sheep/server.ts'
+import { OperationMeter } from './sheep/operation-meter.ts'
+import { type Holder, runOperation } from './sheep/ops.ts'
+import { createSheepServer, type Reply } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
 import { IMPORT_MARK } from './vdi/import-mark.ts'
@@ -63,16 +66,19 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     onFailed: (error) => onFailed(error.message),
   })
 
+  const lag = new LoopLag(systemClock)
+  const operations = new OperationMeter(systemClock)
+  const run = (request: SheepRequest, holder: Holder, reply: (response: Reply) => void) =>
+    runOperation(sheep, request, holder, operations.watch(request, reply))
   const transport: Transport = {
-    submit: (request, done) =>
-      runOperation(sheep, request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void),
+    submit: (request, done) => run(request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void),
     close: () => {},
   }
   const server = createSheepServer({
     network: systemNetwork,
     clock: systemClock,
     log,
-    handle: (request, client, reply) => runOperation(sheep, request, client, reply),
+    handle: run,
     clientOpened: (client) => sheep.clientOpened(client),
     clientClosed: (client) => sheep.clientClosed(client),
     epoch: () => sheep.state.epoch,
@@ -88,8 +94,15 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
 
   return {
     addresses,
-    handlers: handlersOf(sheep, nbd),
+    handlers: {
+      ...handlersOf(sheep, nbd),
+      metrics: async () => ({
+        failure: sheep.failure?.message ?? null,
+        samples: await collectNode({ sheep, server, nbd, operations, lag, roles: config.roles }),
+      }),
+    },
     close: async () => {
+      lag.stop()
       await nbd?.close()
       await server.close({ graceMs: CLOSE_GRACE_MS })
       await sheep.close()

@@ -93,6 +93,7 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     vdi_list: (params) => control.call('vdi_list', params),
     vdi_objects: (params) => control.call('vdi_objects', params),
     stats: (params) => control.call('stats', params),
+    metrics: (params) => control.call('metrics', params),
     audit: (params) => control.call('audit', params),
     export_drained: (params) => control.call('export_drained', params),
     stop: async () => {

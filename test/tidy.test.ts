@@ -27,6 +27,7 @@ const LAYERS: Record<string, readonly string[]> = {
   vdi: ['protocol', 'results.ts', 'errors.ts', 'runtime'],
   exports: ['vdi', 'errors.ts', 'runtime'],
   'node.ts': [
+    'node-metrics.ts',
     'sheep',
     'vdi',
     'exports',
@@ -39,6 +40,10 @@ const LAYERS: Record<string, readonly string[]> = {
     'runtime',
   ],
 
+  metrics: ['runtime'],
+  'node-metrics.ts': ['sheep', 'exports', 'metrics', 'runtime'],
+  'app-metrics.ts': ['api', 'services', 'control', 'metrics', 'version.ts', 'runtime'],
+
   drivers: ['vdi', 'protocol', 'results.ts', 'errors.ts', 'runtime'],
   scheduler: ['drivers/driver.ts', 'errors.ts'],
   db: ['errors.ts', 'runtime', '../migrations'],
@@ -46,6 +51,7 @@ const LAYERS: Record<string, readonly string[]> = {
   identity: ['errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],
   'app.ts': [
+    'app-metrics.ts',
     'api',
     'identity',
     'services',

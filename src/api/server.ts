@@ -7,6 +7,7 @@ import type { Services } from '../services/services.ts'
 import { addDocs } from './docs.ts'
 import { faultOf } from './faults.ts'
 import { BODY_BYTES_MAX, parseJson } from './json.ts'
+import { addMetrics, type MetricsDoor } from './metrics.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
 import { ROUTES } from './v3/index.ts'
 import { addVersions } from './v3/versions.ts'
@@ -20,6 +21,8 @@ export interface ApiServerOptions {
   settings: ApiSettings
   /** Null when requests can be served, else the reason why not; asked by /healthcheck. */
   unready?: () => Promise<string | null>
+  /** Without it, nothing is counted and there is no /metrics. */
+  metrics?: MetricsDoor
 }
 
 /**
@@ -27,7 +30,7 @@ export interface ApiServerOptions {
  * `register` (the local identity, metrics) before they call `listen`.
  */
 export function createApiServer(options: ApiServerOptions): FastifyInstance {
-  const { services, authenticator, log, random, settings, unready = async () => null } = options
+  const { services, authenticator, log, random, settings, unready = async () => null, metrics } = options
   const app = fastify({
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
@@ -40,6 +43,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   app.decorateRequest('visit', null)
   acceptJson(app)
   addHeadersAndLog(app)
+  if (metrics) addMetrics(app, metrics)
   app.setErrorHandler((error, request, reply) => {
     if (isUnauthorized(error)) reply.header('www-authenticate', authenticator.challenge(request.headers))
     return sendFault(error, request.id, reply)

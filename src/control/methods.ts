@@ -69,6 +69,16 @@ const audit = z.object({
   findings: z.array(z.object({ kind: z.string(), detail: z.string() })),
 })
 
+/** One time series: its value, or the buckets of a histogram. */
+const sample = z.object({
+  name: z.string(),
+  labels: z.record(z.string(), z.string()),
+  value: z.union([
+    z.number(),
+    z.object({ bounds: z.array(z.number()).readonly(), counts: z.array(count).readonly(), sum: z.number() }),
+  ]),
+})
+
 export const METHODS = {
   ping: method(nothing, nothing),
   info: method(nothing, info),
@@ -81,6 +91,8 @@ export const METHODS = {
   ),
   /** Counters by part: `{ store: { objects: 3 }, nbd: { reads: 7 } }`. */
   stats: method(nothing, z.record(z.string(), z.record(z.string(), z.number()))),
+  /** What Prometheus is told, and why the store has failed if it has. */
+  metrics: method(nothing, z.object({ failure: z.string().nullable(), samples: z.array(sample) })),
   audit: method(nothing, audit),
   /** Resolves when nothing that was sent under the attachment's right can change its volume any more. */
   export_drained: method(z.strictObject({ attachment_id: z.string() }), nothing),

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex'
 import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
+import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
 
@@ -98,4 +99,8 @@ export function notBeingRead(query: Knex.QueryBuilder): void {
 
 export async function remove(trx: Db, id: string): Promise<boolean> {
   return (await trx('snapshots').where({ id }).delete()) === 1
+}
+
+export async function countByStatus(db: Db): Promise<Map<string, number>> {
+  return countBy(db, 'snapshots', 'status')
 }

@@ -1,3 +1,4 @@
+import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 
 /** Work that outlives a request. At most one unit per resource; the unique key of `resource_id` holds that. */
@@ -89,6 +90,10 @@ export async function nextDueAtMs(
     .whereNotIn('lane', leaveOut.lanes ?? [])
     .min({ next: 'due_at_ms' })
   return row?.next === null || row?.next === undefined ? null : Number(row.next)
+}
+
+export async function countByKind(db: Db): Promise<Map<string, number>> {
+  return countBy(db, 'work', 'kind')
 }
 
 /** PostgreSQL answers 64-bit numbers as text. */

@@ -10,6 +10,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
+import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
@@ -47,6 +48,7 @@ export interface RunningServices extends Services {
   idle(): Promise<void>
   /** Why a volume, snapshot or attachment is in the state it is in: for operators. Null when there is no such thing. */
   explain(resourceId: string): Promise<Explanation | null>
+  counts(): Promise<ServiceCounts>
 }
 
 export interface Explanation {
@@ -101,6 +103,7 @@ export function createServices({ db, driver, clock, random, log, settings }: Ser
     },
     idle: () => work.idle(),
     explain: (resourceId) => explain(db, resourceId),
+    counts: createCounts(db, clock, work),
   }
 }
 

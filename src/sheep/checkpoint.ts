@@ -2,6 +2,7 @@ import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
+import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
@@ -13,6 +14,7 @@ import {
   encodeHeader,
   HEADER_OFFSET,
   OBJECT_FILE_BYTES,
+  OBJECT_TAIL_BYTES,
   objectDirectory,
   objectPath,
   type Slot,
@@ -27,6 +29,7 @@ const COPIES_PER_BATCH = 512
 const OBJECTS_PER_BATCH = 256
 const NO_SPACE_RETRY_MS = 1000
 const LOG_SLACK_ENTRIES = 1000
+const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
 
 /**
  * Moves what a sealed generation of the journal holds into the object files and the ordered log. The order is what makes
@@ -57,6 +60,10 @@ export class Checkpointer {
   /** Index of the last entry of the ordered log that the journal has. */
   #writtenIndex: number
   completed = 0
+  /** Of those that completed, without waiting for room. */
+  readonly seconds = new Histogram(DURATION_BOUNDS_SECONDS)
+  /** Written to object files: blocks, tables and headers. */
+  bytesWritten = 0
   logSnapshot: (() => { index: number; liveEntries: number; entries(): Buffer[] }) | null = null
 
   constructor(options: {
@@ -182,6 +189,7 @@ export class Checkpointer {
   }
 
   async #apply(generation: number, nextSequence: number): Promise<void> {
+    const startedMs = this.#clock.monotonicMs()
     await this.#syncJournal()
     await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
     const dirty = this.#dirty.get(generation)
@@ -201,6 +209,8 @@ export class Checkpointer {
     await this.#compactLog()
     await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
     for (const write of written) settle(write, generation)
+    for (const write of written) this.bytesWritten += writtenBytes(write)
+    this.seconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
     this.#dirty.delete(generation)
     this.#freeBytes = (await this.#disk.space()).freeBytes
     this.completed++
@@ -357,6 +367,11 @@ function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
     blocks.push({ block, location, word0, word1, freesOtherSlot })
   }
   return blocks.sort((a, b) => a.block - b.block)
+}
+
+/** What was placed had been written before. */
+function writtenBytes({ blocks }: ObjectWrite): number {
+  return blocks.filter(({ location }) => location >= 0).length * BLOCK_BYTES + OBJECT_TAIL_BYTES
 }
 
 /** Gives the slots back that hold nothing any more, in runs. */

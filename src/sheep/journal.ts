@@ -2,6 +2,7 @@ import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { DiskFile } from '../runtime/disk.ts'
+import { Histogram } from '../runtime/histogram.ts'
 import { encodeMeta, type JournalRecord, metaPagesFor, recordBytes } from './journal-format.ts'
 import { BLOCK_BYTES } from './object-format.ts'
 
@@ -69,6 +70,10 @@ export class Journal {
   #pendingBytes = 0
   #flushScheduled = false
   #failure: StoreError | null = null
+  framesWritten = 0
+  bytesWritten = 0
+  /** How long the disk takes to make what was written durable. */
+  readonly syncSeconds = new Histogram()
 
   constructor(options: {
     segments: readonly [DiskFile, DiskFile]
@@ -117,6 +122,16 @@ export class Journal {
   /** The sequence number of the last frame written. */
   get lastSequence(): number {
     return this.#state.sequence - 1
+  }
+
+  /** Transactions that are not written yet: but for those of this turn, they wait for a free segment. */
+  get waiting(): number {
+    return this.#pending.length
+  }
+
+  /** Bytes of the active segment that are taken. */
+  get activeBytes(): number {
+    return this.#page * BLOCK_BYTES
   }
 
   fileOf(location: number): DiskFile {
@@ -171,6 +186,8 @@ export class Journal {
       for (const transaction of group) transaction.done(failure)
       return true
     }
+    this.framesWritten++
+    this.bytesWritten += (metaPages + payloadPages) * BLOCK_BYTES
     this.#unsynced.add(file)
     let location = this.#active * LOCATION_SEGMENT + this.#page + metaPages
     this.#page += metaPages + payloadPages
@@ -256,6 +273,7 @@ export class Journal {
       const upTo = this.#state.sequence
       this.#covered = upTo
       this.#unsynced.clear()
+      const startedMs = this.#clock.monotonicMs()
       try {
         await this.#syncFirst()
         await Promise.all(files.map((file) => file.sync()))
@@ -264,6 +282,7 @@ export class Journal {
         break
       }
       if (this.#failure) break
+      this.syncSeconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
       this.#synced = upTo
       const waiters = this.#waiters
       this.#waiters = waiters.filter((waiter) => waiter.sequence >= upTo)

@@ -46,6 +46,11 @@ export class ObjectCache {
     return this.#objects.size
   }
 
+  /** How many have their table in memory and their file open. */
+  get loaded(): number {
+    return this.#loaded.size
+  }
+
   exists(oid: bigint): boolean {
     return this.#objects.has(oid)
   }

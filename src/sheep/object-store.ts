@@ -2,6 +2,7 @@ import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
 import { oidVid } from '../protocol/oid.ts'
 import type { Disk } from '../runtime/disk.ts'
+import type { HistogramData } from '../runtime/histogram.ts'
 import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { LoggedEntry } from './entry-log.ts'
@@ -53,6 +54,21 @@ export interface StoreStats {
   freeBytes: number
   checkpoints: number
   corruptBlocks: number
+}
+
+/** What operators watch, beyond `StoreStats`; counted since the start. */
+export interface StoreMeasures {
+  loadedObjects: number
+  reserveBytes: number
+  journal: {
+    frames: number
+    bytes: number
+    syncSeconds: HistogramData
+    waiting: number
+    activeBytes: number
+    segmentBytes: number
+  }
+  checkpoints: { seconds: HistogramData; bytes: number }
 }
 
 const LOADED_OBJECTS_DEFAULT = 4096
@@ -160,6 +176,23 @@ export class ObjectStore {
       freeBytes: Math.max(0, space.freeBytes - this.#options.reserveBytes),
       checkpoints: this.#checkpointer.completed,
       corruptBlocks: this.#reader.corruptBlocks + this.#cache.corruptHeaders,
+    }
+  }
+
+  measures(): StoreMeasures {
+    const journal = this.#journal
+    return {
+      loadedObjects: this.#cache.loaded,
+      reserveBytes: this.#options.reserveBytes,
+      journal: {
+        frames: journal.framesWritten,
+        bytes: journal.bytesWritten,
+        syncSeconds: journal.syncSeconds,
+        waiting: journal.waiting,
+        activeBytes: journal.activeBytes,
+        segmentBytes: this.#options.segmentBytes,
+      },
+      checkpoints: { seconds: this.#checkpointer.seconds, bytes: this.#checkpointer.bytesWritten },
     }
   }
 

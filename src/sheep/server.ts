@@ -50,6 +50,8 @@ export interface SheepClient {
 export type Reply = Omit<SheepResponse, 'opcode' | 'id' | 'epoch'>
 
 export interface SheepServer {
+  /** Connections now. */
+  readonly connections: number
   /** Starts listening; resolves with the address in use. May be called for several addresses. */
   listen(address: string): Promise<string>
   /** Stops accepting and reading, answers what was handed to `handle`, closes; cuts off who has not taken it by `graceMs`. */
@@ -83,6 +85,9 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
   }
 
   return {
+    get connections() {
+      return sessions.size
+    },
     listen: async (address) => {
       const listener = await network.listen(address, accept)
       listeners.push(listener)

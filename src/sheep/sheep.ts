@@ -17,7 +17,7 @@ import { type AuditReport, auditStore } from './maintenance/audit.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
 import { OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import { type ListedObject, listObjects } from './object-listing.ts'
-import { type Change, ObjectStore, type StoreStats } from './object-store.ts'
+import { type Change, ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
 import { PlainObjects } from './plain-objects.ts'
 import type { SheepClient } from './server.ts'
@@ -154,6 +154,10 @@ export class Sheep {
 
   stats(): Promise<StoreStats> {
     return this.#store.stats()
+  }
+
+  measures(): StoreMeasures {
+    return this.#store.measures()
   }
 
   audit(progress?: (done: number, total: number) => void): Promise<AuditReport> {

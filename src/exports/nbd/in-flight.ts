@@ -11,6 +11,8 @@ export class InFlight {
   lengthBytes = 0
   /** Bytes of data that the request holds in memory. */
   heldBytes = 0
+  /** On the clock that never goes back. */
+  startedMs = 0
   /** Of a write: the pool's buffer with the payload, if it has one. */
   storage: Buffer | null = null
   /** Of a read: where the reply is being built. */

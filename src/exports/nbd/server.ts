@@ -6,6 +6,7 @@ import type { ExportDirectory } from '../directory.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
 import { MemoryBudget } from './memory-budget.ts'
+import { CommandMeter } from './meter.ts'
 import { Session } from './session.ts'
 import { type NbdStats, newCounters } from './stats.ts'
 
@@ -21,6 +22,7 @@ export interface NbdServer {
   /** Stops listening, answers what is in flight, and ends every session. */
   close(): Promise<void>
   readonly stats: NbdStats
+  readonly meter: CommandMeter
 }
 
 export interface NbdServerParts {
@@ -38,6 +40,7 @@ export interface NbdServerParts {
 export function createNbdServer({ network, clock, log, exports, limits: changed }: NbdServerParts): NbdServer {
   const limits = { ...DEFAULT_LIMITS, ...changed }
   const counters = newCounters()
+  const meter = new CommandMeter()
   const pool = new BufferPool()
   const budget = new MemoryBudget(limits)
   const sessions = new Set<Session>()
@@ -58,6 +61,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     budget,
     limits,
     counters,
+    meter,
     guard,
     cutOffCount: () => cutOffCount,
     sessionsUnder: (rightId: string) => [...sessions].filter((session) => session.rightId === rightId).length,
@@ -138,6 +142,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
       for (const session of sessions) session.stop()
       await Promise.all([...closed, ...[...sessions].map((session) => session.closed)])
     },
+    meter,
     get stats() {
       return {
         ...counters,

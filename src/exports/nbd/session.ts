@@ -7,6 +7,7 @@ import type { ExportDirectory, ExportRight } from '../directory.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import type { NbdLimits } from './limits.ts'
 import type { MemoryBudget } from './memory-budget.ts'
+import type { CommandMeter } from './meter.ts'
 import { type Admission, Negotiation, type OpenExport } from './negotiation.ts'
 import { encodeGreeting, OptionReader } from './option-reader.ts'
 import { ProtocolError } from './protocol.ts'
@@ -22,6 +23,7 @@ export interface SessionParts {
   budget: MemoryBudget
   limits: NbdLimits
   counters: NbdCounters
+  meter: CommandMeter
   guard: StallGuard
   /** Counts cut-offs: a look-up that one overtook is worth nothing. */
   cutOffCount(): number

@@ -8,6 +8,7 @@ import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
 import type { NbdLimits } from './limits.ts'
 import type { MemoryBudget, MemoryShare } from './memory-budget.ts'
+import type { CommandMeter } from './meter.ts'
 import { COMMAND, COMMAND_FLAG, NBD_ERROR, PAYLOAD_BYTES_MAX, ProtocolError } from './protocol.ts'
 import { ReplyWriter } from './reply-writer.ts'
 import type { ExportTerms } from './request-check.ts'
@@ -35,6 +36,7 @@ export interface TransmissionParts {
   clock: Clock
   limits: NbdLimits
   counters: NbdCounters
+  meter: CommandMeter
 }
 
 /**
@@ -54,6 +56,7 @@ export class Transmission {
   private readonly clock: Clock
   private readonly limits: NbdLimits
   private readonly counters: NbdCounters
+  private readonly meter: CommandMeter
   private readonly reader: RequestReader
   private readonly writer: ReplyWriter
   private readonly memory: MemoryShare
@@ -87,6 +90,7 @@ export class Transmission {
     this.clock = parts.clock
     this.limits = parts.limits
     this.counters = parts.counters
+    this.meter = parts.meter
     this.reader = new RequestReader(parts.terms, parts.pool, (request) => this.admit(request))
     this.memory = parts.budget.share(() => {
       this.starved = false
@@ -207,12 +211,14 @@ export class Transmission {
 
   private start(request: NbdRequest): void {
     this.counters.requests++
+    this.meter.read(request.type)
     if (request.type === COMMAND.DISC) {
       this.state = 'finishing'
       return
     }
     if (request.error !== NBD_ERROR.NONE) {
       this.counters.errors++
+      this.meter.refuse(request.type, request.error)
       this.writer.sendError(request, request.error, NBD_ERROR_MESSAGE[request.error] ?? '')
       return
     }
@@ -313,6 +319,8 @@ export class Transmission {
     record.lengthBytes = request.lengthBytes
     record.heldBytes = this.admittedBytes
     this.admittedBytes = 0
+    record.startedMs = this.clock.monotonicMs()
+    this.meter.begin(record.heldBytes)
     this.requestsInFlight++
     this.bytesInFlight += record.heldBytes
     return record
@@ -322,6 +330,7 @@ export class Transmission {
     assert(record.busy, 'the device answered twice')
     this.requestsInFlight--
     this.bytesInFlight -= record.heldBytes
+    this.count(record, error)
     if (record.storage !== null) this.pool.release(record.storage)
     if (this.state !== 'abandoned') this.reply(record, error)
     else if (this.requestsInFlight === 0) this.resolveIdle()
@@ -336,6 +345,13 @@ export class Transmission {
     if (this.wakeRequested) return
     this.wakeRequested = true
     this.clock.afterInput(this.wake)
+  }
+
+  private count(record: InFlight, error: StoreError | null): void {
+    const seconds = (this.clock.monotonicMs() - record.startedMs) / 1000
+    this.meter.end(record.heldBytes)
+    if (error === null) this.meter.succeed(record.type, movesBytes(record.type) ? record.lengthBytes : 0, seconds)
+    else this.meter.fail(record.type, answerTo(record.type, error.code).error, seconds)
   }
 
   private reply(record: InFlight, error: StoreError | null): void {
@@ -357,6 +373,11 @@ export class Transmission {
       this.writer.sendDone(record)
     }
   }
+}
+
+/** Commands whose length is one of bytes that a client reads or changes. */
+function movesBytes(type: number): boolean {
+  return type !== COMMAND.BLOCK_STATUS && type !== COMMAND.CACHE && type !== COMMAND.FLUSH
 }
 
 /** Memory that a request keeps until it is answered. */

@@ -27,8 +27,19 @@ export interface WorkEngine {
   start(): Promise<void>
   /** Resolves when no unit runs or waits. */
   idle(): Promise<void>
+  counts(): WorkCounts
   /** Waits up to `graceMs` for the attempts that run. What is left resumes at the next start. */
   stop(graceMs: number): Promise<void>
+}
+
+/** What became of work since the start, by kind, and how much of it goes on. */
+export interface WorkCounts {
+  running: number
+  done: ReadonlyMap<string, number>
+  /** Attempts that failed and come again. */
+  repeated: ReadonlyMap<string, number>
+  /** Steps that failed for good. */
+  givenUp: ReadonlyMap<string, number>
 }
 
 export interface WorkOrder {
@@ -63,6 +74,11 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   const { db, clock, random, log, stamp, owner, settings, kinds } = options
   const running = new Map<string, { unitId: string; ended: Promise<void> }>() // by lane
   const waiters = new Map<string, Waiter>() // by unit
+  const counted = {
+    done: new Map<string, number>(),
+    repeated: new Map<string, number>(),
+    givenUp: new Map<string, number>(),
+  }
   let idleWaiters: (() => void)[] = []
   let state: 'new' | 'running' | 'stopping' | 'stopped' = 'new'
   let rowsWait = false // units in the database that wait for a slot, a lane or their time
@@ -97,6 +113,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   async function runUnit(unit: WorkUnit): Promise<void> {
     const kind = kinds[unit.kind]
     let current: WorkUnit | null = unit
+    let hasFailed = false
     do {
       let outcome: Outcome
       try {
@@ -107,10 +124,13 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         const about = { kind: unit.kind, resourceId: unit.resourceId, step: current.step, attempt: current.attempt }
         if (isWorthRepeating(error, current.attempt, settings)) {
           log.warn({ ...about, err: error }, 'work failed and will be repeated')
+          countUp(counted.repeated, unit.kind)
           await postpone(current, error)
           return
         }
         log.error({ ...about, err: error }, 'work failed and was given up')
+        countUp(counted.givenUp, unit.kind)
+        hasFailed = true
         const waiter = waiters.get(unit.id)
         if (waiter !== undefined) waiter.failure ??= error
         outcome = kind.giveUp(current, error)
@@ -118,6 +138,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
       }
       if (state === 'stopped') return
       current = await settle(current, outcome)
+      if (current === null && !hasFailed) countUp(counted.done, unit.kind)
     } while (current !== null && state === 'running')
   }
 
@@ -279,6 +300,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         idleWaiters.push(resolve)
         checkIdle()
       }),
+    counts: () => ({ running: running.size, ...counted }),
     stop: async (graceMs) => {
       state = 'stopping'
       wakeUp?.cancel()
@@ -297,6 +319,10 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
       waiters.clear()
     },
   }
+}
+
+function countUp(counts: Map<string, number>, kind: string): void {
+  counts.set(kind, (counts.get(kind) ?? 0) + 1)
 }
 
 export function toUnit(row: work.WorkRow): WorkUnit {
