@@ -60,6 +60,13 @@ it('repeats a failing step until it works', async () => {
   const message = 'The storage backend failed: not now'
   expect(seen).toEqual(['1 after null', `2 after ${message}`, `3 after ${message}`])
   expect(await db('work')).toEqual([])
+  const kind = 'volume-create'
+  expect(engine.counts()).toEqual({
+    running: 0,
+    done: new Map([[kind, 1]]),
+    repeated: new Map([[kind, 2]]),
+    givenUp: new Map(),
+  })
 })
 
 it('gives up after the last attempt, goes through the undoing step, and tells the first reason', async () => {
@@ -75,6 +82,8 @@ it('gives up after the last attempt, goes through the undoing step, and tells th
   await engine.start()
   await expect(engine.finish(await order('r'))).rejects.toThrow(failure)
   expect(steps).toEqual(['only 1', 'only 2', 'only 3', 'undo only 1'])
+  const { done: succeeded, repeated, givenUp } = engine.counts()
+  expect([succeeded.size, repeated.get('volume-create'), givenUp.get('volume-create')]).toEqual([0, 2, 1])
 })
 
 it('gives up at once on an error that stays, and takes any error for one of the backend', async () => {

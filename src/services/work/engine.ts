@@ -137,13 +137,12 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         current = { ...current, lastError: error.message }
       }
       if (state === 'stopped') return
-      current = await settle(current, outcome)
-      if (current === null && !hasFailed) countUp(counted.done, unit.kind)
+      current = await settle(current, outcome, hasFailed)
     } while (current !== null && state === 'running')
   }
 
-  /** Writes the outcome of a step. Answers the unit at its next step, or null when it has ended. */
-  async function settle(unit: WorkUnit, outcome: Outcome): Promise<WorkUnit | null> {
+  /** Writes the outcome of a step; `hasFailed` when one was given up. Answers the unit at its next step, or null when it has ended. */
+  async function settle(unit: WorkUnit, outcome: Outcome, hasFailed: boolean): Promise<WorkUnit | null> {
     const { next } = outcome
     const isCurrent = await db.transaction(async (trx) => {
       const mine =
@@ -154,6 +153,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
       return mine
     })
     if (isCurrent && next !== undefined) return { ...unit, step: next, attempt: 1 }
+    if (isCurrent && !hasFailed) countUp(counted.done, unit.kind)
     conclude(unit, isCurrent ? null : replaced(unit))
     return null
   }
