@@ -169,6 +169,10 @@ export class JournalFuzz {
       pages[at] = isForged ? this.#forge(pages[at]!) : mutatePage(random, pages[at]!, all)
     }
     if (!isForged && random.chance(0.05)) random.pick(segments).length = random.below(SEGMENT_PAGES)
+    if (!isForged && random.chance(0.02)) {
+      for (const pages of segments)
+        for (const at of pages.keys()) pages[at] = Buffer.alloc(BLOCK_BYTES, random.bytes(512))
+    }
     await this.#check(segments, isForged)
   }
 
