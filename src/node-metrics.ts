@@ -73,7 +73,7 @@ function addState(samples: Samples, { state }: Sheep): void {
 
 async function addStore(samples: Samples, sheep: Sheep): Promise<void> {
   const { objects, totalBytes, freeBytes, corruptBlocks } = await sheep.stats()
-  const { loadedObjects, reserveBytes, journal, checkpoints } = sheep.measures()
+  const { loadedObjects, reserveBytes, journal, checkpoints, placedBytes } = sheep.measures()
   samples.add('collie_objects', objects)
   samples.add('collie_loaded_objects', loadedObjects)
   samples.add('collie_corrupt_blocks_total', corruptBlocks)
@@ -86,6 +86,7 @@ async function addStore(samples: Samples, sheep: Sheep): Promise<void> {
   samples.add('collie_journal_waiting_transactions', journal.waiting)
   samples.add('collie_journal_active_bytes', journal.activeBytes)
   samples.add('collie_journal_segment_bytes', journal.segmentBytes)
+  samples.add('collie_placed_written_bytes_total', placedBytes)
   samples.add('collie_checkpoint_duration_seconds', checkpoints.seconds)
   samples.add('collie_checkpoint_written_bytes_total', checkpoints.bytes)
 }

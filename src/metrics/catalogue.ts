@@ -127,6 +127,12 @@ export const FAMILIES = {
   ),
   collie_journal_active_bytes: family('store', 'gauge', [], 'Bytes taken of the segment that is being filled.'),
   collie_journal_segment_bytes: family('store', 'gauge', [], 'Size of one of the two segments of the journal.'),
+  collie_placed_written_bytes_total: family(
+    'store',
+    'counter',
+    [],
+    'Bytes of large writes, which go straight to object files and not through the journal.',
+  ),
   collie_checkpoint_duration_seconds: family(
     'store',
     'histogram',

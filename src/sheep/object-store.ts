@@ -69,6 +69,8 @@ export interface StoreMeasures {
     segmentBytes: number
   }
   checkpoints: { seconds: HistogramData; bytes: number }
+  /** Bytes of large writes, which pass the journal by. */
+  placedBytes: number
 }
 
 const LOADED_OBJECTS_DEFAULT = 4096
@@ -193,6 +195,7 @@ export class ObjectStore {
         segmentBytes: this.#options.segmentBytes,
       },
       checkpoints: { seconds: this.#checkpointer.seconds, bytes: this.#checkpointer.bytesWritten },
+      placedBytes: this.#placedWrites.bytesWritten,
     }
   }
 

@@ -56,6 +56,7 @@ export class PlacedWrites {
   readonly #disk: Disk
   readonly #cache: ObjectCache
   #lastTag = 0
+  bytesWritten = 0
   /** Written since the last sync; held, so that their files stay open. */
   #unsynced = new Set<StoredObject>()
   /** Of those, the ones whose names are new as well. */
@@ -91,6 +92,7 @@ export class PlacedWrites {
     if (rewrites > 0 && !journal.canWriteNow(words.byteLength + OTHER_RECORDS_BYTES)) return null
     if (rewrites < count) writeRuns(file, first, words, bytes, (i) => !choices[i]!.isRewrite)
     const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => choices[i]!.isRewrite) : null
+    this.bytesWritten += bytes.length
     return { oid: object.oid, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
   }
 
@@ -101,6 +103,7 @@ export class PlacedWrites {
     this.#lastTag = tag
     const words = entriesOf(oid, first, bytes, epoch, () => 0)
     writeRuns(file, first, words, bytes, () => true)
+    this.bytesWritten += bytes.length
     return { oid, file, tag, words, newBlocks: words.length / 2, finish: null }
   }
 

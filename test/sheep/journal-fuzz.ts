@@ -69,7 +69,7 @@ export class JournalFuzz {
     const mark = { generation: 1 + random.below(5), sequence: 20 + random.below(100) }
     const disk = this.#disk.mount()
     const superblock = await this.#clock.run(Superblock.create(disk, storeId))
-    await this.#clock.run(superblock.write({ ...mark, logNumber: 0, logBytes: 0 }))
+    await this.#clock.run(superblock.write({ ...mark, synced: mark.sequence, logNumber: 0, logBytes: 0 }))
     this.#disk.place('log.0', [])
     this.#firstSequence = mark.sequence
 
@@ -134,7 +134,7 @@ export class JournalFuzz {
       if (random.chance(0.2)) return { kind: 'entry', index: sequence, bytes: Buffer.from(`entry ${sequence}`) }
       if (!this.#live.has(oid)) {
         this.#live.add(oid)
-        return { kind: 'create', oid, version, epoch: 1, runs: [{ first, count: 2, holderVid: 9 }] }
+        return { kind: 'create', oid, version, epoch: 1, tag: 0, runs: [{ first, count: 2, holderVid: 9 }] }
       }
       switch (random.below(5)) {
         case 0:

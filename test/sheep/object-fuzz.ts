@@ -32,7 +32,7 @@ export class ObjectFuzz {
   readonly outcomes = { right: 0, corrupt: 0 }
 
   constructor(seed: number) {
-    this.#bench = new StoreBench({ seed, segmentBlocks: 8 })
+    this.#bench = new StoreBench({ seed, segmentBlocks: 8, placedMinBytes: 2 * BLOCK_BYTES })
   }
 
   async run(inputs: number): Promise<void> {
@@ -60,6 +60,13 @@ export class ObjectFuzz {
     await create(HEIR, 3, [{ first: 0, count: 3, holderVid: 5 }])
     await create(LATE_HEIR, 4, [{ first: 1, count: 2, holderVid: 5 }])
     await create(ALONE, bench.random.below(3), [])
+    await bench.settle()
+    // Large writes over what is there: these blocks lie in the other slot now.
+    for (const oid of [HEIR, ALONE]) {
+      const own = fills().slice(0, 2)
+      await bench.write(oid, BLOCKS - 3, ...own)
+      this.#fills.get(oid)!.splice(BLOCKS - 3, own.length, ...own)
+    }
     await bench.close()
     for (const path of bench.disk.paths())
       this.#rest.set(path, { pages: bench.disk.pagesOf(path), sizeBytes: bench.disk.sizeOf(path) })
