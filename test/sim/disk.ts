@@ -38,7 +38,8 @@ export class SimDisk {
   readonly faults: DiskFaults
   #names = new Map<string, Inode>()
   #durableNames = new Map<string, Inode>()
-  #directories = new Set<string>(['.'])
+  /** The directories within each directory. */
+  readonly #directories = new Map<string, Set<string>>()
   #unsyncedNames: NamespaceOp[] = []
   #life = 0
   #boots = 0
@@ -76,22 +77,24 @@ export class SimDisk {
       },
       createNow: (path) => {
         alive()
-        if (!this.#directories.has(parent(path))) throw errno('ENOENT', path)
+        if (!this.#isDirectory(parent(path))) throw errno('ENOENT', path)
         const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
         this.#change({ kind: 'link', directory: parent(path), path, inode })
         return this.#file(inode, device, alive)
       },
       makeDirectory: async (path) => {
         await device()
-        this.#directories.add(path)
+        const siblings = this.#directories.get(parent(path)) ?? new Set()
+        this.#directories.set(parent(path), siblings.add(nameIn(path)))
       },
       list: async (path) => {
         await device()
         const prefix = path === '.' ? '' : `${path}/`
-        const names = new Set<string>()
-        for (const name of [...this.#names.keys(), ...this.#directories]) {
-          if (name.startsWith(prefix) && name !== path && name !== '.')
-            names.add(name.slice(prefix.length).split('/')[0]!)
+        const names = new Set(this.#directories.get(path))
+        for (const name of this.#names.keys()) {
+          if (!name.startsWith(prefix)) continue
+          const end = name.indexOf('/', prefix.length)
+          names.add(end < 0 ? name.slice(prefix.length) : name.slice(prefix.length, end))
         }
         return [...names]
       },
@@ -147,6 +150,10 @@ export class SimDisk {
         }
       },
     }
+  }
+
+  #isDirectory(path: string): boolean {
+    return path === '.' || this.#directories.get(parent(path))?.has(nameIn(path)) === true
   }
 
   #file(inode: Inode, device: () => Promise<void>, alive: () => void): DiskFile {
@@ -374,6 +381,10 @@ function applyName(names: Map<string, Inode>, op: NamespaceOp): void {
 function parent(path: string): string {
   const slash = path.lastIndexOf('/')
   return slash < 0 ? '.' : path.slice(0, slash)
+}
+
+function nameIn(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1)
 }
 
 function errno(code: string, what: string): NodeJS.ErrnoException {
