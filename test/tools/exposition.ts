@@ -51,7 +51,8 @@ export function parseScrape(text: string): Scrape {
       if (!NAME.test(family.name) || scrape.families.has(family.name)) throw new Error(`not a new name: ${line}`)
       scrape.families.set(family.name, family)
     } else if (comment) {
-      if (!family || family.name !== comment[2] || family.type !== '' || !TYPES.includes(comment[3]!)) throw new Error(line)
+      if (!family || family.name !== comment[2] || family.type !== '' || !TYPES.includes(comment[3]!))
+        throw new Error(line)
       family.type = comment[3]!
     } else {
       const series = parseSeries(line)
