@@ -41,9 +41,14 @@ export async function fuzzFrames(live: LiveSheep, random: SeededRandom, frames: 
   }
 }
 
+/** One of the VDIs that the frames themselves have made; 0 when there is none. */
+function ownVid(live: LiveSheep, random: SeededRandom): number {
+  return random.pick([...live.sheep.state.vdis.values()].filter(({ name }) => name.startsWith('fuzz')))?.vid ?? 0
+}
+
 /** The session that the connection has on some VDI; 0 when there is none to open. */
 async function openSession(live: LiveSheep, client: RawSheepClient, random: SeededRandom): Promise<number> {
-  const vid = random.pick([...live.sheep.state.vdis.keys()]) ?? 0
+  const vid = ownVid(live, random)
   const { header } = await client.request({ opcode: 0xd0, protoVer: OWN, fields: [[16, 4, vid]] })
   return header.readUInt32LE(20)
 }
@@ -63,7 +68,7 @@ function rightRequest(live: LiveSheep, random: SeededRandom, id: number, session
   })
   const offset = random.chance(0.9) ? random.below(9000) : randomWord(live, random)
   const length = random.chance(0.9) ? random.below(9000) : randomWord(live, random)
-  const vid = random.pick([...live.sheep.state.vdis.keys()]) ?? 0
+  const vid = ownVid(live, random)
   return random.pick<() => RawRequest>([
     () => io(0xd2, offset, length, { dataLength: random.chance(0.9) ? length : randomWord(live, random) }),
     () =>

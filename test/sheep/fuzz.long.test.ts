@@ -30,6 +30,7 @@ async function fuzz(perSeed: number, round: (seed: number, inputs: number) => Pr
 /** Sessions end with their connections; everything else is removed, and must then be gone. */
 async function empty({ sheep }: LiveSheep): Promise<void> {
   while (sheep.sessions.size > 0) await new Promise(setImmediate)
+  for (const name of [...sheep.state.locks.keys()]) await sheep.unlock(name)
   for (const attachmentId of [...sheep.state.exports.keys()]) await sheep.removeExport(attachmentId)
   for (const vdi of [...sheep.state.vdis.values()]) if (!vdi.deleting) await sheep.deleteVdi(vdi.vid)
   await sheep.reclaimed()
