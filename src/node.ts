@@ -1,7 +1,7 @@
 import path from 'node:path'
 import type { Config } from './config.ts'
 import { ControlError } from './control/messages.ts'
-import type { Handlers } from './control/methods.ts'
+import type { Handlers, Result } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import { storeDirectory } from './exports/store-directory.ts'
 import { collectNode } from './node-metrics.ts'
@@ -14,6 +14,8 @@ import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import type { Vdi } from './sheep/cluster-state.ts'
+import type { Usage } from './sheep/maintenance/usage.ts'
+import type { Damage } from './sheep/maintenance/verify.ts'
 import { OperationMeter } from './sheep/operation-meter.ts'
 import { type Holder, runOperation } from './sheep/ops.ts'
 import { createSheepServer, type Reply } from './sheep/server.ts'
@@ -63,6 +65,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     reserveBytes: config.reserve_mib * MIB,
     copies: config.copies,
     lockGraceMs: config.lock_grace_seconds * 1000,
+    scrubBytesPerSecond: config.scrub_rate_mib * MIB,
     onFailed: (error) => onFailed(error.message),
   })
 
@@ -134,27 +137,12 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
         copies: sheep.copies,
         total_bytes: totalBytes,
         free_bytes: freeBytes,
+        provisioned_bytes: sheep.state.provisionedBytes,
+        allocated_bytes: sheep.allocatedBytes,
         nodes: members.map(({ address, zone, vnodes }) => ({ address, zone, vnodes })),
       }
     },
-    vdi_list: async () => {
-      const users = usersOf(sheep)
-      const vdis = [...sheep.state.vdis.values()]
-        .filter((vdi) => !vdi.deleting)
-        .map((vdi) => ({
-          name: vdi.name,
-          tag: vdi.tag,
-          vid: vdi.vid,
-          snap_id: vdi.snapId,
-          is_snapshot: vdi.snapshotAt > 0,
-          size_bytes: vdi.sizeBytes,
-          parent_vid: vdi.parentVid,
-          created_at: formatTime(vdi.createdAt),
-          copies: vdi.copies,
-          ...users(vdi),
-        }))
-      return { vdis }
-    },
+    vdi_list: async () => ({ vdis: describeVdis(sheep, await sheep.usage()) }),
     vdi_objects: async ({ vid, first_index, count }) => ({
       objects: (await sheep.listObjects(vid, first_index, count)).map((object) => ({
         index: object.index,
@@ -168,9 +156,9 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
       const store = await sheep.stats()
       return { store: counters({ ...store }), ...(nbd ? { nbd: counters({ ...nbd.stats }) } : {}) }
     },
-    audit: async () => {
+    audit: async ({ repair = false }) => {
       await sheep.reclaimed()
-      const { sound, problems, ...counts } = await sheep.audit()
+      const { sound, problems, problemsTotal, ...counts } = await sheep.audit({ repair })
       return {
         sound,
         checked: {
@@ -180,9 +168,29 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
           snapshots: counts.snapshots,
           exports: counts.exports,
           deleted_vdis: counts.deleting,
+          accounts: counts.accounts,
         },
-        findings: problems.map(({ kind, detail }) => ({ kind, detail })),
+        findings: problems.map(({ kind, detail, isRepaired, where }) => ({
+          kind,
+          detail,
+          repaired: isRepaired,
+          where: where && describeDamage(where),
+        })),
+        findings_total: problemsTotal,
       }
+    },
+    audit_progress: async () => {
+      const progress = sheep.auditProgress
+      return { is_running: progress !== null, phase: '', done: 0, total: 0, ...progress }
+    },
+    scrub_status: async () => describeScrub(sheep),
+    scrub_start: async () => {
+      await sheep.scrubber.start()
+      return describeScrub(sheep)
+    },
+    scrub_pause: async () => {
+      await sheep.scrubber.pause()
+      return describeScrub(sheep)
     },
     export_drained: async ({ attachment_id }) => {
       if (sheep.failure) throw new ControlError('Disconnected', sheep.failure.message)
@@ -202,6 +210,54 @@ function usersOf(sheep: Sheep) {
     is_locked: snapshotAt === 0 && sheep.state.locks.has(name),
     is_open: open.has(vid),
   })
+}
+
+function describeVdis(sheep: Sheep, usage: ReadonlyMap<number, Usage>): Result<'vdi_list'>['vdis'] {
+  const users = usersOf(sheep)
+  return [...sheep.state.vdis.values()].flatMap((vdi) => {
+    const used = usage.get(vdi.vid)
+    if (!used || vdi.deleting) return []
+    return {
+      name: vdi.name,
+      tag: vdi.tag,
+      vid: vdi.vid,
+      snap_id: vdi.snapId,
+      is_snapshot: vdi.snapshotAt > 0,
+      size_bytes: vdi.sizeBytes,
+      provisioned_bytes: used.provisionedBytes,
+      allocated_bytes: used.allocatedBytes,
+      unique_bytes: used.uniqueBytes,
+      shared_bytes: used.sharedBytes,
+      is_exact: used.isExact,
+      parent_vid: vdi.parentVid,
+      created_at: formatTime(vdi.createdAt),
+      copies: vdi.copies,
+      ...users(vdi),
+    }
+  })
+}
+
+const describeDamage = ({ vdi, snapshot, offsetBytes, lengthBytes }: Damage) => ({
+  vdi,
+  snapshot,
+  offset_bytes: offsetBytes,
+  length_bytes: lengthBytes,
+})
+
+function describeScrub(sheep: Sheep): Result<'scrub_status'> {
+  const { status } = sheep.scrubber
+  return {
+    state: status.state,
+    bytes_per_second: status.bytesPerSecond,
+    round: status.round,
+    objects_done: status.objectsDone,
+    objects_total: status.objectsTotal,
+    bytes_read: status.bytesRead,
+    findings: status.findings,
+    damage: status.damage.map(describeDamage),
+    last_round_at: status.lastRoundAt > 0 ? formatTime(status.lastRoundAt) : null,
+    last_round_findings: status.lastRoundFindings,
+  }
 }
 
 /** Counters under the names that `--json` prints: words joined by underscores. */

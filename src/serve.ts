@@ -95,6 +95,10 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     stats: (params) => control.call('stats', params),
     metrics: (params) => control.call('metrics', params),
     audit: (params) => control.call('audit', params),
+    audit_progress: (params) => control.call('audit_progress', params),
+    scrub_status: (params) => control.call('scrub_status', params),
+    scrub_start: (params) => control.call('scrub_start', params),
+    scrub_pause: (params) => control.call('scrub_pause', params),
     export_drained: (params) => control.call('export_drained', params),
     stop: async () => {
       requestStop()

@@ -67,6 +67,14 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .min(0)
     .default(256)
     .describe('Free space of the disk that writes leave alone, so that deleting always works.'),
+  scrub_rate_mib: z
+    .int()
+    .min(0)
+    .max(65536)
+    .default(8)
+    .describe(
+      'MiB per second that the scrub reads in the background, at most one round a day, to find rot early; 0 is off.',
+    ),
 
   lock_grace_seconds: z
     .int()

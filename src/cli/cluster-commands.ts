@@ -15,16 +15,6 @@ export function clusterCommands(ports: CommandPorts): Command[] {
         return EXIT.OK
       },
     },
-    {
-      name: 'cluster audit',
-      summary: 'Look for orphans, dangling references and damage in the store.',
-      description: `Exits with ${EXIT.DATA_UNSOUND} when the store is not sound.`,
-      run: async (call) => {
-        const audit = await askNode(ports, call, (node) => node.call('audit', {}))
-        call.print(audit, () => describeAudit(audit))
-        return audit.sound ? EXIT.OK : EXIT.DATA_UNSOUND
-      },
-    },
   ]
 }
 
@@ -45,14 +35,4 @@ function describeCluster(info: Result<'cluster_info'> & Counts): string {
   ])
   const nodes = info.nodes.map(({ address, zone, vnodes }) => [address, String(zone), String(vnodes)])
   return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES'], ...nodes])}`
-}
-
-function describeAudit(audit: Result<'audit'>): string {
-  const checked = Object.entries(audit.checked).map(([name, count]) => `${count} ${name}`)
-  const findings = audit.findings.map(({ kind, detail }) => [kind, detail])
-  return [
-    audit.sound ? 'The store is sound.' : 'The store is NOT sound.',
-    `Checked: ${checked.join(', ')}.`,
-    ...(findings.length > 0 ? ['', table(findings)] : []),
-  ].join('\n')
 }

@@ -1,11 +1,19 @@
 import { clusterCommands } from './cluster-commands.ts'
 import type { Command, CommandPorts } from './command.ts'
 import { configShow } from './config-command.ts'
+import { maintenanceCommands } from './maintenance-commands.ts'
 import { nodeCommands } from './node-commands.ts'
 import { vdiCommands } from './vdi-commands.ts'
 import { version } from './version-command.ts'
 
 /** Every command but `serve`, which is above this directory; in the order of the help. */
 export function allCommands(ports: CommandPorts): Command[] {
-  return [...vdiCommands(ports), ...nodeCommands(ports), ...clusterCommands(ports), configShow, version]
+  return [
+    ...vdiCommands(ports),
+    ...nodeCommands(ports),
+    ...clusterCommands(ports),
+    ...maintenanceCommands(ports),
+    configShow,
+    version,
+  ]
 }

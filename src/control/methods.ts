@@ -27,6 +27,10 @@ const clusterInfo = z.object({
   copies: z.int(),
   total_bytes: count,
   free_bytes: count,
+  /** What the working VDIs promise. */
+  provisioned_bytes: count,
+  /** Blocks with data, each counted once. */
+  allocated_bytes: count,
   nodes: z.array(z.object({ address: z.string(), zone: z.int(), vnodes: z.int() })),
 })
 
@@ -38,6 +42,15 @@ const vdi = z.object({
   snap_id: z.int(),
   is_snapshot: z.boolean(),
   size_bytes: count,
+  provisioned_bytes: count,
+  /** What the VDI sees of data. */
+  allocated_bytes: count,
+  /** The part of it that nobody else sees: what comes back when it is deleted. */
+  unique_bytes: count,
+  /** The part of it that others see too. */
+  shared_bytes: count,
+  /** False while `unique_bytes` is still being counted: then it is the most that it can be. */
+  is_exact: z.boolean(),
   parent_vid: z.int(),
   created_at: z.string(),
   copies: z.int(),
@@ -61,12 +74,43 @@ const vdiObject = z.object({
   inherited_bytes: count,
 })
 
+/** A range of a VDI or snapshot (`snapshot` is its tag, or `#` and its number) that cannot be read. */
+const damage = z.object({ vdi: z.string(), snapshot: z.string(), offset_bytes: count, length_bytes: count })
+
 const audit = z.object({
-  /** Nothing found that breaks a promise of the store. */
+  /** Nothing found that breaks a promise of the store, or everything that was is repaired. */
   sound: z.boolean(),
   /** What was looked at: objects, blocks … by name. */
   checked: z.record(z.string(), count),
-  findings: z.array(z.object({ kind: z.string(), detail: z.string() })),
+  /** The first hundred. */
+  findings: z.array(
+    z.object({ kind: z.string(), detail: z.string(), repaired: z.boolean(), where: damage.nullable() }),
+  ),
+  findings_total: count,
+})
+
+const auditProgress = z.object({
+  is_running: z.boolean(),
+  /** `references` counts families of VDIs, `blocks` counts objects. */
+  phase: z.string(),
+  done: count,
+  total: count,
+})
+
+const scrub = z.object({
+  /** `running`, `waiting` for the next round, `paused`, or `off`. */
+  state: z.string(),
+  bytes_per_second: count,
+  round: count,
+  objects_done: count,
+  objects_total: count,
+  bytes_read: count,
+  /** Damaged blocks and objects of this round. */
+  findings: count,
+  damage: z.array(damage),
+  /** When the last whole round ended; null when there was none. */
+  last_round_at: z.string().nullable(),
+  last_round_findings: count,
 })
 
 /** One time series: its value, or the buckets of a histogram. */
@@ -93,7 +137,13 @@ export const METHODS = {
   stats: method(nothing, z.record(z.string(), z.record(z.string(), z.number()))),
   /** What Prometheus is told, and why the store has failed if it has. */
   metrics: method(nothing, z.object({ failure: z.string().nullable(), samples: z.array(sample) })),
-  audit: method(nothing, audit),
+  /** With `repair` it also mends what can be. */
+  audit: method(z.strictObject({ repair: z.boolean().optional() }), audit),
+  audit_progress: method(nothing, auditProgress),
+  scrub_status: method(nothing, scrub),
+  /** Goes on after a pause; between rounds it starts the next one. */
+  scrub_start: method(nothing, scrub),
+  scrub_pause: method(nothing, scrub),
   /** Resolves when nothing that was sent under the attachment's right can change its volume any more. */
   export_drained: method(z.strictObject({ attachment_id: z.string() }), nothing),
   /** Ends the other side with grace; answered before it has ended. */

@@ -4,8 +4,10 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
+import { AccountImages } from './accounts.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
+import type { AccountImage } from './journal-format.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
@@ -37,7 +39,7 @@ const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
  *
  * 1. sync the journal, and say in the superblock that it is synced: an object file is never changed in place before the
  *    record that says so is durable, and no replay asks whether it is;
- * 2. remove, create and write files; sync them and their directories; append to the log and sync it;
+ * 2. remove, create and write files; sync them and their directories; append to the log and the accounts and sync them;
  * 3. write the superblock: only now the generation does not need its segment any more; release it.
  *
  * The files get every block as this generation left it, also where a newer one has replaced it since: what is newer may not
@@ -53,6 +55,7 @@ export class Checkpointer {
   readonly #dirty = new Map<number, DirtyGeneration>()
   #running: Promise<void> = Promise.resolve()
   #freeBytes: number
+  #isSoon = false
   /** The node is stopping: what finds no room stays in the journal. */
   #finishing = false
   /** When to look for room at the earliest, if there is none. */
@@ -103,6 +106,7 @@ export class Checkpointer {
     changed: {
       objects: readonly StoredObject[]
       entries: readonly LoggedEntry[]
+      accounts: readonly AccountImage[]
       newBlocks: number
       placedBlocks: number
     },
@@ -110,9 +114,10 @@ export class Checkpointer {
     const { objects, entries } = changed
     let dirty = this.#dirty.get(generation)
     if (!dirty) {
-      dirty = { objects: new Map(), entries: [], newBlocks: 0, placedBlocks: 0 }
+      dirty = { objects: new Map(), entries: [], accounts: new AccountImages(), newBlocks: 0, placedBlocks: 0 }
       this.#dirty.set(generation, dirty)
     }
+    for (const image of changed.accounts) dirty.accounts.put(image)
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
     dirty.newBlocks += changed.newBlocks
@@ -151,6 +156,16 @@ export class Checkpointer {
     } catch (error) {
       this.#journal.fail('asking for the free space', error)
     }
+  }
+
+  /** Checkpoints what the journal holds now, as soon as the checkpoint that may be running is done. */
+  startSoon(): void {
+    if (this.#isSoon) return
+    this.#isSoon = true
+    this.#running = this.#running.then(() => {
+      this.#isSoon = false
+      this.#journal.seal()
+    })
   }
 
   /** Starts the checkpoint of a generation that the journal has sealed. */
@@ -206,6 +221,7 @@ export class Checkpointer {
       for (const directory of changedDirectories) await this.#disk.syncDirectory(directory)
       await this.#files.log.append(dirty.entries)
     }
+    await this.#files.accountLog.append(generation, dirty?.accounts ?? [])
     await this.#compactLog()
     await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
     for (const write of written) settle(write, generation)

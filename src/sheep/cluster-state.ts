@@ -170,6 +170,10 @@ export class ClusterState {
     return [...(this.#families.get(family) ?? [])].map((vid) => this.vdis.get(vid)!)
   }
 
+  families(): IterableIterator<number> {
+    return this.#families.keys()
+  }
+
   exportByHash(nameHash: string): ExportRight | undefined {
     return this.#exportsByHash.get(nameHash)
   }
@@ -411,6 +415,10 @@ export class ClusterState {
   #drop(vid: number): void {
     const vdi = this.vdis.get(vid)
     if (!vdi) return
+    // What was made from it hangs on what it was made from itself: a vid that is free again is nobody's parent.
+    for (const child of this.familyOf(vdi.family)) {
+      if (child.parentVid === vid) this.vdis.set(child.vid, { ...child, parentVid: vdi.parentVid })
+    }
     this.vdis.delete(vid)
     removeFrom(this.#names, vdi.name, vid)
     removeFrom(this.#families, vdi.family, vid)

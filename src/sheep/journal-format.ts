@@ -37,14 +37,24 @@ export type JournalRecord =
   | { kind: 'zero'; oid: bigint; version: number; epoch: number; first: number; count: number }
   | { kind: 'remove'; oid: bigint; version: number }
   | { kind: 'entry'; index: number; bytes: Buffer }
+  | AccountImage
+
+/** What the account of a VDI says after a change: holder → blocks. `whole` when it says nothing else any more. */
+export interface AccountImage {
+  kind: 'account'
+  vid: number
+  whole: boolean
+  blocks: readonly (readonly [holderVid: number, blocks: number])[]
+}
 
 const MAGIC = 0x6e724a43 // "CJrn"
-/** Format 1 had no `placed` records and no tags; what it wrote reads the same. */
+/** Format 1 had no `placed` and `account` records and no tags; what it wrote reads the same. */
 const FORMAT = 2
 const HEADER_BYTES = 72
 const RECORD_FIXED_BYTES = 28
+const ACCOUNT_PAIR_BYTES = 12
 const CRC_OFFSET = HEADER_BYTES - 4
-const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed'] as const
+const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed', 'account'] as const
 
 /** Bytes that a record takes in the meta pages. */
 export function recordBytes(record: JournalRecord): number {
@@ -59,6 +69,8 @@ export function recordBytes(record: JournalRecord): number {
       return RECORD_FIXED_BYTES
     case 'entry':
       return RECORD_FIXED_BYTES + record.bytes.length
+    case 'account':
+      return RECORD_FIXED_BYTES + record.blocks.length * ACCOUNT_PAIR_BYTES
   }
 }
 
@@ -134,11 +146,12 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
  *   zero     epoch u32 @20, count u16 @24, first u16 @26; no tail
  *   remove   no words, no tail
  *   entry    oid 0, version = index in the ordered log, length u32 @24; tail: the bytes
+ *   account  oid 0, version = vid, whole u32 @20, pair count u32 @24; tail: pairs of (holder vid u32, blocks u64)
  */
-function writeRecord(meta: Buffer, start: number, record: JournalRecord): number {
+export function writeRecord(meta: Buffer, start: number, record: JournalRecord): number {
   meta.writeUInt32LE(KINDS.indexOf(record.kind), start)
-  if (record.kind !== 'entry') meta.writeBigUInt64LE(record.oid, start + 4)
-  meta.writeUIntLE(record.kind === 'entry' ? record.index : record.version, start + 12, 6)
+  if ('oid' in record) meta.writeBigUInt64LE(record.oid, start + 4)
+  meta.writeUIntLE(numberOf(record), start + 12, 6)
   let at = start + RECORD_FIXED_BYTES
   switch (record.kind) {
     case 'create':
@@ -172,10 +185,24 @@ function writeRecord(meta: Buffer, start: number, record: JournalRecord): number
       meta.writeUInt32LE(record.bytes.length, start + 24)
       record.bytes.copy(meta, at)
       return at + record.bytes.length
+    case 'account':
+      meta.writeUInt32LE(record.whole ? 1 : 0, start + 20)
+      meta.writeUInt32LE(record.blocks.length, start + 24)
+      for (const [holderVid, blocks] of record.blocks) {
+        meta.writeUInt32LE(holderVid, at)
+        writeCount(meta, blocks, at + 4)
+        at += ACCOUNT_PAIR_BYTES
+      }
+      return at
   }
 }
 
-function readRecord(meta: Buffer, start: number): JournalRecord {
+function numberOf(record: JournalRecord): number {
+  if (record.kind === 'entry') return record.index
+  return record.kind === 'account' ? record.vid : record.version
+}
+
+export function readRecord(meta: Buffer, start: number): JournalRecord {
   if (start + RECORD_FIXED_BYTES > meta.length) throw malformed(start)
   const kind = KINDS[meta.readUInt32LE(start)]
   const oid = meta.readBigUInt64LE(start + 4)
@@ -210,6 +237,14 @@ function readRecord(meta: Buffer, start: number): JournalRecord {
     case 'entry':
       if (at + count > meta.length) throw malformed(start)
       return { kind, index: version, bytes: Buffer.from(meta.subarray(at, at + count)) }
+    case 'account': {
+      if (at + count * ACCOUNT_PAIR_BYTES > meta.length) throw malformed(start)
+      const blocks = Array.from({ length: count }, (_, i) => {
+        const pair = at + i * ACCOUNT_PAIR_BYTES
+        return [meta.readUInt32LE(pair), readCount(meta, pair + 4)] as const
+      })
+      return { kind, vid: version, whole: word20 === 1, blocks }
+    }
     default:
       throw malformed(start)
   }

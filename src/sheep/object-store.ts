@@ -3,10 +3,12 @@ import { StoreError, toStoreError } from '../errors.ts'
 import { oidVid } from '../protocol/oid.ts'
 import type { Disk } from '../runtime/disk.ts'
 import type { HistogramData } from '../runtime/histogram.ts'
+import type { Account, Accounts } from './accounts.ts'
 import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
+import type { AccountImage } from './journal-format.ts'
 import { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
@@ -45,6 +47,14 @@ export type Change =
   | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
   | { kind: 'remove'; oid: bigint }
   | { kind: 'entry'; index: number; bytes: Buffer }
+  | AccountChange
+
+/** What a transaction does to the account of a VDI; see Accounts. */
+export type AccountChange =
+  /** Blocks that come into its view, or leave it, with the object of `index`. */
+  | { kind: 'account'; vid: number; index: number; deltas: Account }
+  /** The account is this from now on. */
+  | { kind: 'accountSet'; vid: number; account: Account }
 
 export type StoreDone = (error: StoreError | null) => void
 
@@ -97,6 +107,9 @@ export class ObjectStore {
 
   /** The epoch that new blocks are stamped with; the sheep sets it with each view. */
   epoch = 1
+
+  /** Told of each change of an account, in the turn in which it is committed. */
+  readonly accountListeners = new Set<(change: AccountChange) => void>()
 
   private constructor(options: ObjectStoreOptions, files: StoreFiles) {
     this.#options = options
@@ -151,6 +164,31 @@ export class ObjectStore {
       throw error
     }
     return { store, entries }
+  }
+
+  get accounts(): Accounts {
+    return this.#files.accounts
+  }
+
+  /** False when a start has found no accounts, or damaged ones: somebody has to count, `commit` that, and call `trustAccounts`. */
+  get accountsKnown(): boolean {
+    return this.#files.accountsKnown
+  }
+
+  /** The accounts have been set; resolves when the journal has all of them. */
+  trustAccounts(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#journal.append({
+        records: [],
+        payload: [],
+        durable: true,
+        placed: () => {
+          this.#files.accountsKnown = true
+          this.#files.accountLog.trust(this.#journal.generation)
+        },
+        done: (error) => (error ? reject(error) : resolve()),
+      })
+    })
   }
 
   get storeId(): Buffer {
@@ -337,6 +375,13 @@ export class ObjectStore {
         transaction.records.push(change)
         transaction.entries.push(change)
         return
+      case 'account':
+      case 'accountSet': {
+        const image = this.#account(change)
+        transaction.records.push(image)
+        transaction.accounts.push(image)
+        return
+      }
     }
   }
 
@@ -377,6 +422,14 @@ export class ObjectStore {
     return typeof object === 'bigint' ? this.#cache.find(object) : object
   }
 
+  #account(change: AccountChange): AccountImage {
+    const { accounts } = this.#files
+    const image =
+      change.kind === 'account' ? accounts.add(change.vid, change.deltas) : accounts.replace(change.vid, change.account)
+    for (const listen of this.accountListeners) listen(change)
+    return image
+  }
+
   #create(oid: bigint, runs: readonly InheritRun[]): StoredObject {
     assert(!this.#cache.exists(oid), `object ${oid.toString(16)} exists`)
     const object = new StoredObject(oid)
@@ -414,6 +467,13 @@ export class ObjectStore {
   /** What a block is, without reading it; see BlockReader. */
   blockState(object: StoredObject, block: number): { state: BlockState; holderVid: number } | null {
     return this.#reader.blockState(object, block)
+  }
+
+  /** The vid whose object has the bytes of a block: the object's own, another that it is inherited from, or 0 for zeros. */
+  holderOf(object: StoredObject, block: number): number {
+    const found = this.blockState(object, block)
+    if (!found || found.state === 'zero') return 0
+    return found.state === 'data' ? oidVid(object.oid) : found.holderVid
   }
 
   /** The runs with which a new object inherits all that this one holds or inherits itself. */
@@ -457,7 +517,7 @@ export class ObjectStore {
 
   /** Moves what the journal holds into the object files, in the background: space of removed objects comes back by that. */
   startCheckpoint(): void {
-    this.#journal.seal()
+    this.#checkpointer.startSoon()
   }
 
   /** Brings everything into the object files, so that the next start has nothing to replay, and closes the files. */

@@ -1,9 +1,10 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
-import { dataOid } from '../protocol/oid.ts'
+import { dataOid, oidVid } from '../protocol/oid.ts'
+import { objectsOf } from './accounts.ts'
 import { BlockMap } from './block-map.ts'
 import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from './block-range.ts'
-import { BLOCK_BYTES, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
 
@@ -20,7 +21,8 @@ export interface OwnerExtent {
  *    bytes and the map entry. A new object inherits block by block from the object that it replaces, so the first write
  *    after a snapshot copies nothing.
  * 2. Writes of less than a block read the block first. While that has to wait, further changes of the same object wait too.
- * 3. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if
+ * 3. What a change does to the account of the VDI is in the same transaction. A steady overwrite does nothing to it.
+ * 4. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if
  *    `moveTo` has named one.
  */
 export class VdiOwner {
@@ -30,13 +32,13 @@ export class VdiOwner {
   readonly #waiting = new Map<number, (() => void)[]>()
   /** Objects by index as they were last found; checked at use. */
   #objects: (StoredObject | undefined)[] = []
+  /** Objects too damaged to be loaded, as found by a discard of all of them: they go, uncounted. */
+  readonly #unreadable = new Set<bigint>()
   #inFlight = 0
   #held: (() => void)[] | null = null
   #idle: (() => void) | null = null
   vid: number
   sizeBytes: number
-  /** Told when an object was dropped, so that what it inherited from may be reclaimed. */
-  onDropped: () => void = () => {}
 
   constructor(store: ObjectStore, vid: number, sizeBytes: number) {
     this.#store = store
@@ -318,7 +320,7 @@ export class VdiOwner {
     const inode = await this.#map.holdInode()
     if (inode) held.push(inode)
     const vid = this.#map.lookupNow(index)
-    const object = vid ? await this.#store.hold(dataOid(vid, index)) : null
+    const object = vid ? await this.#holdUnlessDropped(dataOid(vid, index), length) : null
     if (object) held.push(object)
     const edges: Edges = new Map()
     for (const block of partialBlocks(at, length)) {
@@ -327,6 +329,18 @@ export class VdiOwner {
       edges.set(block, bytes)
     }
     return edges
+  }
+
+  /** What is discarded as a whole need not be readable: that is how a user gets rid of a damaged object. */
+  async #holdUnlessDropped(oid: bigint, length: number): Promise<StoredObject | null> {
+    try {
+      return await this.#store.hold(oid)
+    } catch (error) {
+      const isDamaged = error instanceof StoreError && (error.code === 'CorruptBlock' || error.code === 'NoObject')
+      if (!isDamaged || length !== OBJECT_BYTES) throw error
+      this.#unreadable.add(oid)
+      return null
+    }
   }
 
   /** The partial blocks of a range, as far as they can be had without waiting. */
@@ -352,7 +366,10 @@ export class VdiOwner {
       return true
     }
     const object = target.object ?? dataOid(this.vid, index)
-    this.#store.commit([...target.changes(), { kind: 'blocks', object, first, bytes }], { durable }, done)
+    const changes: Change[] = [{ kind: 'blocks', object, first, bytes }]
+    const tally = this.#tallyObject(target)
+    this.#tally(tally, target.view, first, bytes.length / BLOCK_BYTES, this.vid)
+    this.#store.commit([...target.changes(), ...changes, ...this.#account(index, tally)], { durable }, done)
     return true
   }
 
@@ -368,58 +385,99 @@ export class VdiOwner {
     if (!target) return false
     const changes: Change[] = []
     const object = target.object
+    const tally = this.#tallyObject(target)
     const first = Math.ceil(at / BLOCK_BYTES)
     const end = Math.floor((at + length) / BLOCK_BYTES)
     for (const block of partialBlocks(at, length)) {
+      if (!this.#holdsData(target.view, block, 1)) continue
       const bytes = edges.get(block)
       if (!bytes) return false
       bytes.fill(0, Math.max(0, at - block * BLOCK_BYTES), Math.min(BLOCK_BYTES, at + length - block * BLOCK_BYTES))
       changes.push({ kind: 'blocks', object: object ?? dataOid(this.vid, index), first: block, bytes })
+      this.#tally(tally, target.view, block, 1, this.vid)
     }
-    if (end > first) {
+    if (end > first && this.#holdsData(target.view, first, end - first)) {
+      this.#tally(tally, target.view, first, end - first, 0)
       changes.push({ kind: 'zero', object: object ?? dataOid(this.vid, index), first, count: end - first })
+    }
+    if (changes.length === 0 && !durable) {
+      done(null)
+      return true
     }
     // Zeros take nothing from an object of its own; after a snapshot there has to be one first.
     if (!object && !this.#hasRoom(null, 0, changes.length * BLOCK_BYTES)) {
       done(new StoreError('NoSpace'))
       return true
     }
-    this.#store.commit([...target.changes(), ...changes], { durable }, done)
+    const all = changes.length > 0 ? [...target.changes(), ...changes, ...this.#account(index, tally)] : []
+    this.#store.commit(all, { durable }, done)
     return true
+  }
+
+  /** Whether any of these blocks is not stated to be zeros: only those have to be changed by a discard. */
+  #holdsData(view: StoredObject | null, first: number, count: number): boolean {
+    for (let block = first; view && block < first + count; block++) {
+      if (this.#store.blockState(view, block)?.state !== 'zero') return true
+    }
+    return false
   }
 
   /** A whole object reads as zeros from now on: the map forgets it, and it goes if it is this VDI's own. */
   #dropObject(index: number, vid: number, durable: boolean, done: StoreDone): boolean {
-    if (!this.#map.changeable(index)) return false
-    const changes = this.#map.change(index, 0)
+    const oid = dataOid(vid, index)
+    const view = this.#store.loadedNow(oid)
+    if (!this.#map.changeable(index) || (!view && !this.#unreadable.delete(oid))) return false
+    const tally = new Map([[objectsOf(vid), -1]])
+    if (view) this.#tally(tally, view, 0, BLOCKS_PER_OBJECT, 0)
+    const changes = [...this.#map.change(index, 0), ...this.#account(index, tally)]
     if (vid === this.vid) changes.push({ kind: 'remove', oid: dataOid(vid, index) })
     this.#objects[index] = undefined
-    this.#store.commit(changes, { durable }, (error) => {
-      done(error)
-      if (!error) this.onDropped()
-    })
+    this.#store.commit(changes, { durable }, done)
     return true
   }
 
   /** The VDI's own object of an index, or the changes that make one; null when something must be loaded first. */
-  #writable(index: number): { object: StoredObject | null; changes: () => Change[] } | null {
+  #writable(index: number): Writable | null {
     const vid = this.#map.lookupNow(index)
     if (vid === null) return null
     if (vid === this.vid) {
       const object = this.#objectNow(index)
-      return object ? { object, changes: () => [] } : null
+      return object ? { object, view: object, changes: () => [] } : null
     }
     if (!this.#map.changeable(index)) return null
     const base = vid === 0 ? undefined : this.#store.loadedNow(dataOid(vid, index))
     if (vid !== 0 && !base) return null
     return {
       object: null,
+      view: base ?? null,
       changes: () => {
         const runs = base ? this.#store.inheritRuns(base) : []
         this.#objects[index] = undefined
         return [{ kind: 'create', oid: dataOid(this.vid, index), runs }, ...this.#map.change(index, this.vid)]
       },
     }
+  }
+
+  /** A new object takes the place in the map of the one that it replaces. */
+  #tallyObject({ object, view }: Writable): Map<number, number> {
+    const tally = new Map<number, number>()
+    if (object) return tally
+    if (view) tally.set(objectsOf(oidVid(view.oid)), -1)
+    return tally.set(objectsOf(this.vid), 1)
+  }
+
+  /** Blocks of an object that go to another holder, or to none (0), as the account sees it. */
+  #tally(tally: Map<number, number>, view: StoredObject | null, first: number, count: number, holder: number): void {
+    for (let block = first; block < first + count; block++) {
+      const before = view ? this.#store.holderOf(view, block) : 0
+      if (before === holder) continue
+      if (before !== 0) tally.set(before, (tally.get(before) ?? 0) - 1)
+      if (holder !== 0) tally.set(holder, (tally.get(holder) ?? 0) + 1)
+    }
+  }
+
+  #account(index: number, deltas: ReadonlyMap<number, number>): Change[] {
+    return deltas.size > 0 ? [{ kind: 'account', vid: this.vid, index, deltas }] : []
   }
 
   /** Overwriting needs no room; everything else does. */
@@ -431,6 +489,15 @@ export class VdiOwner {
     }
     return true
   }
+}
+
+interface Writable {
+  /** The VDI's own object, if there is one already. */
+  object: StoredObject | null
+  /** What the VDI sees at the index now: its own object, or one that it inherits, or nothing. */
+  view: StoredObject | null
+  /** What has to be committed for there to be one of its own. */
+  changes: () => Change[]
 }
 
 const PREPARE_ATTEMPTS_MAX = 10

@@ -104,7 +104,7 @@ async function historiesOf(
   }
   for (const [frame, { header, records }] of frames.entries()) {
     for (const record of records) {
-      if (record.kind === 'entry') continue
+      if (record.kind === 'entry' || record.kind === 'account') continue
       if (record.kind === 'create') lives.set(record.oid, { tag: record.tag, blocks: new Map() })
       const life = lives.get(record.oid) ?? { tag: 0, blocks: new Map() }
       lives.set(record.oid, life)

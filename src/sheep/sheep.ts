@@ -4,6 +4,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Disk } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
+import { ownOf } from './accounts.ts'
 import { type Attribute, attributeOid, newAttribute } from './attributes.ts'
 import { BlockMap } from './block-map.ts'
 import { roundUp } from './block-range.ts'
@@ -13,9 +14,13 @@ import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } 
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
-import { type AuditReport, auditStore } from './maintenance/audit.ts'
+import { type AuditProgress, type AuditReport, auditStore } from './maintenance/audit.ts'
+import { GiveBack } from './maintenance/give-back.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
-import { OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
+import { recountFamily } from './maintenance/recount.ts'
+import { Scrubber } from './maintenance/scrub.ts'
+import { type Usage, UsageMeter } from './maintenance/usage.ts'
+import { BLOCK_BYTES, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import { type ListedObject, listObjects } from './object-listing.ts'
 import { type Change, ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
 import { VdiOwner } from './owner.ts'
@@ -39,6 +44,9 @@ export interface SheepOptions {
   loadedObjectsMax?: number
   /** How long a lock outlives the last connection of its holder. */
   lockGraceMs?: number
+  /** How fast the scrub reads in the background; 0 or nothing turns it off. */
+  scrubBytesPerSecond?: number
+  scrubIntervalMs?: number
   /** Told once when the disk has failed: the node serves nothing any more. */
   onFailed(error: StoreError): void
 }
@@ -70,12 +78,18 @@ export class Sheep {
   readonly #store: ObjectStore
   readonly #driver: ClusterDriver
   readonly #reclaimer: Reclaimer
+  readonly #usage: UsageMeter
+  readonly #giveBack: GiveBack
+  readonly scrubber: Scrubber
   readonly #owners = new Map<number, VdiOwner>()
   /** Changes of objects that an entry names; they travel with it in one transaction. */
   readonly #carried = new WeakMap<Entry, readonly Change[]>()
   /** Creations, snapshots and deletions of one family take turns. */
   readonly #families = new Map<number, Promise<unknown>>()
   #failure: StoreError | null = null
+  #audits: Promise<unknown> = Promise.resolve()
+  /** How far the audit that runs has come; null when none does. */
+  auditProgress: AuditProgress | null = null
 
   private constructor(options: SheepOptions, store: ObjectStore) {
     this.#options = options
@@ -96,9 +110,21 @@ export class Sheep {
       graceMs: options.lockGraceMs ?? LOCK_GRACE_DEFAULT_MS,
       log: options.log,
     })
+    this.#usage = new UsageMeter({ store, state: this.state, clock: options.clock })
+    this.#giveBack = new GiveBack({ store, clock: options.clock })
+    this.scrubber = new Scrubber({
+      store,
+      state: this.state,
+      disk: options.disk,
+      clock: options.clock,
+      log: options.log,
+      bytesPerSecond: options.scrubBytesPerSecond ?? 0,
+      ...(options.scrubIntervalMs && { roundIntervalMs: options.scrubIntervalMs }),
+    })
     this.#reclaimer = new Reclaimer({
       store,
       state: this.state,
+      clock: options.clock,
       log: options.log,
       propose: (entry) => this.#driver.propose(entry),
     })
@@ -119,10 +145,35 @@ export class Sheep {
       liveEntries: sheep.state.liveEntries,
       entries: () => sheep.state.snapshotEntries().map(encodeEntry),
     })
+    if (!store.accountsKnown) await sheep.#recountAccounts()
     await sheep.#join()
     sheep.#reclaimer.scheduleAll()
     sheep.locks.resume()
+    await sheep.scrubber.open()
     return sheep
+  }
+
+  /** The accounts are lost or damaged: they are counted again from maps and tables, before anything changes those. */
+  async #recountAccounts(): Promise<void> {
+    const { log } = this.#options
+    log.warn('the accounts are missing or damaged: counting them again')
+    this.#store.accounts.clear()
+    for (const family of [...this.state.families()]) {
+      const onUnreadable = (vdi: Vdi, index: number, error: unknown) =>
+        log.error({ err: error, vid: vdi.vid.toString(16), index }, 'what cannot be read is not counted')
+      const options = { store: this.#store, state: this.state, pause: () => this.#pause(), onUnreadable }
+      await recountFamily(family, options, (counts) => {
+        const changes = [...counts].map(([vid, account]) => ({ kind: 'accountSet', vid, account }) as const)
+        this.#store.commit(changes, { durable: false }, () => {})
+      })
+    }
+    await this.#store.trustAccounts()
+    log.info({ blocks: this.#store.accounts.physicalBlocks }, 'the accounts are counted')
+  }
+
+  /** Lets everything run that waits to. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => this.#options.clock.afterInput(resolve))
   }
 
   /** A start is a new incarnation and makes a new epoch. */
@@ -160,8 +211,36 @@ export class Sheep {
     return this.#store.measures()
   }
 
-  audit(progress?: (done: number, total: number) => void): Promise<AuditReport> {
-    return auditStore(this.#store, this.state, (vdi) => this.#mapOf(vdi), progress)
+  /** What each VDI and snapshot takes, by vid; without a scan. */
+  usage(): Promise<Map<number, Usage>> {
+    return this.#usage.all()
+  }
+
+  /** Bytes of the blocks that hold data on this node, each counted once. */
+  get allocatedBytes(): number {
+    return this.#store.accounts.physicalBlocks * BLOCK_BYTES
+  }
+
+  /** Proves that the store is sound, one audit after the other; with `repair` it also mends what can be. */
+  audit({ repair = false } = {}): Promise<AuditReport> {
+    const audit = this.#audits.then(() =>
+      auditStore({
+        store: this.#store,
+        state: this.state,
+        ownedMapOf: (vid) => this.#ownerOf(vid).map,
+        propose: (entry) => this.#driver.propose(entry),
+        pause: () => this.#pause(),
+        repair,
+        progress: (progress) => {
+          this.auditProgress = progress
+        },
+      }).finally(() => {
+        this.auditProgress = null
+        for (const vid of [...this.#owners.keys()]) this.#forgetOwner(vid)
+      }),
+    )
+    this.#audits = audit.catch(() => {})
+    return audit
   }
 
   /** Up to `count` objects of a VDI, from index `from` on. Throws NoVdi. */
@@ -408,6 +487,8 @@ export class Sheep {
 
   async close(): Promise<void> {
     this.locks.stop()
+    await this.scrubber.stop()
+    this.#giveBack.stop()
     await this.#reclaimer.stop()
     await this.sessions.closeAll()
     await this.#driver.stop()
@@ -453,23 +534,40 @@ export class Sheep {
 
   /** What an entry changes in the objects of this node, in the same transaction. */
   #effects(entry: Entry): Change[] {
-    if (entry.type === 'snapshot') return this.#inheritInode(entry.vid, entry.newVid)
-    if (entry.type === 'rollback') return this.#inheritInode(entry.snapshotVid, entry.newVid)
-    if (entry.type === 'delete') return this.state.attributes.of(entry.vid).map(removal)
-    if (entry.type === 'unattribute') {
-      const attribute = this.state.attributes.get(entry.vid, entry.key)
-      return attribute ? [removal(attribute)] : []
+    switch (entry.type) {
+      case 'snapshot':
+        return this.#inherit(entry.vid, entry.newVid)
+      case 'rollback':
+        return [...this.#inherit(entry.snapshotVid, entry.newVid), this.#keepOwn(entry.vid)]
+      case 'vdi':
+        return entry.vdi.parentVid === 0 ? [] : this.#inherit(entry.vdi.parentVid, entry.vdi.vid)
+      case 'delete':
+        return [...this.state.attributes.of(entry.vid).map(removal), this.#keepOwn(entry.vid)]
+      case 'unattribute': {
+        const attribute = this.state.attributes.get(entry.vid, entry.key)
+        return attribute ? [removal(attribute)] : []
+      }
+      case 'reclaimed':
+        return [{ kind: 'accountSet', vid: entry.vid, account: new Map() }]
+      default:
+        return []
     }
-    if (entry.type === 'vdi' && entry.vdi.parentVid !== 0) return this.#inheritInode(entry.vdi.parentVid, entry.vdi.vid)
-    return []
   }
 
-  /** The new VDI starts with all pages of the old one's map; nothing is copied. */
-  #inheritInode(fromVid: number, toVid: number): Change[] {
+  /** A VDI that is deleted shares nothing any more with those that it was made from. */
+  #keepOwn(vid: number): Change {
+    return { kind: 'accountSet', vid, account: ownOf(vid, this.#store.accounts.of(vid)) }
+  }
+
+  /** The new VDI starts with all pages of the old one's map, and with its account; nothing is copied. */
+  #inherit(fromVid: number, toVid: number): Change[] {
     const inode = this.#store.loadedNow(inodeOid(fromVid))
     if (inode === undefined) return []
     if (inode === null) throw new StoreError('NoObject', 'the inode to inherit from is not loaded')
-    return [{ kind: 'create', oid: inodeOid(toVid), runs: this.#store.inheritRuns(inode) }]
+    return [
+      { kind: 'create', oid: inodeOid(toVid), runs: this.#store.inheritRuns(inode) },
+      { kind: 'accountSet', vid: toVid, account: this.#store.accounts.of(fromVid) },
+    ]
   }
 
   /** Keeps the inode object of a VDI loaded while an entry is proposed that inherits from it. */
@@ -482,7 +580,6 @@ export class Sheep {
     if (existing) return existing
     const vdi = this.state.get(vid)
     const owner = new VdiOwner(this.#store, vid, vdi.sizeBytes)
-    owner.onDropped = () => this.#reclaimer.schedule(vdi.family)
     this.#owners.set(vid, owner)
     return owner
   }

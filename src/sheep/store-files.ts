@@ -4,6 +4,8 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
+import { AccountLog } from './account-log.ts'
+import { AccountImages, type Accounts } from './accounts.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
@@ -43,6 +45,10 @@ export interface ObjectStoreOptions {
 export interface StoreFiles {
   superblock: Superblock
   log: EntryLog
+  accountLog: AccountLog
+  accounts: Accounts
+  /** Whether `accounts` can be believed; else they have to be counted again. */
+  accountsKnown: boolean
   segments: readonly [DiskFile, DiskFile]
   objects: Map<bigint, StoredObject>
   /** Where the journal goes on. */
@@ -86,8 +92,9 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
   const superblock = found ?? (await Superblock.create(disk, random.bytes(16)))
-  const { storeId, sequence } = superblock.content
+  const { storeId, generation, sequence } = superblock.content
   const { log, entries } = await EntryLog.open(disk, superblock.content)
+  const { log: accountLog, accounts, known } = await AccountLog.open(disk, storeId, generation)
   const { objects, tagged } = await listObjects(disk)
 
   const scan = await scanJournal(segments, storeId, superblock.content)
@@ -99,7 +106,7 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
-    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, scan.generation) }
+    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, accounts, scan.generation) }
     : null
   if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys(), scan.provenSynced)
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
@@ -111,6 +118,9 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
       cache,
       superblock,
       log,
+      accountLog,
+      accounts,
+      accountsKnown: known,
       segments,
       objects,
       journalState: {
@@ -124,6 +134,7 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
       close: async () => {
         await superblock.close()
         await log.close()
+        await accountLog.close()
         for (const segment of segments) await segment.close()
         await lock.release()
       },
@@ -203,9 +214,16 @@ async function rewrite(file: DiskFile, pages: number): Promise<void> {
 function replay(
   frames: readonly ScannedFrame[],
   objects: Map<bigint, StoredObject>,
+  accounts: Accounts,
   generation: number,
 ): DirtyGeneration {
-  const dirty: DirtyGeneration = { objects: new Map(), entries: [], newBlocks: 0, placedBlocks: 0 }
+  const dirty: DirtyGeneration = {
+    objects: new Map(),
+    entries: [],
+    accounts: new AccountImages(),
+    newBlocks: 0,
+    placedBlocks: 0,
+  }
   /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
   const find = (oid: bigint): StoredObject => {
     let object = objects.get(oid)
@@ -220,6 +238,11 @@ function replay(
     for (const record of records) {
       if (record.kind === 'entry') {
         dirty.entries.push(record)
+        continue
+      }
+      if (record.kind === 'account') {
+        accounts.apply(record)
+        dirty.accounts.put(record)
         continue
       }
       if (record.kind === 'create') objects.set(record.oid, new StoredObject(record.oid))

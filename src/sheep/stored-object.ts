@@ -1,4 +1,5 @@
 import type { DiskFile } from '../runtime/disk.ts'
+import type { AccountImages } from './accounts.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { type OidWords, oidWords } from './object-format.ts'
 
@@ -33,6 +34,7 @@ export interface DirtyGeneration {
   /** With the version that each object had after its last change of this generation. */
   objects: Map<StoredObject, number>
   entries: LoggedEntry[]
+  accounts: AccountImages
   /** Blocks that its checkpoint allocates at most: the payload, and the tails of new objects. */
   newBlocks: number
   /** Blocks that are in object files already. */

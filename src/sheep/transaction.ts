@@ -1,5 +1,5 @@
 import type { LoggedEntry } from './entry-log.ts'
-import type { JournalRecord } from './journal-format.ts'
+import type { AccountImage, JournalRecord } from './journal-format.ts'
 import type { OverlayEntry, StoredObject } from './stored-object.ts'
 
 /** What one transaction has changed in memory and appends to the journal. */
@@ -9,6 +9,7 @@ export class Transaction {
   readonly objects: StoredObject[] = []
   readonly removed: StoredObject[] = []
   readonly entries: LoggedEntry[] = []
+  readonly accounts: AccountImage[] = []
   /** Blocks whose bytes are in `payload`, in that order. */
   readonly journaled: OverlayEntry[] = []
   /** Blocks without bytes in the journal. */

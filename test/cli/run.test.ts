@@ -147,6 +147,8 @@ describe('commands that ask the running node', () => {
       copies: 1,
       total_bytes: 2 ** 40,
       free_bytes: 2 ** 39,
+      provisioned_bytes: 2 ** 38,
+      allocated_bytes: 2 ** 37,
       nodes: [{ address: '127.0.0.1:7000', zone: 1, vnodes: 128 }],
     }
     const stats = { store: { objects: 3 }, nbd: { connections: 1 } }
@@ -165,15 +167,61 @@ describe('commands that ask the running node', () => {
   })
 
   it('exits with EX_DATAERR when the store is not sound', async () => {
-    const finding = { kind: 'orphan', detail: '007c2b2500000005' }
-    const unsound = await node({ audit: async () => ({ sound: false, checked: { objects: 7 }, findings: [finding] }) })
+    const finding = { kind: 'orphan', detail: '007c2b2500000005', repaired: false, where: null }
+    const report = { checked: { objects: 7 }, findings_total: 0 }
+    const unsound = await node({ audit: async () => ({ ...report, sound: false, findings: [finding] }) })
     const bad = await collie(['cluster', 'audit', '--data-dir', unsound])
     expect(bad.code).toBe(EXIT.DATA_UNSOUND)
     expect(bad.out).toMatch(/NOT sound.*7 objects.*orphan +007c2b2500000005/s)
-    const sound = await node({ audit: async () => ({ sound: true, checked: { objects: 7 }, findings: [] }) })
+    const asked: unknown[] = []
+    const where = { vdi: 'disk', snapshot: 'daily', offset_bytes: 8192, length_bytes: 4096 }
+    const damaged = await node({
+      audit: async (params) => {
+        asked.push(params)
+        const findings = [
+          { ...finding, repaired: true },
+          { kind: 'corrupt_block', detail: 'x', repaired: false, where },
+        ]
+        return { ...report, sound: false, findings, findings_total: 102 }
+      },
+    })
+    const repair = await collie(['cluster', 'audit', '--repair', '--data-dir', damaged])
+    expect(repair.code).toBe(EXIT.DATA_UNSOUND)
+    expect(repair.out).toMatch(/\(repaired\)\ncorrupt_block +disk@daily offset 8192 length 4096 +x\n… and 100 more\.$/)
+    expect(asked).toEqual([{ repair: true }])
+    const sound = await node({ audit: async () => ({ ...report, sound: true, findings: [] }) })
     const good = await collie(['cluster', 'audit', '--data-dir', sound])
     expect(good.code).toBe(EXIT.OK)
     expect(good.out).toBe('The store is sound.\nChecked: 7 objects.')
+  })
+
+  it('says how far the scrub is, and exits with EX_DATAERR when it has found something', async () => {
+    const scrub = {
+      state: 'running',
+      bytes_per_second: 8 * 2 ** 20,
+      round: 3,
+      objects_done: 5,
+      objects_total: 9,
+      bytes_read: 2 ** 20,
+      findings: 0,
+      damage: [],
+      last_round_at: null,
+      last_round_findings: 0,
+    }
+    const damage = [{ vdi: 'disk', snapshot: '', offset_bytes: 0, length_bytes: 4096 }]
+    const directory = await node({
+      scrub_status: async () => scrub,
+      scrub_start: async () => ({ ...scrub, findings: 1, damage }),
+      scrub_pause: async () => ({ ...scrub, state: 'paused' }),
+    })
+    const ask = (...args: string[]) => collie(['cluster', 'scrub', ...args, '--data-dir', directory])
+    const status = await ask('status')
+    expect(status.code).toBe(EXIT.OK)
+    expect(status.out).toMatch(/^state +running\nrate +8\.0 MiB per second\nround +3\nobjects +5 of 9$/m)
+    const found = await ask('start')
+    expect(found.code).toBe(EXIT.DATA_UNSOUND)
+    expect(found.out).toMatch(/\n\ndisk offset 0 length 4096$/)
+    expect(JSON.parse((await ask('pause', '--json')).out)).toEqual({ ...scrub, state: 'paused' })
   })
 
   it('asks the node to stop', async () => {

@@ -549,7 +549,7 @@ describe('the ordered log', () => {
 
   it('never holds an entry whose changes of objects were not durable with it', async () => {
     let compacted = 0
-    for (let moment = 0; moment < 150; moment += 5) {
+    for (let moment = 0; moment < 220; moment += 5) {
       const bench = await StoreBench.open({ seed: moment, segmentBlocks: 24 })
       for (let at = 0; at < 1200; at += 100) {
         await bench.commit(Array.from({ length: 100 }, (_, i) => entry(at + i + 1)))

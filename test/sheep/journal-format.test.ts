@@ -54,6 +54,12 @@ const record: fc.Arbitrary<JournalRecord> = fc.oneof(
   fc
     .record({ index: version, bytes: fc.uint8Array({ maxLength: 5000 }) })
     .map(({ index, bytes }) => ({ kind: 'entry' as const, index, bytes: Buffer.from(bytes) })),
+  fc.record({
+    kind: fc.constant('account' as const),
+    vid: fc.nat({ max: 0xffffff }),
+    whole: fc.boolean(),
+    blocks: fc.array(fc.tuple(u32, count53), { maxLength: 20 }),
+  }),
 )
 
 const header = fc
@@ -96,6 +102,7 @@ describe('a journal frame', () => {
       { kind: 'create', oid: 0x0000_0005_0000_0007n, version: 1, epoch: 2, tag: 4, runs: [run] },
       { kind: 'placed', oid: 0x0000_0005_0000_0007n, version: 2, first: 9, count: 1, words },
       { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
+      { kind: 'account', vid: 0xabcdef, whole: true, blocks: [[5, 2 ** 32 + 7]] },
     ]
     const frame = { storeId, incarnation: 0xaabbccdd, generation: 6, sequence: 2 ** 32 + 1, syncedSequence: 8 }
     const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 1 }, records)
@@ -104,12 +111,13 @@ describe('a journal frame', () => {
         '434a726e 02000000', // magic, format
         '00010203 04050607 08090a0b 0c0d0e0f', // store id
         'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
-        '01000000 01000000 05000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
+        '01000000 01000000 06000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
         '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
         '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
         '00000000 0700000005000000 010000000000 0000 02000000 0100 0400 01000000 02000000 03000000',
         '05000000 0700000005000000 020000000000 0000 09000000 01000000 11111111 01000040',
         '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
+        '06000000 0000000000000000 efcdab000000 0000 01000000 01000000 05000000 0700000001000000',
       ]
         .join('')
         .replaceAll(' ', ''),

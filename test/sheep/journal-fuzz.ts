@@ -265,7 +265,7 @@ export class JournalFuzz {
 function imageAfter(frames: readonly Frame[]): Image {
   const image: Image = new Map()
   for (const record of frames.flatMap(({ records }) => records)) {
-    if (record.kind === 'entry') continue
+    if (record.kind === 'entry' || record.kind === 'account') continue
     const { oid, version } = record
     const words = record.kind === 'create' ? new Map<number, string>() : (image.get(oid)?.words ?? new Map())
     if (record.kind === 'remove') {

@@ -8,9 +8,12 @@ import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
-type BenchOptions = Partial<Pick<SheepOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'segmentBytes'>> & {
-  seed?: number
-}
+type BenchOptions = Partial<
+  Pick<
+    SheepOptions,
+    'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'segmentBytes' | 'scrubBytesPerSecond' | 'scrubIntervalMs'
+  >
+> & { seed?: number }
 
 export const VDI_BYTES = 8 * OBJECT_BYTES
 

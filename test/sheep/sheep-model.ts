@@ -52,19 +52,37 @@ export class SheepModel {
   readonly durability: 'flush' | 'write'
   /** Few, in half of the seeds, so that objects come and go all the time. */
   readonly loadedObjectsMax: number
+  /** In half of the seeds the scrub reads everything again and again. */
+  readonly scrubBytesPerSecond: number
   #sheep!: Sheep
   #vdis: ModelVdi[] = []
   #stamp = 0
   #names = 0
   #life = 0
   #underWay = 0
-  readonly counts = { writes: 0, reads: 0, snapshots: 0, clones: 0, deletes: 0, crashes: 0, foreign: 0, rollbacks: 0 }
+  #auditing: Promise<void> = Promise.resolve()
+  #isAuditing = false
+  /** What an audit beside I/O has found, which must be nothing. */
+  #finding = ''
+  readonly counts = {
+    writes: 0,
+    reads: 0,
+    snapshots: 0,
+    clones: 0,
+    deletes: 0,
+    audits: 0,
+    scrubs: 0,
+    crashes: 0,
+    foreign: 0,
+    rollbacks: 0,
+  }
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
     this.clock = new SimClock(this.random)
     this.disk = new SimDisk(this.random, this.clock)
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
+    this.scrubBytesPerSecond = this.random.chance(0.5) ? 2 ** 30 : 0
     this.loadedObjectsMax = this.random.chance(0.5) ? 4 : 4096
   }
 
@@ -83,19 +101,22 @@ export class SheepModel {
       else if (dice < 0.77) await this.#delete()
       else if (dice < 0.79) await this.#rollback()
       else if (dice < 0.8) await this.#setAttribute()
-      else if (dice < 0.81) await this.#saveMachine()
+      else if (dice < 0.805) await this.#saveMachine()
+      else if (dice < 0.82) this.#auditBeside()
       else if (dice < 0.96) for (let i = this.random.below(20); i > 0; i--) this.clock.step()
       else await this.#crash()
     }
     await this.#settle()
     await this.#audit()
+    await this.clock.run(this.#auditing)
     await this.clock.run(this.#sheep.close())
     this.#life++
     await this.#open()
     await this.#readAll()
-    while (this.#vdis.length > 0) await this.#delete()
+    while (this.#vdis.length > 0) await this.#delete({ quiet: true })
     const report = await this.#audit()
     if (report.objects > 0) throw new Error(`${report.objects} objects are left after everything was deleted`)
+    if (this.#sheep.allocatedBytes > 0) throw new Error('accounts are left after everything was deleted')
   }
 
   async #open(): Promise<void> {
@@ -113,6 +134,8 @@ export class SheepModel {
         reserveBytes: 0,
         copies: 1,
         loadedObjectsMax: this.loadedObjectsMax,
+        scrubBytesPerSecond: this.scrubBytesPerSecond,
+        scrubIntervalMs: 1,
         onFailed: (error) => {
           if (life === this.#life) throw error
         },
@@ -339,10 +362,11 @@ export class SheepModel {
     await this.clock.run(saved)
   }
 
-  async #delete(): Promise<void> {
+  async #delete({ quiet = this.random.chance(0.5) } = {}): Promise<void> {
     const vdi = this.random.pick(this.#vdis)
     if (!vdi) return
     await this.#settle()
+    const before = quiet ? await this.#usage() : null
     await this.clock.run(this.#sheep.sessions.close(vdi.session))
     const request = { opcode: OP.DEL_VDI, flags: FLAG.WRITE, body: Buffer.alloc(512) }
     request.body.write(vdi.name)
@@ -352,6 +376,28 @@ export class SheepModel {
     )
     this.#vdis = this.#vdis.filter((other) => other !== vdi)
     this.counts.deletes++
+    if (!before) return
+    await this.clock.run(this.#sheep.reclaimed())
+    const cameBack = before.allocatedBytes - this.#sheep.allocatedBytes
+    const { uniqueBytes } = before.usage.get(vdi.vid)!
+    if (cameBack !== uniqueBytes) {
+      throw new Error(`${vdi.name}@${vdi.tag} had ${uniqueBytes} bytes alone, and ${cameBack} came back when it went`)
+    }
+  }
+
+  /** What the VDIs take when nothing is under way and nothing to be reclaimed. */
+  async #usage() {
+    await this.#settle()
+    await this.clock.run(this.#sheep.reclaimed())
+    for (let looks = 0; ; looks++) {
+      const usage = await this.clock.run(this.#sheep.usage())
+      const all = [...usage.values()]
+      for (const each of all) {
+        if (each.uniqueBytes + each.sharedBytes !== each.allocatedBytes) throw new Error('a block is counted twice')
+      }
+      if (all.every(({ isExact }) => isExact)) return { usage, allocatedBytes: this.#sheep.allocatedBytes }
+      if (looks === 100) throw new Error('what a VDI holds alone is never known')
+    }
   }
 
   async #settle(): Promise<void> {
@@ -362,9 +408,27 @@ export class SheepModel {
   }
 
   async #audit() {
+    if (this.#finding) throw new Error(`an audit beside I/O found ${this.#finding}`)
     const report = await this.clock.run(this.#sheep.reclaimed().then(() => this.#sheep.audit()))
+    const { status } = this.#sheep.scrubber
+    if (status.findings + status.lastRoundFindings > 0) throw new Error(`the scrub found ${JSON.stringify(status)}`)
+    this.counts.scrubs += status.round
     if (!report.sound) throw new Error(`the audit found ${JSON.stringify(report.problems.slice(0, 3))}`)
     return report
+  }
+
+  /** Starts an audit that goes on beside whatever comes. */
+  #auditBeside(): void {
+    if (this.#isAuditing) return
+    this.#isAuditing = true
+    this.counts.audits++
+    const life = this.#life
+    this.#auditing = this.#sheep.audit().then(({ sound, problems }) => {
+      if (life !== this.#life) return
+      this.#isAuditing = false
+      if (!sound) this.#finding = JSON.stringify(problems.slice(0, 3))
+    })
+    this.#auditing.catch(() => {})
   }
 
   async #crash(): Promise<void> {
@@ -374,6 +438,8 @@ export class SheepModel {
     this.counts.crashes++
     this.#life++
     this.#underWay = 0
+    this.#isAuditing = false
+    this.#auditing = Promise.resolve()
     for (const vdi of this.#vdis) {
       for (const sector of vdi.sectors.values()) {
         if (power) sector.visible = new Set(sector.durable)

@@ -14,6 +14,8 @@ type BenchOptions = Partial<
 > & {
   seed?: number
   segmentBlocks?: number
+  /** A bench whose disk is used, and whose process has ended. */
+  on?: { random: SeededRandom; clock: SimClock; disk: SimDisk }
   /** Stands between the store and its disk. */
   wrap?: (disk: Disk) => Disk
 }
@@ -34,9 +36,9 @@ export class StoreBench {
 
   constructor(options: BenchOptions = {}) {
     this.#options = options
-    this.random = new SeededRandom(options.seed ?? 1)
-    this.clock = new SimClock(this.random)
-    this.disk = new SimDisk(this.random, this.clock)
+    this.random = options.on?.random ?? new SeededRandom(options.seed ?? 1)
+    this.clock = options.on?.clock ?? new SimClock(this.random)
+    this.disk = options.on?.disk ?? new SimDisk(this.random, this.clock)
   }
 
   /** A bench with a store that is open. */

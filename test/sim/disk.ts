@@ -47,6 +47,8 @@ export class SimDisk {
   capacityBytes = 2 ** 40
   /** The next sync fails, and what it covered is lost although later syncs succeed. */
   failNextSync = false
+  /** Files opened so far, by whatever lives. */
+  opens = 0
 
   constructor(random: SeededRandom, clock: SimClock, faults: Partial<DiskFaults> = {}) {
     this.#random = random
@@ -67,6 +69,7 @@ export class SimDisk {
     return {
       open: async (path, options) => {
         await device()
+        this.opens++
         let inode = this.#names.get(path)
         if (!inode) {
           if (!options?.create) throw errno('ENOENT', path)
