@@ -29,6 +29,8 @@ export interface Disk {
   copyMany(copies: readonly Copy[]): Promise<void>
   /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
   syncMany(files: readonly DiskFile[], directories?: readonly string[]): Promise<void>
+  /** Lets what was written to these files be on its way to the device, so that a later sync has less to wait for. */
+  startWriteback(files: readonly DiskFile[]): void
   /**
    * Names the page cache that the files are seen through. As long as it is the same, what a process that has ended wrote and
    * did not sync is there as well.

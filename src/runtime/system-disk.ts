@@ -23,12 +23,14 @@ import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from './disk.ts'
  *  - preadv2 with RWF_NOWAIT: a read that is answered from the page cache or not at all;
  *  - flock: the kernel drops the lock when the process ends, however it ends;
  *  - fallocate with PUNCH_HOLE: gives space back;
+ *  - sync_file_range: begins to write dirty pages and does not wait for them;
  *  - syncfs: one call instead of an fdatasync for each of hundreds of files.
  */
 const libc = koffi.load('libc.so.6')
 const preadv2 = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)')
 const flock = libc.func('int flock(int fd, int operation)')
 const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)')
+const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)')
 const syncfs = libc.func('int syncfs(int fd)')
 
 /** Files are plain descriptors, since some are opened, read and written on the spot. */
@@ -43,6 +45,7 @@ const file = {
 }
 
 const RWF_NOWAIT = 8
+const SYNC_FILE_RANGE_WRITE = 2
 const FILE_MODE = 0o600
 const LOCK_EXCLUSIVE_NOW = 2 | 4
 const PUNCH_HOLE_KEEP_SIZE = 2 | 1
@@ -98,6 +101,12 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
           else resolve()
         })
       })
+    },
+    startWriteback: (files) => {
+      for (const each of files) {
+        const { fd } = each as SystemFile
+        if (fd >= 0) syncFileRange.async(fd, 0, 0, SYNC_FILE_RANGE_WRITE, () => {})
+      }
     },
     cacheIdentity: async () => {
       const bootId = await readFile('/proc/sys/kernel/random/boot_id', 'latin1')

@@ -139,22 +139,22 @@ export class BlockReader {
         await this.#readRuns(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES), false)
         return run.count
       }
-      const count = run.entries.length
+      const count = run.overlays.length
       const bytes = target.subarray(0, count * BLOCK_BYTES)
       let length = run.file.readNow(bytes, run.position)
       if (length === WOULD_BLOCK) length = await run.file.read(bytes, run.position)
-      const bad = length === bytes.length ? firstMismatch(object, block, run.entries, bytes) : 0
+      const bad = length === bytes.length ? firstMismatch(object, block, run.words, bytes) : 0
       if (bad < 0) return count
       // A checkpoint may have moved the block, or reused its page, while it was read: then the entry is another now.
-      if (this.#isSame(object, block + bad, run.entries[bad]!) || attempt++ === READ_ATTEMPTS_MAX)
+      if (this.#isSame(object, block + bad, run.overlays[bad]!, run.words[bad * 2]!) || attempt++ === READ_ATTEMPTS_MAX)
         throw this.corrupt(object, block + bad)
     }
   }
 
   /** Whether a block is still what it was found to be. */
-  #isSame(object: StoredObject, block: number, found: FoundBlock): boolean {
-    if (object.removed || (object.overlay.get(block) ?? null) !== found.overlay) return false
-    return found.overlay !== null || object.table?.[block * 2] === found.word0
+  #isSame(object: StoredObject, block: number, overlay: OverlayEntry | null, word0: number): boolean {
+    if (object.removed || (object.overlay.get(block) ?? null) !== overlay) return false
+    return overlay !== null || object.table?.[block * 2] === word0
   }
 
   /** Where a block is, and how many of those that follow are in the same place, one behind the other. */
@@ -162,7 +162,7 @@ export class BlockReader {
     const start = this.#find(object, first)
     if (start.overlay?.location === PENDING) this.#journal.flush()
     if (start.overlay && !this.#mayBeSeen(start.overlay)) return { kind: 'wait' }
-    if (start.state === 'data') return this.#locateData(object, first, max, start)
+    if (start.state === 'data') return this.#locateData(object, first, max)
     let count = 1
     while (count < max) {
       const next = this.#find(object, first + count)
@@ -174,19 +174,31 @@ export class BlockReader {
     return { kind: 'zero', count }
   }
 
-  #locateData(object: StoredObject, first: number, max: number, start: FoundBlock): Located {
-    const from = this.#placeOf(object, first, start)
-    if (!from) return { kind: 'wait' }
-    const entries = [start]
-    while (entries.length < max) {
-      const block = first + entries.length
-      const next = this.#find(object, block)
-      if (next.state !== 'data' || (next.overlay && !this.#mayBeSeen(next.overlay))) break
-      const place = this.#placeOf(object, block, next)
-      if (place?.file !== from.file || place.position !== from.position + entries.length * BLOCK_BYTES) break
-      entries.push(next)
+  /** As many blocks of data as lie one behind the other: large reads come here, so nothing is made for each block. */
+  #locateData(object: StoredObject, first: number, max: number): Located {
+    const words = new Uint32Array(max * 2)
+    const overlays: (OverlayEntry | null)[] = []
+    let file: DiskFile | null = null
+    let position = 0
+    for (let i = 0; i < max; i++) {
+      const block = first + i
+      const overlay = object.overlay.get(block) ?? null
+      const word0 = overlay ? overlay.word0 : object.table![block * 2]!
+      const word1 = overlay ? overlay.word1 : object.table![block * 2 + 1]!
+      const slot = slotOf(word1)
+      if (slot === null || (overlay && !this.#mayBeSeen(overlay))) break
+      const isJournaled = overlay !== null && overlay.location >= 0
+      const itsFile = isJournaled ? this.#journal.fileOf(overlay.location) : object.file
+      const itsPosition = isJournaled ? Journal.positionOf(overlay.location) : blockPosition(block, slot)
+      if (i === 0) {
+        file = itsFile
+        position = itsPosition
+      } else if (itsFile !== file || itsPosition !== position + i * BLOCK_BYTES) break
+      words[i * 2] = word0
+      words[i * 2 + 1] = word1
+      overlays.push(overlay)
     }
-    return { kind: 'data', ...from, entries }
+    return file ? { kind: 'data', file, position, words, overlays } : { kind: 'wait' }
   }
 
   /** Throws CorruptBlock when the entry does not match its check. */
@@ -196,15 +208,7 @@ export class BlockReader {
     const word1 = overlay ? overlay.word1 : object.table![block * 2 + 1]!
     const state = entryState(object.words, block, word0, word1)
     if (state === null) throw this.corrupt(object, block)
-    return { overlay, word0, word1, state, holderVid: state === 'inherit' ? word0 : 0 }
-  }
-
-  /** The file and the offset of a block of data; null while a new object has no file. */
-  #placeOf(object: StoredObject, block: number, { overlay, word1 }: FoundBlock) {
-    if (overlay && overlay.location >= 0) {
-      return { file: this.#journal.fileOf(overlay.location), position: Journal.positionOf(overlay.location) }
-    }
-    return object.file && { file: object.file, position: blockPosition(block, slotOf(word1)!) }
+    return { overlay, state, holderVid: state === 'inherit' ? word0 : 0 }
   }
 
   /** Waits until what was appended so far is acknowledged. */
@@ -226,8 +230,6 @@ export class BlockReader {
 /** What a block was found to be. `holderVid` is 0 unless it is inherited. */
 interface FoundBlock {
   overlay: OverlayEntry | null
-  word0: number
-  word1: number
   state: BlockState
   holderVid: number
 }
@@ -236,17 +238,18 @@ type Located =
   | { kind: 'wait' }
   | { kind: 'zero'; count: number }
   | { kind: 'inherit'; holderVid: number; count: number }
-  | { kind: 'data'; file: DiskFile; position: number; entries: readonly FoundBlock[] }
+  /** `words` has two for each block, `overlays` one. */
+  | { kind: 'data'; file: DiskFile; position: number; words: Uint32Array; overlays: readonly (OverlayEntry | null)[] }
 
 function emptyTransaction(durable: boolean, done: (error: StoreError | null) => void): JournalTransaction {
   return { records: [], payload: [], durable, placed: () => {}, done }
 }
 
 /** Index of the first block that does not match its entry, or -1. */
-function firstMismatch(object: StoredObject, first: number, entries: readonly FoundBlock[], bytes: Buffer): number {
-  for (const [i, { word0, word1 }] of entries.entries()) {
+function firstMismatch(object: StoredObject, first: number, words: Uint32Array, bytes: Buffer): number {
+  for (let i = 0; i * BLOCK_BYTES < bytes.length; i++) {
     const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
-    if (blockCrc(object.words, first + i, word1, block) !== word0) return i
+    if (blockCrc(object.words, first + i, words[i * 2 + 1]!, block) !== words[i * 2]) return i
   }
   return -1
 }

@@ -90,7 +90,7 @@ const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
  * From so many segments' worth of placed bytes on a generation is checkpointed, though its segment is not full, so that what
  * has to be looked at after a crash has a bound; beyond twice as many the journal takes them, and slows them down.
  */
-const PLACED_SEGMENTS_MAX = 16
+const PLACED_SEGMENTS_MAX = 64
 
 export class ObjectStore {
   readonly #options: ObjectStoreOptions
@@ -395,7 +395,7 @@ export class ObjectStore {
     transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
     transaction.newBlocks += placement.newBlocks
     transaction.placedBlocks += placement.newBlocks
-    this.#placedWrites.note(object, placement.file !== null)
+    this.#placedWrites.note(object, placement.file !== null, placement.newBlocks)
   }
 
   #applyBlocks(object: StoredObject, first: number, bytes: Buffer, transaction: Transaction): void {

@@ -35,6 +35,8 @@ interface Choice {
   isRewrite: boolean
 }
 
+/** 16 MiB: enough for the device to write in long runs. */
+const WRITEBACK_BLOCKS = 4096
 const TAG_COUNT = 0xffff
 
 /**
@@ -59,7 +61,10 @@ export class PlacedWrites {
   bytesWritten = 0
   /** Written since the last sync; held, so that their files stay open. */
   #unsynced = new Set<StoredObject>()
-  /** Of those, the ones whose names are new as well. */
+  /** Written since the kernel was last told to begin with it. */
+  readonly #recent = new Set<StoredObject>()
+  #recentBlocks = 0
+  /** Of the unsynced ones, those whose names are new as well. */
   #newNames = new Set<StoredObject>()
 
   constructor(options: { disk: Disk; cache: ObjectCache }) {
@@ -117,16 +122,29 @@ export class PlacedWrites {
   }
 
   /** The object has placed blocks in a transaction that is being appended to the journal. */
-  note(object: StoredObject, isNew: boolean): void {
+  note(object: StoredObject, isNew: boolean, blocks: number): void {
     if (isNew) this.#newNames.add(object)
-    if (this.#unsynced.has(object)) return
-    this.#unsynced.add(object)
-    this.#cache.holdLoaded(object)
+    if (!this.#unsynced.has(object)) {
+      this.#unsynced.add(object)
+      this.#cache.holdLoaded(object)
+    }
+    this.#recent.add(object)
+    this.#recentBlocks += blocks
+    if (this.#recentBlocks >= WRITEBACK_BLOCKS) this.#startWriteback()
+  }
+
+  /** A sync, and with it the next checkpoint, must not find all of it unwritten. */
+  #startWriteback(): void {
+    this.#disk.startWriteback([...this.#recent].map((object) => object.file).filter((file) => file !== null))
+    this.#recent.clear()
+    this.#recentBlocks = 0
   }
 
   /** Makes all blocks placed so far durable. */
   async sync(): Promise<void> {
     if (this.#unsynced.size === 0) return
+    this.#recent.clear()
+    this.#recentBlocks = 0
     const objects = [...this.#unsynced]
     const directories = new Set([...this.#newNames].map((object) => objectDirectory(object.oid)))
     this.#unsynced = new Set()

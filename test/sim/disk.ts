@@ -138,6 +138,7 @@ export class SimDisk {
           this.#syncNames(directory)
         }
       },
+      startWriteback: () => alive(), // `faults.writeback` does it all the time
       cacheIdentity: async () => {
         await device()
         return `cache ${this.#boots}`
