@@ -21,8 +21,11 @@ export interface Connection {
   readonly peer: string
   /**
    * Chunks as they arrive. A chunk belongs to the receiver. Bytes that arrive before this is called wait.
+   *
+   * `into` may be asked, after a chunk, where the next bytes shall go; then they may arrive there, and the next chunk is what
+   * was filled of it, from its start on. Until that chunk, or the end of the connection, the memory must be used for nothing else.
    */
-  onData(receive: (chunk: Buffer) => void): void
+  onData(receive: (chunk: Buffer) => void, into?: () => Buffer | null): void
   /** Called once, when the connection is over for any reason. */
   onClose(closed: () => void): void
   /** Sends the buffers in order. They must not change until sent. Answers false while the peer reads too slowly. */
@@ -49,7 +52,9 @@ const SOCKET_OPTIONS = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 
 
 export const systemNetwork: Network = {
   listen: async (address, accept) => {
-    const server = net.createServer({ ...SOCKET_OPTIONS, pauseOnConnect: true }, (socket) => accept(wrap(socket)))
+    const server = net.createServer({ ...SOCKET_OPTIONS, pauseOnConnect: true }, (socket) =>
+      accept(wrapAccepted(socket)),
+    )
     const target = targetOf(address)
     if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
     await new Promise<void>((resolve, reject) => {
@@ -100,6 +105,75 @@ function targetOf(address: string): ReturnType<typeof parseAddress> {
 
 export function formatAddress(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** What `net` does not declare: the handle of a socket, and the options with which another one takes it over. */
+type Handle = object
+const SocketOnHandle = net.Socket as unknown as new (options: {
+  handle: Handle
+  pauseOnCreate: boolean
+  onread: { buffer: () => Buffer; callback: (count: number, buffer: Buffer) => boolean }
+}) => net.Socket
+
+/**
+ * An accepted socket that reads into memory of our choice, which saves a large payload one copy and many small buffers.
+ * Node offers that only to those who connect (`onread`), so the handle moves to a second socket that is made with it.
+ */
+function wrapAccepted(accepted: net.Socket): Connection {
+  const owner = accepted as unknown as { _handle: Handle | null }
+  const handle = owner._handle
+  if (!handle) return wrap(accepted)
+  owner._handle = null
+  accepted.destroy()
+
+  const memory = new ReadMemory()
+  let receive: (chunk: Buffer) => void = () => {}
+  let into: () => Buffer | null = () => null
+  const socket = new SocketOnHandle({
+    handle,
+    pauseOnCreate: true,
+    onread: {
+      buffer: () => into() ?? memory.next(),
+      callback: (count, buffer) => {
+        memory.used(buffer, count)
+        receive(buffer.subarray(0, count))
+        return true // a pause is said by `pause`; false would keep the same memory for the next bytes
+      },
+    },
+  })
+  return {
+    ...wrap(socket),
+    onData: (receiver, target) => {
+      receive = receiver
+      into = target ?? into
+      socket.resume()
+    },
+    get pendingBytes() {
+      return socket.writableLength
+    },
+  }
+}
+
+const READ_SLAB_BYTES = 256 * 1024
+const READ_BYTES_MIN = 64 * 1024
+
+/** Memory for what is read, handed out once each byte: a chunk belongs to its receiver. */
+class ReadMemory {
+  private slab = Buffer.alloc(0)
+  private usedBytes = 0
+
+  /** At least READ_BYTES_MIN. */
+  next(): Buffer {
+    if (this.slab.length - this.usedBytes < READ_BYTES_MIN) {
+      this.slab = Buffer.allocUnsafeSlow(READ_SLAB_BYTES)
+      this.usedBytes = 0
+    }
+    return this.slab.subarray(this.usedBytes)
+  }
+
+  used(buffer: Buffer, count: number): void {
+    if (buffer.buffer === this.slab.buffer) this.usedBytes += count
+  }
 }
 
 function wrap(socket: net.Socket): Connection {

@@ -3,6 +3,8 @@ import { COMMAND, NBD_ERROR, ProtocolError, REQUEST_HEADER_BYTES, REQUEST_MAGIC 
 import { checkRequest, type ExportTerms } from './request-check.ts'
 
 const EMPTY = Buffer.alloc(0)
+/** The rest of a payload that is shorter comes faster together with what follows it. */
+const DIRECT_BYTES_MIN = 64 * 1024
 
 /** One request of a client. The reader has one of these and fills it again and again. */
 export interface NbdRequest {
@@ -41,6 +43,8 @@ export class RequestReader {
   private headerBytes = 0
   private inPayload = false
   private admitted = false
+  /** `target` has told the connection to read into the payload's memory. */
+  private isLent = false
   private payloadMissing = 0
   private readonly request: NbdRequest = {
     flags: 0,
@@ -67,7 +71,7 @@ export class RequestReader {
   }
 
   push(chunk: Buffer): void {
-    if (this.position === this.chunk.length && this.waiting.length === 0) {
+    if (this.isDrained) {
       this.chunk = chunk
       this.position = 0
     } else {
@@ -94,10 +98,25 @@ export class RequestReader {
     return this.request
   }
 
+  /**
+   * Where the connection may put what comes next: a large payload, of which the start is here, goes straight to where it will
+   * be used from. Null when that is not worth it.
+   */
+  target(): Buffer | null {
+    this.isLent =
+      this.inPayload && this.request.storage !== null && this.isDrained && this.payloadMissing >= DIRECT_BYTES_MIN
+    return this.isLent ? this.request.payload.subarray(this.request.lengthBytes - this.payloadMissing) : null
+  }
+
   /** Gives back the memory of a payload that will not be completed; nothing is read any more. */
   release(): void {
-    if (this.inPayload && this.request.storage !== null) this.pool.release(this.request.storage)
+    // What the connection still has may be written to at any time, so nobody else must get it.
+    if (this.inPayload && this.request.storage !== null && !this.isLent) this.pool.release(this.request.storage)
     this.inPayload = false
+  }
+
+  private get isDrained(): boolean {
+    return this.position === this.chunk.length && this.waiting.length === 0
   }
 
   private readHeader(): boolean {
@@ -148,13 +167,18 @@ export class RequestReader {
     while (this.payloadMissing > 0) {
       if (!this.hasInput()) return false
       const end = Math.min(this.position + this.payloadMissing, this.chunk.length)
-      if (request.storage !== null) {
-        this.chunk.copy(request.storage, request.lengthBytes - this.payloadMissing, this.position, end)
-      }
+      if (request.storage !== null) this.keep(request.storage, request.lengthBytes - this.payloadMissing, end)
       this.payloadMissing -= end - this.position
       this.position = end
     }
     return true
+  }
+
+  /** Copies the chunk up to `end` into a payload's memory, unless the connection has put it there. */
+  private keep(storage: Buffer, at: number, end: number): void {
+    const isThere =
+      this.chunk.buffer === storage.buffer && this.chunk.byteOffset + this.position === storage.byteOffset + at
+    if (!isThere) this.chunk.copy(storage, at, this.position, end)
   }
 
   /** Moves on to the next chunk when this one is used up. */

@@ -67,7 +67,10 @@ export class Session implements Admission {
         resolve()
       })
     })
-    connection.onData((chunk) => this.receive(chunk))
+    connection.onData(
+      (chunk) => this.receive(chunk),
+      () => this.transmission?.target() ?? null,
+    )
     this.closed = this.run().then(async () => {
       await over
       this.transmission?.release()

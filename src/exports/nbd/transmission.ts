@@ -103,6 +103,11 @@ export class Transmission {
     this.connection.onDrain(this.wake)
   }
 
+  /** Where the connection may put what comes next; see RequestReader. */
+  target(): Buffer | null {
+    return this.state === 'open' ? this.reader.target() : null
+  }
+
   receive(chunk: Buffer): void {
     if (this.state !== 'open') return
     this.receivedBytes += chunk.length
