@@ -58,7 +58,7 @@ function fieldOf(root: Field, dottedName: string): Field {
 }
 
 function showDefault(value: unknown): string {
-  if (value === null) return 'none'
+  if (value === null || (Array.isArray(value) && value.length === 0)) return 'none'
   return `\`${Array.isArray(value) ? value.join(',') : String(value)}\``
 }
 

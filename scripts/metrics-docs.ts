@@ -46,6 +46,8 @@ groups:
         for: 1m
       - alert: CollieCorruptBlocks # the disk returns something else than was written; see the log for where
         expr: increase(collie_corrupt_blocks_total[1h]) > 0
+      - alert: CollieDiskFailed # one of several; what only it held answers errors
+        expr: collie_disks{state="failed"} > 0
       - alert: CollieSpaceLow # gone in a day at the pace of the last six hours, or down to a twentieth
         expr: >
           predict_linear(collie_space_free_bytes[6h], 86400) < 0

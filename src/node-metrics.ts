@@ -2,6 +2,8 @@ import type { NbdServer } from './exports/nbd/server.ts'
 import { type Sample, Samples } from './metrics/samples.ts'
 import type { LoopLag } from './runtime/loop-lag.ts'
 import { processUsage } from './runtime/process-usage.ts'
+import type { DiskInfo } from './sheep/disks/disk-array.ts'
+import { DISK_STATES } from './sheep/disks/identity.ts'
 import type { OperationMeter } from './sheep/operation-meter.ts'
 import type { SheepServer } from './sheep/server.ts'
 import type { Sheep } from './sheep/sheep.ts'
@@ -80,6 +82,7 @@ async function addStore(samples: Samples, sheep: Sheep): Promise<void> {
   samples.add('collie_space_total_bytes', totalBytes)
   samples.add('collie_space_free_bytes', freeBytes)
   samples.add('collie_space_reserve_bytes', reserveBytes)
+  addDisks(samples, await sheep.disks.list())
   samples.add('collie_journal_frames_total', journal.frames)
   samples.add('collie_journal_written_bytes_total', journal.bytes)
   samples.add('collie_journal_sync_duration_seconds', journal.syncSeconds)
@@ -89,4 +92,16 @@ async function addStore(samples: Samples, sheep: Sheep): Promise<void> {
   samples.add('collie_placed_written_bytes_total', placedBytes)
   samples.add('collie_checkpoint_duration_seconds', checkpoints.seconds)
   samples.add('collie_checkpoint_written_bytes_total', checkpoints.bytes)
+}
+
+function addDisks(samples: Samples, disks: readonly DiskInfo[]): void {
+  for (const state of DISK_STATES) {
+    samples.add('collie_disks', disks.filter((disk) => disk.state === state).length, { state })
+  }
+  for (const { id, totalBytes, freeBytes, objects } of disks) {
+    const labels = { disk: id }
+    samples.add('collie_disk_total_bytes', totalBytes, labels)
+    samples.add('collie_disk_free_bytes', freeBytes, labels)
+    samples.add('collie_disk_objects', objects, labels)
+  }
 }

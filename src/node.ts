@@ -12,7 +12,7 @@ import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
-import { openSystemDisk } from './runtime/system-disk.ts'
+import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
 import type { Vdi } from './sheep/cluster-state.ts'
 import type { Usage } from './sheep/maintenance/usage.ts'
 import type { Damage } from './sheep/maintenance/verify.ts'
@@ -53,8 +53,17 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
   const disk = openSystemDisk(at('sheep'))
   await disk.makeDirectory('.')
   await disk.syncDirectory('..')
+  const first = await openDiskDirectory(at('sheep'))
+  await first.close()
   const sheep = await Sheep.open({
     disk,
+    disks: {
+      open: openDiskDirectory,
+      homePath: first.path,
+      homeDevice: first.device,
+      configured: config.disks,
+      without: config.without_disks,
+    },
     clock: systemClock,
     random: systemRandom,
     log,
@@ -98,7 +107,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
   return {
     addresses,
     handlers: {
-      ...handlersOf(sheep, nbd),
+      ...handlersOf(config, sheep, nbd),
       metrics: async () => ({
         failure: sheep.failure?.message ?? null,
         samples: await collectNode({ sheep, server, nbd, operations, lag, roles: config.roles }),
@@ -126,13 +135,13 @@ async function startGateway(
   return nbd
 }
 
-function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
+function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handlers {
   return {
     cluster_info: async () => {
-      const { totalBytes, freeBytes } = await sheep.stats()
+      const { totalBytes, freeBytes, failedDisks } = await sheep.stats()
       const { epoch, members } = sheep.state
       return {
-        status: sheep.failure ? 'failed' : 'ok',
+        status: sheep.failure ? 'failed' : failedDisks > 0 ? 'degraded' : 'ok',
         epoch,
         copies: sheep.copies,
         total_bytes: totalBytes,
@@ -191,6 +200,27 @@ function handlersOf(sheep: Sheep, nbd: NbdServer | null): Handlers {
     scrub_pause: async () => {
       await sheep.scrubber.pause()
       return describeScrub(sheep)
+    },
+    disk_list: async () => ({
+      disks: (await sheep.disks.list()).map((disk) => ({
+        path: disk.path,
+        id: disk.id,
+        state: disk.state,
+        reason: disk.reason,
+        is_first: disk.isFirst,
+        total_bytes: disk.totalBytes,
+        free_bytes: disk.freeBytes,
+        objects: disk.objects,
+        moved: sheep.disks.progressOf(disk.path)?.moved ?? 0,
+      })),
+    }),
+    disk_plug: async ({ path }) => {
+      await sheep.disks.plug(path)
+      return {}
+    },
+    disk_unplug: async ({ path }) => {
+      const { moved } = await sheep.disks.unplug(path)
+      return { moved, is_configured: config.disks.includes(path) }
     },
     export_drained: async ({ attachment_id }) => {
       if (sheep.failure) throw new ControlError('Disconnected', sheep.failure.message)

@@ -99,6 +99,9 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     scrub_status: (params) => control.call('scrub_status', params),
     scrub_start: (params) => control.call('scrub_start', params),
     scrub_pause: (params) => control.call('scrub_pause', params),
+    disk_list: (params) => control.call('disk_list', params),
+    disk_plug: (params) => control.call('disk_plug', params),
+    disk_unplug: (params) => control.call('disk_unplug', params),
     export_drained: (params) => control.call('export_drained', params),
     stop: async () => {
       requestStop()

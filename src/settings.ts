@@ -52,6 +52,16 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .default('single')
     .describe('How store nodes find each other; `single` is one node alone.'),
   copies: z.int().min(1).max(31).default(1).describe('Copies of each object; a single node holds one.'),
+  disks: z
+    .array(z.string().min(1))
+    .default([])
+    .describe(
+      'Directories on other disks that hold objects too, besides the data directory; an empty one becomes part of the store.',
+    ),
+  without_disks: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('Disks that are lost for good: the store starts without them, and what they held answers errors.'),
   durability: z
     .enum(['flush', 'write'])
     .default('flush')

@@ -53,11 +53,13 @@ describe('a family', () => {
   it('has labels whose values are names of ours', () => {
     const bounded = [
       'command',
+      'disk', // ids of disks, of which a node has a few
       'error',
       'operation',
       'result',
       'method',
       'route',
+      'state',
       'status',
       'kind',
       'thread',

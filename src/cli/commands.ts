@@ -1,6 +1,7 @@
 import { clusterCommands } from './cluster-commands.ts'
 import type { Command, CommandPorts } from './command.ts'
 import { configShow } from './config-command.ts'
+import { diskCommands } from './disk-commands.ts'
 import { maintenanceCommands } from './maintenance-commands.ts'
 import { nodeCommands } from './node-commands.ts'
 import { vdiCommands } from './vdi-commands.ts'
@@ -11,6 +12,7 @@ export function allCommands(ports: CommandPorts): Command[] {
   return [
     ...vdiCommands(ports),
     ...nodeCommands(ports),
+    ...diskCommands(ports),
     ...clusterCommands(ports),
     ...maintenanceCommands(ports),
     configShow,

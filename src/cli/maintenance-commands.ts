@@ -19,7 +19,7 @@ export function maintenanceCommands(ports: CommandPorts): Command[] {
         `Exits with ${EXIT.DATA_UNSOUND} when the store is not sound, after --repair too if something could not be mended: a block\n` +
         'that has rotten has no second copy. It is named with VDI, offset and length, to be written again from a backup.',
       options: [
-        { flag: 'repair', meaning: 'set wrong accounts right, remove objects and rights that belong to nobody' },
+        { flag: 'repair', meaning: 'Set wrong accounts right, remove objects and rights that belong to nobody.' },
       ],
       run: async (call) => {
         const repair = call.options.repair !== undefined

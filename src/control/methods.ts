@@ -123,6 +123,23 @@ const sample = z.object({
   ]),
 })
 
+const disk = z.object({
+  path: z.string(),
+  id: z.string(),
+  state: z.enum(['ok', 'leaving', 'failed']),
+  /** Why it failed; empty for others. */
+  reason: z.string(),
+  /** Holds the journal and the maps. */
+  is_first: z.boolean(),
+  total_bytes: count,
+  free_bytes: count,
+  objects: count,
+  /** Objects that have left it, while it is being unplugged. */
+  moved: count,
+})
+
+const diskPath = z.strictObject({ path: z.string().min(1) })
+
 export const METHODS = {
   ping: method(nothing, nothing),
   info: method(nothing, info),
@@ -144,6 +161,10 @@ export const METHODS = {
   /** Goes on after a pause; between rounds it starts the next one. */
   scrub_start: method(nothing, scrub),
   scrub_pause: method(nothing, scrub),
+  disk_list: method(nothing, z.object({ disks: z.array(disk) })),
+  disk_plug: method(diskPath, nothing),
+  /** Answered when nothing of the store is on the disk any more. `is_configured`: a start would plug it in again. */
+  disk_unplug: method(diskPath, z.object({ moved: count, is_configured: z.boolean() })),
   /** Resolves when nothing that was sent under the attachment's right can change its volume any more. */
   export_drained: method(z.strictObject({ attachment_id: z.string() }), nothing),
   /** Ends the other side with grace; answered before it has ended. */

@@ -28,7 +28,7 @@ parentPort?.on('message', ({ id, jobs }) => {
     copyAll(jobs)
     parentPort?.postMessage({ id, error: null })
   } catch (error) {
-    const { message, code } = /** @type {NodeJS.ErrnoException} */ (error)
-    parentPort?.postMessage({ id, error: { message, code } })
+    const { message, code, syscall } = /** @type {NodeJS.ErrnoException} */ (error)
+    parentPort?.postMessage({ id, error: { message, code, syscall } })
   }
 })

@@ -40,6 +40,18 @@ export interface Disk {
   lock(path: string): Promise<{ release(): Promise<void> } | null>
 }
 
+/** A directory that was opened as a disk of its own. */
+export interface OpenedDisk extends Disk {
+  /** Absolute, without symbolic links. */
+  path: string
+  /** The same for two disks that share one file system, and so its space. */
+  device: string
+  close(): Promise<void>
+}
+
+/** Opens a directory as a disk. Rejects with ENOENT or ENOTDIR when there is none; it is never made. */
+export type OpenDisk = (path: string) => Promise<OpenedDisk>
+
 export interface Copy {
   from: DiskFile
   fromPosition: number
@@ -66,5 +78,7 @@ export interface DiskFile {
   /** Sets the size; bytes beyond the old end read as zeros. */
   truncate(length: number): Promise<void>
   size(): Promise<number>
+  /** Where the file holds something, in order; everything else is holes and reads as zeros. */
+  dataRanges(): Promise<{ position: number; length: number }[]>
   close(): Promise<void>
 }

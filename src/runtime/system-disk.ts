@@ -11,12 +11,12 @@ import {
   writeSync,
   writevSync,
 } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, stat, statfs, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, realpath, rename, stat, statfs, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import koffi from 'koffi'
-import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from './disk.ts'
+import { type Copy, type Disk, type DiskFile, type OpenedDisk, WOULD_BLOCK } from './disk.ts'
 
 /*
  * What Node's fs does not offer, called in libc directly:
@@ -24,7 +24,8 @@ import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from './disk.ts'
  *  - flock: the kernel drops the lock when the process ends, however it ends;
  *  - fallocate with PUNCH_HOLE: gives space back;
  *  - sync_file_range: begins to write dirty pages and does not wait for them;
- *  - syncfs: one call instead of an fdatasync for each of hundreds of files.
+ *  - syncfs: one call instead of an fdatasync for each of hundreds of files;
+ *  - lseek with SEEK_DATA and SEEK_HOLE: which parts of a sparse file hold anything.
  */
 const libc = koffi.load('libc.so.6')
 const preadv2 = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)')
@@ -32,6 +33,7 @@ const flock = libc.func('int flock(int fd, int operation)')
 const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)')
 const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)')
 const syncfs = libc.func('int syncfs(int fd)')
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)')
 
 /** Files are plain descriptors, since some are opened, read and written on the spot. */
 const file = {
@@ -49,6 +51,8 @@ const SYNC_FILE_RANGE_WRITE = 2
 const FILE_MODE = 0o600
 const LOCK_EXCLUSIVE_NOW = 2 | 4
 const PUNCH_HOLE_KEEP_SIZE = 2 | 1
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
 const IOVECS_MAX = 1024
 /** From this many files on, one syncfs costs less than an fdatasync each. */
 const SYNCFS_FILES_MIN = 8
@@ -143,6 +147,14 @@ async function syncDirectory(absolute: string): Promise<void> {
   }
 }
 
+/** A directory that is there already, as a disk of the store. */
+export async function openDiskDirectory(directory: string): Promise<OpenedDisk> {
+  const root = await realpath(directory)
+  const found = await stat(root)
+  if (!found.isDirectory()) throw Object.assign(new Error(`ENOTDIR: not a directory, '${root}'`), { code: 'ENOTDIR' })
+  return { ...openSystemDisk(root), path: root, device: String(found.dev) }
+}
+
 class SystemFile implements DiskFile {
   /** -1 once it is closed: the number may be another file's by then. */
   fd: number
@@ -219,6 +231,25 @@ class SystemFile implements DiskFile {
     return (await file.stat(this.#open)).size
   }
 
+  async dataRanges(): Promise<{ position: number; length: number }[]> {
+    const ranges: { position: number; length: number }[] = []
+    for (let end = 0; ; ) {
+      const start = this.#seek(end, SEEK_DATA)
+      if (start === null) return ranges
+      end = this.#seek(start, SEEK_HOLE) ?? start
+      ranges.push({ position: start, length: end - start })
+    }
+  }
+
+  /** Null when there is no data from `position` to the end of the file. */
+  #seek(position: number, whence: number): number | null {
+    const found: number = lseek(this.fd, position, whence)
+    if (found >= 0) return found
+    const error = libcError('lseek')
+    if (error.code === 'ENXIO') return null
+    throw error
+  }
+
   async close(): Promise<void> {
     const { fd } = this
     this.fd = -1
@@ -232,6 +263,13 @@ function libcError(call: string): NodeJS.ErrnoException {
   const errno = koffi.errno()
   const code = Object.entries(koffi.os.errno).find(([, value]) => value === errno)?.[0] ?? `E${errno}`
   return Object.assign(new Error(`${call} failed: ${code}`), { code })
+}
+
+/** `syscall` says whether reading or writing failed. */
+interface CopyError {
+  message: string
+  code?: string
+  syscall?: string
 }
 
 /** Hands copies to a thread; started at the first use. */
@@ -258,11 +296,11 @@ class Copier {
   #thread(): Worker {
     if (this.#worker) return this.#worker
     const worker = new Worker(new URL('./copy-worker.mjs', import.meta.url), { stdout: false, stderr: false })
-    worker.on('message', ({ id, error }: { id: number; error: { message: string; code?: string } | null }) => {
+    worker.on('message', ({ id, error }: { id: number; error: CopyError | null }) => {
       const waiter = this.#waiting.get(id)
       this.#waiting.delete(id)
       if (this.#waiting.size === 0) worker.unref()
-      if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code }))
+      if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code, syscall: error.syscall }))
       else waiter?.resolve()
     })
     worker.on('error', (error) => {

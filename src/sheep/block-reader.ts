@@ -159,6 +159,7 @@ export class BlockReader {
 
   /** Where a block is, and how many of those that follow are in the same place, one behind the other. */
   #locate(object: StoredObject, first: number, max: number): Located {
+    if (object.loss) throw object.loss
     const start = this.#find(object, first)
     if (start.overlay?.location === PENDING) this.#journal.flush()
     if (start.overlay && !this.#mayBeSeen(start.overlay)) return { kind: 'wait' }

@@ -1,10 +1,12 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Copy, Disk, DiskFile } from '../runtime/disk.ts'
+import type { Copy, DiskFile } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
+import type { DiskArray } from './disks/disk-array.ts'
+import { MemberFailed } from './disks/member.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
 import type { AccountImage } from './journal-format.ts'
@@ -44,9 +46,13 @@ const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
  *
  * The files get every block as this generation left it, also where a newer one has replaced it since: what is newer may not
  * be durable, and may never be. A crash anywhere in between repeats everything from the journal: records are post-images.
+ *
+ * When a disk other than the first fails meanwhile, all of it is repeated without that disk: what only the journal has of
+ * objects that were new there goes to others. The list of disks says that it has failed before the superblock lets go of
+ * what the journal held for its other objects.
  */
 export class Checkpointer {
-  readonly #disk: Disk
+  readonly #disk: DiskArray
   readonly #log: Log
   readonly #clock: Clock
   readonly #files: StoreFiles
@@ -54,7 +60,6 @@ export class Checkpointer {
   readonly #cache: ObjectCache
   readonly #dirty = new Map<number, DirtyGeneration>()
   #running: Promise<void> = Promise.resolve()
-  #freeBytes: number
   #isSoon = false
   /** The node is stopping: what finds no room stays in the journal. */
   #finishing = false
@@ -70,20 +75,18 @@ export class Checkpointer {
   logSnapshot: (() => { index: number; liveEntries: number; entries(): Buffer[] }) | null = null
 
   constructor(options: {
-    disk: Disk
     log: Log
     clock: Clock
     files: StoreFiles
     journal: Journal
     cache: ObjectCache
   }) {
-    this.#disk = options.disk
+    this.#disk = options.files.disks
     this.#log = options.log
     this.#clock = options.clock
     this.#files = options.files
     this.#journal = options.journal
     this.#cache = options.cache
-    this.#freeBytes = options.files.freeBytes
     this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
@@ -107,20 +110,18 @@ export class Checkpointer {
       objects: readonly StoredObject[]
       entries: readonly LoggedEntry[]
       accounts: readonly AccountImage[]
-      newBlocks: number
       placedBlocks: number
     },
   ): void {
     const { objects, entries } = changed
     let dirty = this.#dirty.get(generation)
     if (!dirty) {
-      dirty = { objects: new Map(), entries: [], accounts: new AccountImages(), newBlocks: 0, placedBlocks: 0 }
+      dirty = { objects: new Map(), entries: [], accounts: new AccountImages(), placedBlocks: 0 }
       this.#dirty.set(generation, dirty)
     }
     for (const image of changed.accounts) dirty.accounts.put(image)
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
-    dirty.newBlocks += changed.newBlocks
     dirty.placedBlocks += changed.placedBlocks
     this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
   }
@@ -130,29 +131,31 @@ export class Checkpointer {
     return (this.#dirty.get(generation)?.placedBlocks ?? 0) * BLOCK_BYTES
   }
 
-  /** Whether `bytes` more may be allocated, so that `reserveBytes` of the disk stay free. */
-  hasRoom(bytes: number, reserveBytes: number): boolean {
-    let promised = 0
-    for (const dirty of this.#dirty.values()) promised += dirty.newBlocks * BLOCK_BYTES
-    if (this.#freeBytes - promised - reserveBytes >= bytes) return true
-    this.#lookForRoom()
-    return false
+  /** Whether an object may take `bytes` more; see ObjectStore. */
+  hasRoom(oid: bigint, bytes: number): boolean {
+    return this.#disk.hasRoomFor(oid, bytes) || this.#lookForRoom()
+  }
+
+  /** Whether a new data object of `bytes` fits somewhere, and `mapBytes` of its map on the first disk. */
+  hasRoomForNew(bytes: number, mapBytes: number): boolean {
+    return this.#disk.hasRoomForNew(bytes, mapBytes) || this.#lookForRoom()
   }
 
   /** Checkpoints what there is, since only that gives the space of removed objects back, and asks the disk again. */
-  #lookForRoom(): void {
+  #lookForRoom(): false {
     const now = this.#clock.monotonicMs()
-    if (now < this.#nextLookMs) return
+    if (now < this.#nextLookMs) return false
     this.#nextLookMs = now + NO_SPACE_RETRY_MS
     this.#clock.afterInput(() => {
       if (this.#journal.seal()) return
       this.#running = this.#running.then(() => this.#askForSpace())
     })
+    return false
   }
 
   async #askForSpace(): Promise<void> {
     try {
-      this.#freeBytes = (await this.#disk.space()).freeBytes
+      await this.#disk.refresh()
     } catch (error) {
       this.#journal.fail('asking for the free space', error)
     }
@@ -166,6 +169,14 @@ export class Checkpointer {
       this.#isSoon = false
       this.#journal.seal()
     })
+  }
+
+  /** Runs work between two checkpoints, so that no file is written by one meanwhile. */
+  between<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#running.then(work)
+    const ended = () => {}
+    this.#running = result.then(ended, ended)
+    return result
   }
 
   /** Starts the checkpoint of a generation that the journal has sealed. */
@@ -196,7 +207,7 @@ export class Checkpointer {
         return
       } catch (error) {
         if (!isNoSpace(error) || this.#finishing) throw error
-        this.#freeBytes = 0
+        this.#disk.assumeFull(error)
         this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
         await this.#clock.sleep(NO_SPACE_RETRY_MS)
       }
@@ -205,6 +216,28 @@ export class Checkpointer {
 
   async #apply(generation: number, nextSequence: number): Promise<void> {
     const startedMs = this.#clock.monotonicMs()
+    let written: ObjectWrite[] = []
+    for (let failures = -1; failures !== this.#disk.failures; ) {
+      failures = this.#disk.failures
+      try {
+        written = await this.#applyOnce(generation, nextSequence)
+      } catch (error) {
+        if (!(error instanceof MemberFailed) || failures === this.#disk.failures) throw error
+      }
+    }
+    for (const write of written) settle(write, generation)
+    for (const write of written) this.bytesWritten += writtenBytes(write)
+    this.seconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
+    for (const object of this.#dirty.get(generation)?.objects.keys() ?? []) {
+      if (object.removedIn <= generation) this.#disk.removed(object)
+    }
+    this.#dirty.delete(generation)
+    this.#disk.settle(generation)
+    await this.#disk.refresh()
+    this.completed++
+  }
+
+  async #applyOnce(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
     await this.#syncJournal()
     await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
     const dirty = this.#dirty.get(generation)
@@ -212,7 +245,7 @@ export class Checkpointer {
     if (dirty) {
       const changedDirectories = new Set<string>()
       const removed = [...dirty.objects.keys()].filter((object) => object.removedIn <= generation)
-      const live = [...dirty.objects].filter(([object]) => object.removedIn > generation)
+      const live = [...dirty.objects].filter(([object]) => object.removedIn > generation && !object.lost)
       await this.#removeFiles(removed, new Set(live.map(([object]) => object)), changedDirectories)
       for (let first = 0; first < live.length; first += OBJECTS_PER_BATCH) {
         const batch = live.slice(first, first + OBJECTS_PER_BATCH)
@@ -223,13 +256,10 @@ export class Checkpointer {
     }
     await this.#files.accountLog.append(generation, dirty?.accounts ?? [])
     await this.#compactLog()
+    await this.#disk.prove()
+    await this.#disk.save()
     await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
-    for (const write of written) settle(write, generation)
-    for (const write of written) this.bytesWritten += writtenBytes(write)
-    this.seconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
-    this.#dirty.delete(generation)
-    this.#freeBytes = (await this.#disk.space()).freeBytes
-    this.completed++
+    return written
   }
 
   async #removeFiles(
@@ -240,12 +270,13 @@ export class Checkpointer {
     // The name of an object that was created anew, and has its file, may be that file's already, if this is repeated.
     const reused = new Set([...live].filter((object) => object.tag !== 0).map((object) => object.oid))
     for (const object of removed) {
+      changedDirectories.add(objectDirectory(object.oid))
+      if (object.unlinked) continue // the name may be that of a new object already
+      if (object.tag !== 0) await this.#disk.unlink(objectPath(object.oid, object.tag))
+      if (!reused.has(object.oid)) await this.#disk.unlink(objectPath(object.oid))
       object.holders++
       object.unlinked = true
       this.#cache.release(object) // closes the file, unless somebody still reads
-      if (object.tag !== 0) await this.#disk.unlink(objectPath(object.oid, object.tag))
-      if (!reused.has(object.oid)) await this.#disk.unlink(objectPath(object.oid))
-      changedDirectories.add(objectDirectory(object.oid))
     }
   }
 

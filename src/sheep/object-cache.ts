@@ -1,7 +1,8 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { DiskFile } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
+import type { DiskArray } from './disks/disk-array.ts'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_OBJECT,
@@ -14,7 +15,7 @@ import {
 import type { StoredObject } from './stored-object.ts'
 
 export interface ObjectCacheOptions {
-  disk: Disk
+  disk: DiskArray
   log: Log
   storeId: Buffer
   /** Every object of this node, loaded or not. */
@@ -66,6 +67,11 @@ export class ObjectCache {
     return object
   }
 
+  /** The object, loaded or not; undefined when there is none. */
+  peek(oid: bigint): StoredObject | undefined {
+    return this.#objects.get(oid)
+  }
+
   /** A new object, loaded from the start. */
   add(object: StoredObject): void {
     object.touched = true
@@ -104,6 +110,7 @@ export class ObjectCache {
     object.touched = true
     try {
       if (object.loaded) return
+      if (object.loss) throw object.loss
       object.loading ??= this.#readTable(object).finally(() => {
         object.loading = null
       })
@@ -133,7 +140,18 @@ export class ObjectCache {
   release(object: StoredObject): void {
     object.holders--
     if (object.unlinked && object.holders === 0) this.#closeFile(object)
+    if (object.retired.length > 0 && object.holders === 0) {
+      for (const file of object.retired) this.#close(file)
+      object.retired = []
+    }
     this.#evict()
+  }
+
+  /** The object, which the caller holds, is in another file now, or will be; who reads the one that it had goes on. */
+  exchangeFile(object: StoredObject, file: DiskFile | null): void {
+    assert(object.holders > 0)
+    if (object.file) object.retired.push(object.file)
+    object.file = file
   }
 
   async #readTable(object: StoredObject): Promise<void> {
@@ -193,7 +211,11 @@ export class ObjectCache {
   #closeFile(object: StoredObject): void {
     const file = object.file
     object.file = null
-    file?.close().catch((error) => this.#options.log.warn({ err: error }, 'closing an object file failed'))
+    if (file) this.#close(file)
+  }
+
+  #close(file: DiskFile): void {
+    file.close().catch((error) => this.#options.log.warn({ err: error }, 'closing an object file failed'))
   }
 
   /** Closes all files. */

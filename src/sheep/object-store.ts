@@ -1,11 +1,12 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
 import { oidVid } from '../protocol/oid.ts'
-import type { Disk } from '../runtime/disk.ts'
 import type { HistogramData } from '../runtime/histogram.ts'
 import type { Account, Accounts } from './accounts.ts'
 import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
+import type { DiskArray } from './disks/disk-array.ts'
+import { StoreDisks } from './disks/store-disks.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
 import type { AccountImage } from './journal-format.ts'
@@ -31,7 +32,7 @@ import { Transaction } from './transaction.ts'
 export type { ObjectStoreOptions } from './store-files.ts'
 
 /**
- * The objects of one node on one disk. How to use it:
+ * The objects of one node. How to use it:
  *
  * 1. Changes go through `commit`, which makes several of them one transaction: all or none after a crash. They are
  *    visible to reads at once and acknowledged by `done`.
@@ -39,7 +40,8 @@ export type { ObjectStoreOptions } from './store-files.ts'
  *    answers stays loaded until the caller awaits something; `hold` loads it and keeps it loaded until `release`.
  * 3. What a read returns has survived the end of this process, and with durability `write` also loss of power: a read
  *    that meets a write in flight waits for it. Each block is verified against its checksum.
- * 4. After a failure of the disk everything is answered with DiskFailed; the node must leave.
+ * 4. After a failure of the first disk everything is answered with DiskFailed; the node must leave. After that of another one
+ *    this goes for its objects alone; see `disks`.
  */
 export type Change =
   | { kind: 'create'; oid: bigint; runs: readonly InheritRun[] }
@@ -64,6 +66,8 @@ export interface StoreStats {
   freeBytes: number
   checkpoints: number
   corruptBlocks: number
+  disks: number
+  failedDisks: number
 }
 
 /** What operators watch, beyond `StoreStats`; counted since the start. */
@@ -94,7 +98,7 @@ const PLACED_SEGMENTS_MAX = 64
 
 export class ObjectStore {
   readonly #options: ObjectStoreOptions
-  readonly #disk: Disk
+  readonly #disk: DiskArray
   readonly #files: StoreFiles
   readonly #cache: ObjectCache
   readonly #journal: Journal
@@ -103,6 +107,8 @@ export class ObjectStore {
   readonly #placedWrites: PlacedWrites
   readonly #placedMinBytes: number
   #sealScheduled = false
+  /** Which disks there are; how they come and go. */
+  readonly disks: StoreDisks
   #closed = false
 
   /** The epoch that new blocks are stamped with; the sheep sets it with each view. */
@@ -113,10 +119,10 @@ export class ObjectStore {
 
   private constructor(options: ObjectStoreOptions, files: StoreFiles) {
     this.#options = options
-    this.#disk = options.disk
+    this.#disk = files.disks
     this.#files = files
     this.#cache = new ObjectCache({
-      disk: options.disk,
+      disk: files.disks,
       log: options.log,
       storeId: files.superblock.content.storeId,
       objects: files.objects,
@@ -136,12 +142,18 @@ export class ObjectStore {
     const { log, durability } = options
     this.#reader = new BlockReader({ cache: this.#cache, journal: this.#journal, log, durability })
     this.#checkpointer = new Checkpointer({
-      disk: options.disk,
       log: options.log,
       clock: options.clock,
       files,
       journal: this.#journal,
       cache: this.#cache,
+    })
+    this.disks = new StoreDisks({
+      disks: files.disks,
+      cache: this.#cache,
+      journal: this.#journal,
+      checkpointer: this.#checkpointer,
+      log: options.log,
     })
   }
 
@@ -159,6 +171,7 @@ export class ObjectStore {
       const { generation, sequence } = files.journalState
       await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
       for (const path of files.leftovers) await options.disk.unlink(path)
+      store.disks.resume()
     } catch (error) {
       await store.#closeFiles()
       throw error
@@ -209,13 +222,14 @@ export class ObjectStore {
   }
 
   async stats(): Promise<StoreStats> {
-    const space = await this.#disk.space()
+    const disks = await this.disks.list()
     return {
       objects: this.#cache.size,
-      totalBytes: space.totalBytes,
-      freeBytes: Math.max(0, space.freeBytes - this.#options.reserveBytes),
+      ...this.#disk.room(),
       checkpoints: this.#checkpointer.completed,
       corruptBlocks: this.#reader.corruptBlocks + this.#cache.corruptHeaders,
+      disks: disks.length,
+      failedDisks: disks.filter((disk) => disk.state === 'failed').length,
     }
   }
 
@@ -256,9 +270,14 @@ export class ObjectStore {
     return this.#cache.using(oid, use)
   }
 
-  /** Whether `bytes` more may be allocated; asked before a change, so that a full disk refuses and breaks nothing. */
-  hasRoom(bytes: number): boolean {
-    return this.#checkpointer.hasRoom(bytes, this.#options.reserveBytes)
+  /** Whether an object may take `bytes` more; asked before a change, so that a full disk refuses and breaks nothing. */
+  hasRoom(object: StoredObject, bytes: number): boolean {
+    return this.#checkpointer.hasRoom(object.oid, bytes)
+  }
+
+  /** As `hasRoom`, for a new data object of `bytes` and `mapBytes` of the map that names it. */
+  hasRoomForNew(bytes: number, mapBytes: number): boolean {
+    return this.#checkpointer.hasRoomForNew(bytes, mapBytes)
   }
 
   /**
@@ -267,10 +286,15 @@ export class ObjectStore {
    */
   commit(changes: readonly Change[], options: { durable: boolean }, done: StoreDone): void {
     if (this.#closed) return done(new StoreError('Stopping'))
+    const loss = this.#lossOf(changes)
+    if (loss) return done(loss)
+    const made = changes.filter((change) => change.kind === 'create')
+    for (const { oid } of made) this.#disk.place(oid, bytesOf(changes, oid))
     let placement: Placement | null
     try {
       placement = this.#place(changes)
     } catch (error) {
+      for (const { oid } of made) this.#disk.unplace(oid)
       return done(this.#journal.fail('writing an object file', error))
     }
     const transaction = new Transaction()
@@ -283,12 +307,23 @@ export class ObjectStore {
         this.#finish(placement)
         const { generation, lastSequence } = this.#journal
         transaction.stamp(location, generation, lastSequence)
+        this.#promise(generation, changes, placement)
         this.#checkpointer.note(generation, transaction)
       },
-      done,
+      done: (error) => done(error ?? lossOfAny(transaction.objects)),
     })
     if (placement?.finish) this.#journal.flush()
     if (placement) this.#limitPlaced()
+  }
+
+  /** Charges what these changes allocate at most: their checkpoint, or what has placed them already. */
+  #promise(generation: number, changes: readonly Change[], placement: Placement | null): void {
+    for (const change of changes) {
+      if (change.kind === 'create') this.#disk.promise(generation, change.oid, OBJECT_TAIL_BYTES)
+      if (change.kind !== 'blocks') continue
+      const oid = typeof change.object === 'bigint' ? change.object : change.object.oid
+      this.#disk.promise(generation, oid, placement ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
+    }
   }
 
   /** The journal says what the rest of a large write will replace. */
@@ -306,8 +341,10 @@ export class ObjectStore {
     const [write] = writes
     if (!write || writes.length > 1 || write.bytes.length < this.#placedMinBytes) return null
     if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
-    if (!this.hasRoom(write.bytes.length)) return null
     const { object } = write
+    const oid = typeof object === 'bigint' ? object : object.oid
+    // A disk that fails alone must cost nothing that was new there: the journal has it.
+    if (!this.#disk.placeOf(oid).isHome || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
     try {
@@ -344,7 +381,6 @@ export class ObjectStore {
         }
         const { version, tag } = object
         transaction.add(object, { kind: 'create', oid: change.oid, version, epoch: this.epoch, tag, runs: change.runs })
-        transaction.newBlocks += OBJECT_TAIL_BYTES / BLOCK_BYTES
         return
       }
       case 'blocks': {
@@ -367,6 +403,7 @@ export class ObjectStore {
         object.version++
         object.removed = true
         this.#cache.remove(object)
+        this.#disk.removing(object)
         transaction.removed.push(object)
         transaction.add(object, { kind: 'remove', oid: change.oid, version: object.version })
         return
@@ -393,7 +430,6 @@ export class ObjectStore {
       transaction.inPlace.push(this.#overlay(object, first + i, words[i * 2]!, words[i * 2 + 1]!, PLACED))
     }
     transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
-    transaction.newBlocks += placement.newBlocks
     transaction.placedBlocks += placement.newBlocks
     this.#placedWrites.note(object, placement.file !== null, placement.newBlocks)
   }
@@ -413,8 +449,17 @@ export class ObjectStore {
       transaction.journaled.push(this.#overlay(object, first + i, word0, word1, PENDING))
     }
     transaction.payload.push(bytes)
-    transaction.newBlocks += count
     transaction.add(object, { kind: 'blocks', oid: object.oid, version: object.version, first, count, words })
+  }
+
+  /** A change of an object that is lost with its disk is refused; removing it is not. */
+  #lossOf(changes: readonly Change[]): StoreError | null {
+    for (const change of changes) {
+      if (change.kind !== 'blocks' && change.kind !== 'zero') continue
+      const object = typeof change.object === 'bigint' ? this.#cache.peek(change.object) : change.object
+      if (object?.loss) return object.loss
+    }
+    return null
   }
 
   /** Changes of a transaction may name an object by its oid, because an earlier change of the same makes it. */
@@ -523,6 +568,7 @@ export class ObjectStore {
   /** Brings everything into the object files, so that the next start has nothing to replay, and closes the files. */
   async close(): Promise<void> {
     this.#closed = true
+    await this.disks.stop()
     await this.#checkpointer.finish()
     await this.#closeFiles()
   }
@@ -531,4 +577,17 @@ export class ObjectStore {
     await this.#cache.close()
     await this.#files.close()
   }
+}
+
+/** What a transaction writes to an object that it makes. */
+function bytesOf(changes: readonly Change[], oid: bigint): number {
+  let bytes = OBJECT_TAIL_BYTES
+  for (const change of changes) if (change.kind === 'blocks' && change.object === oid) bytes += change.bytes.length
+  return bytes
+}
+
+/** The disk of an object may have failed while its change was on the way: that is not acknowledged. */
+function lossOfAny(objects: readonly StoredObject[]): StoreError | null {
+  for (const object of objects) if (object.loss && !object.removed) return object.loss
+  return null
 }

@@ -4,6 +4,7 @@ import { dataOid, oidVid } from '../protocol/oid.ts'
 import { objectsOf } from './accounts.ts'
 import { BlockMap } from './block-map.ts'
 import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from './block-range.ts'
+import { MemberFailed } from './disks/member.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
@@ -263,7 +264,8 @@ export class VdiOwner {
       } catch (error) {
         // Dropped meanwhile, and with it perhaps what it inherited from: the map knows what there is now.
         const isGone = error instanceof StoreError && error.code === 'NoObject'
-        if (!isGone || attempt === LOOKUP_ATTEMPTS_MAX) throw error
+        if (!isGone) throw error
+        if (attempt === LOOKUP_ATTEMPTS_MAX) throw this.#store.disks.lossOf(dataOid(vid, index)) ?? error
       }
     }
   }
@@ -336,7 +338,8 @@ export class VdiOwner {
     try {
       return await this.#store.hold(oid)
     } catch (error) {
-      const isDamaged = error instanceof StoreError && (error.code === 'CorruptBlock' || error.code === 'NoObject')
+      const isLost = error instanceof MemberFailed || (error instanceof StoreError && error.code === 'NoObject')
+      const isDamaged = isLost || (error instanceof StoreError && error.code === 'CorruptBlock')
       if (!isDamaged || length !== OBJECT_BYTES) throw error
       this.#unreadable.add(oid)
       return null
@@ -482,8 +485,8 @@ export class VdiOwner {
 
   /** Overwriting needs no room; everything else does. */
   #hasRoom(object: StoredObject | null, first: number, bytes: number): boolean {
-    if (this.#store.hasRoom(object ? bytes : bytes + NEW_OBJECT_BYTES)) return true
-    if (!object) return false
+    if (!object) return this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, NEW_MAP_BYTES)
+    if (this.#store.hasRoom(object, bytes)) return true
     for (let block = first; block < first + bytes / BLOCK_BYTES; block++) {
       if (this.#store.blockState(object, block)?.state !== 'data') return false
     }
@@ -501,8 +504,8 @@ interface Writable {
 }
 
 const PREPARE_ATTEMPTS_MAX = 10
-/** What a new object takes beside its blocks: its own tail, and at most a page of the map with the tail of that. */
-const NEW_OBJECT_BYTES = 2 * OBJECT_TAIL_BYTES + BLOCK_BYTES
+/** What a new object takes of its map at most: a page, and the tail of the object that holds it. */
+const NEW_MAP_BYTES = OBJECT_TAIL_BYTES + BLOCK_BYTES
 const LOOKUP_ATTEMPTS_MAX = 5
 
 function addExtent(extents: OwnerExtent[], kind: OwnerExtent['kind'], lengthBytes: number): void {

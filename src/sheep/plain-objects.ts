@@ -1,4 +1,5 @@
 import { StoreError, toStoreError } from '../errors.ts'
+import { oidKind } from '../protocol/oid.ts'
 import { partialBlocks, roundUp } from './block-range.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
@@ -83,11 +84,18 @@ export class PlainObjects {
     try {
       const blocks = await this.#wholeBlocks(create ? null : object, offset, bytes)
       check()
-      if (!this.#store.hasRoom(blocks.length + OBJECT_TAIL_BYTES)) throw new StoreError('NoSpace')
+      if (!this.#hasRoom(oid, object, blocks.length)) throw new StoreError('NoSpace')
       await this.#commit([...blank(oid, object, create), ...overlay(object ?? oid, offset, blocks)], durable)
     } finally {
       if (object) this.#store.release(object)
     }
+  }
+
+  /** Objects that are not data are on the first disk, as maps are. */
+  #hasRoom(oid: bigint, object: StoredObject | null, bytes: number): boolean {
+    if (object) return this.#store.hasRoom(object, bytes)
+    const newBytes = bytes + OBJECT_TAIL_BYTES
+    return oidKind(oid) === 'data' ? this.#store.hasRoomForNew(newBytes, 0) : this.#store.hasRoomForNew(0, newBytes)
   }
 
   async #wholeBlocks(object: StoredObject | null, offset: number, bytes: Buffer): Promise<Buffer> {

@@ -11,6 +11,8 @@ import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
+import type { DisksOptions } from './disks/disk-array.ts'
+import type { StoreDisks } from './disks/store-disks.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
@@ -31,6 +33,8 @@ import type { StoredObject } from './stored-object.ts'
 
 export interface SheepOptions {
   disk: Disk
+  /** Other disks of the node. */
+  disks?: DisksOptions
   clock: Clock
   random: Random
   log: Log
@@ -197,10 +201,9 @@ export class Sheep {
     return this.#options.log
   }
 
-  /** The disks of this node. */
-  async disks(): Promise<{ path: string; freeBytes: number; usedBytes: number }[]> {
-    const { totalBytes, freeBytes } = await this.#store.stats()
-    return [{ path: 'sheep', freeBytes, usedBytes: totalBytes - freeBytes }]
+  /** The disks of this node, and how they come and go. */
+  get disks(): StoreDisks {
+    return this.#store.disks
   }
 
   stats(): Promise<StoreStats> {
@@ -363,7 +366,7 @@ export class Sheep {
         const createdAt = known?.createdAt ?? this.#options.clock.now()
         const attribute = newAttribute(oid, { key, valueBytes: value.length, createdAt })
         this.state.attributes.check(vid, attribute)
-        if (!this.#store.hasRoom(OBJECT_TAIL_BYTES + roundUp(value.length))) throw new StoreError('NoSpace')
+        if (!this.#store.hasRoomForNew(0, OBJECT_TAIL_BYTES + roundUp(value.length))) throw new StoreError('NoSpace')
         const bytes = Buffer.concat([value], roundUp(value.length))
         const carried: Change[] = known ? [] : [{ kind: 'create', oid, runs: [] }]
         if (bytes.length > 0) carried.push({ kind: 'blocks', object: object ?? oid, first: 0, bytes })

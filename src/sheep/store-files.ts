@@ -6,6 +6,7 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { AccountLog } from './account-log.ts'
 import { AccountImages, type Accounts } from './accounts.ts'
+import { DiskArray, type DisksOptions } from './disks/disk-array.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
@@ -25,6 +26,8 @@ import { Superblock } from './superblock.ts'
 
 export interface ObjectStoreOptions {
   disk: Disk
+  /** Other disks of the node; without them it has the one. */
+  disks?: DisksOptions
   clock: Clock
   random: Random
   log: Log
@@ -59,7 +62,7 @@ export interface StoreFiles {
   leftovers: string[]
   /** CRC-32 of the page cache's identity. */
   cache: number
-  freeBytes: number
+  disks: DiskArray
   close(): Promise<void>
 }
 
@@ -92,10 +95,41 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
   const superblock = found ?? (await Superblock.create(disk, random.bytes(16)))
-  const { storeId, generation, sequence } = superblock.content
+  const { storeId, generation } = superblock.content
   const { log, entries } = await EntryLog.open(disk, superblock.content)
   const { log: accountLog, accounts, known } = await AccountLog.open(disk, storeId, generation)
-  const { objects, tagged } = await listObjects(disk)
+  const disks = await DiskArray.open(disk, { ...options, storeId })
+  try {
+    return await openObjects(options, {
+      superblock,
+      segments,
+      log,
+      accountLog,
+      accounts,
+      accountsKnown: known,
+      entries,
+      disks,
+      lock,
+    })
+  } catch (error) {
+    await disks.close()
+    throw error
+  }
+}
+
+async function openObjects(
+  { disk, random }: ObjectStoreOptions,
+  opened: Pick<
+    StoreFiles,
+    'superblock' | 'segments' | 'log' | 'accountLog' | 'accounts' | 'accountsKnown' | 'disks'
+  > & {
+    entries: LoggedEntry[]
+    lock: { release(): Promise<void> }
+  },
+) {
+  const { superblock, segments, log, accountLog, accounts, accountsKnown, entries, disks, lock } = opened
+  const { storeId, sequence } = superblock.content
+  const { objects, tagged } = await listObjects(disks)
 
   const scan = await scanJournal(segments, storeId, superblock.content)
   const cache = crc32(await disk.cacheIdentity())
@@ -106,7 +140,7 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
-    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, accounts, scan.generation) }
+    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, accounts, scan.generation, disks) }
     : null
   if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys(), scan.provenSynced)
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
@@ -120,7 +154,7 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
       log,
       accountLog,
       accounts,
-      accountsKnown: known,
+      accountsKnown,
       segments,
       objects,
       journalState: {
@@ -130,8 +164,9 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
         sequence: nextSequence,
       },
       replayed,
-      freeBytes: (await disk.space()).freeBytes,
+      disks,
       close: async () => {
+        await disks.close()
         await superblock.close()
         await log.close()
         await accountLog.close()
@@ -170,16 +205,18 @@ interface ObjectFiles {
 }
 
 /** Also makes the directories that are missing, so that a new object's file can be made without waiting. */
-async function listObjects(disk: Disk): Promise<ObjectFiles> {
+async function listObjects(disks: DiskArray): Promise<ObjectFiles> {
+  const { disk } = disks.home
   const files: ObjectFiles = { objects: new Map(), tagged: [] }
   const directories = new Set(await disk.list('obj'))
-  for (const path of await disk.listBelow('obj')) {
+  for (const path of await disks.listBelow('obj')) {
     const parsed = parseObjectName(path.slice(path.indexOf('/') + 1))
     if (!parsed) throw new StoreError('DiskFailed', `obj/${path} is not a file of the store; move it away`)
     if (parsed.tag !== 0) files.tagged.push(parsed)
     else files.objects.set(parsed.oid, new StoredObject(parsed.oid))
   }
   if (directories.size < DIRECTORY_COUNT) await makeDirectories(disk, directories)
+  await disks.findDirectories()
   return files
 }
 
@@ -216,20 +253,17 @@ function replay(
   objects: Map<bigint, StoredObject>,
   accounts: Accounts,
   generation: number,
+  disks: DiskArray,
 ): DirtyGeneration {
-  const dirty: DirtyGeneration = {
-    objects: new Map(),
-    entries: [],
-    accounts: new AccountImages(),
-    newBlocks: 0,
-    placedBlocks: 0,
-  }
+  const dirty: DirtyGeneration = { objects: new Map(), entries: [], accounts: new AccountImages(), placedBlocks: 0 }
+  const placeless = new Set<StoredObject>()
   /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
   const find = (oid: bigint): StoredObject => {
     let object = objects.get(oid)
     if (!object) {
       object = new StoredObject(oid)
       objects.set(oid, object)
+      placeless.add(object)
     }
     return object
   }
@@ -245,6 +279,7 @@ function replay(
         dirty.accounts.put(record)
         continue
       }
+      if (record.kind === 'create' && !objects.has(record.oid)) placeReplayed(record, disks)
       if (record.kind === 'create') objects.set(record.oid, new StoredObject(record.oid))
       const object = find(record.oid)
       object.version = record.version
@@ -254,7 +289,6 @@ function replay(
         case 'create':
           object.fresh = true
           object.tag = record.tag
-          dirty.newBlocks += OBJECT_TAIL_BYTES / BLOCK_BYTES
           object.table = newTable(object.words, record.epoch, record.runs)
           break
         case 'blocks':
@@ -271,7 +305,6 @@ function replay(
             }
             object.overlay.set(block, entry)
           }
-          dirty.newBlocks += record.count
           break
         case 'zero': {
           const word1 = zeroWord1(record.epoch)
@@ -286,9 +319,21 @@ function replay(
           object.removed = true
           object.removedIn = generation
           objects.delete(record.oid)
+          disks.removing(object)
           break
       }
     }
   }
+  for (const object of placeless) {
+    object.loss = object.removed ? null : disks.lossOf(object.oid)
+    if (!object.loss) continue
+    objects.delete(object.oid)
+  }
   return dirty
+}
+
+/** The file of a new object that bears a tag is on the first disk; another one has none yet. */
+function placeReplayed({ oid, tag }: { oid: bigint; tag: number }, disks: DiskArray): void {
+  if (tag === 0) disks.place(oid, OBJECT_TAIL_BYTES)
+  else disks.moveTo(oid, disks.home)
 }

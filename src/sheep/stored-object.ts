@@ -1,3 +1,4 @@
+import type { StoreError } from '../errors.ts'
 import type { DiskFile } from '../runtime/disk.ts'
 import type { AccountImages } from './accounts.ts'
 import type { LoggedEntry } from './entry-log.ts'
@@ -35,8 +36,6 @@ export interface DirtyGeneration {
   objects: Map<StoredObject, number>
   entries: LoggedEntry[]
   accounts: AccountImages
-  /** Blocks that its checkpoint allocates at most: the payload, and the tails of new objects. */
-  newBlocks: number
   /** Blocks that are in object files already. */
   placedBlocks: number
 }
@@ -60,6 +59,10 @@ export class StoredObject {
   removedIn = Number.POSITIVE_INFINITY
   /** Its file is unlinked; whoever still reads it closes the handle. */
   unlinked = false
+  /** Set when its disk has failed and the journal does not have all of it. */
+  loss: StoreError | null = null
+  /** Files that it has moved away from, and that somebody may still read. */
+  retired: DiskFile[] = []
   readonly overlay = new Map<number, OverlayEntry>()
   /** Held by so many; the table and the file stay until they let go. */
   holders = 0
@@ -73,7 +76,11 @@ export class StoredObject {
     this.words = oidWords(oid)
   }
 
+  get lost(): boolean {
+    return this.loss !== null
+  }
+
   get loaded(): boolean {
-    return this.table !== null
+    return this.table !== null && !this.lost
   }
 }

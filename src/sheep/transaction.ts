@@ -14,8 +14,7 @@ export class Transaction {
   readonly journaled: OverlayEntry[] = []
   /** Blocks without bytes in the journal. */
   readonly inPlace: OverlayEntry[] = []
-  /** Blocks that it allocates at most, the tails of new objects included. */
-  newBlocks = 0
+  /** Blocks that are in object files already. */
   placedBlocks = 0
 
   add(object: StoredObject, record: JournalRecord): void {

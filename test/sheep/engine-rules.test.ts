@@ -12,6 +12,7 @@ import {
   TABLE_BYTES,
   TABLE_OFFSET,
 } from '../../src/sheep/object-format.ts'
+import type { Change } from '../../src/sheep/object-store.ts'
 import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
 
 /**
@@ -417,6 +418,61 @@ describe('a crash at any moment', () => {
 })
 
 describe('a full disk', () => {
+  /**
+   * One checkpoint of all these transactions, which meets a full disk when it has made or removed files, and is repeated when
+   * there is room. Then the power is lost.
+   */
+  async function repeatCheckpoint(bench: StoreBench, ...transactions: Change[][]): Promise<void> {
+    for (const changes of transactions) await bench.commit(changes)
+    bench.disk.capacityBytes = 1
+    bench.disk.capacityBytes = bench.disk.usedBytes() + BLOCK_BYTES
+    bench.store.startCheckpoint()
+    await bench.isBusyAfter(new Promise(() => {}), 400)
+    expect((await bench.clock.run(bench.store.stats())).checkpoints).toBe(0)
+    bench.disk.capacityBytes = 2 ** 40
+    await bench.checkpointed(1)
+    expect(bench.failure).toBeNull()
+    await bench.restart('powerLoss')
+  }
+
+  const creation = (...fills: number[]): Change[] => [
+    { kind: 'create', oid: OBJECT, runs: [] },
+    { kind: 'blocks', object: OBJECT, first: 0, bytes: blocksOf(...fills) },
+  ]
+
+  it('met in the middle of a checkpoint costs no file that it has made before', async () => {
+    for (let seed = 1; seed <= 10; seed++) {
+      const bench = await StoreBench.open({ seed })
+      await repeatCheckpoint(bench, creation(2, 3, 4))
+      expect(await bench.read(OBJECT, 0, 3)).toEqual(blocksOf(2, 3, 4))
+    }
+  })
+
+  it('met after a checkpoint has removed an object leaves the new one of its name alone', async () => {
+    for (let seed = 1; seed <= 10; seed++) {
+      const bench = await StoreBench.open({ seed })
+      await bench.commit(creation(1))
+      await bench.settle()
+      const bytes = [2, 3, 4, 5, 6, 7]
+      await repeatCheckpoint(bench, [{ kind: 'remove', oid: OBJECT }], creation(...bytes))
+      expect(await bench.read(OBJECT, 0, 6)).toEqual(blocksOf(...bytes))
+    }
+  })
+
+  it('met after a checkpoint has removed an object does not bring it back', async () => {
+    for (let seed = 1; seed <= 10; seed++) {
+      const bench = await StoreBench.open({ seed })
+      await bench.commit(creation(1))
+      await bench.settle()
+      const others = Array.from(
+        { length: 6 },
+        (_, i): Change => ({ kind: 'create', oid: OBJECT + 1n + BigInt(i), runs: [] }),
+      )
+      await repeatCheckpoint(bench, [{ kind: 'remove', oid: OBJECT }], others)
+      expect(bench.store.exists(OBJECT)).toBe(false)
+    }
+  })
+
   it('met by a checkpoint keeps the journal, stops writes, and loses nothing, whatever comes then', async () => {
     for (const then of ['room', 'close', 'kill', 'powerLoss'] as const) {
       const bench = await StoreBench.open({ segmentBlocks: 16 })

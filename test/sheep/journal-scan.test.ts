@@ -45,6 +45,7 @@ function memoryFile(bytes: Buffer): DiskFile {
     punch: unused,
     truncate: unused,
     size: async () => bytes.length,
+    dataRanges: unused,
     close: unused,
   }
 }

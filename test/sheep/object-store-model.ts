@@ -1,5 +1,6 @@
 import { pino } from 'pino'
-import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
+import { StoreError } from '../../src/errors.ts'
+import { BLOCK_BYTES, objectPath } from '../../src/sheep/object-format.ts'
 import { type Change, ObjectStore } from '../../src/sheep/object-store.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
@@ -14,10 +15,15 @@ interface Transaction {
   apply(image: Image): void
 }
 
+const DATA_DISKS = ['/disk/a', '/disk/b', '/disk/c']
+
 /**
  * Runs one seed: random transactions, reads, syncs, kills and power losses on a simulated disk, against a plain map.
  * After each crash the store must hold exactly the transactions up to some point, no earlier than the last one that had
  * been acknowledged as durable (after a kill: acknowledged at all).
+ *
+ * Half of the stores have other disks, which are plugged in and unplugged, and of which one may fail: then each object that was
+ * on it may be lost as a whole, but never reads as anything older.
  */
 export class StoreModel {
   readonly random: SeededRandom
@@ -25,6 +31,11 @@ export class StoreModel {
   readonly disk: SimDisk
   readonly durability: 'flush' | 'write'
   readonly #placedMinBytes: number
+  readonly #isSpread: boolean
+  readonly #dataDisks: ReadonlyMap<string, SimDisk>
+  /** The disk that fails, once there is one; and the objects of it that were found to be lost. */
+  #broken: string | null = null
+  readonly #lost = new Set<bigint>()
   #store!: ObjectStore
   /** The image at the last point that a crash proved, and what came after. */
   #base: Image = new Map()
@@ -33,7 +44,7 @@ export class StoreModel {
   #durable = 0
   #acknowledged = 0
   #current: Image = new Map()
-  counts = { transactions: 0, crashes: 0, reads: 0, checkpoints: 0 }
+  counts = { transactions: 0, crashes: 0, reads: 0, plugs: 0, unplugs: 0, lost: 0 }
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
@@ -41,6 +52,8 @@ export class StoreModel {
     this.disk = new SimDisk(this.random, this.clock)
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
     this.#placedMinBytes = (1 + this.random.below(4)) * BLOCK_BYTES
+    this.#isSpread = this.random.chance(0.5)
+    this.#dataDisks = new Map(DATA_DISKS.map((path) => [path, new SimDisk(this.random, this.clock)]))
   }
 
   async run(steps: number): Promise<void> {
@@ -50,6 +63,7 @@ export class StoreModel {
       if (dice < 0.6) this.commit()
       else if (dice < 0.75) await this.read()
       else if (dice < 0.8) await this.sync()
+      else if (dice < 0.84 && this.#isSpread) this.#changeDisks()
       else if (dice < 0.97) for (let i = this.random.below(20); i > 0; i--) this.clock.step()
       else await this.crash()
     }
@@ -58,12 +72,89 @@ export class StoreModel {
     await this.open()
     this.#durable = this.#acknowledged = this.#since.length
     await this.verify()
+    await this.clock.run(this.#store.close())
+    this.#checkFiles()
   }
 
+  /** Plugs a disk in, or unplugs one, or one begins to fail; what follows happens in the background. */
+  #changeDisks(): void {
+    const path = this.random.pick(DATA_DISKS)
+    const dice = this.random.next()
+    if (path === this.#broken) return
+    if (dice < 0.4) {
+      void this.#background(this.#store.disks.plug(path), () => this.counts.plugs++)
+    } else if (dice < 0.9) {
+      void this.#background(this.#store.disks.unplug(path), () => this.counts.unplugs++)
+    } else if (this.#broken === null) {
+      this.#broken = path
+      const disk = this.#dataDisks.get(path)!
+      if (this.random.chance(0.2)) disk.isGone = true
+      else disk.operationsLeft = this.random.below(40)
+    }
+  }
+
+  /** What is there already, or is not there, is refused; what fails, fails; nothing else may go wrong. */
+  async #background(work: Promise<unknown>, succeeded: () => void): Promise<void> {
+    const life = this.counts.crashes
+    const isOurs = await work.then(
+      () => true,
+      (error) => {
+        if (!(error instanceof StoreError)) throw error
+        if (error.code === 'DiskFailed' && this.#broken !== null) return false
+        if (error.code === 'InvalidParameters' || error.code === 'Stopping') return false
+        throw error
+      },
+    )
+    if (isOurs && life === this.counts.crashes) succeeded()
+  }
+
+  /** Each object has one file on one disk, and no copy was left behind. */
+  #checkFiles(): void {
+    const names = [this.disk, ...this.#dataDisks.values()]
+      .filter((disk) => !disk.isBroken && !disk.isGone && disk.operationsLeft === null)
+      .flatMap((disk) => disk.paths())
+      .filter((path) => path.startsWith('obj/'))
+    if (names.some((name) => name.endsWith('.moving'))) throw new Error(`a copy was left: ${names}`)
+    if (new Set(names).size !== names.length) throw new Error(`an object has two files: ${names}`)
+  }
+
+  /** Whether this failure is that of the disk that fails; then the object is lost. */
+  #isLoss(oid: bigint, error: unknown): boolean {
+    if (!(error instanceof StoreError) || this.#broken === null) return false
+    if (error.code !== 'DiskFailed' && error.code !== 'NoObject') return false
+    if (!this.#dataDisks.get(this.#broken)!.hasEverHad(objectPath(oid))) return false
+    if (!this.#lost.has(oid)) this.counts.lost++
+    this.#lost.add(oid)
+    return true
+  }
+
+  #powerOff(how: 'powerLoss' | 'kill'): void {
+    this.disk[how]()
+    for (const disk of this.#dataDisks.values()) disk[how]()
+  }
+
+  /** A start that meets the failure of a disk is refused; the next one goes without it. */
   async open(): Promise<void> {
+    try {
+      await this.#open()
+    } catch (error) {
+      if (!(error instanceof StoreError && error.code === 'DiskFailed' && this.#broken !== null)) throw error
+      this.#powerOff('kill')
+      await this.#open()
+    }
+  }
+
+  async #open(): Promise<void> {
     const opened = await this.clock.run(
       ObjectStore.open({
         disk: this.disk.mount(),
+        disks: {
+          open: async (path) => this.#dataDisks.get(path)!.opened(path),
+          homePath: '/disk/first',
+          homeDevice: '/disk/first',
+          configured: this.#isSpread ? DATA_DISKS.slice(0, 2).filter((path) => path !== this.#broken) : [],
+          without: this.#broken === null ? [] : [this.#broken],
+        },
         clock: this.clock.mount(),
         random: this.random,
         log: quiet,
@@ -89,18 +180,26 @@ export class StoreModel {
         for (const effect of effects) effect(image)
       },
     }
+    let refusal: StoreError | null = null
+    let isReturned = false
     this.#since.push(transaction)
-    transaction.apply(this.#current)
     const position = this.#since.length
     const durable = this.random.chance(0.2)
     this.counts.transactions++
     const life = this.counts.crashes
     this.#store.commit(changes, { durable }, (error) => {
       if (life !== this.counts.crashes) return // the process that was told has ended
-      if (error) throw error
+      if (error && !isReturned) refusal = error
+      if (error) {
+        if (!changedOids(changes).some((oid) => this.#isLoss(oid, error))) throw error
+        return
+      }
       this.#acknowledged = Math.max(this.#acknowledged, position)
       if (durable || this.durability === 'write') this.#durable = Math.max(this.#durable, position)
     })
+    isReturned = true
+    if (refusal) this.#since.pop()
+    else transaction.apply(this.#current)
   }
 
   #randomChange(number: number, changes: Change[], effects: ((image: Image) => void)[]): void {
@@ -113,7 +212,8 @@ export class StoreModel {
       return
     }
     const object = this.#store.loadedNow(oid)
-    if (object === null) return
+    if (object === null || this.#lost.has(oid)) return
+    if (object === undefined && this.#broken !== null && this.#current.has(oid)) return
     const first = this.random.below(12)
     const count = 1 + this.random.below(4)
     if (object === undefined) {
@@ -139,18 +239,25 @@ export class StoreModel {
 
   async read(): Promise<void> {
     const oid = this.random.pick([...this.#current.keys(), 1n << 32n])
-    if (!this.#current.has(oid)) return
+    if (!this.#current.has(oid) || this.#lost.has(oid)) return
     const first = this.random.below(12)
     const count = 1 + this.random.below(4)
     const expected = Array.from({ length: count }, (_, i) => this.#current.get(oid)!.get(first + i) ?? 0)
     const found = await this.clock.run(this.#readStamps(oid, first, count))
     this.counts.reads++
+    if (!found) return
     if (found.join() !== expected.join()) throw new Error(`read ${found} instead of ${expected}`)
   }
 
-  async #readStamps(oid: bigint, first: number, count: number): Promise<number[]> {
+  /** Null when the object is lost. */
+  async #readStamps(oid: bigint, first: number, count: number): Promise<number[] | null> {
     const target = Buffer.alloc(count * BLOCK_BYTES, 0xee)
-    await this.#store.using(oid, (object) => this.#store.readBlocks(object, first, target))
+    try {
+      await this.#store.using(oid, (object) => this.#store.readBlocks(object, first, target))
+    } catch (error) {
+      if (this.#isLoss(oid, error)) return null
+      throw error
+    }
     return Array.from({ length: count }, (_, i) => readStamp(oid, first + i, target.subarray(i * BLOCK_BYTES)))
   }
 
@@ -164,8 +271,7 @@ export class StoreModel {
 
   async crash(): Promise<void> {
     let power = this.random.chance(0.6)
-    if (power) this.disk.powerLoss()
-    else this.disk.kill()
+    this.#powerOff(power ? 'powerLoss' : 'kill')
     this.counts.crashes++
     if (this.random.chance(0.3)) {
       await this.#crashWhileOpening()
@@ -184,7 +290,7 @@ export class StoreModel {
       await new Promise<void>((resolve) => setImmediate(resolve))
       this.clock.step()
     }
-    this.disk.powerLoss()
+    this.#powerOff('powerLoss')
   }
 
   /** Compares everything, and goes on from the point that was found. */
@@ -192,13 +298,16 @@ export class StoreModel {
     const found: Image = new Map()
     for (const oid of this.#store.oids()) {
       const stamps = await this.clock.run(this.#readStamps(oid, 0, 16))
-      found.set(oid, new Map(stamps.map((stamp, block) => [block, stamp])))
+      if (stamps) found.set(oid, new Map(stamps.map((stamp, block) => [block, stamp])))
+    }
+    for (const oid of [...this.#base.keys(), ...this.#current.keys()]) {
+      if (!found.has(oid)) this.#isLoss(oid, new StoreError('NoObject'))
     }
     const candidate = clone(this.#base)
     const matches: number[] = []
     for (let position = 0; position <= this.#since.length; position++) {
       if (position > 0) this.#since[position - 1]!.apply(candidate)
-      if (position >= this.#durable && same(candidate, found)) matches.push(position)
+      if (position >= this.#durable && same(candidate, found, this.#lost)) matches.push(position)
     }
     if (matches.length === 0) {
       throw new Error(
@@ -211,6 +320,14 @@ export class StoreModel {
     this.#durable = 0
     this.#acknowledged = 0
   }
+}
+
+function changedOids(changes: readonly Change[]): bigint[] {
+  return changes.flatMap((change) => {
+    if (change.kind === 'create' || change.kind === 'remove') return [change.oid]
+    if (change.kind !== 'blocks' && change.kind !== 'zero') return []
+    return [typeof change.object === 'bigint' ? change.object : change.object.oid]
+  })
 }
 
 function stamped(oid: bigint, first: number, count: number, number: number): Buffer {
@@ -244,11 +361,12 @@ function clone(image: Image): Image {
   return new Map([...image].map(([oid, blocks]) => [oid, new Map(blocks)]))
 }
 
-function same(a: Image, b: Image): boolean {
-  if (a.size !== b.size) return false
-  for (const [oid, blocks] of a) {
+function same(a: Image, b: Image, except: ReadonlySet<bigint>): boolean {
+  for (const oid of new Set([...a.keys(), ...b.keys()])) {
+    if (except.has(oid)) continue
+    const blocks = a.get(oid)
     const other = b.get(oid)
-    if (!other) return false
+    if (!blocks || !other) return false
     for (let block = 0; block < 16; block++) if ((blocks.get(block) ?? 0) !== (other.get(block) ?? 0)) return false
   }
   return true

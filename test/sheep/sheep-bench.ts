@@ -13,7 +13,11 @@ type BenchOptions = Partial<
     SheepOptions,
     'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'segmentBytes' | 'scrubBytesPerSecond' | 'scrubIntervalMs'
   >
-> & { seed?: number }
+> & {
+  seed?: number
+  /** A second disk beside the first. */
+  hasDataDisk?: boolean
+}
 
 export const VDI_BYTES = 8 * OBJECT_BYTES
 
@@ -22,6 +26,7 @@ export class SheepBench {
   readonly random: SeededRandom
   readonly clock: SimClock
   readonly disk: SimDisk
+  readonly dataDisk: SimDisk
   readonly #options: BenchOptions
   sheep!: Sheep
   failure: StoreError | null = null
@@ -31,6 +36,7 @@ export class SheepBench {
     this.random = new SeededRandom(options.seed ?? 1)
     this.clock = new SimClock(this.random)
     this.disk = new SimDisk(this.random, this.clock)
+    this.dataDisk = new SimDisk(this.random, this.clock)
   }
 
   static async open(options: BenchOptions = {}): Promise<SheepBench> {
@@ -45,6 +51,13 @@ export class SheepBench {
     this.sheep = await this.run(
       Sheep.open({
         disk: this.disk.mount(),
+        disks: {
+          open: async (path) => this.dataDisk.opened(path),
+          homePath: '/first',
+          homeDevice: 'first',
+          configured: this.#options.hasDataDisk ? ['/data'] : [],
+          without: [],
+        },
         clock: this.clock.mount(),
         random: this.random,
         log: pino({ level: 'silent' }),
@@ -64,6 +77,7 @@ export class SheepBench {
 
   async restart(how: 'kill' | 'powerLoss' = 'powerLoss'): Promise<void> {
     this.disk[how]()
+    this.dataDisk[how]()
     await this.open()
   }
 

@@ -12,6 +12,11 @@ import { SeededRandom } from '../sim/random.ts'
 type BenchOptions = Partial<
   Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'placedMinBytes'>
 > & {
+  /** Other disks that there are to plug in, by path. */
+  dataDisks?: readonly string[]
+  /** Of them, those that the settings name. */
+  configured?: readonly string[]
+  without?: readonly string[]
   seed?: number
   segmentBlocks?: number
   /** A bench whose disk is used, and whose process has ended. */
@@ -28,7 +33,8 @@ export class StoreBench {
   readonly random: SeededRandom
   readonly clock: SimClock
   readonly disk: SimDisk
-  readonly #options: BenchOptions
+  readonly dataDisks = new Map<string, SimDisk>()
+  #options: BenchOptions
   store!: ObjectStore
   /** What the last start found in the ordered log. */
   entries: LoggedEntry[] = []
@@ -39,6 +45,7 @@ export class StoreBench {
     this.random = options.on?.random ?? new SeededRandom(options.seed ?? 1)
     this.clock = options.on?.clock ?? new SimClock(this.random)
     this.disk = options.on?.disk ?? new SimDisk(this.random, this.clock)
+    for (const path of options.dataDisks ?? []) this.dataDisks.set(path, new SimDisk(this.random, this.clock))
   }
 
   /** A bench with a store that is open. */
@@ -61,6 +68,17 @@ export class StoreBench {
     this.failure = null
     const { store, entries } = await ObjectStore.open({
       disk: this.#options.wrap?.(disk) ?? disk,
+      disks: {
+        open: async (path) => {
+          const found = this.dataDisks.get(path)
+          if (!found) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' })
+          return found.opened(path)
+        },
+        homePath: '/first',
+        homeDevice: 'first',
+        configured: this.#options.configured ?? [],
+        without: this.#options.without ?? [],
+      },
       clock: this.clock.mount(),
       random: this.random,
       log: SILENT,
@@ -84,7 +102,7 @@ export class StoreBench {
 
   async close(): Promise<void> {
     await this.clock.run(this.store.close())
-    this.disk.kill()
+    this.#end('kill')
   }
 
   /** Changes bytes of a file that no process has open. */
@@ -145,6 +163,13 @@ export class StoreBench {
     return target
   }
 
+  /** Resolves when so many checkpoints are complete since the start. */
+  async checkpointed(count: number): Promise<void> {
+    while ((await this.clock.run(this.store.stats())).checkpoints < count) {
+      if (!this.clock.step()) throw new Error('nothing is left to happen, and there was no such checkpoint')
+    }
+  }
+
   /** Ends the process in order and starts another: everything is in the object files, and nothing is loaded. */
   async settle(): Promise<void> {
     await this.close()
@@ -153,8 +178,18 @@ export class StoreBench {
 
   /** The process dies; with `powerLoss` the machine does. Then another one starts. */
   async restart(how: 'kill' | 'powerLoss'): Promise<void> {
-    this.disk[how]()
+    this.#end(how)
     await this.open()
+  }
+
+  /** What the next starts are told. */
+  configure(options: Pick<BenchOptions, 'configured' | 'without'>): void {
+    this.#options = { ...this.#options, ...options }
+  }
+
+  #end(how: 'kill' | 'powerLoss'): void {
+    this.disk[how]()
+    for (const disk of this.dataDisks.values()) disk[how]()
   }
 
   async sync(): Promise<void> {

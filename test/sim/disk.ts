@@ -1,5 +1,5 @@
 import assert from 'node:assert'
-import { type Copy, type Disk, type DiskFile, WOULD_BLOCK } from '../../src/runtime/disk.ts'
+import { type Copy, type Disk, type DiskFile, type OpenedDisk, WOULD_BLOCK } from '../../src/runtime/disk.ts'
 import type { SimClock } from './clock.ts'
 import type { SeededRandom } from './random.ts'
 
@@ -41,6 +41,7 @@ export class SimDisk {
   /** The directories within each directory. */
   readonly #directories = new Map<string, Set<string>>()
   #unsyncedNames: NamespaceOp[] = []
+  readonly #everNamed = new Set<string>()
   #life = 0
   #boots = 0
   #locked = false
@@ -49,6 +50,10 @@ export class SimDisk {
   failNextSync = false
   /** Files opened so far, by whatever lives. */
   opens = 0
+  /** After so many more operations all of them fail; null for a disk that is well. */
+  operationsLeft: number | null = null
+  /** Its directory is not there any more; files that are open do not notice. */
+  isGone = false
 
   constructor(random: SeededRandom, clock: SimClock, faults: Partial<DiskFaults> = {}) {
     this.#random = random
@@ -65,10 +70,15 @@ export class SimDisk {
     const device = async () => {
       if (life === this.#life) await this.#clock.latency(2)
       if (life !== this.#life) await new Promise(() => {}) // nobody is left to hear the answer
+      this.#wear()
+    }
+    const directory = async () => {
+      await device()
+      if (this.isGone) throw errno('ENOENT', 'the directory of the disk')
     }
     return {
       open: async (path, options) => {
-        await device()
+        await directory()
         this.opens++
         let inode = this.#names.get(path)
         if (!inode) {
@@ -86,12 +96,12 @@ export class SimDisk {
         return this.#file(inode, device, alive)
       },
       makeDirectory: async (path) => {
-        await device()
+        await directory()
         const siblings = this.#directories.get(parent(path)) ?? new Set()
         this.#directories.set(parent(path), siblings.add(nameIn(path)))
       },
       list: async (path) => {
-        await device()
+        await directory()
         const prefix = path === '.' ? '' : `${path}/`
         const names = new Set(this.#directories.get(path))
         for (const name of this.#names.keys()) {
@@ -107,27 +117,29 @@ export class SimDisk {
         return below.map((name) => name.slice(path.length + 1)).filter((name) => name.includes('/'))
       },
       rename: async (from, to) => {
-        await device()
+        await directory()
         const inode = this.#names.get(from)
         if (!inode) throw errno('ENOENT', from)
         this.#change({ kind: 'rename', directory: parent(from), from, to, inode })
       },
       unlink: async (path) => {
-        await device()
+        await directory()
         if (this.#names.has(path)) this.#change({ kind: 'unlink', directory: parent(path), path })
       },
       syncDirectory: async (path) => {
-        await device()
+        await directory()
         this.#syncNames(path)
       },
       space: async () => {
-        await device()
+        await directory()
         return { totalBytes: this.capacityBytes, freeBytes: this.capacityBytes - this.usedBytes() }
       },
       copyMany: async (copies: readonly Copy[]) => {
         for (const { from, fromPosition, to, toPosition, length } of copies) {
           const buffer = Buffer.alloc(length)
-          await from.read(buffer, fromPosition)
+          await from.read(buffer, fromPosition).catch((error) => {
+            throw Object.assign(error, { syscall: 'read' })
+          })
           await to.write(buffer, toPosition)
         }
       },
@@ -160,6 +172,20 @@ export class SimDisk {
     return path === '.' || this.#directories.get(parent(path))?.has(nameIn(path)) === true
   }
 
+  /** As `mount`, by a path, for a store with several disks. */
+  opened(path: string, device = path): OpenedDisk {
+    return { ...this.mount(), path, device, close: async () => {} }
+  }
+
+  get isBroken(): boolean {
+    return this.operationsLeft === 0
+  }
+
+  #wear(): void {
+    if (this.isBroken) throw errno('EIO', 'a broken disk')
+    if (this.operationsLeft !== null) this.operationsLeft--
+  }
+
   #file(inode: Inode, device: () => Promise<void>, alive: () => void): DiskFile {
     let open = true
     const ready = async () => {
@@ -174,7 +200,7 @@ export class SimDisk {
       readNow: (target, position) => {
         alive()
         if (!open) throw errno('EBADF', 'a closed file')
-        if (this.#random.chance(this.faults.wouldBlock)) return WOULD_BLOCK
+        if (this.isBroken || this.#random.chance(this.faults.wouldBlock)) return WOULD_BLOCK
         return readInode(inode, target, position)
       },
       write: async (source, position) => {
@@ -183,6 +209,7 @@ export class SimDisk {
       },
       writeNow: (sources, position) => {
         alive()
+        this.#wear()
         for (const source of sources) {
           this.#write(inode, source, position)
           position += source.length
@@ -221,6 +248,11 @@ export class SimDisk {
         await ready()
         return inode.size
       },
+      dataRanges: async () => {
+        await ready()
+        const pages = [...inode.pages.keys()].sort((a, b) => a - b)
+        return pages.map((page) => ({ position: page * PAGE, length: Math.min(PAGE, inode.size - page * PAGE) }))
+      },
       close: async () => {
         open = false
       },
@@ -257,6 +289,7 @@ export class SimDisk {
   }
 
   #change(op: NamespaceOp): void {
+    if (op.kind !== 'unlink') this.#everNamed.add(op.kind === 'link' ? op.path : op.to)
     applyName(this.#names, op)
     this.#unsyncedNames.push(op)
   }
@@ -341,6 +374,11 @@ export class SimDisk {
       const page = pages.get(Math.floor(position / PAGE))
       if (page) page[position % PAGE]! ^= 1 << this.#random.below(8)
     }
+  }
+
+  /** Whether a file of this name was made here at any time. */
+  hasEverHad(path: string): boolean {
+    return this.#everNamed.has(path)
   }
 
   sizeOf(path: string): number {

@@ -112,8 +112,10 @@ export function getVnodes(sheep: Sheep): Reply {
 }
 
 export async function mdInfoOf(sheep: Sheep): Promise<Reply> {
-  const disks = await sheep.disks()
-  const entries = disks.map(({ path, freeBytes, usedBytes }, index) => ({ index, freeBytes, usedBytes, path }))
+  const disks = await sheep.disks.list()
+  const entries = disks.map(({ path, freeBytes, totalBytes }, index) => {
+    return { index, freeBytes, usedBytes: totalBytes - freeBytes, path }
+  })
   return { result: RESULT.SUCCESS, body: mdInfo.encode({ disks: entries, diskCount: entries.length }) }
 }
 

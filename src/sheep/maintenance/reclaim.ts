@@ -5,6 +5,7 @@ import type { Log } from '../../runtime/log.ts'
 import { isBlocksLine, isNamedIn, objectsOf } from '../accounts.ts'
 import { BlockMap } from '../block-map.ts'
 import type { ClusterState, Entry, Vdi } from '../cluster-state.ts'
+import { MemberFailed } from '../disks/member.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
 import type { AccountChange, Change, ObjectStore } from '../object-store.ts'
 import { FamilyTree } from './heirs.ts'
@@ -215,24 +216,32 @@ export class Reclaimer {
   async #trim(vdi: Vdi, heirs: readonly Vdi[]): Promise<void> {
     const maps = heirs.map((heir) => new BlockMap(this.#store, heir.vid))
     for await (const index of this.#ownIndexes(vdi)) {
-      const wanted = await this.#wantedBlocks(vdi, index, maps)
-      if (wanted === 'all') continue
-      await this.#store.using(dataOid(vdi.vid, index), (object) => {
-        const unwanted: number[] = []
-        let left = 0
-        for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-          if (this.#store.holderOf(object, block) !== vdi.vid) continue
-          if (wanted.has(block)) left++
-          else unwanted.push(block)
-        }
-        const deltas = new Map([[vdi.vid, -unwanted.length]])
-        if (left === 0) deltas.set(objectsOf(vdi.vid), -1)
-        else if (unwanted.length === 0) return
-        const zeroes = blockRuns(unwanted).map((run) => ({ kind: 'zero', object, ...run }) as const)
-        const gone = left === 0 ? [{ kind: 'remove', oid: object.oid } as const] : zeroes
-        return this.#commit([...gone, { kind: 'account', vid: vdi.vid, index, deltas }], left === 0 ? 1 : 0)
-      })
+      try {
+        await this.#trimObject(vdi, index, maps)
+      } catch (error) {
+        if (!(error instanceof MemberFailed)) throw error // what is lost with its disk goes with the rest of the VDI
+      }
     }
+  }
+
+  async #trimObject(vdi: Vdi, index: number, maps: readonly BlockMap[]): Promise<void> {
+    const wanted = await this.#wantedBlocks(vdi, index, maps)
+    if (wanted === 'all') return
+    await this.#store.using(dataOid(vdi.vid, index), (object) => {
+      const unwanted: number[] = []
+      let left = 0
+      for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
+        if (this.#store.holderOf(object, block) !== vdi.vid) continue
+        if (wanted.has(block)) left++
+        else unwanted.push(block)
+      }
+      const deltas = new Map([[vdi.vid, -unwanted.length]])
+      if (left === 0) deltas.set(objectsOf(vdi.vid), -1)
+      else if (unwanted.length === 0) return
+      const zeroes = blockRuns(unwanted).map((run) => ({ kind: 'zero', object, ...run }) as const)
+      const gone = left === 0 ? [{ kind: 'remove', oid: object.oid } as const] : zeroes
+      return this.#commit([...gone, { kind: 'account', vid: vdi.vid, index, deltas }], left === 0 ? 1 : 0)
+    })
   }
 
   /** The blocks of one object of a deleted VDI that its heirs see; all of them when a map names the object itself. */

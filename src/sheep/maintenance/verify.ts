@@ -1,6 +1,7 @@
 import { type StoreError, toStoreError } from '../../errors.ts'
 import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { ClusterState, Vdi } from '../cluster-state.ts'
+import { MemberFailed } from '../disks/member.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
 import type { StoredObject } from '../stored-object.ts'
@@ -86,10 +87,10 @@ async function isGood(store: ObjectStore, object: StoredObject, first: number, c
   }
 }
 
-/** Passes on what is no damage of an object but a failure of the disk. */
+/** Passes on what is no damage of an object but a failure of the store. What a disk took with it that failed alone is damaged. */
 function asCorrupt(error: unknown): StoreError {
   const failure = toStoreError(error)
-  if (failure.code === 'CorruptBlock' || failure.code === 'NoObject') return failure
+  if (failure.code === 'CorruptBlock' || failure.code === 'NoObject' || failure instanceof MemberFailed) return failure
   throw failure
 }
 
