@@ -12,7 +12,8 @@ import { BLOCK_BYTES } from './object-format.ts'
  * 1. `append` takes a transaction; it becomes durable as a whole or not at all. Transactions of one turn of the event loop
  *    share a frame (group commit).
  * 2. `done` is called when the frame has been written to the page cache, so that it survives the end of the process; for
- *    a `durable` transaction only after the frame was synced, so that it survives loss of power.
+ *    a `durable` transaction only after the frame was synced, so that it survives loss of power. Success is never told before
+ *    `append` or `flush` returns: whoever is told may change the very object that the caller is about to change or to read.
  * 3. There are two segments. When the active one is full it is sealed and the other becomes active, if it is free;
  *    until `release` frees it, transactions wait. That is the back-pressure of the whole store.
  * 4. The owner applies a sealed segment to the object files, but only records below `syncedSequence`, and then calls
@@ -69,6 +70,8 @@ export class Journal {
   #pending: JournalTransaction[] = []
   #pendingBytes = 0
   #flushScheduled = false
+  /** Transactions that were written, to be answered in a turn of their own. */
+  #written: JournalTransaction[] = []
   #failure: StoreError | null = null
   framesWritten = 0
   bytesWritten = 0
@@ -147,13 +150,19 @@ export class Journal {
     this.#pending.push(transaction)
     this.#pendingBytes += totalBytes(transaction.payload)
     if (this.#pendingBytes >= GROUP_BYTES) this.flush()
-    else if (!this.#flushScheduled) {
-      this.#flushScheduled = true
-      this.#clock.afterInput(() => {
-        this.#flushScheduled = false
-        this.flush()
-      })
-    }
+    else this.#scheduleFlush()
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled) return
+    this.#flushScheduled = true
+    this.#clock.afterInput(() => {
+      this.#flushScheduled = false
+      this.flush()
+      const written = this.#written
+      this.#written = []
+      for (const transaction of written) transaction.done(null)
+    })
   }
 
   /** Writes what was appended, now; what finds no free segment keeps waiting. */
@@ -199,8 +208,9 @@ export class Journal {
     for (const transaction of group) {
       if (this.#failure) transaction.done(this.#failure)
       else if (transaction.durable) this.#awaitSync(sequence, (error) => transaction.done(error))
-      else transaction.done(null)
+      else this.#written.push(transaction)
     }
+    if (this.#written.length > 0) this.#scheduleFlush()
     return true
   }
 
