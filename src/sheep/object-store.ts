@@ -570,6 +570,7 @@ export class ObjectStore {
     this.#closed = true
     await this.disks.stop()
     await this.#checkpointer.finish()
+    await this.#placedWrites.close()
     await this.#closeFiles()
   }
 

@@ -66,6 +66,7 @@ export class PlacedWrites {
   #recentBlocks = 0
   /** Of the unsynced ones, those whose names are new as well. */
   #newNames = new Set<StoredObject>()
+  #discarding: Promise<unknown> = Promise.resolve()
 
   constructor(options: { disk: Disk; cache: ObjectCache }) {
     this.#disk = options.disk
@@ -95,7 +96,14 @@ export class PlacedWrites {
     const words = entriesOf(object.oid, first, bytes, epoch, (i) => choices[i]!.slot)
     const rewrites = choices.filter((choice) => choice.isRewrite).length
     if (rewrites > 0 && !journal.canWriteNow(words.byteLength + OTHER_RECORDS_BYTES)) return null
-    if (rewrites < count) writeRuns(file, first, words, bytes, (i) => !choices[i]!.isRewrite)
+    const isFree = (i: number) => !choices[i]!.isRewrite
+    try {
+      writeRuns(file, first, words, bytes, isFree)
+    } catch (error) {
+      // What a full disk has taken of it is wanted by nobody, and would never be given back.
+      forRuns(first, words, isFree, (start, end, position) => file.punch(position, (end - start) * BLOCK_BYTES))
+      throw error
+    }
     const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => choices[i]!.isRewrite) : null
     this.bytesWritten += bytes.length
     return { oid: object.oid, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
@@ -103,13 +111,30 @@ export class PlacedWrites {
 
   #placeNew(oid: bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
     const tag = (this.#lastTag % TAG_COUNT) + 1
-    const file = this.#createNow(objectPath(oid, tag))
+    const path = objectPath(oid, tag)
+    const file = this.#createNow(path)
     if (!file) return null
     this.#lastTag = tag
     const words = entriesOf(oid, first, bytes, epoch, () => 0)
-    writeRuns(file, first, words, bytes, () => true)
+    try {
+      writeRuns(file, first, words, bytes, () => true)
+    } catch (error) {
+      this.#discard(path, file)
+      throw error
+    }
     this.bytesWritten += bytes.length
     return { oid, file, tag, words, newBlocks: words.length / 2, finish: null }
+  }
+
+  /** The file of an object that is not going to be: its room is wanted now. If it stays, the next start removes it. */
+  #discard(path: string, file: DiskFile): void {
+    const discarding = file.close().then(() => this.#disk.unlink(path))
+    this.#discarding = Promise.allSettled([this.#discarding, discarding])
+  }
+
+  /** Resolves when nothing is at work on the files any more. */
+  async close(): Promise<void> {
+    await this.#discarding
   }
 
   #createNow(path: string): DiskFile | null {
@@ -206,13 +231,25 @@ function writeRuns(
   bytes: Buffer,
   wanted: (i: number) => boolean,
 ): void {
+  forRuns(first, words, wanted, (start, end, position) => {
+    file.writeNow([bytes.subarray(start * BLOCK_BYTES, end * BLOCK_BYTES)], position)
+  })
+}
+
+/** Neighbours among the `wanted` blocks of a write that go to the same slot: from index to index in the write, and where to. */
+function forRuns(
+  first: number,
+  words: Uint32Array,
+  wanted: (i: number) => boolean,
+  use: (start: number, end: number, position: number) => void,
+): void {
   const count = words.length / 2
   for (let start = 0; start < count; start++) {
     if (!wanted(start)) continue
     const slot = slotOf(words[start * 2 + 1]!)!
     let end = start + 1
     while (end < count && wanted(end) && slotOf(words[end * 2 + 1]!) === slot) end++
-    file.writeNow([bytes.subarray(start * BLOCK_BYTES, end * BLOCK_BYTES)], blockPosition(first + start, slot))
+    use(start, end, blockPosition(first + start, slot))
     start = end - 1
   }
 }

@@ -140,17 +140,54 @@ describe('a large write', () => {
     expect(bench.failure).toMatchObject({ code: 'DiskFailed' })
   })
 
-  it('whose file of a new object the journal never heard of leaves none behind', async () => {
+  it('that finds no room for a new object gives back what it has taken, and leaves no file open', async () => {
     const { bench, control } = await openWatched()
     control.limit = () => {
       throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
     }
     await createLarge(bench, 1, true)
+    await bench.close()
+    expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toEqual([PATH])
+    expect(bench.disk.openFiles).toBe(0)
+    await bench.open()
+    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(1))
+  })
+
+  it('that finds room for a part only gives that part back', async () => {
+    const { bench, control } = await openWatched()
+    await createLarge(bench, 1, true)
+    await bench.settle()
+    let room = 1
+    control.limit = (length) => {
+      if (room-- > 0) return length
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+    }
+    // Its first two blocks go to the other slot of what there is, and the rest to where there was nothing.
+    await overwrite(bench, 3, true, LARGE - 2)
+    await bench.settle()
+    expect(await bench.read(OBJECT, 0, 2 * LARGE - 2)).toEqual(
+      Buffer.concat([large(1).subarray(0, 2 * BLOCK_BYTES), large(3)]),
+    )
+    for (let block = 0; block < 2 * LARGE - 2; block++) {
+      const pages = ([0, 1] as const).filter((slot) =>
+        bench.disk.hasPage(PATH, blockPosition(block, slot) / BLOCK_BYTES),
+      )
+      expect(pages).toHaveLength(1)
+    }
+  })
+
+  it('whose file of a new object the journal never heard of leaves none behind', async () => {
+    const { bench, control } = await openWatched()
+    control.limit = () => {
+      bench.disk.kill() // in the middle of it
+      return 0
+    }
+    createLarge(bench, 1, true).catch(() => {})
     expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toHaveLength(1) // under a name with a tag
     control.limit = (length) => length
-    await bench.restart('kill')
-    expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toEqual([PATH])
-    expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(1))
+    await bench.open()
+    expect(bench.disk.paths().filter((path) => path.startsWith('obj/'))).toEqual([])
+    expect(bench.store.exists(OBJECT)).toBe(false)
   })
 
   it('that rot has reached is refused, and not taken for a torn tail, once it is known to be durable', async () => {

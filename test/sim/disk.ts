@@ -54,6 +54,8 @@ export class SimDisk {
   operationsLeft: number | null = null
   /** Its directory is not there any more; files that are open do not notice. */
   isGone = false
+  /** Files that the process which lives has open. */
+  openFiles = 0
 
   constructor(random: SeededRandom, clock: SimClock, faults: Partial<DiskFaults> = {}) {
     this.#random = random
@@ -188,6 +190,8 @@ export class SimDisk {
 
   #file(inode: Inode, device: () => Promise<void>, alive: () => void): DiskFile {
     let open = true
+    const life = this.#life
+    this.openFiles++
     const ready = async () => {
       if (!open) throw errno('EBADF', 'a closed file')
       await device()
@@ -254,6 +258,7 @@ export class SimDisk {
         return pages.map((page) => ({ position: page * PAGE, length: Math.min(PAGE, inode.size - page * PAGE) }))
       },
       close: async () => {
+        if (open && life === this.#life) this.openFiles--
         open = false
       },
     }
@@ -297,6 +302,7 @@ export class SimDisk {
   /** The process ends; the kernel and its page cache stay. */
   kill(): void {
     this.#life++
+    this.openFiles = 0
     this.#locked = false
     this.#clock.endProcess()
   }
