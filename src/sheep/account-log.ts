@@ -97,11 +97,16 @@ export class AccountLog {
   async #writeWhole(generation: number, images: Iterable<AccountImage>): Promise<void> {
     const batch = encodeBatch(this.#storeId, generation, images)
     const file = await this.#disk.open(NEW_PATH, { create: true })
-    await file.truncate(0)
-    await file.write(batch, 0)
-    await file.sync()
-    await this.#disk.rename(NEW_PATH, PATH)
-    await this.#disk.syncDirectory('.')
+    try {
+      await file.truncate(0)
+      await file.write(batch, 0)
+      await file.sync()
+      await this.#disk.rename(NEW_PATH, PATH)
+      await this.#disk.syncDirectory('.')
+    } catch (error) {
+      await file.close() // on a full disk this is tried again and again
+      throw error
+    }
     await this.#file?.close()
     this.#file = file
     this.#end = batch.length

@@ -77,10 +77,15 @@ export class EntryLog {
   async compact(index: number, state: readonly Buffer[]): Promise<void> {
     const lines = Buffer.concat(state.map((bytes) => formatLine({ index, bytes })))
     const file = await this.#disk.open(pathOf(this.#number + 1), { create: true })
-    await file.truncate(0)
-    await file.write(lines, 0)
-    await file.sync()
-    await this.#disk.syncDirectory('.')
+    try {
+      await file.truncate(0)
+      await file.write(lines, 0)
+      await file.sync()
+      await this.#disk.syncDirectory('.')
+    } catch (error) {
+      await file.close() // on a full disk this is tried again and again
+      throw error
+    }
     await this.#file.close()
     this.#file = file
     this.#number++

@@ -46,6 +46,7 @@ export interface SheepOptions {
   reserveBytes: number
   copies: number
   loadedObjectsMax?: number
+  placedMinBytes?: number
   /** How long a lock outlives the last connection of its holder. */
   lockGraceMs?: number
   /** How fast the scrub reads in the background; 0 or nothing turns it off. */

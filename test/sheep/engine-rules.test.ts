@@ -508,6 +508,42 @@ describe('a full disk', () => {
   })
 })
 
+describe('a checkpoint that waits for room', () => {
+  it('opens no file again and again without closing it', async () => {
+    for (const refused of ['accounts.new', 'log.1']) {
+      let tries = 0
+      let isFull = false
+      const wrap = onFiles((path, file) => ({
+        ...file,
+        write: async (source, position) => {
+          if (path !== refused || !isFull) return file.write(source, position)
+          tries++
+          throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+        },
+      }))
+      const bench = await StoreBench.open({ wrap })
+      await bench.create(OBJECT)
+      for (let from = 1; from < 1200; from += 100) {
+        const entries = Array.from({ length: 100 }, (_, i) => ({ index: from + i, bytes: Buffer.from('entry') }))
+        await bench.commit(entries.map((entry) => ({ kind: 'entry', ...entry })))
+      }
+      bench.store.logSnapshot = () => ({ index: 1200, liveEntries: 1, entries: () => [Buffer.from('state')] })
+      isFull = true
+      bench.store.startCheckpoint()
+      await bench.clock.run(bench.clock.mount().sleep(20_000))
+      expect(tries).toBeGreaterThan(10)
+      expect(bench.disk.openFiles).toBeLessThan(10)
+      isFull = false
+      await bench.clock.run(bench.clock.mount().sleep(2000))
+      await bench.close()
+      expect(bench.failure).toBeNull()
+      expect(bench.disk.openFiles).toBe(0)
+      await bench.open()
+      expect(bench.entries.map(({ bytes }) => bytes.toString())).toEqual(['state'])
+    }
+  })
+})
+
 describe('a start', () => {
   it('is refused while another process has the directory', async () => {
     const bench = await StoreBench.open()

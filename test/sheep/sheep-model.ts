@@ -52,6 +52,8 @@ export class SheepModel {
   readonly durability: 'flush' | 'write'
   /** Few, in half of the seeds, so that objects come and go all the time. */
   readonly loadedObjectsMax: number
+  /** In half of the seeds nearly every write of whole blocks goes straight to the object file. */
+  readonly placedMinBytes: number
   /** In half of the seeds the scrub reads everything again and again. */
   readonly scrubBytesPerSecond: number
   #sheep!: Sheep
@@ -84,6 +86,7 @@ export class SheepModel {
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
     this.scrubBytesPerSecond = this.random.chance(0.5) ? 2 ** 30 : 0
     this.loadedObjectsMax = this.random.chance(0.5) ? 4 : 4096
+    this.placedMinBytes = (this.random.chance(0.5) ? 1 + this.random.below(3) : 16) * BLOCK_BYTES
   }
 
   async run(steps: number): Promise<void> {
@@ -134,6 +137,7 @@ export class SheepModel {
         reserveBytes: 0,
         copies: 1,
         loadedObjectsMax: this.loadedObjectsMax,
+        placedMinBytes: this.placedMinBytes,
         scrubBytesPerSecond: this.scrubBytesPerSecond,
         scrubIntervalMs: 1,
         onFailed: (error) => {
