@@ -219,7 +219,8 @@ export class Journal {
     let bytes = 0
     let count = 0
     for (const transaction of this.#pending) {
-      bytes += totalBytes(transaction.payload) + (transaction.records.length * BLOCK_BYTES) / 8
+      bytes +=
+        totalBytes(transaction.payload) + transaction.records.reduce((sum, record) => sum + recordBytes(record), 0)
       if (count > 0 && bytes > Math.min(GROUP_BYTES, (this.#segmentPages * BLOCK_BYTES) / 2)) break
       count++
     }

@@ -168,8 +168,10 @@ export class Sheep {
         log.error({ err: error, vid: vdi.vid.toString(16), index }, 'what cannot be read is not counted')
       const options = { store: this.#store, state: this.state, pause: () => this.#pause(), onUnreadable }
       await recountFamily(family, options, (counts) => {
-        const changes = [...counts].map(([vid, account]) => ({ kind: 'accountSet', vid, account }) as const)
-        this.#store.commit(changes, { durable: false }, () => {})
+        // Each for itself: all accounts of a family with many snapshots may be more than the journal can hold at once.
+        for (const [vid, account] of counts) {
+          this.#store.commit([{ kind: 'accountSet', vid, account }], { durable: false }, () => {})
+        }
       })
     }
     await this.#store.trustAccounts()
