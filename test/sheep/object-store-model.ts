@@ -60,7 +60,9 @@ export class StoreModel {
     await this.open()
     for (let step = 0; step < steps; step++) {
       const dice = this.random.next()
-      if (dice < 0.6) this.commit()
+      if (dice < 0.58) this.commit()
+      else if (dice < 0.585) for (let i = 0; i < 40; i++) this.commit()
+      else if (dice < 0.6) await this.endWithin()
       else if (dice < 0.75) await this.read()
       else if (dice < 0.8) await this.sync()
       else if (dice < 0.84 && this.#isSpread) this.#changeDisks()
@@ -186,9 +188,9 @@ export class StoreModel {
     const position = this.#since.length
     const durable = this.random.chance(0.2)
     this.counts.transactions++
-    const life = this.counts.crashes
+    const life = this.disk.ended
     this.#store.commit(changes, { durable }, (error) => {
-      if (life !== this.counts.crashes) return // the process that was told has ended
+      if (life !== this.disk.ended) return // the process that was told has ended
       if (error && !isReturned) refusal = error
       if (error) {
         if (!changedOids(changes).some((oid) => this.#isLoss(oid, error))) throw error
@@ -282,6 +284,25 @@ export class StoreModel {
     await this.verify()
   }
 
+  /** The process ends in the middle of a turn, with only a part of what it was writing written. */
+  async endWithin(): Promise<void> {
+    if (this.#broken !== null) return
+    const { ended } = this.disk
+    const before = this.#since.length
+    this.disk.endAfterPages = this.random.below(10)
+    for (let i = 1 + this.random.below(3); i > 0 && this.disk.ended === ended; i--) {
+      this.commit()
+      for (let steps = this.random.below(3); steps > 0; steps--) this.clock.step()
+    }
+    this.disk.endAfterPages = Number.POSITIVE_INFINITY
+    if (this.disk.ended === ended) return
+    this.#powerOff('kill')
+    this.counts.crashes++
+    await this.open()
+    this.#durable = Math.max(this.#durable, this.#acknowledged)
+    await this.verify(before)
+  }
+
   /** A crash in the middle of recovery must lose nothing either. */
   async #crashWhileOpening(): Promise<void> {
     const opening = this.open()
@@ -293,8 +314,11 @@ export class StoreModel {
     this.#powerOff('powerLoss')
   }
 
-  /** Compares everything, and goes on from the point that was found. */
-  async verify(): Promise<void> {
+  /**
+   * Compares everything, and goes on from the point that was found. The last transaction that is there, if it is one after
+   * `torn`, may have replaced only some of the blocks that it was to write: nobody was told that it is done.
+   */
+  async verify(torn = Number.POSITIVE_INFINITY): Promise<void> {
     const found: Image = new Map()
     for (const oid of this.#store.oids()) {
       const stamps = await this.clock.run(this.#readStamps(oid, 0, 16))
@@ -306,8 +330,10 @@ export class StoreModel {
     const candidate = clone(this.#base)
     const matches: number[] = []
     for (let position = 0; position <= this.#since.length; position++) {
+      const before = position > torn ? clone(candidate) : null
       if (position > 0) this.#since[position - 1]!.apply(candidate)
-      if (position >= this.#durable && same(candidate, found, this.#lost)) matches.push(position)
+      if (position < this.#durable) continue
+      if (same(candidate, found, this.#lost) || (before && isBetween(before, candidate, found))) matches.push(position)
     }
     if (matches.length === 0) {
       throw new Error(
@@ -315,6 +341,7 @@ export class StoreModel {
       )
     }
     for (const transaction of this.#since.slice(0, matches.at(-1))) transaction.apply(this.#base)
+    if (!same(this.#base, found, this.#lost)) this.#base = found // it was torn; and no disk is lost then
     this.#current = clone(this.#base)
     this.#since = []
     this.#durable = 0
@@ -368,6 +395,19 @@ function same(a: Image, b: Image, except: ReadonlySet<bigint>): boolean {
     const other = b.get(oid)
     if (!blocks || !other) return false
     for (let block = 0; block < 16; block++) if ((blocks.get(block) ?? 0) !== (other.get(block) ?? 0)) return false
+  }
+  return true
+}
+
+/** Whether the objects are those after a transaction, and each block is as it was before it or after it. */
+function isBetween(before: Image, after: Image, found: Image): boolean {
+  if (after.size !== found.size) return false
+  for (const [oid, blocks] of found) {
+    const next = after.get(oid)
+    if (!next) return false
+    for (const [block, stamp] of blocks) {
+      if (stamp !== (next.get(block) ?? 0) && stamp !== (before.get(oid)?.get(block) ?? 0)) return false
+    }
   }
   return true
 }

@@ -48,6 +48,8 @@ export class SimDisk {
   capacityBytes = 2 ** 40
   /** The next sync fails, and what it covered is lost although later syncs succeed. */
   failNextSync = false
+  /** The process ends when it has written so many more pages at once: in the middle of whatever it is doing. */
+  endAfterPages = Number.POSITIVE_INFINITY
   /** Files opened so far, by whatever lives. */
   opens = 0
   /** After so many more operations all of them fail; null for a disk that is well. */
@@ -215,7 +217,13 @@ export class SimDisk {
         alive()
         this.#wear()
         for (const source of sources) {
-          this.#write(inode, source, position)
+          for (let at = 0; at < source.length; at += PAGE) {
+            if (this.endAfterPages-- <= 0) {
+              this.kill()
+              alive()
+            }
+            this.#write(inode, source.subarray(at, at + PAGE), position + at)
+          }
           position += source.length
         }
       },
@@ -299,9 +307,15 @@ export class SimDisk {
     this.#unsyncedNames.push(op)
   }
 
+  /** How many processes have ended. */
+  get ended(): number {
+    return this.#life
+  }
+
   /** The process ends; the kernel and its page cache stay. */
   kill(): void {
     this.#life++
+    this.endAfterPages = Number.POSITIVE_INFINITY
     this.openFiles = 0
     this.#locked = false
     this.#clock.endProcess()
