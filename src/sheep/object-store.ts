@@ -169,6 +169,8 @@ export class ObjectStore {
       await store.#checkpointer.recover()
       // Frames that were cut must stay cut, also when the next start finds this page cache.
       const { generation, sequence } = files.journalState
+      // The accounts have to name the same generation, though all frames of it may have been cut.
+      await files.accountLog.append(generation - 1, [])
       await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
       for (const path of files.leftovers) await options.disk.unlink(path)
       store.disks.resume()

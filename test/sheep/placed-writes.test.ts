@@ -97,6 +97,19 @@ describe('a large write', () => {
     }
   })
 
+  it('whose frame is cut after loss of power leaves the accounts known, also to the start after the next one', async () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const { bench } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await overwrite(bench, 2, false)
+      for (const how of ['powerLoss', 'kill'] as const) {
+        await bench.restart(how)
+        expect(bench.store.accountsKnown).toBe(true)
+      }
+    }
+  })
+
   it('cut off in the middle of replacing another leaves a mix of the two, and nothing after it is lost', async () => {
     for (const cutAt of [0, 100, BLOCK_BYTES, 2.5 * BLOCK_BYTES]) {
       const { bench, control } = await openWatched()
