@@ -337,17 +337,21 @@ export class ObjectStore {
     }
   }
 
-  /** Writes the bytes of a transaction that has one large write to where they will stay, if that may be done. */
+  /**
+   * Writes the bytes of a transaction that has one large write to where they will stay, if that may be done. Beside it the
+   * transaction of a new object may have small ones, such as a page of the map: nothing of it waits to be replaced.
+   */
   #place(changes: readonly Change[]): Placement | null {
     const writes = changes.filter((change) => change.kind === 'blocks')
-    const [write] = writes
-    if (!write || writes.length > 1 || write.bytes.length < this.#placedMinBytes) return null
+    const [write, another] = writes.filter((change) => change.bytes.length >= this.#placedMinBytes)
+    if (!write || another) return null
     if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
     const { object } = write
     const oid = typeof object === 'bigint' ? object : object.oid
     // A disk that fails alone must cost nothing that was new there: the journal has it.
     if (!this.#disk.placeOf(oid).isHome || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
+    if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
     try {
       return this.#placedWrites.place(target, write.first, write.bytes, this.epoch, this.#journal)
@@ -387,7 +391,7 @@ export class ObjectStore {
       }
       case 'blocks': {
         const object = this.#objectOf(change.object)
-        if (placement) this.#applyPlaced(object, change.first, placement, transaction)
+        if (placement?.bytes === change.bytes) this.#applyPlaced(object, change.first, placement, transaction)
         else this.#applyBlocks(object, change.first, change.bytes, transaction)
         return
       }

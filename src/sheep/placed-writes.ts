@@ -17,6 +17,8 @@ import { PLACED, type StoredObject } from './stored-object.ts'
 /** Where the bytes of a large write were put. */
 export interface Placement {
   oid: bigint
+  /** The write's. */
+  bytes: Buffer
   /** The file of a new object, and the tag that its name bears; null and 0 for an object that has its file. */
   file: DiskFile | null
   tag: number
@@ -106,7 +108,7 @@ export class PlacedWrites {
     }
     const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => choices[i]!.isRewrite) : null
     this.bytesWritten += bytes.length
-    return { oid: object.oid, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
+    return { oid: object.oid, bytes, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
   }
 
   #placeNew(oid: bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
@@ -123,7 +125,7 @@ export class PlacedWrites {
       throw error
     }
     this.bytesWritten += bytes.length
-    return { oid, file, tag, words, newBlocks: words.length / 2, finish: null }
+    return { oid, bytes, file, tag, words, newBlocks: words.length / 2, finish: null }
   }
 
   /** The file of an object that is not going to be: its room is wanted now. If it stays, the next start removes it. */

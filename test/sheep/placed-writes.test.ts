@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Disk, DiskFile } from '../../src/runtime/disk.ts'
 import { BLOCK_BYTES, blockPosition, objectPath } from '../../src/sheep/object-format.ts'
+import { SheepBench } from './sheep-bench.ts'
 import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
 
 const LARGE = 4
@@ -69,6 +70,17 @@ describe('a large write', () => {
     await bench.settle()
     expect(writes).toHaveLength(2) // the checkpoint copied nothing
     expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(2))
+  })
+
+  it('is written once also where it makes a new object, and the map that names that', async () => {
+    const bench = await SheepBench.open({ placedMinBytes: LARGE * BLOCK_BYTES })
+    const session = bench.session(await bench.create('disk'))
+    for (const offset of [0, LARGE * BLOCK_BYTES]) await bench.write(session, offset, large(1))
+    expect(bench.sheep.measures().placedBytes).toBe(2 * LARGE * BLOCK_BYTES)
+    await bench.restart('powerLoss')
+    const found = await bench.read(bench.session(session.vid), 0, 2 * LARGE * BLOCK_BYTES)
+    expect(found.equals(Buffer.concat([large(1), large(1)]))).toBe(true)
+    expect((await bench.audit()).problems).toEqual([])
   })
 
   it('goes to the slot that nothing durable is in, and gives the other one back', async () => {

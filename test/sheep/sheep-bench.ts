@@ -11,7 +11,13 @@ import { SeededRandom } from '../sim/random.ts'
 type BenchOptions = Partial<
   Pick<
     SheepOptions,
-    'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'segmentBytes' | 'scrubBytesPerSecond' | 'scrubIntervalMs'
+    | 'durability'
+    | 'reserveBytes'
+    | 'loadedObjectsMax'
+    | 'placedMinBytes'
+    | 'segmentBytes'
+    | 'scrubBytesPerSecond'
+    | 'scrubIntervalMs'
   >
 > & {
   seed?: number
