@@ -324,7 +324,8 @@ export class ObjectStore {
       if (change.kind === 'create') this.#disk.promise(generation, change.oid, OBJECT_TAIL_BYTES)
       if (change.kind !== 'blocks') continue
       const oid = typeof change.object === 'bigint' ? change.object : change.object.oid
-      this.#disk.promise(generation, oid, placement ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
+      const isPlaced = placement?.bytes === change.bytes
+      this.#disk.promise(generation, oid, isPlaced ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
     }
   }
 
