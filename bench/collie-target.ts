@@ -1,12 +1,11 @@
-import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import path from 'node:path'
-import { promisify } from 'node:util'
 import { systemNetwork } from '../src/runtime/network.ts'
 import { VdiClient } from '../src/vdi/client.ts'
 import { hashExportName } from '../src/vdi/export-name.ts'
 import { createSocketTransport } from '../src/vdi/socket-transport.ts'
 import { Collie } from '../test/tools/collie.ts'
+import { fio } from './fio.ts'
 
 /** Collie as it is built, with one VDI and a right to reach it. */
 export interface CollieUnderTest {
@@ -41,12 +40,5 @@ export async function startCollie(...flags: string[]): Promise<CollieUnderTest> 
 
 /** Writes every byte of an export once, so that reads find blocks and not holes. */
 export async function fill(uri: string): Promise<void> {
-  await promisify(execFile)('fio', [
-    '--name=fill',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
-    '--rw=write',
-    '--bs=1m',
-    '--iodepth=4',
-  ])
+  await fio(uri, '--rw=write', '--bs=1m', '--iodepth=4')
 }

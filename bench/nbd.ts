@@ -8,11 +8,11 @@
  * Metrics: rrN and rwN are 4 KiB random reads and writes per second at depth N, sr and sw 1 MiB sequential reads and
  * writes in MB/s at depth 4. A target is written to: never name a volume that holds anything.
  */
-import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs, promisify } from 'node:util'
+import { parseArgs } from 'node:util'
+import { fio, median } from './fio.ts'
 import { startTarget, type Target } from './nbd-targets.ts'
 
 const { values: options } = parseArgs({
@@ -58,20 +58,15 @@ async function measureAll(): Promise<Results> {
 }
 
 async function measure(uri: string, metric: string): Promise<number> {
-  const { stdout } = await promisify(execFile)('fio', [
-    '--name=bench',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
+  const job = await fio(
+    uri,
     ...jobOptions(metric),
     `--runtime=${options.seconds}`,
     '--time_based',
     '--randrepeat=0',
     '--norandommap',
-    '--output-format=json',
-  ])
-  const report = stdout.slice(stdout.indexOf('{')) // the engine says hello first
-  const [job] = (JSON.parse(report) as { jobs: Record<'read' | 'write', { iops: number; bw_bytes: number }>[] }).jobs
-  const side = job![metric === 'sr' || metric.startsWith('rr') ? 'read' : 'write']
+  )
+  const side = job[metric === 'sr' || metric.startsWith('rr') ? 'read' : 'write']
   return metric.startsWith('s') ? side.bw_bytes / 1e6 : side.iops
 }
 
@@ -81,12 +76,6 @@ function jobOptions(metric: string): string[] {
   if (metric === 'sr') return ['--rw=read', '--bs=1m', '--iodepth=4']
   if (metric === 'sw') return ['--rw=write', '--bs=1m', '--iodepth=4']
   throw new Error(`unknown metric "${metric}"`)
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = (sorted.length - 1) / 2
-  return (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2
 }
 
 function summary(results: Results) {
