@@ -10,8 +10,8 @@
  * Paths are relative to the root that the disk was opened on.
  */
 export interface Disk {
-  /** Opens a file for reading and writing. ENOENT is an error unless `create`. */
-  open(path: string, options?: { create?: boolean }): Promise<DiskFile>
+  /** Opens a file for reading and writing. ENOENT is an error unless `create`; with `empty` what it held is gone. */
+  open(path: string, options?: { create?: boolean; empty?: boolean }): Promise<DiskFile>
   /** Makes an empty file, or empties the one there is, at once: as durable as with `open`. ENOENT without its directory. */
   createNow(path: string): DiskFile
   makeDirectory(path: string): Promise<void>

@@ -64,7 +64,8 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
 
   return {
     open: async (relative, options) => {
-      const flags = constants.O_RDWR | (options?.create ? constants.O_CREAT : 0)
+      const { create = false, empty = false } = options ?? {}
+      const flags = constants.O_RDWR | (create ? constants.O_CREAT : 0) | (empty ? constants.O_TRUNC : 0)
       return new SystemFile(await file.open(at(relative), flags, FILE_MODE))
     },
     createNow: (relative) => {

@@ -2,6 +2,7 @@ import { inodeOid } from '../protocol/oid.ts'
 import { BLOCK_BYTES } from './object-format.ts'
 import type { Change, ObjectStore } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
+import { readWords, writeWords } from './words.ts'
 
 const ENTRIES_PER_PAGE = BLOCK_BYTES / 4
 
@@ -40,7 +41,7 @@ export class BlockMap {
       await this.#store.using(this.#oid, (object) => this.#store.readBlocks(object, number, bytes))
     }
     // Whoever waited for the same page at the same time read the same bytes: the first one in counts.
-    if (!this.#pages.has(number)) this.#pages.set(number, decodePage(bytes))
+    if (!this.#pages.has(number)) this.#pages.set(number, readWords(bytes, ENTRIES_PER_PAGE))
   }
 
   isLoaded({ first, count }: { first: number; count: number }): boolean {
@@ -71,7 +72,9 @@ export class BlockMap {
     const page = this.#pages.get(number)!
     page[index % ENTRIES_PER_PAGE] = vid
     const changes: Change[] = this.#store.exists(this.#oid) ? [] : [{ kind: 'create', oid: this.#oid, runs: [] }]
-    changes.push({ kind: 'blocks', object: this.#oid, first: number, bytes: encodePage(page) })
+    const bytes = Buffer.allocUnsafeSlow(BLOCK_BYTES)
+    writeWords(bytes, page)
+    changes.push({ kind: 'blocks', object: this.#oid, first: number, bytes })
     return changes
   }
 
@@ -88,16 +91,4 @@ export class BlockMap {
       }
     }
   }
-}
-
-function decodePage(bytes: Buffer): Uint32Array {
-  const page = new Uint32Array(ENTRIES_PER_PAGE)
-  for (let i = 0; i < ENTRIES_PER_PAGE; i++) page[i] = bytes.readUInt32LE(i * 4)
-  return page
-}
-
-function encodePage(page: Uint32Array): Buffer {
-  const bytes = Buffer.allocUnsafeSlow(BLOCK_BYTES)
-  for (let i = 0; i < ENTRIES_PER_PAGE; i++) bytes.writeUInt32LE(page[i]!, i * 4)
-  return bytes
 }

@@ -13,7 +13,6 @@ import type { AccountImage } from './journal-format.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
-  BLOCKS_PER_OBJECT,
   blockPosition,
   encodeHeader,
   HEADER_OFFSET,
@@ -27,6 +26,7 @@ import {
 } from './object-format.ts'
 import type { StoreFiles } from './store-files.ts'
 import { type DirtyGeneration, NO_PAYLOAD, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
+import { writeWords } from './words.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
@@ -329,10 +329,8 @@ export class Checkpointer {
   }
 
   async #makeFile(object: StoredObject): Promise<DiskFile> {
-    const file = await this.#disk.open(objectPath(object.oid), { create: true })
-    await file.truncate(0) // whatever a removed object of this name left
-    await file.truncate(OBJECT_FILE_BYTES)
-    return file
+    // Empty, whatever a removed object of this name has left; writing the header gives it its size.
+    return this.#disk.open(objectPath(object.oid), { create: true, empty: true })
   }
 
   /** The file of placed blocks becomes the object's, unless that was done before a crash. */
@@ -453,7 +451,7 @@ function isReused(object: StoredObject, block: number, slot: Slot, generation: n
 /** Table and header as they are after the generation. */
 function encodeTail(write: ObjectWrite, table: Uint32Array, storeId: Buffer): Buffer {
   const tail = Buffer.alloc(OBJECT_FILE_BYTES - TABLE_OFFSET)
-  for (let i = 0; i < BLOCKS_PER_OBJECT * 2; i++) tail.writeUInt32LE(table[i]!, i * 4)
+  writeWords(tail, table)
   for (const { block, word0, word1 } of write.blocks) {
     tail.writeUInt32LE(word0, block * 8)
     tail.writeUInt32LE(word1, block * 8 + 4)

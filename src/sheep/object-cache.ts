@@ -1,6 +1,6 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
-import type { DiskFile } from '../runtime/disk.ts'
+import { type DiskFile, WOULD_BLOCK } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import {
@@ -13,6 +13,7 @@ import {
   TABLE_OFFSET,
 } from './object-format.ts'
 import type { StoredObject } from './stored-object.ts'
+import { readWords } from './words.ts'
 
 export interface ObjectCacheOptions {
   disk: DiskArray
@@ -35,6 +36,8 @@ export class ObjectCache {
   readonly #objects: Map<bigint, StoredObject>
   /** Those that may be asked to give up table and file, in order of loading. */
   readonly #loaded = new Set<StoredObject>()
+  /** Whom to ask next. It stays in the set: to start anew means to pass by all places of those that have left. */
+  #hand = this.#loaded.values()
   /** Headers that were found damaged. */
   corruptHeaders = 0
 
@@ -158,7 +161,7 @@ export class ObjectCache {
     const path = objectPath(object.oid)
     const file = await this.#openFile(object, path)
     const tail = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
-    await file.read(tail, TABLE_OFFSET)
+    if (file.readNow(tail, TABLE_OFFSET) === WOULD_BLOCK) await file.read(tail, TABLE_OFFSET)
     const header = decodeHeader(tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
     const problem =
       'problem' in header
@@ -171,10 +174,8 @@ export class ObjectCache {
       this.corruptHeaders++
       throw new StoreError('CorruptBlock', `${path}: ${problem}`)
     }
-    const table = new Uint32Array(BLOCKS_PER_OBJECT * 2)
-    for (let i = 0; i < table.length; i++) table[i] = tail.readUInt32LE(i * 4)
     object.file = file
-    object.table = table
+    object.table = readWords(tail, BLOCKS_PER_OBJECT * 2)
     if (!('problem' in header)) object.version = Math.max(object.version, header.version)
     this.#loaded.add(object)
     this.#evict()
@@ -196,16 +197,26 @@ export class ObjectCache {
    */
   #evict(): void {
     for (let looks = 0; this.#loaded.size > this.#options.loadedMax && looks < EVICTION_LOOKS_MAX; looks++) {
-      const object = this.#loaded.values().next().value!
-      this.#loaded.delete(object)
+      const object = this.#nextInTurn()
       if (object.touched || object.holders > 0 || object.fresh) {
         object.touched = false
-        this.#loaded.add(object)
         continue
       }
+      this.#loaded.delete(object)
       object.table = null
       this.#closeFile(object)
     }
+  }
+
+  /** Goes round among those that are loaded; there must be one. */
+  #nextInTurn(): StoredObject {
+    let next = this.#hand.next()
+    if (next.done) {
+      this.#hand = this.#loaded.values()
+      next = this.#hand.next()
+    }
+    assert(!next.done)
+    return next.value
   }
 
   #closeFile(object: StoredObject): void {

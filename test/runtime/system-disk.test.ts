@@ -36,6 +36,9 @@ describe('files of the system', () => {
     const again = await disk.open('a', { create: true }) // does not cut what is there
     expect(await again.size()).toBe(8)
     await again.close()
+    const emptied = await disk.open('a', { create: true, empty: true })
+    expect(await emptied.size()).toBe(0)
+    await emptied.close()
   })
 
   it('read up to their end', async () => {

@@ -90,7 +90,9 @@ export class SimDisk {
           inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
           this.#change({ kind: 'link', directory: parent(path), path, inode })
         }
-        return this.#file(inode, device, alive)
+        const file = this.#file(inode, device, alive)
+        if (options?.empty) await file.truncate(0)
+        return file
       },
       createNow: (path) => {
         alive()
