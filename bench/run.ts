@@ -1,10 +1,10 @@
 /**
- * `npm run bench`: both benchmarks, quick by default; what they measure and against what stands at their tops.
+ * `npm run bench`: all benchmarks, quick by default; what they measure and against what stands at their tops.
  *
  * Usage: npm run build && tsx bench/run.ts [--full] [--json]
  *
- * Quick takes about two minutes, full about a quarter of an hour. Needs fio and nbdkit (Debian packages of the same
- * names) for the data path. With `--json` prints one object: `{ api, nbd }`.
+ * Quick takes about three minutes, full about 25. Needs fio and nbdkit (Debian packages of the same
+ * names) for the data path. With `--json` prints one object: `{ api, nbd, store }`.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -21,7 +21,12 @@ const api = await bench('api.ts', ...(options.full ? [] : ['--quick']), ...json)
 say('')
 const extent = options.full ? ['--runs', '5', '--seconds', '5'] : ['--runs', '1', '--seconds', '1']
 const nbd = await bench('nbd.ts', '--targets', 'nbdkit,reference,memory,collie', ...extent, ...json)
-if (options.json) console.log(JSON.stringify({ api: JSON.parse(api), nbd: JSON.parse(nbd) }, null, 2))
+say('')
+const quickStore = ['--runs', '1', '--seconds', '1', '--objects', '2048', '--rounds', '9']
+const store = await bench('store.ts', ...(options.full ? ['--runs', '5', '--seconds', '5'] : quickStore), ...json)
+if (options.json) {
+  console.log(JSON.stringify({ api: JSON.parse(api), nbd: JSON.parse(nbd), store: JSON.parse(store) }, null, 2))
+}
 
 /** Runs a benchmark beside this file; with `--json` resolves with what it printed, else it prints by itself. */
 async function bench(script: string, ...args: string[]): Promise<string> {
