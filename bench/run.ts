@@ -22,7 +22,7 @@ say('')
 const extent = options.full ? ['--runs', '5', '--seconds', '5'] : ['--runs', '1', '--seconds', '1']
 const nbd = await bench('nbd.ts', '--targets', 'nbdkit,reference,memory,collie', ...extent, ...json)
 say('')
-const quickStore = ['--runs', '1', '--seconds', '1', '--objects', '2048', '--rounds', '9']
+const quickStore = ['--runs', '1', '--seconds', '1', '--objects', '2048', '--rounds', '15']
 const store = await bench('store.ts', ...(options.full ? ['--runs', '5', '--seconds', '5'] : quickStore), ...json)
 if (options.json) {
   console.log(JSON.stringify({ api: JSON.parse(api), nbd: JSON.parse(nbd), store: JSON.parse(store) }, null, 2))

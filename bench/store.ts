@@ -4,7 +4,7 @@
  * ratios, which mean the same on a fast machine and on a slow one. It starts Collie by itself, as it is built.
  *
  * Usage: npm run build && tsx bench/store.ts [--parts touch,snapshots,manage] [--runs 3] [--seconds 3] [--objects 16384]
- *                                            [--rounds 30] [--json] [--help]
+ *                                            [--rounds 60] [--json] [--help]
  *
  * - touch: 4 KiB writes at depth 1 through NBD, each into the next object of 4 MiB: one that is not there yet, and one that
  *   a snapshot has just frozen; against random writes at depth 1 into objects that are there, on the same VDI.
@@ -28,7 +28,7 @@ const { values: options } = parseArgs({
     runs: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '3' },
     objects: { type: 'string', default: '16384' },
-    rounds: { type: 'string', default: '30' },
+    rounds: { type: 'string', default: '60' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -76,7 +76,7 @@ const PARTS: Record<string, (collie: CollieUnderTest) => Promise<Row[]>> = { tou
 
 if (options.help) {
   console.log('usage: tsx bench/store.ts [--parts touch,snapshots,manage] [--runs 3] [--seconds 3] [--objects 16384]')
-  console.log('                          [--rounds 30] [--json]; what is measured stands at the top of the file')
+  console.log('                          [--rounds 60] [--json]; what is measured stands at the top of the file')
 } else {
   const rows: Row[] = []
   for (const part of options.parts.split(',')) rows.push(...(await onCollie(part)))
