@@ -1,8 +1,7 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
-import { type DiskFile, WOULD_BLOCK } from '../runtime/disk.ts'
+import { type Disk, type DiskFile, WOULD_BLOCK } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
-import type { DiskArray } from './disks/disk-array.ts'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_OBJECT,
@@ -16,7 +15,7 @@ import type { StoredObject } from './stored-object.ts'
 import { readWords } from './words.ts'
 
 export interface ObjectCacheOptions {
-  disk: DiskArray
+  disk: Pick<Disk, 'open'>
   log: Log
   storeId: Buffer
   /** Every object of this node, loaded or not. */

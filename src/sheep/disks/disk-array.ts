@@ -517,7 +517,7 @@ export class DiskArray implements Disk {
 
   // What follows is the Disk port.
 
-  async open(path: string, options?: { create?: boolean }): Promise<DiskFile> {
+  async open(path: string, options?: { create?: boolean; empty?: boolean }): Promise<DiskFile> {
     const member = this.#memberOfPath(path)
     if (options?.create) {
       await this.makeDirectoryOn(member, directoryOf(path))
