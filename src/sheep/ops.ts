@@ -279,10 +279,27 @@ export function runOperation(
   if (!operation) return reply({ result: RESULT.INVALID_PARMS })
   if (sheep.failure) return reply({ result: resultOf(sheep.failure) })
   if (holder) sheep.locks.spoke(holder)
+  if (operation.kind !== 'gateway') {
+    const client = holder ?? IN_PROCESS
+    return sheep.heldDiscards.settle(client, request.id ?? 0, () =>
+      runForeign(sheep, operation, request, holder, reply),
+    )
+  }
   try {
-    if (operation.kind === 'gateway') {
-      return operation.run(sheep.sessions.get(request.session ?? 0, holder), request, reply)
-    }
+    operation.run(sheep.sessions.get(request.session ?? 0, holder), request, reply)
+  } catch (error) {
+    reply({ result: resultOf(error) })
+  }
+}
+
+function runForeign(
+  sheep: Sheep,
+  operation: Exclude<Operation, { kind: 'gateway' }>,
+  request: SheepRequest,
+  holder: Holder,
+  reply: (response: Reply) => void,
+): void {
+  try {
     const sender = { client: holder ?? IN_PROCESS, protoVer: request.protoVer ?? protoVerOf(request.opcode) }
     if (operation.kind === 'object') {
       sheep.traffic.begin(request)

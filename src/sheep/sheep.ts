@@ -13,6 +13,7 @@ import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
 import type { DisksOptions } from './disks/disk-array.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
+import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
@@ -77,6 +78,7 @@ export class Sheep {
   readonly objects: PlainObjects
   readonly writers: ForeignWriters
   readonly traffic = new Traffic()
+  readonly heldDiscards = new HeldDiscards()
   /** The address that clients reach this node by, for lists of nodes. */
   contact: string
   readonly #options: SheepOptions
@@ -487,6 +489,7 @@ export class Sheep {
   }
 
   clientClosed(client: SheepClient): void {
+    this.heldDiscards.forget(client)
     this.locks.closed(client)
     void this.sessions.closeOf(client)
   }

@@ -21,6 +21,8 @@ export interface InodeWrite {
   offset: number
   bytes: Buffer
   durable: boolean
+  /** The number that the client gave the request. */
+  id: number
 }
 
 /**
@@ -31,7 +33,7 @@ export interface InodeWrite {
  *
  * Map: only the owner maps. So a write to the map never makes an entry:
  *
- * 1. A single entry of 0 is QEMU's discard: the object goes.
+ * 1. A single entry of 0 may be QEMU's discard, by which the object goes; held-discards.ts says when it is not.
  * 2. Anything else is a client's picture of the map, and is accepted when it fits: an entry of the VDI itself needs its object.
  *    Other entries of a longer range may be out of date and change nothing; nor do zeros, which `dog` and QEMU write
  *    over a whole map before DEL_VDI. DEL_VDI needs no such help, and QEMU does it to the working VDI when it was asked to
@@ -82,7 +84,7 @@ async function growVdi(sheep: Sheep, vid: number, sizeBytes: number): Promise<vo
 }
 
 function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDone): void {
-  const { vid, offset, bytes, durable } = write
+  const { vid, offset, bytes, durable, id } = write
   const first = (offset - INODE_MAP_OFFSET_BYTES) / INODE_MAP_ENTRY_SIZE_BYTES
   const count = bytes.length / INODE_MAP_ENTRY_SIZE_BYTES
   const vdi = sheep.state.vdis.get(vid)
@@ -93,7 +95,12 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
     const isDiscard = sheep.writers.writes(vdi.name, sender.client)
     return done(isZero(bytes) && !isDiscard ? null : new StoreError('ReadOnly', vdi.name))
   }
-  if (count === 1 && isZero(bytes)) return discardIndex(sheep, vid, first, durable, sender, done)
+  if (count === 1 && isZero(bytes)) {
+    const discard = (then: StoreDone) => discardIndex(sheep, vid, first, durable, sender, then)
+    if (id !== 0) return discard(done)
+    sheep.heldDiscards.hold(sender.client, discard)
+    return done(null)
+  }
   sheep.writers.withSession(vid, sender, done, (session) => {
     session.whenCurrent(vid, { first, count }, done, () => done(misfit(sheep, session, first, bytes)))
   })

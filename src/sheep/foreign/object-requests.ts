@@ -40,7 +40,7 @@ export function readObject(sheep: Sheep, request: SheepRequest, sender: Sender, 
 }
 
 export function writeObject(sheep: Sheep, request: SheepRequest, sender: Sender, reply: Answer): void {
-  const { oid = 0n, offset = 0, body = Buffer.alloc(0) } = request
+  const { oid = 0n, offset = 0, body = Buffer.alloc(0), id = 0 } = request
   const done: StoreDone = (error) => reply({ result: error ? resultOf(error) : RESULT.SUCCESS, copies: sheep.copies })
   const kind = oidKind(oid)
   const durable = isDurable(request)
@@ -49,7 +49,7 @@ export function writeObject(sheep: Sheep, request: SheepRequest, sender: Sender,
   } else if (kind === 'data') writeData(sheep, request, sender, done)
   else if (kind === 'vmstate') settle(writeVmstate(sheep, request, sender), reply)
   else if (kind === 'inode' && !creates(request)) {
-    writeInode(sheep, { vid: oidVid(oid), offset, bytes: body, durable }, sender, done)
+    writeInode(sheep, { vid: oidVid(oid), offset, bytes: body, durable, id }, sender, done)
   } else done(new StoreError('InvalidParameters', 'no object of a kind that clients write'))
 }
 

@@ -53,6 +53,7 @@ function u32(value: number): Buffer {
 export class Foreign {
   readonly connection: RawSheepClient
   readonly #protoVer: number
+  #lastId = 0
 
   private constructor(connection: RawSheepClient, protoVer: number) {
     this.connection = connection
@@ -65,7 +66,7 @@ export class Foreign {
 
   send(request: RawRequest): Promise<RawResponse> {
     const protoVer = request.opcode < 0x80 ? this.#protoVer : ADMIN
-    return this.connection.request({ protoVer, ...request })
+    return this.connection.request({ protoVer, id: ++this.#lastId, ...request })
   }
 
   /** Several in one go; answers in the order of the requests. */
@@ -81,7 +82,7 @@ export class Foreign {
   }
 
   readObj(oid: bigint, offset: number, dataLength: number, flags = CACHE): Promise<RawResponse> {
-    return this.send({ opcode: 0x02, flags, dataLength, fields: object(oid, offset) })
+    return this.send(readObj(oid, offset, dataLength, flags))
   }
 
   async write(oid: bigint, offset: number, body: Buffer, flags = CACHE): Promise<number> {
@@ -153,6 +154,13 @@ export class Foreign {
     return this.send({ opcode, flags: WRITE, body, fields: [[32, 4, snapId]] })
   }
 }
+
+export const readObj = (oid: bigint, offset: number, dataLength: number, flags = CACHE): RawRequest => ({
+  opcode: 0x02,
+  flags,
+  dataLength,
+  fields: object(oid, offset),
+})
 
 export const writeObj = (oid: bigint, offset: number, body: Buffer, flags = CACHE): RawRequest => ({
   opcode: 0x03,

@@ -4,6 +4,7 @@ import {
   attrOid,
   CACHE,
   COW,
+  createObj,
   DOG,
   dataOid,
   Foreign,
@@ -16,12 +17,16 @@ import {
   OBJECT,
   QEMU,
   READONLY,
+  readObj,
   SUCCESS,
   TGT,
   TGT_VER,
+  u32s,
   VDI_LOCKED,
   vidOf,
   vmstateOid,
+  WRITE,
+  writeObj,
 } from './frames.ts'
 
 let live: LiveSheep
@@ -285,6 +290,34 @@ describe('the block map, as clients write it', () => {
     other.connection.close()
     expect(await bytesOf(dataOid(vid, 0), 0, 4096)).toEqual([1])
     expect(await qemu.entries(working, 0, 2)).toEqual([vid, vid])
+  })
+
+  it('is not wiped by a single zero that may come from `snapshot -d`, which numbers nothing', async () => {
+    await qemu.allocate(vid, 0, 1)
+    const other = await Foreign.connect(live.address, QEMU)
+    const zero = { ...writeObj(inodeOid(vid), MAP, u32s(0), CACHE), id: 0 }
+    expect((await other.send(zero)).result).toBe(SUCCESS)
+    other.connection.close()
+    const dog = await Foreign.connect(live.address, DOG)
+    expect((await dog.send({ ...zero, flags: WRITE })).result).toBe(SUCCESS)
+    expect((await dog.send({ ...readObj(inodeOid(vid), 0, MAP), id: 0 })).result).toBe(SUCCESS)
+    expect(await dog.entries(vid, 0, 1)).toEqual([vid])
+    dog.connection.close()
+    expect(await bytesOf(dataOid(vid, 0), 0, 4096)).toEqual([1])
+  })
+
+  it('is a discard as the first request of a connection too, if the next one bears a number', async () => {
+    await qemu.allocate(vid, 0, 1)
+    const again = await Foreign.connect(live.address, QEMU)
+    const [zeroed, created, read] = await again.sendAll([
+      writeObj(inodeOid(vid), MAP, u32s(0), CACHE),
+      createObj(dataOid(vid, 0), 0, Buffer.alloc(4096, 2), CACHE, 0n),
+      readObj(dataOid(vid, 0), 0, 8192),
+    ])
+    expect([zeroed!.result, created!.result, read!.result]).toEqual([SUCCESS, SUCCESS, SUCCESS])
+    expect([...new Set((await again.readObj(dataOid(vid, 0), 0, 4096)).body)]).toEqual([2])
+    expect([...new Set((await again.readObj(dataOid(vid, 0), 4096, 4096)).body)]).toEqual([0])
+    again.connection.close()
   })
 
   it('tells a writer that discards of the snapshot that was taken meanwhile', async () => {
