@@ -489,7 +489,7 @@ export class Sheep {
   }
 
   clientClosed(client: SheepClient): void {
-    this.heldDiscards.forget(client)
+    this.heldDiscards.ended(client, (heir) => void this.sessions.closeOf(heir))
     this.locks.closed(client)
     void this.sessions.closeOf(client)
   }

@@ -7,7 +7,7 @@ import { systemNetwork } from '../../src/runtime/network.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { openSystemDisk } from '../../src/runtime/system-disk.ts'
 import { runOperation } from '../../src/sheep/ops.ts'
-import { createSheepServer } from '../../src/sheep/server.ts'
+import { createSheepServer, type SheepServer } from '../../src/sheep/server.ts'
 import { Sheep } from '../../src/sheep/sheep.ts'
 import { createSocketTransport } from '../../src/vdi/socket-transport.ts'
 import type { Transport } from '../../src/vdi/transport.ts'
@@ -18,6 +18,7 @@ const MIB = 1024 * 1024
 export class LiveSheep {
   readonly #directory = mkdtempSync(join(tmpdir(), 'collie-sheep-'))
   #sheep!: Sheep
+  #server!: SheepServer
   #stop: () => Promise<void> = async () => {}
 
   static async start(): Promise<LiveSheep> {
@@ -28,6 +29,11 @@ export class LiveSheep {
 
   get sheep(): Sheep {
     return this.#sheep
+  }
+
+  /** That it knows of now. */
+  get connections(): number {
+    return this.#server.connections
   }
 
   /** Of its unix socket. */
@@ -64,6 +70,7 @@ export class LiveSheep {
     })
     await server.listen(this.address)
     this.#sheep = sheep
+    this.#server = server
     this.#stop = async () => {
       await server.close({ graceMs: 1000 })
       await sheep.close()

@@ -1,29 +1,35 @@
 import type { StoreDone } from '../object-store.ts'
 import type { SheepClient } from '../server.ts'
+import type { Sender } from './writers.ts'
 
 interface Held {
-  discard: (done: StoreDone) => void
+  sender: Sender
+  discard: Discard
+  /** Whether it is one after all, when the connection ends without having said more. */
+  isOneAtEnd: () => boolean
   /** What arrived while the discard is being done; null before. */
   waiting: (() => void)[] | null
 }
 
+type Discard = (sender: Sender, done: StoreDone) => void
+
 /**
  * A zero that a client writes over a single entry of a block map is one of two things:
  *
- * 1. QEMU's discard. It comes on QEMU's connection for I/O, whose requests are numbered from 0 on.
+ * 1. QEMU's discard. It comes on QEMU's connection for I/O, which numbers its requests from 0 on, and ends after QEMU has
+ *    given its lock back.
  * 2. What QEMU's `snapshot -d` writes over the map of the VDI it has opened, which need not be the snapshot: entries that are
- *    in use, up to 128 at a time, so that the last write may be of one. It comes on a connection of its own, where
- *    all requests bear the number 0, and which is closed then. `dog` does likewise before it deletes.
+ *    in use, up to 128 at a time, so that the last write may be of one. It comes on a connection of its own, which gives
+ *    every request the number 0, and ends while QEMU still has its lock. `dog` does likewise before it deletes, without a lock.
  *
- * A number other than 0 tells the first. With 0 it is answered and held: it is done before the next request of the
- * connection if that bears another number, and forgotten if that bears 0 too or none comes. Any client that discards sends
- * a flush at its end.
+ * A number other than 0 tells the first. With 0 the zero is answered and held. It is done before the next request of the
+ * connection if that bears another number, or at its end if the lock is gone; otherwise it is forgotten.
  */
 export class HeldDiscards {
   readonly #held = new Map<SheepClient, Held>()
 
-  hold(client: SheepClient, discard: (done: StoreDone) => void): void {
-    this.#held.set(client, { discard, waiting: null })
+  hold(sender: Sender, isOneAtEnd: () => boolean, discard: Discard): void {
+    this.#held.set(sender.client, { sender, discard, isOneAtEnd, waiting: null })
   }
 
   /** Calls `run` for a request of the client: at once, unless a discard has to be done before. */
@@ -41,14 +47,19 @@ export class HeldDiscards {
     const waiting = [run]
     held.waiting = waiting
     // Whether it succeeds is of no interest: it was answered, and a discard promises nothing.
-    held.discard(() => {
+    held.discard(held.sender, () => {
       if (this.#held.get(client) !== held) return
       this.#held.delete(client)
       for (const next of waiting) next()
     })
   }
 
-  forget(client: SheepClient): void {
+  /** The connection is over. `done` is called when nothing is done in the name of `heir`, which stands in for it. */
+  ended(client: SheepClient, done: (heir: SheepClient) => void): void {
+    const held = this.#held.get(client)
     this.#held.delete(client)
+    if (!held || held.waiting !== null || !held.isOneAtEnd()) return
+    const heir = { ...client, cut: () => {} }
+    held.discard({ ...held.sender, client: heir }, () => done(heir))
   }
 }

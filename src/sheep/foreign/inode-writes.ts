@@ -9,6 +9,7 @@ import {
 import { dataOid } from '../../protocol/oid.ts'
 import { decodeText } from '../../protocol/struct.ts'
 import { HOLE_VID } from '../cluster-state.ts'
+import { QEMU_PROTO_VER } from '../locks.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { Session } from '../session.ts'
 import type { Sheep } from '../sheep.ts'
@@ -96,9 +97,9 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
     return done(isZero(bytes) && !isDiscard ? null : new StoreError('ReadOnly', vdi.name))
   }
   if (count === 1 && isZero(bytes)) {
-    const discard = (then: StoreDone) => discardIndex(sheep, vid, first, durable, sender, then)
-    if (id !== 0) return discard(done)
-    sheep.heldDiscards.hold(sender.client, discard)
+    if (id !== 0) return discardIndex(sheep, vid, first, durable, sender, done)
+    const isOneAtEnd = () => sender.protoVer === QEMU_PROTO_VER && !sheep.state.locks.has(vdi.name)
+    sheep.heldDiscards.hold(sender, isOneAtEnd, (by, then) => discardIndex(sheep, vid, first, durable, by, then))
     return done(null)
   }
   sheep.writers.withSession(vid, sender, done, (session) => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { LiveSheep } from '../../tools/live-sheep.ts'
 import {
   attrOid,
@@ -292,18 +292,42 @@ describe('the block map, as clients write it', () => {
     expect(await qemu.entries(working, 0, 2)).toEqual([vid, vid])
   })
 
-  it('is not wiped by a single zero that may come from `snapshot -d`, which numbers nothing', async () => {
+  /** Ends the connection, and resolves when the sheep has seen it. */
+  async function end(client: Foreign): Promise<void> {
+    const before = live.connections
+    client.connection.close()
+    await vi.waitFor(() => expect(live.connections).toBe(before - 1), { timeout: 30_000, interval: 5 })
+  }
+
+  it('is not wiped by a single zero of `snapshot -d`: no number, and a lock when its connection ends', async () => {
     await qemu.allocate(vid, 0, 1)
-    const other = await Foreign.connect(live.address, QEMU)
+    const holder = await Foreign.connect(live.address, QEMU)
+    expect((await holder.lock(name)).result).toBe(SUCCESS)
     const zero = { ...writeObj(inodeOid(vid), MAP, u32s(0), CACHE), id: 0 }
+    const other = await Foreign.connect(live.address, QEMU)
     expect((await other.send(zero)).result).toBe(SUCCESS)
-    other.connection.close()
+    await end(other)
+    expect(await holder.release(vid)).toBe(SUCCESS)
+    holder.connection.close()
     const dog = await Foreign.connect(live.address, DOG)
     expect((await dog.send({ ...zero, flags: WRITE })).result).toBe(SUCCESS)
     expect((await dog.send({ ...readObj(inodeOid(vid), 0, MAP), id: 0 })).result).toBe(SUCCESS)
-    expect(await dog.entries(vid, 0, 1)).toEqual([vid])
-    dog.connection.close()
+    expect((await dog.send({ ...zero, flags: WRITE })).result).toBe(SUCCESS)
+    await end(dog)
+    expect(await qemu.entries(vid, 0, 1)).toEqual([vid])
     expect(await bytesOf(dataOid(vid, 0), 0, 4096)).toEqual([1])
+  })
+
+  it('is a discard as the only request of a connection, if the lock was given back before it ended', async () => {
+    await qemu.allocate(vid, 0, 1)
+    const holder = await Foreign.connect(live.address, QEMU)
+    expect((await holder.lock(name)).result).toBe(SUCCESS)
+    const io = await Foreign.connect(live.address, QEMU)
+    expect((await io.send({ ...writeObj(inodeOid(vid), MAP, u32s(0), CACHE), id: 0 })).result).toBe(SUCCESS)
+    expect(await holder.release(vid)).toBe(SUCCESS)
+    holder.connection.close()
+    io.connection.close()
+    await vi.waitFor(async () => expect(await qemu.entries(vid, 0, 1)).toEqual([0]), { timeout: 30_000, interval: 5 })
   })
 
   it('is a discard as the first request of a connection too, if the next one bears a number', async () => {
