@@ -34,6 +34,9 @@ export async function collectNode(parts: NodeParts): Promise<Sample[]> {
 function addNbd(samples: Samples, { stats, meter }: NbdServer): void {
   samples.add('collie_nbd_connections', stats.connections)
   samples.add('collie_nbd_refused_connections_total', stats.refusedConnections)
+  samples.add('collie_nbd_stuck_connections_total', stats.stuckConnections)
+  samples.add('collie_nbd_waiting_connections', stats.waitingConnections)
+  samples.add('collie_nbd_common_bytes', stats.commonBytes)
   samples.add('collie_nbd_stalls_total', stats.stalls)
   samples.add('collie_nbd_requests_in_flight', meter.requestsInFlight)
   samples.add('collie_nbd_in_flight_bytes', meter.bytesInFlight)

@@ -30,6 +30,19 @@ export const FAMILIES = {
     [],
     'NBD connections ended because the client broke the protocol, took too long or came on top of a limit.',
   ),
+  collie_nbd_stuck_connections_total: family(
+    'store',
+    'counter',
+    [],
+    'NBD connections dropped because the client neither read its replies nor wrote on.',
+  ),
+  collie_nbd_waiting_connections: family(
+    'store',
+    'gauge',
+    [],
+    'NBD connections that wait for memory that others have. More than none for long: clients are slow or too many.',
+  ),
+  collie_nbd_common_bytes: family('store', 'gauge', [], 'What is taken of the memory that NBD connections share.'),
   collie_nbd_stalls_total: family(
     'store',
     'counter',

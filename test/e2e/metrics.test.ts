@@ -93,6 +93,9 @@ it('shows all that the catalogue names, and what clients did', async () => {
   expect(page.value('collie_nbd_request_errors_total', { command: 'read', error: 'EINVAL' })).toBe(1)
   expect(nbd('request_duration_seconds_count', 'flush')).toBe(1)
   expect(page.value('collie_nbd_connections')).toBe(1)
+  expect(page.value('collie_nbd_common_bytes')).toBe(0)
+  expect(page.value('collie_nbd_waiting_connections')).toBe(0)
+  expect(page.value('collie_nbd_stuck_connections_total')).toBe(0)
   expect(page.value('collie_nbd_requests_in_flight')).toBe(0)
   expect(page.value('collie_nbd_in_flight_bytes')).toBe(0)
 
