@@ -21,6 +21,7 @@ import { type Holder, runOperation } from './sheep/ops.ts'
 import { createSheepServer, type Reply } from './sheep/server.ts'
 import { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
+import { EXPORT_MARK } from './vdi/export-mark.ts'
 import { IMPORT_MARK } from './vdi/import-mark.ts'
 import { SHEEP_SOCKET } from './vdi/socket-transport.ts'
 import type { Transport } from './vdi/transport.ts'
@@ -234,8 +235,10 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handle
 function usersOf(sheep: Sheep) {
   const attachments = sheep.state.exportCounts()
   const open = sheep.sessions.openVids()
+  const isMarked = (vid: number, mark: string) => sheep.state.attributes.of(vid).some(({ key }) => key === mark)
   return ({ vid, name, snapshotAt }: Vdi) => ({
-    is_incomplete: sheep.state.attributes.of(vid).some(({ key }) => key === IMPORT_MARK),
+    is_incomplete: isMarked(vid, IMPORT_MARK),
+    is_for_export: isMarked(vid, EXPORT_MARK),
     attachments: attachments.get(vid) ?? 0,
     is_locked: snapshotAt === 0 && sheep.state.locks.has(name),
     is_open: open.has(vid),
@@ -261,6 +264,7 @@ function describeVdis(sheep: Sheep, usage: ReadonlyMap<number, Usage>): Result<'
       is_exact: used.isExact,
       parent_vid: vdi.parentVid,
       created_at: formatTime(vdi.createdAt),
+      snapshot_at: vdi.snapshotAt > 0 ? formatTime(vdi.snapshotAt) : null,
       copies: vdi.copies,
       ...users(vdi),
     }

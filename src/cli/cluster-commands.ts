@@ -18,20 +18,14 @@ export function clusterCommands(ports: CommandPorts): Command[] {
   ]
 }
 
-/** What the node counts of its VDIs, if it does. */
-interface Counts {
-  provisioned_bytes?: number
-  allocated_bytes?: number
-}
-
-function describeCluster(info: Result<'cluster_info'> & Counts): string {
+function describeCluster(info: Result<'cluster_info'>): string {
   const facts = table([
     ['status', info.status],
     ['epoch', String(info.epoch)],
     ['copies', String(info.copies)],
     ['space', `${formatBytes(info.free_bytes)} free of ${formatBytes(info.total_bytes)}`],
-    ...(info.provisioned_bytes === undefined ? [] : [['provisioned', formatBytes(info.provisioned_bytes)]]),
-    ...(info.allocated_bytes === undefined ? [] : [['allocated', formatBytes(info.allocated_bytes)]]),
+    ['provisioned', formatBytes(info.provisioned_bytes)],
+    ['allocated', formatBytes(info.allocated_bytes)],
   ])
   const nodes = info.nodes.map(({ address, zone, vnodes }) => [address, String(zone), String(vnodes)])
   return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES'], ...nodes])}`

@@ -53,9 +53,13 @@ const vdi = z.object({
   is_exact: z.boolean(),
   parent_vid: z.int(),
   created_at: z.string(),
+  /** When it became a snapshot; null for a working VDI. */
+  snapshot_at: z.string().nullable(),
   copies: z.int(),
   /** An import fills it, or did when it was killed. */
   is_incomplete: z.boolean(),
+  /** A snapshot that an export has taken for itself, or had when it was killed. */
+  is_for_export: z.boolean(),
   /** Rights to open it that were given out. */
   attachments: z.int(),
   /** QEMU or tgt hold the lock on its name. */

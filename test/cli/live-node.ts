@@ -8,7 +8,7 @@ import { loadConfig } from '../../src/config.ts'
 import { CONTROL_SOCKET } from '../../src/control/messages.ts'
 import { listenControl } from '../../src/control/socket-carrier.ts'
 import { startNode } from '../../src/node.ts'
-import { systemClock } from '../../src/runtime/clock.ts'
+import { type Clock, systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemNetwork } from '../../src/runtime/network.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
@@ -16,7 +16,8 @@ import { VdiClient } from '../../src/vdi/client.ts'
 import { createSocketTransport, SHEEP_SOCKET } from '../../src/vdi/socket-transport.ts'
 
 /** As `main` has them, but for `serve`. */
-export const COMMANDS = allCommands({ network: systemNetwork, clock: systemClock, random: systemRandom })
+const PORTS = { network: systemNetwork, clock: systemClock, random: systemRandom }
+export const COMMANDS = allCommands(PORTS)
 
 export interface Outcome {
   code: number
@@ -32,6 +33,7 @@ export interface RunOptions {
   interrupted?: AbortSignal
   onOutput?: (bytes: Buffer) => void
   env?: Record<string, string>
+  clock?: Clock
 }
 
 /** Runs one command line in this process. */
@@ -53,7 +55,8 @@ export async function runCommandLine(args: readonly string[], options: RunOption
     },
     interruptible: (work) => work(options.interrupted ?? new AbortController().signal),
   }
-  const code = await runCli(args, COMMANDS, io)
+  const commands = options.clock ? allCommands({ ...PORTS, clock: options.clock }) : COMMANDS
+  const code = await runCli(args, commands, io)
   const bytes = Buffer.concat(out)
   return { code, bytes, out: bytes.toString().trimEnd(), err: err.join('\n') }
 }

@@ -4,7 +4,9 @@ import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
 import { promised } from '../../src/cli/vdi/streams.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { Interrupted } from '../../src/runtime/process-io.ts'
+import { EXPORT_MARK } from '../../src/vdi/export-mark.ts'
 import { hashExportName } from '../../src/vdi/export-name.ts'
 import { COMMANDS, LiveNode } from './live-node.ts'
 
@@ -62,6 +64,13 @@ interface Listed {
   is_snapshot: boolean
   size_bytes: number
   parent_vid: number
+  allocated_bytes: number
+  unique_bytes: number
+  shared_bytes: number
+  is_exact: boolean
+  is_for_export: boolean
+  created_at: string
+  snapshot_at: string | null
   attachments: number
 }
 
@@ -116,6 +125,18 @@ describe('a VDI', () => {
     expect(left.err).toContain('has only snapshots: c')
     expect(await ok('vdi', 'delete', 'disk', '--with-snapshots')).toBe('Deleted "disk@c".')
     expect(await node.vdis.list()).toEqual([])
+  })
+
+  it('says what is gone when it could not be deleted with all its snapshots', async () => {
+    await ok('vdi', 'create', 'disk', '8M')
+    for (const tag of ['a', 'b', 'c']) await ok('vdi', 'snapshot', 'disk', '--tag', tag)
+    const [, b] = await node.vdis.listOf('disk').then((all) => all.sort((x, y) => x.snapId - y.snapId))
+    const device = await node.vdis.open(b!.vid, { readOnly: true })
+    const { code, out, err } = await run('vdi', 'delete', 'disk', '--with-snapshots')
+    expect({ code, out }).toEqual({ code: EXIT.TRY_LATER, out: '' })
+    expect(err).toMatch(/deleted are "disk", "disk@c", the rest is still there\n.*"disk@b" is in use/s)
+    expect((await node.vdis.listOf('disk')).map(({ tag }) => tag).sort()).toEqual(['a', 'b'])
+    await device.close()
   })
 
   it('is not deleted by the number of a snapshot that has no tag, but that snapshot is', async () => {
@@ -186,6 +207,44 @@ describe('snapshots and clones', () => {
     const label = current ? `${name}*` : `${name}@${tag}`
     return [label, ...children.map(outline).sort((a, b) => (a[0] < b[0] ? -1 : 1))]
   }
+
+  it('are listed with when they were taken', async () => {
+    await ok('vdi', 'create', 'disk', '8M')
+    await ok('vdi', 'snapshot', 'disk', '--tag', 'daily')
+    const [snapshot, working] = await node.json<Listed[]>('vdi', 'list')
+    expect(Date.parse(snapshot!.snapshot_at!)).toBeGreaterThanOrEqual(Date.parse(snapshot!.created_at))
+    expect(snapshot!.snapshot_at).toBe(working!.created_at)
+    expect(working!.snapshot_at).toBeNull()
+    const [, first, second] = (await ok('vdi', 'list')).split('\n')
+    expect(first!.endsWith(snapshot!.snapshot_at!)).toBe(true)
+    expect(second!.endsWith(working!.created_at)).toBe(true)
+  })
+
+  it('are listed with what they hold, alone and together, and so is the store', async () => {
+    await ok('vdi', 'create', 'disk', '16M')
+    await write('disk', '0', randomBytes(3 * MIB))
+    await ok('vdi', 'snapshot', 'disk', '--tag', 'daily')
+    await write('disk', '0', randomBytes(MIB))
+    const sizes = ({ allocated_bytes, unique_bytes, shared_bytes }: Listed) => [
+      allocated_bytes / MIB,
+      unique_bytes / MIB,
+      shared_bytes / MIB,
+    ]
+    const listed = await node.json<Listed[]>('vdi', 'list')
+    expect(listed.map(sizes)).toEqual([
+      [3, 1, 2],
+      [3, 1, 2],
+    ])
+    expect(listed.map(({ is_exact }) => is_exact)).toEqual([true, true])
+    const [head, first, second] = (await ok('vdi', 'list')).split('\n')
+    expect(head).toMatch(/ SIZE +ALLOCATED +UNIQUE +SHARED +COPIES /)
+    expect(first).toMatch(/ 16\.0 MiB +3\.0 MiB +1\.0 MiB +2\.0 MiB +1 +snapshot /)
+    expect(second).toMatch(/ 16\.0 MiB +3\.0 MiB +1\.0 MiB +2\.0 MiB +1 +working /)
+
+    const info = await node.json<{ provisioned_bytes: number; allocated_bytes: number }>('cluster', 'info')
+    expect(info).toMatchObject({ provisioned_bytes: 16 * MIB, allocated_bytes: 4 * MIB })
+    expect(await ok('cluster', 'info')).toMatch(/^provisioned +16\.0 MiB\nallocated +4\.0 MiB$/m)
+  })
 
   it('are listed with what they come from', async () => {
     await ok('vdi', 'create', 'disk', '8M')
@@ -484,6 +543,29 @@ describe('raw images', () => {
     expect(await node.vdis.list()).toEqual([])
   })
 
+  it('show what an export has taken and a killed one has left, which the next one deletes', async () => {
+    await ok('vdi', 'create', 'disk', '8M')
+    const left = async (tag: string) => {
+      const vid = await node.vdis.lookup('disk')
+      await node.vdis.snapshot(vid, tag)
+      await node.vdis.setAttribute('disk', EXPORT_MARK, Buffer.from('temporary'), { snapshot: { tag } })
+      return vid
+    }
+    await left('export-killed')
+    const running = await node.vdis.open(await left('export-running'), { readOnly: true })
+    await ok('vdi', 'snapshot', 'disk', '--tag', 'export-mine')
+    expect(await ok('vdi', 'list')).toMatch(/^disk +export-killed .* snapshot, export {2}/m)
+    const tags = async () => (await node.json<Listed[]>('vdi', 'list')).map(({ tag }) => tag)
+    const before = await tags()
+    await ok('vdi', 'export', 'disk', node.file('early.raw')) // what is young may be about to be opened
+    expect(await tags()).toEqual(before)
+    const clock = { ...systemClock, now: () => systemClock.now() + 10 * 60_000 }
+    const later = await node.run(['vdi', 'export', 'disk', node.file('later.raw')], { clock })
+    expect(later).toMatchObject({ code: 0, err: '' })
+    expect(await tags()).toEqual(['export-running', 'export-mine', ''])
+    await running.close()
+  })
+
   it('leave no file and no snapshot when the export is interrupted', async () => {
     await ok('vdi', 'create', 'disk', '64M')
     await write('disk', '0', randomBytes(30 * MIB))
@@ -597,6 +679,11 @@ describe('bad input', () => {
     ['vdi object map nothing', EXIT.NO_INPUT, /there is no VDI "nothing"/],
     ['vdi object location disk', EXIT.USAGE, /--index, --offset: give one/],
     ['vdi object location disk --index x', EXIT.USAGE, /--index: "x"/],
+    [
+      `vdi import ${import.meta.filename} new --size 1K -f raw`,
+      EXIT.USAGE,
+      /--size: 1\.0 KiB is less than the .* image/,
+    ],
     ['vdi import absent new', EXIT.NO_INPUT, /ENOENT.*absent/],
     ['vdi import absent', EXIT.USAGE, /NAME is missing/],
     ['vdi import - new --format qcow2', EXIT.USAGE, /--format: only raw/],

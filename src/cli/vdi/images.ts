@@ -2,6 +2,7 @@ import { UsageError } from '../../errors.ts'
 import { openSource, type SourceFile, type TargetFile } from '../../runtime/image-file.ts'
 import type { VdiClient, VdiInfo } from '../../vdi/client.ts'
 import type { Device } from '../../vdi/device.ts'
+import { EXPORT_MARK } from '../../vdi/export-mark.ts'
 import { IMPORT_MARK } from '../../vdi/import-mark.ts'
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
 import { Progress } from '../progress.ts'
@@ -9,7 +10,7 @@ import { formatBytes } from '../table.ts'
 import { inputChunks, intoFile } from './files.ts'
 import { createVdi, jsonOf, orDelete, parseSize, takeSnapshot, toSectors } from './manage.ts'
 import { checkedFormat, convertIn, convertOut, imageInfo } from './qemu-img.ts'
-import { about, checkedName, findVdi, labelOf, SNAPSHOT, withDevice, withStore } from './store.ts'
+import { about, checkedName, findVdi, isCode, labelOf, SNAPSHOT, snapshotsIn, withDevice, withStore } from './store.ts'
 import { dataRanges, flush, nonZeroRuns, PIECE_BYTES, PieceWriter, readPieces } from './streams.ts'
 
 /** A VDI whose size is not known beforehand grows by this much at a time; it is held in memory until then. */
@@ -139,9 +140,13 @@ async function intoNew<T>(
   { imageBytes, totalBytes }: { imageBytes: number; totalBytes: number | null },
   fill: (vid: number, progress: Progress) => Promise<T>,
 ): Promise<T> {
-  const sizeBytes = Math.max(toSectors(imageBytes), sizeOption)
+  const sizeBytes = sizeOption || toSectors(imageBytes)
+  if (sizeBytes < imageBytes) {
+    const problem = `${formatBytes(sizeBytes)} is less than the ${formatBytes(imageBytes)} of the image`
+    throw new UsageError(`--size: ${problem}; an image is not cut off`)
+  }
   const vid = await createVdi(vdis, name, sizeBytes).catch(async (error: unknown) => {
-    throw (await isIncomplete(vdis, name)) ? incomplete(name) : error
+    throw (await isMarked(vdis, name, IMPORT_MARK)) ? incomplete(name) : error
   })
   return orDelete(vdis, name, call, async () => {
     const progress = new Progress(call, ports.clock, `importing ${name}`, totalBytes)
@@ -156,8 +161,8 @@ async function intoNew<T>(
   })
 }
 
-const isIncomplete = (vdis: VdiClient, name: string): Promise<boolean> =>
-  vdis.getAttribute(name, IMPORT_MARK).then(
+const isMarked = (vdis: VdiClient, name: string, mark: string, snapshot = {}): Promise<boolean> =>
+  vdis.getAttribute(name, mark, snapshot).then(
     () => true,
     () => false,
   )
@@ -231,7 +236,7 @@ async function importOther(work: Import, image: { file: string; format: string }
 
 /** Runs `work` on the snapshot that is wanted, or on one of the VDI as it is now, which goes again. */
 async function withFrozen<T>(
-  { random }: CommandPorts,
+  { random, clock }: CommandPorts,
   call: CommandCall,
   vdis: VdiClient,
   name: string,
@@ -240,13 +245,29 @@ async function withFrozen<T>(
   if (call.options.snapshot !== undefined) return work(await findVdi(vdis, name, call.options.snapshot))
   await findVdi(vdis, name)
   const tag = `export-${random.bytes(6).toString('hex')}`
+  await removeLeftovers(vdis, name, clock.now() - LEFTOVER_AGE_MS)
   await takeSnapshot(vdis, name, tag)
   try {
+    await vdis.setAttribute(name, EXPORT_MARK, Buffer.from('temporary'), { snapshot: { tag } })
     return await work(await findVdi(vdis, name, tag))
   } finally {
     await vdis.remove(name, tag).catch((error: Error) => {
       const command = `collie vdi delete ${name} --snapshot ${tag}`
       call.io.err(`collie: the snapshot "${tag}" could not be deleted (${error.message}); do it later: ${command}`)
+    })
+  }
+}
+
+/** An export opens its snapshot well before it is so old; one that is open is not deleted. */
+const LEFTOVER_AGE_MS = 60_000
+
+/** Deletes what exports of the VDI took that were killed since. */
+async function removeLeftovers(vdis: VdiClient, name: string, takenBefore: number): Promise<void> {
+  const old = snapshotsIn(await vdis.listOf(name)).filter(({ snapshotAt }) => snapshotAt < takenBefore)
+  for (const { tag, snapId } of old.filter((snapshot) => snapshot.tag.startsWith('export-'))) {
+    if (!(await isMarked(vdis, name, EXPORT_MARK, { tag, snapId }))) continue
+    await vdis.remove(name, tag, snapId).catch((error: unknown) => {
+      if (!isCode(error, 'VdiInUse') && !isCode(error, 'NoTag')) throw error
     })
   }
 }

@@ -4,24 +4,16 @@ import { askNode } from '../node-access.ts'
 import { formatBytes, table } from '../table.ts'
 import { unknownVdi } from './store.ts'
 
-/** What the node counts of a VDI, if it does. */
-interface Counts {
-  allocated_bytes?: number
-  unique_bytes?: number
-  shared_bytes?: number
-  /** False while `unique_bytes` is the most that it can be. */
-  is_exact?: boolean
-}
-
-type Vdi = Result<'vdi_list'>['vdis'][number] & Counts
+type Vdi = Result<'vdi_list'>['vdis'][number]
 
 export function listCommand(ports: CommandPorts): Command {
   return {
     name: 'vdi list',
     summary: 'List VDIs and their snapshots.',
     description:
-      'STATE is `working` or `snapshot`, and says whether a VDI is incomplete (its import still runs or was killed), attached\n' +
-      '(a right to open it was given out), locked by QEMU or tgt, or open now.\n' +
+      'STATE is `working` or `snapshot`, and says whether a VDI is incomplete (its import still runs or was killed), was taken\n' +
+      'by an export (which still runs when it is open too, or was killed), is attached (a right to open it was given out),\n' +
+      'locked by QEMU or tgt, or open now. CREATED is when a snapshot was taken.\n' +
       'ALLOCATED is the data that a VDI sees; UNIQUE the part that nobody else sees, which deleting it gives back; SHARED the rest.',
     operands: [
       { name: 'PATTERN', meaning: 'Only VDIs of this name; `*` stands for any letters, `?` for one.', repeated: true },
@@ -66,18 +58,15 @@ function listing(vdis: readonly Vdi[], byVid: ReadonlyMap<number, Vdi>): string 
     ID: String(vdi.snap_id),
     VID: formatVid(vdi.vid),
     SIZE: formatBytes(vdi.size_bytes),
-    ALLOCATED: bytesOrNothing(vdi.allocated_bytes),
-    UNIQUE: `${vdi.is_exact === false ? '≤ ' : ''}${bytesOrNothing(vdi.unique_bytes)}`,
-    SHARED: bytesOrNothing(vdi.shared_bytes),
+    ALLOCATED: formatBytes(vdi.allocated_bytes),
+    UNIQUE: `${vdi.is_exact ? '' : '≤ '}${formatBytes(vdi.unique_bytes)}`,
+    SHARED: formatBytes(vdi.shared_bytes),
     COPIES: String(vdi.copies),
     STATE: stateOf(vdi),
     PARENT: vdi.parent_vid === 0 ? '' : parentLabel(vdi, byVid),
-    CREATED: vdi.created_at,
+    CREATED: vdi.snapshot_at ?? vdi.created_at,
   }))
-  // What this node does not count has no column.
-  const isCounted = vdis.some((vdi) => vdi.allocated_bytes !== undefined)
-  const columns = COLUMNS.filter((column) => isCounted || !COUNTED.has(column))
-  return table([columns, ...rows.map((row) => columns.map((column) => row[column]))])
+  return table([COLUMNS, ...rows.map((row) => COLUMNS.map((column) => row[column]))])
 }
 
 const COLUMNS = [
@@ -94,11 +83,8 @@ const COLUMNS = [
   'PARENT',
   'CREATED',
 ] as const
-const COUNTED: ReadonlySet<string> = new Set(['ALLOCATED', 'UNIQUE', 'SHARED'])
 
 export const formatVid = (vid: number): string => vid.toString(16).padStart(6, '0')
-
-const bytesOrNothing = (bytes: number | undefined) => (bytes === undefined ? '' : formatBytes(bytes))
 
 function parentLabel({ parent_vid }: Vdi, byVid: ReadonlyMap<number, Vdi>): string {
   const parent = byVid.get(parent_vid)
@@ -110,6 +96,7 @@ function stateOf(vdi: Vdi): string {
   return [
     vdi.is_snapshot ? 'snapshot' : 'working',
     ...(vdi.is_incomplete ? ['incomplete'] : []),
+    ...(vdi.is_for_export ? ['export'] : []),
     ...(vdi.attachments > 0 ? ['attached'] : []),
     ...(vdi.is_locked ? ['locked'] : []),
     ...(vdi.is_open ? ['open'] : []),

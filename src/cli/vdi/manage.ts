@@ -70,7 +70,7 @@ export function manageCommands(ports: CommandPorts): Command[] {
       options: [SNAPSHOT, { flag: 'with-snapshots', meaning: 'Delete the VDI and then all its snapshots.' }],
       run: async (call) => {
         const deleted = await withVdis(call, (vdis) => deleteVdis(vdis, call))
-        call.print(deleted.map(jsonOf), () => `Deleted ${deleted.map((vdi) => `"${labelOf(vdi)}"`).join(', ')}.`)
+        call.print(deleted.map(jsonOf), () => `Deleted ${quoted(deleted)}.`)
         return EXIT.OK
       },
     },
@@ -273,7 +273,7 @@ export async function orDelete<T>(
   }
 }
 
-async function deleteVdis(vdis: VdiClient, { operands, options }: CommandCall): Promise<VdiInfo[]> {
+async function deleteVdis(vdis: VdiClient, { operands, options, io }: CommandCall): Promise<VdiInfo[]> {
   const name = checkedName(operands[0]!, 'NAME')
   if (options['with-snapshots'] === undefined) {
     const vdi = await findVdi(vdis, name, options.snapshot)
@@ -286,11 +286,17 @@ async function deleteVdis(vdis: VdiClient, { operands, options }: CommandCall): 
   const working = family.filter(({ snapshotAt }) => snapshotAt === 0)
   const deleted: VdiInfo[] = []
   for (const vdi of [...working, ...snapshotsIn(family).reverse()]) {
-    await unlessInUse(vdis, vdi, removeVdi(vdis, vdi))
+    await unlessInUse(vdis, vdi, removeVdi(vdis, vdi)).catch((error: unknown) => {
+      if (deleted.length > 0)
+        io.err(`collie: stopped half-way; deleted are ${quoted(deleted)}, the rest is still there`)
+      throw error
+    })
     deleted.push(vdi)
   }
   return deleted
 }
+
+const quoted = (vdis: readonly VdiInfo[]): string => vdis.map((vdi) => `"${labelOf(vdi)}"`).join(', ')
 
 const removeVdi = (vdis: VdiClient, { name, tag, snapId, snapshotAt }: VdiInfo): Promise<void> =>
   vdis.remove(name, tag, snapshotAt > 0 ? snapId : 0)
