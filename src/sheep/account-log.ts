@@ -1,4 +1,4 @@
-import { crc32 } from 'node:zlib'
+import { crc32 } from '@node-rs/crc32'
 import type { Disk, DiskFile } from '../runtime/disk.ts'
 import { AccountImages, Accounts } from './accounts.ts'
 import { type AccountImage, readRecord, recordBytes, writeRecord } from './journal-format.ts'

@@ -1,4 +1,4 @@
-import { crc32 } from 'node:zlib'
+import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../../errors.ts'
 import { formatOid } from '../../protocol/oid.ts'
 import type { Clock, Timer } from '../../runtime/clock.ts'
