@@ -18,6 +18,7 @@ const STOP_GRACE_MS = 30_000
 
 export const serve: Command = {
   name: 'serve',
+  usesSettings: true,
   summary: 'Run what `roles` names: the API, a store node and the NBD gateway, until a signal or `collie node stop`.',
   description:
     'SIGTERM or SIGINT stops it with grace: it takes no new work, finishes what is under way and closes the store; a second\n' +

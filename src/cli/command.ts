@@ -98,6 +98,8 @@ export interface Command {
   description?: string
   operands?: readonly Operand[]
   options?: readonly Option[]
+  /** All settings matter to it, and are in its help; to others only those by which they find the node. */
+  usesSettings?: true
   /** Resolves with the exit code. Rejections become messages and codes in run.ts. */
   run(call: CommandCall): Promise<number>
 }

@@ -5,6 +5,7 @@ import { table } from './table.ts'
 
 export const configShow: Command = {
   name: 'config show',
+  usesSettings: true,
   summary: 'Print every setting with its value, where that came from, and what it means.',
   run: async ({ io, argv, print }) => {
     const { config, sources, warnings } = loadConfig({ argv, env: io.env, readFile: io.readFile })

@@ -21,9 +21,10 @@ export function overview(commands: readonly Command[], words: readonly string[] 
 export function commandHelp(command: Command): string {
   const { summary, description, operands = [], options = [] } = command
   const own = [...operands.map(({ name, meaning }) => [`  ${name}`, meaning]), ...options.map(optionRow)]
+  const settings = command.usesSettings ? SETTINGS : SETTINGS.filter(({ flag }) => flag === 'data-dir')
   const flags = [
     ['  --config FILE', 'YAML file of settings; or COLLIE_CONFIG.'],
-    ...SETTINGS.map(({ flag, description: meaning }) => [`  --${flag} VALUE`, meaning]),
+    ...settings.map(({ flag, description: meaning }) => [`  --${flag} VALUE`, meaning]),
   ]
   return [
     usage(command),
@@ -39,6 +40,9 @@ export function commandHelp(command: Command): string {
     '',
     'Settings, each also as COLLIE_… in the environment or in the file of --config:',
     table(flags),
+    ...(command.usesSettings
+      ? []
+      : ['', 'Other settings are taken too, and change nothing here; `collie config show` prints them.']),
   ].join('\n')
 }
 

@@ -1,6 +1,6 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { CommandCall } from './command.ts'
-import { formatBytes } from './table.ts'
+import { formatBytes, visible } from './table.ts'
 
 const DRAW_INTERVAL_MS = 100
 const JSON_INTERVAL_MS = 1000
@@ -27,7 +27,7 @@ export class Progress {
   constructor(call: CommandCall, clock: Clock, what: string, totalBytes: number | null) {
     this.#call = call
     this.#clock = clock
-    this.#what = what
+    this.#what = call.json ? what : visible(what)
     this.#totalBytes = totalBytes
     this.#startMs = clock.monotonicMs()
     this.#shownMs = this.#startMs

@@ -5,6 +5,7 @@ import { parseLine } from './command-line.ts'
 import { explain } from './failures.ts'
 import { commandHelp, overview } from './help.ts'
 import { nearest } from './near.ts'
+import { visible } from './table.ts'
 
 /** Runs one command line and resolves with its exit code. Prints whatever goes wrong to `io.err`. */
 export async function runCli(args: readonly string[], commands: readonly Command[], io: CommandIo): Promise<number> {
@@ -17,21 +18,25 @@ export async function runCli(args: readonly string[], commands: readonly Command
     if (command === null) {
       throw new UsageError(`${wrongWords(words, commands)}\n\n${overview(commands, words.slice(0, 1))}`)
     }
-    const print = (value: unknown, text: () => string) => io.out(call.json ? JSON.stringify(value, null, 2) : text())
-    return await command.run({ ...call, io, print })
+    const print = (value: unknown, text: () => string) =>
+      io.out(call.json ? JSON.stringify(value, null, 2) : visible(text(), { lines: true }))
+    const err = (text: string) => io.err(visible(text, { lines: true }))
+    return await command.run({ ...call, io: { ...io, err }, print })
   } catch (error) {
     const { code, message } = explain(error)
-    io.err(`collie: ${message}`)
+    io.err(visible(`collie: ${message}`, { lines: true }))
     return code
   }
 }
 
 function wrongWords(words: readonly string[], commands: readonly Command[]): string {
   if (words.length === 0) return 'which command?'
+  const line = words.join(' ')
+  if (commands.some(({ name }) => name.startsWith(`${line} `))) return `which command of \`${line}\`?`
   const near = nearest(
     words.slice(0, 2).join(' '),
     commands.map(({ name }) => name),
   )
-  const problem = `\`collie ${words.join(' ')}\`: there is no such command`
+  const problem = `\`collie ${line}\`: there is no such command`
   return near === null ? problem : `${problem}; did you mean \`collie ${near}\`?`
 }

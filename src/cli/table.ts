@@ -1,5 +1,17 @@
+/**
+ * Text with its control characters written out, `\\x1b` for one: names come from anybody who may reach the store, and a terminal
+ * obeys what it is shown. Line feeds stay if `lines` says that the text has several lines.
+ */
+export function visible(text: string, { lines = false } = {}): string {
+  return text.replace(/\p{Cc}/gu, (letter) => {
+    if (letter === '\n') return lines ? letter : '\\n'
+    return `\\x${letter.charCodeAt(0).toString(16).padStart(2, '0')}`
+  })
+}
+
 /** Columns as wide as their longest cell, two blanks between them, nothing after the last. */
-export function table(rows: readonly (readonly string[])[]): string {
+export function table(cells: readonly (readonly string[])[]): string {
+  const rows = cells.map((row) => row.map((cell) => visible(cell)))
   const columnCount = Math.max(0, ...rows.map((row) => row.length))
   const widths = Array.from({ length: columnCount }, (_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0)),

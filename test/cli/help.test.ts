@@ -18,25 +18,32 @@ describe('every command', () => {
     expect(about.out).not.toContain('vdi list')
   })
 
-  it.each(COMMANDS)('`$name` has help that names all it takes, --json, and every setting', async (command) => {
-    const { code, out } = await runCommandLine([...command.name.split(' '), '--help'])
-    expect(code).toBe(EXIT.OK)
-    const [usage] = out.split('\n')
-    expect(usage).toMatch(new RegExp(`^Usage: collie ${command.name}( |$).*\\[--json\\] \\[SETTINGS\\]$`))
-    for (const { name, meaning } of command.operands ?? []) {
-      expect(usage).toContain(name)
-      expect(out).toMatch(new RegExp(`^ {2}${name} .*${escaped(meaning)}$`, 'm'))
-    }
-    for (const { flag, short, value, meaning, required } of command.options ?? []) {
-      const shortForm = short === undefined ? '' : `-${short}, `
-      const valueForm = value === undefined ? '' : ` ${escaped(value)}`
-      expect(out).toMatch(new RegExp(`^ {2}${shortForm}--${flag}${valueForm} +${escaped(meaning)}$`, 'm'))
-      if (required) expect(usage).toContain(`--${flag} ${value}`)
-    }
-    expect(out).toMatch(/^ {2}--json /m)
-    for (const { flag } of SETTINGS) expect(out).toContain(`  --${flag} VALUE`)
-    for (const line of out.split('\n')) expect(line).not.toMatch(/ $/)
-  })
+  it.each(COMMANDS)(
+    '`$name` has help that names all it takes, --json, and the settings that matter to it',
+    async (command) => {
+      const { code, out } = await runCommandLine([...command.name.split(' '), '--help'])
+      expect(code).toBe(EXIT.OK)
+      const [usage] = out.split('\n')
+      expect(usage).toMatch(new RegExp(`^Usage: collie ${command.name}( |$).*\\[--json\\] \\[SETTINGS\\]$`))
+      for (const { name, meaning } of command.operands ?? []) {
+        expect(usage).toContain(name)
+        expect(out).toMatch(new RegExp(`^ {2}${name} .*${escaped(meaning)}$`, 'm'))
+      }
+      for (const { flag, short, value, meaning, required } of command.options ?? []) {
+        const shortForm = short === undefined ? '' : `-${short}, `
+        const valueForm = value === undefined ? '' : ` ${escaped(value)}`
+        expect(out).toMatch(new RegExp(`^ {2}${shortForm}--${flag}${valueForm} +${escaped(meaning)}$`, 'm'))
+        if (required) expect(usage).toContain(`--${flag} ${value}`)
+      }
+      expect(out).toMatch(/^ {2}--json /m)
+      const isForAll = command.name === 'config show'
+      for (const { flag } of SETTINGS) {
+        const isNamed = out.includes(`  --${flag} VALUE`)
+        expect([flag, isNamed]).toEqual([flag, isForAll || flag === 'data-dir'])
+      }
+      for (const line of out.split('\n')) expect(line).not.toMatch(/ $/)
+    },
+  )
 
   it.each(COMMANDS)('`$name` says what it does in a sentence, and clashes with no setting', (command) => {
     expect(command.summary).toMatch(/^[A-Z].*\.$/)
@@ -80,6 +87,7 @@ describe('a command that is mistyped', () => {
   it.each([
     ['vdi lst', 'did you mean `collie vdi list`?'],
     ['vdi crate disk 1G', 'did you mean `collie vdi create`?'],
+    ['cluster scrub', 'which command of `cluster scrub`?'],
     ['cluster inof', 'did you mean `collie cluster info`?'],
   ])('`%s`', async (line, advice) => {
     const { code, err } = await runCommandLine(line.split(' '))

@@ -91,6 +91,15 @@ describe('a VDI', () => {
     expect((await node.json<Listed[]>('vdi', 'list')).map(({ name }) => name)).toEqual(['odd'])
   })
 
+  it('cannot command a terminal by its name, nor break a line', async () => {
+    const name = 'red\u001b[31m\u009b\nnext'
+    expect(await ok('vdi', 'create', name, '1M')).toBe('Created "red\\x1b[31m\\x9b\nnext", 1.0 MiB.')
+    expect((await ok('vdi', 'list')).split('\n')[1]).toMatch(/^red\\x1b\[31m\\x9b\\nnext +1 /)
+    expect(await ok('vdi', 'tree')).toBe('red\\x1b[31m\\x9b\\nnext  1.0 MiB  (current)')
+    expect((await run('vdi', 'create', name, '1M')).err).not.toContain('\u001b')
+    expect((await node.json<Listed[]>('vdi', 'list'))[0]!.name).toBe(name)
+  })
+
   it('is found by patterns', async () => {
     for (const name of ['web-1', 'web-2', 'db']) await ok('vdi', 'create', name, '1M')
     const names = async (...patterns: string[]) =>

@@ -7,6 +7,7 @@ import { createSocketTransport, SHEEP_SOCKET } from '../../vdi/socket-transport.
 import { type CommandCall, CommandFailure, type CommandPorts, EXIT, type Operand, type Option } from '../command.ts'
 import { nearest } from '../near.ts'
 import { configOf, noNode } from '../node-access.ts'
+import { visible } from '../table.ts'
 
 /** What the commands on VDIs have in common: the way to the store, and VDIs by their names. */
 
@@ -109,7 +110,7 @@ const labels = (snapshots: readonly VdiInfo[]) => snapshots.map(({ tag, snapId }
 
 /** How a VDI is called in messages: `disk`, `disk@daily`, `disk@#2`. */
 export function labelOf({ name, tag, snapId, snapshotAt }: VdiInfo): string {
-  return snapshotAt === 0 ? name : `${name}@${tag || `#${snapId}`}`
+  return visible(snapshotAt === 0 ? name : `${name}@${tag || `#${snapId}`}`)
 }
 
 /**

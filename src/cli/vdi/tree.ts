@@ -1,7 +1,7 @@
 import { formatTime } from '../../runtime/clock.ts'
 import type { VdiInfo } from '../../vdi/client.ts'
 import { type Command, type CommandPorts, EXIT } from '../command.ts'
-import { formatBytes } from '../table.ts'
+import { formatBytes, visible } from '../table.ts'
 import { checkedName, noVdi, withStore } from './store.ts'
 
 interface Node {
@@ -62,7 +62,7 @@ function drawn(root: Node): string[] {
   const waiting: { node: Node; first: string; rest: string }[] = [{ node: root, first: '', rest: '' }]
   for (let line = waiting.pop(); line; line = waiting.pop()) {
     const { node, first, rest } = line
-    lines.push(first + label(node.vdi))
+    lines.push(first + visible(label(node.vdi)))
     const trunk = node.children.find(({ vdi }) => vdi.name === node.vdi.name)
     const branches = node.children.filter((child) => child !== trunk)
     const below = branches.map((child, i) => {
