@@ -91,6 +91,12 @@ describe('a VDI', () => {
     expect((await node.json<Listed[]>('vdi', 'list')).map(({ name }) => name)).toEqual(['odd'])
   })
 
+  it('is quoted for the shell in the commands that messages advise', async () => {
+    const name = "Bob's disk"
+    await ok('vdi', 'create', name, '1M')
+    expect((await run('vdi', 'create', name, '1M')).err).toMatch(/delete it first: collie vdi delete 'Bob'\\''s disk'$/)
+  })
+
   it('cannot command a terminal by its name, nor break a line', async () => {
     const name = 'red\u001b[31m\u009b\nnext'
     expect(await ok('vdi', 'create', name, '1M')).toBe('Created "red\\x1b[31m\\x9b\nnext", 1.0 MiB.')

@@ -12,6 +12,7 @@ import {
   type Operand,
 } from '../command.ts'
 import { nearest } from '../near.ts'
+import { shellWord } from '../shell-word.ts'
 import { table } from '../table.ts'
 import { about, checkedText, findVdi, isCode, NAME, SNAPSHOT, withStore } from './store.ts'
 
@@ -137,7 +138,8 @@ async function orNoAttribute<T>(
     if (!isCode(error, 'NoObject')) throw error
     const keys = (await vdis.listAttributes(name, which)).map((attribute) => attribute.key)
     const near = nearest(key, keys)
-    const advice = near === null ? `\`collie vdi attr list ${name}\` shows what there is` : `did you mean "${near}"?`
+    const advice =
+      near === null ? `\`collie vdi attr list ${shellWord(name)}\` shows what there is` : `did you mean "${near}"?`
     throw new CommandFailure(EXIT.NO_INPUT, `"${name}" has no attribute "${key}"; ${advice}`, { cause: error })
   }
 }

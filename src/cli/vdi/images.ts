@@ -6,6 +6,7 @@ import { EXPORT_MARK } from '../../vdi/export-mark.ts'
 import { IMPORT_MARK } from '../../vdi/import-mark.ts'
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
 import { Progress } from '../progress.ts'
+import { shellWord } from '../shell-word.ts'
 import { formatBytes } from '../table.ts'
 import { inputChunks, intoFile } from './files.ts'
 import { createVdi, jsonOf, orDelete, parseSize, takeSnapshot, toSectors } from './manage.ts'
@@ -169,7 +170,10 @@ const isMarked = (vdis: VdiClient, name: string, mark: string, snapshot = {}): P
 
 function incomplete(name: string): CommandFailure {
   const problem = `there is a VDI "${name}" that is not complete: its import still runs, or was killed`
-  return new CommandFailure(EXIT.CANNOT_CREATE, `${problem}; if so, delete it first: collie vdi delete ${name}`)
+  return new CommandFailure(
+    EXIT.CANNOT_CREATE,
+    `${problem}; if so, delete it first: collie vdi delete ${shellWord(name)}`,
+  )
 }
 
 async function importRaw(work: Import, source: SourceFile, imageBytes: number): Promise<void> {
@@ -252,7 +256,7 @@ async function withFrozen<T>(
     return await work(await findVdi(vdis, name, tag))
   } finally {
     await vdis.remove(name, tag).catch((error: Error) => {
-      const command = `collie vdi delete ${name} --snapshot ${tag}`
+      const command = `collie vdi delete ${shellWord(name)} --snapshot ${shellWord(tag)}`
       call.io.err(`collie: the snapshot "${tag}" could not be deleted (${error.message}); do it later: ${command}`)
     })
   }
