@@ -60,8 +60,7 @@ export function explain(error: unknown): { code: number; message: string } {
   if (error instanceof ConfigError) return { code: EXIT.CONFIG, message: `settings: ${error.message}` }
   if (error instanceof StoreError) return { code: STORE_EXIT[error.code], message: withAdvice(error) }
   if (error instanceof ControlError) {
-    const code = error.code === 'Disconnected' ? EXIT.UNAVAILABLE : EXIT.INTERNAL
-    return { code, message: error.message }
+    return { code: storeExitOf(error.code) ?? EXIT.INTERNAL, message: error.message }
   }
   if (error instanceof DamagedFile) return { code: EXIT.DATA_UNSOUND, message: error.message }
   if (error instanceof Interrupted) return { code: error.exitCode, message: error.message }
@@ -71,6 +70,11 @@ export function explain(error: unknown): { code: number; message: string } {
     return { code: fileExit ?? EXIT.UNAVAILABLE, message: error.message }
   }
   return { code: EXIT.INTERNAL, message: error instanceof Error ? (error.stack ?? error.message) : String(error) }
+}
+
+/** For the name of a store error, as the control channel carries it; undefined for its own. */
+function storeExitOf(code: string): number | undefined {
+  return Object.entries(STORE_EXIT).find(([name]) => name === code)?.[1]
 }
 
 export function withAdvice(error: StoreError): string {

@@ -699,6 +699,8 @@ describe('bad input', () => {
       EXIT.USAGE,
       /--size: 1\.0 KiB is less than the .* image/,
     ],
+    ['node disk plug /nonexistent/disk', EXIT.USAGE, /there is no such directory/],
+    ['node disk unplug /nonexistent/disk', EXIT.USAGE, /no disk of this store/],
     ['vdi import absent new', EXIT.NO_INPUT, /ENOENT.*absent/],
     ['vdi import absent', EXIT.USAGE, /NAME is missing/],
     ['vdi import - new --format qcow2', EXIT.USAGE, /--format: only raw/],
