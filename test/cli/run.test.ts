@@ -239,7 +239,7 @@ describe('commands that ask the running node', () => {
   it('tells what went wrong on the node', async () => {
     const directory = await node({ audit: () => Promise.reject(new StoreError('DiskFailed', 'sda')) })
     const { code, err } = await collie(['cluster', 'audit', '--data-dir', directory])
-    expect(code).toBe(EXIT.INTERNAL)
+    expect(code).toBe(EXIT.IO)
     expect(err).toBe('collie: the disk failed: sda')
   })
 })
