@@ -20,9 +20,9 @@ type Discard = (sender: Sender, done: StoreDone) => void
  *    given its lock back.
  * 2. What QEMU's `snapshot -d` writes over the map of the VDI it has opened, which need not be the snapshot: entries that are
  *    in use, up to 128 at a time, so that the last write may be of one. It comes on a connection of its own, which gives
- *    every request the number 0, and ends while QEMU still has its lock. `dog` does likewise before it deletes, without a lock.
+ *    every request the number 0, and ends while QEMU still has its lock.
  *
- * A number other than 0 tells the first. With 0 the zero is answered and held. It is done before the next request of the
+ * A number other than 0 tells the first, and without a lock it is not QEMU. Else the zero is answered and held. It is done before the next request of the
  * connection if that bears another number, or at its end if the lock is gone; otherwise it is forgotten.
  */
 export class HeldDiscards {

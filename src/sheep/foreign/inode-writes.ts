@@ -97,8 +97,10 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
     return done(isZero(bytes) && !isDiscard ? null : new StoreError('ReadOnly', vdi.name))
   }
   if (count === 1 && isZero(bytes)) {
-    if (id !== 0) return discardIndex(sheep, vid, first, durable, sender, done)
-    const isOneAtEnd = () => sender.protoVer === QEMU_PROTO_VER && !sheep.state.locks.has(vdi.name)
+    const isLocked = () => sheep.state.locks.has(vdi.name)
+    const isClear = id !== 0 || sender.protoVer !== QEMU_PROTO_VER || !isLocked()
+    if (isClear) return discardIndex(sheep, vid, first, durable, sender, done)
+    const isOneAtEnd = () => !isLocked()
     sheep.heldDiscards.hold(sender, isOneAtEnd, (by, then) => discardIndex(sheep, vid, first, durable, by, then))
     return done(null)
   }
