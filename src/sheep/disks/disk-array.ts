@@ -303,6 +303,8 @@ export class DiskArray implements Disk {
   /** Forgets a disk that holds nothing any more, or that has failed. */
   async drop(path: string): Promise<void> {
     const member = this.#members.find((candidate) => candidate.path === path)
+    // A file that came back after a loss of power would be taken for somebody else's when the disk is plugged in again.
+    if (member && !member.failure) await member.guard('leaving', () => syncNames(member.disk)).catch(() => {})
     if (member) this.#members.splice(this.#members.indexOf(member), 1)
     this.#absent = this.#absent.filter((disk) => disk.path !== path)
     await this.#saveNow()
@@ -713,4 +715,9 @@ async function toleratingLoss(work: Promise<void>): Promise<void> {
   } catch (error) {
     if (!(error instanceof MemberFailed)) throw error
   }
+}
+
+/** Makes durable what was created and removed among the object files. */
+async function syncNames(disk: Disk): Promise<void> {
+  for (const directory of await disk.list('obj')) await disk.syncDirectory(`obj/${directory}`)
 }

@@ -64,6 +64,8 @@ export class Evacuation {
   }
 
   async #moveAll(): Promise<void> {
+    // Another disk that is leaving may be about to bring objects here: that ends first.
+    await this.#checkpointer.between(async () => {})
     while (this.#member.objects > 0) {
       let isStuck = true
       const oids = this.#disks.oidsOn(this.#member)
