@@ -80,6 +80,30 @@ describe('objects on several disks', () => {
 })
 
 describe('unplugging', () => {
+  it('of two disks at once loses nothing that one is bringing to the other', async () => {
+    for (let moment = 0; moment < 60; moment += 3) {
+      const bench = await open({ seed: moment, configured: [A] })
+      await fill(bench)
+      await bench.settle()
+      await bench.clock.run(bench.store.disks.plug(B))
+      const first = bench.store.disks.unplug(A)
+      await bench.isBusyAfter(new Promise(() => {}), moment)
+      await bench.clock.run(Promise.all([first, bench.store.disks.unplug(B)]))
+      for (const path of [A, B]) {
+        expect(await stateOf(bench, path)).toBeUndefined()
+        expect(
+          bench.dataDisks
+            .get(path)!
+            .paths()
+            .filter((name) => name.startsWith('obj/')),
+        ).toEqual([])
+      }
+      bench.configure({ configured: [] })
+      await bench.restart('powerLoss')
+      await check(bench)
+    }
+  })
+
   it('moves everything away while it is written, and leaves a directory that may be plugged in again', async () => {
     const bench = await open({ configured: [A] })
     await fill(bench)
