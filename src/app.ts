@@ -35,6 +35,8 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
+/** Name of the one backend, and of its pool. */
+const BACKEND = 'sheepdog'
 const DATABASE_FILE = 'collie.db'
 const HEALTH_TIMEOUT_MS = 2000
 
@@ -50,13 +52,20 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const driver = createSheepdogDriver({
     vdis: new VdiClient(createSocketTransport({ network: systemNetwork, address })),
     random: systemRandom,
-    poolName: settings.backendName,
+    poolName: BACKEND,
     nbd: reachable(addresses.nbd ?? config.nbd_listen, config.advertise),
     drained: async (attachmentId) => {
       await control.call('export_drained', { attachment_id: attachmentId })
     },
   })
-  const services = createServices({ db, driver, clock: systemClock, random: systemRandom, log, settings })
+  const services = createServices({
+    db,
+    backends: [{ name: BACKEND, availabilityZone: config.availability_zone, driver }],
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    settings,
+  })
   await services.start()
 
   const { authenticator, local } = await identityOf(config, config.listen, log)

@@ -5,11 +5,11 @@ import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
-import type { VolumeDriver } from '../drivers/driver.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
+import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -32,7 +32,7 @@ const WORK_OWNER = 'api'
 export interface ServicesOptions {
   /** Stays open until `stop` has resolved; the caller closes it. */
   db: Db
-  driver: VolumeDriver
+  backends: readonly Backend[]
   clock: Clock
   random: Random
   log: Log
@@ -40,7 +40,7 @@ export interface ServicesOptions {
 }
 
 export interface RunningServices extends Services {
-  /** Starts the driver, takes up the work of an earlier run. Requests made before this are kept, but not worked on. */
+  /** Starts the drivers, takes up the work of an earlier run. Requests made before this are kept, but not worked on. */
   start(): Promise<void>
   /** Waits for the work that runs, as long as `settings.stopGraceMs`; the rest resumes at the next start. */
   stop(): Promise<void>
@@ -67,9 +67,10 @@ export interface Explanation {
   } | null
 }
 
-export function createServices({ db, driver, clock, random, log, settings }: ServicesOptions): RunningServices {
+export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
+  const backends = createBackends(options.backends)
   const stamp = createStamp(clock)
-  const pools = createPools(driver, settings, clock, log)
+  const pools = createPools(backends, settings, clock, log)
   const work = createWorkEngine({
     db,
     clock,
@@ -78,9 +79,9 @@ export function createServices({ db, driver, clock, random, log, settings }: Ser
     stamp,
     owner: WORK_OWNER,
     settings: settings.work,
-    kinds: createWorkKinds({ db, driver, pools, stamp }),
+    kinds: createWorkKinds({ db, backends, pools, stamp }),
   })
-  const parts: Parts = { db, driver, pools, random, stamp, settings, work }
+  const parts: Parts = { db, backends, pools, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
@@ -92,14 +93,14 @@ export function createServices({ db, driver, clock, random, log, settings }: Ser
       return toLimits(await quotas.usage(db, context.projectId), settings)
     },
     start: async () => {
-      await driver.start()
+      for (const { driver } of backends.all) await driver.start()
       await ensureDefaultType(parts)
-      await pools.refresh().catch((error: unknown) => log.warn({ err: error }, 'the backend did not report its pools'))
+      await pools.refresh().catch(() => {}) // logged; a backend may come later
       await work.start()
     },
     stop: async () => {
       await work.stop(settings.stopGraceMs)
-      await driver.stop()
+      for (const { driver } of backends.all) await driver.stop()
     },
     idle: () => work.idle(),
     explain: (resourceId) => explain(db, resourceId),

@@ -1,6 +1,6 @@
 import type { Db } from '../db/database.ts'
-import type { VolumeDriver } from '../drivers/driver.ts'
 import type { Random } from '../runtime/random.ts'
+import type { Backends } from './backends.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceSettings } from './settings.ts'
 import type { Stamp } from './stamp.ts'
@@ -9,7 +9,7 @@ import type { WorkEngine } from './work/engine.ts'
 /** What every service is made of. */
 export interface Parts {
   db: Db
-  driver: VolumeDriver
+  backends: Backends
   pools: Pools
   random: Random
   stamp: Stamp

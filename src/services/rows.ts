@@ -1,7 +1,8 @@
 import type { AttachmentRow } from '../db/attachments.ts'
 import type { SnapshotRow } from '../db/snapshots.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
-import type { NamedVolumeRow } from '../db/volumes.ts'
+import type { NamedVolumeRow, VolumeRow } from '../db/volumes.ts'
+import { ServiceError } from '../errors.ts'
 import type {
   Attachment,
   AttachmentStatus,
@@ -86,4 +87,11 @@ export function toVolumeType(row: VolumeTypeRow): VolumeType {
 
 export function toPairs(json: string): Record<string, string> {
   return json === '{}' ? {} : JSON.parse(json)
+}
+
+/** Where a volume is that was scheduled. */
+export function hostOf(row: VolumeRow): string {
+  if (row.host === null)
+    throw new ServiceError('InvalidVolume', { reason: `Volume ${row.id} was never given a place.` })
+  return row.host
 }

@@ -4,8 +4,7 @@ import { DEFAULT_WORK, type WorkSettings } from './work/retry.ts'
 export interface ServiceSettings {
   /** Name of this host: the first part of a volume's `host`. */
   hostName: string
-  /** Second part of a volume's `host`. */
-  backendName: string
+  /** Of volumes that ask for none. */
   availabilityZone: string
   /** Name of the type of volumes that ask for none; made at start when absent. */
   defaultVolumeType: string
@@ -23,7 +22,6 @@ export interface ServiceSettings {
 }
 
 export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
-  backendName: 'sheepdog',
   availabilityZone: 'nova',
   defaultVolumeType: '__DEFAULT__',
   quota: DEFAULT_QUOTA,

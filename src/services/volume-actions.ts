@@ -10,7 +10,7 @@ import type { RequestContext } from './context.ts'
 import type { VolumeStatus } from './model.ts'
 import type { Parts } from './parts.ts'
 import { checkVolumeSize } from './quota.ts'
-import { toPairs } from './rows.ts'
+import { hostOf, toPairs } from './rows.ts'
 import { visibleVolume } from './visibility.ts'
 import { checkTypeBounds } from './volume-create.ts'
 import { canResetTo, SNAPSHOT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
@@ -80,7 +80,7 @@ function undeletable(force: boolean): ServiceError {
 }
 
 export async function extendVolume(
-  { db, driver, settings, stamp, work }: Parts,
+  { db, backends, settings, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   newSizeGib: number,
@@ -98,7 +98,9 @@ export async function extendVolume(
     const type = await volumeTypes.find(trx, row.volume_type_id)
     checkTypeBounds(newSizeGib, row.volume_type_name, toPairs(type?.extra_specs ?? '{}'))
     const { from, to } =
-      attached && driver.capabilities.extendInUse ? VOLUME_ACTIONS.extendAttached : VOLUME_ACTIONS.extend
+      attached && backends.driverOf(hostOf(row)).capabilities.extendInUse
+        ? VOLUME_ACTIONS.extendAttached
+        : VOLUME_ACTIONS.extend
     if (!(await volumes.compareAndSet(trx, id, { from, to, updatedAt: stamp(), set: { status_reason: null } }))) {
       const reason = `Volume ${id} status must be '${from.join(', ')}' to extend, currently ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })

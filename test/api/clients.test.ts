@@ -35,7 +35,9 @@ beforeAll(async () => {
   const db = await openDatabase({ file: ':memory:' })
   services = createServices({
     db,
-    driver: createMemoryDriver(createMemoryBackend(), systemRandom),
+    backends: [
+      { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
+    ],
     clock: systemClock,
     random: systemRandom,
     log,

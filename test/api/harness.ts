@@ -48,7 +48,9 @@ export async function createHarness(): Promise<Harness> {
   const db = await openDatabase({ file: ':memory:' })
   const services = createServices({
     db,
-    driver: createMemoryDriver(createMemoryBackend(), systemRandom),
+    backends: [
+      { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
+    ],
     clock: systemClock,
     random: systemRandom,
     log,

@@ -59,7 +59,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
       db,
-      driver,
+      backends: [{ name: 'memory', availabilityZone: 'nova', driver }],
       clock: systemClock,
       random: systemRandom,
       log: createLog('silent'),

@@ -43,7 +43,7 @@ describe('creating a volume', () => {
       projectId: 'project',
       userId: 'user',
       volumeTypeName: '__DEFAULT__',
-      host: 'test-host@sheepdog#memory',
+      host: 'test-host@memory#memory',
       availabilityZone: 'nova',
       attachments: [],
       updatedAt: null,
@@ -129,7 +129,7 @@ describe('creating a volume', () => {
     expect(await harness.services.explain(id)).toEqual({
       status: 'error',
       reason:
-        'No valid backend was found. test-host@sheepdog#memory: its volume_backend_name is sheepdog, not other (capabilities).',
+        'No valid backend was found. test-host@memory#memory: its volume_backend_name is memory, not other (capabilities).',
       work: null,
     })
     await harness.services.volumes.delete(member, id, { cascade: false, force: false })
@@ -146,7 +146,7 @@ describe('creating a volume', () => {
     expect(host).toBeNull()
     await harness.services.start()
     await harness.services.idle()
-    expect(await getVolume(harness, id)).toMatchObject({ status: 'available', host: 'test-host@sheepdog#memory' })
+    expect(await getVolume(harness, id)).toMatchObject({ status: 'available', host: 'test-host@memory#memory' })
   })
 })
 

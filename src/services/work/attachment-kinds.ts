@@ -6,22 +6,24 @@ import type { ConnectionInfo, Connector } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
+import { hostOf } from '../rows.ts'
 import { ATTACHMENT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 import { volumeRef } from './volume-kinds.ts'
 
-type KindParts = Pick<Parts, 'db' | 'driver' | 'stamp'>
+type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp'>
 
 /**
  * create-export; when that fails or the process dies: remove-export. The caller that waited for the connection is gone
  * then, and a right that nobody knows of must not stay. An attachment that was made together with its export goes too,
  * since its id was never told; another becomes reserved again.
  */
-export function attachmentConnect({ db, driver, stamp }: KindParts): WorkKind {
+export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind {
   return {
     resumeAt: () => 'remove-export',
     attempt: async (unit) => {
       const { attachment, volume } = await existing(db, unit.resourceId)
+      const driver = backends.driverOf(hostOf(volume))
       if (unit.step === 'remove-export') {
         await driver.removeExport(volumeRef(volume), attachment.id)
         return {
@@ -68,11 +70,11 @@ export function attachmentConnect({ db, driver, stamp }: KindParts): WorkKind {
 }
 
 /** Cuts the export off, then removes the row. */
-export function attachmentDisconnect({ db, driver, stamp }: KindParts): WorkKind {
+export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
       const { attachment, volume } = await existing(db, unit.resourceId)
-      await driver.removeExport(volumeRef(volume), attachment.id)
+      await backends.driverOf(hostOf(volume)).removeExport(volumeRef(volume), attachment.id)
       return {
         commit: async (trx) => {
           await attachments.remove(trx, attachment.id)

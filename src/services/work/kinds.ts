@@ -5,7 +5,7 @@ import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'driver' | 'pools' | 'stamp'>,
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>,
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),

@@ -1,19 +1,22 @@
+import assert from 'node:assert/strict'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
+import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropSnapshot } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
+import { hostOf } from '../rows.ts'
 import { SNAPSHOT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 
-type KindParts = Pick<Parts, 'db' | 'driver' | 'stamp'>
+type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp'>
 
-export function snapshotCreate({ db, driver, stamp }: KindParts): WorkKind {
+export function snapshotCreate({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
-      const snapshot = await existing(db, unit.resourceId)
-      await driver.createSnapshot(snapshot)
+      const { snapshot, host } = await existing(db, unit.resourceId)
+      await backends.driverOf(host).createSnapshot(snapshot)
       return {
         commit: async (trx) => {
           const set = { progress: '100%' }
@@ -34,11 +37,11 @@ export function snapshotCreate({ db, driver, stamp }: KindParts): WorkKind {
   }
 }
 
-export function snapshotDelete({ db, driver, stamp }: KindParts): WorkKind {
+export function snapshotDelete({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
-      const snapshot = await existing(db, unit.resourceId)
-      await driver.deleteSnapshot(snapshot)
+      const { snapshot, host } = await existing(db, unit.resourceId)
+      await backends.driverOf(host).deleteSnapshot(snapshot)
       return { commit: (trx) => dropSnapshot(trx, snapshot.id) }
     },
     giveUp: (unit, error) => ({
@@ -52,8 +55,11 @@ export function snapshotDelete({ db, driver, stamp }: KindParts): WorkKind {
   }
 }
 
-async function existing(db: Db, id: string): Promise<SnapshotRef> {
+/** A snapshot and the place of its volume. */
+async function existing(db: Db, id: string): Promise<{ snapshot: SnapshotRef; host: string }> {
   const row = await snapshots.find(db, id)
   if (row === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
-  return { id, volumeId: row.volume_id, sizeGib: row.size_gib }
+  const volume = await volumes.find(db, row.volume_id)
+  assert(volume !== undefined, 'a foreign key keeps the volume of a snapshot')
+  return { snapshot: { id, volumeId: row.volume_id, sizeGib: row.size_gib }, host: hostOf(volume) }
 }

@@ -10,14 +10,14 @@ import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { choosePool } from '../pools.ts'
-import { toPairs } from '../rows.ts'
+import { hostOf, toPairs } from '../rows.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 
-type KindParts = Pick<Parts, 'db' | 'driver' | 'pools' | 'stamp'>
+type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 
 /** schedule (when no pool was known at the request) → provision */
-export function volumeCreate({ db, driver, pools, stamp }: KindParts): WorkKind {
+export function volumeCreate({ db, backends, pools, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
@@ -28,6 +28,7 @@ export function volumeCreate({ db, driver, pools, stamp }: KindParts): WorkKind 
           commit: (trx) => volumes.update(trx, row.id, { host: pool.name, updated_at: stamp() }),
         }
       }
+      const driver = backends.driverOf(hostOf(row))
       const volume = volumeRef(row)
       if (row.snapshot_id !== null)
         await driver.createVolumeFromSnapshot(volume, await snapshotRef(db, row.snapshot_id))
@@ -52,10 +53,13 @@ export function volumeCreate({ db, driver, pools, stamp }: KindParts): WorkKind 
 }
 
 /** remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume */
-export function volumeDelete({ db, driver, stamp }: KindParts): WorkKind {
+export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit): Promise<Outcome> => {
-      const volume = volumeRef(await existing(db, unit.resourceId))
+      const row = await existing(db, unit.resourceId)
+      if (row.host === null) return { commit: (trx) => dropVolume(trx, row.id) } // it never came to a backend
+      const driver = backends.driverOf(row.host)
+      const volume = volumeRef(row)
       if (unit.step === 'remove-exports') {
         for (const { id } of await attachments.ofVolume(db, volume.id)) await driver.removeExport(volume, id)
         return { next: 'delete-snapshots', commit: (trx) => attachments.removeOfVolume(trx, volume.id) }
@@ -79,7 +83,7 @@ export function volumeDelete({ db, driver, stamp }: KindParts): WorkKind {
   }
 }
 
-export function volumeExtend({ db, driver, pools, stamp }: KindParts): WorkKind {
+export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKind {
   const restore = { from: ['extending'] } as const
   return {
     attempt: async (unit) => {
@@ -90,7 +94,7 @@ export function volumeExtend({ db, driver, pools, stamp }: KindParts): WorkKind 
         const growth = { sizeGib: newSizeGib - row.size_gib, availabilityZone: null, extraSpecs: {} }
         choosePool(pool, growth)
       }
-      await driver.extendVolume(volumeRef(row), newSizeGib)
+      await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
         commit: (trx) =>
           followAttachments(trx, row.id, stamp(), {
