@@ -47,6 +47,34 @@ export interface VolumeDriver {
    * it arrives.
    */
   removeExport(volume: VolumeRef, attachmentId: string): Promise<void>
+
+  /**
+   * Opens the bytes of a volume for the service itself, which fills a volume that nobody uses: from a backup, from an image.
+   * Rejects with InvalidVolume while it is exported.
+   */
+  openVolume(volume: VolumeRef): Promise<VolumeData>
+  /** Opens the bytes of a snapshot to be read. */
+  openSnapshot(snapshot: SnapshotRef): Promise<VolumeData>
+}
+
+/** Bytes of a volume or a snapshot. Offsets and lengths are of any alignment, and within `sizeBytes`. */
+export interface VolumeData {
+  readonly sizeBytes: number
+  /** What a range holds, in order, without gaps. A `hole` reads as zeros; `data` may be anything. */
+  extents(offset: number, lengthBytes: number): Promise<DataExtent[]>
+  /** Fills the target. */
+  read(offset: number, target: Buffer): Promise<void>
+  write(offset: number, source: Buffer): Promise<void>
+  /** Makes a range read as zeros, and gives its space back as far as that goes. */
+  discard(offset: number, lengthBytes: number): Promise<void>
+  /** What was written and discarded is durable when it resolves. */
+  flush(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface DataExtent {
+  lengthBytes: number
+  kind: 'data' | 'hole'
 }
 
 export interface DriverCapabilities {

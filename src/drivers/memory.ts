@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
 import { ServiceError } from '../errors.ts'
 import type { Random } from '../runtime/random.ts'
-import type { AttachmentRef, ConnectionInfo, PoolStats, SnapshotRef, VolumeDriver, VolumeRef } from './driver.ts'
+import type {
+  AttachmentRef,
+  ConnectionInfo,
+  DataExtent,
+  PoolStats,
+  SnapshotRef,
+  VolumeData,
+  VolumeDriver,
+  VolumeRef,
+} from './driver.ts'
 
 /**
  * The reference driver: the contract in as few lines as it takes. The backend is an object of its own, so that a new
@@ -14,6 +23,8 @@ const BLOCK_SIZE_BYTES = 4096
 const GIB = 1024 ** 3
 
 type Blocks = Map<number, Buffer>
+
+type Content = Pick<MemoryVolume, 'sizeGib' | 'blocks'>
 
 interface MemoryVolume {
   sizeGib: number
@@ -91,6 +102,13 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     removeExport: async ({ id }, attachmentId) => {
       volumes.get(id)?.rights.delete(attachmentId)
     },
+
+    openVolume: async ({ id }) => {
+      const volume = volumeOf(backend, id)
+      if (volume.rights.size > 0) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} is exported.` })
+      return memoryData(volume)
+    },
+    openSnapshot: async ({ id }) => memoryData(snapshotOf(backend, id)),
   }
 }
 
@@ -130,7 +148,42 @@ export function openMemoryExport(backend: MemoryBackend, info: ConnectionInfo) {
   }
 }
 
-function readBlocks(volume: MemoryVolume, offset: number, lengthBytes: number): Buffer {
+function memoryData(content: Content): VolumeData {
+  return {
+    get sizeBytes() {
+      return content.sizeGib * GIB
+    },
+    extents: async (offset, lengthBytes) => {
+      checkRange(content, offset, lengthBytes)
+      const extents: DataExtent[] = []
+      forEachBlock(offset, lengthBytes, (block, start, end) => {
+        const kind = content.blocks.has(block) ? 'data' : 'hole'
+        const last = extents.at(-1)
+        if (last?.kind === kind) last.lengthBytes += end - start
+        else extents.push({ lengthBytes: end - start, kind })
+      })
+      return extents
+    },
+    read: async (offset, target) => void readBlocks(content, offset, target.length).copy(target),
+    write: async (offset, source) => writeBlocks(content, offset, source),
+    discard: async (offset, lengthBytes) => {
+      checkRange(content, offset, lengthBytes)
+      forEachBlock(offset, lengthBytes, (block, start, end) => {
+        if (end - start === BLOCK_SIZE_BYTES) content.blocks.delete(block)
+        else if (content.blocks.has(block)) content.blocks.set(block, zeroed(content.blocks.get(block)!, start, end))
+      })
+    },
+    flush: async () => {},
+    close: async () => {},
+  }
+}
+
+/** A block is never changed in place. */
+function zeroed(block: Buffer, start: number, end: number): Buffer {
+  return Buffer.from(block).fill(0, start, end)
+}
+
+function readBlocks(volume: Content, offset: number, lengthBytes: number): Buffer {
   checkRange(volume, offset, lengthBytes)
   const target = Buffer.alloc(lengthBytes)
   forEachBlock(offset, lengthBytes, (block, start, end, position) => {
@@ -139,7 +192,7 @@ function readBlocks(volume: MemoryVolume, offset: number, lengthBytes: number): 
   return target
 }
 
-function writeBlocks(volume: MemoryVolume, offset: number, data: Buffer): void {
+function writeBlocks(volume: Content, offset: number, data: Buffer): void {
   checkRange(volume, offset, data.length)
   forEachBlock(offset, data.length, (block, start, end, position) => {
     const bytes = Buffer.alloc(BLOCK_SIZE_BYTES)
@@ -149,7 +202,7 @@ function writeBlocks(volume: MemoryVolume, offset: number, data: Buffer): void {
   })
 }
 
-function checkRange(volume: MemoryVolume, offset: number, lengthBytes: number): void {
+function checkRange(volume: Content, offset: number, lengthBytes: number): void {
   if (offset < 0 || offset + lengthBytes > volume.sizeGib * GIB) throw new RangeError('beyond the end of the volume')
 }
 

@@ -40,6 +40,8 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   deleteSnapshot: true,
   createExport: true,
   removeExport: true,
+  openVolume: true,
+  openSnapshot: true,
 }
 
 /** The driver behind the filters; the first filter is the outermost. */

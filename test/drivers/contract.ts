@@ -98,6 +98,42 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 2))
     })
 
+    it('opens the bytes of volumes and snapshots for the service', async () => {
+      const volume = await newVolume(2)
+      const data = await harness.driver.openVolume(volume)
+      expect(data.sizeBytes).toBe(2 * GIB)
+      await data.write(8 * MIB - 512, Buffer.alloc(9 * MIB, 5))
+      await data.discard(10 * MIB, 4 * MIB)
+      await data.discard(15 * MIB + 100, 200)
+      await data.flush()
+      await data.close()
+      expect(await harness.read(volume.id, 10 * MIB - 512, 1024)).toEqual(
+        Buffer.concat([Buffer.alloc(512, 5), Buffer.alloc(512)]),
+      )
+
+      const snapshot = await newSnapshot(volume)
+      await harness.write(volume.id, 8 * MIB, Buffer.alloc(4096, 6))
+      const frozen = await harness.driver.openSnapshot(snapshot)
+      const bytes = Buffer.alloc(4096, 1)
+      await frozen.read(8 * MIB, bytes)
+      expect(bytes).toEqual(Buffer.alloc(4096, 5))
+      const near = Buffer.alloc(400)
+      await frozen.read(15 * MIB, near)
+      expect(near).toEqual(Buffer.concat([Buffer.alloc(100, 5), Buffer.alloc(200), Buffer.alloc(100, 5)]))
+      const extents = await frozen.extents(0, 2 * GIB)
+      expect(extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)).toBe(2 * GIB)
+      expect(extents.map(({ kind }) => kind)).toEqual(['hole', 'data', 'hole', 'data', 'hole'])
+      await frozen.close()
+      expect(await code(harness.driver.openSnapshot({ ...snapshot, id: randomUUID() }))).toBe('SnapshotNotFound')
+    })
+
+    it('does not open a volume for the service that somebody else may write to', async () => {
+      const volume = await newVolume()
+      const info = await harness.driver.createExport(volume, attachment())
+      expect(await code(harness.driver.openVolume(volume))).toBe('InvalidVolume')
+      expect(info.driver_volume_type).not.toBe('')
+    })
+
     it('1: repeated copies, extensions and deletions end as one', async () => {
       const volume = await newVolume()
       await harness.write(volume.id, 8192, Buffer.alloc(4096, 3))

@@ -2,7 +2,16 @@ import { ServiceError, StoreError, type StoreErrorCode } from '../../errors.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { VdiClient } from '../../vdi/client.ts'
 import { hashExportName } from '../../vdi/export-name.ts'
-import type { AttachmentRef, ConnectionInfo, PoolStats, SnapshotRef, VolumeDriver, VolumeRef } from '../driver.ts'
+import type {
+  AttachmentRef,
+  ConnectionInfo,
+  PoolStats,
+  SnapshotRef,
+  VolumeData,
+  VolumeDriver,
+  VolumeRef,
+} from '../driver.ts'
+import { createVdiData } from './vdi-data.ts'
 
 const GIB = 1024 ** 3
 const EXPORT_NAME_BYTES = 24
@@ -87,6 +96,13 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     createExport: (volume, attachment) => translate(createExport(volume, attachment)),
     removeExport: (_volume, attachmentId) =>
       translate(vdis.removeExport(attachmentId).then(() => drained(attachmentId))),
+
+    openVolume: (volume) => translate(onWorkingVdi(volume.id, (vid) => openData(vid, false))),
+    openSnapshot: (snapshot) => translate(findSnapshot(snapshot).then((vid) => openData(vid, true))),
+  }
+
+  async function openData(vid: number, readOnly: boolean): Promise<VolumeData> {
+    return createVdiData(await vdis.open(vid, { readOnly }), translate)
   }
 
   async function cloneVolume(volume: VolumeRef, source: VolumeRef): Promise<void> {
@@ -175,7 +191,8 @@ async function translate<T>(work: Promise<T>): Promise<T> {
     return await work
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
-    if (error.code === 'VdiInUse') throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
+    if (error.code === 'VdiInUse' || error.code === 'VdiLocked')
+      throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
     const code = AWAY.has(error.code) ? 'ServiceUnavailable' : 'BackendFailure'
     throw new ServiceError(code, { reason: error.message }, { cause: error })
   }
