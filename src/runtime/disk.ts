@@ -12,6 +12,11 @@
 export interface Disk {
   /** Opens a file for reading and writing. ENOENT is an error unless `create`; with `empty` what it held is gone. */
   open(path: string, options?: { create?: boolean; empty?: boolean }): Promise<DiskFile>
+  /**
+   * Opens a file that is there, synchronously and only if its name is in memory: null when that would wait for the device, or
+   * fails. The caller uses `open` instead, which says why.
+   */
+  openNow(path: string): DiskFile | null
   /** Makes an empty file, or empties the one there is, at once: as durable as with `open`. ENOENT without its directory. */
   createNow(path: string): DiskFile
   makeDirectory(path: string): Promise<void>

@@ -15,7 +15,7 @@ import type { StoredObject } from './stored-object.ts'
 import { readWords } from './words.ts'
 
 export interface ObjectCacheOptions {
-  disk: Pick<Disk, 'open'>
+  disk: Pick<Disk, 'open' | 'openNow'>
   log: Log
   storeId: Buffer
   /** Every object of this node, loaded or not. */
@@ -35,6 +35,7 @@ export class ObjectCache {
   readonly #objects: Map<bigint, StoredObject>
   /** Those that may be asked to give up table and file, in order of loading. */
   readonly #loaded = new Set<StoredObject>()
+  #evictionIsDue = false
   /** Whom to ask next. It stays in the set: to start anew means to pass by all places of those that have left. */
   #hand = this.#loaded.values()
   /** Headers that were found damaged. */
@@ -87,11 +88,11 @@ export class ObjectCache {
     this.#loaded.delete(object)
   }
 
-  /** The object if it is loaded, null if it must be loaded first, undefined if there is none. */
+  /** The object if it is loaded, or can be without waiting; null if it must be loaded first, undefined if there is none. */
   loadedNow(oid: bigint): StoredObject | null | undefined {
     const object = this.#objects.get(oid)
     if (object === undefined) return undefined
-    if (!object.loaded) return null
+    if (!object.loaded && !this.#loadNow(object)) return null
     object.touched = true
     return object
   }
@@ -158,9 +159,34 @@ export class ObjectCache {
 
   async #readTable(object: StoredObject): Promise<void> {
     const path = objectPath(object.oid)
-    const file = await this.#openFile(object, path)
+    const file = this.#options.disk.openNow(path) ?? (await this.#openFile(object, path))
     const tail = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
     if (file.readNow(tail, TABLE_OFFSET) === WOULD_BLOCK) await file.read(tail, TABLE_OFFSET)
+    const problem = this.#adopt(object, file, tail)
+    if (problem !== null) {
+      await file.close()
+      this.corruptHeaders++
+      throw new StoreError('CorruptBlock', `${path}: ${problem}`)
+    }
+    this.#evict()
+  }
+
+  /** False when the object has to be loaded by `hold`, which may wait, and says what is wrong with it. */
+  #loadNow(object: StoredObject): boolean {
+    if (object.loading || object.loss) return false
+    const file = this.#options.disk.openNow(objectPath(object.oid))
+    if (!file) return false
+    const tail = Buffer.allocUnsafe(TABLE_BYTES + BLOCK_BYTES)
+    if (file.readNow(tail, TABLE_OFFSET) === WOULD_BLOCK || this.#adopt(object, file, tail) !== null) {
+      this.#close(file)
+      return false
+    }
+    this.#evictLater()
+    return true
+  }
+
+  /** The object is loaded now, unless there is a problem with its header, which is returned. */
+  #adopt(object: StoredObject, file: DiskFile, tail: Buffer): string | null {
     const header = decodeHeader(tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
     const problem =
       'problem' in header
@@ -168,16 +194,12 @@ export class ObjectCache {
         : header.oid !== object.oid || !header.storeId.equals(this.#options.storeId)
           ? 'it belongs to another object or store'
           : null
-    if (problem !== null) {
-      await file.close()
-      this.corruptHeaders++
-      throw new StoreError('CorruptBlock', `${path}: ${problem}`)
-    }
+    if (problem !== null) return problem
     object.file = file
     object.table = readWords(tail, BLOCKS_PER_OBJECT * 2)
     if (!('problem' in header)) object.version = Math.max(object.version, header.version)
     this.#loaded.add(object)
-    this.#evict()
+    return null
   }
 
   async #openFile(object: StoredObject, path: string): Promise<DiskFile> {
@@ -205,6 +227,16 @@ export class ObjectCache {
       object.table = null
       this.#closeFile(object)
     }
+  }
+
+  /** Once whoever runs now has awaited something: it may have been told of others that they stay. */
+  #evictLater(): void {
+    if (this.#evictionIsDue || this.#loaded.size <= this.#options.loadedMax) return
+    this.#evictionIsDue = true
+    queueMicrotask(() => {
+      this.#evictionIsDue = false
+      this.#evict()
+    })
   }
 
   /** Goes round among those that are loaded; there must be one. */

@@ -18,9 +18,7 @@ import {
   blockCrc,
   dataWord1,
   type InheritRun,
-  newTable,
   OBJECT_TAIL_BYTES,
-  slotOf,
   zeroWord0,
   zeroWord1,
 } from './object-format.ts'
@@ -443,13 +441,13 @@ export class ObjectStore {
 
   #applyBlocks(object: StoredObject, first: number, bytes: Buffer, transaction: Transaction): void {
     const count = bytes.length / BLOCK_BYTES
-    assert(object.table && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
+    assert(object.loaded && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
     object.version++
     const words = new Uint32Array(count * 2)
     for (let i = 0; i < count; i++) {
       const block = count === 1 ? bytes : bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
       // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
-      const word1 = dataWord1(this.epoch, slotOf(object.table[(first + i) * 2 + 1]!) ?? 0)
+      const word1 = dataWord1(this.epoch, object.tableSlot(first + i) ?? 0)
       const word0 = blockCrc(object.words, first + i, word1, block)
       words[i * 2] = word0
       words[i * 2 + 1] = word1
@@ -487,13 +485,13 @@ export class ObjectStore {
     const object = new StoredObject(oid)
     object.version = 1
     object.fresh = true
-    object.table = newTable(object.words, this.epoch, runs)
+    object.begin(this.epoch, runs)
     this.#cache.add(object)
     return object
   }
 
   #zeroBlocks(object: StoredObject, first: number, count: number): OverlayEntry[] {
-    assert(object.table && first + count <= BLOCKS_PER_OBJECT)
+    assert(object.loaded && first + count <= BLOCKS_PER_OBJECT)
     object.version++
     const word1 = zeroWord1(this.epoch)
     const entries: OverlayEntry[] = []
@@ -530,17 +528,17 @@ export class ObjectStore {
 
   /** The runs with which a new object inherits all that this one holds or inherits itself. */
   inheritRuns(object: StoredObject): InheritRun[] {
-    const ownVid = oidVid(object.oid)
+    const holders = object.holderVids(oidVid(object.oid))
+    if (typeof holders === 'number') throw this.#reader.corrupt(object, holders)
     const runs: InheritRun[] = []
-    for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-      const found = this.blockState(object, block)
-      if (!found) throw this.#reader.corrupt(object, block)
-      const holderVid = found.state === 'data' ? ownVid : found.holderVid
-      const last = runs.at(-1)
-      if (last && last.holderVid === holderVid) last.count++
-      else runs.push({ first: block, count: 1, holderVid })
+    for (let first = 0; first < BLOCKS_PER_OBJECT; ) {
+      const holderVid = holders[first]!
+      let end = first + 1
+      while (end < BLOCKS_PER_OBJECT && holders[end] === holderVid) end++
+      if (holderVid !== 0) runs.push({ first, count: end - first, holderVid })
+      first = end
     }
-    return runs.filter((run) => run.holderVid !== 0)
+    return runs
   }
 
   /**

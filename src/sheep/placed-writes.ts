@@ -203,7 +203,7 @@ function choose(object: StoredObject, first: number, count: number, journal: Jou
 
 function chooseSlot(object: StoredObject, block: number, journal: Journal): Choice | null {
   const entry = object.overlay.get(block)
-  if (!entry) return { slot: slotOf(object.table![block * 2 + 1]!) === 0 ? 1 : 0, isRewrite: false }
+  if (!entry) return { slot: object.tableSlot(block) === 0 ? 1 : 0, isRewrite: false }
   // The checkpoint of an older generation is at work on the slots, or will be.
   if (entry.location !== PLACED || entry.generation !== journal.generation) return null
   const slot = slotOf(entry.word1)!

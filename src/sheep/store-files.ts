@@ -12,7 +12,6 @@ import type { JournalState } from './journal.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
 import {
   BLOCK_BYTES,
-  newTable,
   OBJECT_TAIL_BYTES,
   objectDirectory,
   objectPath,
@@ -289,7 +288,7 @@ function replay(
         case 'create':
           object.fresh = true
           object.tag = record.tag
-          object.table = newTable(object.words, record.epoch, record.runs)
+          object.begin(record.epoch, record.runs)
           break
         case 'blocks':
         case 'placed':

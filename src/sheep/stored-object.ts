@@ -2,7 +2,16 @@ import type { StoreError } from '../errors.ts'
 import type { DiskFile } from '../runtime/disk.ts'
 import type { AccountImages } from './accounts.ts'
 import type { LoggedEntry } from './entry-log.ts'
-import { type OidWords, oidWords } from './object-format.ts'
+import {
+  BLOCKS_PER_OBJECT,
+  entryState,
+  type InheritRun,
+  newTable,
+  type OidWords,
+  oidWords,
+  type Slot,
+  slotOf,
+} from './object-format.ts'
 
 /** A block that has changed since the last checkpoint: the journal holds it, the object file does not. */
 export interface OverlayEntry {
@@ -43,12 +52,14 @@ export interface DirtyGeneration {
 /**
  * One object of this node in memory. `table` is what the file says (or will say, for one that is `fresh`); `overlay` is
  * newer. An object that is neither dirty nor in use may lose its table and file handle at any time and is loaded again.
+ * A new object is told by its runs, in a hundred bytes; it gets a table of 8 KiB when somebody looks into it.
  */
 export class StoredObject {
   readonly oid: bigint
   readonly words: OidWords
   version = 0
-  table: Uint32Array | null = null
+  #table: Uint32Array | null = null
+  #origin: { epoch: number; runs: readonly InheritRun[] } | null = null
   file: DiskFile | null = null
   /** Created since the last checkpoint: no file holds it yet, or one that bears a tag. */
   fresh = false
@@ -76,11 +87,72 @@ export class StoredObject {
     this.words = oidWords(oid)
   }
 
+  /** Two words for each block; null when the object is not loaded. */
+  get table(): Uint32Array | null {
+    if (this.#origin) this.table = newTable(this.words, this.#origin.epoch, this.#origin.runs)
+    return this.#table
+  }
+
+  set table(table: Uint32Array | null) {
+    this.#table = table
+    this.#origin = null
+  }
+
+  /** It is new: zeros, but for the runs that it inherits. */
+  begin(epoch: number, runs: readonly InheritRun[]): void {
+    this.#origin = { epoch, runs }
+  }
+
+  /** The slot in which the file has a block, as its table says; null for a block without data there. */
+  tableSlot(block: number): Slot | null {
+    return this.#origin ? null : slotOf(this.#table![block * 2 + 1]!)
+  }
+
+  /**
+   * Of each block the vid whose object has its bytes, which is this one's `ownVid` for data of its own, or 0 for zeros; the
+   * array is good until the next call for any object. A number instead of it is the first block that does not match its check.
+   */
+  holderVids(ownVid: number): Uint32Array | number {
+    if (this.#origin) {
+      holderVids.fill(0)
+      for (const { first, count, holderVid } of this.#origin.runs) holderVids.fill(holderVid, first, first + count)
+    } else {
+      const table = this.#table!
+      for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
+        const holder = holderOf(this.words, block, table[block * 2]!, table[block * 2 + 1]!, ownVid)
+        if (holder < 0 && !this.overlay.has(block)) return block
+        holderVids[block] = holder
+      }
+    }
+    for (const [block, { word0, word1 }] of this.overlay) {
+      const holder = holderOf(this.words, block, word0, word1, ownVid)
+      if (holder < 0) return block
+      holderVids[block] = holder
+    }
+    return holderVids
+  }
+
   get lost(): boolean {
     return this.loss !== null
   }
 
   get loaded(): boolean {
-    return this.table !== null && !this.lost
+    return (this.#table !== null || this.#origin !== null) && !this.lost
+  }
+}
+
+const holderVids = new Uint32Array(BLOCKS_PER_OBJECT)
+
+/** -1 when the entry does not match its check. */
+function holderOf(oid: OidWords, block: number, word0: number, word1: number, ownVid: number): number {
+  switch (entryState(oid, block, word0, word1)) {
+    case 'data':
+      return ownVid
+    case 'inherit':
+      return word0
+    case 'zero':
+      return 0
+    case null:
+      return -1
   }
 }

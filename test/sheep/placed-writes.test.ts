@@ -24,6 +24,10 @@ function watch(disk: Disk, writes: [number, number][], limit: (length: number) =
   return {
     ...disk,
     open: async (path, how) => wrap(path, await disk.open(path, how)),
+    openNow: (path) => {
+      const file = disk.openNow(path)
+      return file && wrap(path, file)
+    },
     createNow: (path) => wrap(path, disk.createNow(path)),
   }
 }

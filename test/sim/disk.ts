@@ -94,6 +94,13 @@ export class SimDisk {
         if (options?.empty) await file.truncate(0)
         return file
       },
+      openNow: (path) => {
+        alive()
+        const inode = this.#names.get(path)
+        if (!inode || this.isGone || this.isBroken || this.#random.chance(this.faults.wouldBlock)) return null
+        this.opens++
+        return this.#file(inode, device, alive)
+      },
       createNow: (path) => {
         alive()
         if (!this.#isDirectory(parent(path))) throw errno('ENOENT', path)

@@ -529,6 +529,12 @@ export class DiskArray implements Disk {
     return new MemberFile(member, await member.guard('opening', () => member.disk.open(path, options)))
   }
 
+  openNow(path: string): DiskFile | null {
+    const member = this.#memberOfPath(path)
+    const file = member.failure ? null : member.disk.openNow(path)
+    return file && !member.isHome ? new MemberFile(member, file) : file
+  }
+
   #memberOfPath(path: string): Member {
     const [, oidText] = OBJECT_NAME.exec(nameOf(path)) ?? []
     if (oidText === undefined || !path.startsWith('obj/') || !this.isSpread) return this.home
