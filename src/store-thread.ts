@@ -16,7 +16,10 @@ export interface StoreThread {
  */
 export function startStoreThread(config: Config): StoreThread {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-  const worker = new Worker(new URL(`./node-worker.${extension}`, import.meta.url), { workerData: { config } })
+  const worker = new Worker(new URL(`./node-worker.${extension}`, import.meta.url), {
+    workerData: { config },
+    trackUnmanagedFds: false, // files are opened by other means, too; see system-disk.ts
+  })
   const ended = new Promise<string>((resolve) => {
     worker.once('error', (error: Error) => resolve(error.message))
     worker.once('exit', (code) => resolve(`the store thread ended with code ${code}`))

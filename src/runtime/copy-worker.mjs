@@ -1,9 +1,14 @@
 /**
- * Thread that copies ranges between open files. Plain JavaScript, so that the same file runs from the sources and from
- * the build. Messages in: { id, jobs: Float64Array of (from fd, from position, to fd, to position, length) };
- * messages out: { id, error: null | { message, code } }.
+ * Thread that copies ranges between open files, writes to them, and makes files. Plain JavaScript, so that the same file runs
+ * from the sources and from the build. Messages in, each with an id:
+ *
+ *   { copies: Float64Array of (from fd, from position, to fd, to position, length) }
+ *   { writes: Float64Array of (fd, position, length), bytes: the bytes of them all, one after the other }
+ *   { paths, mode }: files to be made, or emptied
+ *
+ * Messages out: { id, error: null | { message, code, syscall }, descriptors: of the files made, bytes: as they came }.
  */
-import { readSync, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 
 const WINDOW_BYTES = 1024 * 1024
@@ -17,18 +22,62 @@ function copyAll(jobs) {
       const want = Math.min(WINDOW_BYTES, length - done)
       const got = readSync(from, buffer, 0, want, fromPosition + done)
       if (got === 0) throw new Error('copy source ended early')
-      for (let put = 0; put < got; ) put += writeSync(to, buffer, put, got - put, toPosition + done + put)
+      writeWhole(to, buffer, 0, got, toPosition + done)
       done += got
     }
   }
 }
 
-parentPort?.on('message', ({ id, jobs }) => {
+/**
+ * @param {Float64Array} jobs
+ * @param {Uint8Array} bytes
+ */
+function writeAll(jobs, bytes) {
+  let offset = 0
+  for (let at = 0; at < jobs.length; at += 3) {
+    const [fd = -1, position = 0, length = 0] = jobs.subarray(at, at + 3)
+    writeWhole(fd, bytes, offset, length, position)
+    offset += length
+  }
+}
+
+/**
+ * @param {number} fd
+ * @param {Uint8Array} bytes
+ * @param {number} offset
+ * @param {number} length
+ * @param {number} position
+ */
+function writeWhole(fd, bytes, offset, length, position) {
+  for (let done = 0; done < length; ) done += writeSync(fd, bytes, offset + done, length - done, position + done)
+}
+
+/**
+ * @param {readonly string[]} paths
+ * @param {number} mode
+ */
+function createAll(paths, mode) {
+  /** @type {number[]} */
+  const descriptors = []
   try {
-    copyAll(jobs)
-    parentPort?.postMessage({ id, error: null })
+    for (const path of paths) {
+      descriptors.push(openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, mode))
+    }
+  } catch (error) {
+    for (const descriptor of descriptors) closeSync(descriptor)
+    throw error
+  }
+  return descriptors
+}
+
+parentPort?.on('message', ({ id, copies, writes, bytes, paths, mode }) => {
+  try {
+    if (copies) copyAll(copies)
+    if (writes) writeAll(writes, new Uint8Array(bytes))
+    const descriptors = paths ? createAll(paths, mode) : []
+    parentPort?.postMessage({ id, error: null, descriptors, bytes }, bytes ? [bytes] : [])
   } catch (error) {
     const { message, code, syscall } = /** @type {NodeJS.ErrnoException} */ (error)
-    parentPort?.postMessage({ id, error: { message, code, syscall } })
+    parentPort?.postMessage({ id, error: { message, code, syscall }, descriptors: [] })
   }
 })

@@ -19,6 +19,8 @@ export interface Disk {
   openNow(path: string): DiskFile | null
   /** Makes an empty file, or empties the one there is, at once: as durable as with `open`. ENOENT without its directory. */
   createNow(path: string): DiskFile
+  /** As `open` with `create` and `empty` for each, off the caller's thread where that is possible; when it fails, none is open. */
+  createMany(paths: readonly string[]): Promise<DiskFile[]>
   makeDirectory(path: string): Promise<void>
   /** Names in a directory, in no order; an absent directory has none. */
   list(path: string): Promise<string[]>
@@ -32,6 +34,8 @@ export interface Disk {
   space(): Promise<{ totalBytes: number; freeBytes: number }>
   /** Copies ranges between open files, in order, off the caller's thread where that is possible. Not durable by itself. */
   copyMany(copies: readonly Copy[]): Promise<void>
+  /** As `write` for each, off the caller's thread where that is possible. */
+  writeMany(writes: readonly Write[]): Promise<void>
   /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
   syncMany(files: readonly DiskFile[], directories?: readonly string[]): Promise<void>
   /** Lets what was written to these files be on its way to the device, so that a later sync has less to wait for. */
@@ -63,6 +67,12 @@ export interface Copy {
   to: DiskFile
   toPosition: number
   length: number
+}
+
+export interface Write {
+  to: DiskFile
+  position: number
+  bytes: Uint8Array
 }
 
 /** Answer of `readNow` when the bytes are not in memory: the caller reads with `read` instead. */

@@ -11,12 +11,23 @@ import {
   writeSync,
   writevSync,
 } from 'node:fs'
-import { mkdir, open, readdir, readFile, realpath, rename, stat, statfs, unlink } from 'node:fs/promises'
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  stat,
+  statfs,
+  unlink,
+} from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import koffi from 'koffi'
-import { type Copy, type Disk, type DiskFile, type OpenedDisk, WOULD_BLOCK } from './disk.ts'
+import { type Copy, type Disk, type DiskFile, type OpenedDisk, WOULD_BLOCK, type Write } from './disk.ts'
 
 /*
  * What Node's fs does not offer, called in libc directly:
@@ -84,6 +95,10 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
     createNow: (relative) => {
       return new SystemFile(openSync(at(relative), constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE))
     },
+    createMany: async (paths) => {
+      const descriptors = await copier.create(paths.map(at))
+      return descriptors.map((fd) => new SystemFile(fd))
+    },
     makeDirectory: async (relative) => {
       await mkdir(at(relative), { recursive: true, mode: 0o700 })
     },
@@ -107,18 +122,15 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
       return { totalBytes: stats.blocks * stats.bsize, freeBytes: stats.bavail * stats.bsize }
     },
     copyMany: (copies) => copier.copy(copies),
+    writeMany: (writes) => copier.write(writes),
     syncMany: async (files, directories = []) => {
       if (files.length + directories.length < SYNCFS_FILES_MIN) {
         await Promise.all(files.map((file) => file.sync()))
         await Promise.all(directories.map((directory) => syncDirectory(at(directory))))
         return
       }
-      await new Promise<void>((resolve, reject) => {
-        syncfs.async((files[0] as SystemFile).fd, (error: unknown, result: number) => {
-          if (error || result !== 0) reject(error ?? libcError('syncfs'))
-          else resolve()
-        })
-      })
+      if (files[0]) await syncFileSystem((files[0] as SystemFile).fd)
+      else await withDirectory(at(directories[0]!), ({ fd }) => syncFileSystem(fd))
     },
     startWriteback: (files) => {
       for (const each of files) {
@@ -152,13 +164,24 @@ async function list(absolute: string): Promise<string[]> {
   }
 }
 
-async function syncDirectory(absolute: string): Promise<void> {
+async function withDirectory(absolute: string, use: (directory: FileHandle) => Promise<void>): Promise<void> {
   const directory = await open(absolute, constants.O_RDONLY | constants.O_DIRECTORY)
   try {
-    await directory.sync()
+    await use(directory)
   } finally {
     await directory.close()
   }
+}
+
+const syncDirectory = (absolute: string) => withDirectory(absolute, (directory) => directory.sync())
+
+function syncFileSystem(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    syncfs.async(fd, (error: unknown, result: number) => {
+      if (error || result !== 0) reject(error ?? libcError('syncfs'))
+      else resolve()
+    })
+  })
 }
 
 /** A directory that is there already, as a disk of the store. */
@@ -286,36 +309,76 @@ interface CopyError {
   syscall?: string
 }
 
-/** Hands copies to a thread; started at the first use. */
+/** What the thread answers: the descriptors of files that it was to make. */
+interface CopyAnswer {
+  id: number
+  error: CopyError | null
+  descriptors: number[]
+  /** What came with the question and can be used again. */
+  bytes?: ArrayBuffer
+}
+
+/** Hands copies, writes and the making of files to a thread; started at the first use. */
 class Copier {
   #worker: Worker | null = null
+  /** Memory that has been to the thread and back: new memory costs more than what is written from it. */
+  #spare: ArrayBuffer | null = null
   #nextId = 1
-  readonly #waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>()
+  readonly #waiting = new Map<number, { resolve: (descriptors: number[]) => void; reject: (error: Error) => void }>()
 
-  copy(copies: readonly Copy[]): Promise<void> {
-    if (copies.length === 0) return Promise.resolve()
+  async create(paths: readonly string[]): Promise<number[]> {
+    return paths.length === 0 ? [] : this.#ask({ paths, mode: FILE_MODE })
+  }
+
+  async write(writes: readonly Write[]): Promise<void> {
+    if (writes.length === 0) return
+    const length = writes.reduce((sum, { bytes }) => sum + bytes.length, 0)
+    const spare = this.#spare !== null && this.#spare.byteLength >= length ? this.#spare : new ArrayBuffer(length)
+    this.#spare = null
+    const bytes = new Uint8Array(spare)
+    const jobs = new Float64Array(writes.length * 3)
+    let end = 0
+    writes.forEach((write, i) => {
+      jobs.set([(write.to as SystemFile).fd, write.position, write.bytes.length], i * 3)
+      bytes.set(write.bytes, end)
+      end += write.bytes.length
+    })
+    await this.#ask({ writes: jobs, bytes: spare }, [jobs.buffer, spare])
+  }
+
+  async copy(copies: readonly Copy[]): Promise<void> {
+    if (copies.length === 0) return
     const jobs = new Float64Array(copies.length * 5)
     copies.forEach(({ from, fromPosition, to, toPosition, length }, i) => {
       jobs.set([(from as SystemFile).fd, fromPosition, (to as SystemFile).fd, toPosition, length], i * 5)
     })
+    await this.#ask({ copies: jobs }, [jobs.buffer])
+  }
+
+  #ask(work: object, moved: ArrayBuffer[] = []): Promise<number[]> {
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
       const thread = this.#thread()
-      thread.ref() // what waits for a copy keeps the process; an idle thread does not
-      thread.postMessage({ id, jobs }, [jobs.buffer])
+      thread.ref() // what waits for it keeps the process; an idle thread does not
+      thread.postMessage({ id, ...work }, moved)
     })
   }
 
   #thread(): Worker {
     if (this.#worker) return this.#worker
-    const worker = new Worker(new URL('./copy-worker.mjs', import.meta.url), { stdout: false, stderr: false })
-    worker.on('message', ({ id, error }: { id: number; error: CopyError | null }) => {
+    const worker = new Worker(new URL('./copy-worker.mjs', import.meta.url), {
+      stdout: false,
+      stderr: false,
+      trackUnmanagedFds: false, // the files that it makes are not its own
+    })
+    worker.on('message', ({ id, error, descriptors, bytes }: CopyAnswer) => {
+      this.#spare = bytes ?? this.#spare
       const waiter = this.#waiting.get(id)
       this.#waiting.delete(id)
       if (this.#waiting.size === 0) worker.unref()
       if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code, syscall: error.syscall }))
-      else waiter?.resolve()
+      else waiter?.resolve(descriptors)
     })
     worker.on('error', (error) => {
       for (const waiter of this.#waiting.values()) waiter.reject(error)

@@ -1,7 +1,7 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Copy, DiskFile } from '../runtime/disk.ts'
+import type { Copy, DiskFile, Write } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
@@ -16,7 +16,6 @@ import {
   blockPosition,
   encodeHeader,
   HEADER_OFFSET,
-  OBJECT_FILE_BYTES,
   OBJECT_TAIL_BYTES,
   objectDirectory,
   objectPath,
@@ -30,7 +29,9 @@ import { writeWords } from './words.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
-const OBJECTS_PER_BATCH = 256
+const OBJECTS_PER_BATCH = 1024
+/** Tables that wait to be written, at 12 KiB each. */
+const TAILS_PER_BATCH = 128
 const NO_SPACE_RETRY_MS = 1000
 const LOG_SLACK_ENTRIES = 1000
 const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -251,7 +252,7 @@ export class Checkpointer {
         const batch = live.slice(first, first + OBJECTS_PER_BATCH)
         written.push(...(await this.#writeObjects(batch, generation, changedDirectories)))
       }
-      for (const directory of changedDirectories) await this.#disk.syncDirectory(directory)
+      await this.#disk.syncMany([], [...changedDirectories])
       await this.#files.log.append(dirty.entries)
     }
     await this.#files.accountLog.append(generation, dirty?.accounts ?? [])
@@ -290,11 +291,17 @@ export class Checkpointer {
     const writes: ObjectWrite[] = []
     const files: DiskFile[] = []
     try {
-      let copies: Copy[] = []
-      for (const [object, version] of batch) {
+      for (const [object] of batch) {
         await this.#cache.holdObject(object)
         held.push(object)
-        const { file, table } = await this.#openForWriting(object, changedDirectories)
+      }
+      await this.#makeFiles(held, changedDirectories)
+      let copies: Copy[] = []
+      const tails = Buffer.alloc(Math.min(batch.length, TAILS_PER_BATCH) * OBJECT_TAIL_BYTES)
+      let tailWrites: Write[] = []
+      for (const [object, version] of batch) {
+        const { file, table } = object
+        assert(file && table)
         const write = { object, version, blocks: blocksOf(object, generation) }
         writes.push(write)
         files.push(file)
@@ -304,9 +311,17 @@ export class Checkpointer {
           copies = []
         }
         punchFree(write, file, generation)
-        await file.write(encodeTail(write, table, this.#files.superblock.content.storeId), TABLE_OFFSET)
+        const at = tailWrites.length * OBJECT_TAIL_BYTES
+        const bytes = tails.subarray(at, at + OBJECT_TAIL_BYTES)
+        encodeTail(bytes, write, table, this.#files.superblock.content.storeId)
+        tailWrites.push({ to: file, position: TABLE_OFFSET, bytes })
+        if (tailWrites.length === TAILS_PER_BATCH) {
+          await this.#disk.writeMany(tailWrites)
+          tailWrites = []
+        }
       }
       await this.#disk.copyMany(copies)
+      await this.#disk.writeMany(tailWrites)
       await this.#disk.syncMany(files)
     } finally {
       for (const object of held) this.#cache.release(object)
@@ -314,23 +329,19 @@ export class Checkpointer {
     return writes
   }
 
-  async #openForWriting(
-    object: StoredObject,
-    changedDirectories: Set<string>,
-  ): Promise<{ file: DiskFile; table: Uint32Array }> {
-    if (object.fresh) {
+  /** Every object has a file under its own name from now on. */
+  async #makeFiles(objects: readonly StoredObject[], changedDirectories: Set<string>): Promise<void> {
+    const fresh = objects.filter((object) => object.fresh)
+    for (const object of fresh) {
       changedDirectories.add(objectDirectory(object.oid))
       if (object.tag !== 0) await this.#giveName(object)
-      object.file ??= await this.#makeFile(object)
     }
-    const { file, table } = object
-    assert(file && table)
-    return { file, table }
-  }
-
-  async #makeFile(object: StoredObject): Promise<DiskFile> {
+    const bare = fresh.filter((object) => !object.file)
     // Empty, whatever a removed object of this name has left; writing the header gives it its size.
-    return this.#disk.open(objectPath(object.oid), { create: true, empty: true })
+    const files = await this.#disk.createMany(bare.map((object) => objectPath(object.oid)))
+    bare.forEach((object, i) => {
+      object.file = files[i]!
+    })
   }
 
   /** The file of placed blocks becomes the object's, unless that was done before a crash. */
@@ -449,15 +460,13 @@ function isReused(object: StoredObject, block: number, slot: Slot, generation: n
 }
 
 /** Table and header as they are after the generation. */
-function encodeTail(write: ObjectWrite, table: Uint32Array, storeId: Buffer): Buffer {
-  const tail = Buffer.alloc(OBJECT_FILE_BYTES - TABLE_OFFSET)
+function encodeTail(tail: Buffer, write: ObjectWrite, table: Uint32Array, storeId: Buffer): void {
   writeWords(tail, table)
   for (const { block, word0, word1 } of write.blocks) {
     tail.writeUInt32LE(word0, block * 8)
     tail.writeUInt32LE(word1, block * 8 + 4)
   }
-  encodeHeader({ storeId, oid: write.object.oid, version: write.version }).copy(tail, HEADER_OFFSET - TABLE_OFFSET)
-  return tail
+  encodeHeader({ storeId, oid: write.object.oid, version: write.version }, tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
 }
 
 /**

@@ -78,8 +78,11 @@ export function metaPagesFor(recordsBytes: number): number {
   return Math.ceil((HEADER_BYTES + recordsBytes) / BLOCK_BYTES)
 }
 
-export function encodeMeta(header: FrameHeader, records: readonly JournalRecord[]): Buffer {
-  const meta = Buffer.alloc(header.metaPages * BLOCK_BYTES)
+/** `scratch` is used again when it is long enough: whatever the call before has returned is not valid any more then. */
+export function encodeMeta(header: FrameHeader, records: readonly JournalRecord[], scratch?: Buffer): Buffer {
+  const length = header.metaPages * BLOCK_BYTES
+  const isEnough = scratch !== undefined && scratch.length >= length
+  const meta = isEnough ? scratch.subarray(0, length).fill(0) : Buffer.alloc(length)
   meta.writeUInt32LE(MAGIC, 0)
   meta.writeUInt32LE(FORMAT, 4)
   header.storeId.copy(meta, 8)

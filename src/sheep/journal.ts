@@ -35,6 +35,7 @@ export interface JournalTransaction {
 /** A location is `segment * LOCATION_SEGMENT + page`. */
 export const LOCATION_SEGMENT = 2 ** 24
 const GROUP_BYTES = 1024 * 1024
+const META_SCRATCH_BYTES = 64 * 1024
 
 export interface JournalState {
   storeId: Buffer
@@ -72,6 +73,8 @@ export class Journal {
   #flushScheduled = false
   /** Transactions that were written, to be answered in a turn of their own. */
   #written: JournalTransaction[] = []
+  /** For the meta pages of a frame, which are written at once. */
+  readonly #meta = Buffer.alloc(META_SCRATCH_BYTES)
   #failure: StoreError | null = null
   framesWritten = 0
   bytesWritten = 0
@@ -186,6 +189,7 @@ export class Journal {
     const meta = encodeMeta(
       { storeId, incarnation, generation, sequence, syncedSequence: this.#synced, metaPages, payloadPages },
       records,
+      this.#meta,
     )
     const file = this.#segments[this.#active]!
     try {

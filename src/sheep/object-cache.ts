@@ -25,6 +25,11 @@ export interface ObjectCacheOptions {
 }
 
 const EVICTION_LOOKS_MAX = 64
+/** Those that are loaded without waiting give way to each other in batches, since closing one file wakes up a thread. */
+const EVICTION_BATCH_MAX = 32
+
+/** What is read and looked at without waiting. */
+const tailNow = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
 
 /**
  * Which objects there are, and which of them are loaded: have their table in memory and their file open. What `loadedNow`
@@ -176,8 +181,7 @@ export class ObjectCache {
     if (object.loading || object.loss) return false
     const file = this.#options.disk.openNow(objectPath(object.oid))
     if (!file) return false
-    const tail = Buffer.allocUnsafe(TABLE_BYTES + BLOCK_BYTES)
-    if (file.readNow(tail, TABLE_OFFSET) === WOULD_BLOCK || this.#adopt(object, file, tail) !== null) {
+    if (file.readNow(tailNow, TABLE_OFFSET) === WOULD_BLOCK || this.#adopt(object, file, tailNow) !== null) {
       this.#close(file)
       return false
     }
@@ -231,7 +235,9 @@ export class ObjectCache {
 
   /** Once whoever runs now has awaited something: it may have been told of others that they stay. */
   #evictLater(): void {
-    if (this.#evictionIsDue || this.#loaded.size <= this.#options.loadedMax) return
+    const { loadedMax } = this.#options
+    const excess = this.#loaded.size - loadedMax
+    if (this.#evictionIsDue || excess < Math.min(EVICTION_BATCH_MAX, loadedMax / 8)) return
     this.#evictionIsDue = true
     queueMicrotask(() => {
       this.#evictionIsDue = false

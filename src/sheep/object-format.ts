@@ -52,21 +52,21 @@ const LOW_29_BITS = 0x1fffffff
 
 assert(HEADER_OFFSET % BLOCK_BYTES === 0 && HEADER_USED_BYTES <= 512)
 
-/** The two halves of an oid, as the hot path wants them. */
+/**
+ * The two halves of an oid as the hot path wants them. Four words are mixed into one (finalizer of MurmurHash3): cheap enough
+ * for every block, and every bit counts. The halves of the oid go first, so that they are mixed once for all of its blocks.
+ */
 export interface OidWords {
-  readonly high: number
-  readonly low: number
+  readonly mixed: number
 }
 
 export function oidWords(oid: bigint): OidWords {
-  return { high: Number(oid >> 32n), low: Number(oid & 0xffffffffn) }
+  const hash = Math.imul(Number(oid >> 32n) ^ 0x9e3779b9, 0x85ebca6b)
+  return { mixed: Math.imul((hash ^ (hash >>> 15)) + Number(oid & 0xffffffffn), 0xc2b2ae35) }
 }
 
-/** Mixes four words into one (finalizer of MurmurHash3): cheap enough for every block, and every bit counts. */
-function mix(a: number, b: number, c: number, d: number): number {
-  let hash = Math.imul(a ^ 0x9e3779b9, 0x85ebca6b)
-  hash = Math.imul((hash ^ (hash >>> 15)) + b, 0xc2b2ae35)
-  hash = Math.imul((hash ^ (hash >>> 13)) + c, 0x85ebca6b)
+function mix(oidMixed: number, c: number, d: number): number {
+  let hash = Math.imul((oidMixed ^ (oidMixed >>> 13)) + c, 0x85ebca6b)
   hash = Math.imul((hash ^ (hash >>> 16)) + d, 0xc2b2ae35)
   hash ^= hash >>> 15
   return hash >>> 0
@@ -93,15 +93,33 @@ export function zeroWord1(epoch: number): number {
 
 /** CRC-32 of a 4 KiB block, seeded with where it belongs and when it was written. */
 export function blockCrc(oid: OidWords, block: number, word1: number, bytes: Uint8Array): number {
-  return crc32(bytes, mix(oid.high, oid.low, block, word1))
+  return crc32(bytes, mix(oid.mixed, block, word1))
 }
 
 export function zeroWord0(oid: OidWords, block: number, word1: number): number {
-  return mix(oid.high, oid.low, block, word1)
+  return mix(oid.mixed, block, word1)
 }
 
 export function inheritWord1(oid: OidWords, block: number, holderVid: number): number {
-  return ((STATE_INHERIT << STATE_SHIFT) | (mix(oid.high, oid.low, block, holderVid) & LOW_30_BITS)) >>> 0
+  return ((STATE_INHERIT << STATE_SHIFT) | (mix(oid.mixed, block, holderVid) & LOW_30_BITS)) >>> 0
+}
+
+/**
+ * Writes to `holders`, for each block of a table, the vid whose object has its bytes: `ownVid` for data, 0 for zeros. Returns
+ * the first block from `from` on whose entry does not match its check, or -1. All in one, as a first write after a snapshot
+ * comes by here.
+ */
+export function findHolders(oid: OidWords, table: Uint32Array, ownVid: number, holders: Uint32Array, from = 0): number {
+  for (let block = from; block < BLOCKS_PER_OBJECT; block++) {
+    const word0 = table[block * 2]!
+    const word1 = table[block * 2 + 1]!
+    const state = word1 >>> STATE_SHIFT
+    if (state === STATE_DATA) holders[block] = ownVid
+    else if (state === STATE_ZERO && mix(oid.mixed, block, word1) === word0) holders[block] = 0
+    else if (state === STATE_INHERIT && inheritWord1(oid, block, word0) === word1) holders[block] = word0
+    else return block
+  }
+  return -1
 }
 
 /** What an entry states, or null when it does not match its check. A DATA entry is proved only by its block's CRC. */
@@ -130,14 +148,14 @@ export function newTable(oid: OidWords, epoch: number, runs: readonly InheritRun
   const table = new Uint32Array(BLOCKS_PER_OBJECT * 2)
   const word1 = zeroWord1(epoch)
   for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-    table[block * 2] = zeroWord0(oid, block, word1)
+    table[block * 2] = mix(oid.mixed, block, word1)
     table[block * 2 + 1] = word1
   }
-  for (const run of runs) {
-    if (run.holderVid === 0) continue
-    for (let block = run.first; block < run.first + run.count; block++) {
-      table[block * 2] = run.holderVid
-      table[block * 2 + 1] = inheritWord1(oid, block, run.holderVid)
+  for (const { first, count, holderVid } of runs) {
+    if (holderVid === 0) continue
+    for (let block = first; block < first + count; block++) {
+      table[block * 2] = holderVid
+      table[block * 2 + 1] = inheritWord1(oid, block, holderVid)
     }
   }
   return table
@@ -150,8 +168,8 @@ export interface ObjectHeader {
   version: number
 }
 
-export function encodeHeader(header: ObjectHeader): Buffer {
-  const page = Buffer.alloc(BLOCK_BYTES)
+/** `page` holds zeros, or another header. */
+export function encodeHeader(header: ObjectHeader, page: Buffer = Buffer.alloc(BLOCK_BYTES)): Buffer {
   page.writeUInt32LE(HEADER_MAGIC, 0)
   page.writeUInt32LE(OBJECT_FORMAT, 4)
   header.storeId.copy(page, 8)

@@ -5,6 +5,7 @@ import type { LoggedEntry } from './entry-log.ts'
 import {
   BLOCKS_PER_OBJECT,
   entryState,
+  findHolders,
   type InheritRun,
   newTable,
   type OidWords,
@@ -117,17 +118,15 @@ export class StoredObject {
       holderVids.fill(0)
       for (const { first, count, holderVid } of this.#origin.runs) holderVids.fill(holderVid, first, first + count)
     } else {
-      const table = this.#table!
-      for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-        const holder = holderOf(this.words, block, table[block * 2]!, table[block * 2 + 1]!, ownVid)
-        if (holder < 0 && !this.overlay.has(block)) return block
-        holderVids[block] = holder
+      let bad = findHolders(this.words, this.#table!, ownVid, holderVids)
+      for (; bad >= 0; bad = findHolders(this.words, this.#table!, ownVid, holderVids, bad + 1)) {
+        if (!this.overlay.has(bad)) return bad
       }
     }
     for (const [block, { word0, word1 }] of this.overlay) {
-      const holder = holderOf(this.words, block, word0, word1, ownVid)
-      if (holder < 0) return block
-      holderVids[block] = holder
+      const state = entryState(this.words, block, word0, word1)
+      if (state === null) return block
+      holderVids[block] = state === 'data' ? ownVid : state === 'inherit' ? word0 : 0
     }
     return holderVids
   }
@@ -142,17 +141,3 @@ export class StoredObject {
 }
 
 const holderVids = new Uint32Array(BLOCKS_PER_OBJECT)
-
-/** -1 when the entry does not match its check. */
-function holderOf(oid: OidWords, block: number, word0: number, word1: number, ownVid: number): number {
-  switch (entryState(oid, block, word0, word1)) {
-    case 'data':
-      return ownVid
-    case 'inherit':
-      return word0
-    case 'zero':
-      return 0
-    case null:
-      return -1
-  }
-}

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -115,6 +115,75 @@ describe('readNow', () => {
   })
 })
 
+describe('openNow', () => {
+  it('opens what is there, if the kernel can do it without waiting', async () => {
+    const file = await disk.open('a', { create: true })
+    await file.write(Buffer.from('hello'), 0)
+    await file.close()
+    const again = disk.openNow('a')
+    // Kernels before 5.12 cannot say so, and some file systems never do.
+    if (again) {
+      again.writeNow([Buffer.from('y')], 4)
+      const target = Buffer.alloc(5)
+      expect(await again.read(target, 0)).toBe(5)
+      expect(target.toString()).toBe('helly')
+      await again.close()
+    }
+    expect(disk.openNow('b')).toBeNull()
+    expect(disk.openNow('a/b')).toBeNull()
+  })
+})
+
+describe('createMany', () => {
+  it('makes files, and empties those that are there', async () => {
+    const old = await disk.open('f1', { create: true })
+    await old.write(Buffer.alloc(100, 1), 0)
+    await old.close()
+    const names = Array.from({ length: 20 }, (_, i) => `f${i}`)
+    const files = await disk.createMany(names)
+    for (const [i, file] of files.entries()) await file.write(Buffer.of(i), 0)
+    for (const [i, name] of names.entries()) expect(bytesOf(name)).toEqual(Buffer.of(i))
+    expect(statSync(join(root, 'f0')).mode & 0o777).toBe(0o600)
+    for (const file of files) await file.close()
+    expect(await disk.createMany([])).toEqual([])
+  })
+
+  it('leaves no file open when one of them cannot be made', async () => {
+    const openFiles = () => readdirSync('/proc/self/fd').length
+    await disk.createMany([])
+    await expect(disk.createMany(['a', 'nothing/b'])).rejects.toMatchObject({ code: 'ENOENT', syscall: 'open' })
+    const before = openFiles()
+    await expect(disk.createMany(['a', 'nothing/b'])).rejects.toMatchObject({ code: 'ENOENT' })
+    expect(openFiles()).toBe(before)
+    const [file] = await disk.createMany(['a'])
+    await file!.close()
+  })
+})
+
+describe('writeMany', () => {
+  it('writes to each file what it was given, also when the caller goes on with the buffer', async () => {
+    const [a, b] = await disk.createMany(['a', 'b'])
+    const bytes = random.bytes(3 * MIB)
+    const given = Buffer.from(bytes)
+    const written = disk.writeMany([
+      { to: a!, position: 5, bytes: given.subarray(0, MIB) },
+      { to: b!, position: 0, bytes: given.subarray(MIB) },
+      { to: a!, position: 0, bytes: Buffer.from('start') },
+    ])
+    given.fill(0)
+    await written
+    expect(bytesOf('a').equals(Buffer.concat([Buffer.from('start'), bytes.subarray(0, MIB)]))).toBe(true)
+    expect(bytesOf('b').equals(bytes.subarray(MIB))).toBe(true)
+    // Less than before, from the same memory; and at the same time.
+    await Promise.all([1, 2, 3].map((i) => disk.writeMany([{ to: b!, position: i * 4, bytes: Buffer.alloc(4, i) }])))
+    expect(bytesOf('b').subarray(4, 16)).toEqual(Buffer.from([1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]))
+    await disk.writeMany([])
+    await a!.close()
+    await expect(disk.writeMany([{ to: a!, position: 0, bytes: Buffer.alloc(1) }])).rejects.toThrow(/"fd"/)
+    await b!.close()
+  })
+})
+
 describe('writeNow', () => {
   it('writes buffers one after the other, in any number', async () => {
     const file = await disk.open('a', { create: true })
@@ -191,6 +260,17 @@ describe('syncMany', () => {
     for (const file of files) file.writeNow([Buffer.alloc(100, 1)], 0)
     for (const count of [0, 1, 7, 8, 20]) await disk.syncMany(files.slice(0, count))
     for (const file of files) await file.close()
+  })
+
+  it('takes any number of directories, with files or without', async () => {
+    const names = Array.from({ length: 20 }, (_, i) => `d${i}`)
+    for (const name of names) await disk.makeDirectory(name)
+    const file = await disk.open('d0/f', { create: true })
+    for (const count of [1, 7, 8, 20]) await disk.syncMany([], names.slice(0, count))
+    await disk.syncMany([file], names)
+    await file.close()
+    await expect(disk.syncMany([], ['nothing'])).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(disk.syncMany([], ['nothing', ...names])).rejects.toMatchObject({ code: 'ENOENT' })
   })
 
   it('rejects when a file is closed, few or many', async () => {

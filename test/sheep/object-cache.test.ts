@@ -1,6 +1,15 @@
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { ObjectCache } from '../../src/sheep/object-cache.ts'
+import {
+  BLOCK_BYTES,
+  encodeHeader,
+  HEADER_OFFSET,
+  newTable,
+  OBJECT_FILE_BYTES,
+  objectPath,
+  TABLE_OFFSET,
+} from '../../src/sheep/object-format.ts'
 import { StoredObject } from '../../src/sheep/stored-object.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
@@ -38,6 +47,67 @@ function releaseCost({ cache, objects }: { cache: ObjectCache; objects: StoredOb
   })
   return Math.min(...tries)
 }
+
+/** Objects of whom each has a file, and none is loaded; room for a few. */
+async function cacheOfFiles(count: number, loadedMax: number) {
+  const random = new SeededRandom(1)
+  const clock = new SimClock(random)
+  const disk = new SimDisk(random, clock, { wouldBlock: 0 })
+  const storeId = Buffer.alloc(16, 3)
+  const objects = Array.from({ length: count }, (_, i) => new StoredObject(BigInt(i)))
+  for (const { oid, words } of objects) {
+    const table = Buffer.from(newTable(words, 1, []).buffer)
+    const pages = [table.subarray(0, 4096), table.subarray(4096), encodeHeader({ storeId, oid, version: 1 })]
+    const at = TABLE_OFFSET / BLOCK_BYTES
+    disk.placeSparse(objectPath(oid), new Map(pages.map((page, i) => [at + i, page])), OBJECT_FILE_BYTES)
+  }
+  const log = pino({ level: 'silent' })
+  const byOid = new Map(objects.map((object) => [object.oid, object]))
+  const cache = new ObjectCache({ disk: disk.mount(), log, storeId, objects: byOid, loadedMax })
+  return { cache, disk, clock, objects }
+}
+
+describe('objects whose tables are in memory', () => {
+  it('are loaded without waiting, stay so until the caller waits, and give way then', async () => {
+    const { cache, disk, objects } = await cacheOfFiles(200, 16)
+    const loaded = objects.map(({ oid }) => cache.loadedNow(oid))
+    expect(loaded).toEqual(objects)
+    expect(loaded.every((object) => object?.loaded)).toBe(true)
+    expect(disk.openFiles).toBe(200)
+    for (let round = 0; round < 2; round++) {
+      for (const object of objects) {
+        await cache.hold(object.oid)
+        cache.release(object)
+      }
+    }
+    expect(cache.loaded).toBe(16)
+    for (const { oid } of objects) {
+      cache.loadedNow(oid)
+      await null
+    }
+    expect(cache.loaded).toBeLessThanOrEqual(16 + 2)
+    expect(disk.openFiles).toBe(cache.loaded)
+  })
+
+  it('are left to `hold` when the device would have to be asked, or is damaged', async () => {
+    const { cache, disk, clock, objects } = await cacheOfFiles(3, 16)
+    disk.faults.wouldBlock = 1
+    expect(cache.loadedNow(0n)).toBeNull()
+    const held = clock.run(cache.hold(0n))
+    expect(cache.loadedNow(0n)).toBeNull() // it is on its way
+    await held
+    expect(cache.loadedNow(0n)).toBe(objects[0])
+    disk.faults.wouldBlock = 0
+    disk.flipBit(objectPath(1n), HEADER_OFFSET)
+    expect(cache.loadedNow(1n)).toBeNull()
+    disk.remove(objectPath(2n))
+    expect(cache.loadedNow(2n)).toBeNull()
+    for (const oid of [1n, 2n]) await expect(clock.run(cache.hold(oid))).rejects.toMatchObject({ code: 'CorruptBlock' })
+    await null // a file that was opened in vain is closed
+    expect(disk.openFiles).toBe(1)
+    expect(cache.loadedNow(7n)).toBeUndefined()
+  })
+})
 
 describe('objects that must stay loaded', () => {
   it('are passed by at the same cost, however many they are', () => {

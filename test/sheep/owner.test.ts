@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { dataOid } from '../../src/protocol/oid.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../src/sheep/object-format.ts'
 import { SeededRandom } from '../sim/random.ts'
 import { runSeeds } from '../sim/seeds.ts'
@@ -97,6 +98,30 @@ describe('the owner of a VDI', () => {
       { kind: 'data', lengthBytes: 50 },
     ])
     expect(await bench.run(session.extents(3 * OBJECT_BYTES, 0))).toEqual([])
+  })
+
+  it('waits for nothing at the first write after a snapshot, though the object before it has to be loaded', async () => {
+    const bench = await SheepBench.open({ loadedObjectsMax: 1 })
+    const vid = await bench.create('a')
+    const session = bench.session(vid)
+    for (const index of [0, 1, 2]) await bench.write(session, index * OBJECT_BYTES, blocks(3, index + 1))
+    await bench.run(bench.sheep.snapshot(vid, 'tag'))
+    await bench.restart()
+    bench.disk.faults.wouldBlock = 0
+    const current = bench.sheep.state.find('a').vid
+    const again = bench.session(current)
+    await bench.read(again, 3 * OBJECT_BYTES, 1) // the page of the map
+    for (const index of [0, 1, 2]) {
+      const opened = bench.disk.opens
+      const written = bench.write(again, index * OBJECT_BYTES + BLOCK_BYTES, blocks(1, 9))
+      expect(bench.sheep.objects.exists(dataOid(current, index))).toBe(true)
+      expect(bench.disk.opens - opened).toBeLessThanOrEqual(2) // of the map and of the object
+      await written
+    }
+    for (const index of [0, 1, 2]) {
+      const expected = Buffer.concat([blocks(1, index + 1), blocks(1, 9), blocks(1, index + 1), blocks(1, 0)])
+      expect((await bench.read(again, index * OBJECT_BYTES, 4 * BLOCK_BYTES)).equals(expected)).toBe(true)
+    }
   })
 
   it('copies nothing for the first write after a snapshot', async () => {

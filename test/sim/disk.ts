@@ -80,7 +80,7 @@ export class SimDisk {
       await device()
       if (this.isGone) throw errno('ENOENT', 'the directory of the disk')
     }
-    return {
+    const disk: Disk = {
       open: async (path, options) => {
         await directory()
         this.opens++
@@ -107,6 +107,16 @@ export class SimDisk {
         const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
         this.#change({ kind: 'link', directory: parent(path), path, inode })
         return this.#file(inode, device, alive)
+      },
+      createMany: async (paths) => {
+        const files: DiskFile[] = []
+        try {
+          for (const path of paths) files.push(await disk.open(path, { create: true, empty: true }))
+        } catch (error) {
+          for (const file of files) await file.close()
+          throw error
+        }
+        return files
       },
       makeDirectory: async (path) => {
         await directory()
@@ -156,6 +166,9 @@ export class SimDisk {
           await to.write(buffer, toPosition)
         }
       },
+      writeMany: async (writes) => {
+        for (const { to, position, bytes } of writes) await to.write(bytes, position)
+      },
       syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()
         for (const directory of directories) {
@@ -179,6 +192,7 @@ export class SimDisk {
         }
       },
     }
+    return disk
   }
 
   #isDirectory(path: string): boolean {

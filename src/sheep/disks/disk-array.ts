@@ -1,6 +1,6 @@
 import { StoreError } from '../../errors.ts'
 import { formatOid, oidKind } from '../../protocol/oid.ts'
-import type { Copy, Disk, DiskFile, OpenDisk } from '../../runtime/disk.ts'
+import type { Copy, Disk, DiskFile, OpenDisk, Write } from '../../runtime/disk.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Random } from '../../runtime/random.ts'
 import { BLOCK_BYTES, decodeHeader, HEADER_OFFSET } from '../object-format.ts'
@@ -547,6 +547,24 @@ export class DiskArray implements Disk {
     return this.home.disk.createNow(path)
   }
 
+  async createMany(paths: readonly string[]): Promise<DiskFile[]> {
+    const files = new Map<string, DiskFile>()
+    try {
+      for (const [member, part] of groupBy(paths, (path) => this.#memberOfPath(path))) {
+        for (const directory of new Set(part.map(directoryOf))) await this.makeDirectoryOn(member, directory)
+        for (const path of part) noteChange(member, path)
+        const made = await member.guard('making files', () => member.disk.createMany(part))
+        made.forEach((file, i) => {
+          files.set(part[i]!, member.isHome ? file : new MemberFile(member, file))
+        })
+      }
+    } catch (error) {
+      for (const file of files.values()) await file.close()
+      throw error
+    }
+    return paths.map((path) => files.get(path)!)
+  }
+
   /** On all disks. */
   async makeDirectory(path: string): Promise<void> {
     for (const member of [...this.#members]) {
@@ -636,16 +654,35 @@ export class DiskArray implements Disk {
     }
   }
 
+  async writeMany(writes: readonly Write[]): Promise<void> {
+    for (const [member, part] of groupBy(writes, (write) => memberOfFile(write.to) ?? this.home)) {
+      const plain = part.map((write) => ({ ...write, to: innerFile(write.to) }))
+      await member.guard('writing', () => member.disk.writeMany(plain))
+    }
+  }
+
   async syncMany(files: readonly DiskFile[], directories: readonly string[] = []): Promise<void> {
-    const groups = [...groupBy(files, (file) => memberOfFile(file) ?? this.home)]
+    const groups = groupBy(files, (file) => memberOfFile(file) ?? this.home)
+    for (const member of this.#members) if (!member.failure && !groups.has(member)) groups.set(member, [])
     const outcomes = await Promise.allSettled(
-      groups.map(([member, part]) => member.guard('syncing', () => member.disk.syncMany(part.map(innerFile)))),
+      [...groups].map(([member, part]) => this.#syncOn(member, part.map(innerFile), directories)),
     )
     const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []))
     // What fails the node comes first: whoever can go on without a disk must not take it for that.
     const worst = errors.find((error) => !(error instanceof MemberFailed)) ?? errors[0]
     if (worst) throw worst
-    for (const directory of directories) await this.syncDirectory(directory)
+  }
+
+  /** Files of one disk, and those of the directories below `obj/` in which something has changed there. */
+  async #syncOn(member: Member, files: readonly DiskFile[], directories: readonly string[]): Promise<void> {
+    const changed = directories.filter((directory) => member.changed.delete(directory))
+    if (files.length + changed.length === 0) return
+    try {
+      await member.guard('syncing', () => member.disk.syncMany(files, changed))
+    } catch (error) {
+      for (const directory of changed) member.changed.add(directory)
+      throw error
+    }
   }
 
   startWriteback(files: readonly DiskFile[]): void {
