@@ -1,6 +1,5 @@
 import { crc32 } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
-import type { Disk, DiskFile } from '../../src/runtime/disk.ts'
 import {
   BLOCK_BYTES,
   encodeHeader,
@@ -13,6 +12,7 @@ import {
   TABLE_OFFSET,
 } from '../../src/sheep/object-format.ts'
 import type { Change } from '../../src/sheep/object-store.ts'
+import { onFiles } from '../sim/on-files.ts'
 import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
 
 /**
@@ -789,11 +789,6 @@ describe('the pages of the journal', () => {
     expect(switches).toBeGreaterThan(4)
   })
 })
-
-/** A disk whose files are replaced by what `wrap` makes of them. */
-function onFiles(wrap: (path: string, file: DiskFile) => DiskFile): (disk: Disk) => Disk {
-  return (disk) => ({ ...disk, open: async (path, options) => wrap(path, await disk.open(path, options)) })
-}
 
 it('keeps an object in one file of fixed size', async () => {
   const bench = await StoreBench.open()

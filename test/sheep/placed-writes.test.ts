@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Disk, DiskFile } from '../../src/runtime/disk.ts'
 import { BLOCK_BYTES, blockPosition, objectPath } from '../../src/sheep/object-format.ts'
+import { onFiles } from '../sim/on-files.ts'
 import { SheepBench } from './sheep-bench.ts'
 import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
 
@@ -21,15 +22,7 @@ function watch(disk: Disk, writes: [number, number][], limit: (length: number) =
       },
     }
   }
-  return {
-    ...disk,
-    open: async (path, how) => wrap(path, await disk.open(path, how)),
-    openNow: (path) => {
-      const file = disk.openNow(path)
-      return file && wrap(path, file)
-    },
-    createNow: (path) => wrap(path, disk.createNow(path)),
-  }
+  return onFiles(wrap)(disk)
 }
 
 async function openWatched(seed = 1) {
