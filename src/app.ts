@@ -146,6 +146,7 @@ function serviceSettings(config: Config): ServiceSettings {
       perVolumeGigabytes: quota.per_volume_gigabytes,
       backups: quota.backups,
       backupGigabytes: quota.backup_gigabytes,
+      groups: quota.groups,
     },
   }
 }

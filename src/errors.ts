@@ -20,6 +20,13 @@ export const SERVICE_ERRORS = {
   SnapshotNotFound: 'Snapshot {snapshot_id} could not be found.',
   AttachmentNotFound: 'Volume attachment could not be found with filter: attachment_id = {attachment_id}.',
   VolumeTypeNotFound: 'Volume type {volume_type_id} could not be found.',
+  VolumeTypeNotFoundByName: 'Volume type with name {volume_type_name} could not be found.',
+  VolumeTypeExtraSpecsNotFound: 'Volume Type {volume_type_id} has no extra specs with key {extra_specs_key}.',
+  VolumeTypeAccessNotFound: '{reason}',
+  VolumeTypeEncryptionNotFound: 'Volume type encryption for type {type_id} does not exist.',
+  VolumeTypeProjectDefaultNotFound: 'Default type for project {project_id} not found.',
+  VolumeTypeDefaultMisconfigured:
+    'The request cannot be fulfilled as the default volume type {volume_type_name} cannot be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   MetadataKeyNotFound: 'Metadata item was not found: {key}',
   MarkerNotFound: 'Marker {marker} could not be found.',

@@ -110,6 +110,7 @@ export const SETTINGS_SCHEMA = z.strictObject({
       per_volume_gigabytes: limit.default(-1).describe('GiB of a single volume.'),
       backups: limit.default(-1).describe('Backups that a project may have.'),
       backup_gigabytes: limit.default(-1).describe('GiB of all backups of a project.'),
+      groups: limit.default(-1).describe('Groups of volumes that a project may have.'),
     })
     .prefault({}),
 })

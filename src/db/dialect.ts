@@ -25,6 +25,18 @@ export function whereJsonContains(
   }
 }
 
+/** Rows whose JSON object in `column` has `part` somewhere in the value of `key`. */
+export function whereJsonValueHasPart(query: Knex.QueryBuilder, column: string, key: string, part: string): void {
+  const pattern = `%${part.replace(/[\\%_]/g, '\\$&')}%`
+  if (isPostgres(query)) query.whereRaw("??::jsonb ->> ? like ? escape '\\'", [column, key, pattern])
+  else {
+    query.whereRaw(
+      "exists (select 1 from json_each(??) as pair where pair.key = ? and pair.value like ? escape '\\')",
+      [column, key, pattern],
+    )
+  }
+}
+
 /** Rows whose text in `column` has `part` somewhere, in either case of letters (SQLite: of ASCII letters). */
 export function whereTextContains(query: Knex.QueryBuilder, column: string, part: string): void {
   const pattern = `%${part.replace(/[\\%_]/g, '\\$&')}%`

@@ -1,6 +1,8 @@
+import type { Knex } from 'knex'
 import type { Db } from './database.ts'
-import { isForeignKeyViolation, isUniqueViolation } from './dialect.ts'
+import { isForeignKeyViolation, isUniqueViolation, whereJsonValueHasPart } from './dialect.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
+import { whereAccessible } from './type-access.ts'
 
 export interface VolumeTypeRow {
   id: string
@@ -24,35 +26,81 @@ export const VOLUME_TYPE_COLUMNS: Columns = {
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
 }
 
+/** Which types a list has: those open to the project (public, or private with access), all private ones, or all. */
+export type TypeScope = { kind: 'open'; projectId: string } | { kind: 'private' } | { kind: 'all' }
+
+/** Its value is a list of zones, and a filter names one of them. */
+export const ZONES_SPEC = 'RESKEY:availability_zones'
+
 /** Answers false when a type of that name exists. */
 export async function insert(db: Db, row: VolumeTypeRow): Promise<boolean> {
-  try {
-    await db('volume_types').insert(row)
-    return true
-  } catch (error) {
-    if (isUniqueViolation(error)) return false
-    throw error
-  }
+  return unlessNameIsTaken(db('volume_types').insert(row))
 }
 
 export async function find(db: Db, id: string): Promise<VolumeTypeRow | undefined> {
   return db('volume_types').where({ id }).first()
 }
 
+/** As `find`; no other transaction changes the type, or gives it to a volume, until this one has ended. */
+export async function lock(trx: Db, id: string): Promise<VolumeTypeRow | undefined> {
+  return trx('volume_types').where({ id }).forUpdate().first()
+}
+
 export async function findByName(db: Db, name: string): Promise<VolumeTypeRow | undefined> {
   return db('volume_types').where({ name }).first()
 }
 
-export async function list(db: Db, listing: Listing): Promise<Rows<VolumeTypeRow>> {
-  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, { ...listing, projectId: null }, { count: false })
+export async function names(db: Db): Promise<{ id: string; name: string }[]> {
+  return db('volume_types').orderBy(['created_at', 'id']).select('id', 'name')
 }
 
-/** `in-use` while a volume has the type. */
+export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<Rows<VolumeTypeRow>> {
+  const { extra_specs: specs, ...others } = listing.filters
+  const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' ? specs : {}
+  const filters = Object.keys(equal).length > 0 ? { ...others, extra_specs: equal } : others
+  const select = (query: Knex.QueryBuilder) => {
+    if (scope.kind === 'private') query.where('volume_types.is_public', false)
+    if (scope.kind === 'open') {
+      query.where((open) => {
+        open.where('volume_types.is_public', true)
+        open.orWhere((shared) => whereAccessible(shared, scope.projectId))
+      })
+    }
+    if (zone !== undefined) whereJsonValueHasPart(query, 'volume_types.extra_specs', ZONES_SPEC, zone)
+  }
+  const whole = { ...listing, filters, projectId: null }
+  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, whole, { count: false, select })
+}
+
+/** Answers false when another type has the name. */
+export async function update(
+  db: Db,
+  id: string,
+  columns: Partial<Omit<VolumeTypeRow, 'id'>> & { updated_at: string },
+): Promise<boolean> {
+  return unlessNameIsTaken(db('volume_types').where({ id }).update(columns))
+}
+
+export async function isInUse(db: Db, id: string): Promise<boolean> {
+  return (await db('volumes').where({ volume_type_id: id }).first('id')) !== undefined
+}
+
+/** With what it says about access, encryption and quotas. `in-use` while a volume has the type. */
 export async function remove(db: Db, id: string): Promise<'removed' | 'absent' | 'in-use'> {
   try {
     return (await db('volume_types').where({ id }).delete()) === 1 ? 'removed' : 'absent'
   } catch (error) {
     if (isForeignKeyViolation(error)) return 'in-use'
+    throw error
+  }
+}
+
+async function unlessNameIsTaken(query: Knex.QueryBuilder): Promise<boolean> {
+  try {
+    await query
+    return true
+  } catch (error) {
+    if (isUniqueViolation(error)) return false
     throw error
   }
 }

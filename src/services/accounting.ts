@@ -1,23 +1,48 @@
+import assert from 'node:assert/strict'
 import type { Db } from '../db/database.ts'
+import * as quotaLimits from '../db/quota-limits.ts'
 import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
+import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
-import { explainOver, growthCharge, type QuotaSettings, snapshotCharge, volumeCharge } from './quota.ts'
+import {
+  type Counter,
+  checkPerVolume,
+  explainOver,
+  growthCharge,
+  limitOf,
+  type QuotaSettings,
+  snapshotCharge,
+  usageLimits,
+  volumeCharge,
+} from './quota.ts'
 
 /**
- * The only places where rows that count come, go and change their size. Each writes the count in the transaction of
- * the row, so the two cannot part.
+ * The only places where rows that count come, go and change their size or type. Each writes the counts, of the project
+ * and of its part that has the type, in the transaction of the row, so they cannot part. A volume is locked before its
+ * snapshots, both before the counts, and the count of a project before those by type.
  */
 
-export async function addVolume(trx: Db, row: volumes.VolumeRow, limits: QuotaSettings): Promise<void> {
-  await charge(trx, row.project_id, volumeCharge(row.size_gib), limits)
+export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: QuotaSettings): Promise<void> {
+  await charge(trx, ownerOf(row), volumeCharge(row.size_gib), defaults)
   await volumes.insert(trx, row)
 }
 
 export async function dropVolume(trx: Db, id: string): Promise<void> {
   const row = await volumes.lock(trx, id)
   if (row === undefined || !(await volumes.remove(trx, id))) return
-  await quotas.refund(trx, row.project_id, volumeCharge(row.pending_size_gib ?? row.size_gib))
+  await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib))
+}
+
+/** Throws QuotaExceeded when a single volume of the project may not be that large. */
+export async function checkVolumeSize(
+  trx: Db,
+  projectId: string,
+  sizeGib: number,
+  defaults: QuotaSettings,
+): Promise<void> {
+  const rows = await quotaLimits.ofProject(trx, projectId)
+  checkPerVolume(sizeGib, limitOf(rows, 'per_volume_gigabytes', defaults))
 }
 
 /** Charges growth to `newSizeGib` before the backend is asked for it. */
@@ -25,33 +50,127 @@ export async function reserveGrowth(
   trx: Db,
   row: volumes.VolumeRow,
   newSizeGib: number,
-  limits: QuotaSettings,
+  defaults: QuotaSettings,
   updatedAt: string,
 ): Promise<void> {
-  await charge(trx, row.project_id, growthCharge(newSizeGib - row.size_gib), limits)
+  await charge(trx, ownerOf(row), growthCharge(newSizeGib - row.size_gib), defaults)
   await volumes.update(trx, row.id, { pending_size_gib: newSizeGib, updated_at: updatedAt })
 }
 
 /** The growth did not happen. */
 export async function releaseGrowth(trx: Db, row: volumes.VolumeRow, updatedAt: string): Promise<void> {
   if (row.pending_size_gib === null) return
-  await quotas.refund(trx, row.project_id, growthCharge(row.pending_size_gib - row.size_gib))
+  await refund(trx, ownerOf(row), growthCharge(row.pending_size_gib - row.size_gib))
   await volumes.update(trx, row.id, { pending_size_gib: null, updated_at: updatedAt })
 }
 
-export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, limits: QuotaSettings): Promise<void> {
-  await charge(trx, row.project_id, snapshotCharge(row.size_gib), limits)
+export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, defaults: QuotaSettings): Promise<void> {
+  const volumeTypeId = await lockedTypeOf(trx, row.volume_id)
+  await charge(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib), defaults)
   await snapshots.insert(trx, row)
 }
 
 export async function dropSnapshot(trx: Db, id: string): Promise<void> {
+  const found = await snapshots.find(trx, id)
+  if (found === undefined) return
+  const volumeTypeId = await lockedTypeOf(trx, found.volume_id)
   const row = await snapshots.lock(trx, id)
   if (row === undefined || !(await snapshots.remove(trx, id))) return
-  await quotas.refund(trx, row.project_id, snapshotCharge(row.size_gib))
+  await refund(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib))
 }
 
-async function charge(trx: Db, projectId: string, amounts: quotas.Usage, limits: QuotaSettings): Promise<void> {
-  if (await quotas.charge(trx, projectId, amounts, limits)) return
-  const over = explainOver(await quotas.usage(trx, projectId), amounts, limits)
-  throw over ?? new Error(`the usage of project ${projectId} changed inside a transaction`)
+/**
+ * Gives a volume, which the caller has locked, another type. What it and its snapshots use is counted under the new type
+ * from then on; that of the project stays as it is. Throws QuotaExceeded, which takes the transaction with it, when a
+ * limit of the new type is in the way.
+ */
+export async function changeType(
+  trx: Db,
+  row: volumes.VolumeRow,
+  newTypeId: string,
+  defaults: QuotaSettings,
+  updatedAt: string,
+): Promise<void> {
+  if (newTypeId === row.volume_type_id) return
+  const amounts = new Map([[row.project_id, volumeCharge(row.pending_size_gib ?? row.size_gib)]])
+  for (const snapshot of await snapshots.ofVolume(trx, row.id)) {
+    const before = amounts.get(snapshot.project_id)
+    const more = snapshotCharge(snapshot.size_gib)
+    amounts.set(snapshot.project_id, before === undefined ? more : sum(before, more))
+  }
+  await quotas.lock(trx, [...amounts.keys()])
+  for (const [projectId, amount] of amounts) {
+    const rows = await quotaLimits.ofProjectAndType(trx, projectId, newTypeId)
+    await chargeEach(trx, [accountOf(projectId, newTypeId, rows, defaults)], amount)
+    await quotas.refund(trx, { projectId, volumeTypeId: row.volume_type_id }, amount)
+  }
+  await volumes.update(trx, row.id, { volume_type_id: newTypeId, updated_at: updatedAt })
+}
+
+/** The type of a volume, which no other transaction changes until this one has ended. */
+async function lockedTypeOf(trx: Db, volumeId: string): Promise<string> {
+  const volume = await volumes.lock(trx, volumeId)
+  assert(volume !== undefined, 'a foreign key keeps the volume of a snapshot')
+  return volume.volume_type_id
+}
+
+/** Who is charged for a volume. */
+function ownerOf(row: volumes.VolumeRow): quotas.Account {
+  return { projectId: row.project_id, volumeTypeId: row.volume_type_id }
+}
+
+interface LimitedAccount extends quotas.Account {
+  limits: quotas.UsageLimits
+}
+
+async function charge(
+  trx: Db,
+  { projectId, volumeTypeId }: quotas.Account,
+  amounts: quotas.Usage,
+  defaults: QuotaSettings,
+): Promise<void> {
+  const rows = await quotaLimits.ofProjectAndType(trx, projectId, volumeTypeId)
+  const accounts = [null, volumeTypeId].map((typeId) => accountOf(projectId, typeId, rows, defaults))
+  await chargeEach(trx, accounts, amounts)
+}
+
+function accountOf(
+  projectId: string,
+  volumeTypeId: string | null,
+  rows: readonly quotaLimits.QuotaLimitRow[],
+  defaults: QuotaSettings,
+): LimitedAccount {
+  return { projectId, volumeTypeId, limits: usageLimits(rows, volumeTypeId, defaults) }
+}
+
+/** Throws QuotaExceeded for the first account that does not take the charge; the caller's transaction undoes the others. */
+async function chargeEach(trx: Db, accounts: readonly LimitedAccount[], amounts: quotas.Usage): Promise<void> {
+  for (const [index, account] of accounts.entries()) {
+    if (await quotas.charge(trx, account, amounts, account.limits)) continue
+    const counters: Counter[] = []
+    for (const left of accounts.slice(index)) {
+      const typeName = await nameOf(trx, left.volumeTypeId)
+      counters.push({ typeName, usage: await quotas.usage(trx, left), limits: left.limits })
+    }
+    const over = explainOver(counters, amounts)
+    throw over ?? new Error(`the usage of project ${account.projectId} changed inside a transaction`)
+  }
+}
+
+async function refund(trx: Db, { projectId, volumeTypeId }: quotas.Account, amounts: quotas.Usage): Promise<void> {
+  for (const account of [null, volumeTypeId]) {
+    await quotas.refund(trx, { projectId, volumeTypeId: account }, amounts)
+  }
+}
+
+async function nameOf(db: Db, typeId: string | null): Promise<string | null> {
+  return typeId === null ? null : ((await volumeTypes.find(db, typeId))?.name ?? null)
+}
+
+function sum(a: quotas.Usage, b: quotas.Usage): quotas.Usage {
+  return {
+    volumes: a.volumes + b.volumes,
+    snapshots: a.snapshots + b.snapshots,
+    gigabytes: a.gigabytes + b.gigabytes,
+  }
 }

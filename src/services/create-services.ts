@@ -1,6 +1,5 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
-import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
@@ -11,13 +10,15 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
-import type { Limits } from './model.ts'
+import { createDefaultTypeService } from './default-types.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
+import { createQuotaService } from './quota-sets.ts'
 import type { Services } from './services.ts'
 import type { ServiceSettings } from './settings.ts'
 import { createSnapshotService } from './snapshots.ts'
 import { createStamp } from './stamp.ts'
+import { createTypeEncryptionService } from './type-encryption.ts'
 import { createTypeService } from './types.ts'
 import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
@@ -88,10 +89,9 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     types: createTypeService(parts),
-    limits: async (context) => {
-      context.authorize('limits_extension:used_limits', { projectId: context.projectId })
-      return toLimits(await quotas.usage(db, context.projectId), settings)
-    },
+    typeEncryption: createTypeEncryptionService(parts),
+    defaultTypes: createDefaultTypeService(parts),
+    quotas: createQuotaService(parts),
     start: async () => {
       for (const { driver } of backends.all) await driver.start()
       await ensureDefaultType(parts)
@@ -143,21 +143,5 @@ async function explain(db: Db, resourceId: string): Promise<Explanation | null> 
             deadlineAtMs: unit.deadline_at_ms,
             owner: unit.owner,
           },
-  }
-}
-
-/** Backups are not counted until there are any. */
-function toLimits(usage: quotas.Usage, { quota }: ServiceSettings): Limits {
-  return {
-    maxTotalVolumes: quota.volumes,
-    maxTotalSnapshots: quota.snapshots,
-    maxTotalVolumeGigabytes: quota.gigabytes,
-    maxTotalBackups: quota.backups,
-    maxTotalBackupGigabytes: quota.backupGigabytes,
-    totalVolumesUsed: usage.volumes,
-    totalSnapshotsUsed: usage.snapshots,
-    totalGigabytesUsed: usage.gigabytes,
-    totalBackupsUsed: 0,
-    totalBackupGigabytesUsed: 0,
   }
 }

@@ -93,6 +93,30 @@ export interface VolumeType {
   updatedAt: string | null
 }
 
+export interface TypeEncryption {
+  id: string
+  volumeTypeId: string
+  provider: string
+  controlLocation: 'front-end' | 'back-end'
+  cipher: string | null
+  /** Bits. */
+  keySize: number | null
+  createdAt: string
+  updatedAt: string | null
+}
+
+/** The type of a project's volumes that ask for none. */
+export interface DefaultType {
+  projectId: string
+  volumeTypeId: string
+}
+
+/** One quota of a project; limit -1 is none. */
+export interface QuotaUsage {
+  limit: number
+  used: number
+}
+
 /** What a list asks for. The API has checked types, limits and names; the service knows which rows are visible. */
 export interface ListQuery {
   limit: number
@@ -140,17 +164,4 @@ export interface AttachmentCreate {
   connector: Connector | null
   /** Null leaves it to the connector's `mode`, and that to `rw`. */
   mode: 'rw' | 'ro' | null
-}
-
-export interface Limits {
-  maxTotalVolumes: number
-  maxTotalSnapshots: number
-  maxTotalVolumeGigabytes: number
-  maxTotalBackups: number
-  maxTotalBackupGigabytes: number
-  totalVolumesUsed: number
-  totalSnapshotsUsed: number
-  totalGigabytesUsed: number
-  totalBackupsUsed: number
-  totalBackupGigabytesUsed: number
 }

@@ -2,15 +2,18 @@ import type { RequestContext } from './context.ts'
 import type {
   Attachment,
   AttachmentCreate,
-  Limits,
+  DefaultType,
   ListQuery,
   Page,
+  QuotaUsage,
   Snapshot,
   SnapshotCreate,
+  TypeEncryption,
   Volume,
   VolumeCreate,
   VolumeType,
 } from './model.ts'
+import type { QuotaName } from './quota.ts'
 
 /**
  * What the doors (Cinder, later EC2) may ask of the service. Every method checks that the caller may see the object (else
@@ -24,7 +27,9 @@ export interface Services {
   snapshots: SnapshotService
   attachments: AttachmentService
   types: TypeService
-  limits(context: RequestContext): Promise<Limits>
+  typeEncryption: TypeEncryptionService
+  defaultTypes: DefaultTypeService
+  quotas: QuotaService
 }
 
 export interface VolumeService {
@@ -94,12 +99,73 @@ export interface AttachmentService {
 }
 
 export interface TypeService {
-  list(context: RequestContext, query: ListQuery): Promise<Page<VolumeType>>
-  /** By id; `default` names the default type. */
+  /** `public` has private types with access for the caller's project too. Only administrators see others. */
+  list(context: RequestContext, query: ListQuery, scope: 'public' | 'private' | 'all'): Promise<Page<VolumeType>>
   get(context: RequestContext, id: string): Promise<VolumeType>
+  /** What a volume of the caller's project gets that asks for no type. */
+  getDefault(context: RequestContext): Promise<VolumeType>
   create(
     context: RequestContext,
     request: { name: string; description: string | null; isPublic: boolean; extraSpecs: Record<string, string> },
   ): Promise<VolumeType>
+  update(
+    context: RequestContext,
+    id: string,
+    changes: { name?: string; description?: string; isPublic?: boolean },
+  ): Promise<VolumeType>
+  /** Refused while a volume has the type, or volumes that ask for none get it. */
   delete(context: RequestContext, id: string): Promise<void>
+  /** Writes extra specs beside the old ones. Like every change of them, only while no volume has the type. */
+  addSpecs(context: RequestContext, id: string, specs: Readonly<Record<string, string>>): Promise<void>
+  setSpec(context: RequestContext, id: string, key: string, value: string): Promise<void>
+  removeSpec(context: RequestContext, id: string, key: string): Promise<void>
+  /** Lets a project use a private type. */
+  addAccess(context: RequestContext, id: string, projectId: string): Promise<void>
+  removeAccess(context: RequestContext, id: string, projectId: string): Promise<void>
+  /** Ids of the projects that may use a private type. */
+  listAccess(context: RequestContext, id: string): Promise<string[]>
+}
+
+/** How volumes of a type are to be encrypted. Changes only while no volume has the type. */
+export interface TypeEncryptionService {
+  /** Null when they are not. */
+  get(context: RequestContext, typeId: string): Promise<TypeEncryption | null>
+  create(context: RequestContext, typeId: string, request: EncryptionRequest): Promise<TypeEncryption>
+  update(context: RequestContext, typeId: string, changes: Partial<EncryptionRequest>): Promise<void>
+  delete(context: RequestContext, typeId: string): Promise<void>
+}
+
+export type EncryptionRequest = Pick<TypeEncryption, 'provider' | 'controlLocation' | 'cipher' | 'keySize'>
+
+/** For administrators: the types of a project's volumes that ask for none. */
+export interface DefaultTypeService {
+  list(context: RequestContext): Promise<DefaultType[]>
+  get(context: RequestContext, projectId: string): Promise<DefaultType>
+  set(context: RequestContext, projectId: string, nameOrId: string): Promise<DefaultType>
+  unset(context: RequestContext, projectId: string): Promise<void>
+}
+
+/** Limits by name: `volumes`, `volumes_fast` for those of the type `fast`, and so on; -1 is none. */
+export interface QuotaService {
+  get(context: RequestContext, projectId: string): Promise<Record<string, number>>
+  usage(context: RequestContext, projectId: string): Promise<Record<string, QuotaUsage>>
+  /** What a project has that nobody has set limits for. */
+  defaults(context: RequestContext, projectId: string): Promise<Record<string, number>>
+  /** Answers all limits of the project. Throws InvalidInput for a name that is no quota. */
+  update(
+    context: RequestContext,
+    projectId: string,
+    limits: Readonly<Record<string, number>>,
+  ): Promise<Record<string, number>>
+  /** Back to the defaults. */
+  reset(context: RequestContext, projectId: string): Promise<void>
+  getClass(context: RequestContext, name: string): Promise<Record<string, number>>
+  /** The class `default` holds for every project that has no limit of its own. */
+  updateClass(
+    context: RequestContext,
+    name: string,
+    limits: Readonly<Record<string, number>>,
+  ): Promise<Record<string, number>>
+  /** The quotas that are not of a type. Everybody's own; administrators see those of any project. */
+  limits(context: RequestContext, projectId: string): Promise<Record<QuotaName, QuotaUsage>>
 }

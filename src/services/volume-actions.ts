@@ -5,11 +5,10 @@ import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
-import { releaseGrowth, reserveGrowth } from './accounting.ts'
+import { checkVolumeSize, releaseGrowth, reserveGrowth } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { VolumeStatus } from './model.ts'
 import type { Parts } from './parts.ts'
-import { checkVolumeSize } from './quota.ts'
 import { hostOf, toPairs } from './rows.ts'
 import { visibleVolume } from './visibility.ts'
 import { checkTypeBounds } from './volume-create.ts'
@@ -105,7 +104,7 @@ export async function extendVolume(
       const reason = `Volume ${id} status must be '${from.join(', ')}' to extend, currently ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
-    checkVolumeSize(newSizeGib, settings.quota)
+    await checkVolumeSize(trx, row.project_id, newSizeGib, settings.quota)
     await reserveGrowth(trx, row, newSizeGib, settings.quota, stamp())
     return work.enqueue(trx, { kind: 'volume-extend', resourceId: id, lane: id, step: 'extend' })
   })

@@ -1,16 +1,17 @@
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
-import * as volumeTypes from '../db/volume-types.ts'
+import * as typeEncryptions from '../db/type-encryptions.ts'
+import type * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
-import { satisfies } from '../scheduler/filters.ts'
 import { place } from '../scheduler/scheduler.ts'
-import { addVolume } from './accounting.ts'
+import { addVolume, checkVolumeSize } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
-import { checkVolumeSize } from './quota.ts'
 import { toPairs, toVolume } from './rows.ts'
+import { defaultType, typeByNameOrId } from './type-lookup.ts'
+import { zonesFor } from './type-zones.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { CLONE_SOURCES } from './volume-status.ts'
 
@@ -31,16 +32,22 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   const { db, pools, random, settings, stamp, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
     const source = await lockSource(trx, context, request)
-    const type = await typeOf(trx, context, request.volumeType ?? source?.volumeTypeId ?? settings.defaultVolumeType)
+    const named = request.volumeType ?? source?.volumeTypeId ?? null
+    const type = await (named === null
+      ? defaultType(trx, context, settings.defaultVolumeType)
+      : typeByNameOrId(trx, context, named))
     const extraSpecs = toPairs(type.extra_specs)
-    const multiattach = satisfies(true, extraSpecs.multiattach ?? '')
+    const multiattach = extraSpecs.multiattach === '<is> True'
+    await refuseEncrypted(trx, type, multiattach)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
     const sizeGib = checkedSize(request, source, type.name, extraSpecs)
-    checkVolumeSize(sizeGib, settings.quota)
-    const availabilityZone = request.availabilityZone ?? source?.availabilityZone ?? settings.availabilityZone
-    if (availabilityZone !== settings.availabilityZone) {
-      throw new ServiceError('InvalidInput', { reason: `Availability zone '${availabilityZone}' is invalid.` })
-    }
+    await checkVolumeSize(trx, context.projectId, sizeGib, settings.quota)
+    const [availabilityZone] = zonesFor({
+      wanted: request.availabilityZone ?? source?.availabilityZone ?? null,
+      extraSpecs,
+      known: [settings.availabilityZone],
+      preset: settings.availabilityZone,
+    })
     // Without a fitting pool the work looks again, and leaves the reason in the row.
     const pool = place(pools.known(), { sizeGib, availabilityZone, extraSpecs }).candidates[0]?.pool
     const row: volumes.NamedVolumeRow = {
@@ -108,12 +115,14 @@ function sourceOf(row: volumes.VolumeRow): Source {
   }
 }
 
-async function typeOf(trx: Db, context: RequestContext, nameOrId: string): Promise<volumeTypes.VolumeTypeRow> {
-  const row = (await volumeTypes.find(trx, nameOrId)) ?? (await volumeTypes.findByName(trx, nameOrId))
-  if (row === undefined || !(row.is_public || context.isAdmin)) {
-    throw new ServiceError('VolumeTypeNotFound', { volume_type_id: nameOrId })
+/** Nothing here keeps keys, and a volume that its type calls encrypted must not be made in the clear. */
+async function refuseEncrypted(trx: Db, type: volumeTypes.VolumeTypeRow, multiattach: boolean): Promise<void> {
+  if ((await typeEncryptions.ofType(trx, type.id)) === undefined) return
+  if (multiattach) {
+    throw new ServiceError('InvalidVolume', { reason: 'Multiattach cannot be used with encrypted volumes.' })
   }
-  return row
+  const reason = 'Key manager error: no key manager is set up, so no volume of an encrypted type can be made.'
+  throw new ServiceError('InvalidInput', { reason })
 }
 
 function checkedSize(
@@ -142,14 +151,14 @@ function checkedSize(
 /** `provisioning:min_vol_size` and `provisioning:max_vol_size` of a type bound every size a volume of it takes. */
 export function checkTypeBounds(sizeGib: number, typeName: string, extraSpecs: Readonly<Record<string, string>>): void {
   const minGib = extraSpecs['provisioning:min_vol_size']
-  if (minGib !== undefined && sizeGib < Number(minGib)) {
+  if (minGib && sizeGib < Number(minGib)) {
     throw invalid(
       `Specified volume size of '${sizeGib}' is less than the minimum required size of '${minGib}' ` +
         `for volume type '${typeName}'.`,
     )
   }
   const maxGib = extraSpecs['provisioning:max_vol_size']
-  if (maxGib !== undefined && sizeGib > Number(maxGib)) {
+  if (maxGib && sizeGib > Number(maxGib)) {
     throw invalid(
       `Specified volume size of '${sizeGib}' is greater than the maximum allowable size of '${maxGib}' ` +
         `for volume type '${typeName}'.`,

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -132,33 +133,69 @@ export async function availableVolume(harness: Harness, overrides: Partial<Volum
   return id
 }
 
-/** Usage counted again from the rows, to compare with what was kept. */
-export async function recount(
+interface Usage {
+  volumes: number
+  snapshots: number
+  gigabytes: number
+}
+
+/** Usage by project, counted again from the rows, to compare with what was kept. */
+export async function recount(db: Db): Promise<Record<string, Usage>> {
+  return recountBy(db, ({ project_id }) => project_id)
+}
+
+/** As `recount`, by `project/type`. */
+export async function recountTypes(db: Db): Promise<Record<string, Usage>> {
+  return recountBy(db, ({ project_id, volume_type_id }) => `${project_id}/${volume_type_id}`)
+}
+
+async function recountBy(
   db: Db,
-): Promise<Record<string, { volumes: number; snapshots: number; gigabytes: number }>> {
-  const counts: Record<string, { volumes: number; snapshots: number; gigabytes: number }> = {}
-  const of = (projectId: string) => {
-    counts[projectId] ??= { volumes: 0, snapshots: 0, gigabytes: 0 }
-    return counts[projectId]
+  keyOf: (row: { project_id: string; volume_type_id: string }) => string,
+): Promise<Record<string, Usage>> {
+  const counts: Record<string, Usage> = {}
+  const of = (row: { project_id: string; volume_type_id: string }) => {
+    counts[keyOf(row)] ??= { volumes: 0, snapshots: 0, gigabytes: 0 }
+    return counts[keyOf(row)]!
   }
   for (const row of await db('volumes')) {
-    of(row.project_id).volumes += 1
-    of(row.project_id).gigabytes += row.pending_size_gib ?? row.size_gib
+    of(row).volumes += 1
+    of(row).gigabytes += row.pending_size_gib ?? row.size_gib
   }
-  for (const row of await db('snapshots')) {
-    of(row.project_id).snapshots += 1
-    of(row.project_id).gigabytes += row.size_gib
+  const snapshots = db('snapshots').join('volumes', 'volumes.id', 'snapshots.volume_id')
+  for (const row of await snapshots.select('snapshots.*', 'volumes.volume_type_id')) {
+    of(row).snapshots += 1
+    of(row).gigabytes += row.size_gib
   }
   return counts
 }
 
-/** What was kept, without projects that use nothing. */
-export async function keptUsage(db: Db): ReturnType<typeof recount> {
-  const rows = await db('usages')
+/** What was kept by project, without those that use nothing. What was kept by type must add up to it. */
+export async function keptUsage(db: Db): Promise<Record<string, Usage>> {
+  const kept = usedOf(await db('usages'), ({ project_id }) => project_id)
+  const sums: (Usage & { project_id: string })[] = await db('type_usages').groupBy('project_id').select('project_id').sum({
+    volumes: 'volumes',
+    snapshots: 'snapshots',
+    gigabytes: 'gigabytes',
+  })
+  assert.deepEqual(
+    usedOf(sums, ({ project_id }) => project_id),
+    kept,
+  )
+  return kept
+}
+
+/** What was kept by `project/type`. */
+export async function keptTypes(db: Db): Promise<Record<string, Usage>> {
+  return usedOf(await db('type_usages'), ({ project_id, volume_type_id }) => `${project_id}/${volume_type_id}`)
+}
+
+function usedOf<Row extends Usage>(rows: readonly Row[], keyOf: (row: Row) => string): Record<string, Usage> {
   return Object.fromEntries(
     rows
-      .filter((row) => row.volumes + row.snapshots + row.gigabytes > 0)
-      .map(({ project_id, volumes, snapshots, gigabytes }) => [project_id, { volumes, snapshots, gigabytes }]),
+      .map((row) => [keyOf(row), row] as const)
+      .filter(([, row]) => row.volumes + row.snapshots + row.gigabytes > 0)
+      .map(([key, { volumes, snapshots, gigabytes }]) => [key, { volumes, snapshots, gigabytes }]),
   )
 }
 

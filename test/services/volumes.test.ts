@@ -86,7 +86,7 @@ describe('creating a volume', () => {
       outcome(harness.services.volumes.create(context, newVolume(changes)))
     expect(await create({ sizeGib: null })).toBe('InvalidInput')
     expect(await create({ sizeGib: 0 })).toBe('InvalidInput')
-    expect(await create({ volumeType: 'absent' })).toBe('VolumeTypeNotFound')
+    expect(await create({ volumeType: 'absent' })).toBe('VolumeTypeNotFoundByName')
     expect(await create({ availabilityZone: 'mars' })).toBe('InvalidInput')
     expect(await create({ snapshotId: absentId })).toBe('SnapshotNotFound')
     expect(await create({ sourceVolid: absentId })).toBe('VolumeNotFound')
@@ -176,14 +176,12 @@ describe('quota', () => {
     await expect(services.volumes.create(member, newVolume())).rejects.toThrow('VolumeLimitExceeded')
     await expect(services.volumes.extend(member, first, 7)).rejects.toThrow('VolumeSizeExceedsAvailableQuota')
     expect((await getVolume(harness, first)).status).toBe('available')
-    expect(await services.limits(member)).toMatchObject({
-      maxTotalVolumes: 2,
-      maxTotalVolumeGigabytes: 10,
-      totalVolumesUsed: 2,
-      totalSnapshotsUsed: 1,
-      totalGigabytesUsed: 9,
+    expect(await services.quotas.limits(member, member.projectId)).toMatchObject({
+      volumes: { limit: 2, used: 2 },
+      gigabytes: { limit: 10, used: 9 },
+      snapshots: { used: 1 },
     })
-    expect((await services.limits(stranger)).totalVolumesUsed).toBe(0)
+    expect((await services.quotas.limits(stranger, member.projectId)).volumes.used).toBe(0)
     await services.volumes.delete(member, first, { cascade: true, force: false })
     await services.idle()
     expect(await keptUsage(harness.db)).toEqual({ project: { volumes: 1, snapshots: 0, gigabytes: 1 } })
@@ -244,7 +242,7 @@ describe('seeing a volume', () => {
       () => volumes.beginDetaching(context, id),
       () => volumes.rollDetaching(context, id),
       () => volumes.resetStatus(context, id, 'error'),
-      () => harness.services.limits(context),
+      () => harness.services.quotas.get(context, 'project'),
     ]
     for (const attempt of attempts) await expect(attempt()).rejects.toBe(refused)
     expect(asked).toEqual([
@@ -261,7 +259,7 @@ describe('seeing a volume', () => {
       'volume_extension:volume_actions:begin_detaching project',
       'volume_extension:volume_actions:roll_detaching project',
       'volume_extension:volume_admin_actions:reset_status project',
-      'limits_extension:used_limits project',
+      'volume_extension:quotas:show project',
     ])
     expect((await getVolume(harness, id)).status).toBe('available')
   })
