@@ -177,7 +177,8 @@ test('attachments', async () => {
 test('volume types', async () => {
   const created = await api.ask('POST', '/v3/types', { body: sample('volume_type/volume-type-create-request.json') })
   const expected = sample('volume_type/volume-type-create-response.json').volume_type
-  expect(created.body.volume_type).toEqual({ ...expected, id: created.body.volume_type.id })
+  // The sample has not the last key, but upstream's code writes it for administrators.
+  expect(created.body.volume_type).toEqual({ ...expected, id: created.body.volume_type.id, qos_specs_id: null })
   const { id } = created.body.volume_type
   const shown = await api.ask('GET', `/v3/types/${id}`)
   expect(keys(shown.body.volume_type)).toEqual(keys(sample('volume_type/volume-type-show-response.json').volume_type))

@@ -1,10 +1,15 @@
 import type { Route } from '../route.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
+import { defaultTypeRoutes } from './default-types.ts'
 import { extensionRoutes } from './extensions.ts'
 import { limitRoutes } from './limits.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
+import { quotaRoutes } from './quotas.ts'
 import { snapshotRoutes } from './snapshots.ts'
+import { typeAccessRoutes } from './type-access.ts'
+import { typeEncryptionRoutes } from './type-encryption.ts'
+import { typeExtraSpecRoutes } from './type-extra-specs.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
 import { volumeRoutes } from './volumes.ts'
@@ -18,6 +23,11 @@ export const ROUTES: readonly Route[] = [
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
   ...typeRoutes,
+  ...typeExtraSpecRoutes,
+  ...typeAccessRoutes,
+  ...typeEncryptionRoutes,
+  ...defaultTypeRoutes,
+  ...quotaRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,
   ...extensionRoutes,

@@ -1,12 +1,13 @@
 import { z } from 'zod'
 import type { RequestContext } from '../../services/context.ts'
 import type { VolumeType } from '../../services/model.ts'
-import { description, flag, Link, text } from '../fields.ts'
+import { flag, Link, text } from '../fields.ts'
 import { metadataFilter, textFilter } from '../filters.ts'
-import { adminOnly, since } from '../microversion.ts'
+import { adminOnly } from '../microversion.ts'
 import { listing, nextLinks, toListRequest } from '../paging.ts'
 import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { onlyUserVisible, seesAllSpecs, specs, USER_VISIBLE_SPECS } from './type-extra-specs.ts'
 
 /** Absent means public types only; "None" means all that the caller may see. */
 const publicFilter = z
@@ -17,44 +18,56 @@ const publicFilter = z
 const TYPES = listing({
   filters: {
     is_public: publicFilter,
-    extra_specs: since('3.52', metadataFilter),
+    extra_specs: metadataFilter,
+    id: adminOnly(textFilter),
     name: adminOnly(textFilter),
+    description: adminOnly(textFilter),
   },
   strict: '3.52',
-  sortKeys: ['id', 'name', 'created_at', 'updated_at'],
+  sortKeys: ['id', 'name', 'description', 'is_public', 'created_at', 'updated_at'],
 })
 
-/** Extra specs that tell a tenant something; all others tell how the backend is built. */
-const USER_VISIBLE_SPECS = ['multiattach', 'RESKEY:availability_zones', 'replication_enabled']
-
+/** What create and update answer to all who may. */
 const TypeBase = z.object({
   id: z.string(),
   name: z.string(),
   description: z.string().nullable(),
   is_public: z.boolean(),
   extra_specs: z.record(z.string(), z.string()),
+  qos_specs_id: adminOnly(z.string().nullable()),
 })
 
-const access = { 'os-volume-type-access:is_public': z.boolean() }
+/** Absent for those who may not know it: `volume_extension:volume_type_access`. */
+const TypeFull = TypeBase.extend({ 'os-volume-type-access:is_public': z.boolean().optional() })
 
-/** What create answers. */
-const TypeCreated = TypeBase.extend(access)
-const TypeDefault = TypeBase.extend({ qos_specs_id: adminOnly(z.string().nullable()) })
-const TypeFull = TypeDefault.extend(access)
+const typeName = text(255).refine((name) => name.trim() !== '', { error: "The 'name' can not be empty." })
 
-const SPECS_MAX = 128
-
-const specs = z
-  .record(z.string().regex(/^[a-zA-Z0-9\-_:. /]{1,255}$/, { error: 'is not the name of an extra spec' }), text(255))
-  .refine((pairs) => Object.keys(pairs).length <= SPECS_MAX, { error: `has more than ${SPECS_MAX} keys` })
+const typeDescription = text(255)
+  .regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, { error: 'has characters that cannot be printed' })
+  .nullable()
 
 const TypeCreateBody = z.strictObject({
   volume_type: z.strictObject({
-    name: text(255).trim().min(1, { error: 'is empty' }),
-    description: description.optional(),
+    name: typeName,
+    description: typeDescription.optional(),
     extra_specs: specs.optional(),
     'os-volume-type-access:is_public': flag.optional().default(true),
   }),
+})
+
+const TypeUpdateBody = z.strictObject({
+  volume_type: z
+    .strictObject({
+      name: text(255)
+        .min(1, { error: 'is too short' })
+        .refine((name) => name.trim() !== '', { error: 'Volume type name can not be empty.' })
+        .nullish(),
+      description: typeDescription.optional(),
+      is_public: flag.optional(),
+    })
+    .refine((changes) => Object.values(changes).some((value) => value !== null && value !== undefined), {
+      error: 'Specify volume type name, description, is_public or a combination thereof.',
+    }),
 })
 
 export const typeRoutes: Route[] = [
@@ -66,17 +79,16 @@ export const typeRoutes: Route[] = [
     policy: 'volume_extension:type_get_all',
     query: TYPES.query,
     response: z.object({ volume_types: z.array(TypeFull), volume_type_links: z.array(Link).optional() }),
-    handler: async ({ services, context, client, query, links }) => {
-      const { is_public: isPublic, ...rest } = query
-      const request = toListRequest(TYPES, rest, client)
-      const filters = { ...request.query.filters }
-      if (!context.isAdmin) filters.is_public = true
-      else if (typeof isPublic === 'boolean') filters.is_public = isPublic
-      const hidden = asksForHiddenSpecs(context, filters.extra_specs)
+    handler: async ({ services, context, client, query, links, supports }) => {
+      const { is_public: isPublic, extra_specs: wanted, ...rest } = query
+      // Before 3.52 this filter was dropped, but never an administrator's.
+      const bySpecs = wanted !== undefined && (context.isAdmin || supports('3.52'))
+      const request = toListRequest(TYPES, bySpecs ? { ...rest, extra_specs: wanted } : rest, client)
+      const scope = isPublic === null ? 'all' : isPublic ? 'public' : 'private'
       const page =
-        request.nothing || hidden
+        request.nothing || asksForHiddenSpecs(context, request.query.filters.extra_specs)
           ? { items: [], more: false }
-          : await services.types.list(context, { ...request.query, filters })
+          : await services.types.list(context, request.query, scope)
       return {
         volume_types: page.items.map((type) => typeFull(type, context)),
         volume_type_links: nextLinks(page, request, links, '/types'),
@@ -89,9 +101,9 @@ export const typeRoutes: Route[] = [
     operation: 'show_default_type',
     summary: 'Show the volume type that is used when none is named',
     policy: 'volume_extension:type_get',
-    response: z.object({ volume_type: TypeDefault }),
+    response: z.object({ volume_type: TypeBase }),
     handler: async ({ services, context }) => ({
-      volume_type: typeDefault(await services.types.get(context, 'default'), context),
+      volume_type: typeBase(await services.types.getDefault(context), context),
     }),
   }),
   defineRoute({
@@ -112,7 +124,7 @@ export const typeRoutes: Route[] = [
     summary: 'Create a volume type',
     policy: 'volume_extension:type_create',
     body: TypeCreateBody,
-    response: z.object({ volume_type: TypeCreated }),
+    response: z.object({ volume_type: TypeFull }),
     handler: async ({ services, context, body: { volume_type: request } }) => {
       const type = await services.types.create(context, {
         name: request.name,
@@ -121,6 +133,24 @@ export const typeRoutes: Route[] = [
         extraSpecs: request.extra_specs ?? {},
       })
       return { volume_type: typeFull(type, context) }
+    },
+  }),
+  defineRoute({
+    method: 'PUT',
+    url: '/types/:volume_type_id',
+    operation: 'update_type',
+    summary: 'Change name, description or visibility of a volume type',
+    policy: 'volume_extension:type_update',
+    body: TypeUpdateBody,
+    response: z.object({ volume_type: TypeBase }),
+    handler: async ({ services, context, params, body: { volume_type: request } }) => {
+      const { name, description, is_public: isPublic } = request
+      const type = await services.types.update(context, params.volume_type_id, {
+        ...(name == null ? {} : { name }), // null leaves it as it is
+        ...(description == null ? {} : { description }),
+        ...(isPublic === undefined ? {} : { isPublic }),
+      })
+      return { volume_type: typeBase(type, context) }
     },
   }),
   defineRoute({
@@ -134,28 +164,27 @@ export const typeRoutes: Route[] = [
   }),
 ]
 
-function seesAllSpecs(context: RequestContext): boolean {
-  return isAllowed('volume_extension:types_extra_specs:read_sensitive', context, context)
-}
-
 /** A filter must not tell by its answer what the caller may not see. */
-function asksForHiddenSpecs(context: RequestContext, filter: unknown): boolean {
-  if (typeof filter !== 'object' || filter === null || seesAllSpecs(context)) return false
-  return Object.keys(filter).some((key) => !USER_VISIBLE_SPECS.includes(key))
+function asksForHiddenSpecs(context: RequestContext, wanted: unknown): boolean {
+  if (typeof wanted !== 'object' || wanted === null || seesAllSpecs(context)) return false
+  return Object.keys(wanted).some((key) => !USER_VISIBLE_SPECS.includes(key))
 }
 
-function typeDefault(type: VolumeType, context: RequestContext): z.input<typeof TypeDefault> {
-  const visible = Object.entries(type.extraSpecs).filter(([key]) => USER_VISIBLE_SPECS.includes(key))
+function typeBase(type: VolumeType, context: RequestContext): z.input<typeof TypeBase> {
   return {
     id: type.id,
     name: type.name,
     description: type.description,
     is_public: type.isPublic,
-    extra_specs: seesAllSpecs(context) ? type.extraSpecs : Object.fromEntries(visible),
+    extra_specs: onlyUserVisible(type.extraSpecs, context),
     qos_specs_id: null,
   }
 }
 
 function typeFull(type: VolumeType, context: RequestContext): z.input<typeof TypeFull> {
-  return { ...typeDefault(type, context), 'os-volume-type-access:is_public': type.isPublic }
+  const seesAccess = isAllowed('volume_extension:volume_type_access', context, context)
+  return {
+    ...typeBase(type, context),
+    ...(seesAccess ? { 'os-volume-type-access:is_public': type.isPublic } : {}),
+  }
 }
