@@ -173,11 +173,14 @@ async function recountBy(
 /** What was kept by project, without those that use nothing. What was kept by type must add up to it. */
 export async function keptUsage(db: Db): Promise<Record<string, Usage>> {
   const kept = usedOf(await db('usages'), ({ project_id }) => project_id)
-  const sums: (Usage & { project_id: string })[] = await db('type_usages').groupBy('project_id').select('project_id').sum({
-    volumes: 'volumes',
-    snapshots: 'snapshots',
-    gigabytes: 'gigabytes',
-  })
+  const sums: (Usage & { project_id: string })[] = await db('type_usages')
+    .groupBy('project_id')
+    .select('project_id')
+    .sum({
+      volumes: 'volumes',
+      snapshots: 'snapshots',
+      gigabytes: 'gigabytes',
+    })
   assert.deepEqual(
     usedOf(sums, ({ project_id }) => project_id),
     kept,
