@@ -9,7 +9,16 @@ import { createHarness, type Harness, PROJECT } from './harness.ts'
 
 let api: Harness
 /** Things that exist, by the collection of their URL, and names of nothing. */
-const existing: Record<string, string[]> = { volumes: [], snapshots: [], attachments: [], types: [], extensions: [] }
+const existing: Record<string, string[]> = {
+  volumes: [],
+  snapshots: [],
+  attachments: [],
+  types: [],
+  extensions: [],
+  'default-types': [PROJECT],
+  'os-quota-sets': [PROJECT],
+  'os-quota-class-sets': ['default'],
+}
 const NOTHING = ['11111111-1111-1111-1111-111111111111', 'a', '%F0%9F%92%BE']
 
 beforeAll(async () => {
@@ -25,7 +34,12 @@ beforeAll(async () => {
     await make('snapshots', 'snapshot', { volume_id, metadata: { a: 'b' } })
     await make('attachments', 'attachment', { volume_uuid: volume_id })
   }
-  await make('types', 'volume_type', { name: 'fast' })
+  const fast = await make('types', 'volume_type', { name: 'fast', extra_specs: { a: 'b' } })
+  const encryption = { provider: 'luks', control_location: 'front-end' }
+  await api.ask('POST', `/v3/types/${fast}/encryption`, { body: { encryption } })
+  await make('types', 'volume_type', { name: 'private', 'os-volume-type-access:is_public': false })
+  await make('types', 'volume_type', { name: 'used' })
+  await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, volume_type: 'used' } } })
   existing.extensions!.push('os-volume-actions')
 })
 afterAll(() => api.close())

@@ -192,6 +192,111 @@ test('volume types', async () => {
   expect((await api.ask('DELETE', `/v3/types/${id}`)).status).toBe(202)
 })
 
+test('a volume type is changed, and its extra specs, access and encryption', async () => {
+  const read = (name: string) => sample(`volume_type/${name}.json`)
+  const specs = { extra_specs: read('volume-type-all-extra-specs-show-response').extra_specs }
+  const created = await api.ask('POST', '/v3/types', { body: { volume_type: { name: 'vol-type-002', ...specs } } })
+  const { id } = created.body.volume_type
+  const url = `/v3/types/${id}`
+
+  const updated = await api.ask('PUT', url, { body: read('volume-type-update-request') })
+  const expected = read('volume-type-update-response').volume_type
+  // As above: upstream's code writes the last key for administrators.
+  expect(updated.body.volume_type).toEqual({ ...expected, id, qos_specs_id: null })
+
+  expect((await api.ask('GET', `${url}/extra_specs`)).body).toEqual(specs)
+  expect((await api.ask('GET', `${url}/extra_specs/capabilities`)).body).toEqual(
+    read('volume-type-specific-extra-specs-show-response'),
+  )
+  const added = await api.ask('POST', `${url}/extra_specs`, {
+    body: read('volume-type-extra-specs-create-update-request'),
+  })
+  expect([added.status, added.body]).toEqual([200, read('volume-type-extra-specs-create-update-response')])
+  const changed = await api.ask('PUT', `${url}/extra_specs/key1`, {
+    body: read('volume-type-specific-extra-specs-update-request'),
+  })
+  expect([changed.status, changed.body]).toEqual([200, read('volume-type-specific-extra-specs-update-response')])
+
+  const encryption = await api.ask('POST', `${url}/encryption`, { body: read('encryption-type-create-request') })
+  const made = read('encryption-type-create-response').encryption
+  const { encryption_id } = encryption.body.encryption
+  expect(encryption.body).toEqual({ encryption: { ...made, volume_type_id: id, encryption_id } })
+  const shown = await api.ask('GET', `${url}/encryption`)
+  const { created_at } = shown.body
+  const all = read('encryption-type-show-response')
+  expect(shown.body).toEqual({ ...all, volume_type_id: id, encryption_id, created_at })
+  expect((await api.ask('GET', `${url}/encryption/cipher`)).body).toEqual(
+    read('encryption-type-specific-specs-show-response'),
+  )
+  const request = read('encryption-type-update-request')
+  const put = await api.ask('PUT', `${url}/encryption/${encryption_id}`, { body: request })
+  expect([put.status, put.body]).toEqual([200, read('encryption-type-update-response')])
+  expect((await api.ask('DELETE', `${url}/encryption/${encryption_id}`)).status).toBe(202)
+
+  await api.ask('PUT', url, { body: { volume_type: { is_public: false } } })
+  const give = await api.ask('POST', `${url}/action`, { body: read('volume-type-access-add-request') })
+  expect([give.status, give.text]).toEqual([202, ''])
+  const [access] = read('volume-type-access-list-response').volume_type_access
+  expect((await api.ask('GET', `${url}/os-volume-type-access`)).body).toEqual({
+    volume_type_access: [{ ...access, volume_type_id: id }],
+  })
+  const other = sample('volume-type-access-delete-request.json')
+  await api.ask('POST', `${url}/action`, { body: { addProjectAccess: other.removeProjectAccess } })
+  expect((await api.ask('POST', `${url}/action`, { body: other })).status).toBe(202)
+  expect((await api.ask('DELETE', url)).status).toBe(202)
+})
+
+test('default types', async () => {
+  const ask = (method: 'GET' | 'PUT' | 'DELETE', path: string, body?: unknown) =>
+    api.ask(method, `/v3/default-types${path}`, { version: '3.62', body })
+  const request = sample('set-default-type-request.json')
+  const name = request.default_type.volume_type
+  const type = await api.ask('POST', '/v3/types', { body: { volume_type: { name } } })
+  const volume_type_id = type.body.volume_type.id
+  const expected = sample('set-default-type-response.json').default_type
+  const set = await ask('PUT', `/${expected.project_id}`, request)
+  expect(set.body).toEqual({ default_type: { ...expected, volume_type_id } })
+  expect(keys((await ask('GET', `/${expected.project_id}`)).body.default_type)).toEqual(
+    keys(sample('get-default-type-response.json').default_type),
+  )
+  const [first] = sample('get-default-types-response.json').default_types
+  expect((await ask('GET', '')).body).toEqual({ default_types: [{ ...first, volume_type_id }] })
+  expect((await ask('DELETE', `/${expected.project_id}`)).status).toBe(204)
+  await api.ask('DELETE', `/v3/types/${volume_type_id}`)
+})
+
+test('quota sets and classes', async () => {
+  const read = (name: string) => sample(`quota_sets/quotas-${name}.json`)
+  const url = '/v3/os-quota-sets/fake_tenant'
+  const updated = await api.ask('PUT', url, { body: read('update-request') })
+  const ofHarness = { volumes: 2000 } // instead of upstream's 10, so that tests have room
+  expect(updated.body).toEqual(read('update-response'))
+  expect((await api.ask('DELETE', url)).status).toBe(200)
+  for (const [path, name] of [
+    ['', 'show-response'],
+    ['/defaults', 'show-defaults-response'],
+  ] as const) {
+    const { body } = await api.ask('GET', url + path)
+    expect(body).toEqual({ quota_set: { ...read(name).quota_set, ...ofHarness } })
+  }
+  const usage = read('show-usage-response').quota_set
+  expect((await api.ask('GET', `${url}?usage=True`)).body).toEqual({
+    quota_set: { ...usage, volumes: { ...usage.volumes, limit: ofHarness.volumes } },
+  })
+
+  const shown = await api.ask('GET', '/v3/os-quota-class-sets/test_class')
+  const expected = sample('quota_classes/quota-classes-show-response.json').quota_class_set
+  expect(shown.body).toEqual({ quota_class_set: { ...expected, ...ofHarness } })
+  const changed = await api.ask('PUT', '/v3/os-quota-class-sets/test_class', {
+    body: sample('quota_classes/quota-classes-update-request.json'),
+  })
+  expect(changed.body).toEqual(sample('quota_classes/quota-classes-update-response.json'))
+  await api.ask('POST', '/v3/types', { body: { volume_type: { name: 'lmv' } } })
+  const ofType = sample('quota-classes-update-request.json')
+  const types = await api.ask('PUT', '/v3/os-quota-class-sets/test_class', { body: ofType })
+  expect(types.body.quota_class_set).toMatchObject(ofType.quota_class_set)
+})
+
 test('limits, availability zones, versions, encryption', async () => {
   const limits = await api.ask('GET', '/v3/limits')
   const expected = sample('limits/limits-show-response.json').limits
