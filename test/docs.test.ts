@@ -3,7 +3,14 @@ import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 
 const ROOT = path.resolve(import.meta.dirname, '..')
-const PAGES = ['README.md', 'ARCHITECTURE.md', 'bench/README.md', 'docs/configuration.md', 'docs/metrics.md']
+const PAGES = [
+  'README.md',
+  'ARCHITECTURE.md',
+  'bench/README.md',
+  'docs/api.md',
+  'docs/configuration.md',
+  'docs/metrics.md',
+]
 
 /** Files and directories of the repository that a page names in backquotes, and relative targets of its links. */
 function pathsIn(page: string): string[] {
