@@ -66,6 +66,14 @@ export async function usage(db: Db, account: Account): Promise<Usage> {
   return row ?? { volumes: 0, snapshots: 0, gigabytes: 0 }
 }
 
+/** As `usage`; no other transaction changes it until this one has ended. */
+export async function lockUsage(trx: Db, account: Account): Promise<Usage> {
+  const row: Usage | undefined = await rowOf(trx, account)
+    .forUpdate()
+    .first(...RESOURCES)
+  return row ?? { volumes: 0, snapshots: 0, gigabytes: 0 }
+}
+
 /** What a project uses of each type, by the id of the type; none for types of which it never had anything. */
 export async function usageByType(db: Db, projectId: string): Promise<Map<string, Usage>> {
   const rows: (Usage & { volume_type_id: string })[] = await db('type_usages')

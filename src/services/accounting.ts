@@ -146,14 +146,15 @@ function accountOf(
 /** Throws QuotaExceeded for the first account that does not take the charge; the caller's transaction undoes the others. */
 async function chargeEach(trx: Db, accounts: readonly LimitedAccount[], amounts: quotas.Usage): Promise<void> {
   for (const [index, account] of accounts.entries()) {
-    if (await quotas.charge(trx, account, amounts, account.limits)) continue
-    const counters: Counter[] = []
-    for (const left of accounts.slice(index)) {
-      const typeName = await nameOf(trx, left.volumeTypeId)
-      counters.push({ typeName, usage: await quotas.usage(trx, left), limits: left.limits })
+    while (!(await quotas.charge(trx, account, amounts, account.limits))) {
+      const counters: Counter[] = []
+      for (const left of accounts.slice(index)) {
+        const typeName = await nameOf(trx, left.volumeTypeId)
+        counters.push({ typeName, usage: await quotas.lockUsage(trx, left), limits: left.limits })
+      }
+      const over = explainOver(counters, amounts)
+      if (over !== null) throw over // else something was refunded between the two statements
     }
-    const over = explainOver(counters, amounts)
-    throw over ?? new Error(`the usage of project ${account.projectId} changed inside a transaction`)
   }
 }
 
