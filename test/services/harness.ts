@@ -193,12 +193,15 @@ export async function keptTypes(db: Db): Promise<Record<string, Usage>> {
   return usedOf(await db('type_usages'), ({ project_id, volume_type_id }) => `${project_id}/${volume_type_id}`)
 }
 
+/** PostgreSQL answers sums as text. */
 function usedOf<Row extends Usage>(rows: readonly Row[], keyOf: (row: Row) => string): Record<string, Usage> {
   return Object.fromEntries(
     rows
-      .map((row) => [keyOf(row), row] as const)
-      .filter(([, row]) => row.volumes + row.snapshots + row.gigabytes > 0)
-      .map(([key, { volumes, snapshots, gigabytes }]) => [key, { volumes, snapshots, gigabytes }]),
+      .map((row) => {
+        const [volumes, snapshots, gigabytes] = [row.volumes, row.snapshots, row.gigabytes].map(Number)
+        return [keyOf(row), { volumes: volumes!, snapshots: snapshots!, gigabytes: gigabytes! }] as const
+      })
+      .filter(([, { volumes, snapshots, gigabytes }]) => volumes + snapshots + gigabytes > 0),
   )
 }
 
