@@ -46,6 +46,11 @@ export async function lock(trx: Db, id: string): Promise<VolumeTypeRow | undefin
   return trx('volume_types').where({ id }).forUpdate().first()
 }
 
+/** As `find`; the type neither goes nor changes until this transaction, which gives it to a volume, has ended. */
+export async function hold(trx: Db, id: string): Promise<VolumeTypeRow | undefined> {
+  return trx('volume_types').where({ id }).forKeyShare().first()
+}
+
 export async function findByName(db: Db, name: string): Promise<VolumeTypeRow | undefined> {
   return db('volume_types').where({ name }).first()
 }

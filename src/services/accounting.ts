@@ -5,6 +5,7 @@ import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
+import { ServiceError } from '../errors.ts'
 import {
   type Counter,
   checkPerVolume,
@@ -19,8 +20,8 @@ import {
 
 /**
  * The only places where rows that count come, go and change their size or type. Each writes the counts, of the project
- * and of its part that has the type, in the transaction of the row, so they cannot part. A volume is locked before its
- * snapshots, both before the counts, and the count of a project before those by type.
+ * and of its part that has the type, in the transaction of the row, so they cannot part. Locks are taken
+ * in one order: a volume, its snapshots, the type that it gets, the count of the project, those by type.
  */
 
 export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: QuotaSettings): Promise<void> {
@@ -82,7 +83,7 @@ export async function dropSnapshot(trx: Db, id: string): Promise<void> {
 /**
  * Gives a volume, which the caller has locked, another type. What it and its snapshots use is counted under the new type
  * from then on; that of the project stays as it is. Throws QuotaExceeded, which takes the transaction with it, when a
- * limit of the new type is in the way.
+ * limit of the new type is in the way, and VolumeTypeNotFound.
  */
 export async function changeType(
   trx: Db,
@@ -92,6 +93,9 @@ export async function changeType(
   updatedAt: string,
 ): Promise<void> {
   if (newTypeId === row.volume_type_id) return
+  if ((await volumeTypes.hold(trx, newTypeId)) === undefined) {
+    throw new ServiceError('VolumeTypeNotFound', { volume_type_id: newTypeId })
+  }
   const amounts = new Map([[row.project_id, volumeCharge(row.pending_size_gib ?? row.size_gib)]])
   for (const snapshot of await snapshots.ofVolume(trx, row.id)) {
     const before = amounts.get(snapshot.project_id)

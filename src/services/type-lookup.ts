@@ -19,6 +19,13 @@ export async function lockVisibleType(trx: Db, context: RequestContext, id: stri
   return visible(trx, context, await volumeTypes.lock(trx, id), () => notFound(id))
 }
 
+/** The type as it is now, which nothing changes until the transaction that gives it to a volume has ended. */
+export async function heldType(trx: Db, { id }: Row): Promise<Row> {
+  const row = await volumeTypes.hold(trx, id)
+  if (row === undefined) throw notFound(id)
+  return row
+}
+
 /** An id goes before a name that looks like one. Throws VolumeTypeNotFound or VolumeTypeNotFoundByName. */
 export async function typeByNameOrId(db: Db, context: RequestContext, identity: string): Promise<Row> {
   const row = (await volumeTypes.find(db, identity)) ?? (await volumeTypes.findByName(db, identity))

@@ -10,7 +10,7 @@ import type { RequestContext } from './context.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toVolume } from './rows.ts'
-import { defaultType, typeByNameOrId } from './type-lookup.ts'
+import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
 import { zonesFor } from './type-zones.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { CLONE_SOURCES } from './volume-status.ts'
@@ -33,9 +33,10 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   const { row, unit } = await db.transaction(async (trx) => {
     const source = await lockSource(trx, context, request)
     const named = request.volumeType ?? source?.volumeTypeId ?? null
-    const type = await (named === null
+    const found = await (named === null
       ? defaultType(trx, context, settings.defaultVolumeType)
       : typeByNameOrId(trx, context, named))
+    const type = await heldType(trx, found)
     const extraSpecs = toPairs(type.extra_specs)
     const multiattach = extraSpecs.multiattach === '<is> True'
     await refuseEncrypted(trx, type, multiattach)

@@ -28,9 +28,11 @@ async function withType(options: Parameters<typeof createHarness>[0] = {}): Prom
   return { ...harness, typeId: (await harness.services.types.create(admin, fast)).id }
 }
 
-async function retype(db: Db, volumeId: string, typeId: string, defaults = TEST_SETTINGS.quota): Promise<void> {
+/** Nothing when the volume is gone. */
+async function retype(db: Db, volumeId: string, typeId: string): Promise<void> {
   await db.transaction(async (trx) => {
-    await changeType(trx, (await volumes.lock(trx, volumeId))!, typeId, defaults, '2026-01-01T00:00:00.000000')
+    const row = await volumes.lock(trx, volumeId)
+    if (row !== undefined) await changeType(trx, row, typeId, TEST_SETTINGS.quota, '2026-01-01T00:00:00.000000')
   })
 }
 
@@ -207,9 +209,34 @@ describe('a volume that gets another type', () => {
     const id = await availableVolume(harness, { sizeGib: 2 })
     await services.quotas.update(admin, PROJECT, { volumes_fast: 0 })
     await expect(retype(db, id, typeId)).rejects.toThrow("(0) exceeded for quota 'volumes_fast'.")
+    await expect(retype(db, id, 'absent')).rejects.toThrow('Volume type absent could not be found.')
     expect((await services.volumes.get(member, id)).volumeTypeName).toBe('__DEFAULT__')
     expect(await keptTypes(db)).toEqual(await recountTypes(db))
   })
+})
+
+it('counts volumes that get one type and the other, come and go, all at the same time', async () => {
+  const { services, db, typeId } = await withType()
+  const preset = await services.types.getDefault(member)
+  const ids = await Promise.all(
+    Array.from({ length: 6 }, async (_, index) => {
+      const { id } = await services.volumes.create(member, newVolume({ volumeType: index % 2 ? typeId : null }))
+      return id
+    }),
+  )
+  await services.idle()
+  for (const id of ids) await services.snapshots.create(member, newSnapshot(id))
+  await services.idle()
+  const requests = ids.flatMap((id, index) => [
+    retype(db, id, index % 2 ? preset.id : typeId),
+    retype(db, id, index % 2 ? typeId : preset.id),
+    services.volumes.create(member, newVolume({ volumeType: index % 2 ? typeId : null })),
+    index < 2 ? services.volumes.delete(member, id, { cascade: true, force: false }) : services.volumes.get(member, id),
+  ])
+  await Promise.all(requests)
+  await services.idle()
+  expect(await keptUsage(db)).toEqual(await recount(db))
+  expect(await keptTypes(db)).toEqual(await recountTypes(db))
 })
 
 const anyStep = fc.oneof(
