@@ -73,9 +73,13 @@ export async function find(db: Db, id: string): Promise<NamedVolumeRow | undefin
 
 /** As `find`; no other transaction changes the row until this one has ended. */
 export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefined> {
-  const query = trx('volumes').where('volumes.id', id).select('volumes.*').forUpdate('volumes')
-  withTypeName(query)
-  return query.first()
+  // No join: PostgreSQL finds nothing when the row has another type by the time that it has waited for it.
+  const typeName = trx('volume_types').whereRaw('volume_types.id = volumes.volume_type_id').select('name')
+  return trx('volumes')
+    .where('volumes.id', id)
+    .select('volumes.*', typeName.as('volume_type_name'))
+    .forUpdate('volumes')
+    .first()
 }
 
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<NamedVolumeRow>> {
