@@ -239,6 +239,26 @@ it('counts volumes that get one type and the other, come and go, all at the same
   expect(await keptTypes(db)).toEqual(await recountTypes(db))
 })
 
+it('lets a type go or volumes get it, whichever comes first', async () => {
+  const { services, db } = await createHarness()
+  for (let round = 0; round < 4; round++) {
+    const type = { name: `type ${round}`, description: null, isPublic: true, extraSpecs: {} }
+    const { id } = await services.types.create(admin, type)
+    const create = () => outcome(services.volumes.create(member, newVolume({ volumeType: id })))
+    const [first, second, deletion, third] = await Promise.all([
+      create(),
+      create(),
+      outcome(services.types.delete(admin, id)),
+      create(),
+    ])
+    const created = [first, second, third]
+    if (deletion === 'done') expect(new Set(created)).toEqual(new Set(['VolumeTypeNotFound']))
+    else expect([deletion, ...new Set(created)]).toEqual(['InvalidInput', 'done'])
+  }
+  await services.idle()
+  expect(await keptTypes(db)).toEqual(await recountTypes(db))
+})
+
 const anyStep = fc.oneof(
   fc.record({ do: fc.constant('create' as const), fast: fc.boolean(), sizeGib: fc.integer({ min: 1, max: 6 }) }),
   fc.record({ do: fc.constant('snapshot' as const), of: fc.nat() }),
