@@ -19,24 +19,19 @@ export const DEFAULT_CLASS = 'default'
 
 /** Limits that hold for a project as a whole: its own, and those of the default class. */
 export async function ofProject(db: Db, projectId: string): Promise<QuotaLimitRow[]> {
-  return (await whole(db, projectId)).map(withoutType)
+  return whole(db).where(projectOrDefault(projectId))
 }
 
 /** As `ofProject`, with those that it has for one type, or for every type when that is null. */
 export async function ofProjectAndType(db: Db, projectId: string, typeId: string | null): Promise<QuotaLimitRow[]> {
-  const ofTypes = db('type_quota_limits').where(projectOrDefault(projectId))
-  if (typeId !== null) ofTypes.where({ volume_type_id: typeId })
-  const rows: QuotaLimitRow[] = await ofTypes
-  return [...(await whole(db, projectId)).map(withoutType), ...rows]
+  const own = ofTypes(db).where(projectOrDefault(projectId))
+  if (typeId !== null) own.where({ volume_type_id: typeId })
+  return whole(db).where(projectOrDefault(projectId)).unionAll(own)
 }
 
 export async function ofClass(db: Db, name: string): Promise<QuotaLimitRow[]> {
   const owner = { scope: 'class', owner: name }
-  const ofTypes: QuotaLimitRow[] = await db('type_quota_limits').where(owner)
-  return [
-    ...((await db('quota_limits').where(owner)) as Omit<QuotaLimitRow, 'volume_type_id'>[]).map(withoutType),
-    ...ofTypes,
-  ]
+  return whole(db).where(owner).unionAll(ofTypes(db).where(owner))
 }
 
 /** Writes limits, new or over the old ones. */
@@ -59,8 +54,12 @@ export async function removeOfProject(trx: Db, projectId: string): Promise<void>
   }
 }
 
-function whole(db: Db, projectId: string): Promise<Omit<QuotaLimitRow, 'volume_type_id'>[]> {
-  return db('quota_limits').where(projectOrDefault(projectId))
+function whole(db: Db) {
+  return db('quota_limits').select('scope', 'owner', 'resource', 'hard_limit', db.raw('null as volume_type_id'))
+}
+
+function ofTypes(db: Db) {
+  return db('type_quota_limits').select('scope', 'owner', 'resource', 'hard_limit', 'volume_type_id')
 }
 
 function projectOrDefault(projectId: string) {
@@ -69,8 +68,4 @@ function projectOrDefault(projectId: string) {
       .where({ scope: 'project', owner: projectId })
       .orWhere((ofClass: Knex.QueryBuilder) => ofClass.where({ scope: 'class', owner: DEFAULT_CLASS }))
   }
-}
-
-function withoutType(row: Omit<QuotaLimitRow, 'volume_type_id'>): QuotaLimitRow {
-  return { ...row, volume_type_id: null }
 }

@@ -24,8 +24,9 @@ import {
  * in one order: a volume, its snapshots, the type that it gets, the count of the project, those by type.
  */
 
+/** Throws QuotaExceeded, also for a single volume that is too large. */
 export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: QuotaSettings): Promise<void> {
-  await charge(trx, ownerOf(row), volumeCharge(row.size_gib), defaults)
+  await charge(trx, ownerOf(row), volumeCharge(row.size_gib), defaults, row.size_gib)
   await volumes.insert(trx, row)
 }
 
@@ -35,18 +36,7 @@ export async function dropVolume(trx: Db, id: string): Promise<void> {
   await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib))
 }
 
-/** Throws QuotaExceeded when a single volume of the project may not be that large. */
-export async function checkVolumeSize(
-  trx: Db,
-  projectId: string,
-  sizeGib: number,
-  defaults: QuotaSettings,
-): Promise<void> {
-  const rows = await quotaLimits.ofProject(trx, projectId)
-  checkPerVolume(sizeGib, limitOf(rows, 'per_volume_gigabytes', defaults))
-}
-
-/** Charges growth to `newSizeGib` before the backend is asked for it. */
+/** Charges growth to `newSizeGib` before the backend is asked for it. Throws QuotaExceeded, as `addVolume`. */
 export async function reserveGrowth(
   trx: Db,
   row: volumes.VolumeRow,
@@ -54,7 +44,7 @@ export async function reserveGrowth(
   defaults: QuotaSettings,
   updatedAt: string,
 ): Promise<void> {
-  await charge(trx, ownerOf(row), growthCharge(newSizeGib - row.size_gib), defaults)
+  await charge(trx, ownerOf(row), growthCharge(newSizeGib - row.size_gib), defaults, newSizeGib)
   await volumes.update(trx, row.id, { pending_size_gib: newSizeGib, updated_at: updatedAt })
 }
 
@@ -67,7 +57,7 @@ export async function releaseGrowth(trx: Db, row: volumes.VolumeRow, updatedAt: 
 
 export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, defaults: QuotaSettings): Promise<void> {
   const volumeTypeId = await lockedTypeOf(trx, row.volume_id)
-  await charge(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib), defaults)
+  await charge(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib), defaults, null)
   await snapshots.insert(trx, row)
 }
 
@@ -127,13 +117,16 @@ interface LimitedAccount extends quotas.Account {
   limits: quotas.UsageLimits
 }
 
+/** `volumeGib` is how large the volume is then; null for what is no volume. */
 async function charge(
   trx: Db,
   { projectId, volumeTypeId }: quotas.Account,
   amounts: quotas.Usage,
   defaults: QuotaSettings,
+  volumeGib: number | null,
 ): Promise<void> {
   const rows = await quotaLimits.ofProjectAndType(trx, projectId, volumeTypeId)
+  if (volumeGib !== null) checkPerVolume(volumeGib, limitOf(rows, 'per_volume_gigabytes', defaults))
   const accounts = [null, volumeTypeId].map((typeId) => accountOf(projectId, typeId, rows, defaults))
   await chargeEach(trx, accounts, amounts)
 }

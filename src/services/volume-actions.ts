@@ -5,7 +5,7 @@ import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
-import { checkVolumeSize, releaseGrowth, reserveGrowth } from './accounting.ts'
+import { releaseGrowth, reserveGrowth } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { VolumeStatus } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -104,7 +104,6 @@ export async function extendVolume(
       const reason = `Volume ${id} status must be '${from.join(', ')}' to extend, currently ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
-    await checkVolumeSize(trx, row.project_id, newSizeGib, settings.quota)
     await reserveGrowth(trx, row, newSizeGib, settings.quota, stamp())
     return work.enqueue(trx, { kind: 'volume-extend', resourceId: id, lane: id, step: 'extend' })
   })

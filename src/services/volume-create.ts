@@ -5,7 +5,7 @@ import type * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { place } from '../scheduler/scheduler.ts'
-import { addVolume, checkVolumeSize } from './accounting.ts'
+import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -42,7 +42,6 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
     await refuseEncrypted(trx, type, multiattach)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
     const sizeGib = checkedSize(request, source, type.name, extraSpecs)
-    await checkVolumeSize(trx, context.projectId, sizeGib, settings.quota)
     const [availabilityZone] = zonesFor({
       wanted: request.availabilityZone ?? source?.availabilityZone ?? null,
       extraSpecs,
