@@ -14,6 +14,7 @@ import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
+import { createServiceStates } from './service-states.ts'
 import type { Services } from './services.ts'
 import type { ServiceSettings } from './settings.ts'
 import { createSnapshotService } from './snapshots.ts'
@@ -70,7 +71,8 @@ export interface Explanation {
 export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
   const stamp = createStamp(clock)
-  const pools = createPools(backends, settings, clock, log)
+  const states = createServiceStates(db, stamp)
+  const pools = createPools({ db, backends, states, settings, clock, stamp, log })
   const work = createWorkEngine({
     db,
     clock,
@@ -79,9 +81,9 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     stamp,
     owner: WORK_OWNER,
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, pools, stamp }),
+    kinds: createWorkKinds({ db, backends, pools, settings, stamp, log }),
   })
-  const parts: Parts = { db, backends, pools, random, stamp, settings, work }
+  const parts: Parts = { db, backends, pools, states, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
@@ -93,14 +95,13 @@ export function createServices({ db, clock, random, log, settings, ...options }:
       return toLimits(await quotas.usage(db, context.projectId), settings)
     },
     start: async () => {
-      for (const { driver } of backends.all) await driver.start()
       await ensureDefaultType(parts)
-      await pools.refresh().catch(() => {}) // logged; a backend may come later
+      await pools.refresh().catch(() => {}) // logged; a backend that is away is asked again, and its work waits
       await work.start()
     },
     stop: async () => {
       await work.stop(settings.stopGraceMs)
-      for (const { driver } of backends.all) await driver.stop()
+      await Promise.allSettled(backends.all.map(({ driver }) => driver.stop()))
     },
     idle: () => work.idle(),
     explain: (resourceId) => explain(db, resourceId),
