@@ -21,8 +21,9 @@ export async function byHost(db: Db): Promise<HostUsage[]> {
 export interface Pending {
   id: string
   host: string
-  /** That the backend may not know of yet: of a new volume all, of one that grows the growth. */
   sizeGib: number
+  /** What it grows to; null for a volume that is being made. */
+  newSizeGib: number | null
 }
 
 /** Volumes that are being made or grow. */
@@ -35,7 +36,8 @@ export async function pending(db: Db): Promise<Pending[]> {
   return rows.map(({ id, host, status, size_gib, pending_size_gib }) => ({
     id,
     host,
-    sizeGib: status === 'creating' ? size_gib : Math.max(0, (pending_size_gib ?? size_gib) - size_gib),
+    sizeGib: size_gib,
+    newSizeGib: status === 'creating' ? null : (pending_size_gib ?? size_gib),
   }))
 }
 

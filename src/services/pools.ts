@@ -14,7 +14,7 @@ import {
   place,
 } from '../scheduler/scheduler.ts'
 import type { Backend, Backends } from './backends.ts'
-import { createPromises } from './promises.ts'
+import { claimOf, createPromises } from './promises.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
 import type { Stamp } from './stamp.ts'
@@ -51,8 +51,8 @@ export interface Pools {
    * pool was dropped; ServiceUnavailable when that may change by itself, as with a backend that does not answer.
    */
   choose(volumeId: string, request: PlacementRequest): Promise<Pool>
-  /** Promises room to a volume that grows. Throws NoValidBackend. */
-  reserveGrowth(volumeId: string, host: string, growthGib: number): void
+  /** Promises room to a volume that grows, and whose row says so already. Throws NoValidBackend. */
+  reserveGrowth(volume: { id: string; host: string; sizeGib: number }, newSizeGib: number): void
   settle(volumeId: string): void
   withdraw(volumeId: string): void
 }
@@ -89,7 +89,11 @@ export function createPools(options: PoolsOptions): Pools {
     usage = sumByPlace(counted)
     promises.endRound(
       round,
-      pending.map(({ id, host, sizeGib }) => ({ id, place: placeOf(host), sizeGib })),
+      pending.map(({ id, host, sizeGib, newSizeGib }) => ({
+        claim: claimOf(id, newSizeGib),
+        place: placeOf(host),
+        sizeGib: newSizeGib === null ? sizeGib : newSizeGib - sizeGib,
+      })),
     )
     const down = backends.all.map(({ name }) => healthOf(name))
     if (down.length > 0 && down.every(({ up }) => !up)) {
@@ -204,8 +208,10 @@ export function createPools(options: PoolsOptions): Pools {
       if (later.candidates.length > 0) throw new ServiceError('ServiceUnavailable', { reason })
       throw new ServiceError('NoValidBackend', { reason })
     },
-    reserveGrowth: (volumeId, host, growthGib) => {
-      const pool = poolsWithout(volumeId).find(({ name }) => placeOf(name) === placeOf(host))
+    reserveGrowth: ({ id, host, sizeGib }, newSizeGib) => {
+      const claim = claimOf(id, newSizeGib)
+      const growthGib = newSizeGib - sizeGib
+      const pool = poolsWithout(claim).find(({ name }) => placeOf(name) === placeOf(host))
       if (pool === undefined) return // nothing is known of it, and the backend will say
       const request: PlacementRequest = {
         sizeGib: growthGib,
@@ -217,8 +223,8 @@ export function createPools(options: PoolsOptions): Pools {
       }
       const { candidates, dropped } = place([{ ...pool, closed: null }], request)
       if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
-      promises.add(volumeId, placeOf(host), growthGib)
-      promises.settle(volumeId) // its row says so since before the work began
+      promises.add(claim, placeOf(host), growthGib)
+      promises.settle(claim)
     },
     settle: promises.settle,
     withdraw: promises.drop,

@@ -8,17 +8,22 @@
  * until the first round that begins after `settle`.
  */
 export interface Promises {
-  /** Promises room to a volume, in place of what it was promised before. */
-  add(volumeId: string, place: string, sizeGib: number): void
+  /** Promises room, in place of what the same claim was promised before. */
+  add(claim: string, place: string, sizeGib: number): void
   /** The row that says so is committed. */
-  settle(volumeId: string): void
+  settle(claim: string): void
   /** There will be no such row. */
-  drop(volumeId: string): void
+  drop(claim: string): void
   beginRound(): number
   /** The reports of the round are in; `pending` is what its look into the database found. */
-  endRound(round: number, pending: readonly { id: string; place: string; sizeGib: number }[]): void
+  endRound(round: number, pending: readonly { claim: string; place: string; sizeGib: number }[]): void
   /** Promised in one place, without what `except` was promised. */
   gibOf(place: string, except?: string): number
+}
+
+/** What a volume claims when it is made, or (to `newSizeGib`) when it grows. */
+export function claimOf(volumeId: string, newSizeGib: number | null): string {
+  return newSizeGib === null ? volumeId : `${volumeId} to ${newSizeGib}`
 }
 
 interface Entry {
@@ -38,23 +43,23 @@ export function createPromises(): Promises {
   let sums = new Map<string, number>() // by place
   let begun = 0
 
-  function put(volumeId: string, entry: Entry): void {
-    remove(volumeId)
-    entries.set(volumeId, entry)
+  function put(claim: string, entry: Entry): void {
+    remove(claim)
+    entries.set(claim, entry)
     sums.set(entry.place, (sums.get(entry.place) ?? 0) + entry.sizeGib)
   }
 
-  function remove(volumeId: string): void {
-    const entry = entries.get(volumeId)
+  function remove(claim: string): void {
+    const entry = entries.get(claim)
     if (entry === undefined) return
-    entries.delete(volumeId)
+    entries.delete(claim)
     sums.set(entry.place, sums.get(entry.place)! - entry.sizeGib)
   }
 
   return {
-    add: (volumeId, place, sizeGib) => put(volumeId, { place, sizeGib, madeIn: begun, settledIn: null }),
-    settle: (volumeId) => {
-      const entry = entries.get(volumeId)
+    add: (claim, place, sizeGib) => put(claim, { place, sizeGib, madeIn: begun, settledIn: null }),
+    settle: (claim) => {
+      const entry = entries.get(claim)
       if (entry !== undefined) entry.settledIn ??= begun
     },
     drop: remove,
@@ -63,10 +68,11 @@ export function createPromises(): Promises {
       const before = entries
       entries = new Map()
       sums = new Map()
-      for (const { id, place, sizeGib } of pending) put(id, { place, sizeGib, madeIn: round, settledIn: round - 1 })
-      for (const [volumeId, entry] of before) {
+      for (const { claim, place, sizeGib } of pending)
+        put(claim, { place, sizeGib, madeIn: round, settledIn: round - 1 })
+      for (const [claim, entry] of before) {
         const isSeen = entry.settledIn !== null && entry.settledIn < round
-        if (!isSeen && round - entry.madeIn < ROUNDS_MAX) put(volumeId, entry)
+        if (!isSeen && round - entry.madeIn < ROUNDS_MAX) put(claim, entry)
       }
     },
     gibOf: (place, except) => {

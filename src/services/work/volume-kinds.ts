@@ -131,7 +131,7 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       const newSizeGib = row.pending_size_gib ?? row.size_gib
-      pools.reserveGrowth(row.id, hostOf(row), newSizeGib - row.size_gib)
+      pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib }, newSizeGib)
       await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
         commit: (trx) =>
