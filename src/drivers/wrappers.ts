@@ -78,6 +78,38 @@ export function onMethod(...methods: readonly DriverMethod[]): CallMatcher {
   }
 }
 
+export function onAnyMethod(): CallMatcher {
+  return { matches: () => true, toString: () => 'any' }
+}
+
+/** Calls about one volume, snapshot or other resource. */
+export function onResource(id: string, inner: CallMatcher): CallMatcher {
+  return { matches: (call) => call.resourceId === id && inner.matches(call), toString: () => `${inner} of ${id}` }
+}
+
+export function otherThan(inner: CallMatcher): CallMatcher {
+  return { matches: (call) => !inner.matches(call), toString: () => `other than ${inner}` }
+}
+
+export function isDriverMethod(name: string): name is DriverMethod {
+  return Object.hasOwn(METHODS, name)
+}
+
+/** Only the call number `number`, from 1, of those that the inner matcher lets through. */
+export function nthCall(number: number, inner: CallMatcher): CallMatcher {
+  let seen = 0
+  return {
+    matches: (call) => inner.matches(call) && ++seen === number,
+    toString: () => `${ordinal(number)} of ${inner}`,
+  }
+}
+
+function ordinal(number: number): string {
+  const isTeen = number % 100 >= 11 && number % 100 <= 13
+  const suffix = isTeen ? 'th' : (['th', 'st', 'nd', 'rd'][number % 10] ?? 'th')
+  return `${number}${suffix}`
+}
+
 /** The first `count` calls that the inner matcher lets through. */
 export function firstCalls(count: number, inner: CallMatcher): CallMatcher {
   let left = count
@@ -127,6 +159,28 @@ export function delayFilter(matcher: CallMatcher, clock: Clock, delayMs: number)
       return next()
     },
     toString: () => `delay(${delayMs} ms, ${matcher})`,
+  }
+}
+
+/**
+ * Rejects with ServiceUnavailable when a call takes longer; the call itself goes on, and may still take effect. A driver
+ * whose backend can hang needs it: nobody else bounds how long a method takes.
+ */
+export function timeoutFilter(matcher: CallMatcher, clock: Clock, timeoutMs: number): DriverFilter {
+  return {
+    around: (call, next) => {
+      if (!matcher.matches(call)) return next()
+      return new Promise((resolve, reject) => {
+        const timer = clock.timer(timeoutMs, () => {
+          const reason = `The backend did not answer ${call.method} within ${timeoutMs} ms.`
+          reject(new ServiceError('ServiceUnavailable', { reason }))
+        })
+        next()
+          .then(resolve, reject)
+          .finally(() => timer.cancel())
+      })
+    },
+    toString: () => `timeout(${timeoutMs} ms, ${matcher})`,
   }
 }
 

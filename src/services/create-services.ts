@@ -9,6 +9,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
+import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
@@ -50,6 +51,8 @@ export interface RunningServices extends Services {
   /** Why a volume, snapshot or attachment is in the state it is in: for operators. Null when there is no such thing. */
   explain(resourceId: string): Promise<Explanation | null>
   counts(): Promise<ServiceCounts>
+  /** Why nothing can be done with volumes now; null while a backend answers. */
+  whyUnready(): Promise<string | null>
 }
 
 export interface Explanation {
@@ -90,6 +93,7 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     types: createTypeService(parts),
+    backends: createBackendService({ ...parts, log }),
     limits: async (context) => {
       context.authorize('limits_extension:used_limits', { projectId: context.projectId })
       return toLimits(await quotas.usage(db, context.projectId), settings)
@@ -106,6 +110,11 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     idle: () => work.idle(),
     explain: (resourceId) => explain(db, resourceId),
     counts: createCounts(db, clock, work),
+    whyUnready: async () => {
+      await pools.current()
+      const health = backends.all.map(({ name }) => pools.health(name))
+      return health.some(({ up }) => up) ? null : `No backend answers: ${health[0]?.reason}`
+    },
   }
 }
 

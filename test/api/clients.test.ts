@@ -51,7 +51,7 @@ beforeAll(async () => {
     authenticator: identity.authenticator,
     log,
     random: systemRandom,
-    settings: { availabilityZones: ['nova'], publicEndpoint: null },
+    settings: { publicEndpoint: null },
   })
   addLocalIdentity(app, identity, null)
   addImageDiscovery(app, null)

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import type { VolumeDriver } from '../../src/drivers/driver.ts'
-import { createSheepdogDriver } from '../../src/drivers/sheepdog/driver.ts'
+import { createSheepdogDriver, sheepdogPool } from '../../src/drivers/sheepdog/driver.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
 import { runOperation } from '../../src/sheep/ops.ts'
@@ -106,8 +106,8 @@ async function makeHarness(backend: Backend): Promise<DriverHarness> {
     const driver = createSheepdogDriver({
       vdis: new VdiClient(backend.transport()),
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 10809 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '127.0.0.1', port: 10809 }),
       drained: async () => {},
     })
     await driver.start()
@@ -251,8 +251,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis,
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '::1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '::1', port: 1 }),
       drained: async () => {},
     })
     const volume = volumeOf()
@@ -268,8 +268,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis: new VdiClient(backend.transport()),
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
       drained: async (attachmentId) => {
         order.push(`drained ${attachmentId}, ${backend.sheep.state.exports.has(attachmentId) ? 'held' : 'gone'}`)
       },
@@ -288,8 +288,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis,
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
       drained: async () => {},
     })
     await live.stop()

@@ -1,9 +1,13 @@
 import type { Route } from '../route.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
+import { clusterRoutes } from './clusters.ts'
 import { extensionRoutes } from './extensions.ts'
+import { hostRoutes } from './hosts.ts'
 import { limitRoutes } from './limits.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
+import { poolRoutes } from './pools.ts'
+import { serviceRoutes } from './services.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
@@ -20,5 +24,9 @@ export const ROUTES: readonly Route[] = [
   ...typeRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,
+  ...poolRoutes,
+  ...serviceRoutes,
+  ...hostRoutes,
+  ...clusterRoutes,
   ...extensionRoutes,
 ]
