@@ -130,7 +130,9 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .array(backend)
     .min(1)
     .prefault([{ name: 'sheepdog' }])
-    .describe('Stores that volumes can be in: see below. On the command line and in the environment, a JSON list.'),
+    .describe(
+      'Stores that volumes can be in, each with the keys that docs/configuration.md lists; as a flag or variable, JSON.',
+    ),
   scheduler: z
     .strictObject({
       capacity_weight: weight

@@ -32,5 +32,11 @@ function settingValue(config: object, dottedName: string): unknown {
 
 function formatValue(value: unknown): string {
   if (value === null) return '-'
+  if (Array.isArray(value) && typeof value[0] === 'object') return JSON.stringify(value.map(withoutNulls))
   return Array.isArray(value) ? value.join(',') : String(value)
+}
+
+/** What is not set goes without saying. */
+function withoutNulls(group: object): object {
+  return Object.fromEntries(Object.entries(group).filter(([, value]) => value !== null))
 }
