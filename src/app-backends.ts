@@ -6,7 +6,7 @@ import { type ControlCaller, SocketControl } from './control/socket-client.ts'
 import type { VolumeDriver } from './drivers/driver.ts'
 import { parseFault } from './drivers/faults.ts'
 import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
-import { onMethod, otherThan, timeoutFilter, wrapDriver } from './drivers/wrappers.ts'
+import { breakerFilter, onMethod, otherThan, timeoutFilter, wrapDriver } from './drivers/wrappers.ts'
 import { ServiceError } from './errors.ts'
 import { systemClock } from './runtime/clock.ts'
 import { parseAddress, systemNetwork } from './runtime/network.ts'
@@ -25,11 +25,8 @@ const STATS_TIMEOUT_MS = 5000
  * what the store of this data directory knows, and the control sockets of the others for what those do.
  */
 export function createConfiguredBackends(config: Config, own: ControlCaller): Backend[] {
-  return config.backends.map((backend) => ({
-    name: backend.name,
-    availabilityZone: backend.availability_zone ?? config.availability_zone,
-    volumeBackendName: backend.volume_backend_name ?? backend.name,
-    driver: wrapDriver(
+  return config.backends.map((backend) => {
+    const driver = wrapDriver(
       isOwnStore(backend, config) ? sheepdog(backend, config, own) : elsewhere(backend, config),
       timeoutFilter(
         onMethod('start', 'stats'),
@@ -38,8 +35,17 @@ export function createConfiguredBackends(config: Config, own: ControlCaller): Ba
       ),
       timeoutFilter(otherThan(onMethod('start', 'stats')), systemClock, backend.timeout_seconds * 1000),
       ...backend.faults.map((fault) => parseFault(fault, systemClock)),
-    ),
-  }))
+    )
+    return {
+      name: backend.name,
+      availabilityZone: backend.availability_zone ?? config.availability_zone,
+      volumeBackendName: backend.volume_backend_name ?? backend.name,
+      driver: wrapDriver(
+        driver,
+        breakerFilter(() => driver.stats()),
+      ),
+    }
+  })
 }
 
 /** The store of another node, whose control connection ends with the driver. */

@@ -32,11 +32,10 @@ function settingValue(config: object, dottedName: string): unknown {
 
 function formatValue(value: unknown): string {
   if (value === null) return '-'
-  if (Array.isArray(value) && typeof value[0] === 'object') return JSON.stringify(value.map(withoutNulls))
-  return Array.isArray(value) ? value.join(',') : String(value)
+  return Array.isArray(value) ? value.map(nameOf).join(',') : String(value)
 }
 
-/** What is not set goes without saying. */
-function withoutNulls(group: object): object {
-  return Object.fromEntries(Object.entries(group).filter(([, value]) => value !== null))
+/** Of an entry that is a group of settings, its name; `--json` prints all of it. */
+function nameOf(entry: unknown): unknown {
+  return typeof entry === 'object' && entry !== null && 'name' in entry ? entry.name : entry
 }

@@ -172,8 +172,7 @@ export function timeoutFilter(matcher: CallMatcher, clock: Clock, timeoutMs: num
       if (!matcher.matches(call)) return next()
       return new Promise((resolve, reject) => {
         const timer = clock.timer(timeoutMs, () => {
-          const reason = `The backend did not answer ${call.method} within ${timeoutMs} ms.`
-          reject(new ServiceError('ServiceUnavailable', { reason }))
+          reject(new DriverTimeout(`The backend did not answer ${call.method} within ${timeoutMs} ms.`))
         })
         next()
           .then(resolve, reject)
@@ -181,6 +180,52 @@ export function timeoutFilter(matcher: CallMatcher, clock: Clock, timeoutMs: num
       })
     },
     toString: () => `timeout(${timeoutMs} ms, ${matcher})`,
+  }
+}
+
+/** A call took too long; whether it takes effect is unknown. */
+export class DriverTimeout extends ServiceError {
+  constructor(reason: string) {
+    super('ServiceUnavailable', { reason })
+  }
+}
+
+/**
+ * Refuses calls at once after one that timed out, until `probe` says that the backend answers again: whoever waits for a
+ * backend that hangs keeps a place from work on other backends. The probe runs when a call is refused, and not twice at a
+ * time. `start` and `stats`, by which backends are watched, always pass.
+ */
+export function breakerFilter(probe: () => Promise<unknown>): DriverFilter {
+  let broken: string | null = null
+  let isProbing = false
+
+  async function tryAgain(): Promise<void> {
+    if (isProbing) return
+    isProbing = true
+    await probe().then(
+      () => {
+        broken = null
+      },
+      () => {}, // still away; the next call that is refused tries again
+    )
+    isProbing = false
+  }
+
+  return {
+    around: async ({ method }, next) => {
+      if (method === 'start' || method === 'stats' || method === 'stop') return next()
+      if (broken !== null) {
+        void tryAgain()
+        throw new ServiceError('ServiceUnavailable', { reason: broken })
+      }
+      try {
+        return await next()
+      } catch (error) {
+        if (error instanceof DriverTimeout) broken = error.message
+        throw error
+      }
+    },
+    toString: () => 'breaker',
   }
 }
 

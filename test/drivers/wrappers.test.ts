@@ -3,6 +3,7 @@ import { expect, it } from 'vitest'
 import { parseFault } from '../../src/drivers/faults.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import {
+  breakerFilter,
   delayFilter,
   errorFilter,
   firstCalls,
@@ -88,6 +89,28 @@ it('answers for a driver that takes too long, and for no other', async () => {
   clock.advance(100)
   await expect(waiting).rejects.toThrow('The backend did not answer createVolume within 100 ms.')
   await expect(waiting).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+})
+
+it('refuses calls at once while a backend hangs, and no longer once it answers', async () => {
+  const { driver } = memory()
+  const clock = new ManualClock()
+  let hangs = true
+  const hang = hangFilter({ matches: () => hangs, toString: () => 'while it hangs' }, 'before')
+  const inner = wrapDriver(driver, timeoutFilter(onAnyMethod(), clock, 100), hang)
+  const guarded = wrapDriver(
+    inner,
+    breakerFilter(() => inner.stats()),
+  )
+  const first = guarded.createVolume(volume)
+  clock.advance(100)
+  await expect(first).rejects.toThrow('did not answer createVolume')
+  await expect(guarded.createVolume(volume)).rejects.toThrow('did not answer createVolume') // without a wait
+  await expect(guarded.deleteVolume(volume)).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+  hangs = false
+  clock.advance(100) // the probe that found it hanging is given up
+  await expect.poll(() => guarded.createVolume(volume).then(() => 'made', String)).toBe('made')
+  await expect(guarded.extendVolume({ id: 'v2', sizeGib: 1 }, 2)).rejects.toMatchObject({ code: 'VolumeNotFound' })
+  await guarded.createVolume(volume) // an error is no timeout
 })
 
 it.each([
