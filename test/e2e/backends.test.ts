@@ -73,6 +73,29 @@ it('serves two stores: each volume is reached at its own, and one that is away k
   expect(await other.ask('cluster', 'audit')).toMatchObject({ sound: true, checked: { objects: 0 } })
 })
 
+it('goes on while one store hangs, and with that one when it wakes up', async () => {
+  const other = await node('--roles=store,gateway')
+  await other.start()
+  const far = { name: 'other', data_dir: other.dataDir, availability_zone: 'az2', timeout_seconds: 1 }
+  const main = await node(`--backends=${JSON.stringify([{ name: 'own' }, far])}`)
+  await main.start()
+  const cinder = new CinderApi(`${main.dataDir}/openrc`)
+  const create = async (zone: string) => {
+    const body = { volume: { size: 1, availability_zone: zone } }
+    return (await cinder.request<{ volume: { id: string } }>('POST', '/volumes', body)).volume.id
+  }
+  process.kill(other.info.pid, 'SIGSTOP')
+  try {
+    const stuck = await Promise.all(Array.from({ length: 40 }, () => create('az2'))) // more than there are workers
+    const here = await create('nova')
+    await cinder.until('volume', here, 'available')
+    process.kill(other.info.pid, 'SIGCONT')
+    for (const id of stuck) await cinder.until('volume', id, 'available')
+  } finally {
+    process.kill(other.info.pid, 'SIGCONT')
+  }
+})
+
 it('needs no store of its own', async () => {
   const store = await node('--roles=store,gateway')
   await store.start()
