@@ -71,6 +71,17 @@ export class VolumeApi {
     await this.#client.send('DELETE', url)
   }
 
+  /** Attaches for good, and answers where the volume is reached. */
+  async attach(volumeId: string): Promise<string> {
+    const connector = { host: 'bench', ip: '127.0.0.1' }
+    const { attachment } = await this.#client.json<{ attachment: { connection_info: { uri: string } } }>(
+      'POST',
+      '/attachments',
+      { attachment: { volume_uuid: volumeId, connector } },
+    )
+    return attachment.connection_info.uri
+  }
+
   close(): void {
     this.#client.close()
   }

@@ -5,6 +5,8 @@ import { promisify } from 'node:util'
 export interface FioSide {
   iops: number
   bw_bytes: number
+  /** Nanoseconds by percentile, such as `99.000000`. */
+  clat_ns: { percentile: Record<string, number> }
 }
 
 /** Runs one job with fio's nbd engine on an export; rejects when any request fails. `--rw`, `--bs` and so on are up to the caller. */

@@ -12,18 +12,19 @@ export interface Load {
 
 /**
  * Runs `once` over and over, as many at a time as `concurrency` says. `worker` tells those apart that run side by side.
- * The first failure ends everything: a rate of errors is no rate.
+ * The first failure ends everything: a rate of errors is no rate. `isOver` may end it, too.
  */
 export async function run(
   concurrency: number,
   { countMax, durationMaxMs }: Bounds,
   once: (worker: number) => Promise<unknown>,
+  isOver: () => boolean = () => false,
 ): Promise<Load> {
   const latenciesMs: number[] = []
   const startMs = performance.now()
   let started = 0
   const work = async (worker: number) => {
-    while (started < countMax && performance.now() - startMs < durationMaxMs) {
+    while (started < countMax && performance.now() - startMs < durationMaxMs && !isOver()) {
       started++
       const beforeMs = performance.now()
       await once(worker)

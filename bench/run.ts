@@ -4,7 +4,7 @@
  * Usage: npm run build && tsx bench/run.ts [--full] [--json]
  *
  * Quick takes about three minutes, full about 25. Needs fio and nbdkit (Debian packages of the same
- * names) for the data path. With `--json` prints one object: `{ api, nbd, store }`.
+ * names) for the data path. With `--json` prints one object: `{ api, nbd, store, isolation }`.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -24,8 +24,16 @@ const nbd = await bench('nbd.ts', '--targets', 'nbdkit,reference,memory,collie',
 say('')
 const quickStore = ['--runs', '1', '--seconds', '1', '--objects', '2048', '--rounds', '15']
 const store = await bench('store.ts', ...(options.full ? ['--runs', '5', '--seconds', '5'] : quickStore), ...json)
+say('')
+const isolation = await bench('isolation.ts', ...(options.full ? [] : ['--runs', '2', '--seconds', '2']), ...json)
 if (options.json) {
-  console.log(JSON.stringify({ api: JSON.parse(api), nbd: JSON.parse(nbd), store: JSON.parse(store) }, null, 2))
+  const parsed = {
+    api: JSON.parse(api),
+    nbd: JSON.parse(nbd),
+    store: JSON.parse(store),
+    isolation: JSON.parse(isolation),
+  }
+  console.log(JSON.stringify(parsed, null, 2))
 }
 
 /** Runs a benchmark beside this file; with `--json` resolves with what it printed, else it prints by itself. */

@@ -1,15 +1,16 @@
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
-import { SETTINGS, SETTINGS_SCHEMA } from '../src/settings.ts'
+import { BACKEND_SCHEMA, SETTINGS, SETTINGS_SCHEMA } from '../src/settings.ts'
 
 /** `npx tsx scripts/config-docs.ts` writes the page into the tree; a test fails while the committed one differs. */
 export const CONFIG_PAGE = new URL('../docs/configuration.md', import.meta.url)
 
 /** What the JSON form of the schema says about one setting. */
 interface Field {
-  type?: 'string' | 'integer' | 'array' | 'object' | 'null'
+  type?: 'string' | 'integer' | 'number' | 'boolean' | 'array' | 'object' | 'null'
   default?: unknown
+  description?: string
   enum?: readonly string[]
   items?: Field
   anyOf?: readonly Field[]
@@ -41,6 +42,27 @@ A value that cannot be used, an unknown setting in the file and an unknown flag 
 the flag) and a message that names it. An unknown \`COLLIE_*\` variable is only warned about.
 `
 
+const BACKENDS = `## Backends
+
+By default there is one, \`sheepdog\`: the store of the own data directory. More are written as a list, each with a name
+that stays:
+
+    backends:
+      - name: sheepdog                      # this node's own store
+      - name: fast                          # another node on this machine
+        data_dir: /srv/collie-fast
+        volume_backend_name: ssd
+        availability_zone: az2
+        reserved_percentage: 5
+      - name: remote                        # a node that is reached through forwarded sockets
+        store: 127.0.0.1:17000
+        control: /run/collie/remote-control.sock
+        nbd: storage2.example.org:10809
+
+A backend that does not answer is reported as down, takes no new volumes, and has the work on its volumes wait and be
+repeated until it is back.
+`
+
 /** The whole page, in Markdown. */
 export function configPage(): string {
   const root = z.toJSONSchema(SETTINGS_SCHEMA, { io: 'input' }) as Field
@@ -48,7 +70,18 @@ export function configPage(): string {
     const field = fieldOf(root, name)
     return `| \`${name}\` | ${showDefault(field.default)} | ${showValues(field)} | ${description} |`
   })
-  return [INTRODUCTION, '| setting | default | values | meaning |', '|---|---|---|---|', ...rows, ''].join('\n')
+  const table = ['| setting | default | values | meaning |', '|---|---|---|---|', ...rows]
+  return [INTRODUCTION, ...table, '', BACKENDS, ...backendTable(), ''].join('\n')
+}
+
+function backendTable(): string[] {
+  const { properties = {} } = z.toJSONSchema(BACKEND_SCHEMA, { io: 'input' }) as Field
+  const rows = Object.entries(properties).map(([key, field]) => {
+    const values = field.default === undefined ? `${showValues(field)}, needed` : showValues(field)
+    const preset = field.default === undefined || field.default === null ? '' : `, else ${showDefault(field.default)}`
+    return `| \`${key}\` | ${values}${preset} | ${field.description} |`
+  })
+  return ['| key | values | meaning |', '|---|---|---|', ...rows]
 }
 
 function fieldOf(root: Field, dottedName: string): Field {
@@ -59,6 +92,7 @@ function fieldOf(root: Field, dottedName: string): Field {
 
 function showDefault(value: unknown): string {
   if (value === null || (Array.isArray(value) && value.length === 0)) return 'none'
+  if (Array.isArray(value) && typeof value[0] === 'object') return `\`${JSON.stringify(value)}\``
   return `\`${Array.isArray(value) ? value.join(',') : String(value)}\``
 }
 
@@ -71,6 +105,9 @@ function showValues(field: Field): string {
   if (field.enum !== undefined) return field.enum.map((value) => `\`${value}\``).join(', ')
   if (field.items !== undefined) return `a list of ${showValues(field.items)}`
   if (field.type === 'integer') return showRange(field)
+  if (field.type === 'number') return `a number, ${showRange(field)}`
+  if (field.type === 'boolean') return '`true`, `false`'
+  if (field.type === 'object') return 'entries as below'
   return field.format === 'uri' ? 'URL' : 'text'
 }
 

@@ -2,11 +2,11 @@ import { hostname } from 'node:os'
 import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
+import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
-import type { Config } from './config.ts'
+import { type Config, isOwnStore } from './config.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { openDatabase } from './db/database.ts'
-import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
 import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
@@ -16,17 +16,15 @@ import { addImageDiscovery } from './identity/versions.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
-import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
+import { formatAddress, parseAddress } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
-import { createServices } from './services/create-services.ts'
-import { DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
-import { VdiClient } from './vdi/client.ts'
-import { createSocketTransport, SHEEP_SOCKET } from './vdi/socket-transport.ts'
+import { createServices, type RunningServices } from './services/create-services.ts'
+import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 
 export interface AppOptions {
   config: Config
   log: Log
-  /** To the store side, which must be up. */
+  /** To the store side of this data directory, if it has one. */
   control: ControlCaller
 }
 
@@ -35,32 +33,19 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
-/** Name of the one backend, and of its pool. */
-const BACKEND = 'sheepdog'
 const DATABASE_FILE = 'collie.db'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
- * through the store's own socket, so that it makes no difference which thread or process the store is in.
+ * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
 export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
   const db = await openDatabase({ file: path.resolve(config.data_dir, DATABASE_FILE) })
   const settings = serviceSettings(config)
-  const address = path.resolve(config.data_dir, SHEEP_SOCKET)
-  const { addresses } = await control.call('info', {})
-  const driver = createSheepdogDriver({
-    vdis: new VdiClient(createSocketTransport({ network: systemNetwork, address })),
-    random: systemRandom,
-    poolName: BACKEND,
-    nbd: reachable(addresses.nbd ?? config.nbd_listen, config.advertise),
-    drained: async (attachmentId) => {
-      await control.call('export_drained', { attachment_id: attachmentId })
-    },
-  })
   const services = createServices({
     db,
-    backends: [{ name: BACKEND, availabilityZone: config.availability_zone, driver }],
+    backends: createConfiguredBackends(config, control),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -75,7 +60,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     authenticator,
     log,
     random: systemRandom,
-    unready: () => whyUnready(control),
+    unready: () => whyUnready(config, control, services),
     metrics: createMetricsDoor({
       http: new HttpMeter(),
       counts: services.counts,
@@ -85,7 +70,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       clock: systemClock,
       log,
     }),
-    settings: { availabilityZones: [config.availability_zone], publicEndpoint: config.public_endpoint },
+    settings: { publicEndpoint: config.public_endpoint },
   })
   if (local) {
     addLocalIdentity(server, local, config.public_endpoint)
@@ -109,8 +94,9 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   }
 }
 
-/** What keeps requests from being served: a store that does not answer. */
-async function whyUnready(control: ControlCaller): Promise<string | null> {
+/** What keeps requests from being served: the own store does not answer, or, without one, no backend does. */
+async function whyUnready(config: Config, control: ControlCaller, services: RunningServices): Promise<string | null> {
+  if (!config.backends.some((backend) => isOwnStore(backend, config))) return services.whyUnready()
   const tooLate = systemClock.sleep(HEALTH_TIMEOUT_MS).then(() => 'The store does not answer.')
   const answer = control.call('ping', {}).then(
     () => null,
@@ -134,11 +120,21 @@ async function identityOf(
 }
 
 function serviceSettings(config: Config): ServiceSettings {
-  const { quota } = config
+  const { quota, scheduler } = config
   return {
     ...DEFAULT_SETTINGS,
-    hostName: hostname(),
+    hostName: config.host ?? hostname(),
     availabilityZone: config.availability_zone,
+    scheduler: {
+      ...DEFAULT_SCHEDULER,
+      weights: {
+        capacity: scheduler.capacity_weight,
+        allocatedCapacity: scheduler.allocated_capacity_weight,
+        volumeNumber: scheduler.volume_number_weight,
+        goodness: scheduler.goodness_weight,
+      },
+      poolsMax: scheduler.max_attempts,
+    },
     quota: {
       volumes: quota.volumes,
       snapshots: quota.snapshots,
@@ -149,12 +145,4 @@ function serviceSettings(config: Config): ServiceSettings {
       groups: quota.groups,
     },
   }
-}
-
-/** Where others reach what listens on `address`: a listener on all addresses is reached by the advertised one. */
-function reachable(address: string, advertise: string | null): { host: string; port: number } {
-  const parsed = parseAddress(address)
-  if ('path' in parsed) return { host: advertise ?? 'localhost', port: 0 }
-  const everywhere = ['', '0.0.0.0', '::'].includes(parsed.host)
-  return { host: advertise ?? (everywhere ? hostname() : parsed.host), port: parsed.port }
 }

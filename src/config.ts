@@ -1,3 +1,4 @@
+import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse } from 'yaml'
 import { parseAddress } from './runtime/network.ts'
@@ -74,19 +75,19 @@ function parseFlags(argv: readonly string[]): Record<string, string | undefined>
 }
 
 /** Setting names and values of a YAML file; groups may be nested or dotted. Null means "not set". */
-function readSettings(path: string, readFile: (path: string) => string): [string, unknown][] {
+function readSettings(file: string, readFile: (path: string) => string): [string, unknown][] {
   let document: unknown
   try {
-    document = parse(readFile(path)) ?? {}
+    document = parse(readFile(file)) ?? {}
   } catch (error) {
-    throw new ConfigError([`${path}: ${(error as Error).message.trimEnd()}`])
+    throw new ConfigError([`${file}: ${(error as Error).message.trimEnd()}`])
   }
-  if (!isRecord(document)) throw new ConfigError([`${path}: expected settings, such as \`log: { level: debug }\``])
+  if (!isRecord(document)) throw new ConfigError([`${file}: expected settings, such as \`log: { level: debug }\``])
   const settings = flatten('', document).filter(([, value]) => value !== null)
   const unknown = settings.filter(([name]) => !SETTINGS.some((setting) => setting.name === name))
   if (unknown.length > 0) {
     throw new ConfigError(
-      unknown.map(([name]) => `${name}: there is no such setting (from ${path}); see \`collie config show\``),
+      unknown.map(([name]) => `${name}: there is no such setting (from ${file}); see \`collie config show\``),
     )
   }
   return settings
@@ -112,9 +113,10 @@ function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string
   const parsed = SETTINGS_SCHEMA.safeParse(input)
   if (parsed.success) return parsed.data
   throw new ConfigError(
-    parsed.error.issues.map(({ path, message }) => {
-      const name = path.filter((part) => typeof part === 'string').join('.')
-      return `${name}: ${message} (from ${sources.get(name)}: ${JSON.stringify(found.get(name)?.value)})`
+    parsed.error.issues.map(({ path: keys, message }) => {
+      const name = keys.filter((part) => typeof part === 'string').join('.')
+      const setting = SETTINGS.find((one) => name === one.name || name.startsWith(`${one.name}.`))?.name ?? name
+      return `${name}: ${message} (from ${sources.get(setting)}: ${JSON.stringify(found.get(setting)?.value)})`
     }),
   )
 }
@@ -126,6 +128,23 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
       ? 'roles: a gateway without `store` would need a cluster to join, and `cluster: single` is none; add `store`'
       : null,
   ({ roles }) => (new Set(roles).size === roles.length ? null : 'roles: each role at most once'),
+  ({ backends }) => {
+    const names = backends.map(({ name }) => name)
+    const twice = names.find((name, index) => names.indexOf(name) !== index)
+    return twice === undefined ? null : `backends: there are two of the name ${twice}`
+  },
+  ({ backends }) => {
+    const blind = backends.find(
+      ({ store, data_dir, control }) => store !== null && data_dir === null && control === null,
+    )
+    return blind === undefined
+      ? null
+      : `backends: ${blind.name} needs \`control\`, the control socket of the node at ${blind.store}, to end exports`
+  },
+  ({ backends, availability_zone: fallback }) =>
+    backends.some(({ availability_zone }) => (availability_zone ?? fallback) === fallback)
+      ? null
+      : `availability_zone: no backend is in ${fallback}, so that volumes that ask for no zone have no place`,
   ({ copies, cluster }) =>
     copies === 1
       ? null
@@ -151,6 +170,12 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
   },
 ]
 
+/** Whether a backend is the store of the own data directory. */
+export function isOwnStore({ data_dir, store, control }: Config['backends'][number], config: Config): boolean {
+  const isElsewhere = store !== null || control !== null
+  return !isElsewhere && (data_dir === null || path.resolve(data_dir) === path.resolve(config.data_dir))
+}
+
 function isLoopback(address: string): boolean {
   const target = parseAddress(address)
   return (
@@ -170,7 +195,7 @@ function unknownVariables(env: ConfigInputs['env']): string[] {
     .map((variable) => `${variable} is set in the environment, but there is no such setting`)
 }
 
-function freeze(config: Config): Config {
-  for (const value of Object.values(config)) if (typeof value === 'object') Object.freeze(value)
+function freeze<T extends object>(config: T): T {
+  for (const value of Object.values(config)) if (typeof value === 'object' && value !== null) freeze(value)
   return Object.freeze(config)
 }

@@ -28,6 +28,10 @@ export const SERVICE_ERRORS = {
   VolumeTypeDefaultMisconfigured:
     'The request cannot be fulfilled as the default volume type {volume_type_name} cannot be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
+  ServiceNotFound: 'Service {service_id} could not be found on host {host}.',
+  BackendNotFound: "Can't find service: {host}",
+  HostNotFound: 'Host {host} could not be found.',
+  ClusterNotFound: 'Cluster {id} could not be found.',
   MetadataKeyNotFound: 'Metadata item was not found: {key}',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',

@@ -1,7 +1,7 @@
 import path from 'node:path'
 import { type Command, EXIT } from './cli/command.ts'
 import { table } from './cli/table.ts'
-import { type Config, loadConfig } from './config.ts'
+import { type Config, isOwnStore, loadConfig } from './config.ts'
 import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { listenControl } from './control/socket-carrier.ts'
@@ -48,7 +48,9 @@ interface Running {
 
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
   const locks = await takeRoles(config)
-  const store = config.roles.includes('store') ? await runStore(config, log, requestStop) : await reachStore(config)
+  const store = config.roles.includes('store')
+    ? await runStore(config, log, requestStop)
+    : await reachStore(config, log)
   const app = config.roles.includes('api') ? await startService(config, log, store) : null
   const info: Result<'info'> = {
     ...store.info,
@@ -126,12 +128,18 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
   }
 }
 
-/** The store runs in another process on the same data directory, which may end and come back. */
-async function reachStore(config: Config): Promise<StoreSide> {
+/**
+ * The store runs in another process on the same data directory, which may end and come back. When it is not there at
+ * the start, other backends can do without it.
+ */
+async function reachStore(config: Config, log: Log): Promise<StoreSide> {
   const control = new SocketControl(systemNetwork, controlSocket(config))
   const info = await control.call('info', {}).catch((error: Error) => {
     const hint = `start the store first: collie serve --roles store,gateway --data-dir ${config.data_dir}`
-    throw new ControlError('Disconnected', `${error.message}; ${hint}`)
+    const isOnlyBackend = config.backends.every((backend) => isOwnStore(backend, config))
+    if (isOnlyBackend) throw new ControlError('Disconnected', `${error.message}; ${hint}`)
+    if (config.backends.some((backend) => isOwnStore(backend, config))) log.warn({ err: error }, hint)
+    return { pid: process.pid, version: VERSION, data_dir: config.data_dir, roles: [], addresses: {} }
   })
   return {
     control,

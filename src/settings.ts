@@ -10,6 +10,76 @@ const address = z.string().refine(isAddress, { error: 'expected host:port or the
 
 const limit = z.int().min(-1)
 
+const weight = z.number().min(-1000).max(1000)
+
+/** A part of `host@backend#pool`. */
+const hostPart = z.string().regex(/^[\w.:-]{1,64}$/, { error: 'expected letters, digits and _ . : -, at most 64' })
+
+/** One entry of `backends`. */
+const backend = z.strictObject({
+  name: hostPart.describe(
+    'Middle of the `host` of its volumes, `host@name#pool`; must not change while there are any.',
+  ),
+  driver: z.enum(['sheepdog']).default('sheepdog').describe('What kind of store it is.'),
+  data_dir: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe('Data directory of the store node, on this machine; by default the one of this process.'),
+  store: address
+    .nullable()
+    .default(null)
+    .describe('Where the node speaks the Sheepdog protocol; by default the socket in its data directory.'),
+  control: address
+    .nullable()
+    .default(null)
+    .describe('Control socket of the node; by default the one in its data directory.'),
+  nbd: address
+    .nullable()
+    .default(null)
+    .describe('Where clients reach the NBD gateway of the store; by default what the node says.'),
+  pool: hostPart.nullable().default(null).describe('Name of its pool; by default that of the backend.'),
+  availability_zone: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe('Zone of its volumes; by default the setting `availability_zone`.'),
+  volume_backend_name: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe('Name by which volume types ask for it; by default that of the backend. Several may share one.'),
+  reserved_percentage: z
+    .int()
+    .min(0)
+    .max(100)
+    .default(0)
+    .describe('Part of the capacity that volumes are not placed in.'),
+  max_over_subscription_ratio: z
+    .number()
+    .min(1)
+    .max(1000)
+    .default(20)
+    .describe('How many times its capacity thin volumes may promise.'),
+  thin: z.boolean().default(true).describe('False promises no more than the capacity.'),
+  timeout_seconds: z
+    .int()
+    .min(1)
+    .max(55)
+    .default(30)
+    .describe('How long a call may take before it counts as failed and is repeated.'),
+  faults: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('Faults to rehearse with, such as `error(before 2nd of createVolume)`: see ARCHITECTURE.'),
+})
+
+/** Settings of one backend, for the page of settings. */
+export const BACKEND_SCHEMA = backend
+
 export const SETTINGS_SCHEMA = z.strictObject({
   data_dir: z.string().min(1).default('./data').describe('Directory of everything that is kept; created when absent.'),
   roles: z
@@ -45,7 +115,48 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .describe(
       'Who may call the API: `local` is a small identity of its own, `noauth` believes everyone (loopback only).',
     ),
-  availability_zone: z.string().min(1).default('nova').describe('The availability zone that volumes are in.'),
+  host: z
+    .string()
+    .regex(/^[\w.-]{1,128}$/, { error: 'expected a host name' })
+    .nullable()
+    .default(null)
+    .describe('Name of this service in `host@backend#pool`; by default the name of the machine.'),
+  availability_zone: z
+    .string()
+    .min(1)
+    .default('nova')
+    .describe('The availability zone of volumes that ask for none, and of backends that name none.'),
+  backends: z
+    .array(backend)
+    .min(1)
+    .prefault([{ name: 'sheepdog' }])
+    .describe(
+      'Stores that volumes can be in, each with the keys that docs/configuration.md lists; as a flag or variable, JSON.',
+    ),
+  scheduler: z
+    .strictObject({
+      capacity_weight: weight
+        .default(1)
+        .describe(
+          'How much room counts for where a new volume goes; a negative weight fills one pool after the other.',
+        ),
+      allocated_capacity_weight: weight
+        .default(0)
+        .describe('How much the GiB of the volumes there count; a negative weight spreads.'),
+      volume_number_weight: weight
+        .default(0)
+        .describe('How much the number of volumes there counts; a negative weight spreads.'),
+      goodness_weight: weight
+        .default(0)
+        .describe('How much the free part of a pool counts, so that small and large ones fill alike.'),
+      max_attempts: z
+        .int()
+        .min(1)
+        .max(100)
+        .default(3)
+        .describe('Pools that are tried for one volume when they fail to make it.'),
+    })
+    .prefault({}),
 
   cluster: z
     .enum(['single'], { error: 'only `single`, one node alone, is available in this version' })
@@ -161,9 +272,18 @@ function unwrap(schema: z.ZodType): z.ZodType {
 }
 
 function textReader(schema: z.ZodType): (text: string) => unknown {
-  if (schema instanceof z.ZodNumber) return (text) => (/^-?\d+$/.test(text) ? Number(text) : text)
+  if (schema instanceof z.ZodNumber) return (text) => (/^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text)
+  if (schema instanceof z.ZodArray && schema.element instanceof z.ZodObject) return readJson
   if (schema instanceof z.ZodArray) return (text) => text.split(',').map((item) => item.trim())
   return (text) => text
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
 }
 
 function isAddress(text: string): boolean {

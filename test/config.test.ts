@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ConfigError, type ConfigInputs, loadConfig } from '../src/config.ts'
+import { ConfigError, type ConfigInputs, isOwnStore, loadConfig } from '../src/config.ts'
 import { SETTINGS } from '../src/settings.ts'
 
 const FILES: Record<string, string> = {
@@ -86,8 +86,20 @@ describe('settings', () => {
     expect(new Set(SETTINGS.map(({ flag }) => flag)).size).toBe(SETTINGS.length)
   })
 
+  it('has the own store for its one backend, and takes others as a list', () => {
+    expect(load().config.backends).toMatchObject([{ name: 'sheepdog', driver: 'sheepdog', data_dir: null, thin: true }])
+    FILES.backends =
+      'backends:\n  - name: one\n  - { name: two, data_dir: /srv/two, max_over_subscription_ratio: 1.5 }\n'
+    const { config, sources } = load({ argv: ['--config', 'backends', '--scheduler-goodness-weight=-0.5'] })
+    expect(config.backends).toMatchObject([{ name: 'one' }, { name: 'two', max_over_subscription_ratio: 1.5 }])
+    expect(config.backends.map((backend) => isOwnStore(backend, config))).toEqual([true, false])
+    expect([sources.get('backends'), config.scheduler.goodness_weight]).toEqual(['backends', -0.5])
+    expect(load({ env: { COLLIE_BACKENDS: '[{"name":"x"}]' } }).config.backends).toMatchObject([{ name: 'x' }])
+  })
+
   it('cannot be changed', () => {
     const { config } = load()
+    expect(() => Object.assign(config.backends[0]!, { name: 'x' })).toThrow(TypeError)
     expect(() => Object.assign(config, { listen: 'x' })).toThrow(TypeError)
     expect(() => Object.assign(config.log, { level: 'x' })).toThrow(TypeError)
   })
@@ -110,6 +122,21 @@ describe('settings that cannot be used', () => {
     expect(message).toMatch(/^log\.level: .*"info".* \(from COLLIE_LOG_LEVEL: "loud"\)$/m)
     expect(message).toMatch(/^quota\.volumes: .*expected number.* \(from COLLIE_QUOTA_VOLUMES: "many"\)$/m)
     expect(message).toMatch(/^roles: .* \(from COLLIE_ROLES: \["store","cook"\]\)$/m)
+  })
+
+  it('names what is wrong with backends', () => {
+    const wrong = (backends: object[], more: string[] = []) =>
+      problems({ argv: [`--backends=${JSON.stringify(backends)}`, ...more] })
+    expect(wrong([{ name: 'a b' }])).toMatch(
+      /^backends\.name: expected letters.* \(from --backends: \[\{"name":"a b"\}\]\)$/,
+    )
+    expect(wrong([{ name: 'a', color: 'red' }])).toContain('backends: ')
+    expect(wrong([])).toContain('backends: ')
+    expect(problems({ argv: ['--backends', 'a,b'] })).toContain('backends: ')
+    expect(wrong([{ name: 'a' }, { name: 'a' }])).toBe('backends: there are two of the name a')
+    expect(wrong([{ name: 'a', store: '127.0.0.1:7001' }])).toContain('backends: a needs `control`')
+    expect(wrong([{ name: 'a', availability_zone: 'az1' }])).toContain('availability_zone: no backend is in nova')
+    expect(wrong([{ name: 'a', availability_zone: 'az1' }, { name: 'b' }], ['--host=a b'])).toContain('host: ')
   })
 
   it('names the file and what is wrong in it', () => {

@@ -70,6 +70,17 @@ export const RULES = {
   'volume_extension:quota_classes:get': 'admin',
   'volume_extension:quota_classes:update': 'admin',
   'limits_extension:used_limits': 'reader',
+  'scheduler_extension:scheduler_stats:get_pools': 'admin',
+  'volume_extension:capabilities': 'admin',
+  'volume_extension:services:index': 'admin',
+  'volume_extension:services:update': 'admin',
+  'volume:freeze_host': 'admin',
+  'volume:thaw_host': 'admin',
+  'volume:failover_host': 'admin',
+  'volume_extension:hosts': 'admin',
+  'clusters:get_all': 'admin',
+  'clusters:get': 'admin',
+  'clusters:update': 'admin',
 } as const satisfies Record<string, Check>
 
 export type Rule = keyof typeof RULES

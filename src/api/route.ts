@@ -62,7 +62,6 @@ export interface ApiRequest<Body, Query, Params> {
 
 /** What handlers may know of the settings. */
 export interface ApiSettings {
-  availabilityZones: readonly string[]
   /** Scheme, host and prefix for links when requests must not decide; usually null. */
   publicEndpoint: string | null
 }

@@ -32,5 +32,10 @@ function settingValue(config: object, dottedName: string): unknown {
 
 function formatValue(value: unknown): string {
   if (value === null) return '-'
-  return Array.isArray(value) ? value.join(',') : String(value)
+  return Array.isArray(value) ? value.map(nameOf).join(',') : String(value)
+}
+
+/** Of an entry that is a group of settings, its name; `--json` prints all of it. */
+function nameOf(entry: unknown): unknown {
+  return typeof entry === 'object' && entry !== null && 'name' in entry ? entry.name : entry
 }

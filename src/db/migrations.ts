@@ -1,11 +1,13 @@
 import type { Knex } from 'knex'
 import * as volumes from '../../migrations/0001-volumes.ts'
 import * as typesAndQuotas from '../../migrations/0003-types-and-quotas.ts'
+import * as backends from '../../migrations/0006-backends.ts'
 
 /** In the order they run. Listed by hand, so that the built program carries them and never reads a directory. */
 const MIGRATIONS: readonly (Knex.Migration & { name: string })[] = [
   { name: '0001-volumes', ...volumes },
   { name: '0003-types-and-quotas', ...typesAndQuotas },
+  { name: '0006-backends', ...backends },
 ]
 
 export const migrationSource: Knex.MigrationSource<(typeof MIGRATIONS)[number]> = {

@@ -26,6 +26,8 @@ export interface VolumeRow {
   multiattach: boolean | number
   /** JSON object of strings. */
   metadata: string
+  /** JSON, while it is being made: see PlacementMemo. */
+  placement: string | null
   created_at: string
   updated_at: string | null
 }

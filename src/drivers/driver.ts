@@ -16,6 +16,7 @@
  */
 export interface VolumeDriver {
   readonly capabilities: DriverCapabilities
+  /** Repeated until it succeeds; while it does not, the other methods reject with ServiceUnavailable. */
   start(): Promise<void>
   stop(): Promise<void>
   stats(): Promise<PoolStats[]>
@@ -109,10 +110,14 @@ export type Connector = Record<string, unknown> & { host?: string | null | undef
 /** Flat, as attachments return it: `driver_volume_type` beside the data keys (Cinder API, `connection_info`). */
 export type ConnectionInfo = { driver_volume_type: string } & Record<string, unknown>
 
+/** GiB, or one of the words by which a backend says that it cannot tell. */
+export type Capacity = number | 'infinite' | 'unknown'
+
 export interface PoolStats {
   poolName: string
-  totalCapacityGib: number
-  freeCapacityGib: number
+  totalCapacityGib: Capacity
+  freeCapacityGib: Capacity
+  /** Of all volumes there, whoever made them. */
   provisionedCapacityGib: number
   reservedPercentage: number
   maxOverSubscriptionRatio: number

@@ -78,6 +78,38 @@ export function onMethod(...methods: readonly DriverMethod[]): CallMatcher {
   }
 }
 
+export function onAnyMethod(): CallMatcher {
+  return { matches: () => true, toString: () => 'any' }
+}
+
+/** Calls about one volume, snapshot or other resource. */
+export function onResource(id: string, inner: CallMatcher): CallMatcher {
+  return { matches: (call) => call.resourceId === id && inner.matches(call), toString: () => `${inner} of ${id}` }
+}
+
+export function otherThan(inner: CallMatcher): CallMatcher {
+  return { matches: (call) => !inner.matches(call), toString: () => `other than ${inner}` }
+}
+
+export function isDriverMethod(name: string): name is DriverMethod {
+  return Object.hasOwn(METHODS, name)
+}
+
+/** Only the call number `number`, from 1, of those that the inner matcher lets through. */
+export function nthCall(number: number, inner: CallMatcher): CallMatcher {
+  let seen = 0
+  return {
+    matches: (call) => inner.matches(call) && ++seen === number,
+    toString: () => `${ordinal(number)} of ${inner}`,
+  }
+}
+
+function ordinal(number: number): string {
+  const isTeen = number % 100 >= 11 && number % 100 <= 13
+  const suffix = isTeen ? 'th' : (['th', 'st', 'nd', 'rd'][number % 10] ?? 'th')
+  return `${number}${suffix}`
+}
+
 /** The first `count` calls that the inner matcher lets through. */
 export function firstCalls(count: number, inner: CallMatcher): CallMatcher {
   let left = count
@@ -127,6 +159,73 @@ export function delayFilter(matcher: CallMatcher, clock: Clock, delayMs: number)
       return next()
     },
     toString: () => `delay(${delayMs} ms, ${matcher})`,
+  }
+}
+
+/**
+ * Rejects with ServiceUnavailable when a call takes longer; the call itself goes on, and may still take effect. A driver
+ * whose backend can hang needs it: nobody else bounds how long a method takes.
+ */
+export function timeoutFilter(matcher: CallMatcher, clock: Clock, timeoutMs: number): DriverFilter {
+  return {
+    around: (call, next) => {
+      if (!matcher.matches(call)) return next()
+      return new Promise((resolve, reject) => {
+        const timer = clock.timer(timeoutMs, () => {
+          reject(new DriverTimeout(`The backend did not answer ${call.method} within ${timeoutMs} ms.`))
+        })
+        next()
+          .then(resolve, reject)
+          .finally(() => timer.cancel())
+      })
+    },
+    toString: () => `timeout(${timeoutMs} ms, ${matcher})`,
+  }
+}
+
+/** A call took too long; whether it takes effect is unknown. */
+export class DriverTimeout extends ServiceError {
+  constructor(reason: string) {
+    super('ServiceUnavailable', { reason })
+  }
+}
+
+/**
+ * Refuses calls at once after one that timed out, until `probe` says that the backend answers again: whoever waits for a
+ * backend that hangs keeps a place from work on other backends. The probe runs when a call is refused, and not twice at a
+ * time. `start` and `stats`, by which backends are watched, always pass.
+ */
+export function breakerFilter(probe: () => Promise<unknown>): DriverFilter {
+  let broken: string | null = null
+  let isProbing = false
+
+  async function tryAgain(): Promise<void> {
+    if (isProbing) return
+    isProbing = true
+    await probe().then(
+      () => {
+        broken = null
+      },
+      () => {}, // still away; the next call that is refused tries again
+    )
+    isProbing = false
+  }
+
+  return {
+    around: async ({ method }, next) => {
+      if (method === 'start' || method === 'stats' || method === 'stop') return next()
+      if (broken !== null) {
+        void tryAgain()
+        throw new ServiceError('ServiceUnavailable', { reason: broken })
+      }
+      try {
+        return await next()
+      } catch (error) {
+        if (error instanceof DriverTimeout) broken = error.message
+        throw error
+      }
+    },
+    toString: () => 'breaker',
   }
 }
 

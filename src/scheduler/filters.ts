@@ -1,64 +1,67 @@
+import { capabilitiesOf } from './capabilities.ts'
+import { refuseForCapacity } from './capacity.ts'
+import { satisfies } from './extra-specs.ts'
+import { placeOf, splitHost } from './place.ts'
+import { refuseForQuery } from './query.ts'
 import type { PlacementRequest, Pool } from './scheduler.ts'
 
-/** Says why the pool cannot take the volume, or null. */
+/** Says why the pool cannot take the volume, or null. The reason is the end of a sentence that the pool's name begins. */
 export type Filter = (pool: Pool, request: PlacementRequest) => string | null
 
-/**
- * Room for the volume, with the reserve kept free. A thin pool may promise up to its over-subscription ratio, but
- * never takes a volume larger than what its free space could hold at that ratio, as in Cinder's CapacityFilter.
- */
-const capacity: Filter = (pool, { sizeGib }) => {
-  if (pool.totalCapacityGib <= 0) return 'it has no capacity'
-  const reservedGib = (pool.totalCapacityGib * pool.reservedPercentage) / 100
-  const freeGib = pool.freeCapacityGib - reservedGib
-  if (!pool.thinProvisioning)
-    return sizeGib <= freeGib ? null : `${sizeGib} GiB do not fit into ${round(freeGib)} GiB free`
-  const promisedGib = pool.provisionedCapacityGib + sizeGib
-  const limitGib = pool.totalCapacityGib * pool.maxOverSubscriptionRatio
-  if (promisedGib > limitGib)
-    return `${round(promisedGib)} GiB promised would exceed the limit of ${round(limitGib)} GiB`
-  const virtualGib = freeGib * pool.maxOverSubscriptionRatio
-  return sizeGib <= virtualGib
-    ? null
-    : `${sizeGib} GiB do not fit into ${round(virtualGib)} GiB of over-subscribed free space`
-}
+const service: Filter = (pool) => pool.closed
 
-const availabilityZone: Filter = (pool, request) =>
-  request.availabilityZone === null || request.availabilityZone === pool.availabilityZone
+const availabilityZone: Filter = (pool, { availabilityZones }) =>
+  availabilityZones.length === 0 || availabilityZones.includes(pool.availabilityZone)
     ? null
     : `it is in availability zone ${pool.availabilityZone}`
 
+const source: Filter = (pool, { sourceBackend }) =>
+  sourceBackend === null || sourceBackend === pool.backendName ? null : `the source is in backend ${sourceBackend}`
+
+const retry: Filter = (pool, { failed }) =>
+  failed.includes(placeOf(pool.name)) ? 'it has failed to make this volume' : null
+
 /**
- * Extra specs without a scope or with the scope `capabilities` must match what the pool can do; other scopes speak to
+ * Extra specs without a scope, or with the scope `capabilities`, must match what the pool can do; other scopes speak to
  * other parts.
  */
 const capabilities: Filter = (pool, { extraSpecs }) => {
-  const offered: Readonly<Record<string, string | boolean>> = {
-    volume_backend_name: pool.backendName,
-    pool_name: pool.poolName,
-    storage_protocol: pool.storageProtocol,
-    multiattach: pool.multiattach,
-    thin_provisioning_support: pool.thinProvisioning,
-    thick_provisioning_support: !pool.thinProvisioning,
-  }
+  const offered = capabilitiesOf(pool)
   for (const [key, wanted] of Object.entries(extraSpecs)) {
-    const [scope, name] = key.includes(':') ? key.split(':', 2) : ['capabilities', key]
-    if (scope !== 'capabilities' || name === undefined) continue
+    const [scope, ...names] = key.includes(':') ? key.split(':') : ['capabilities', key]
+    if (scope !== 'capabilities') continue
+    const name = names.join(':')
     if (!Object.hasOwn(offered, name)) return `it does not know the capability ${name}`
     if (!satisfies(offered[name]!, wanted)) return `its ${name} is ${offered[name]}, not ${wanted}`
   }
   return null
 }
 
-/** Extra spec values in Cinder's small language: `<is> True`, or the text itself. */
-export function satisfies(offered: string | boolean, wanted: string): boolean {
-  const text = wanted.startsWith('<is> ') ? wanted.slice('<is> '.length) : wanted
-  return typeof offered === 'boolean' ? text.toLowerCase() === String(offered) : text === offered
-}
+const differentBackend: Filter = (pool, { hints }) =>
+  hints.differentFrom.includes(placeOf(pool.name)) ? 'it has a volume that the hint `different_host` names' : null
+
+const sameBackend: Filter = (pool, { hints }) =>
+  hints.sameAs === null || hints.sameAs.includes(placeOf(pool.name))
+    ? null
+    : 'it has none of the volumes that the hint `same_host` names'
+
+const instanceLocality: Filter = (pool, { hints }) =>
+  hints.near.length === 0 || hints.near.includes(splitHost(pool.name).host)
+    ? null
+    : `the instance is on ${hints.near.join(', ')}`
+
+const query: Filter = (pool, { hints }) => refuseForQuery(hints.query, pool)
 
 /** In the order they are asked; the first refusal is the reason that is told. */
-export const FILTERS: Readonly<Record<string, Filter>> = { availabilityZone, capacity, capabilities }
-
-function round(gib: number): number {
-  return Math.floor(gib * 10) / 10
+export const FILTERS: Readonly<Record<string, Filter>> = {
+  service,
+  availabilityZone,
+  source,
+  retry,
+  capacity: refuseForCapacity,
+  capabilities,
+  differentBackend,
+  sameBackend,
+  instanceLocality,
+  query,
 }

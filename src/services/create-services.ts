@@ -8,12 +8,14 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
+import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
 import { createQuotaService } from './quota-sets.ts'
+import { createServiceStates } from './service-states.ts'
 import type { Services } from './services.ts'
 import type { ServiceSettings } from './settings.ts'
 import { createSnapshotService } from './snapshots.ts'
@@ -50,6 +52,8 @@ export interface RunningServices extends Services {
   /** Why a volume, snapshot or attachment is in the state it is in: for operators. Null when there is no such thing. */
   explain(resourceId: string): Promise<Explanation | null>
   counts(): Promise<ServiceCounts>
+  /** Why nothing can be done with volumes now; null while a backend answers. */
+  whyUnready(): Promise<string | null>
 }
 
 export interface Explanation {
@@ -71,7 +75,8 @@ export interface Explanation {
 export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
   const stamp = createStamp(clock)
-  const pools = createPools(backends, settings, clock, log)
+  const states = createServiceStates(db, stamp)
+  const pools = createPools({ db, backends, states, settings, clock, stamp, log })
   const work = createWorkEngine({
     db,
     clock,
@@ -80,9 +85,9 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     stamp,
     owner: WORK_OWNER,
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, pools, stamp }),
+    kinds: createWorkKinds({ db, backends, pools, settings, stamp, log }),
   })
-  const parts: Parts = { db, backends, pools, random, stamp, settings, work }
+  const parts: Parts = { db, backends, pools, states, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
@@ -92,19 +97,24 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     typeEncryption: createTypeEncryptionService(parts),
     defaultTypes: createDefaultTypeService(parts),
     quotas: createQuotaService(parts),
+    backends: createBackendService({ ...parts, log }),
     start: async () => {
-      for (const { driver } of backends.all) await driver.start()
       await ensureDefaultType(parts)
-      await pools.refresh().catch(() => {}) // logged; a backend may come later
+      await pools.refresh().catch(() => {}) // logged; a backend that is away is asked again, and its work waits
       await work.start()
     },
     stop: async () => {
       await work.stop(settings.stopGraceMs)
-      for (const { driver } of backends.all) await driver.stop()
+      await Promise.allSettled(backends.all.map(({ driver }) => driver.stop()))
     },
     idle: () => work.idle(),
     explain: (resourceId) => explain(db, resourceId),
     counts: createCounts(db, clock, work),
+    whyUnready: async () => {
+      await pools.current()
+      const health = backends.all.map(({ name }) => pools.health(name))
+      return health.some(({ up }) => up) ? null : `No backend answers: ${health[0]?.reason}`
+    },
   }
 }
 

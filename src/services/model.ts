@@ -147,6 +147,19 @@ export interface VolumeCreate {
   sourceVolid: string | null
   availabilityZone: string | null
   metadata: Record<string, string>
+  hints?: VolumeHints | null
+}
+
+/** Where a user wishes a new volume to be (`OS-SCH-HNT:scheduler_hints`); empty lists and nulls wish nothing. */
+export interface VolumeHints {
+  /** In the pool of one of these volumes. */
+  sameHost: readonly string[]
+  /** In no pool of these volumes. */
+  differentHost: readonly string[]
+  /** On the host of the instance. */
+  localToInstance: string | null
+  /** A list in the grammar of upstream's JSON filter, or the JSON text of one. */
+  query: unknown
 }
 
 export interface SnapshotCreate {

@@ -2,6 +2,7 @@ import type { Db } from '../db/database.ts'
 import type { Random } from '../runtime/random.ts'
 import type { Backends } from './backends.ts'
 import type { Pools } from './pools.ts'
+import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
 import type { Stamp } from './stamp.ts'
 import type { WorkEngine } from './work/engine.ts'
@@ -11,6 +12,7 @@ export interface Parts {
   db: Db
   backends: Backends
   pools: Pools
+  states: ServiceStates
   random: Random
   stamp: Stamp
   settings: ServiceSettings

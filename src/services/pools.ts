@@ -1,68 +1,241 @@
+import type { Db } from '../db/database.ts'
+import * as hostUsage from '../db/host-usage.ts'
+import type { PoolStats } from '../drivers/driver.ts'
 import { ServiceError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
-import { explainDropped, type Placement, type PlacementRequest, type Pool, place } from '../scheduler/scheduler.ts'
+import { placeOf } from '../scheduler/place.ts'
+import {
+  explainDropped,
+  NO_HINTS,
+  type Placement,
+  type PlacementRequest,
+  type Pool,
+  place,
+} from '../scheduler/scheduler.ts'
 import type { Backend, Backends } from './backends.ts'
+import { claimOf, createPromises } from './promises.ts'
+import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
+import type { Stamp } from './stamp.ts'
 
-/** The pools of all backends, as far as they are known. */
-export interface Pools {
-  /** What was last heard. Asks again in the background when that is old, so that no request waits for a backend. */
-  known(): readonly Pool[]
-  /** Asks the backends now. One that does not answer has no pools; rejects when none answers. */
-  refresh(): Promise<readonly Pool[]>
+/** What is known of a backend itself. */
+export interface BackendHealth {
+  /** It answered when it was asked last. */
+  up: boolean
+  /** Why it did not; null while it is up. */
+  reason: string | null
+  /** When it last answered; null for never. */
+  heardAt: string | null
 }
 
-export function createPools(backends: Backends, settings: ServiceSettings, clock: Clock, log: Log): Pools {
-  let pools: readonly Pool[] = []
-  let heardAtMs = Number.NEGATIVE_INFINITY
-  let asking: Promise<readonly Pool[]> | null = null
+/** The pools of all backends, as far as they are known, and the room in them. */
+export interface Pools {
+  /**
+   * What was last heard, also of backends that have stopped answering (they are closed then), with what was promised
+   * since. Asks again in the background when that is old, so that no request waits for a backend.
+   */
+  known(): readonly Pool[]
+  /** As `known`, but waits for new reports when the last are old. */
+  current(): Promise<readonly Pool[]>
+  /** Asks the backends now. One that does not answer keeps nobody else from being heard; rejects when none answers. */
+  refresh(): Promise<void>
+  health(backend: string): BackendHealth
+  /**
+   * The best pool for a volume; room in it is the volume's from then on, until a report of the backend has it. Null
+   * when no pool fits. Follow it with `settle` or `withdraw`.
+   */
+  reserve(volumeId: string, request: PlacementRequest): Pool | null
+  /**
+   * As `reserve`, with new reports, for work that goes on behind a request. Throws NoValidBackend with the reason why each
+   * pool was dropped; ServiceUnavailable when that may change by itself, as with a backend that does not answer.
+   */
+  choose(volumeId: string, request: PlacementRequest): Promise<Pool>
+  /** Promises room to a volume that grows, and whose row says so already. Throws NoValidBackend. */
+  reserveGrowth(volume: { id: string; host: string; sizeGib: number }, newSizeGib: number): void
+  settle(volumeId: string): void
+  withdraw(volumeId: string): void
+}
 
-  function refresh(): Promise<readonly Pool[]> {
-    asking ??= Promise.allSettled(backends.all.map((backend) => poolsOf(backend, settings)))
-      .then((answers) => {
-        const failures = answers.flatMap((answer, index) =>
-          answer.status === 'rejected' ? [{ backend: backends.all[index]!.name, err: answer.reason as unknown }] : [],
-        )
-        for (const failure of failures) log.warn(failure, 'the backend did not report its pools')
-        if (failures.length === answers.length && failures.length > 0) throw failures[0]!.err
-        pools = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
-        heardAtMs = clock.monotonicMs()
-        return pools
-      })
-      .finally(() => {
-        asking = null
-      })
+export interface PoolsOptions {
+  db: Db
+  backends: Backends
+  states: ServiceStates
+  settings: ServiceSettings
+  clock: Clock
+  stamp: Stamp
+  log: Log
+}
+
+const UNHEARD: BackendHealth = { up: false, reason: 'it has not been asked yet', heardAt: null }
+
+export function createPools(options: PoolsOptions): Pools {
+  const { db, backends, states, settings, clock, stamp, log } = options
+  const promises = createPromises()
+  const started = new Set<string>() // backends whose driver is
+  const health = new Map<string, BackendHealth>()
+  const reports = new Map<string, readonly PoolStats[]>() // the last of each backend
+  let usage = new Map<string, { count: number; sizeGib: number }>() // by place
+  let askedAtMs = Number.NEGATIVE_INFINITY
+  let asking: Promise<void> | null = null
+
+  async function ask(): Promise<void> {
+    const round = promises.beginRound()
+    await states.load()
+    const pending = await hostUsage.pending(db)
+    const counted = await hostUsage.byHost(db)
+    await Promise.all(backends.all.map(askOne))
+    askedAtMs = clock.monotonicMs()
+    usage = sumByPlace(counted)
+    promises.endRound(
+      round,
+      pending.map(({ id, host, sizeGib, newSizeGib }) => ({
+        claim: claimOf(id, newSizeGib),
+        place: placeOf(host),
+        sizeGib: newSizeGib === null ? sizeGib : newSizeGib - sizeGib,
+      })),
+    )
+    const down = backends.all.map(({ name }) => healthOf(name))
+    if (down.length > 0 && down.every(({ up }) => !up)) {
+      throw new ServiceError('ServiceUnavailable', { reason: `No backend answers: ${down[0]!.reason}` })
+    }
+  }
+
+  async function askOne({ name, driver }: Backend): Promise<void> {
+    const before = healthOf(name)
+    try {
+      if (!started.has(name)) await driver.start()
+      started.add(name)
+      reports.set(name, await driver.stats())
+      health.set(name, { up: true, reason: null, heardAt: stamp() })
+      if (!before.up && before.heardAt !== null) log.info({ backend: name }, 'the backend answers again')
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      health.set(name, { up: false, reason, heardAt: before.heardAt })
+      const isNews = before.up || before.reason !== reason
+      log[isNews ? 'warn' : 'debug']({ backend: name, err: error }, 'the backend did not report its pools')
+    }
+  }
+
+  function refresh(): Promise<void> {
+    asking ??= ask().finally(() => {
+      asking = null
+    })
     return asking
+  }
+
+  const healthOf = (backend: string) => health.get(backend) ?? UNHEARD
+  const isOld = () => clock.monotonicMs() - askedAtMs > settings.poolsMaxAgeMs
+
+  /** With what was promised to everybody but `except`. */
+  function poolsWithout(except?: string): Pool[] {
+    return backends.all.flatMap((backend) =>
+      (reports.get(backend.name) ?? []).map((stats): Pool => {
+        const { name: backendName, availabilityZone, volumeBackendName = backendName, driver } = backend
+        const name = `${settings.hostName}@${backendName}#${stats.poolName}`
+        const { count = 0, sizeGib = 0 } = usage.get(placeOf(name)) ?? {}
+        return {
+          ...stats,
+          name,
+          backendName,
+          volumeBackendName,
+          availabilityZone,
+          storageProtocol: driver.capabilities.storageProtocol,
+          thinProvisioning: driver.capabilities.thinProvisioning,
+          multiattach: driver.capabilities.multiattach,
+          extendInUse: driver.capabilities.extendInUse,
+          allocatedCapacityGib: sizeGib,
+          volumeCount: count,
+          promisedGib: promises.gibOf(placeOf(name), except),
+          closed: whyClosed(backendName),
+        }
+      }),
+    )
+  }
+
+  function whyClosed(backend: string): string | null {
+    const { up, reason } = healthOf(backend)
+    const { disabled, disabledReason, frozen } = states.of('cinder-volume', backend)
+    if (frozen) return 'its backend is frozen'
+    if (disabled) return `its service is disabled${disabledReason ? `: ${disabledReason}` : ''}`
+    return up ? null : `its backend does not answer: ${reason}`
+  }
+
+  function reserve(volumeId: string, request: PlacementRequest): { pool: Pool | null; placement: Placement } {
+    const placement = place(poolsWithout(volumeId), request, settings.scheduler.weights)
+    const pool = placement.candidates[0]?.pool ?? null
+    if (pool !== null) promises.add(volumeId, placeOf(pool.name), request.sizeGib)
+    if (placement.dropped.length > 0) {
+      const dropped = placement.dropped.map((one) => `${one.pool.name}: ${one.reason} (${one.filter})`)
+      log.info({ volumeId, pool: pool?.name ?? null, dropped }, 'pools were left out')
+    }
+    return { pool, placement }
+  }
+
+  function explain({ dropped }: Placement): string {
+    const silent = backends.all
+      .filter(({ name }) => !reports.has(name))
+      .map(({ name }) => `${settings.hostName}@${name}: it does not answer: ${healthOf(name).reason} (service).`)
+    return dropped.length === 0 && silent.length > 0 ? silent.join(' ') : [explainDropped(dropped), ...silent].join(' ')
   }
 
   return {
     known: () => {
-      if (clock.monotonicMs() - heardAtMs > settings.poolsMaxAgeMs && asking === null) {
-        refresh().catch(() => {}) // logged where it failed
-      }
-      return pools
+      if (isOld() && asking === null) refresh().catch(() => {}) // logged where it failed
+      return poolsWithout()
+    },
+    current: async () => {
+      if (isOld()) await refresh().catch(() => {}) // the health of each says so
+      return poolsWithout()
     },
     refresh,
+    health: healthOf,
+    reserve: (volumeId, request) => {
+      if (isOld() && asking === null) refresh().catch(() => {}) // logged where it failed
+      return reserve(volumeId, request).pool
+    },
+    choose: async (volumeId, request) => {
+      await refresh()
+      const { pool, placement } = reserve(volumeId, request)
+      if (pool !== null) return pool
+      const reason = explain(placement)
+      if (backends.all.some(({ name }) => !healthOf(name).up)) throw new ServiceError('ServiceUnavailable', { reason })
+      const later = place(
+        poolsWithout().map((one) => ({ ...one, promisedGib: 0 })),
+        request,
+      )
+      // What is promised may be in the reports already, which the next ones settle.
+      if (later.candidates.length > 0) throw new ServiceError('ServiceUnavailable', { reason })
+      throw new ServiceError('NoValidBackend', { reason })
+    },
+    reserveGrowth: ({ id, host, sizeGib }, newSizeGib) => {
+      const claim = claimOf(id, newSizeGib)
+      const growthGib = newSizeGib - sizeGib
+      const pool = poolsWithout(claim).find(({ name }) => placeOf(name) === placeOf(host))
+      if (pool === undefined) return // nothing is known of it, and the backend will say
+      const request: PlacementRequest = {
+        sizeGib: growthGib,
+        availabilityZones: [],
+        extraSpecs: {},
+        sourceBackend: null,
+        failed: [],
+        hints: NO_HINTS,
+      }
+      const { candidates, dropped } = place([{ ...pool, closed: null }], request)
+      if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
+      promises.add(claim, placeOf(host), growthGib)
+      promises.settle(claim)
+    },
+    settle: promises.settle,
+    withdraw: promises.drop,
   }
 }
 
-async function poolsOf({ name, availabilityZone, driver }: Backend, settings: ServiceSettings): Promise<Pool[]> {
-  return (await driver.stats()).map((pool) => ({
-    ...pool,
-    name: `${settings.hostName}@${name}#${pool.poolName}`,
-    backendName: name,
-    availabilityZone,
-    storageProtocol: driver.capabilities.storageProtocol,
-    thinProvisioning: driver.capabilities.thinProvisioning,
-    multiattach: driver.capabilities.multiattach,
-  }))
-}
-
-/** The best pool for a volume. Throws NoValidBackend with the reason each pool was dropped for. */
-export function choosePool(pools: readonly Pool[], request: PlacementRequest): Pool {
-  const placement: Placement = place(pools, request)
-  const best = placement.candidates[0]
-  if (best === undefined) throw new ServiceError('NoValidBackend', { reason: explainDropped(placement.dropped) })
-  return best.pool
+function sumByPlace(rows: readonly hostUsage.HostUsage[]): Map<string, { count: number; sizeGib: number }> {
+  const sums = new Map<string, { count: number; sizeGib: number }>()
+  for (const { host, count, sizeGib } of rows) {
+    const sum = sums.get(placeOf(host)) ?? { count: 0, sizeGib: 0 }
+    sums.set(placeOf(host), { count: sum.count + count, sizeGib: sum.sizeGib + sizeGib })
+  }
+  return sums
 }

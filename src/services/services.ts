@@ -1,3 +1,4 @@
+import type { Capability } from '../scheduler/extra-specs.ts'
 import type { RequestContext } from './context.ts'
 import type {
   Attachment,
@@ -30,6 +31,7 @@ export interface Services {
   typeEncryption: TypeEncryptionService
   defaultTypes: DefaultTypeService
   quotas: QuotaService
+  backends: BackendService
 }
 
 export interface VolumeService {
@@ -168,4 +170,76 @@ export interface QuotaService {
   ): Promise<Record<string, number>>
   /** The quotas that are not of a type. Everybody's own; administrators see those of any project. */
   limits(context: RequestContext, projectId: string): Promise<Record<QuotaName, QuotaUsage>>
+}
+
+/** Backends and their pools, and what administrators do with them. Hosts are `host` or `host@backend`, as services have them. */
+export interface BackendService {
+  /** All zones of backends, and whether an enabled one is in them. */
+  zones(): Promise<{ name: string; available: boolean }[]>
+  /** `host` also names all backends of a host; null filters nothing. */
+  services(context: RequestContext, filters: { host: string | null; binary: string | null }): Promise<ServiceInfo[]>
+  /** A disabled backend takes no new volumes; those it has stay usable. */
+  setDisabled(
+    context: RequestContext,
+    service: { host: string; binary: string },
+    disabled: boolean,
+    reason: string | null,
+  ): Promise<void>
+  /** A frozen backend is disabled, and also refuses to delete volumes, and to make or delete snapshots. */
+  freeze(context: RequestContext, host: string): Promise<void>
+  thaw(context: RequestContext, host: string): Promise<void>
+  /** Always refused: nothing is replicated to another backend. */
+  failOver(context: RequestContext, host: string): Promise<void>
+  /** Empty texts filter nothing; `binary` may be `*`. */
+  logLevels(
+    context: RequestContext,
+    filters: { binary: string; server: string; prefix: string },
+  ): Promise<{ binary: string; host: string; levels: Record<string, string> }[]>
+  /** Of the whole process, whichever service is named. */
+  setLogLevel(context: RequestContext, filters: { prefix: string }, level: string): Promise<void>
+  /** Enabled services, as hosts. */
+  hosts(context: RequestContext, zone: string | null): Promise<ServiceInfo[]>
+  setHostEnabled(context: RequestContext, host: string, enabled: boolean): Promise<void>
+  /** What is on a backend: the sum first, then each project. */
+  hostResources(context: RequestContext, host: string): Promise<HostResources[]>
+  /** Pools that take volumes now; of those, the ones that the type (id or name) allows and that match. */
+  pools(
+    context: RequestContext,
+    filters: { volumeType: string | null; matching: (pool: PoolReport) => boolean },
+  ): Promise<PoolReport[]>
+  capabilities(context: RequestContext, host: string): Promise<BackendCapabilities>
+}
+
+export interface ServiceInfo {
+  binary: string
+  host: string
+  zone: string
+  disabled: boolean
+  disabledReason: string | null
+  up: boolean
+  /** When it was last seen up; null for never. */
+  updatedAt: string | null
+  /** Null for what is no backend. */
+  frozen: boolean | null
+}
+
+export interface HostResources {
+  projectId: string
+  volumes: number
+  volumesGib: number
+  snapshots: number
+  snapshotsGib: number
+}
+
+export interface PoolReport {
+  name: string
+  capabilities: Readonly<Record<string, Capability>>
+}
+
+export interface BackendCapabilities {
+  volumeBackendName: string
+  poolName: string | null
+  storageProtocol: string
+  displayName: string
+  properties: Readonly<Record<string, { title: string; description: string; type: string }>>
 }

@@ -1,3 +1,4 @@
+import { DEFAULT_WEIGHTS, type Weights } from '../scheduler/weighers.ts'
 import { DEFAULT_QUOTA, type QuotaSettings } from './quota.ts'
 import { DEFAULT_WORK, type WorkSettings } from './work/retry.ts'
 
@@ -12,6 +13,7 @@ export interface ServiceSettings {
   work: WorkSettings
   /** What the backend said about its pools is asked again when older than this. */
   poolsMaxAgeMs: number
+  scheduler: SchedulerSettings
   /** How long `stop` waits for work that runs. */
   stopGraceMs: number
   /**
@@ -21,12 +23,23 @@ export interface ServiceSettings {
   protectInstances: boolean
 }
 
+export interface SchedulerSettings {
+  weights: Weights
+  /** Pools that are tried for one volume. */
+  poolsMax: number
+  /** Attempts at one pool before another that fits is tried. */
+  attemptsPerPool: number
+}
+
+export const DEFAULT_SCHEDULER: SchedulerSettings = { weights: DEFAULT_WEIGHTS, poolsMax: 3, attemptsPerPool: 2 }
+
 export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
   availabilityZone: 'nova',
   defaultVolumeType: '__DEFAULT__',
   quota: DEFAULT_QUOTA,
   work: DEFAULT_WORK,
   poolsMaxAgeMs: 10_000,
+  scheduler: DEFAULT_SCHEDULER,
   stopGraceMs: 10_000,
   protectInstances: false,
 }

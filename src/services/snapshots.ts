@@ -59,13 +59,14 @@ export function createSnapshotService(parts: Parts): SnapshotService {
 }
 
 async function createSnapshot(
-  { db, random, settings, stamp, work }: Parts,
+  { db, random, settings, stamp, states, work }: Parts,
   context: RequestContext,
   request: SnapshotCreate,
 ): Promise<Snapshot> {
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('volume:create_snapshot', { projectId: volume.project_id })
+    states.refuseFrozen(volume.host)
     checkSource(volume, request.force)
     const row: snapshots.SnapshotRow = {
       id: random.uuid(),
@@ -111,10 +112,11 @@ function checkSource(volume: volumes.VolumeRow, force: boolean): void {
   throw new ServiceError('InvalidVolume', { reason })
 }
 
-async function deleteSnapshot({ db, stamp, work }: Parts, context: RequestContext, id: string): Promise<void> {
+async function deleteSnapshot({ db, stamp, states, work }: Parts, context: RequestContext, id: string): Promise<void> {
   const unit = await db.transaction(async (trx) => {
     const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
     context.authorize('volume:delete_snapshot', { projectId: row.project_id })
+    states.refuseFrozen((await volumes.find(trx, row.volume_id))?.host ?? null)
     const won = await snapshots.compareAndSet(trx, id, {
       ...SNAPSHOT_ACTIONS.delete,
       updatedAt: stamp(),

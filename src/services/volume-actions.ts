@@ -15,7 +15,7 @@ import { checkTypeBounds } from './volume-create.ts'
 import { canResetTo, SNAPSHOT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
 
 export async function deleteVolume(
-  { db, stamp, work }: Parts,
+  { db, stamp, states, work }: Parts,
   context: RequestContext,
   id: string,
   { cascade, force }: { cascade: boolean; force: boolean },
@@ -24,6 +24,7 @@ export async function deleteVolume(
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     context.authorize('volume:delete', { projectId: row.project_id })
     if (force) context.authorize('volume:force_delete', { projectId: row.project_id })
+    states.refuseFrozen(row.host)
     const attached = await attachments.ofVolume(trx, id)
     const children = await snapshots.ofVolume(trx, id)
     const deletable =

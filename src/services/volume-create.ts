@@ -4,14 +4,13 @@ import * as typeEncryptions from '../db/type-encryptions.ts'
 import type * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
-import { place } from '../scheduler/scheduler.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
+import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
-import { zonesFor } from './type-zones.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { CLONE_SOURCES } from './volume-status.ts'
 
@@ -29,8 +28,22 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   if (request.snapshotId !== null && request.sourceVolid !== null) {
     throw invalid('May specify only one of snapshot, source_volume')
   }
-  const { db, pools, random, settings, stamp, work } = parts
-  const { row, unit } = await db.transaction(async (trx) => {
+  const { pools, random, work } = parts
+  const id = random.uuid()
+  try {
+    const { row, unit } = await insertVolume(parts, context, request, id)
+    pools.settle(id)
+    work.launch(unit)
+    return toVolume(row, [])
+  } catch (error) {
+    pools.withdraw(id)
+    throw error
+  }
+}
+
+function insertVolume(parts: Parts, context: RequestContext, request: VolumeCreate, id: string) {
+  const { db, backends, pools, settings, stamp, states, work } = parts
+  return db.transaction(async (trx) => {
     const source = await lockSource(trx, context, request)
     const named = request.volumeType ?? source?.volumeTypeId ?? null
     const found = await (named === null
@@ -42,16 +55,27 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
     await refuseEncrypted(trx, type, multiattach)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
     const sizeGib = checkedSize(request, source, type.name, extraSpecs)
-    const [availabilityZone] = zonesFor({
-      wanted: request.availabilityZone ?? source?.availabilityZone ?? null,
+    const zones = zonesFor(
+      {
+        asked: request.availabilityZone,
+        source: source?.availabilityZone ?? null,
+        sourceIs: request.snapshotId === null ? 'source volume' : 'snapshot',
+      },
       extraSpecs,
-      known: [settings.availabilityZone],
-      preset: settings.availabilityZone,
-    })
+      zonesOf(backends, states).map(({ name }) => name),
+      settings,
+    )
+    const memo: PlacementMemo = {
+      zones,
+      hints: request.hints ?? null,
+      hintsProject: context.isAdmin ? null : context.projectId,
+      failed: [],
+    }
+    const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
     // Without a fitting pool the work looks again, and leaves the reason in the row.
-    const pool = place(pools.known(), { sizeGib, availabilityZone, extraSpecs }).candidates[0]?.pool
+    const pool = pools.reserve(id, await placementRequest(trx, placed, extraSpecs, memo))
     const row: volumes.NamedVolumeRow = {
-      id: random.uuid(),
+      id,
       project_id: context.projectId,
       user_id: context.userId,
       name: request.name,
@@ -61,7 +85,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
       status: 'creating',
       status_reason: null,
       host: pool?.name ?? null,
-      availability_zone: availabilityZone,
+      availability_zone: pool?.availabilityZone ?? zones[0]!,
       volume_type_id: type.id,
       volume_type_name: type.name,
       snapshot_id: request.snapshotId,
@@ -69,6 +93,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
       bootable: source?.bootable ?? false,
       multiattach,
       metadata: JSON.stringify(request.metadata),
+      placement: JSON.stringify(memo),
       created_at: stamp(),
       updated_at: null,
     }
@@ -78,12 +103,10 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
       kind: 'volume-create',
       resourceId: row.id,
       lane: row.id,
-      step: pool === undefined ? 'schedule' : 'provision',
+      step: pool === null ? 'schedule' : 'provision',
     })
     return { row, unit }
   })
-  work.launch(unit)
-  return toVolume(row, [])
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */

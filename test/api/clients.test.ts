@@ -51,7 +51,7 @@ beforeAll(async () => {
     authenticator: identity.authenticator,
     log,
     random: systemRandom,
-    settings: { availabilityZones: ['nova'], publicEndpoint: null },
+    settings: { publicEndpoint: null },
   })
   addLocalIdentity(app, identity, null)
   addImageDiscovery(app, null)
@@ -103,6 +103,34 @@ describe('openstack', () => {
     expect(await openstack('volume', 'list', '-f', 'value')).toBe('')
   })
 
+  withOpenstack('services, backends, hosts, hints', async () => {
+    const openstack = (...words: string[]) => run('openstack', words)
+    const listed = async () => JSON.parse(await openstack('volume', 'service', 'list', '--long', '-f', 'json'))
+    expect(await listed()).toMatchObject([
+      { Binary: 'cinder-scheduler', Host: 'test', Status: 'enabled', State: 'up' },
+      { Binary: 'cinder-volume', Host: 'test@memory', Zone: 'nova', Status: 'enabled', State: 'up' },
+    ])
+    const service = ['volume', 'service', 'set', 'test@memory', 'cinder-volume']
+    await openstack(...service, '--disable', '--disable-reason', 'rest')
+    expect((await listed())[1]).toMatchObject({ Status: 'disabled', 'Disabled Reason': 'rest' })
+    await openstack(...service, '--enable')
+    const first = await openstack('volume', 'create', '--size', '1', 'first', '-f', 'value', '-c', 'id')
+    await openstack('volume', 'create', '--size', '1', '--hint', `same_host=${first}`, 'beside')
+    await openstack('volume', 'create', '--size', '1', '--hint', `different_host=${first}`, 'away')
+    await services.idle()
+    const statuses = JSON.parse(await openstack('volume', 'list', '-f', 'json'))
+    expect(statuses.map((row: { Name: string; Status: string }) => [row.Name, row.Status]).sort()).toEqual([
+      ['away', 'error'],
+      ['beside', 'available'],
+      ['first', 'available'],
+    ])
+    await openstack('volume', 'host', 'set', '--disable', 'test@memory') // freezes it
+    await expect(openstack('volume', 'delete', 'first')).rejects.toThrow('frozen storage backends')
+    await openstack('volume', 'host', 'set', '--enable', 'test@memory')
+    await openstack('volume', 'delete', 'first', 'beside', 'away')
+    await services.idle()
+  })
+
   withOpenstack('types, zones, attachments, project', async () => {
     const openstack = (...words: string[]) => run('openstack', words)
     await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
@@ -143,6 +171,15 @@ describe('cinder', () => {
     expect(await cinder('list', '--filters', 'name~=c')).toContain(id)
     await cinder('delete', id)
     await services.idle()
+  })
+
+  withCinder('pools, capabilities, log levels', async () => {
+    const pools = await run('cinder', ['get-pools', '--detail'])
+    expect(pools).toMatch(/\| name +\| test@memory#memory/)
+    expect(pools).toMatch(/\| thin_provisioning_support +\| True/)
+    expect(await run('cinder', ['get-capabilities', 'test@memory'])).toContain('Thin Provisioning')
+    const levels = ['--os-volume-api-version', '3.32', 'service-get-log', '--binary', 'cinder-volume']
+    expect(await run('cinder', levels)).toMatch(/cinder-volume +\| test@memory +\| collie +\| SILENT/)
   })
 
   withCinder('limits, versions, extensions, summary', async () => {

@@ -62,7 +62,7 @@ export async function createHarness(): Promise<Harness> {
     authenticator: tokensThatNameRoles,
     log,
     random: systemRandom,
-    settings: { availabilityZones: ['nova'], publicEndpoint: null },
+    settings: { publicEndpoint: null },
   })
   await app.ready()
   return {

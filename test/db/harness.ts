@@ -45,6 +45,7 @@ export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): Volum
     bootable: false,
     multiattach: false,
     metadata: '{}',
+    placement: null,
     created_at: '2026-01-01T00:00:00.000000',
     updated_at: null,
     ...overrides,

@@ -2,13 +2,24 @@ import { randomUUID } from 'node:crypto'
 import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import type { VolumeDriver } from '../../src/drivers/driver.ts'
-import { createSheepdogDriver } from '../../src/drivers/sheepdog/driver.ts'
+import { createSheepdogDriver, sheepdogPool } from '../../src/drivers/sheepdog/driver.ts'
+import {
+  delayFilter,
+  errorFilter,
+  logFilter,
+  nthCall,
+  onAnyMethod,
+  onMethod,
+  timeoutFilter,
+  wrapDriver,
+} from '../../src/drivers/wrappers.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import { createBackends } from '../../src/services/backends.ts'
 import { BLOCK_BYTES } from '../../src/sheep/object-format.ts'
 import { runOperation } from '../../src/sheep/ops.ts'
 import { Sheep } from '../../src/sheep/sheep.ts'
 import { VdiClient } from '../../src/vdi/client.ts'
-import type { Device, Done } from '../../src/vdi/device.ts'
 import { hashExportName } from '../../src/vdi/export-name.ts'
 import type { Transport } from '../../src/vdi/transport.ts'
 import { SimClock } from '../sim/clock.ts'
@@ -16,6 +27,7 @@ import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 import { LiveSheep } from '../tools/live-sheep.ts'
 import { type DriverHarness, describeDriverContract, type Initiator } from './contract.ts'
+import { initiatorOn } from './initiator.ts'
 
 /** A sheep that a driver under test talks to. */
 interface Backend {
@@ -86,30 +98,19 @@ async function liveBackend(): Promise<Backend> {
   }
 }
 
-const finished = (run: (done: Done) => void) =>
-  new Promise<void>((resolve, reject) => run((error) => (error ? reject(error) : resolve())))
-
-function initiatorOn(device: Device): Initiator {
-  return {
-    read: async (offset, lengthBytes) => {
-      const target = Buffer.alloc(lengthBytes)
-      await finished((done) => device.read(offset, target, done))
-      return target
-    },
-    write: (offset, data) => finished((done) => device.write(offset, data, { fua: true }, done)),
-    close: () => device.close(),
-  }
+function driverOn(backend: Backend): VolumeDriver {
+  return createSheepdogDriver({
+    vdis: new VdiClient(backend.transport()),
+    random: systemRandom,
+    pool: sheepdogPool('pool'),
+    gateway: async () => ({ host: '127.0.0.1', port: 10809 }),
+    drained: async () => {},
+  })
 }
 
-async function makeHarness(backend: Backend): Promise<DriverHarness> {
+async function makeHarness(backend: Backend, makeDriver = () => driverOn(backend)): Promise<DriverHarness> {
   const start = async (): Promise<VolumeDriver> => {
-    const driver = createSheepdogDriver({
-      vdis: new VdiClient(backend.transport()),
-      random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 10809 },
-      drained: async () => {},
-    })
+    const driver = makeDriver()
     await driver.start()
     return driver
   }
@@ -158,6 +159,37 @@ describeDriverContract('the Sheepdog driver on a sheep in its process', async ()
   makeHarness(await simulatedBackend()),
 )
 describeDriverContract('the Sheepdog driver on a sheep behind a socket', async () => makeHarness(await liveBackend()))
+describeDriverContract('the Sheepdog driver of the second of two backends', async () => {
+  const [first, second] = [await liveBackend(), await liveBackend()]
+  const bystander = driverOn(first)
+  const harness = await makeHarness(second, () => {
+    const backends = [bystander, driverOn(second)].map((driver, index) => ({
+      name: index === 0 ? 'first' : 'second',
+      availabilityZone: 'nova',
+      driver,
+    }))
+    return createBackends(backends).driverOf('any-host@second#pool')
+  })
+  const stop = async () => {
+    await harness.stop()
+    expect((await first.sheep.audit()).objects).toBe(0) // nothing of it came to the other one
+    await bystander.stop()
+    await first.stop()
+  }
+  return Object.create(harness, { stop: { value: stop } })
+})
+describeDriverContract('the Sheepdog driver behind filters that let everything pass', async () => {
+  const backend = await liveBackend()
+  return makeHarness(backend, () =>
+    wrapDriver(
+      driverOn(backend),
+      logFilter(pino({ level: 'silent' }), systemClock),
+      timeoutFilter(onAnyMethod(), systemClock, 60_000),
+      delayFilter(onMethod('createVolume', 'createSnapshot'), systemClock, 1),
+      errorFilter(nthCall(1_000_000, onAnyMethod()), 'after'),
+    ),
+  )
+})
 
 describe('the Sheepdog driver', () => {
   const connector = { host: 'h' }
@@ -251,8 +283,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis,
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '::1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '::1', port: 1 }),
       drained: async () => {},
     })
     const volume = volumeOf()
@@ -268,8 +300,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis: new VdiClient(backend.transport()),
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
       drained: async (attachmentId) => {
         order.push(`drained ${attachmentId}, ${backend.sheep.state.exports.has(attachmentId) ? 'held' : 'gone'}`)
       },
@@ -288,8 +320,8 @@ describe('the Sheepdog driver', () => {
     const driver = createSheepdogDriver({
       vdis,
       random: systemRandom,
-      poolName: 'pool',
-      nbd: { host: '127.0.0.1', port: 1 },
+      pool: sheepdogPool('pool'),
+      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
       drained: async () => {},
     })
     await live.stop()

@@ -1,19 +1,27 @@
 import { Writable } from 'node:stream'
 import { expect, it } from 'vitest'
+import { parseFault } from '../../src/drivers/faults.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import {
+  breakerFilter,
   delayFilter,
   errorFilter,
   firstCalls,
   hangFilter,
   logFilter,
+  nthCall,
+  onAnyMethod,
   onMethod,
+  onResource,
+  otherThan,
+  timeoutFilter,
   wrapDriver,
 } from '../../src/drivers/wrappers.ts'
-import { ServiceError } from '../../src/errors.ts'
+import { ServiceError, UsageError } from '../../src/errors.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import { ManualClock } from '../tools/manual-clock.ts'
 
 const volume = { id: 'v1', sizeGib: 1 }
 
@@ -52,6 +60,79 @@ it('fails the first calls only, and only those it was told', async () => {
   await expect(wrapped.stats()).resolves.toHaveLength(1)
   await expect(wrapped.createVolume(volume)).rejects.toThrow()
   await expect(wrapped.createVolume(volume)).resolves.toBeUndefined()
+})
+
+it('fails one call of many: by its number, or by what it is about', async () => {
+  const { driver } = memory()
+  const second = wrapDriver(driver, errorFilter(nthCall(2, onMethod('createVolume')), 'before'))
+  await second.createVolume(volume)
+  await second.stats()
+  await expect(second.createVolume(volume)).rejects.toThrow('injected fault')
+  await second.createVolume(volume)
+  const one = wrapDriver(driver, errorFilter(onResource('v2', otherThan(onMethod('deleteVolume'))), 'before'))
+  await one.createVolume(volume)
+  await one.deleteVolume({ id: 'v2', sizeGib: 1 })
+  await expect(one.createVolume({ id: 'v2', sizeGib: 1 })).rejects.toThrow('injected fault')
+})
+
+it('answers for a driver that takes too long, and for no other', async () => {
+  const { driver } = memory()
+  const clock = new ManualClock()
+  const slow = wrapDriver(
+    driver,
+    timeoutFilter(onAnyMethod(), clock, 100),
+    hangFilter(onMethod('createVolume'), 'before'),
+  )
+  const waiting = slow.createVolume(volume)
+  await expect(slow.stats()).resolves.toHaveLength(1)
+  await expect(slow.extendVolume(volume, 2)).rejects.toMatchObject({ code: 'VolumeNotFound' })
+  clock.advance(100)
+  await expect(waiting).rejects.toThrow('The backend did not answer createVolume within 100 ms.')
+  await expect(waiting).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+})
+
+it('refuses calls at once while a backend hangs, and no longer once it answers', async () => {
+  const { driver } = memory()
+  const clock = new ManualClock()
+  let hangs = true
+  const hang = hangFilter({ matches: () => hangs, toString: () => 'while it hangs' }, 'before')
+  const inner = wrapDriver(driver, timeoutFilter(onAnyMethod(), clock, 100), hang)
+  const guarded = wrapDriver(
+    inner,
+    breakerFilter(() => inner.stats()),
+  )
+  const first = guarded.createVolume(volume)
+  clock.advance(100)
+  await expect(first).rejects.toThrow('did not answer createVolume')
+  await expect(guarded.createVolume(volume)).rejects.toThrow('did not answer createVolume') // without a wait
+  await expect(guarded.deleteVolume(volume)).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+  hangs = false
+  clock.advance(100) // the probe that found it hanging is given up
+  await expect.poll(() => guarded.createVolume(volume).then(() => 'made', String)).toBe('made')
+  await expect(guarded.extendVolume({ id: 'v2', sizeGib: 1 }, 2)).rejects.toMatchObject({ code: 'VolumeNotFound' })
+  await guarded.createVolume(volume) // an error is no timeout
+})
+
+it.each([
+  'error(before createVolume)',
+  'error(after first 2 of createVolume|deleteVolume)',
+  'hang(before 3rd of any)',
+  'hang(after 11th of stats)',
+  'hang(after 21st of stats)',
+  'delay(250 ms, 2nd of stats)',
+])('is written as it prints itself: %s', (text) => {
+  expect(String(parseFault(text, systemClock))).toBe(text)
+})
+
+it.each([
+  'nonsense',
+  'error()',
+  'error(createVolume)',
+  'error(before createVolumes)',
+  'error(before toString)',
+  'delay(stats)',
+])('is refused when it means nothing: %s', (text) => {
+  expect(() => parseFault(text, systemClock)).toThrow(UsageError)
 })
 
 it('never answers a call that hangs, and says when that point is reached', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { zonesFor } from '../../src/services/type-zones.ts'
+
+import { zonesFor } from '../../src/services/placement.ts'
 import {
   admin,
   availableVolume,
@@ -10,6 +11,7 @@ import {
   newVolume,
   outcome,
   stranger,
+  TEST_SETTINGS,
 } from './harness.ts'
 
 const request = (name: string, isPublic = true, extraSpecs: Record<string, string> = { k: 'v' }) => ({
@@ -197,7 +199,9 @@ it.each([
   { wanted: null, type: '', zones: 'Volume type is only supported in these availability zones: []' },
 ])('of the zones a, b and c with preset b, $wanted of a type for $type gives $zones', ({ wanted, type, zones }) => {
   const extraSpecs: Record<string, string> = type === undefined ? {} : { 'RESKEY:availability_zones': type }
-  const answer = () => zonesFor({ wanted, extraSpecs, known: ['a', 'b', 'c'], preset: 'b' })
+  const asked = { asked: wanted, source: null, sourceIs: 'snapshot' } as const
+  const settings = { ...TEST_SETTINGS, availabilityZone: 'b' }
+  const answer = () => zonesFor(asked, extraSpecs, ['a', 'b', 'c'], settings)
   if (typeof zones === 'string') expect(answer).toThrow(zones)
   else expect(answer()).toEqual(zones)
 })

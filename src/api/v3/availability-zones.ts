@@ -11,10 +11,10 @@ export const availabilityZoneRoutes: Route[] = [
     summary: 'List availability zones',
     policy: null,
     response: z.object({ availabilityZoneInfo: z.array(Zone) }),
-    handler: ({ settings }) => ({
-      availabilityZoneInfo: settings.availabilityZones.map((zoneName) => ({
+    handler: async ({ services }) => ({
+      availabilityZoneInfo: (await services.backends.zones()).map(({ name: zoneName, available }) => ({
         zoneName,
-        zoneState: { available: true },
+        zoneState: { available },
       })),
     }),
   }),

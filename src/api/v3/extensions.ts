@@ -5,6 +5,12 @@ import { defineRoute, type Route } from '../route.ts'
 /** The extensions of upstream whose resources, attributes or actions exist here; clients probe for them by alias. */
 const EXTENSIONS = [
   extension('os-availability-zone', 'AvailabilityZones', 'Describe Availability Zones.', '2013-06-27'),
+  extension('os-services', 'Services', 'Services support.', '2012-10-28'),
+  extension('os-extended-services', 'ExtendedServices', 'Extended services support.', '2014-01-10'),
+  extension('os-hosts', 'Hosts', 'Admin-only host administration.', '2011-06-29'),
+  extension('scheduler-stats', 'Scheduler_stats', 'Scheduler stats support.', '2014-09-07'),
+  extension('capabilities', 'Capabilities', 'Capabilities support.', '2015-08-31'),
+  extension('OS-SCH-HNT', 'SchedulerHints', 'Pass arbitrary key/value pairs to the scheduler.', '2013-04-18'),
   extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
   extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
   extension('os-types-manage', 'TypesManage', 'Types manage support.', '2011-08-24'),

@@ -1,11 +1,15 @@
 import type { Route } from '../route.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
+import { clusterRoutes } from './clusters.ts'
 import { defaultTypeRoutes } from './default-types.ts'
 import { extensionRoutes } from './extensions.ts'
+import { hostRoutes } from './hosts.ts'
 import { limitRoutes } from './limits.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
+import { poolRoutes } from './pools.ts'
 import { quotaRoutes } from './quotas.ts'
+import { serviceRoutes } from './services.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeAccessRoutes } from './type-access.ts'
 import { typeEncryptionRoutes } from './type-encryption.ts'
@@ -30,5 +34,9 @@ export const ROUTES: readonly Route[] = [
   ...quotaRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,
+  ...poolRoutes,
+  ...serviceRoutes,
+  ...hostRoutes,
+  ...clusterRoutes,
   ...extensionRoutes,
 ]

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
-import type { Volume } from '../../services/model.ts'
+import type { Volume, VolumeHints } from '../../services/model.ts'
 import { description, flag, guid, Link, metadata, name, sizeGib, text } from '../fields.ts'
 import { booleanFilter, metadataFilter, numberFilter, textFilter, timeFilter } from '../filters.ts'
 import { adminOnly, refuseSince, since, strictSince } from '../microversion.ts'
@@ -35,6 +35,20 @@ const VOLUMES = listing({
 
 const optionalGuid = guid.nullish()
 
+/** Ids of volumes: one, or several that differ. */
+const volumeIds = z.union([guid.transform((id) => [id]), z.array(guid).max(100)], {
+  error: 'is neither the id of a volume nor a list of such ids',
+})
+
+const SchedulerHints = z.looseObject({
+  same_host: volumeIds.optional(),
+  different_host: volumeIds.optional(),
+  local_to_instance: optionalGuid,
+  query: z
+    .union([text(4096), z.array(z.unknown()), z.record(z.string(), z.unknown())], { error: 'is not a query' })
+    .optional(),
+})
+
 const VolumeCreateBody = z.strictObject({
   volume: strictSince(
     '3.53',
@@ -57,7 +71,7 @@ const VolumeCreateBody = z.strictObject({
       backup_id: since('3.47', optionalGuid),
     }),
   ),
-  'OS-SCH-HNT:scheduler_hints': z.record(z.string(), z.unknown()).nullish(),
+  'OS-SCH-HNT:scheduler_hints': SchedulerHints.nullish(),
 })
 
 const VolumeUpdateBody = z.strictObject({
@@ -95,7 +109,8 @@ export const volumeRoutes: Route[] = [
     body: VolumeCreateBody,
     response: z.object({ volume: VolumeDetail }),
     status: 202,
-    handler: async ({ services, context, body: { volume: request }, links }) => {
+    handler: async ({ services, context, body, links }) => {
+      const { volume: request, 'OS-SCH-HNT:scheduler_hints': hints } = body
       refuseWhatIsNotThere(request)
       const volume = await services.volumes.create(context, {
         name: request.name ?? request.display_name ?? null,
@@ -106,6 +121,7 @@ export const volumeRoutes: Route[] = [
         sourceVolid: request.source_volid ?? null,
         availabilityZone: request.availability_zone ?? null,
         metadata: request.metadata ?? {},
+        hints: hints ? toHints(hints) : null,
       })
       return { volume: volumeDetail(volume, context, links) }
     },
@@ -245,6 +261,16 @@ async function list<T>(
     volumes: page.items.map(view),
     volumes_links: nextLinks(page, request, links, path),
     count: page.total,
+  }
+}
+
+/** Hints of other names are for schedulers of others, and mean nothing here. */
+function toHints(hints: z.output<typeof SchedulerHints>): VolumeHints {
+  return {
+    sameHost: hints.same_host ?? [],
+    differentHost: hints.different_host ?? [],
+    localToInstance: hints.local_to_instance ?? null,
+    query: hints.query ?? null,
   }
 }
 

@@ -19,11 +19,25 @@ const EXPORT_NAME_BYTES = 24
 export interface SheepdogDriverOptions {
   vdis: VdiClient
   random: Random
-  poolName: string
-  /** Host and port of the NBD gateway, as initiators reach it. */
-  nbd: { host: string; port: number }
+  pool: SheepdogPool
+  /** Host and port of the store's NBD gateway, as initiators reach it. */
+  gateway(): Promise<{ host: string; port: number }>
   /** Waits until this host's gateway serves nothing under the attachment's right any more. */
   drained(attachmentId: string): Promise<void>
+}
+
+/** What the operator says of the one pool of a store. */
+export interface SheepdogPool {
+  name: string
+  reservedPercentage: number
+  maxOverSubscriptionRatio: number
+  /** False has the scheduler promise no more than the capacity. Volumes are thin all the same. */
+  thin: boolean
+}
+
+/** A pool of that name, as thin as it gets. */
+export function sheepdogPool(name: string): SheepdogPool {
+  return { name, reservedPercentage: 0, maxOverSubscriptionRatio: 20, thin: true }
 }
 
 /**
@@ -36,7 +50,7 @@ export interface SheepdogDriverOptions {
  * Everything is found by name, so that any call may be repeated by any process.
  */
 export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriver {
-  const { vdis, random, poolName, nbd, drained } = options
+  const { vdis, random, pool, gateway, drained } = options
 
   /** The snapshot's vid. Throws SnapshotNotFound. */
   async function findSnapshot({ id, volumeId }: SnapshotRef): Promise<number> {
@@ -74,12 +88,12 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   }
 
   return {
-    capabilities: { storageProtocol: 'nbd', thinProvisioning: true, multiattach: false, extendInUse: true },
+    capabilities: { storageProtocol: 'nbd', thinProvisioning: pool.thin, multiattach: false, extendInUse: true },
     start: async () => {
       await translate(vdis.space())
     },
     stop: async () => vdis.close(),
-    stats: () => translate(poolStats(vdis, poolName)),
+    stats: () => translate(poolStats(vdis, pool)),
 
     createVolume: (volume) => translate(createVdi(volume, 0)),
     createVolumeFromSnapshot: (volume, snapshot) =>
@@ -149,7 +163,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' }),
     )
     await drained(id) // connections under a name that an earlier call gave out
-    const { host, port } = nbd
+    const { host, port } = await gateway()
     return {
       driver_volume_type: 'nbd',
       uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,
@@ -171,16 +185,16 @@ const vdiName = (volumeId: string) => `volume-${volumeId}`
 const snapshotTag = (snapshotId: string) => `snapshot-${snapshotId}`
 const cloneTag = (volumeId: string) => `${CLONE_TAG}${volumeId}`
 
-async function poolStats(vdis: VdiClient, poolName: string): Promise<PoolStats[]> {
+async function poolStats(vdis: VdiClient, pool: SheepdogPool): Promise<PoolStats[]> {
   const space = await vdis.space()
   return [
     {
-      poolName,
+      poolName: pool.name,
       totalCapacityGib: space.totalBytes / GIB,
       freeCapacityGib: space.freeBytes / GIB,
       provisionedCapacityGib: space.provisionedBytes / GIB,
-      reservedPercentage: 0,
-      maxOverSubscriptionRatio: 20,
+      reservedPercentage: pool.reservedPercentage,
+      maxOverSubscriptionRatio: pool.maxOverSubscriptionRatio,
     },
   ]
 }

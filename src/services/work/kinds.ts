@@ -1,3 +1,4 @@
+import type { Log } from '../../runtime/log.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
@@ -5,7 +6,7 @@ import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>,
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp'> & { log: Log },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),

@@ -1,54 +1,96 @@
-import assert from 'node:assert/strict'
 import * as attachments from '../../db/attachments.ts'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
-import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
+import type { Log } from '../../runtime/log.ts'
+import { placeOf } from '../../scheduler/place.ts'
+import type { Pool } from '../../scheduler/scheduler.ts'
 import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
-import { choosePool } from '../pools.ts'
-import { hostOf, toPairs } from '../rows.ts'
+import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
+import { hostOf } from '../rows.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
+import { toServiceError } from './retry.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
+type CreateParts = KindParts & Pick<Parts, 'settings'> & { log: Log }
 
-/** schedule (when no pool was known at the request) → provision */
-export function volumeCreate({ db, backends, pools, stamp }: KindParts): WorkKind {
+/**
+ * schedule (when no pool was known at the request) → provision; once more in another pool when this one fails, which is so
+ * few times that a user waits no longer for it than for one backend.
+ */
+export function volumeCreate(parts: CreateParts): WorkKind {
+  const { db, backends, pools, stamp } = parts
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
-      if (unit.step === 'schedule') {
-        const pool = choosePool(await pools.refresh(), await placementOf(db, row))
-        return {
-          next: 'provision',
-          commit: (trx) => volumes.update(trx, row.id, { host: pool.name, updated_at: stamp() }),
-        }
-      }
+      if (unit.step === 'schedule')
+        return goTo(await pools.choose(row.id, await placementOf(db, row)), row, memoOf(row))
+      pools.settle(row.id)
       const driver = backends.driverOf(hostOf(row))
       const volume = volumeRef(row)
-      if (row.snapshot_id !== null)
-        await driver.createVolumeFromSnapshot(volume, await snapshotRef(db, row.snapshot_id))
-      else if (row.source_volid !== null) await driver.createClonedVolume(volume, await sourceRef(db, row.source_volid))
-      else await driver.createVolume(volume)
+      try {
+        if (row.snapshot_id !== null)
+          await driver.createVolumeFromSnapshot(volume, await snapshotRef(db, row.snapshot_id))
+        else if (row.source_volid !== null)
+          await driver.createClonedVolume(volume, await sourceRef(db, row.source_volid))
+        else await driver.createVolume(volume)
+      } catch (error) {
+        const elsewhere = await moveOn(row, unit, toServiceError(error))
+        if (elsewhere === null) throw error
+        return elsewhere
+      }
       return {
         commit: async (trx) => {
-          await volumes.compareAndSet(trx, row.id, { ...VOLUME_OUTCOMES.created, updatedAt: stamp() })
+          const set = { placement: null }
+          await volumes.compareAndSet(trx, row.id, { ...VOLUME_OUTCOMES.created, updatedAt: stamp(), set })
         },
       }
     },
     giveUp: (unit, error) => ({
       commit: async (trx) => {
+        pools.withdraw(unit.resourceId)
         await volumes.compareAndSet(trx, unit.resourceId, {
           ...VOLUME_OUTCOMES.createFailed,
           updatedAt: stamp(),
-          set: { status_reason: error.message },
+          set: { status_reason: error.message, placement: null },
         })
       },
     }),
+  }
+
+  function goTo(pool: Pool, row: volumes.VolumeRow, memo: PlacementMemo): Outcome {
+    const columns = {
+      host: pool.name,
+      availability_zone: pool.availabilityZone,
+      placement: JSON.stringify(memo),
+      updated_at: stamp(),
+    }
+    return { next: 'provision', commit: (trx) => volumes.update(trx, row.id, columns) }
+  }
+
+  /** The way to another pool after this one has failed often enough; null when there is none, or it would not help. */
+  async function moveOn(row: volumes.VolumeRow, unit: WorkUnit, error: ServiceError): Promise<Outcome | null> {
+    const { attemptsPerPool, poolsMax } = parts.settings.scheduler
+    const host = hostOf(row)
+    const memo = memoOf(row)
+    const failed = [...memo.failed, placeOf(host)]
+    const isOfBackend = error.code === 'BackendFailure' || error.code === 'ServiceUnavailable'
+    if (!isOfBackend || unit.attempt < attemptsPerPool || failed.length >= poolsMax) return null
+    if (row.snapshot_id !== null || row.source_volid !== null) return null
+    const pool = pools.reserve(row.id, { ...(await placementOf(db, row)), failed })
+    if (pool === null) return null
+    parts.log.warn({ volumeId: row.id, from: host, to: pool.name, err: error }, 'the volume is made in another pool')
+    // What may be left of it there. A backend that is away keeps it, and `collie db check` finds it.
+    await backends
+      .driverOf(host)
+      .deleteVolume(volumeRef(row))
+      .catch(() => {})
+    return goTo(pool, row, { ...memo, failed })
   }
 }
 
@@ -89,11 +131,7 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       const newSizeGib = row.pending_size_gib ?? row.size_gib
-      const pool = pools.known().filter(({ name }) => name === row.host)
-      if (pool.length > 0) {
-        const growth = { sizeGib: newSizeGib - row.size_gib, availabilityZone: null, extraSpecs: {} }
-        choosePool(pool, growth)
-      }
+      pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib }, newSizeGib)
       await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
         commit: (trx) =>
@@ -128,12 +166,6 @@ async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volumes.Nam
   const row = await volumes.find(db, id)
   if (row === undefined) throw new ServiceError('VolumeNotFound', { volume_id: id })
   return row
-}
-
-async function placementOf(db: Db, row: volumes.VolumeRow) {
-  const type = await volumeTypes.find(db, row.volume_type_id)
-  assert(type !== undefined, 'a foreign key keeps the type of a volume')
-  return { sizeGib: row.size_gib, availabilityZone: row.availability_zone, extraSpecs: toPairs(type.extra_specs) }
 }
 
 async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
