@@ -241,6 +241,8 @@ export class Checkpointer {
   async #applyOnce(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
     await this.#syncJournal()
     await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
+    // An object that was made anew elsewhere, because the disk with its name had failed, is about to take that name.
+    await this.#disk.save()
     const dirty = this.#dirty.get(generation)
     const written: ObjectWrite[] = []
     if (dirty) {
@@ -274,7 +276,8 @@ export class Checkpointer {
       changedDirectories.add(objectDirectory(object.oid))
       if (object.unlinked) continue // the name may be that of a new object already
       if (object.tag !== 0) await this.#disk.unlink(objectPath(object.oid, object.tag))
-      if (!reused.has(object.oid)) await this.#disk.unlink(objectPath(object.oid))
+      if (reused.has(object.oid)) await this.#disk.unlinkStranded(object, objectPath(object.oid))
+      else await this.#disk.unlink(objectPath(object.oid))
       object.holders++
       object.unlinked = true
       this.#cache.release(object) // closes the file, unless somebody still reads

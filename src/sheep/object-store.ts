@@ -6,6 +6,7 @@ import type { Account, Accounts } from './accounts.ts'
 import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { DiskArray } from './disks/disk-array.ts'
+import { MemberFailed } from './disks/member.ts'
 import { StoreDisks } from './disks/store-disks.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
@@ -127,7 +128,7 @@ export class ObjectStore {
       loadedMax: options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT,
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
-    this.#placedWrites = new PlacedWrites({ disk: options.disk, cache: this.#cache })
+    this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache })
     this.#journal = new Journal({
       segments: files.segments,
       segmentBytes: options.segmentBytes,
@@ -170,7 +171,8 @@ export class ObjectStore {
       // The accounts have to name the same generation, though all frames of it may have been cut.
       await files.accountLog.append(generation - 1, [])
       await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
-      for (const path of files.leftovers) await options.disk.unlink(path)
+      await files.disks.adoptCaches()
+      for (const path of files.leftovers) await files.disks.unlink(path)
       store.disks.resume()
     } catch (error) {
       await store.#closeFiles()
@@ -294,8 +296,13 @@ export class ObjectStore {
     try {
       placement = this.#place(changes)
     } catch (error) {
+      if (!(error instanceof MemberFailed)) {
+        for (const { oid } of made) this.#disk.unplace(oid)
+        return done(this.#journal.fail('writing an object file', error))
+      }
+      // The disk is taken out: what was on it is lost, and what is new goes elsewhere, through the journal.
       for (const { oid } of made) this.#disk.unplace(oid)
-      return done(this.#journal.fail('writing an object file', error))
+      return this.commit(changes, options, done)
     }
     const transaction = new Transaction()
     for (const change of changes) this.#apply(change, placement, transaction)
@@ -332,7 +339,8 @@ export class ObjectStore {
     try {
       placement?.finish?.()
     } catch (error) {
-      this.#journal.fail('writing an object file', error)
+      // An object that is lost with its disk is not acknowledged.
+      if (!(error instanceof MemberFailed)) this.#journal.fail('writing an object file', error)
     }
   }
 
@@ -347,8 +355,7 @@ export class ObjectStore {
     if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
     const { object } = write
     const oid = typeof object === 'bigint' ? object : object.oid
-    // A disk that fails alone must cost nothing that was new there: the journal has it.
-    if (!this.#disk.placeOf(oid).isHome || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
+    if (!this.#disk.takesPlaced(oid) || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
@@ -384,8 +391,9 @@ export class ObjectStore {
           object.file = placement.file
           object.tag = placement.tag
         }
-        const { version, tag } = object
-        transaction.add(object, { kind: 'create', oid: change.oid, version, epoch: this.epoch, tag, runs: change.runs })
+        const { oid, version, tag } = object
+        const disk = tag === 0 ? 0 : this.#disk.placeOf(oid).shortId
+        transaction.add(object, { kind: 'create', oid, version, epoch: this.epoch, tag, disk, runs: change.runs })
         return
       }
       case 'blocks': {

@@ -103,7 +103,8 @@ export class SimDisk {
       },
       createNow: (path) => {
         alive()
-        if (!this.#isDirectory(parent(path))) throw errno('ENOENT', path)
+        this.#wear()
+        if (this.isGone || !this.#isDirectory(parent(path))) throw errno('ENOENT', path)
         const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
         this.#change({ kind: 'link', directory: parent(path), path, inode })
         return this.#file(inode, device, alive)
@@ -171,10 +172,8 @@ export class SimDisk {
       },
       syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()
-        for (const directory of directories) {
-          await device()
-          this.#syncNames(directory)
-        }
+        if (directories.length > 0) await device()
+        for (const directory of directories) this.#syncNames(directory)
       },
       startWriteback: () => alive(), // `faults.writeback` does it all the time
       cacheIdentity: async () => {
@@ -419,9 +418,9 @@ export class SimDisk {
     }
   }
 
-  /** Whether a file of this name was made here at any time. */
+  /** Whether a file of this name, or of one that begins with it, was made here at any time. */
   hasEverHad(path: string): boolean {
-    return this.#everNamed.has(path)
+    return this.#everNamed.has(path) || [...this.#everNamed].some((name) => name.startsWith(path))
   }
 
   sizeOf(path: string): number {

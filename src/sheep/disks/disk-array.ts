@@ -3,12 +3,18 @@ import { formatOid, oidKind } from '../../protocol/oid.ts'
 import type { Copy, Disk, DiskFile, OpenDisk, Write } from '../../runtime/disk.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Random } from '../../runtime/random.ts'
-import { BLOCK_BYTES, decodeHeader, HEADER_OFFSET } from '../object-format.ts'
+import { BLOCK_BYTES, decodeHeader, HEADER_OFFSET, objectDirectory, parseObjectName } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
-import { type DiskState, type ListedDisk, readDiskList, removeIdentity, writeDiskList } from './identity.ts'
+import { type DiskState, type ListedDisk, readDiskList, removeIdentity, shortIdOf, writeDiskList } from './identity.ts'
 import { type Joined, joinDisk, rejoinDisk } from './joining.ts'
-import { innerFile, Member, MemberFailed, MemberFile, memberOfFile } from './member.ts'
+import { innerFile, Member, MemberFailed, memberOfFile } from './member.ts'
 import { Volume } from './volume.ts'
+
+/** An open file, and the directory that its name is new in, if it is. */
+export interface NamedFile {
+  file: DiskFile
+  directory: string | null
+}
 
 /** The disks beside the first one. */
 export interface DisksOptions {
@@ -44,7 +50,7 @@ export interface DiskInfo {
   objects: number
 }
 
-const OBJECT_NAME = /^([0-9a-f]{16})$/
+const DIRECTORY_COUNT = 256
 /** The name of a copy that is not finished yet; see Evacuation. */
 export const MOVING_SUFFIX = '.moving'
 
@@ -70,7 +76,9 @@ export class DiskArray implements Disk {
   /** Objects that are not on the first disk. */
   readonly #places = new Map<bigint, Member>()
   /** Objects that are removed, though not in the files yet, by name; and whether there is one of that name again. */
-  readonly #removing = new Map<bigint, { objects: Set<StoredObject>; isMadeAgain: boolean }>()
+  readonly #removing = new Map<bigint, { objects: Set<StoredObject>; isMadeAgain: boolean; place: Member }>()
+  /** Objects that may have two files at the moment, which have to stay the same; see Evacuation. */
+  readonly moving = new Set<bigint>()
   #isSaved = true
   /** Disks that have failed since the start. */
   failures = 0
@@ -118,7 +126,10 @@ export class DiskArray implements Disk {
     for (const path of this.#options.disks?.configured ?? []) await this.#openConfigured(path)
     await this.save()
     await this.refresh()
-    for (const member of this.#members) await member.guard('listing', () => this.#findDirectories(member))
+    for (const member of this.#members) {
+      await member.guard('listing', () => this.#findDirectories(member))
+      if (member.takesNew) await member.guard('making a directory', () => makeAllDirectories(member))
+    }
     for (const member of this.#members) if (member.state === 'leaving') await this.#syncRemovals(member)
     if (this.isSpread) await this.#findObjects()
     for (const { failure } of this.#members) if (failure) throw failure
@@ -140,7 +151,7 @@ export class DiskArray implements Disk {
         const failed = this.#unusable.get(path)
         if (failed !== undefined) throw new StoreError('DiskFailed', failed)
         const joined = await rejoinDisk(disks.open, path, { store: storeId.toString('hex'), disk: listed.id })
-        this.#add(joined, listed.state)
+        this.#add(joined, listed.state).listedCache = listed.cache ?? 0
         if (joined.disk.path !== listed.path) this.#isSaved = false
         return
       } catch (error) {
@@ -165,14 +176,16 @@ export class DiskArray implements Disk {
   }
 
   #joining() {
-    const { storeId, random } = this.#options
-    return {
-      identity: { store: storeId.toString('hex'), disk: random.bytes(16).toString('hex') },
-      known: [...this.#members, ...this.#absent].map((disk) => disk.path),
-    }
+    const others = [...this.#members, ...this.#absent]
+    const taken = new Set(others.map(({ id }) => shortIdOf(id)))
+    let disk: string
+    do disk = this.#options.random.bytes(16).toString('hex')
+    while (taken.has(shortIdOf(disk)))
+    const identity = { store: this.#options.storeId.toString('hex'), disk }
+    return { identity, known: others.map(({ path }) => path) }
   }
 
-  #add({ disk, identity, lock }: Joined, state: DiskState): Member {
+  #add({ disk, identity, lock, cache }: Joined, state: DiskState): Member {
     const volume = this.#members.find((member) => member.volume.device === disk.device)?.volume
     const member = new Member({
       id: identity.disk,
@@ -187,6 +200,8 @@ export class DiskArray implements Disk {
         await disk.close()
       },
     })
+    member.cache = cache
+    member.listedCache = cache
     this.#members.push(member)
     return member
   }
@@ -201,11 +216,6 @@ export class DiskArray implements Disk {
     )
   }
 
-  /** Learns which directories the first disk has by now. */
-  findDirectories(): Promise<void> {
-    return this.#findDirectories(this.home)
-  }
-
   async #findDirectories(member: Member): Promise<void> {
     for (const name of await member.disk.list('obj')) member.directories.add(`obj/${name}`)
   }
@@ -215,9 +225,7 @@ export class DiskArray implements Disk {
    * be there again after a loss of power, when the objects have changed.
    */
   async #syncRemovals(member: Member): Promise<void> {
-    for (const path of member.directories) {
-      await member.guard('syncing a directory', () => member.disk.syncDirectory(path))
-    }
+    await member.guard('syncing directories', () => member.disk.syncMany([], [...member.directories]))
   }
 
   /** Where the objects are, on a start. */
@@ -235,12 +243,13 @@ export class DiskArray implements Disk {
   }
 
   async #found(member: Member, directory: string, name: string, onHome: ReadonlySet<string>): Promise<void> {
-    const [, oidText] = OBJECT_NAME.exec(name) ?? []
-    if (oidText === undefined) {
+    const parsed = parseObjectName(name)
+    if (!parsed) {
       const path = `${member.path}/${directory}/${name}`
       throw new StoreError('DiskFailed', `${path} is not a file of the store; move it away`)
     }
-    const oid = BigInt(`0x${oidText}`)
+    if (parsed.tag !== 0) return // the journal says whose it is, and on which disk
+    const { oid } = parsed
     const other = this.#places.get(oid) ?? (onHome.has(name) ? this.home : null)
     const kept = other === null ? member : await this.#keepOne(`${directory}/${name}`, other, member)
     this.moveTo(oid, kept)
@@ -280,6 +289,7 @@ export class DiskArray implements Disk {
     member.isReady = false // no object goes to a disk that the list does not have yet
     try {
       await member.guard('listing', () => this.#findDirectories(member))
+      await member.guard('making a directory', () => makeAllDirectories(member))
       await this.#saveNow()
       member.isReady = true
     } catch (error) {
@@ -315,7 +325,18 @@ export class DiskArray implements Disk {
 
   /** Writes the list, if a disk has come, gone or failed since. Durable when it resolves. */
   async save(): Promise<void> {
-    if (!this.#isSaved) await this.#saveNow()
+    if (this.#isSaved) await this.#saving
+    else await this.#saveNow()
+  }
+
+  /** What an earlier process left in the page cache only does not matter any more. Durable when it resolves. */
+  async adoptCaches(): Promise<void> {
+    for (const member of this.#members) {
+      if (member.isHome || member.isSameCache) continue
+      member.listedCache = member.cache
+      this.#isSaved = false
+    }
+    await this.save()
   }
 
   #saving: Promise<void> = Promise.resolve()
@@ -324,8 +345,15 @@ export class DiskArray implements Disk {
     const write = async () => {
       this.#isSaved = true
       const known = this.#members.filter((member) => !member.isHome)
-      const disks = known.map(({ id, path, state, reason }) => ({ id, path, state, reason }))
-      await writeDiskList(this.home.disk, [...disks, ...this.#absent])
+      const disks = known.map(({ id, path, state, reason, listedCache }) => {
+        return { id, path, state, reason, cache: listedCache }
+      })
+      try {
+        await writeDiskList(this.home.disk, [...disks, ...this.#absent])
+      } catch (error) {
+        this.#isSaved = false
+        throw error
+      }
     }
     this.#saving = this.#saving.then(write, write)
     return this.#saving
@@ -341,6 +369,21 @@ export class DiskArray implements Disk {
     return this.#places.get(oid) ?? this.home
   }
 
+  /** The disk that a record of the journal names; undefined when it is not there any more. */
+  memberOf(shortId: number): Member | undefined {
+    return this.#members.find((member) => member.shortId === shortId)
+  }
+
+  /** Whether what is on no disk may have been on one that failed before this start. */
+  get isMissingDisks(): boolean {
+    return this.#absent.length > 0
+  }
+
+  /** Whether a large write may go into the file of an object now: it is not about to be moved, nor being moved. */
+  takesPlaced(oid: bigint): boolean {
+    return this.placeOf(oid).takesNew && !this.moving.has(oid)
+  }
+
   /**
    * Chooses a disk for a new object, and for `bytes` of it, by room. One that takes the name of an object whose removal is not
    * in the files yet goes where that one is: a path must not mean two things.
@@ -350,6 +393,13 @@ export class DiskArray implements Disk {
     if (removing) removing.isMadeAgain = true
     if (removing && !this.placeOf(oid).failure) return
     this.moveTo(oid, this.isSpread && oidKind(oid) === 'data' ? this.#choose(bytes, null) : this.home)
+  }
+
+  /** A new object has its file already, on that disk. */
+  placeOn(oid: bigint, member: Member): void {
+    const removing = this.#removing.get(oid)
+    if (removing) removing.isMadeAgain = true
+    this.moveTo(oid, member)
   }
 
   /** The object was not made after all. */
@@ -381,8 +431,8 @@ export class DiskArray implements Disk {
 
   /** The object is being removed: its file is there until a checkpoint calls `removed`. */
   removing(object: StoredObject): void {
-    const objects = this.#removing.get(object.oid)?.objects ?? new Set()
-    this.#removing.set(object.oid, { objects: objects.add(object), isMadeAgain: false })
+    const { objects = new Set<StoredObject>(), place = this.placeOf(object.oid) } = this.#removing.get(object.oid) ?? {}
+    this.#removing.set(object.oid, { objects: objects.add(object), isMadeAgain: false, place })
   }
 
   /** The checkpoint of a removal is complete. */
@@ -525,26 +575,23 @@ export class DiskArray implements Disk {
       await this.makeDirectoryOn(member, directoryOf(path))
       noteChange(member, path)
     }
-    if (member.isHome) return member.disk.open(path, options)
-    return new MemberFile(member, await member.guard('opening', () => member.disk.open(path, options)))
+    return member.open(path, options)
   }
 
   openNow(path: string): DiskFile | null {
-    const member = this.#memberOfPath(path)
-    const file = member.failure ? null : member.disk.openNow(path)
-    return file && !member.isHome ? new MemberFile(member, file) : file
+    return this.#memberOfPath(path).openNow(path)
   }
 
   #memberOfPath(path: string): Member {
-    const [, oidText] = OBJECT_NAME.exec(nameOf(path)) ?? []
-    if (oidText === undefined || !path.startsWith('obj/') || !this.isSpread) return this.home
-    return this.placeOf(BigInt(`0x${oidText}`))
+    if (!this.isSpread || !path.startsWith('obj/')) return this.home
+    const parsed = parseObjectName(nameOf(path))
+    return parsed ? this.placeOf(parsed.oid) : this.home
   }
 
-  /** Objects that have a file at once are on the first disk. */
   createNow(path: string): DiskFile {
-    noteChange(this.home, path)
-    return this.home.disk.createNow(path)
+    const member = this.#memberOfPath(path)
+    noteChange(member, path)
+    return member.createNow(path)
   }
 
   async createMany(paths: readonly string[]): Promise<DiskFile[]> {
@@ -553,9 +600,9 @@ export class DiskArray implements Disk {
       for (const [member, part] of groupBy(paths, (path) => this.#memberOfPath(path))) {
         for (const directory of new Set(part.map(directoryOf))) await this.makeDirectoryOn(member, directory)
         for (const path of part) noteChange(member, path)
-        const made = await member.guard('making files', () => member.disk.createMany(part))
+        const made = await member.createMany(part)
         made.forEach((file, i) => {
-          files.set(part[i]!, member.isHome ? file : new MemberFile(member, file))
+          files.set(part[i]!, file)
         })
       }
     } catch (error) {
@@ -620,6 +667,16 @@ export class DiskArray implements Disk {
     }
   }
 
+  /**
+   * Removes the file of a removed object that is on another disk than the object that has its name now. Durable when it resolves,
+   * so that the name is never on two of them.
+   */
+  async unlinkStranded(object: StoredObject, path: string): Promise<void> {
+    const place = this.#removing.get(object.oid)?.place
+    if (!place || place.failure || place === this.placeOf(object.oid)) return
+    await toleratingLoss(removeFile(place, path))
+  }
+
   /** Where there is something to sync. */
   async syncDirectory(path: string): Promise<void> {
     if (!path.startsWith('obj/')) return this.home.disk.syncDirectory(path)
@@ -664,13 +721,7 @@ export class DiskArray implements Disk {
   async syncMany(files: readonly DiskFile[], directories: readonly string[] = []): Promise<void> {
     const groups = groupBy(files, (file) => memberOfFile(file) ?? this.home)
     for (const member of this.#members) if (!member.failure && !groups.has(member)) groups.set(member, [])
-    const outcomes = await Promise.allSettled(
-      [...groups].map(([member, part]) => this.#syncOn(member, part.map(innerFile), directories)),
-    )
-    const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []))
-    // What fails the node comes first: whoever can go on without a disk must not take it for that.
-    const worst = errors.find((error) => !(error instanceof MemberFailed)) ?? errors[0]
-    if (worst) throw worst
+    await allOf([...groups].map(([member, part]) => this.#syncOn(member, part.map(innerFile), directories)))
   }
 
   /** Files of one disk, and those of the directories below `obj/` in which something has changed there. */
@@ -683,6 +734,27 @@ export class DiskArray implements Disk {
       for (const directory of changed) member.changed.add(directory)
       throw error
     }
+  }
+
+  /**
+   * Makes files durable, and the names of new ones. A disk that fails is no failure: once the list says so, what only it had is
+   * lost, and nothing that was there is taken for what it was before. `changed` stays, and is not asked: a checkpoint beside this one
+   * waits for a sync of its own, and this one does not rely on one that is under way.
+   */
+  async syncPlaced(files: readonly NamedFile[]): Promise<void> {
+    const groups = [...groupBy(files, ({ file }) => memberOfFile(file) ?? this.home)]
+    try {
+      await allOf(
+        groups.map(([member, part]) => {
+          const directories = new Set(part.map(({ directory }) => directory).filter((directory) => directory !== null))
+          const inner = part.map(({ file }) => innerFile(file))
+          return member.guard('syncing', () => member.disk.syncMany(inner, [...directories]))
+        }),
+      )
+    } catch (error) {
+      if (!(error instanceof MemberFailed)) throw error
+    }
+    await this.save()
   }
 
   startWriteback(files: readonly DiskFile[]): void {
@@ -703,6 +775,18 @@ export class DiskArray implements Disk {
   async close(): Promise<void> {
     for (const member of this.#members) await member.release().catch(() => {})
   }
+}
+
+/** So that a new object's file can be made without waiting. Durable when it resolves. */
+async function makeAllDirectories({ disk, directories }: Member): Promise<void> {
+  const all = Array.from({ length: DIRECTORY_COUNT }, (_, i) => objectDirectory(BigInt(i)))
+  const missing = all.filter((path) => !directories.has(path))
+  if (missing.length === 0) return
+  await disk.makeDirectory('obj')
+  await Promise.all(missing.map((path) => disk.makeDirectory(path)))
+  await disk.syncDirectory('obj')
+  await disk.syncDirectory('.')
+  for (const path of missing) directories.add(path)
 }
 
 /** Durable when it resolves. */
@@ -752,6 +836,15 @@ function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> 
   return groups
 }
 
+/** Waits for work on several disks. */
+async function allOf(work: readonly Promise<void>[]): Promise<void> {
+  const outcomes = await Promise.allSettled(work)
+  const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []))
+  // What fails the node comes first: whoever can go on without a disk must not take it for that.
+  const worst = errors.find((error) => !(error instanceof MemberFailed)) ?? errors[0]
+  if (worst) throw worst
+}
+
 async function toleratingLoss(work: Promise<void>): Promise<void> {
   try {
     await work
@@ -762,5 +855,7 @@ async function toleratingLoss(work: Promise<void>): Promise<void> {
 
 /** Makes durable what was created and removed among the object files. */
 async function syncNames(disk: Disk): Promise<void> {
-  for (const directory of await disk.list('obj')) await disk.syncDirectory(`obj/${directory}`)
+  const directories = await disk.list('obj')
+  const paths = directories.map((directory) => `obj/${directory}`)
+  await disk.syncMany([], paths)
 }

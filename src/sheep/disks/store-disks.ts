@@ -20,9 +20,10 @@ export interface UnplugProgress {
  *
  * 1. `plug` takes an empty directory in; new objects come to it from then on.
  * 2. `unplug` moves what a disk holds to the others while I/O goes on, and then forgets it. A crash in between is no matter: the
- *    next start goes on with it. A disk that has failed is forgotten at once.
+ *    next start goes on with it. A disk that has failed is forgotten when the journal does not name anything of it any more.
  * 3. When a disk fails, the objects on it are lost and answer DiskFailed, but for those that the journal has as a whole: they go
- *    to another disk. A write is not acknowledged any more once its object is lost.
+ *    to another disk. Of an object that a large write has made it has not. A write is not acknowledged any more once its object
+ *    is lost.
  */
 export class StoreDisks {
   readonly #disks: DiskArray
@@ -72,6 +73,7 @@ export class StoreDisks {
     const found = this.#disks.find(path)
     if (!found) throw new StoreError('InvalidParameters', `${path} is no disk of this store`)
     if (!(found instanceof Member) || found.failure) {
+      if (found instanceof Member) await this.#emptyJournal()
       await this.#disks.drop(path)
       return { moved: 0, total: 0 }
     }
@@ -79,6 +81,14 @@ export class StoreDisks {
       throw new StoreError('InvalidParameters', `${path} holds the journal and the maps; it cannot be unplugged`)
     }
     return this.#evacuate(found)
+  }
+
+  /** A replay that finds a disk named which it knows nothing of would take what was there for torn. */
+  async #emptyJournal(): Promise<void> {
+    await new Promise<void>((resolve, reject) => this.#journal.sync((error) => (error ? reject(error) : resolve())))
+    await this.#checkpointer.between(async () => {})
+    this.#journal.seal()
+    await this.#checkpointer.between(async () => {})
   }
 
   /** How far an unplugging is; null when there is none. */
@@ -127,12 +137,12 @@ export class StoreDisks {
       for (const object of this.#disks.removingOf(oid)) loseObject(object, member.failure)
       const object = this.#cache.peek(oid)
       if (!object) continue
-      if (object.fresh) this.#placeAgain(object)
+      if (object.fresh && object.tag === 0) this.#placeAgain(object)
       else loseObject(object, member.failure)
     }
   }
 
-  /** The journal has all of a fresh object: its file, if there was one already, is made again elsewhere. */
+  /** The journal has all of a fresh object without placed blocks: its file, if there is one already, is made again elsewhere. */
   #placeAgain(object: StoredObject): void {
     object.file?.close().catch(() => {})
     object.file = null
