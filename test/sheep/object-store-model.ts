@@ -326,6 +326,17 @@ export class StoreModel {
     this.#powerOff('powerLoss')
   }
 
+  /** The objects of any point since the last crash. */
+  #everThere(): Set<bigint> {
+    const image = clone(this.#base)
+    const oids = new Set(image.keys())
+    for (const transaction of this.#since) {
+      transaction.apply(image)
+      for (const oid of image.keys()) oids.add(oid)
+    }
+    return oids
+  }
+
   /**
    * Compares everything, and goes on from the point that was found. The last transaction that is there, if it is one after
    * `torn`, may have replaced only some of the blocks that it was to write: nobody was told that it is done.
@@ -336,9 +347,7 @@ export class StoreModel {
       const stamps = await this.clock.run(this.#readStamps(oid, 0, 16))
       if (stamps) found.set(oid, new Map(stamps.map((stamp, block) => [block, stamp])))
     }
-    for (const oid of [...this.#base.keys(), ...this.#current.keys()]) {
-      if (!found.has(oid)) this.#isLoss(oid, new StoreError('NoObject'))
-    }
+    for (const oid of this.#everThere()) if (!found.has(oid)) this.#isLoss(oid, new StoreError('NoObject'))
     const candidate = clone(this.#base)
     const matches: number[] = []
     for (let position = 0; position <= this.#since.length; position++) {

@@ -54,6 +54,8 @@ export class SimDisk {
   opens = 0
   /** After so many more operations all of them fail; null for a disk that is well. */
   operationsLeft: number | null = null
+  /** What it was asked to do so far. */
+  operations = 0
   /** Its directory is not there any more; files that are open do not notice. */
   isGone = false
   /** Files that the process which lives has open. */
@@ -208,6 +210,7 @@ export class SimDisk {
   }
 
   #wear(): void {
+    this.operations++
     if (this.isBroken) throw errno('EIO', 'a broken disk')
     if (this.operationsLeft !== null) this.operationsLeft--
   }
