@@ -26,6 +26,7 @@ import {
 import { PlacedWrites, type Placement } from './placed-writes.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
 import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject } from './stored-object.ts'
+import { punchStraySlots } from './stray-slots.ts'
 import { Transaction } from './transaction.ts'
 
 export type { ObjectStoreOptions } from './store-files.ts'
@@ -571,6 +572,11 @@ export class ObjectStore {
   /** Reads one block if that needs no waiting. */
   readNow(object: StoredObject, block: number, target: Buffer): boolean {
     return this.#reader.readNow(object, block, target)
+  }
+
+  /** Gives back what a crash has left in the file of an object of large writes that it cut off; returns how many blocks. */
+  punchStraySlots(oid: bigint): Promise<number> {
+    return this.#cache.using(oid, punchStraySlots)
   }
 
   /** Moves what the journal holds into the object files, in the background: space of removed objects comes back by that. */

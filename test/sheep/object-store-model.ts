@@ -48,7 +48,17 @@ export class StoreModel {
   #durable = 0
   #acknowledged = 0
   #current: Image = new Map()
-  counts = { transactions: 0, crashes: 0, reads: 0, plugs: 0, unplugs: 0, lost: 0, placedApart: 0, healed: 0 }
+  counts = {
+    transactions: 0,
+    crashes: 0,
+    reads: 0,
+    plugs: 0,
+    unplugs: 0,
+    lost: 0,
+    placedApart: 0,
+    healed: 0,
+    punched: 0,
+  }
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
@@ -254,6 +264,7 @@ export class StoreModel {
   async read(): Promise<void> {
     const oid = this.random.pick([...this.#current.keys(), 1n << 32n])
     if (!this.#current.has(oid) || this.#lost.has(oid)) return
+    if (this.random.chance(0.3)) void this.#punchStraySlots(oid)
     const first = this.random.below(12)
     const count = 1 + this.random.below(4)
     const expected = Array.from({ length: count }, (_, i) => this.#current.get(oid)!.get(first + i) ?? 0)
@@ -261,6 +272,15 @@ export class StoreModel {
     this.counts.reads++
     if (!found) return
     if (found.join() !== expected.join()) throw new Error(`read ${found} instead of ${expected}`)
+  }
+
+  /** As the scrub does beside everything else; the object may go meanwhile. */
+  async #punchStraySlots(oid: bigint): Promise<void> {
+    try {
+      this.counts.punched += await this.#store.punchStraySlots(oid)
+    } catch (error) {
+      if (!(error instanceof StoreError && error.code === 'NoObject') && !this.#isLoss(oid, error)) throw error
+    }
   }
 
   /** Null when the object is lost. */
