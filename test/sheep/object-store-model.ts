@@ -276,9 +276,11 @@ export class StoreModel {
 
   /** As the scrub does beside everything else; the object may go meanwhile. */
   async #punchStraySlots(oid: bigint): Promise<void> {
+    const life = this.disk.ended
     try {
       this.counts.punched += await this.#store.punchStraySlots(oid)
     } catch (error) {
+      if (life !== this.disk.ended) return
       if (!(error instanceof StoreError && error.code === 'NoObject') && !this.#isLoss(oid, error)) throw error
     }
   }
