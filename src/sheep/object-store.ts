@@ -172,7 +172,7 @@ export class ObjectStore {
       // The accounts have to name the same generation, though all frames of it may have been cut.
       await files.accountLog.append(generation - 1, [])
       await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
-      await files.disks.adoptCaches()
+      await files.disks.membership.adoptCaches()
       for (const path of files.leftovers) await files.disks.unlink(path)
       store.disks.resume()
     } catch (error) {
@@ -228,7 +228,7 @@ export class ObjectStore {
     const disks = await this.disks.list()
     return {
       objects: this.#cache.size,
-      ...this.#disk.room(),
+      ...this.#disk.placement.room(),
       checkpoints: this.#checkpointer.completed,
       corruptBlocks: this.#reader.corruptBlocks + this.#cache.corruptHeaders,
       disks: disks.length,
@@ -292,17 +292,17 @@ export class ObjectStore {
     const loss = this.#lossOf(changes)
     if (loss) return done(loss)
     const made = changes.filter((change) => change.kind === 'create')
-    for (const { oid } of made) this.#disk.place(oid, bytesOf(changes, oid))
+    for (const { oid } of made) this.#disk.placement.place(oid, bytesOf(changes, oid))
     let placement: Placement | null
     try {
       placement = this.#place(changes)
     } catch (error) {
       if (!(error instanceof MemberFailed)) {
-        for (const { oid } of made) this.#disk.unplace(oid)
+        for (const { oid } of made) this.#disk.placement.unplace(oid)
         return done(this.#journal.fail('writing an object file', error))
       }
       // The disk is taken out: what was on it is lost, and what is new goes elsewhere, through the journal.
-      for (const { oid } of made) this.#disk.unplace(oid)
+      for (const { oid } of made) this.#disk.placement.unplace(oid)
       return this.commit(changes, options, done)
     }
     const transaction = new Transaction()
@@ -327,11 +327,11 @@ export class ObjectStore {
   /** Charges what these changes allocate at most: their checkpoint, or what has placed them already. */
   #promise(generation: number, changes: readonly Change[], placement: Placement | null): void {
     for (const change of changes) {
-      if (change.kind === 'create') this.#disk.promise(generation, change.oid, OBJECT_TAIL_BYTES)
+      if (change.kind === 'create') this.#disk.placement.promise(generation, change.oid, OBJECT_TAIL_BYTES)
       if (change.kind !== 'blocks') continue
       const oid = typeof change.object === 'bigint' ? change.object : change.object.oid
       const isPlaced = placement?.bytes === change.bytes
-      this.#disk.promise(generation, oid, isPlaced ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
+      this.#disk.placement.promise(generation, oid, isPlaced ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
     }
   }
 
@@ -356,7 +356,7 @@ export class ObjectStore {
     if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
     const { object } = write
     const oid = typeof object === 'bigint' ? object : object.oid
-    if (!this.#disk.takesPlaced(oid) || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
+    if (!this.#disk.placement.takesPlaced(oid) || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
@@ -393,7 +393,7 @@ export class ObjectStore {
           object.tag = placement.tag
         }
         const { oid, version, tag } = object
-        const disk = tag === 0 ? 0 : this.#disk.placeOf(oid).shortId
+        const disk = tag === 0 ? 0 : this.#disk.placement.placeOf(oid).shortId
         transaction.add(object, { kind: 'create', oid, version, epoch: this.epoch, tag, disk, runs: change.runs })
         return
       }
@@ -417,7 +417,7 @@ export class ObjectStore {
         object.version++
         object.removed = true
         this.#cache.remove(object)
-        this.#disk.removing(object)
+        this.#disk.placement.removing(object)
         transaction.removed.push(object)
         transaction.add(object, { kind: 'remove', oid: change.oid, version: object.version })
         return

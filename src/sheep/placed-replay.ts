@@ -115,7 +115,7 @@ async function historiesOf(
     for (const record of records) {
       if (record.kind === 'entry' || record.kind === 'account') continue
       if (record.kind === 'create') {
-        const member = disks.memberOf(record.disk) ?? null
+        const member = disks.membership.memberOf(record.disk) ?? null
         lives.set(record.oid, { tag: record.tag, member, blocks: new Map() })
       }
       const life = lives.get(record.oid) ?? (await earlierLife(disks, record.oid))
@@ -141,8 +141,8 @@ async function historiesOf(
 
 /** Of an object that was there before these frames: its name was durable, so that without a file it is lost with its disk. */
 async function earlierLife(disks: DiskArray, oid: bigint): Promise<ObjectLife> {
-  const member = disks.placeOf(oid)
-  const isLost = disks.isMissingDisks && !(await isThere(member, objectPath(oid)))
+  const member = disks.placement.placeOf(oid)
+  const isLost = disks.membership.isMissingDisks && !(await isThere(member, objectPath(oid)))
   return { tag: 0, member: isLost ? null : member, blocks: new Map() }
 }
 
@@ -179,7 +179,7 @@ export async function rewritePlaced(
       ([, entry]) => entry.location === PLACED && entry.sequence >= provenSynced,
     )
     if (object.removed || object.lost || (placed.length === 0 && object.tag === 0)) continue
-    const member = disks.placeOf(object.oid)
+    const member = disks.placement.placeOf(object.oid)
     const file = await openPlaced(member, object.oid, object.tag)
     if (!file) throw new StoreError('CorruptBlock', `${objectPath(object.oid)} is missing`)
     try {

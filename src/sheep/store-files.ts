@@ -6,7 +6,8 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { AccountLog } from './account-log.ts'
 import { AccountImages, type Accounts } from './accounts.ts'
-import { DiskArray, type DisksOptions } from './disks/disk-array.ts'
+import { DiskArray } from './disks/disk-array.ts'
+import type { DisksOptions } from './disks/membership.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import type { JournalRecord } from './journal-format.ts'
@@ -129,7 +130,7 @@ async function openObjects(
   home.listedCache = superblock.content.cache
   if (home.isSameCache) await acceptRewrites(disks, segments, scan.frames, scan.provenSynced)
   for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
-  const isAllThere = disks.members.every((member) => member.isSameCache)
+  const isAllThere = disks.membership.members.every((member) => member.isSameCache)
   const frames = isAllThere ? scan.frames : await cutUnprovenFrames(disks, scan.frames, scan.provenSynced)
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
@@ -305,13 +306,13 @@ function replay(
           object.removed = true
           object.removedIn = generation
           objects.delete(record.oid)
-          disks.removing(object)
+          disks.placement.removing(object)
           break
       }
     }
   }
   for (const object of placeless) {
-    object.loss = object.removed ? null : disks.lossOf(object.oid)
+    object.loss = object.removed ? null : disks.placement.lossOf(object.oid)
     if (!object.loss) continue
     objects.delete(object.oid)
   }
@@ -320,8 +321,8 @@ function replay(
 
 /** The record says where the file of a new object is that bears a tag; another one has none yet. False when that disk is gone. */
 function placeReplayed({ oid, tag, disk }: JournalRecord & { kind: 'create' }, disks: DiskArray): boolean {
-  const member = tag === 0 ? null : disks.memberOf(disk)
-  if (member === null) disks.place(oid, OBJECT_TAIL_BYTES)
-  else if (member) disks.placeOn(oid, member)
+  const member = tag === 0 ? null : disks.membership.memberOf(disk)
+  if (member === null) disks.placement.place(oid, OBJECT_TAIL_BYTES)
+  else if (member) disks.placement.placeOn(oid, member)
   return member !== undefined
 }

@@ -5,8 +5,9 @@ import type { Journal } from '../journal.ts'
 import type { ObjectCache } from '../object-cache.ts'
 import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectPath } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
-import { type DiskArray, MOVING_SUFFIX } from './disk-array.ts'
+import type { DiskArray } from './disk-array.ts'
 import { type Member, MemberFailed } from './member.ts'
+import { MOVING_SUFFIX } from './object-files.ts'
 import type { UnplugProgress } from './store-disks.ts'
 
 /** Objects that are moved between two checkpoints: few, so that writes do not wait for them. */
@@ -53,15 +54,16 @@ export class Evacuation {
   }
 
   async #run(): Promise<UnplugProgress> {
-    await this.#disks.setState(this.#member, 'leaving')
+    await this.#disks.membership.setState(this.#member, 'leaving')
     try {
       await this.#moveAll()
     } catch (error) {
       // Without room the disk stays; what has moved is where it is.
-      if (error instanceof StoreError && error.code === 'NoSpace') await this.#disks.setState(this.#member, 'ok')
+      if (error instanceof StoreError && error.code === 'NoSpace')
+        await this.#disks.membership.setState(this.#member, 'ok')
       throw error
     }
-    await this.#disks.drop(this.#member.path)
+    await this.#disks.membership.drop(this.#member.path)
     return this.progress
   }
 
@@ -70,7 +72,7 @@ export class Evacuation {
     await this.#checkpointer.between(async () => {})
     while (this.#member.objects > 0) {
       let isStuck = true
-      const oids = this.#disks.oidsOn(this.#member)
+      const oids = this.#disks.placement.oidsOn(this.#member)
       this.progress.total = this.progress.moved + oids.length
       for (let first = 0; first < oids.length; first += BATCH) {
         const moved = await this.#checkpointer.between(() => this.#moveBatch(oids.slice(first, first + BATCH)))
@@ -92,7 +94,7 @@ export class Evacuation {
     let placed = 0
     try {
       for (const oid of oids) {
-        if (this.#disks.placeOf(oid) !== this.#member || this.#disks.isRemoving(oid)) continue
+        if (this.#disks.placement.placeOf(oid) !== this.#member || this.#disks.placement.isRemoving(oid)) continue
         const object = this.#cache.peek(oid)
         if (!object?.fresh) moves.push(await this.#begin(oid, object))
         else if (!object.file) {
@@ -103,7 +105,7 @@ export class Evacuation {
       await this.#finish(moves)
       return placed + moves.length
     } catch (error) {
-      if (this.#member.failure) await this.#disks.save()
+      if (this.#member.failure) await this.#disks.membership.save()
       // When the disk that they were going to has failed, they go to another one.
       if (error instanceof MemberFailed && !this.#member.failure) return placed
       if ((error as NodeJS.ErrnoException).code === 'ENOSPC') throw this.#noRoom()
@@ -111,21 +113,21 @@ export class Evacuation {
     } finally {
       for (const move of moves) {
         await this.#end(move)
-        this.#disks.moving.delete(move.oid)
+        this.#disks.placement.moving.delete(move.oid)
       }
-      await this.#disks.refresh()
+      await this.#disks.membership.refresh()
     }
   }
 
   /** The object has no file yet: its checkpoint makes it elsewhere. */
   #placeElsewhere(object: StoredObject): void {
     const bytes = OBJECT_TAIL_BYTES + object.overlay.size * BLOCK_BYTES
-    this.#disks.moveTo(object.oid, this.#target(bytes))
-    this.#disks.promise(this.#journal.generation, object.oid, bytes)
+    this.#disks.placement.moveTo(object.oid, this.#target(bytes))
+    this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
   }
 
   #target(bytes: number): Member {
-    const target = this.#disks.placeFor(bytes, this.#member)
+    const target = this.#disks.placement.placeFor(bytes, this.#member)
     if (!target) throw this.#noRoom()
     return target
   }
@@ -136,7 +138,7 @@ export class Evacuation {
 
   async #begin(oid: bigint, object: StoredObject | undefined): Promise<Move> {
     const path = objectPath(oid)
-    this.#disks.moving.add(oid)
+    this.#disks.placement.moving.add(oid)
     const held = object && (await this.#hold(object)) ? object : null
     const opened: DiskFile[] = []
     try {
@@ -155,7 +157,7 @@ export class Evacuation {
     } catch (error) {
       for (const file of opened) await file.close()
       if (held) this.#cache.release(held)
-      this.#disks.moving.delete(oid)
+      this.#disks.placement.moving.delete(oid)
       throw error
     }
   }
@@ -189,7 +191,7 @@ export class Evacuation {
 
   /** From here on the object is where it was moved to, and also one that has been given its name meanwhile. */
   #adopt(move: Move): void {
-    this.#disks.moveTo(move.oid, move.target)
+    this.#disks.placement.moveTo(move.oid, move.target)
     move.state = 'adopted'
     if (!move.held?.file) return
     this.#cache.exchangeFile(move.held, move.to)

@@ -46,7 +46,7 @@ export class StoreDisks {
     this.#journal = options.journal
     this.#checkpointer = options.checkpointer
     this.#log = options.log
-    this.#disks.onLost = (member) => this.#lose(member)
+    this.#disks.membership.onLost = (member) => this.#lose(member)
   }
 
   list(): Promise<DiskInfo[]> {
@@ -55,12 +55,12 @@ export class StoreDisks {
 
   /** Why an object may be gone that a map names; null when no disk has failed. */
   lossOf(oid: bigint): StoreError | null {
-    return this.#disks.lossOf(oid)
+    return this.#disks.placement.lossOf(oid)
   }
 
   /** Throws InvalidParameters when the directory cannot become a disk; the message says why. */
   async plug(path: string): Promise<void> {
-    await this.#disks.plug(path)
+    await this.#disks.membership.plug(path)
   }
 
   /**
@@ -70,11 +70,11 @@ export class StoreDisks {
    */
   async unplug(path: string): Promise<UnplugProgress> {
     if (this.#isStopped) throw new StoreError('Stopping')
-    const found = this.#disks.find(path)
+    const found = this.#disks.membership.find(path)
     if (!found) throw new StoreError('InvalidParameters', `${path} is no disk of this store`)
     if (!(found instanceof Member) || found.failure) {
       if (found instanceof Member) await this.#emptyJournal()
-      await this.#disks.drop(path)
+      await this.#disks.membership.drop(path)
       return { moved: 0, total: 0 }
     }
     if (found.isHome) {
@@ -99,7 +99,7 @@ export class StoreDisks {
 
   /** Goes on with what an earlier process had begun. */
   resume(): void {
-    for (const member of this.#disks.members) {
+    for (const member of this.#disks.membership.members) {
       if (member.state !== 'leaving') continue
       this.#log.info({ disk: member.path, objects: member.objects }, 'going on with the unplugging of a disk')
       this.#evacuate(member).catch((error) => {
@@ -133,8 +133,8 @@ export class StoreDisks {
 
   /** A disk has failed: what only it had is lost. */
   #lose(member: Member): void {
-    for (const oid of this.#disks.oidsOn(member)) {
-      for (const object of this.#disks.removingOf(oid)) loseObject(object, member.failure)
+    for (const oid of this.#disks.placement.oidsOn(member)) {
+      for (const object of this.#disks.placement.removingOf(oid)) loseObject(object, member.failure)
       const object = this.#cache.peek(oid)
       if (!object) continue
       if (object.fresh && object.tag === 0) this.#placeAgain(object)
@@ -147,8 +147,8 @@ export class StoreDisks {
     object.file?.close().catch(() => {})
     object.file = null
     const bytes = OBJECT_TAIL_BYTES + object.overlay.size * BLOCK_BYTES
-    this.#disks.place(object.oid, bytes)
-    this.#disks.promise(this.#journal.generation, object.oid, bytes)
+    this.#disks.placement.place(object.oid, bytes)
+    this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
   }
 }
 
