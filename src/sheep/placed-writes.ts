@@ -59,7 +59,7 @@ const TAG_COUNT = 0xffff
  * 5. A disk other than the first that fails takes with it what was placed there: the journal has no bytes to give to another one.
  *    The list of disks says that it has failed before a frame that names such bytes is known to be durable (`sync`): so no start
  *    takes what is left on it for good, and a replay does not ask for what is not there. Its objects are lost as a whole.
- * 6. Nothing is placed in a file of a disk that is leaving, nor of an object that is being moved: both its files stay the same.
+ * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same.
  */
 export class PlacedWrites {
   readonly #disks: DiskArray

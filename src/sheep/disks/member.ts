@@ -81,7 +81,6 @@ export class Member {
     return this.cache === this.listedCache
   }
 
-  /** Takes new objects, and large writes to those that it has: what it holds is not about to leave. */
   get takesNew(): boolean {
     return this.state === 'ok' && this.isReady
   }

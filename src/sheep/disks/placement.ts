@@ -41,9 +41,9 @@ export class Placement {
     return this.#places.size
   }
 
-  /** Whether a large write may go into the file of an object now: it is not about to be moved, nor being moved. */
+  /** Whether a large write may go into the file of an object now. */
   takesPlaced(oid: bigint): boolean {
-    return this.placeOf(oid).takesNew && !this.moving.has(oid)
+    return !this.moving.has(oid)
   }
 
   /**
