@@ -1,4 +1,4 @@
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT, blockPosition, type Slot, slotOf } from './object-format.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT, blockPosition, type Slot } from './object-format.ts'
 import type { StoredObject } from './stored-object.ts'
 
 /**
@@ -32,5 +32,5 @@ export async function punchStraySlots(object: StoredObject): Promise<number> {
 }
 
 function isStray(object: StoredObject, block: number, slot: Slot): boolean {
-  return !object.overlay.has(block) && slotOf(object.table![block * 2 + 1]!) !== slot
+  return !object.overlay.has(block) && object.tableSlot(block) !== slot
 }
