@@ -134,12 +134,12 @@ export class Checkpointer {
 
   /** Whether an object may take `bytes` more; see ObjectStore. */
   hasRoom(oid: bigint, bytes: number): boolean {
-    return this.#disk.hasRoomFor(oid, bytes) || this.#lookForRoom()
+    return this.#disk.placement.hasRoomFor(oid, bytes) || this.#lookForRoom()
   }
 
   /** Whether a new data object of `bytes` fits somewhere, and `mapBytes` of its map on the first disk. */
   hasRoomForNew(bytes: number, mapBytes: number): boolean {
-    return this.#disk.hasRoomForNew(bytes, mapBytes) || this.#lookForRoom()
+    return this.#disk.placement.hasRoomForNew(bytes, mapBytes) || this.#lookForRoom()
   }
 
   /** Checkpoints what there is, since only that gives the space of removed objects back, and asks the disk again. */
@@ -156,7 +156,7 @@ export class Checkpointer {
 
   async #askForSpace(): Promise<void> {
     try {
-      await this.#disk.refresh()
+      await this.#disk.membership.refresh()
     } catch (error) {
       this.#journal.fail('asking for the free space', error)
     }
@@ -208,7 +208,7 @@ export class Checkpointer {
         return
       } catch (error) {
         if (!isNoSpace(error) || this.#finishing) throw error
-        this.#disk.assumeFull(error)
+        this.#disk.placement.assumeFull(error)
         this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
         await this.#clock.sleep(NO_SPACE_RETRY_MS)
       }
@@ -218,29 +218,31 @@ export class Checkpointer {
   async #apply(generation: number, nextSequence: number): Promise<void> {
     const startedMs = this.#clock.monotonicMs()
     let written: ObjectWrite[] = []
-    for (let failures = -1; failures !== this.#disk.failures; ) {
-      failures = this.#disk.failures
+    for (let failures = -1; failures !== this.#disk.membership.failures; ) {
+      failures = this.#disk.membership.failures
       try {
         written = await this.#applyOnce(generation, nextSequence)
       } catch (error) {
-        if (!(error instanceof MemberFailed) || failures === this.#disk.failures) throw error
+        if (!(error instanceof MemberFailed) || failures === this.#disk.membership.failures) throw error
       }
     }
     for (const write of written) settle(write, generation)
     for (const write of written) this.bytesWritten += writtenBytes(write)
     this.seconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
     for (const object of this.#dirty.get(generation)?.objects.keys() ?? []) {
-      if (object.removedIn <= generation) this.#disk.removed(object)
+      if (object.removedIn <= generation) this.#disk.placement.removed(object)
     }
     this.#dirty.delete(generation)
-    this.#disk.settle(generation)
-    await this.#disk.refresh()
+    this.#disk.placement.settle(generation)
+    await this.#disk.membership.refresh()
     this.completed++
   }
 
   async #applyOnce(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
     await this.#syncJournal()
     await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
+    // An object that was made anew elsewhere, because the disk with its name had failed, is about to take that name.
+    await this.#disk.membership.save()
     const dirty = this.#dirty.get(generation)
     const written: ObjectWrite[] = []
     if (dirty) {
@@ -257,8 +259,8 @@ export class Checkpointer {
     }
     await this.#files.accountLog.append(generation, dirty?.accounts ?? [])
     await this.#compactLog()
-    await this.#disk.prove()
-    await this.#disk.save()
+    await this.#disk.membership.prove()
+    await this.#disk.membership.save()
     await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
     return written
   }
@@ -274,7 +276,8 @@ export class Checkpointer {
       changedDirectories.add(objectDirectory(object.oid))
       if (object.unlinked) continue // the name may be that of a new object already
       if (object.tag !== 0) await this.#disk.unlink(objectPath(object.oid, object.tag))
-      if (!reused.has(object.oid)) await this.#disk.unlink(objectPath(object.oid))
+      if (reused.has(object.oid)) await this.#disk.unlinkStranded(object, objectPath(object.oid))
+      else await this.#disk.unlink(objectPath(object.oid))
       object.holders++
       object.unlinked = true
       this.#cache.release(object) // closes the file, unless somebody still reads

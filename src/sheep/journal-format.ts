@@ -29,10 +29,18 @@ export interface FrameHeader {
 /**
  * One change as the journal keeps it. `version` is the object's after the change. The bytes of `placed` blocks are not in the
  * journal but in the object's file, in the slots that the words name; `tag` says that the file of a new object exists
- * already, under a name with that tag (0: it does not).
+ * already, under a name with that tag (0: it does not), and `disk` on which of the store's disks; see shortIdOf.
  */
 export type JournalRecord =
-  | { kind: 'create'; oid: bigint; version: number; epoch: number; tag: number; runs: readonly InheritRun[] }
+  | {
+      kind: 'create'
+      oid: bigint
+      version: number
+      epoch: number
+      tag: number
+      disk: number
+      runs: readonly InheritRun[]
+    }
   | { kind: 'blocks' | 'placed'; oid: bigint; version: number; first: number; count: number; words: Uint32Array }
   | { kind: 'zero'; oid: bigint; version: number; epoch: number; first: number; count: number }
   | { kind: 'remove'; oid: bigint; version: number }
@@ -48,8 +56,11 @@ export interface AccountImage {
 }
 
 const MAGIC = 0x6e724a43 // "CJrn"
-/** Format 1 had no `placed` and `account` records and no tags; what it wrote reads the same. */
-const FORMAT = 2
+/**
+ * Format 1 had no `placed` and `account` records and no tags, and format 2 placed on the first disk alone; what they wrote reads
+ * the same.
+ */
+const FORMAT = 3
 const HEADER_BYTES = 72
 const RECORD_FIXED_BYTES = 28
 const ACCOUNT_PAIR_BYTES = 12
@@ -141,9 +152,10 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
 }
 
 /*
- * record   = kind u32 @0, oid u64 @4, version u48 @12, pad u16 @18, then two words and a tail that depend on the kind:
+ * record   = kind u32 @0, oid u64 @4, version u48 @12, disk u16 @18, then two words and a tail that depend on the kind:
  *
- *   create   epoch u32 @20, run count u16 @24, tag u16 @26; tail: runs of (first u32, count u32, holder vid u32)
+ *   create   epoch u32 @20, run count u16 @24, tag u16 @26; tail: runs of (first u32, count u32, holder vid u32). Only here
+ *            the disk is not 0
  *   blocks   first u32 @20, count u32 @24; tail: entries of (w0 u32, w1 u32), one for each payload block
  *   placed   as blocks, but without payload
  *   zero     epoch u32 @20, count u16 @24, first u16 @26; no tail
@@ -158,6 +170,7 @@ export function writeRecord(meta: Buffer, start: number, record: JournalRecord):
   let at = start + RECORD_FIXED_BYTES
   switch (record.kind) {
     case 'create':
+      meta.writeUInt16LE(record.disk, start + 18)
       meta.writeUInt32LE(record.epoch, start + 20)
       meta.writeUInt16LE(record.runs.length, start + 24)
       meta.writeUInt16LE(record.tag, start + 26)
@@ -222,7 +235,8 @@ export function readRecord(meta: Buffer, start: number): JournalRecord {
         holderVid: meta.readUInt32LE(at + i * 12 + 8),
       }))
       if (runs.some((run) => !isWithinObject(run.first, run.count))) throw malformed(start)
-      return { kind, oid, version, epoch: word20, tag: count >>> 16, runs }
+      const disk = meta.readUInt16LE(start + 18)
+      return { kind, oid, version, epoch: word20, tag: count >>> 16, disk, runs }
     }
     case 'blocks':
     case 'placed': {

@@ -6,6 +6,7 @@ import type { Account, Accounts } from './accounts.ts'
 import { BlockReader } from './block-reader.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { DiskArray } from './disks/disk-array.ts'
+import { MemberFailed } from './disks/member.ts'
 import { StoreDisks } from './disks/store-disks.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
@@ -25,6 +26,7 @@ import {
 import { PlacedWrites, type Placement } from './placed-writes.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
 import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject } from './stored-object.ts'
+import { punchStraySlots } from './stray-slots.ts'
 import { Transaction } from './transaction.ts'
 
 export type { ObjectStoreOptions } from './store-files.ts'
@@ -127,7 +129,7 @@ export class ObjectStore {
       loadedMax: options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT,
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
-    this.#placedWrites = new PlacedWrites({ disk: options.disk, cache: this.#cache })
+    this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache })
     this.#journal = new Journal({
       segments: files.segments,
       segmentBytes: options.segmentBytes,
@@ -170,7 +172,8 @@ export class ObjectStore {
       // The accounts have to name the same generation, though all frames of it may have been cut.
       await files.accountLog.append(generation - 1, [])
       await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
-      for (const path of files.leftovers) await options.disk.unlink(path)
+      await files.disks.membership.adoptCaches()
+      for (const path of files.leftovers) await files.disks.unlink(path)
       store.disks.resume()
     } catch (error) {
       await store.#closeFiles()
@@ -225,7 +228,7 @@ export class ObjectStore {
     const disks = await this.disks.list()
     return {
       objects: this.#cache.size,
-      ...this.#disk.room(),
+      ...this.#disk.placement.room(),
       checkpoints: this.#checkpointer.completed,
       corruptBlocks: this.#reader.corruptBlocks + this.#cache.corruptHeaders,
       disks: disks.length,
@@ -289,13 +292,18 @@ export class ObjectStore {
     const loss = this.#lossOf(changes)
     if (loss) return done(loss)
     const made = changes.filter((change) => change.kind === 'create')
-    for (const { oid } of made) this.#disk.place(oid, bytesOf(changes, oid))
+    for (const { oid } of made) this.#disk.placement.place(oid, bytesOf(changes, oid))
     let placement: Placement | null
     try {
       placement = this.#place(changes)
     } catch (error) {
-      for (const { oid } of made) this.#disk.unplace(oid)
-      return done(this.#journal.fail('writing an object file', error))
+      if (!(error instanceof MemberFailed)) {
+        for (const { oid } of made) this.#disk.placement.unplace(oid)
+        return done(this.#journal.fail('writing an object file', error))
+      }
+      // The disk is taken out: what was on it is lost, and what is new goes elsewhere, through the journal.
+      for (const { oid } of made) this.#disk.placement.unplace(oid)
+      return this.commit(changes, options, done)
     }
     const transaction = new Transaction()
     for (const change of changes) this.#apply(change, placement, transaction)
@@ -319,11 +327,11 @@ export class ObjectStore {
   /** Charges what these changes allocate at most: their checkpoint, or what has placed them already. */
   #promise(generation: number, changes: readonly Change[], placement: Placement | null): void {
     for (const change of changes) {
-      if (change.kind === 'create') this.#disk.promise(generation, change.oid, OBJECT_TAIL_BYTES)
+      if (change.kind === 'create') this.#disk.placement.promise(generation, change.oid, OBJECT_TAIL_BYTES)
       if (change.kind !== 'blocks') continue
       const oid = typeof change.object === 'bigint' ? change.object : change.object.oid
       const isPlaced = placement?.bytes === change.bytes
-      this.#disk.promise(generation, oid, isPlaced ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
+      this.#disk.placement.promise(generation, oid, isPlaced ? placement.newBlocks * BLOCK_BYTES : change.bytes.length)
     }
   }
 
@@ -332,7 +340,8 @@ export class ObjectStore {
     try {
       placement?.finish?.()
     } catch (error) {
-      this.#journal.fail('writing an object file', error)
+      // An object that is lost with its disk is not acknowledged.
+      if (!(error instanceof MemberFailed)) this.#journal.fail('writing an object file', error)
     }
   }
 
@@ -347,8 +356,7 @@ export class ObjectStore {
     if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
     const { object } = write
     const oid = typeof object === 'bigint' ? object : object.oid
-    // A disk that fails alone must cost nothing that was new there: the journal has it.
-    if (!this.#disk.placeOf(oid).isHome || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
+    if (!this.#disk.placement.takesPlaced(oid) || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
     const isNew = changes.some((change) => change.kind === 'create' && change.oid === object)
     if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
@@ -384,8 +392,9 @@ export class ObjectStore {
           object.file = placement.file
           object.tag = placement.tag
         }
-        const { version, tag } = object
-        transaction.add(object, { kind: 'create', oid: change.oid, version, epoch: this.epoch, tag, runs: change.runs })
+        const { oid, version, tag } = object
+        const disk = tag === 0 ? 0 : this.#disk.placement.placeOf(oid).shortId
+        transaction.add(object, { kind: 'create', oid, version, epoch: this.epoch, tag, disk, runs: change.runs })
         return
       }
       case 'blocks': {
@@ -408,7 +417,7 @@ export class ObjectStore {
         object.version++
         object.removed = true
         this.#cache.remove(object)
-        this.#disk.removing(object)
+        this.#disk.placement.removing(object)
         transaction.removed.push(object)
         transaction.add(object, { kind: 'remove', oid: change.oid, version: object.version })
         return
@@ -563,6 +572,11 @@ export class ObjectStore {
   /** Reads one block if that needs no waiting. */
   readNow(object: StoredObject, block: number, target: Buffer): boolean {
     return this.#reader.readNow(object, block, target)
+  }
+
+  /** Gives back what a crash has left in the file of an object of large writes that it cut off; returns how many blocks. */
+  punchStraySlots(oid: bigint): Promise<number> {
+    return this.#cache.using(oid, punchStraySlots)
   }
 
   /** Moves what the journal holds into the object files, in the background: space of removed objects comes back by that. */

@@ -1,5 +1,7 @@
 import { StoreError } from '../errors.ts'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { DiskFile } from '../runtime/disk.ts'
+import type { DiskArray } from './disks/disk-array.ts'
+import { innerFile, type Member } from './disks/member.ts'
 import { LOCATION_SEGMENT } from './journal.ts'
 import { encodeMeta, type JournalRecord } from './journal-format.ts'
 import type { ScannedFrame } from './journal-scan.ts'
@@ -9,14 +11,18 @@ import { PLACED, type StoredObject } from './stored-object.ts'
 /** Stands among the blocks for the file of a new object, whose name may be lost though nothing in it is wanted any more. */
 const NAME = -1
 
-/** What unproven frames did to one block, in order, and whether the disk holds it. What the journal has, it holds. */
+/**
+ * What unproven frames did to one block, in order, and whether the disk holds it. What the journal has, it holds. What was lost with
+ * its disk counts as held: the object answers DiskFailed, and what other disks have of the same frames, and of those that follow,
+ * may have been acknowledged as durable.
+ */
 type BlockHistory = BlockChange[]
 
 interface BlockChange {
   frame: number
   isHeld: boolean
-  /** Of what was placed: the record, the index in it, and the tag of the object's file. */
-  placed: { record: PlacedRecord; i: number; tag: number } | null
+  /** Of what was placed: the record, the index in it, and where the object's file is. */
+  placed: { record: PlacedRecord; i: number; life: ObjectLife } | null
 }
 
 /**
@@ -27,11 +33,11 @@ interface BlockChange {
  * that the crash interrupted.
  */
 export async function cutUnprovenFrames(
-  disk: Disk,
+  disks: DiskArray,
   frames: readonly ScannedFrame[],
   provenSynced: number,
 ): Promise<readonly ScannedFrame[]> {
-  const histories = await historiesOf(disk, frames, provenSynced)
+  const histories = await historiesOf(disks, frames, provenSynced)
   let end = frames.length
   for (let before = -1; before !== end; ) {
     before = end
@@ -46,20 +52,21 @@ export async function cutUnprovenFrames(
 /**
  * After the end of a process alone, all its frames are there, and so is what they placed, but for a rewrite that was under way:
  * the block is one write, or the other, or a mix of the two, and nobody was told that the second was done. The journal gets the
- * checksum of what there is; it is not synced.
+ * checksum of what there is; it is not synced. A disk that has lost its page cache by itself has lost more than that.
  */
 export async function acceptRewrites(
-  disk: Disk,
+  disks: DiskArray,
   segments: readonly DiskFile[],
   frames: readonly ScannedFrame[],
   provenSynced: number,
 ): Promise<void> {
   const changed = new Set<ScannedFrame>()
-  for (const history of await historiesOf(disk, frames, provenSynced)) {
+  for (const history of await historiesOf(disks, frames, provenSynced)) {
     const [before, last] = history.slice(-2)
     if (!last?.placed || last.isHeld || !before?.placed || slotOfChange(before) !== slotOfChange(last)) continue
-    const { record, i, tag } = last.placed
-    record.words[i * 2] = await checksumOnDisk(disk, record, i, tag)
+    const { record, i, life } = last.placed
+    if (!life.member?.isSameCache) continue
+    record.words[i * 2] = await checksumOnDisk(life.member, record, i, life.tag)
     changed.add(frames[last.frame]!)
   }
   for (const { header, records, page, payload } of changed) {
@@ -69,8 +76,8 @@ export async function acceptRewrites(
 
 const slotOfChange = ({ placed }: BlockChange) => placed && slotOf(placed.record.words[placed.i * 2 + 1]!)
 
-async function checksumOnDisk(disk: Disk, record: PlacedRecord, i: number, tag: number): Promise<number> {
-  const file = await openPlaced(disk, record.oid, tag)
+async function checksumOnDisk(member: Member, record: PlacedRecord, i: number, tag: number): Promise<number> {
+  const file = await openPlaced(member, record.oid, tag)
   if (!file) throw new StoreError('CorruptBlock', `${objectPath(record.oid)} is missing`)
   const bytes = Buffer.alloc(BLOCK_BYTES)
   const word1 = record.words[i * 2 + 1]!
@@ -83,11 +90,13 @@ async function checksumOnDisk(disk: Disk, record: PlacedRecord, i: number, tag: 
 interface ObjectLife {
   /** Of its file's name. */
   tag: number
+  /** The disk that its file is on, or should be; null when that is lost. */
+  member: Member | null
   blocks: Map<number, BlockHistory>
 }
 
 async function historiesOf(
-  disk: Disk,
+  disks: DiskArray,
   frames: readonly ScannedFrame[],
   provenSynced: number,
 ): Promise<readonly BlockHistory[]> {
@@ -105,19 +114,22 @@ async function historiesOf(
   for (const [frame, { header, records }] of frames.entries()) {
     for (const record of records) {
       if (record.kind === 'entry' || record.kind === 'account') continue
-      if (record.kind === 'create') lives.set(record.oid, { tag: record.tag, blocks: new Map() })
-      const life = lives.get(record.oid) ?? { tag: 0, blocks: new Map() }
+      if (record.kind === 'create') {
+        const member = disks.membership.memberOf(record.disk) ?? null
+        lives.set(record.oid, { tag: record.tag, member, blocks: new Map() })
+      }
+      const life = lives.get(record.oid) ?? (await earlierLife(disks, record.oid))
       lives.set(record.oid, life)
       if (header.sequence < provenSynced) continue
       if (record.kind === 'create' && record.tag !== 0) {
-        note(life, NAME, { frame, isHeld: await isThere(disk, objectPath(record.oid, record.tag)), placed: null })
+        const isHeld = !life.member || (await isThere(life.member, objectPath(record.oid, record.tag)))
+        note(life, NAME, { frame, isHeld, placed: null })
       } else if (record.kind === 'remove') {
         for (const history of life.blocks.values()) history.push({ frame, isHeld: true, placed: null })
       } else if (record.kind === 'placed') {
-        const held = await heldBlocks(disk, record, life.tag)
-        for (const [i, isHeld] of held.entries()) {
-          note(life, record.first + i, { frame, isHeld, placed: { record, i, tag: life.tag } })
-        }
+        const held = await heldBlocks(record, life)
+        for (const [i, isHeld] of held.entries())
+          note(life, record.first + i, { frame, isHeld, placed: { record, i, life } })
       } else if (record.kind !== 'create') {
         const change = { frame, isHeld: true, placed: null }
         for (let i = 0; i < record.count; i++) note(life, record.first + i, change)
@@ -127,9 +139,17 @@ async function historiesOf(
   return histories
 }
 
+/** Of an object that was there before these frames: its name was durable, so that without a file it is lost with its disk. */
+async function earlierLife(disks: DiskArray, oid: bigint): Promise<ObjectLife> {
+  const member = disks.placement.placeOf(oid)
+  const isLost = disks.membership.isMissingDisks && !(await isThere(member, objectPath(oid)))
+  return { tag: 0, member: isLost ? null : member, blocks: new Map() }
+}
+
 /** Of each block of a record, whether the slot holds what the record says. */
-async function heldBlocks(disk: Disk, record: PlacedRecord, tag: number): Promise<boolean[]> {
-  const file = await openPlaced(disk, record.oid, tag)
+async function heldBlocks(record: PlacedRecord, { member, tag }: ObjectLife): Promise<boolean[]> {
+  if (!member) return new Array<boolean>(record.count).fill(true)
+  const file = await openPlaced(member, record.oid, tag)
   if (!file) return new Array<boolean>(record.count).fill(false)
   const object = oidWords(record.oid)
   const bytes = Buffer.alloc(BLOCK_BYTES)
@@ -149,13 +169,18 @@ type PlacedRecord = JournalRecord & { kind: 'placed' | 'blocks' }
  * Writes what the unproven frames have placed once more, and syncs it and the names of new files: the process before may have
  * left it in the page cache only, where a failed sync could even have marked it clean.
  */
-export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>, provenSynced: number): Promise<void> {
+export async function rewritePlaced(
+  disks: DiskArray,
+  objects: Iterable<StoredObject>,
+  provenSynced: number,
+): Promise<void> {
   for (const object of objects) {
     const placed = [...object.overlay].filter(
       ([, entry]) => entry.location === PLACED && entry.sequence >= provenSynced,
     )
-    if (object.removed || (placed.length === 0 && object.tag === 0)) continue
-    const file = await openPlaced(disk, object.oid, object.tag)
+    if (object.removed || object.lost || (placed.length === 0 && object.tag === 0)) continue
+    const member = disks.placement.placeOf(object.oid)
+    const file = await openPlaced(member, object.oid, object.tag)
     if (!file) throw new StoreError('CorruptBlock', `${objectPath(object.oid)} is missing`)
     try {
       const bytes = Buffer.alloc(BLOCK_BYTES)
@@ -164,7 +189,7 @@ export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>,
         await file.read(bytes, position)
         await file.write(bytes, position)
       }
-      await disk.syncMany([file], [objectDirectory(object.oid)])
+      await member.guard('syncing', () => member.disk.syncMany([innerFile(file)], [objectDirectory(object.oid)]))
     } finally {
       await file.close()
     }
@@ -172,20 +197,20 @@ export async function rewritePlaced(disk: Disk, objects: Iterable<StoredObject>,
 }
 
 /** The file under its name with the tag, or under its own, which an interrupted checkpoint may have given it already. */
-async function openPlaced(disk: Disk, oid: bigint, tag: number): Promise<DiskFile | null> {
-  const tagged = tag === 0 ? null : await openIfThere(disk, objectPath(oid, tag))
-  return tagged ?? openIfThere(disk, objectPath(oid))
+async function openPlaced(member: Member, oid: bigint, tag: number): Promise<DiskFile | null> {
+  const tagged = tag === 0 ? null : await openIfThere(member, objectPath(oid, tag))
+  return tagged ?? openIfThere(member, objectPath(oid))
 }
 
-async function isThere(disk: Disk, path: string): Promise<boolean> {
-  const file = await openIfThere(disk, path)
+async function isThere(member: Member, path: string): Promise<boolean> {
+  const file = await openIfThere(member, path)
   await file?.close()
   return file !== null
 }
 
-async function openIfThere(disk: Disk, path: string): Promise<DiskFile | null> {
+async function openIfThere(member: Member, path: string): Promise<DiskFile | null> {
   try {
-    return await disk.open(path)
+    return await member.open(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw error

@@ -1,4 +1,5 @@
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import type { DiskFile } from '../runtime/disk.ts'
+import type { DiskArray } from './disks/disk-array.ts'
 import type { Journal } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
@@ -54,10 +55,14 @@ const TAG_COUNT = 0xffff
  * 3. The file, and the name of a new one, are synced before the journal is (`sync`), so a frame that is known to be durable
  *    has its bytes. Of other frames a replay proves it (placed-replay.ts).
  * 4. The file of a new object gets its own name from the checkpoint; until then it bears a tag, because a removed object of
- *    that name may still be wanted by a replay.
+ *    that name may still be wanted by a replay. The record of the object says which disk it is on.
+ * 5. A disk other than the first that fails takes with it what was placed there: the journal has no bytes to give to another one.
+ *    The list of disks says that it has failed before a frame that names such bytes is known to be durable (`sync`): so no start
+ *    takes what is left on it for good, and a replay does not ask for what is not there. Its objects are lost as a whole.
+ * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same.
  */
 export class PlacedWrites {
-  readonly #disk: Disk
+  readonly #disks: DiskArray
   readonly #cache: ObjectCache
   #lastTag = 0
   bytesWritten = 0
@@ -70,8 +75,8 @@ export class PlacedWrites {
   #newNames = new Set<StoredObject>()
   #discarding: Promise<unknown> = Promise.resolve()
 
-  constructor(options: { disk: Disk; cache: ObjectCache }) {
-    this.#disk = options.disk
+  constructor(options: { disks: DiskArray; cache: ObjectCache }) {
+    this.#disks = options.disks
     this.#cache = options.cache
   }
 
@@ -130,7 +135,7 @@ export class PlacedWrites {
 
   /** The file of an object that is not going to be: its room is wanted now. If it stays, the next start removes it. */
   #discard(path: string, file: DiskFile): void {
-    const discarding = file.close().then(() => this.#disk.unlink(path))
+    const discarding = file.close().then(() => this.#disks.unlink(path))
     this.#discarding = Promise.allSettled([this.#discarding, discarding])
   }
 
@@ -141,7 +146,7 @@ export class PlacedWrites {
 
   #createNow(path: string): DiskFile | null {
     try {
-      return this.#disk.createNow(path)
+      return this.#disks.createNow(path)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null // the checkpoint will make the directory
       throw error
@@ -162,24 +167,26 @@ export class PlacedWrites {
 
   /** A sync, and with it the next checkpoint, must not find all of it unwritten. */
   #startWriteback(): void {
-    this.#disk.startWriteback([...this.#recent].map((object) => object.file).filter((file) => file !== null))
+    this.#disks.startWriteback([...this.#recent].map((object) => object.file).filter((file) => file !== null))
     this.#recent.clear()
     this.#recentBlocks = 0
   }
 
-  /** Makes all blocks placed so far durable. */
+  /** Makes all blocks placed so far durable, but for those on disks that are known to have failed by then. */
   async sync(): Promise<void> {
     if (this.#unsynced.size === 0) return
     this.#recent.clear()
     this.#recentBlocks = 0
     const objects = [...this.#unsynced]
-    const directories = new Set([...this.#newNames].map((object) => objectDirectory(object.oid)))
+    const isNewName = this.#newNames
     this.#unsynced = new Set()
     this.#newNames = new Set()
     try {
-      await this.#disk.syncMany(
-        objects.map((object) => object.file).filter((file) => file !== null),
-        [...directories],
+      await this.#disks.syncPlaced(
+        objects.flatMap((object) => {
+          const directory = isNewName.has(object) ? objectDirectory(object.oid) : null
+          return object.file ? [{ file: object.file, directory }] : []
+        }),
       )
     } finally {
       for (const object of objects) this.#cache.release(object)

@@ -11,8 +11,9 @@ import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
-import type { DisksOptions } from './disks/disk-array.ts'
+import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
+import type { LoggedEntry } from './entry-log.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
@@ -146,18 +147,28 @@ export class Sheep {
       sheep.#failure = error
       options.onFailed(error)
     }
-    for (const { index, bytes } of entries) sheep.state.apply(index, JSON.parse(bytes.toString()) as Entry)
-    store.logSnapshot = () => ({
-      index: sheep.state.index,
-      liveEntries: sheep.state.liveEntries,
-      entries: () => sheep.state.snapshotEntries().map(encodeEntry),
-    })
-    if (!store.accountsKnown) await sheep.#recountAccounts()
-    await sheep.#join()
-    sheep.#reclaimer.scheduleAll()
-    sheep.locks.resume()
-    await sheep.scrubber.open()
+    try {
+      await sheep.#start(entries)
+    } catch (error) {
+      // The store may be at work already: on a disk that it goes on to unplug.
+      await sheep.close().catch((err) => options.log.error({ err }, 'closing the store after a failed start'))
+      throw error
+    }
     return sheep
+  }
+
+  async #start(entries: readonly LoggedEntry[]): Promise<void> {
+    for (const { index, bytes } of entries) this.state.apply(index, JSON.parse(bytes.toString()) as Entry)
+    this.#store.logSnapshot = () => ({
+      index: this.state.index,
+      liveEntries: this.state.liveEntries,
+      entries: () => this.state.snapshotEntries().map(encodeEntry),
+    })
+    if (!this.#store.accountsKnown) await this.#recountAccounts()
+    await this.#join()
+    this.#reclaimer.scheduleAll()
+    this.locks.resume()
+    await this.scrubber.open()
   }
 
   /** The accounts are lost or damaged: they are counted again from maps and tables, before anything changes those. */

@@ -6,19 +6,13 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { AccountLog } from './account-log.ts'
 import { AccountImages, type Accounts } from './accounts.ts'
-import { DiskArray, type DisksOptions } from './disks/disk-array.ts'
+import { DiskArray } from './disks/disk-array.ts'
+import type { DisksOptions } from './disks/membership.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
+import type { JournalRecord } from './journal-format.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
-import {
-  BLOCK_BYTES,
-  OBJECT_TAIL_BYTES,
-  objectDirectory,
-  objectPath,
-  parseObjectName,
-  zeroWord0,
-  zeroWord1,
-} from './object-format.ts'
+import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectPath, parseObjectName, zeroWord0, zeroWord1 } from './object-format.ts'
 import { acceptRewrites, cutUnprovenFrames, rewritePlaced } from './placed-replay.ts'
 import { type DirtyGeneration, NO_PAYLOAD, PLACED, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
@@ -117,7 +111,7 @@ async function openLocked(options: ObjectStoreOptions, lock: { release(): Promis
 }
 
 async function openObjects(
-  { disk, random }: ObjectStoreOptions,
+  { random }: ObjectStoreOptions,
   opened: Pick<
     StoreFiles,
     'superblock' | 'segments' | 'log' | 'accountLog' | 'accounts' | 'accountsKnown' | 'disks'
@@ -131,24 +125,26 @@ async function openObjects(
   const { objects, tagged } = await listObjects(disks)
 
   const scan = await scanJournal(segments, storeId, superblock.content)
-  const cache = crc32(await disk.cacheIdentity())
-  const isSameCache = cache === superblock.content.cache
-  if (isSameCache) await acceptRewrites(disk, segments, scan.frames, scan.provenSynced)
+  const { home } = disks
+  home.cache = crc32(await disks.cacheIdentity())
+  home.listedCache = superblock.content.cache
+  if (home.isSameCache) await acceptRewrites(disks, segments, scan.frames, scan.provenSynced)
   for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
-  const frames = isSameCache ? scan.frames : await cutUnprovenFrames(disk, scan.frames, scan.provenSynced)
+  const isAllThere = disks.membership.members.every((member) => member.isSameCache)
+  const frames = isAllThere ? scan.frames : await cutUnprovenFrames(disks, scan.frames, scan.provenSynced)
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
     ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, accounts, scan.generation, disks) }
     : null
-  if (replayed) await rewritePlaced(disk, replayed.dirty.objects.keys(), scan.provenSynced)
+  if (replayed) await rewritePlaced(disks, replayed.dirty.objects.keys(), scan.provenSynced)
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
 
   return {
     entries,
     files: {
       leftovers: leftoversOf(objects, tagged),
-      cache,
+      cache: home.cache,
       superblock,
       log,
       accountLog,
@@ -203,29 +199,15 @@ interface ObjectFiles {
   tagged: { oid: bigint; tag: number }[]
 }
 
-/** Also makes the directories that are missing, so that a new object's file can be made without waiting. */
 async function listObjects(disks: DiskArray): Promise<ObjectFiles> {
-  const { disk } = disks.home
   const files: ObjectFiles = { objects: new Map(), tagged: [] }
-  const directories = new Set(await disk.list('obj'))
   for (const path of await disks.listBelow('obj')) {
     const parsed = parseObjectName(path.slice(path.indexOf('/') + 1))
     if (!parsed) throw new StoreError('DiskFailed', `obj/${path} is not a file of the store; move it away`)
     if (parsed.tag !== 0) files.tagged.push(parsed)
     else files.objects.set(parsed.oid, new StoredObject(parsed.oid))
   }
-  if (directories.size < DIRECTORY_COUNT) await makeDirectories(disk, directories)
-  await disks.findDirectories()
   return files
-}
-
-const DIRECTORY_COUNT = 256
-
-async function makeDirectories(disk: Disk, existing: ReadonlySet<string>): Promise<void> {
-  const all = Array.from({ length: DIRECTORY_COUNT }, (_, i) => objectDirectory(BigInt(i)))
-  const missing = all.filter((directory) => !existing.has(directory.slice(-2)))
-  await Promise.all(missing.map((directory) => disk.makeDirectory(directory)))
-  await disk.syncDirectory('obj')
 }
 
 function leftoversOf(objects: ReadonlyMap<bigint, StoredObject>, tagged: ObjectFiles['tagged']): string[] {
@@ -256,7 +238,10 @@ function replay(
 ): DirtyGeneration {
   const dirty: DirtyGeneration = { objects: new Map(), entries: [], accounts: new AccountImages(), placedBlocks: 0 }
   const placeless = new Set<StoredObject>()
-  /** An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied. */
+  /**
+   * An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied, or it is lost
+   * with its disk.
+   */
   const find = (oid: bigint): StoredObject => {
     let object = objects.get(oid)
     if (!object) {
@@ -278,8 +263,11 @@ function replay(
         dirty.accounts.put(record)
         continue
       }
-      if (record.kind === 'create' && !objects.has(record.oid)) placeReplayed(record, disks)
-      if (record.kind === 'create') objects.set(record.oid, new StoredObject(record.oid))
+      if (record.kind === 'create') {
+        const object = new StoredObject(record.oid)
+        if (!objects.has(record.oid) && !placeReplayed(record, disks)) placeless.add(object)
+        objects.set(record.oid, object)
+      }
       const object = find(record.oid)
       object.version = record.version
       dirty.objects.set(object, record.version)
@@ -318,21 +306,23 @@ function replay(
           object.removed = true
           object.removedIn = generation
           objects.delete(record.oid)
-          disks.removing(object)
+          disks.placement.removing(object)
           break
       }
     }
   }
   for (const object of placeless) {
-    object.loss = object.removed ? null : disks.lossOf(object.oid)
+    object.loss = object.removed ? null : disks.placement.lossOf(object.oid)
     if (!object.loss) continue
     objects.delete(object.oid)
   }
   return dirty
 }
 
-/** The file of a new object that bears a tag is on the first disk; another one has none yet. */
-function placeReplayed({ oid, tag }: { oid: bigint; tag: number }, disks: DiskArray): void {
-  if (tag === 0) disks.place(oid, OBJECT_TAIL_BYTES)
-  else disks.moveTo(oid, disks.home)
+/** The record says where the file of a new object is that bears a tag; another one has none yet. False when that disk is gone. */
+function placeReplayed({ oid, tag, disk }: JournalRecord & { kind: 'create' }, disks: DiskArray): boolean {
+  const member = tag === 0 ? null : disks.membership.memberOf(disk)
+  if (member === null) disks.placement.place(oid, OBJECT_TAIL_BYTES)
+  else if (member) disks.placement.placeOn(oid, member)
+  return member !== undefined
 }

@@ -31,6 +31,7 @@ const record: fc.Arbitrary<JournalRecord> = fc.oneof(
     version,
     epoch: u32,
     tag: fc.nat({ max: 0xffff }),
+    disk: fc.nat({ max: 0xffff }),
     runs: fc.array(
       fc.tuple(range(BLOCKS_PER_OBJECT), fc.nat({ max: 0xffffff })).map(([run, holderVid]) => ({ ...run, holderVid })),
       { maxLength: 20 },
@@ -99,7 +100,7 @@ describe('a journal frame', () => {
     const records: JournalRecord[] = [
       { kind: 'blocks', oid: 0x0000_0005_0000_0007n, version: 3, first: 9, count: 1, words },
       { kind: 'zero', oid: 0x0000_0005_0000_0007n, version: 4, epoch: 2, first: 0x102, count: 0x203 },
-      { kind: 'create', oid: 0x0000_0005_0000_0007n, version: 1, epoch: 2, tag: 4, runs: [run] },
+      { kind: 'create', oid: 0x0000_0005_0000_0007n, version: 1, epoch: 2, tag: 4, disk: 0x0908, runs: [run] },
       { kind: 'placed', oid: 0x0000_0005_0000_0007n, version: 2, first: 9, count: 1, words },
       { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
       { kind: 'account', vid: 0xabcdef, whole: true, blocks: [[5, 2 ** 32 + 7]] },
@@ -108,13 +109,13 @@ describe('a journal frame', () => {
     const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 1 }, records)
     const expected = Buffer.from(
       [
-        '434a726e 02000000', // magic, format
+        '434a726e 03000000', // magic, format
         '00010203 04050607 08090a0b 0c0d0e0f', // store id
         'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
         '01000000 01000000 06000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
         '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
         '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
-        '00000000 0700000005000000 010000000000 0000 02000000 0100 0400 01000000 02000000 03000000',
+        '00000000 0700000005000000 010000000000 0809 02000000 0100 0400 01000000 02000000 03000000',
         '05000000 0700000005000000 020000000000 0000 09000000 01000000 11111111 01000040',
         '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
         '06000000 0000000000000000 efcdab000000 0000 01000000 01000000 05000000 0700000001000000',
@@ -133,7 +134,15 @@ describe('a journal frame', () => {
     ['zeros', { kind: 'zero', oid: 5n, version: 1, epoch: 1, first: 1000, count: 25 }],
     [
       'inherited blocks',
-      { kind: 'create', oid: 5n, version: 1, epoch: 1, tag: 0, runs: [{ first: 0, count: 1025, holderVid: 1 }] },
+      {
+        kind: 'create',
+        oid: 5n,
+        version: 1,
+        epoch: 1,
+        tag: 0,
+        disk: 0,
+        runs: [{ first: 0, count: 1025, holderVid: 1 }],
+      },
     ],
   ])('is refused with %s behind the end of an object, although its CRC is right', (_, record) => {
     const frame = { storeId, incarnation: 1, generation: 1, sequence: 1, syncedSequence: 1, payloadPages: 1 }

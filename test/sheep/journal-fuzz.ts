@@ -134,7 +134,7 @@ export class JournalFuzz {
       if (random.chance(0.2)) return { kind: 'entry', index: sequence, bytes: Buffer.from(`entry ${sequence}`) }
       if (!this.#live.has(oid)) {
         this.#live.add(oid)
-        return { kind: 'create', oid, version, epoch: 1, tag: 0, runs: [{ first, count: 2, holderVid: 9 }] }
+        return { kind: 'create', oid, version, epoch: 1, tag: 0, disk: 0, runs: [{ first, count: 2, holderVid: 9 }] }
       }
       switch (random.below(5)) {
         case 0:

@@ -15,6 +15,9 @@ interface Transaction {
   apply(image: Image): void
 }
 
+/** The file of a new object that a large write has made. */
+const TAGGED = /^obj\/.*\.[0-9a-f]+$/
+
 const DATA_DISKS = ['/disk/a', '/disk/b', '/disk/c']
 
 /**
@@ -23,7 +26,8 @@ const DATA_DISKS = ['/disk/a', '/disk/b', '/disk/c']
  * been acknowledged as durable (after a kill: acknowledged at all).
  *
  * Half of the stores have other disks, which are plugged in and unplugged, and of which one may fail: then each object that was
- * on it may be lost as a whole, but never reads as anything older.
+ * on it may be lost as a whole, but never reads as anything older. It may work again after the next start, and one may lose its
+ * page cache alone while the others keep theirs.
  */
 export class StoreModel {
   readonly random: SeededRandom
@@ -44,7 +48,17 @@ export class StoreModel {
   #durable = 0
   #acknowledged = 0
   #current: Image = new Map()
-  counts = { transactions: 0, crashes: 0, reads: 0, plugs: 0, unplugs: 0, lost: 0 }
+  counts = {
+    transactions: 0,
+    crashes: 0,
+    reads: 0,
+    plugs: 0,
+    unplugs: 0,
+    lost: 0,
+    placedApart: 0,
+    healed: 0,
+    punched: 0,
+  }
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
@@ -112,10 +126,8 @@ export class StoreModel {
 
   /** Each object has one file on one disk, and no copy was left behind. */
   #checkFiles(): void {
-    const names = [this.disk, ...this.#dataDisks.values()]
-      .filter((disk) => !disk.isBroken && !disk.isGone && disk.operationsLeft === null)
-      .flatMap((disk) => disk.paths())
-      .filter((path) => path.startsWith('obj/'))
+    const well = [...this.#dataDisks].filter(([path]) => path !== this.#broken).map(([, disk]) => disk)
+    const names = [this.disk, ...well].flatMap((disk) => disk.paths()).filter((path) => path.startsWith('obj/'))
     if (names.some((name) => name.endsWith('.moving'))) throw new Error(`a copy was left: ${names}`)
     if (new Set(names).size !== names.length) throw new Error(`an object has two files: ${names}`)
   }
@@ -130,9 +142,19 @@ export class StoreModel {
     return true
   }
 
-  #powerOff(how: 'powerLoss' | 'kill'): void {
-    this.disk[how]()
-    for (const disk of this.#dataDisks.values()) disk[how]()
+  /** `apart`: the process ends, and one of the other disks loses power. */
+  #powerOff(how: 'powerLoss' | 'kill' | 'apart'): void {
+    const alone = this.random.pick([...this.#dataDisks.values()])
+    for (const disk of [this.disk, ...this.#dataDisks.values()]) {
+      if (disk !== this.disk) this.counts.placedApart += disk.paths().filter((path) => TAGGED.test(path)).length
+      if (how === 'powerLoss' || (how === 'apart' && disk === alone)) disk.powerLoss()
+      else disk.kill()
+    }
+    const broken = this.#broken === null ? undefined : this.#dataDisks.get(this.#broken)
+    if (!broken || !this.random.chance(0.1)) return
+    this.counts.healed++
+    broken.operationsLeft = null
+    broken.isGone = false
   }
 
   /** A start that meets the failure of a disk is refused; the next one goes without it. */
@@ -242,6 +264,7 @@ export class StoreModel {
   async read(): Promise<void> {
     const oid = this.random.pick([...this.#current.keys(), 1n << 32n])
     if (!this.#current.has(oid) || this.#lost.has(oid)) return
+    if (this.random.chance(0.3)) void this.#punchStraySlots(oid)
     const first = this.random.below(12)
     const count = 1 + this.random.below(4)
     const expected = Array.from({ length: count }, (_, i) => this.#current.get(oid)!.get(first + i) ?? 0)
@@ -249,6 +272,17 @@ export class StoreModel {
     this.counts.reads++
     if (!found) return
     if (found.join() !== expected.join()) throw new Error(`read ${found} instead of ${expected}`)
+  }
+
+  /** As the scrub does beside everything else; the object may go meanwhile. */
+  async #punchStraySlots(oid: bigint): Promise<void> {
+    const life = this.disk.ended
+    try {
+      this.counts.punched += await this.#store.punchStraySlots(oid)
+    } catch (error) {
+      if (life !== this.disk.ended) return
+      if (!(error instanceof StoreError && error.code === 'NoObject') && !this.#isLoss(oid, error)) throw error
+    }
   }
 
   /** Null when the object is lost. */
@@ -273,7 +307,7 @@ export class StoreModel {
 
   async crash(): Promise<void> {
     let power = this.random.chance(0.6)
-    this.#powerOff(power ? 'powerLoss' : 'kill')
+    this.#powerOff(!power ? 'kill' : this.#isSpread && this.random.chance(0.2) ? 'apart' : 'powerLoss')
     this.counts.crashes++
     if (this.random.chance(0.3)) {
       await this.#crashWhileOpening()
@@ -314,6 +348,17 @@ export class StoreModel {
     this.#powerOff('powerLoss')
   }
 
+  /** The objects of any point since the last crash. */
+  #everThere(): Set<bigint> {
+    const image = clone(this.#base)
+    const oids = new Set(image.keys())
+    for (const transaction of this.#since) {
+      transaction.apply(image)
+      for (const oid of image.keys()) oids.add(oid)
+    }
+    return oids
+  }
+
   /**
    * Compares everything, and goes on from the point that was found. The last transaction that is there, if it is one after
    * `torn`, may have replaced only some of the blocks that it was to write: nobody was told that it is done.
@@ -324,9 +369,7 @@ export class StoreModel {
       const stamps = await this.clock.run(this.#readStamps(oid, 0, 16))
       if (stamps) found.set(oid, new Map(stamps.map((stamp, block) => [block, stamp])))
     }
-    for (const oid of [...this.#base.keys(), ...this.#current.keys()]) {
-      if (!found.has(oid)) this.#isLoss(oid, new StoreError('NoObject'))
-    }
+    for (const oid of this.#everThere()) if (!found.has(oid)) this.#isLoss(oid, new StoreError('NoObject'))
     const candidate = clone(this.#base)
     const matches: number[] = []
     for (let position = 0; position <= this.#since.length; position++) {

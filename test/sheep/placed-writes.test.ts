@@ -54,6 +54,16 @@ async function createLarge(bench: StoreBench, fill: number, durable: boolean): P
   )
 }
 
+/** The kernel has written a file by itself. */
+async function writeBack(bench: StoreBench, path: string): Promise<void> {
+  await bench.clock.run(
+    bench.disk
+      .mount()
+      .open(path)
+      .then((file) => file.sync()),
+  )
+}
+
 describe('a large write', () => {
   it('is written once: to the object file, and not to the journal', async () => {
     const { bench, writes } = await openWatched()
@@ -116,6 +126,41 @@ describe('a large write', () => {
         await bench.restart(how)
         expect(bench.store.accountsKnown).toBe(true)
       }
+    }
+  })
+
+  it('to a block that a checkpoint is about to name leaves alone what was synced in between', async () => {
+    const others = Array.from({ length: 20 }, (_, i) => OBJECT + BigInt(1 + i))
+    for (let seed = 1; seed <= 20; seed++) {
+      const { bench } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.create(...others)
+      await bench.settle()
+      await overwrite(bench, 2, true)
+      await bench.commit(others.map((oid) => ({ kind: 'remove' as const, oid }))) // they keep the checkpoint busy first
+      bench.store.startCheckpoint()
+      await overwrite(bench, 3, true)
+      await overwrite(bench, 4, false)
+      expect((await bench.clock.run(bench.store.stats())).checkpoints).toBe(0)
+      await bench.checkpointed(1)
+      await bench.restart('powerLoss')
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect([large(3), large(4)].some((allowed) => allowed.equals(found))).toBe(true)
+    }
+  })
+
+  it('of an object that was removed afterwards costs nothing of what followed when its bytes are lost', async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const { bench } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.create(OBJECT + 1n)
+      await bench.settle()
+      await overwrite(bench, 2, false)
+      await bench.commit([{ kind: 'remove', oid: OBJECT }], { durable: false })
+      await bench.commit([{ kind: 'create', oid: OBJECT + 2n, runs: [] }], { durable: false })
+      for (const path of ['journal.0', 'journal.1']) await writeBack(bench, path)
+      await bench.restart('powerLoss')
+      expect([OBJECT, OBJECT + 1n, OBJECT + 2n].map((oid) => bench.store.exists(oid))).toEqual([false, true, true])
     }
   })
 

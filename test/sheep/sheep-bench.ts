@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import type { StoreError } from '../../src/errors.ts'
+import type { Disk } from '../../src/runtime/disk.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../src/sheep/object-format.ts'
 import type { StoreDone } from '../../src/sheep/object-store.ts'
 import type { Session } from '../../src/sheep/session.ts'
@@ -23,6 +24,8 @@ type BenchOptions = Partial<
   seed?: number
   /** A second disk beside the first. */
   hasDataDisk?: boolean
+  /** Stands between the sheep and its first disk. */
+  wrap?: (disk: Disk) => Disk
 }
 
 export const VDI_BYTES = 8 * OBJECT_BYTES
@@ -56,7 +59,7 @@ export class SheepBench {
     this.failure = null
     this.sheep = await this.run(
       Sheep.open({
-        disk: this.disk.mount(),
+        disk: this.#options.wrap?.(this.disk.mount()) ?? this.disk.mount(),
         disks: {
           open: async (path) => this.dataDisk.opened(path),
           homePath: '/first',

@@ -54,6 +54,8 @@ export class SimDisk {
   opens = 0
   /** After so many more operations all of them fail; null for a disk that is well. */
   operationsLeft: number | null = null
+  /** What it was asked to do so far. */
+  operations = 0
   /** Its directory is not there any more; files that are open do not notice. */
   isGone = false
   /** Files that the process which lives has open. */
@@ -103,7 +105,8 @@ export class SimDisk {
       },
       createNow: (path) => {
         alive()
-        if (!this.#isDirectory(parent(path))) throw errno('ENOENT', path)
+        this.#wear()
+        if (this.isGone || !this.#isDirectory(parent(path))) throw errno('ENOENT', path)
         const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
         this.#change({ kind: 'link', directory: parent(path), path, inode })
         return this.#file(inode, device, alive)
@@ -171,10 +174,8 @@ export class SimDisk {
       },
       syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()
-        for (const directory of directories) {
-          await device()
-          this.#syncNames(directory)
-        }
+        if (directories.length > 0) await device()
+        for (const directory of directories) this.#syncNames(directory)
       },
       startWriteback: () => alive(), // `faults.writeback` does it all the time
       cacheIdentity: async () => {
@@ -209,6 +210,7 @@ export class SimDisk {
   }
 
   #wear(): void {
+    this.operations++
     if (this.isBroken) throw errno('EIO', 'a broken disk')
     if (this.operationsLeft !== null) this.operationsLeft--
   }
@@ -419,9 +421,9 @@ export class SimDisk {
     }
   }
 
-  /** Whether a file of this name was made here at any time. */
+  /** Whether a file of this name, or of one that begins with it, was made here at any time. */
   hasEverHad(path: string): boolean {
-    return this.#everNamed.has(path)
+    return this.#everNamed.has(path) || [...this.#everNamed].some((name) => name.startsWith(path))
   }
 
   sizeOf(path: string): number {

@@ -5,8 +5,9 @@ import type { Journal } from '../journal.ts'
 import type { ObjectCache } from '../object-cache.ts'
 import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectPath } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
-import { type DiskArray, MOVING_SUFFIX } from './disk-array.ts'
-import { type Member, MemberFailed, MemberFile } from './member.ts'
+import type { DiskArray } from './disk-array.ts'
+import { type Member, MemberFailed } from './member.ts'
+import { MOVING_SUFFIX } from './object-files.ts'
 import type { UnplugProgress } from './store-disks.ts'
 
 /** Objects that are moved between two checkpoints: few, so that writes do not wait for them. */
@@ -17,7 +18,9 @@ const BATCH = 8
  *
  * A batch goes between two checkpoints, so that nobody writes the files meanwhile. Each file is copied under a name of its own,
  * synced, renamed, and the directory synced; only then is the first one removed, and that synced too. So at any moment there is
- * a whole file, and when there are two they are the same: no later checkpoint can have changed one of them. What reads the first
+ * a whole file, and when there are two they are the same, also after loss of power: large writes that went to the first one and
+ * were not synced are synced before the copy counts, no large write goes to either, and no later checkpoint can have changed one
+ * of them. When the first disk fails before its files are gone, the list says so before the others change. What reads the first
  * file keeps it open until it is done.
  */
 export class Evacuation {
@@ -51,15 +54,16 @@ export class Evacuation {
   }
 
   async #run(): Promise<UnplugProgress> {
-    await this.#disks.setState(this.#member, 'leaving')
+    await this.#disks.membership.setState(this.#member, 'leaving')
     try {
       await this.#moveAll()
     } catch (error) {
       // Without room the disk stays; what has moved is where it is.
-      if (error instanceof StoreError && error.code === 'NoSpace') await this.#disks.setState(this.#member, 'ok')
+      if (error instanceof StoreError && error.code === 'NoSpace')
+        await this.#disks.membership.setState(this.#member, 'ok')
       throw error
     }
-    await this.#disks.drop(this.#member.path)
+    await this.#disks.membership.drop(this.#member.path)
     return this.progress
   }
 
@@ -68,7 +72,7 @@ export class Evacuation {
     await this.#checkpointer.between(async () => {})
     while (this.#member.objects > 0) {
       let isStuck = true
-      const oids = this.#disks.oidsOn(this.#member)
+      const oids = this.#disks.placement.oidsOn(this.#member)
       this.progress.total = this.progress.moved + oids.length
       for (let first = 0; first < oids.length; first += BATCH) {
         const moved = await this.#checkpointer.between(() => this.#moveBatch(oids.slice(first, first + BATCH)))
@@ -90,7 +94,7 @@ export class Evacuation {
     let placed = 0
     try {
       for (const oid of oids) {
-        if (this.#disks.placeOf(oid) !== this.#member || this.#disks.isRemoving(oid)) continue
+        if (this.#disks.placement.placeOf(oid) !== this.#member || this.#disks.placement.isRemoving(oid)) continue
         const object = this.#cache.peek(oid)
         if (!object?.fresh) moves.push(await this.#begin(oid, object))
         else if (!object.file) {
@@ -101,25 +105,29 @@ export class Evacuation {
       await this.#finish(moves)
       return placed + moves.length
     } catch (error) {
+      if (this.#member.failure) await this.#disks.membership.save()
       // When the disk that they were going to has failed, they go to another one.
       if (error instanceof MemberFailed && !this.#member.failure) return placed
       if ((error as NodeJS.ErrnoException).code === 'ENOSPC') throw this.#noRoom()
       throw error
     } finally {
-      for (const move of moves) await this.#end(move)
-      await this.#disks.refresh()
+      for (const move of moves) {
+        await this.#end(move)
+        this.#disks.placement.moving.delete(move.oid)
+      }
+      await this.#disks.membership.refresh()
     }
   }
 
   /** The object has no file yet: its checkpoint makes it elsewhere. */
   #placeElsewhere(object: StoredObject): void {
     const bytes = OBJECT_TAIL_BYTES + object.overlay.size * BLOCK_BYTES
-    this.#disks.moveTo(object.oid, this.#target(bytes))
-    this.#disks.promise(this.#journal.generation, object.oid, bytes)
+    this.#disks.placement.moveTo(object.oid, this.#target(bytes))
+    this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
   }
 
   #target(bytes: number): Member {
-    const target = this.#disks.placeFor(bytes, this.#member)
+    const target = this.#disks.placement.placeFor(bytes, this.#member)
     if (!target) throw this.#noRoom()
     return target
   }
@@ -130,16 +138,17 @@ export class Evacuation {
 
   async #begin(oid: bigint, object: StoredObject | undefined): Promise<Move> {
     const path = objectPath(oid)
+    this.#disks.placement.moving.add(oid)
     const held = object && (await this.#hold(object)) ? object : null
     const opened: DiskFile[] = []
     try {
-      const from = await openOn(this.#member, path)
+      const from = await this.#member.open(path)
       opened.push(from)
       const ranges = await from.dataRanges()
       const bytes = ranges.reduce((sum, range) => sum + range.length, 0)
       const target = this.#target(bytes)
       await this.#disks.makeDirectoryOn(target, path.slice(0, path.lastIndexOf('/')))
-      const to = await openOn(target, path + MOVING_SUFFIX, true)
+      const to = await target.open(path + MOVING_SUFFIX, { create: true })
       opened.push(to)
       await to.truncate(0)
       await to.truncate(await from.size())
@@ -148,6 +157,7 @@ export class Evacuation {
     } catch (error) {
       for (const file of opened) await file.close()
       if (held) this.#cache.release(held)
+      this.#disks.placement.moving.delete(oid)
       throw error
     }
   }
@@ -165,7 +175,7 @@ export class Evacuation {
 
   async #finish(moves: readonly Move[]): Promise<void> {
     await this.#disks.copyMany(moves.flatMap(copiesOf))
-    await this.#disks.syncMany(moves.map(({ to }) => to))
+    await this.#disks.syncMany(moves.flatMap(({ from, to }) => [from, to]))
     for (const move of moves) {
       const { path, target } = move
       await target.guard('renaming', () => target.disk.rename(path + MOVING_SUFFIX, path))
@@ -181,7 +191,7 @@ export class Evacuation {
 
   /** From here on the object is where it was moved to, and also one that has been given its name meanwhile. */
   #adopt(move: Move): void {
-    this.#disks.moveTo(move.oid, move.target)
+    this.#disks.placement.moveTo(move.oid, move.target)
     move.state = 'adopted'
     if (!move.held?.file) return
     this.#cache.exchangeFile(move.held, move.to)
@@ -226,11 +236,6 @@ async function syncDirectories(files: readonly { member: Member; path: string }[
     synced.add(key)
     await member.guard('syncing a directory', () => member.disk.syncDirectory(directory))
   }
-}
-
-async function openOn(member: Member, path: string, create = false): Promise<DiskFile> {
-  const file = await member.guard('opening', () => member.disk.open(path, { create }))
-  return member.isHome ? file : new MemberFile(member, file)
 }
 
 function copiesOf({ from, to, ranges }: Move): Copy[] {

@@ -24,6 +24,8 @@ export interface ListedDisk {
   state: DiskState
   /** Why it failed; empty for others. */
   reason: string
+  /** CRC-32 of the page cache's identity (Disk.cacheIdentity) that the last process to start saw it through. */
+  cache?: number
 }
 
 export interface DiskIdentity {
@@ -31,6 +33,9 @@ export interface DiskIdentity {
   store: string
   disk: string
 }
+
+/** What the journal calls a disk by: not 0, which is the first one, and another for each disk of a store; see joinDisk. */
+export const shortIdOf = (id: string) => Number.parseInt(id.slice(0, 4), 16) || 1
 
 const FORMAT = 1
 const LIST_PATH = 'disks'

@@ -1,3 +1,4 @@
+import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../../errors.ts'
 import type { Disk, OpenDisk, OpenedDisk } from '../../runtime/disk.ts'
 import { type DiskIdentity, readIdentity, writeIdentity } from './identity.ts'
@@ -7,6 +8,8 @@ export interface Joined {
   disk: OpenedDisk
   identity: DiskIdentity
   lock: { release(): Promise<void> }
+  /** CRC-32 of the identity of the page cache that it is seen through. */
+  cache: number
 }
 
 /** What a directory may hold that becomes a disk: nothing, or what an attempt that was cut short has left. */
@@ -33,6 +36,7 @@ export async function joinDisk(
       if (disk.path.startsWith(`${other}/`)) throw refusal(path, `it lies in ${other}, which is a disk of this store`)
     }
     await checkUnused(disk, path, identity.store)
+    const cache = crc32(await disk.cacheIdentity())
     const lock = await disk.lock('lock')
     if (!lock) throw refusal(path, 'another process uses it')
     try {
@@ -41,7 +45,7 @@ export async function joinDisk(
       await lock.release()
       throw refusal(path, error instanceof Error ? error.message : String(error))
     }
-    return { disk, identity, lock }
+    return { disk, identity, lock, cache }
   } catch (error) {
     await disk.close()
     throw error instanceof StoreError ? error : refusal(path, error instanceof Error ? error.message : String(error))
@@ -57,9 +61,10 @@ export async function rejoinDisk(open: OpenDisk, path: string, identity: DiskIde
     if (found.store !== identity.store || found.disk !== identity.disk) {
       throw new StoreError('DiskFailed', 'another disk is there')
     }
+    const cache = crc32(await disk.cacheIdentity())
     const lock = await disk.lock('lock')
     if (!lock) throw new StoreError('DiskFailed', 'another process uses it')
-    return { disk, identity, lock }
+    return { disk, identity, lock, cache }
   } catch (error) {
     await disk.close()
     if (error instanceof StoreError) throw error

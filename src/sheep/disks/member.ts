@@ -1,6 +1,6 @@
 import { StoreError } from '../../errors.ts'
 import { type Disk, type DiskFile, WOULD_BLOCK } from '../../runtime/disk.ts'
-import { type DiskIdentity, type DiskState, readIdentity } from './identity.ts'
+import { type DiskIdentity, type DiskState, readIdentity, shortIdOf } from './identity.ts'
 import type { Volume } from './volume.ts'
 
 /** What an operation on a disk that has failed is answered with; the node itself goes on. */
@@ -36,6 +36,9 @@ export class Member {
   reason = ''
   /** False until the list of disks has it. */
   isReady = true
+  /** CRC-32 of the identity of the page cache that it is seen through, and of the one that the list of disks names. */
+  cache = 0
+  listedCache = 0
   /** Objects that are here. */
   objects = 0
   /** Directories for objects that are there. */
@@ -68,8 +71,45 @@ export class Member {
     return this.#identity === null
   }
 
+  /** What the journal calls it by. */
+  get shortId(): number {
+    return this.isHome ? 0 : shortIdOf(this.id)
+  }
+
+  /** What the process before wrote to it and did not sync is there, unless this process has told the list otherwise. */
+  get isSameCache(): boolean {
+    return this.cache === this.listedCache
+  }
+
   get takesNew(): boolean {
     return this.state === 'ok' && this.isReady
+  }
+
+  async open(path: string, options?: { create?: boolean; empty?: boolean }): Promise<DiskFile> {
+    const file = await this.guard('opening', () => this.disk.open(path, options))
+    return this.isHome ? file : new MemberFile(this, file)
+  }
+
+  openNow(path: string): DiskFile | null {
+    const file = this.failure ? null : this.disk.openNow(path)
+    return file && !this.isHome ? new MemberFile(this, file) : file
+  }
+
+  async createMany(paths: readonly string[]): Promise<DiskFile[]> {
+    const files = await this.guard('making files', () => this.disk.createMany(paths))
+    return this.isHome ? files : files.map((file) => new MemberFile(this, file))
+  }
+
+  /** As Disk.createNow. Throws ENOENT also where the disk is not there any more: whoever waits finds that out. */
+  createNow(path: string): DiskFile {
+    if (this.isHome) return this.disk.createNow(path)
+    if (this.failure) throw this.failure
+    try {
+      return new MemberFile(this, this.disk.createNow(path))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw error
+      throw this.judgeNow('making a file', error)
+    }
   }
 
   /** Runs an operation on the disk; `what` names it: "reading". */

@@ -20,9 +20,10 @@ export interface UnplugProgress {
  *
  * 1. `plug` takes an empty directory in; new objects come to it from then on.
  * 2. `unplug` moves what a disk holds to the others while I/O goes on, and then forgets it. A crash in between is no matter: the
- *    next start goes on with it. A disk that has failed is forgotten at once.
+ *    next start goes on with it. A disk that has failed is forgotten when the journal does not name anything of it any more.
  * 3. When a disk fails, the objects on it are lost and answer DiskFailed, but for those that the journal has as a whole: they go
- *    to another disk. A write is not acknowledged any more once its object is lost.
+ *    to another disk. Of an object that a large write has made it has not. A write is not acknowledged any more once its object
+ *    is lost.
  */
 export class StoreDisks {
   readonly #disks: DiskArray
@@ -45,7 +46,7 @@ export class StoreDisks {
     this.#journal = options.journal
     this.#checkpointer = options.checkpointer
     this.#log = options.log
-    this.#disks.onLost = (member) => this.#lose(member)
+    this.#disks.membership.onLost = (member) => this.#lose(member)
   }
 
   list(): Promise<DiskInfo[]> {
@@ -54,12 +55,12 @@ export class StoreDisks {
 
   /** Why an object may be gone that a map names; null when no disk has failed. */
   lossOf(oid: bigint): StoreError | null {
-    return this.#disks.lossOf(oid)
+    return this.#disks.placement.lossOf(oid)
   }
 
   /** Throws InvalidParameters when the directory cannot become a disk; the message says why. */
   async plug(path: string): Promise<void> {
-    await this.#disks.plug(path)
+    await this.#disks.membership.plug(path)
   }
 
   /**
@@ -69,16 +70,25 @@ export class StoreDisks {
    */
   async unplug(path: string): Promise<UnplugProgress> {
     if (this.#isStopped) throw new StoreError('Stopping')
-    const found = this.#disks.find(path)
+    const found = this.#disks.membership.find(path)
     if (!found) throw new StoreError('InvalidParameters', `${path} is no disk of this store`)
     if (!(found instanceof Member) || found.failure) {
-      await this.#disks.drop(path)
+      if (found instanceof Member) await this.#emptyJournal()
+      await this.#disks.membership.drop(path)
       return { moved: 0, total: 0 }
     }
     if (found.isHome) {
       throw new StoreError('InvalidParameters', `${path} holds the journal and the maps; it cannot be unplugged`)
     }
     return this.#evacuate(found)
+  }
+
+  /** A replay that finds a disk named which it knows nothing of would take what was there for torn. */
+  async #emptyJournal(): Promise<void> {
+    await new Promise<void>((resolve, reject) => this.#journal.sync((error) => (error ? reject(error) : resolve())))
+    await this.#checkpointer.between(async () => {})
+    this.#journal.seal()
+    await this.#checkpointer.between(async () => {})
   }
 
   /** How far an unplugging is; null when there is none. */
@@ -89,7 +99,7 @@ export class StoreDisks {
 
   /** Goes on with what an earlier process had begun. */
   resume(): void {
-    for (const member of this.#disks.members) {
+    for (const member of this.#disks.membership.members) {
       if (member.state !== 'leaving') continue
       this.#log.info({ disk: member.path, objects: member.objects }, 'going on with the unplugging of a disk')
       this.#evacuate(member).catch((error) => {
@@ -123,22 +133,22 @@ export class StoreDisks {
 
   /** A disk has failed: what only it had is lost. */
   #lose(member: Member): void {
-    for (const oid of this.#disks.oidsOn(member)) {
-      for (const object of this.#disks.removingOf(oid)) loseObject(object, member.failure)
+    for (const oid of this.#disks.placement.oidsOn(member)) {
+      for (const object of this.#disks.placement.removingOf(oid)) loseObject(object, member.failure)
       const object = this.#cache.peek(oid)
       if (!object) continue
-      if (object.fresh) this.#placeAgain(object)
+      if (object.fresh && object.tag === 0) this.#placeAgain(object)
       else loseObject(object, member.failure)
     }
   }
 
-  /** The journal has all of a fresh object: its file, if there was one already, is made again elsewhere. */
+  /** The journal has all of a fresh object without placed blocks: its file, if there is one already, is made again elsewhere. */
   #placeAgain(object: StoredObject): void {
     object.file?.close().catch(() => {})
     object.file = null
     const bytes = OBJECT_TAIL_BYTES + object.overlay.size * BLOCK_BYTES
-    this.#disks.place(object.oid, bytes)
-    this.#disks.promise(this.#journal.generation, object.oid, bytes)
+    this.#disks.placement.place(object.oid, bytes)
+    this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
   }
 }
 

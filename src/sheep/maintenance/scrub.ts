@@ -6,7 +6,7 @@ import type { Disk } from '../../runtime/disk.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { ObjectStore } from '../object-store.ts'
-import { type Damage, damageOf, verifyBlocks } from './verify.ts'
+import { asCorrupt, type Damage, damageOf, verifyBlocks } from './verify.ts'
 
 export interface ScrubStatus {
   /** `waiting` is the time between two rounds. */
@@ -66,6 +66,7 @@ const DAMAGE_MAX = 100
  * 1. It never reads more than its rate allows: each read waits for the time that the reads before it stand for.
  * 2. Where it is survives a restart, to the minute. A record that is lost or damaged only starts the round again.
  * 3. What a write, a checkpoint or a reclaim changes meanwhile is no finding; see verifyBlocks and damageOf.
+ * 4. Room that a crash has left taken for nothing is given back; see punchStraySlots.
  */
 export class Scrubber {
   readonly #options: ScrubOptions
@@ -199,12 +200,23 @@ export class Scrubber {
     if (store.exists(oid)) {
       const { bad, unreadable } = await verifyBlocks(store, oid, (bytes) => this.#pay(bytes))
       if (unreadable) await this.#report(oid, null)
-      else if (bad.length > 0) await this.#report(oid, bad)
+      else await this.#punchStraySlots(oid)
+      if (bad.length > 0) await this.#report(oid, bad)
     }
     const { objectsDone } = this.#saved
     this.#saved = { ...this.#saved, position: formatOid(oid), objectsDone: objectsDone + 1 }
     await new Promise<void>((resolve) => clock.afterInput(resolve)) // objects without data take no time that is paid for
     if (clock.monotonicMs() - this.#savedMs >= SAVE_INTERVAL_MS) await this.#save()
+  }
+
+  async #punchStraySlots(oid: bigint): Promise<void> {
+    const { store, log } = this.#options
+    try {
+      const blocks = await store.punchStraySlots(oid)
+      if (blocks > 0) log.info({ oid: formatOid(oid), blocks }, 'gave back what a crash had left of large writes')
+    } catch (error) {
+      if (store.exists(oid)) asCorrupt(error)
+    }
   }
 
   /** Waits until what was read before is paid for. */

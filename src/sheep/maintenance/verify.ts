@@ -88,7 +88,7 @@ async function isGood(store: ObjectStore, object: StoredObject, first: number, c
 }
 
 /** Passes on what is no damage of an object but a failure of the store. What a disk took with it that failed alone is damaged. */
-function asCorrupt(error: unknown): StoreError {
+export function asCorrupt(error: unknown): StoreError {
   const failure = toStoreError(error)
   if (failure.code === 'CorruptBlock' || failure.code === 'NoObject' || failure instanceof MemberFailed) return failure
   throw failure
