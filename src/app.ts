@@ -6,6 +6,7 @@ import { createMetricsDoor } from './app-metrics.ts'
 import type { Config } from './config.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { openDatabase } from './db/database.ts'
+import { databaseOf } from './db/location.ts'
 import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
@@ -37,7 +38,6 @@ export interface RunningApp {
 
 /** Name of the one backend, and of its pool. */
 const BACKEND = 'sheepdog'
-const DATABASE_FILE = 'collie.db'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**
@@ -45,7 +45,7 @@ const HEALTH_TIMEOUT_MS = 2000
  * through the store's own socket, so that it makes no difference which thread or process the store is in.
  */
 export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
-  const db = await openDatabase({ file: path.resolve(config.data_dir, DATABASE_FILE) })
+  const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
   const address = path.resolve(config.data_dir, SHEEP_SOCKET)
   const { addresses } = await control.call('info', {})

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { parse } from 'yaml'
 import { parseAddress } from './runtime/network.ts'
-import { type Config, SETTINGS, SETTINGS_SCHEMA } from './settings.ts'
+import { type Config, SETTINGS, SETTINGS_SCHEMA, shownValue } from './settings.ts'
 
 export type { Config } from './settings.ts'
 
@@ -114,7 +114,9 @@ function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string
   throw new ConfigError(
     parsed.error.issues.map(({ path, message }) => {
       const name = path.filter((part) => typeof part === 'string').join('.')
-      return `${name}: ${message} (from ${sources.get(name)}: ${JSON.stringify(found.get(name)?.value)})`
+      const setting = SETTINGS.find((one) => one.name === name)
+      const value = setting ? shownValue(setting, found.get(name)?.value) : found.get(name)?.value
+      return `${name}: ${message} (from ${sources.get(name)}: ${JSON.stringify(value)})`
     }),
   )
 }

@@ -45,6 +45,21 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .describe(
       'Who may call the API: `local` is a small identity of its own, `noauth` believes everyone (loopback only).',
     ),
+  database: z
+    .string()
+    .refine(isDatabaseUrl, { error: 'expected postgres://user:password@host/name' })
+    .nullable()
+    .default(null)
+    .meta({ isSecret: true })
+    .describe(
+      'PostgreSQL to keep volumes and their work in, `postgres://user:password@host/name`, for several API processes; without it, SQLite in the data directory. A password may be left to ~/.pgpass.',
+    ),
+  database_connections: z
+    .int()
+    .min(2)
+    .max(1000)
+    .default(16)
+    .describe('Connections to PostgreSQL that one process has at most.'),
   availability_zone: z.string().min(1).default('nova').describe('The availability zone that volumes are in.'),
 
   cluster: z
@@ -127,6 +142,8 @@ export interface Setting {
   /** `COLLIE_LOG_LEVEL`. */
   variable: string
   description: string
+  /** May hold a password: never shown, except for where it leads. */
+  isSecret: boolean
   /** Turns text of a flag or variable into what the schema expects; text that makes no sense is left for it to refuse. */
   fromText(text: string): unknown
 }
@@ -144,10 +161,19 @@ function leaves(prefix: string, schema: z.ZodObject): Setting[] {
       flag: words.replaceAll('_', '-'),
       variable: `COLLIE_${words.toUpperCase()}`,
       description: field.description ?? '',
+      isSecret: field.meta()?.isSecret === true,
       fromText: textReader(inner),
     }
     return [setting]
   })
+}
+
+/** What people may see of a value: of a secret URL, where it leads. */
+export function shownValue({ isSecret }: Setting, value: unknown): unknown {
+  if (!isSecret || typeof value !== 'string') return value
+  if (!URL.canParse(value)) return '…'
+  const { protocol, host, pathname } = new URL(value)
+  return `${protocol}//…@${host}${pathname}`
 }
 
 /** The type below its default and its null. */
@@ -163,6 +189,10 @@ function textReader(schema: z.ZodType): (text: string) => unknown {
   if (schema instanceof z.ZodNumber) return (text) => (/^-?\d+$/.test(text) ? Number(text) : text)
   if (schema instanceof z.ZodArray) return (text) => text.split(',').map((item) => item.trim())
   return (text) => text
+}
+
+function isDatabaseUrl(text: string): boolean {
+  return URL.canParse(text) && /^postgres(ql)?:$/.test(new URL(text).protocol) && new URL(text).pathname.length > 1
 }
 
 function isAddress(text: string): boolean {

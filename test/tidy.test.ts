@@ -46,7 +46,7 @@ const LAYERS: Record<string, readonly string[]> = {
 
   drivers: ['vdi', 'protocol', 'results.ts', 'errors.ts', 'runtime'],
   scheduler: ['drivers/driver.ts', 'errors.ts'],
-  db: ['errors.ts', 'runtime', '../migrations'],
+  db: ['errors.ts', 'config.ts', 'runtime', '../migrations'],
   services: ['scheduler', 'db', 'drivers/driver.ts', 'errors.ts', 'runtime'],
   identity: ['errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],

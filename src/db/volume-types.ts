@@ -1,5 +1,5 @@
 import type { Db } from './database.ts'
-import { isForeignKeyViolation, isUniqueViolation } from './dialect.ts'
+import { isForeignKeyViolation, isUniqueViolation } from './failures.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
 
 export interface VolumeTypeRow {
