@@ -50,6 +50,15 @@ export async function usage(db: Db, projectId: string): Promise<Usage> {
   return row ?? { volumes: 0, snapshots: 0, gigabytes: 0 }
 }
 
+/** As `usage`; no other transaction changes it until this one has ended. */
+export async function lockUsage(trx: Db, projectId: string): Promise<Usage> {
+  const row: Usage | undefined = await trx('usages')
+    .where({ project_id: projectId })
+    .forUpdate()
+    .first(...RESOURCES)
+  return row ?? { volumes: 0, snapshots: 0, gigabytes: 0 }
+}
+
 function sums(trx: Db, amounts: Usage, sign: '+' | '-') {
   return Object.fromEntries(
     RESOURCES.map((resource) => [resource, trx.raw(`?? ${sign} ?`, [resource, amounts[resource]])]),

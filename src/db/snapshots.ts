@@ -58,6 +58,11 @@ export async function ofVolume(db: Db, volumeId: string): Promise<SnapshotRow[]>
   return db('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id'])
 }
 
+/** As `ofVolume`; no other transaction changes or reads-to-use the rows until this one has ended. */
+export async function lockOfVolume(trx: Db, volumeId: string): Promise<SnapshotRow[]> {
+  return trx('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id']).forUpdate()
+}
+
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<SnapshotRow>> {
   return listRows(db, 'snapshots', SNAPSHOT_COLUMNS, listing, options)
 }

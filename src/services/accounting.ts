@@ -51,7 +51,8 @@ export async function dropSnapshot(trx: Db, id: string): Promise<void> {
 }
 
 async function charge(trx: Db, projectId: string, amounts: quotas.Usage, limits: QuotaSettings): Promise<void> {
-  if (await quotas.charge(trx, projectId, amounts, limits)) return
-  const over = explainOver(await quotas.usage(trx, projectId), amounts, limits)
-  throw over ?? new Error(`the usage of project ${projectId} changed inside a transaction`)
+  while (!(await quotas.charge(trx, projectId, amounts, limits))) {
+    const over = explainOver(await quotas.lockUsage(trx, projectId), amounts, limits)
+    if (over !== null) throw over // else something was refunded between the two statements
+  }
 }

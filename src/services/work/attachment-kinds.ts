@@ -28,6 +28,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         await driver.removeExport(volumeRef(volume), attachment.id)
         return {
           commit: async (trx) => {
+            await volumes.lock(trx, volume.id)
             if (unit.params.created === true) await attachments.remove(trx, attachment.id)
             else await undoConnector(trx, attachment.id, stamp(), unit.lastError)
             await followAttachments(trx, volume.id, stamp())
@@ -41,6 +42,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
       const info = withCommonKeys(answer, attachment.id, mode, connector)
       return {
         commit: async (trx) => {
+          await volumes.lock(trx, volume.id)
           const updatedAt = stamp()
           await attachments.compareAndSet(trx, attachment.id, {
             ...ATTACHMENT_OUTCOMES.connected,
@@ -57,6 +59,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         commit: async (trx) => {
           const row = await attachments.find(trx, unit.resourceId)
           if (row === undefined) return
+          await volumes.lock(trx, row.volume_id)
           await attachments.compareAndSet(trx, row.id, {
             ...ATTACHMENT_OUTCOMES.connectFailed,
             updatedAt: stamp(),
@@ -77,6 +80,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       await backends.driverOf(hostOf(volume)).removeExport(volumeRef(volume), attachment.id)
       return {
         commit: async (trx) => {
+          await volumes.lock(trx, volume.id)
           await attachments.remove(trx, attachment.id)
           await followAttachments(trx, volume.id, stamp())
         },
@@ -86,6 +90,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       commit: async (trx) => {
         const row = await attachments.find(trx, unit.resourceId)
         if (row === undefined) return
+        await volumes.lock(trx, row.volume_id)
         const set = { status_reason: error.message }
         await attachments.compareAndSet(trx, row.id, {
           ...ATTACHMENT_OUTCOMES.disconnectFailed,
