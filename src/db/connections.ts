@@ -10,6 +10,7 @@ const ATTEMPTS_MAX = 8
 const CONNECT_TIMEOUT_MS = 5000
 /** No statement of the service takes as long; without a bound, one sent into a dead network would wait for ever. */
 const STATEMENT_TIMEOUT_MS = 30_000
+const IDLE_TRANSACTION_MS = 10_000
 
 /** What both clients have: errors of the database in the service's words, and no values in the text of an error. */
 function speaking(Client: typeof Knex.Client): typeof Knex.Client {
@@ -73,7 +74,10 @@ export function connectPostgres(url: string, { connectionsMax = 16, isBounded = 
       application_name: 'collie',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       keepAlive: true,
-      ...(isBounded ? { query_timeout: STATEMENT_TIMEOUT_MS } : {}),
+      // A process that stands still in a transaction must not hold rows for long that others wait for.
+      ...(isBounded
+        ? { query_timeout: STATEMENT_TIMEOUT_MS, idle_in_transaction_session_timeout: IDLE_TRANSACTION_MS }
+        : {}),
     },
     acquireConnectionTimeout: 2 * CONNECT_TIMEOUT_MS,
     pool: { min: 0, max: connectionsMax },

@@ -130,8 +130,13 @@ async function connectAttachment(
       throw conflict(`another request is changing attachment ${id}`)
     }
     await takeConnector(trx, parts, row, connector)
-    const order = { kind: 'attachment-connect', resourceId: id, lane: volume.id, step: 'create-export' } as const
-    return work.enqueue(trx, order)
+    return work.enqueue(trx, {
+      kind: 'attachment-connect',
+      resourceId: id,
+      lane: volume.id,
+      step: 'create-export',
+      params: { modeOfConnector: row.attach_mode === null },
+    })
   })
   if (unit !== null) await work.finish(unit)
   return connected(db, id)

@@ -32,6 +32,8 @@ export interface Harness {
 
 export interface HarnessOptions {
   dialect?: Dialect
+  /** A database that is there, instead of a new one. */
+  location?: DatabaseOptions
   filters?: readonly DriverFilter[]
   settings?: Partial<ServiceSettings>
   /** What stands between the services and the database. */
@@ -39,6 +41,9 @@ export interface HarnessOptions {
   /** False leaves `start` to the test. */
   start?: boolean
 }
+
+/** `COLLIE_TEST_DATABASE=PostgreSQL` runs on it what else runs on SQLite alone. */
+const DEFAULT_DIALECT: Dialect = process.env.COLLIE_TEST_DATABASE === 'PostgreSQL' ? 'PostgreSQL' : 'SQLite'
 
 export const TEST_SETTINGS: ServiceSettings = {
   ...DEFAULT_SETTINGS,
@@ -58,7 +63,7 @@ export const TEST_SETTINGS: ServiceSettings = {
 }
 
 export async function createHarness(options: HarnessOptions = {}): Promise<Harness> {
-  const location = await newDatabase(options.dialect ?? 'SQLite')
+  const location = options.location ?? (await newDatabase(options.dialect ?? DEFAULT_DIALECT))
   const close: (() => Promise<void>)[] = []
   onTestFinished(async () => {
     for (const step of close.reverse()) await step()

@@ -9,7 +9,7 @@ import { openDatabase } from '../../src/db/database.ts'
 
 /**
  * A PostgreSQL server for the tests of one file, started when first asked for and ended with the file. It listens on a
- * socket in its own directory only. Durability is off: tests kill processes, not hosts.
+ * socket in its own directory only. Nothing is synced: tests kill processes, not hosts.
  */
 
 const PROGRAMS = '/usr/lib/postgresql/15/bin'
@@ -18,7 +18,6 @@ const NOBODY = 65_534
 const OPTIONS = [
   ['listen_addresses', ''],
   ['fsync', 'off'],
-  ['synchronous_commit', 'off'],
   ['full_page_writes', 'off'],
   ['shared_buffers', '32MB'],
   ['max_connections', '200'],

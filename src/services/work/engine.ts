@@ -82,7 +82,7 @@ const WATCH_INTERVAL_MS = 200
 export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   const { db, clock, random, log, stamp, membership, settings, kinds } = options
   const shared = isShared(db)
-  const running = new Map<string, { unitId: string; ended: Promise<void> }>() // by lane
+  const running = new Map<string, { unitId: string; owner: string; ended: Promise<void> }>() // by lane
   const waiters = new Map<string, Waiter>() // by unit
   const counted = {
     done: new Map<string, number>(),
@@ -127,7 +127,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         if (rowsWait) pump()
         checkIdle()
       })
-    running.set(unit.lane, { unitId: unit.id, ended: run })
+    running.set(unit.lane, { unitId: unit.id, owner: unit.owner, ended: run })
   }
 
   /** Goes through the steps of a unit until it is done, replaced, or has to wait. */
@@ -211,21 +211,26 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
     else conclude(unit, replaced(unit))
   }
 
+  /** The units that run here and have not been given to others meanwhile. */
+  function ownRunning(): Set<string> {
+    const own = [...running.values()].filter(({ owner }) => owner === membership.me())
+    return new Set(own.map(({ unitId }) => unitId))
+  }
+
   /** Lets those go on who wait for a unit that another process has ended. */
   function watch(): void {
     nextWatch ??= clock.timer(WATCH_INTERVAL_MS, () => {
-      const here = new Set([...running.values()].map(({ unitId }) => unitId))
+      const here = ownRunning()
       const watched = [...waiters.keys()].filter((id) => !here.has(id))
+      nextWatch = null
+      if (watched.length === 0 || state !== 'running') return
       work
         .existing(db, watched)
         .then((left) => {
           for (const id of watched) if (!left.has(id)) conclude({ id }, null)
         })
         .catch((error: unknown) => log.warn({ err: error }, 'work in other processes could not be read'))
-        .finally(() => {
-          nextWatch = null
-          if (waiters.size > 0 && state === 'running') watch()
-        })
+        .finally(watch)
     })
   }
 
@@ -326,6 +331,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   async function beat(): Promise<void> {
     await membership.beat(adopt)
     await releaseWhatNobodyRuns()
+    if (waiters.size > 0) watch()
     pump()
   }
 
@@ -334,7 +340,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
    * that nobody launched. What is so at two beats stays so.
    */
   async function releaseWhatNobodyRuns(): Promise<void> {
-    const here = new Set([...running.values()].map(({ unitId }) => unitId))
+    const here = ownRunning()
     const idle = (await work.runningOf(db, membership.me())).filter((id) => !here.has(id))
     for (const id of idle) if (notRunHere.has(id)) await work.release(db, membership.me(), id)
     notRunHere = new Set(idle)
