@@ -2,7 +2,7 @@ import type { Knex } from 'knex'
 import { DamagedFile } from '../runtime/files.ts'
 import { connectPostgres, connectSqlite } from './connections.ts'
 import { isPostgres } from './dialect.ts'
-import { migrate } from './migrations.ts'
+import { migrate, requireCurrent } from './migrations.ts'
 
 /** What a repository function takes: the database, or a transaction on it. */
 export type Db = Knex
@@ -47,6 +47,18 @@ export async function openDatabase(options: DatabaseOptions): Promise<Db> {
     throw error
   }
   return db
+}
+
+/** Opens a database that is there, beside the process that serves it. Its schema must be that of this version. */
+export async function openExisting(options: DatabaseOptions): Promise<Db> {
+  const db = 'url' in options ? connectPostgres(options.url, { connectionsMax: 2 }) : connectSqlite(options.file)
+  try {
+    await requireCurrent(db)
+    return db
+  } catch (error) {
+    await db.destroy()
+    throw error
+  }
 }
 
 /** Whether other processes may work on the same database at the same time. */

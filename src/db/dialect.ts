@@ -38,3 +38,8 @@ export function whereTextContains(query: Knex.QueryBuilder, column: string, part
   const pattern = `%${part.replace(/[\\%_]/g, '\\$&')}%`
   query.whereRaw(`?? ${isPostgres(query) ? 'ilike' : 'like'} ? escape '\\'`, [column, pattern])
 }
+
+/** Lets everything that a transaction reads be of one moment, as SQLite always has it. Before its first statement. */
+export async function readOneMoment(trx: Knex): Promise<void> {
+  if (isPostgres(trx)) await trx.raw('set transaction isolation level repeatable read, read only')
+}

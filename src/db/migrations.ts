@@ -49,6 +49,17 @@ export async function migrate(db: Knex, migrations: readonly Migration[] = MIGRA
   }
 }
 
+/** Throws StartRefused unless the schema is that of this version. For those who only look. */
+export async function requireCurrent(db: Knex): Promise<void> {
+  const done = new Set<string>((await db.schema.hasTable(TABLE)) ? await db(TABLE).pluck('name') : [])
+  refuseNewer(done, MIGRATIONS)
+  const waiting = MIGRATIONS.filter(({ name }) => !done.has(name))
+  if (waiting.length === 0) return
+  throw new StartRefused(
+    'the database is of an older version of collie; `collie serve` of this version brings it up to date',
+  )
+}
+
 /** On SQLite this is also what takes the lock for writing, before anything is read. */
 async function createTable(trx: Knex): Promise<void> {
   if (isPostgres(trx)) {

@@ -49,6 +49,10 @@ export async function findByResource(db: Db, resourceId: string): Promise<WorkRo
   return fromStore(await db('work').where({ resource_id: resourceId }).first())
 }
 
+export async function all(db: Db): Promise<Pick<WorkRow, 'resource_id' | 'lane'>[]> {
+  return db('work').select('resource_id', 'lane')
+}
+
 /** Which of the units there still are. */
 export async function existing(db: Db, ids: readonly string[]): Promise<Set<string>> {
   return new Set(await db('work').whereIn('id', ids).pluck('id'))

@@ -103,6 +103,15 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
       volumes.get(id)?.rights.delete(attachmentId)
     },
 
+    discover: async () => ({
+      volumes: [...volumes].map(([id, { sizeGib }]) => ({ id, sizeGib })),
+      snapshots: [...snapshots].map(([id, { volumeId, sizeGib }]) => ({ id, volumeId, sizeGib })),
+      exports: [...volumes].flatMap(([volumeId, { rights }]) =>
+        [...rights.keys()].map((attachmentId) => ({ attachmentId, volumeId })),
+      ),
+      foreign: [],
+    }),
+
     openVolume: async ({ id }) => {
       const volume = volumeOf(backend, id)
       if (volume.rights.size > 0) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} is exported.` })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
-import { DIALECTS, type Dialect } from '../db/harness.ts'
+import { DIALECTS } from '../db/harness.ts'
 import {
   admin,
   availableVolume,
@@ -35,8 +35,9 @@ describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.constantFrom(...exclusiveNames), { minLength: 2, maxLength: 6 }), async (names) => {
         // Nothing is worked on before all requests are answered, or an extension could end between two of them.
-        const harness = await shared(dialect)
+        const harness = await createHarness({ dialect })
         const id = await availableVolume(harness)
+        await harness.services.stop()
         const stopped = await harness.reopen({ start: false })
         const requests = names.map((name) => ({ name, answer: outcome(EXCLUSIVE[name](stopped, id)) }))
         const answers = await Promise.all(requests.map(({ answer }) => answer))
@@ -61,13 +62,6 @@ describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
     await harness.services.idle()
   })
 })
-
-const harnessOfRun = new Map<Dialect, Harness>()
-async function shared(dialect: Dialect): Promise<Harness> {
-  const harness = harnessOfRun.get(dialect) ?? (await createHarness({ dialect }))
-  harnessOfRun.set(dialect, harness)
-  return harness
-}
 
 /** One random request; indices choose among what there is. */
 type Step =
