@@ -70,7 +70,8 @@ const LAYERS: Record<string, readonly string[]> = {
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': ['app.ts', 'store-thread.ts', 'cli', 'control', 'config.ts', 'version.ts', 'errors.ts', 'runtime'],
-  'db-commands.ts': ['db', 'drivers', 'services', 'vdi', 'cli', 'control', 'runtime'],
+  'db-maintenance.ts': ['db', 'drivers', 'services', 'vdi', 'cli', 'control', 'runtime'],
+  'db-commands.ts': ['db-maintenance.ts', 'cli'],
   'main.ts': ['serve.ts', 'db-commands.ts', 'cli', 'runtime'],
 }
 
