@@ -5,9 +5,12 @@ import { createApiServer } from './api/server.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import type { Config } from './config.ts'
 import type { ControlCaller } from './control/socket-client.ts'
-import { openDatabase } from './db/database.ts'
+import { type Db, openDatabase } from './db/database.ts'
+import { databaseId } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
+import type { VolumeDriver } from './drivers/driver.ts'
 import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
+import { StartRefused } from './errors.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
 import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
@@ -58,6 +61,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       await control.call('export_drained', { attachment_id: attachmentId })
     },
   })
+  await refuseSecondDatabase(db, driver)
   const services = createServices({
     db,
     backends: [{ name: BACKEND, availabilityZone: config.availability_zone, driver }],
@@ -107,6 +111,18 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       await db.destroy()
     },
   }
+}
+
+/** Two databases over one store would each take for free what the other one uses: the store remembers the one that drives it. */
+async function refuseSecondDatabase(db: Db, driver: VolumeDriver): Promise<void> {
+  const id = await databaseId(db)
+  const driving = await driver.drive?.(id, { replace: false })
+  if (driving === undefined || driving === id) return
+  await db.destroy()
+  throw new StartRefused(
+    `another database (${driving}) says what this store holds, and not this one (${id}); run one node with the role api, or give all of ` +
+      'them the same PostgreSQL with `database: postgres://…`. When the other database is lost for good: collie db adopt',
+  )
 }
 
 /** What keeps requests from being served: a store that does not answer. */

@@ -33,5 +33,14 @@ export function dbCommands(ports: CommandPorts): Command[] {
       ],
       run: async (call) => (await import('./db-maintenance.ts')).check(ports, call),
     },
+    {
+      name: 'db adopt',
+      usesSettings: true,
+      summary: 'Let the store follow this database, when the one that it followed is lost for good.',
+      description:
+        'The API refuses to start with a database that is not the one by which the store was filled: each would take for free what the\n' +
+        'other one uses. A backup is the same database, and needs no adoption. Stop the API before.',
+      run: async (call) => (await import('./db-maintenance.ts')).adopt(ports, call),
+    },
   ]
 }

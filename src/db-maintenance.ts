@@ -5,6 +5,7 @@ import { table } from './cli/table.ts'
 import type { ControlClient } from './control/client.ts'
 import { copySqlite } from './db/backup.ts'
 import { type DatabaseOptions, type Db, openExisting } from './db/database.ts'
+import { databaseId } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
 import * as quotas from './db/quotas.ts'
 import type { VolumeDriver } from './drivers/driver.ts'
@@ -39,6 +40,43 @@ export function check(ports: CommandPorts, call: CommandCall): Promise<number> {
 }
 
 async function checkWith(ports: CommandPorts, call: CommandCall, node: ControlClient): Promise<number> {
+  return withBoth(ports, call, node, async (db, driver) => {
+    const { findings, checked } = await compareAll(db, driver)
+    const repaired = new Set(call.options.repair === undefined ? [] : await repair(db, driver, findings))
+    const sound = findings.every((finding) => repaired.has(finding))
+    const result = {
+      sound,
+      checked,
+      findings: findings.map(({ volumeId: _, ...finding }, index) => ({
+        ...finding,
+        repaired: repaired.has(findings[index]!),
+      })),
+    }
+    call.print(result, () => describe(result))
+    return sound ? EXIT.OK : EXIT.DATA_UNSOUND
+  })
+}
+
+export function adopt(ports: CommandPorts, call: CommandCall): Promise<number> {
+  return askNode(ports, call, (node) =>
+    withBoth(ports, call, node, async (db, driver) => {
+      const database = await driver.drive?.(await databaseId(db), { replace: true })
+      call.print(
+        { database },
+        () => `The store follows the database ${database} now; \`collie db check\` says where they differ.`,
+      )
+      return EXIT.OK
+    }),
+  )
+}
+
+/** Runs work with the database that the settings name and a driver of the node's store. */
+async function withBoth<T>(
+  ports: CommandPorts,
+  call: CommandCall,
+  node: ControlClient,
+  work: (db: Db, driver: VolumeDriver) => Promise<T>,
+): Promise<T> {
   const config = configOf(call)
   const location = databaseOf(config)
   requireDatabase(location)
@@ -54,19 +92,7 @@ async function checkWith(ports: CommandPorts, call: CommandCall, node: ControlCl
   })
   const db = await openExisting(location)
   try {
-    const { findings, checked } = await compareAll(db, driver)
-    const repaired = new Set(call.options.repair === undefined ? [] : await repair(db, driver, findings))
-    const sound = findings.every((finding) => repaired.has(finding))
-    const result = {
-      sound,
-      checked,
-      findings: findings.map(({ volumeId: _, ...finding }, index) => ({
-        ...finding,
-        repaired: repaired.has(findings[index]!),
-      })),
-    }
-    call.print(result, () => describe(result))
-    return sound ? EXIT.OK : EXIT.DATA_UNSOUND
+    return await work(db, driver)
   } finally {
     await driver.stop()
     await db.destroy()

@@ -49,6 +49,13 @@ export interface VolumeDriver {
   removeExport(volume: VolumeRef, attachmentId: string): Promise<void>
 
   /**
+   * Lets the database with this id be the one that says what the backend holds, unless another one is already; `replace` puts it
+   * in the place of that. Answers the id of the one that is from now on. Two databases over one backend would each give away what
+   * the other holds.
+   */
+  drive?(databaseId: string, options: { replace: boolean }): Promise<string>
+
+  /**
    * What the backend holds, whoever made it; a driver without it cannot be compared with the database. Read bit by bit, while the
    * backend goes on: only what is there from before the call until after it is sure to be in the answer.
    */

@@ -43,6 +43,7 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   openVolume: true,
   openSnapshot: true,
   discover: true,
+  drive: true,
 }
 
 /** The driver behind the filters; the first filter is the outermost. */

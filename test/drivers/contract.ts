@@ -269,6 +269,17 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       await initiator.close().catch(() => {})
     })
 
+    it('remembers which database drives it, also after a crash, until that is replaced', async () => {
+      const [first, second] = [randomUUID(), randomUUID()]
+      if (harness.driver.drive === undefined) return
+      expect(await harness.driver.drive(first, { replace: true })).toBe(first)
+      expect(await harness.driver.drive(second, { replace: false })).toBe(first)
+      await harness.restart()
+      expect(await harness.driver.drive?.(second, { replace: false })).toBe(first)
+      expect(await harness.driver.drive?.(second, { replace: true })).toBe(second)
+      expect(await harness.driver.drive?.(first, { replace: false })).toBe(second)
+    })
+
     it('says what the backend holds, when it can', async () => {
       const { driver } = harness
       const volume = await newVolume(2)

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, rmSync, statSync } from 'node:fs'
 import BetterSqlite3 from 'better-sqlite3'
 import { afterEach, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
@@ -149,6 +149,20 @@ testUnless(missingPostgres)('goes on with what an API process leaves that is kil
   const { limits } = await b.cinder.request<{ limits: { absolute: Record<string, number> } }>('GET', '/limits')
   expect(limits.absolute).toMatchObject({ totalVolumesUsed: 0, totalGigabytesUsed: 0 })
   expect(await b.api.kill('SIGTERM')).toBe(0)
+})
+
+it('refuses a second database over one store, until that is to follow it', async () => {
+  const collie = await create()
+  await collie.start()
+  await collie.kill('SIGTERM')
+  for (const file of ['collie.db', 'collie.db-wal', 'collie.db-shm'])
+    rmSync(`${collie.dataDir}/${file}`, { force: true })
+  await expect(collie.start()).rejects.toThrow(/another database \(\S+\) says what this store holds.*collie db adopt/)
+  const store = await create('--roles=store', `--data-dir=${collie.dataDir}`)
+  await store.start()
+  expect(await store.command('db', 'adopt', `--data-dir=${collie.dataDir}`)).toMatchObject({ code: EXIT.OK, err: '' })
+  await store.kill('SIGTERM')
+  await collie.start()
 })
 
 testUnless(missingPostgres)('tells a database that is away from a program that is wrong', async () => {

@@ -81,6 +81,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       await translate(vdis.space())
     },
     stop: async () => vdis.close(),
+    drive: (databaseId, options) => translate(vdis.drive(databaseId, options)),
     discover: () => translate(discover(vdis)),
     stats: () => translate(poolStats(vdis, poolName)),
 
