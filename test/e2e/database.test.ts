@@ -160,7 +160,7 @@ it('refuses a second database over one store, until that is to follow it', async
   await expect(collie.start()).rejects.toThrow(/another database \(\S+\) says what this store holds.*collie db adopt/)
   const store = await create('--roles=store', `--data-dir=${collie.dataDir}`)
   await store.start()
-  expect(await store.command('db', 'adopt', `--data-dir=${collie.dataDir}`)).toMatchObject({ code: EXIT.OK, err: '' })
+  expect(await collie.command('db', 'adopt')).toMatchObject({ code: EXIT.OK, err: '' })
   await store.kill('SIGTERM')
   await collie.start()
 })
