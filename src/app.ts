@@ -1,12 +1,14 @@
 import { hostname } from 'node:os'
-import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
 import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
 import type { ControlCaller } from './control/socket-client.ts'
-import { openDatabase } from './db/database.ts'
+import { type Db, openDatabase } from './db/database.ts'
+import { databaseId } from './db/installation.ts'
+import { databaseOf } from './db/location.ts'
+import { StartRefused } from './errors.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
 import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
@@ -18,6 +20,7 @@ import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import type { Backend } from './services/backends.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 
@@ -33,7 +36,6 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
-const DATABASE_FILE = 'collie.db'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**
@@ -41,11 +43,13 @@ const HEALTH_TIMEOUT_MS = 2000
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
 export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
-  const db = await openDatabase({ file: path.resolve(config.data_dir, DATABASE_FILE) })
+  const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
+  const backends = createConfiguredBackends(config, control)
+  await refuseSecondDatabase(db, backends, log)
   const services = createServices({
     db,
-    backends: createConfiguredBackends(config, control),
+    backends,
     clock: systemClock,
     random: systemRandom,
     log,
@@ -91,6 +95,28 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       await served
       await db.destroy()
     },
+  }
+}
+
+/**
+ * Two databases over one store would each take for free what the other one uses: the store remembers the one that drives it.
+ * A store that is away is not asked: nothing of it is changed until it has been, by whoever starts when it is there.
+ */
+async function refuseSecondDatabase(db: Db, backends: readonly Backend[], log: Log): Promise<void> {
+  const id = await databaseId(db)
+  for (const { name, driver } of backends) {
+    let driving: string | undefined
+    try {
+      driving = await driver.drive?.(id, { replace: false })
+    } catch (error) {
+      log.warn({ err: error, backend: name }, 'whether another database drives this store could not be asked')
+    }
+    if (driving === undefined || driving === id) continue
+    await db.destroy()
+    throw new StartRefused(
+      `another database (${driving}) says what the store of backend ${name} holds, and not this one (${id}); run one node with the role ` +
+        'api, or give all of them the same PostgreSQL with `database: postgres://…`. When the other database is lost for good: collie db adopt',
+    )
   }
 }
 

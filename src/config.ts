@@ -2,7 +2,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse } from 'yaml'
 import { parseAddress } from './runtime/network.ts'
-import { type Config, SETTINGS, SETTINGS_SCHEMA } from './settings.ts'
+import { type Config, SETTINGS, SETTINGS_SCHEMA, shownValue } from './settings.ts'
 
 export type { Config } from './settings.ts'
 
@@ -115,8 +115,10 @@ function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string
   throw new ConfigError(
     parsed.error.issues.map(({ path: keys, message }) => {
       const name = keys.filter((part) => typeof part === 'string').join('.')
-      const setting = SETTINGS.find((one) => name === one.name || name.startsWith(`${one.name}.`))?.name ?? name
-      return `${name}: ${message} (from ${sources.get(setting)}: ${JSON.stringify(found.get(setting)?.value)})`
+      const setting = SETTINGS.find((one) => name === one.name || name.startsWith(`${one.name}.`))
+      const from = setting?.name ?? name
+      const value = setting ? shownValue(setting, found.get(from)?.value) : found.get(from)?.value
+      return `${name}: ${message} (from ${sources.get(from)}: ${JSON.stringify(value)})`
     }),
   )
 }

@@ -108,3 +108,8 @@ export function toStoreError(error: unknown): StoreError {
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
+
+/** What the process was asked to work on must not be touched as things are; the message says what to do instead. */
+export class StartRefused extends Error {
+  override readonly name = 'StartRefused'
+}

@@ -162,14 +162,17 @@ async function startService(config: Config, log: Log, store: StoreSide) {
   }
 }
 
-/** Each role runs once in a data directory; the kernel lets go of a lock when its process ends, however it ends. */
+/**
+ * Each role runs once in a data directory, the API as often as it may with PostgreSQL; the kernel lets go of a lock when its
+ * process ends, however it ends.
+ */
 async function takeRoles(config: Config): Promise<{ release(): Promise<void> }[]> {
   const disk = openSystemDisk(config.data_dir)
   await disk.makeDirectory('.')
   await disk.syncDirectory('..')
   const locks: { release(): Promise<void> }[] = []
   for (const role of ['store', 'api'] as const) {
-    if (!config.roles.includes(role)) continue
+    if (!config.roles.includes(role) || (role === 'api' && config.database !== null)) continue
     const lock = await disk.lock(`${role}.lock`)
     if (lock) locks.push(lock)
     else {

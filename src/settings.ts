@@ -157,6 +157,21 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .describe('Pools that are tried for one volume when they fail to make it.'),
     })
     .prefault({}),
+  database: z
+    .string()
+    .refine(isDatabaseUrl, { error: 'expected postgres://user:password@host/name' })
+    .nullable()
+    .default(null)
+    .meta({ isSecret: true })
+    .describe(
+      'PostgreSQL to keep volumes and their work in, `postgres://user:password@host/name`, for several API processes; without it, SQLite in the data directory. A password may be left to ~/.pgpass.',
+    ),
+  database_connections: z
+    .int()
+    .min(2)
+    .max(1000)
+    .default(16)
+    .describe('Connections to PostgreSQL that one process has at most.'),
 
   cluster: z
     .enum(['single'], { error: 'only `single`, one node alone, is available in this version' })
@@ -239,6 +254,8 @@ export interface Setting {
   /** `COLLIE_LOG_LEVEL`. */
   variable: string
   description: string
+  /** May hold a password: never shown, except for where it leads. */
+  isSecret: boolean
   /** Turns text of a flag or variable into what the schema expects; text that makes no sense is left for it to refuse. */
   fromText(text: string): unknown
 }
@@ -256,10 +273,19 @@ function leaves(prefix: string, schema: z.ZodObject): Setting[] {
       flag: words.replaceAll('_', '-'),
       variable: `COLLIE_${words.toUpperCase()}`,
       description: field.description ?? '',
+      isSecret: field.meta()?.isSecret === true,
       fromText: textReader(inner),
     }
     return [setting]
   })
+}
+
+/** What people may see of a value: of a secret URL, where it leads. */
+export function shownValue({ isSecret }: Setting, value: unknown): unknown {
+  if (!isSecret || typeof value !== 'string') return value
+  if (!URL.canParse(value)) return '…'
+  const { protocol, host, pathname } = new URL(value)
+  return `${protocol}//…@${host}${pathname}`
 }
 
 /** The type below its default and its null. */
@@ -284,6 +310,10 @@ function readJson(text: string): unknown {
   } catch {
     return text
   }
+}
+
+function isDatabaseUrl(text: string): boolean {
+  return URL.canParse(text) && /^postgres(ql)?:$/.test(new URL(text).protocol) && new URL(text).pathname.length > 1
 }
 
 function isAddress(text: string): boolean {

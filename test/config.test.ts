@@ -42,6 +42,16 @@ describe('settings', () => {
     expect(warnings).toEqual([])
   })
 
+  it('tells where a database is, and never its password', () => {
+    const { config } = load({ env: { COLLIE_DATABASE: 'postgres://collie:secret@db.example:5433/cinder' } })
+    expect(config.database).toBe('postgres://collie:secret@db.example:5433/cinder')
+    for (const wrong of ['mysql://collie:secret@db.example/cinder', 'postgres://collie:secret@db.example', 'secret']) {
+      const problem = problems({ env: { COLLIE_DATABASE: wrong } })
+      expect(problem).toContain('database: expected postgres://')
+      expect(problem).not.toContain('secret')
+    }
+  })
+
   it('takes flags before the environment, that before the file, that before the default', () => {
     const { config, sources } = load({
       argv: ['--config', 'collie.yaml', '--log-level', 'warn'],

@@ -46,7 +46,7 @@ const LAYERS: Record<string, readonly string[]> = {
 
   drivers: ['vdi', 'protocol', 'results.ts', 'errors.ts', 'runtime'],
   scheduler: ['drivers/driver.ts', 'errors.ts'],
-  db: ['errors.ts', 'runtime', '../migrations'],
+  db: ['errors.ts', 'config.ts', 'runtime', '../migrations'],
   services: ['scheduler', 'db', 'drivers/driver.ts', 'errors.ts', 'runtime'],
   identity: ['errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],
@@ -69,7 +69,9 @@ const LAYERS: Record<string, readonly string[]> = {
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': ['app.ts', 'store-thread.ts', 'cli', 'control', 'config.ts', 'version.ts', 'errors.ts', 'runtime'],
-  'main.ts': ['serve.ts', 'cli', 'runtime'],
+  'db-maintenance.ts': ['app-backends.ts', 'db', 'scheduler', 'services', 'cli', 'control', 'runtime'],
+  'db-commands.ts': ['db-maintenance.ts', 'cli'],
+  'main.ts': ['serve.ts', 'db-commands.ts', 'cli', 'runtime'],
 }
 
 interface Ban {

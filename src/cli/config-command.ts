@@ -1,5 +1,5 @@
 import { loadConfig } from '../config.ts'
-import { SETTINGS } from '../settings.ts'
+import { SETTINGS, shownValue } from '../settings.ts'
 import { type Command, EXIT } from './command.ts'
 import { table } from './table.ts'
 
@@ -10,11 +10,11 @@ export const configShow: Command = {
   run: async ({ io, argv, print }) => {
     const { config, sources, warnings } = loadConfig({ argv, env: io.env, readFile: io.readFile })
     for (const warning of warnings) io.err(`collie: ${warning}`)
-    const rows = SETTINGS.map(({ name, description }) => ({
-      name,
-      value: settingValue(config, name),
-      source: sources.get(name) ?? 'default',
-      description,
+    const rows = SETTINGS.map((setting) => ({
+      name: setting.name,
+      value: shownValue(setting, settingValue(config, setting.name)),
+      source: sources.get(setting.name) ?? 'default',
+      description: setting.description,
     }))
     print(rows, () =>
       table([

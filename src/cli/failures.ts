@@ -1,6 +1,6 @@
 import { ConfigError } from '../config.ts'
 import { ControlError } from '../control/messages.ts'
-import { StoreError, type StoreErrorCode, UsageError } from '../errors.ts'
+import { ServiceError, StartRefused, StoreError, type StoreErrorCode, UsageError } from '../errors.ts'
 import { DamagedFile } from '../runtime/files.ts'
 import { Interrupted } from '../runtime/process-io.ts'
 import { CommandFailure, EXIT } from './command.ts'
@@ -57,6 +57,10 @@ const FILE_CALLS: ReadonlySet<string> = new Set(['open', 'read', 'write', 'fsync
 export function explain(error: unknown): { code: number; message: string } {
   if (error instanceof CommandFailure) return { code: error.exitCode, message: error.message }
   if (error instanceof UsageError) return { code: EXIT.USAGE, message: error.message }
+  if (error instanceof StartRefused) return { code: EXIT.CONFIG, message: error.message }
+  if (error instanceof ServiceError && error.code === 'ServiceUnavailable') {
+    return { code: EXIT.UNAVAILABLE, message: error.message }
+  }
   if (error instanceof ConfigError) return { code: EXIT.CONFIG, message: `settings: ${error.message}` }
   if (error instanceof StoreError) return { code: STORE_EXIT[error.code], message: withAdvice(error) }
   if (error instanceof ControlError) {

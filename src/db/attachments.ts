@@ -57,6 +57,11 @@ export async function ofVolumes(db: Db, volumeIds: readonly string[]): Promise<A
   return db('attachments').whereIn('volume_id', volumeIds).orderBy(['created_at', 'id'])
 }
 
+/** Every row: for the comparison with a backend, not for requests. */
+export async function all(db: Db): Promise<AttachmentRow[]> {
+  return db('attachments')
+}
+
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<AttachmentRow>> {
   return listRows(db, 'attachments', ATTACHMENT_COLUMNS, listing, options)
 }

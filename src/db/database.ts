@@ -1,49 +1,67 @@
-import type BetterSqlite3 from 'better-sqlite3'
-import knex, { type Knex } from 'knex'
+import type { Knex } from 'knex'
 import { DamagedFile } from '../runtime/files.ts'
-import { migrationSource } from './migrations.ts'
-import { prepareConnection } from './sqlite.ts'
+import { connectPostgres, connectSqlite } from './connections.ts'
+import { isPostgres } from './dialect.ts'
+import { migrate, requireCurrent } from './migrations.ts'
 
 /** What a repository function takes: the database, or a transaction on it. */
 export type Db = Knex
 
-export interface DatabaseOptions {
+export type DatabaseOptions = SqliteOptions | PostgresOptions
+
+export interface SqliteOptions {
   /** Path of the SQLite file; it is created when absent. */
   file: string
   /** How long a statement waits for another process that holds the file, such as a backup. */
   busyTimeoutMs?: number
 }
 
+export interface PostgresOptions {
+  /** `postgres://user:password@host/name`; several processes may use one. */
+  url: string
+  /** Connections that this process has at most. */
+  connectionsMax?: number
+}
+
 /**
  * Opens the metadata store and brings its schema up to date.
  *
- * One connection, so transactions run one after the other and what one reads does not change under it. A commit that
- * has resolved survives loss of power: the write-ahead log is synced at each (`synchronous = FULL`).
- * The caller ends it with `destroy()`. Throws DamagedFile for what is no database.
+ * A commit that has resolved survives loss of power: on SQLite the write-ahead log is synced at each (`synchronous = FULL`), on
+ * PostgreSQL unless its own settings say otherwise.
+ * The caller ends it with `destroy()`. Throws DamagedFile for a file that is no database, StartRefused for a database of a newer
+ * version, ServiceUnavailable for one that cannot be reached.
  */
-export async function openDatabase({ file, busyTimeoutMs = 5000 }: DatabaseOptions): Promise<Db> {
-  const db = knex({
-    client: 'better-sqlite3',
-    connection: { filename: file },
-    useNullAsDefault: true,
-    pool: {
-      min: 1,
-      max: 1,
-      afterCreate: (connection: BetterSqlite3.Database, done: (error: Error | null, connection?: unknown) => void) => {
-        prepareConnection(connection, busyTimeoutMs)
-        done(null, connection)
-      },
-    },
-    migrations: { migrationSource },
-    log: { error: () => {} }, // what knex would print here it also throws, and whoever catches it says it once
-  })
+export async function openDatabase(options: DatabaseOptions): Promise<Db> {
+  if ('url' in options) {
+    const migrating = connectPostgres(options.url, { connectionsMax: 1, isBounded: false }) // which may take its time
+    await migrate(migrating).finally(() => migrating.destroy())
+    return connectPostgres(options.url, { connectionsMax: options.connectionsMax })
+  }
+  const db = connectSqlite(options.file, { busyTimeoutMs: options.busyTimeoutMs })
   try {
-    await db.migrate.latest()
+    await migrate(db)
   } catch (error) {
     await db.destroy()
     const code = (error as { code?: unknown }).code
-    if (code === 'SQLITE_NOTADB' || code === 'SQLITE_CORRUPT') throw new DamagedFile(file, error as Error)
+    if (code === 'SQLITE_NOTADB' || code === 'SQLITE_CORRUPT') throw new DamagedFile(options.file, error as Error)
     throw error
   }
   return db
+}
+
+/** Opens a database that is there, beside the process that serves it. Its schema must be that of this version. */
+export async function openExisting(options: DatabaseOptions): Promise<Db> {
+  const db = 'url' in options ? connectPostgres(options.url, { connectionsMax: 2 }) : connectSqlite(options.file)
+  try {
+    await requireCurrent(db)
+    return db
+  } catch (error) {
+    await db.destroy()
+    throw error
+  }
+}
+
+/** Whether other processes may work on the same database at the same time. */
+export function isShared(db: Db): boolean {
+  return isPostgres(db)
 }

@@ -2,8 +2,16 @@ import type { Knex } from 'knex'
 
 /** The SQL that SQLite and PostgreSQL do not share. Everything else in src/db is written for both. */
 
-function isPostgres(query: Knex.QueryBuilder): boolean {
-  return query.client.config.client === 'pg'
+/** Of a database, a transaction or a query. */
+export function isPostgres({ client }: { client: { driverName: string } }): boolean {
+  return client.driverName === 'pg'
+}
+
+/** Milliseconds since 1970 by the clock of the database, which all its clients share. */
+export function nowMs(db: Knex): Knex.Raw {
+  return isPostgres(db)
+    ? db.raw('(extract(epoch from clock_timestamp()) * 1000)::bigint')
+    : db.raw("cast(unixepoch('now', 'subsec') * 1000 as integer)")
 }
 
 /** Rows whose JSON object in `column` has each of the pairs. */
@@ -43,16 +51,7 @@ export function whereTextContains(query: Knex.QueryBuilder, column: string, part
   query.whereRaw(`?? ${isPostgres(query) ? 'ilike' : 'like'} ? escape '\\'`, [column, pattern])
 }
 
-/** Whether the statement failed because a row of that key exists. */
-export function isUniqueViolation(error: unknown): boolean {
-  return hasCode(error, 'SQLITE_CONSTRAINT_UNIQUE', 'SQLITE_CONSTRAINT_PRIMARYKEY', '23505')
-}
-
-/** Whether the statement failed because other rows refer to the row. */
-export function isForeignKeyViolation(error: unknown): boolean {
-  return hasCode(error, 'SQLITE_CONSTRAINT_FOREIGNKEY', 'SQLITE_CONSTRAINT_TRIGGER', '23503')
-}
-
-function hasCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
+/** Lets everything that a transaction reads be of one moment, as SQLite always has it. Before its first statement. */
+export async function readOneMoment(trx: Knex): Promise<void> {
+  if (isPostgres(trx)) await trx.raw('set transaction isolation level repeatable read, read only')
 }

@@ -64,7 +64,9 @@ export async function listRows<Row>(
     whereAfter(query, table, columns, sort, marker)
   }
   for (const { key, direction } of sort) {
-    query.orderByRaw(`?? ${direction} nulls ${direction === 'asc' ? 'first' : 'last'}`, [column(table, columns, key)])
+    // Where nothing can be null, saying where nulls go would only keep PostgreSQL from using an index.
+    const nulls = columns[key]?.nullable ? `nulls ${direction === 'asc' ? 'first' : 'last'}` : ''
+    query.orderByRaw(`?? ${direction} ${nulls}`, [column(table, columns, key)])
   }
   const found: Row[] = await query.limit(listing.limit + 1).offset(listing.offset)
   const rows = found.slice(0, listing.limit)
@@ -131,7 +133,8 @@ function whereAfter(
     value: marker[columns[key]!.name] as Knex.Value,
   }))
   const first = keys[0]!
-  if (!first.nullable) query.where(first.name, first.direction === 'asc' ? '>=' : '<=', first.value)
+  if (first.direction === 'asc' && first.value !== null) query.where(first.name, '>=', first.value)
+  if (first.direction === 'desc' && !first.nullable) query.where(first.name, '<=', first.value)
   query.where((anyOf) => {
     keys.forEach((last, index) => {
       if (last.value === null && last.direction === 'desc') return // nothing sorts after null

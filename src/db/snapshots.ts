@@ -58,6 +58,16 @@ export async function ofVolume(db: Db, volumeId: string): Promise<SnapshotRow[]>
   return db('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id'])
 }
 
+/** As `ofVolume`; no other transaction changes or reads-to-use the rows until this one has ended. */
+export async function lockOfVolume(trx: Db, volumeId: string): Promise<SnapshotRow[]> {
+  return trx('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id']).forUpdate()
+}
+
+/** Every row: for the comparison with a backend, not for requests. */
+export async function all(db: Db): Promise<SnapshotRow[]> {
+  return db('snapshots')
+}
+
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<SnapshotRow>> {
   return listRows(db, 'snapshots', SNAPSHOT_COLUMNS, listing, options)
 }

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex'
 import type { Db } from './database.ts'
-import { isUniqueViolation } from './dialect.ts'
+import { isUniqueViolation } from './failures.ts'
 
 /** Which projects may use a private volume type. */
 export interface TypeAccessRow {

@@ -1,5 +1,5 @@
 import type { Db } from './database.ts'
-import { isUniqueViolation } from './dialect.ts'
+import { isUniqueViolation } from './failures.ts'
 
 /** How volumes of a type are encrypted; at most one row for a type. */
 export interface TypeEncryptionRow {

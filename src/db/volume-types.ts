@@ -1,6 +1,7 @@
 import type { Knex } from 'knex'
 import type { Db } from './database.ts'
-import { isForeignKeyViolation, isUniqueViolation, whereJsonValueHasPart } from './dialect.ts'
+import { whereJsonValueHasPart } from './dialect.ts'
+import { isForeignKeyViolation, isUniqueViolation } from './failures.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
 import { whereAccessible } from './type-access.ts'
 

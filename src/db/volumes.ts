@@ -84,6 +84,11 @@ export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefi
     .first()
 }
 
+/** Every row: for the comparison with a backend, not for requests. */
+export async function all(db: Db): Promise<VolumeRow[]> {
+  return db('volumes')
+}
+
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<NamedVolumeRow>> {
   return listRows(db, 'volumes', VOLUME_COLUMNS, listing, { ...options, select: withTypeName })
 }

@@ -50,12 +50,34 @@ export interface VolumeDriver {
   removeExport(volume: VolumeRef, attachmentId: string): Promise<void>
 
   /**
+   * Lets the database with this id be the one that says what the backend holds, unless another one is already; `replace` puts it
+   * in the place of that. Answers the id of the one that is from now on. Two databases over one backend would each give away what
+   * the other holds.
+   */
+  drive?(databaseId: string, options: { replace: boolean }): Promise<string>
+
+  /**
+   * What the backend holds, whoever made it; a driver without it cannot be compared with the database. Read bit by bit, while the
+   * backend goes on: only what is there from before the call until after it is sure to be in the answer.
+   */
+  discover?(): Promise<Discovered>
+
+  /**
    * Opens the bytes of a volume for the service itself, which fills a volume that nobody uses: from a backup, from an image.
    * Rejects with InvalidVolume while it is exported.
    */
   openVolume(volume: VolumeRef): Promise<VolumeData>
   /** Opens the bytes of a snapshot to be read. */
   openSnapshot(snapshot: SnapshotRef): Promise<VolumeData>
+}
+
+export interface Discovered {
+  volumes: VolumeRef[]
+  snapshots: SnapshotRef[]
+  /** Rights to volumes, by the attachment that they were given to. */
+  exports: { attachmentId: string; volumeId: string }[]
+  /** What bears no name that this driver would give: somebody else's, or one that could be taken over. */
+  foreign: { name: string; sizeGib: number }[]
 }
 
 /** Bytes of a volume or a snapshot. Offsets and lengths are of any alignment, and within `sizeBytes`. */

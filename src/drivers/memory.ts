@@ -43,10 +43,12 @@ export interface MemoryBackend {
   volumes: Map<string, MemoryVolume>
   snapshots: Map<string, MemorySnapshot>
   capacityGib: number
+  /** The database that says what this backend holds. */
+  drivenBy: string | null
 }
 
 export function createMemoryBackend(capacityGib = 1024): MemoryBackend {
-  return { volumes: new Map(), snapshots: new Map(), capacityGib }
+  return { volumes: new Map(), snapshots: new Map(), capacityGib, drivenBy: null }
 }
 
 export function createMemoryDriver(backend: MemoryBackend, random: Random): VolumeDriver {
@@ -102,6 +104,20 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     removeExport: async ({ id }, attachmentId) => {
       volumes.get(id)?.rights.delete(attachmentId)
     },
+
+    drive: async (databaseId, { replace }) => {
+      if (replace) backend.drivenBy = databaseId
+      backend.drivenBy ??= databaseId
+      return backend.drivenBy
+    },
+    discover: async () => ({
+      volumes: [...volumes].map(([id, { sizeGib }]) => ({ id, sizeGib })),
+      snapshots: [...snapshots].map(([id, { volumeId, sizeGib }]) => ({ id, volumeId, sizeGib })),
+      exports: [...volumes].flatMap(([volumeId, { rights }]) =>
+        [...rights.keys()].map((attachmentId) => ({ attachmentId, volumeId })),
+      ),
+      foreign: [],
+    }),
 
     openVolume: async ({ id }) => {
       const volume = volumeOf(backend, id)

@@ -42,6 +42,8 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   removeExport: true,
   openVolume: true,
   openSnapshot: true,
+  discover: true,
+  drive: true,
 }
 
 /** The driver behind the filters; the first filter is the outermost. */
@@ -55,7 +57,8 @@ function wrapOnce(inner: VolumeDriver, filter: DriverFilter): VolumeDriver {
     toString: () => `${filter} over ${nameOf(inner)}`,
   }
   for (const method of Object.keys(METHODS) as DriverMethod[]) {
-    const call = inner[method] as (...args: unknown[]) => Promise<unknown>
+    const call = inner[method] as ((...args: unknown[]) => Promise<unknown>) | undefined
+    if (call === undefined) continue // what a driver may leave out
     wrapped[method] = (...args: unknown[]) =>
       filter.around({ method, resourceId: resourceIdOf(args[0]) }, () => call.apply(inner, args))
   }

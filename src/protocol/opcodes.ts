@@ -100,6 +100,8 @@ export const OPCODES = {
   LIST_LOCKS: op(0xe2, 'io', 'io'),
   /** Body: the name of a VDI. Ends the lock on it, and what its holder has under way. */
   UNLOCK_VDI: op(0xe3, 'io', 'io'),
+  /** Body: JSON, `{database, replace}`. Answers JSON: the database of the service that drives the store from now on. */
+  DRIVE_STORE: op(0xe4, 'io', 'io'),
 } as const
 
 export type OpcodeName = keyof typeof OPCODES

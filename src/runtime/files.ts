@@ -1,4 +1,14 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, unlinkSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 
 /**
@@ -13,6 +23,10 @@ export class DamagedFile extends Error {
   constructor(path: string, cause: Error) {
     super(`${path} is damaged (${cause.message}); bring it back from a backup`, { cause })
   }
+}
+
+export function fileExists(path: string): boolean {
+  return existsSync(path)
 }
 
 /** The text of a file, or null when there is none. */

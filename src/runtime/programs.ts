@@ -18,10 +18,19 @@ const KEPT_CHARACTERS = 1 << 20
 export function runProgram(
   program: string,
   args: readonly string[],
-  { signal, onOutput }: { signal?: AbortSignal; onOutput?: (text: string) => void } = {},
+  {
+    signal,
+    onOutput,
+    env,
+  }: {
+    signal?: AbortSignal
+    onOutput?: (text: string) => void
+    /** Instead of this process's own. */
+    env?: Readonly<Record<string, string | undefined>>
+  } = {},
 ): Promise<ProgramEnd> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...(env ? { env } : {}) })
     let out = ''
     let err = ''
     const end = () => child.kill('SIGTERM')

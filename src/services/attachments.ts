@@ -77,7 +77,7 @@ async function createAttachment(parts: Parts, context: RequestContext, request: 
   })
   if (unit === null) return toAttachment(row)
   await work.finish(unit)
-  return current(db, row.id)
+  return connected(db, row.id)
 }
 
 /**
@@ -112,9 +112,8 @@ async function connectAttachment(
 ): Promise<Attachment> {
   const { db, work } = parts
   const unit = await db.transaction(async (trx) => {
-    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    const { row, volume } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_update', { projectId: row.project_id })
-    const volume = visibleVolume(context, row.volume_id, await volumes.lock(trx, row.volume_id))
     if (volume.status.includes('error')) {
       throw conflict(
         'Volume attachments can not be updated if the volume is in an error state. ' +
@@ -131,11 +130,16 @@ async function connectAttachment(
       throw conflict(`another request is changing attachment ${id}`)
     }
     await takeConnector(trx, parts, row, connector)
-    const order = { kind: 'attachment-connect', resourceId: id, lane: volume.id, step: 'create-export' } as const
-    return work.enqueue(trx, order)
+    return work.enqueue(trx, {
+      kind: 'attachment-connect',
+      resourceId: id,
+      lane: volume.id,
+      step: 'create-export',
+      params: { modeOfConnector: row.attach_mode === null },
+    })
   })
   if (unit !== null) await work.finish(unit)
-  return current(db, id)
+  return connected(db, id)
 }
 
 /** Writes who will connect, before the backend is asked, so that nothing it did is left without a row. */
@@ -161,7 +165,7 @@ async function takeConnector(
 
 async function completeAttachment({ db, stamp }: Parts, context: RequestContext, id: string): Promise<void> {
   await db.transaction(async (trx) => {
-    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    const { row } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_complete', { projectId: row.project_id })
     const won = await attachments.compareAndSet(trx, id, {
       ...ATTACHMENT_ACTIONS.complete,
@@ -179,7 +183,7 @@ async function completeAttachment({ db, stamp }: Parts, context: RequestContext,
 async function deleteAttachment(parts: Parts, context: RequestContext, id: string): Promise<Attachment[]> {
   const { db, settings, stamp, work } = parts
   const { volumeId, unit } = await db.transaction(async (trx) => {
-    const row = visibleAttachment(context, id, await attachments.find(trx, id))
+    const { row } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_delete', { projectId: row.project_id })
     if (settings.protectInstances) checkNotProtected(context, row)
     const volumeId = row.volume_id
@@ -192,7 +196,10 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
     return { volumeId, unit: await work.enqueue(trx, order) }
   })
   if (unit !== null) await work.finish(unit)
-  return (await attachments.ofVolume(db, volumeId)).map(toAttachment)
+  const left = await attachments.ofVolume(db, volumeId)
+  const failed = unit && left.find((row) => row.id === id)
+  if (failed) throw endedElsewhere(failed.status_reason)
+  return left.map(toAttachment)
 }
 
 function checkNotProtected(context: RequestContext, row: attachments.AttachmentRow): void {
@@ -202,10 +209,26 @@ function checkNotProtected(context: RequestContext, row: attachments.AttachmentR
   })
 }
 
-async function current(db: Db, id: string): Promise<Attachment> {
+/**
+ * The attachment, which nothing changes until the transaction ends: whoever changes one locks its volume first, so that two who
+ * change both never wait for each other.
+ */
+async function lockWithVolume(trx: Db, context: RequestContext, id: string) {
+  const { volume_id } = visibleAttachment(context, id, await attachments.find(trx, id))
+  const volume = visibleVolume(context, volume_id, await volumes.lock(trx, volume_id))
+  return { row: visibleAttachment(context, id, await attachments.find(trx, id)), volume }
+}
+
+/** What the work made of an attachment; another process may have taken it over and undone it. */
+async function connected(db: Db, id: string): Promise<Attachment> {
   const row = await attachments.find(db, id)
-  if (row === undefined) throw new ServiceError('AttachmentNotFound', { attachment_id: id })
+  if (row === undefined || row.connection_info === null) throw endedElsewhere(row?.status_reason ?? null)
   return toAttachment(row)
+}
+
+function endedElsewhere(reason: string | null): ServiceError {
+  const cause = reason ?? 'the process that worked on it was gone for too long, and another one ended its work'
+  return new ServiceError('ServiceUnavailable', { reason: `The request was not carried out: ${cause}. Try again.` })
 }
 
 function conflict(reason: string): ServiceError {

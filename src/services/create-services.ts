@@ -25,12 +25,7 @@ import { createTypeService } from './types.ts'
 import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
 import { createWorkKinds } from './work/kinds.ts'
-
-/**
- * Who claims work. One name, whatever the host is called today: on SQLite there is one API process at a time, and what an
- * earlier one left is its own.
- */
-const WORK_OWNER = 'api'
+import { createMembership } from './work/membership.ts'
 
 export interface ServicesOptions {
   /** Stays open until `stop` has resolved; the caller closes it. */
@@ -83,7 +78,15 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     random,
     log,
     stamp,
-    owner: WORK_OWNER,
+    membership: createMembership({
+      db,
+      random,
+      log,
+      stamp,
+      host: settings.hostName,
+      pid: process.pid,
+      settings: settings.work,
+    }),
     settings: settings.work,
     kinds: createWorkKinds({ db, backends, pools, settings, stamp, log }),
   })

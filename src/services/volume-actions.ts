@@ -26,7 +26,7 @@ export async function deleteVolume(
     if (force) context.authorize('volume:force_delete', { projectId: row.project_id })
     states.refuseFrozen(row.host)
     const attached = await attachments.ofVolume(trx, id)
-    const children = await snapshots.ofVolume(trx, id)
+    const children = await snapshots.lockOfVolume(trx, id) // so that no volume is made from one meanwhile
     const deletable =
       !attached.some(({ status }) => status === 'attached') &&
       (cascade ? children.every((child) => canCascade(context, row, child, force)) : children.length === 0)

@@ -99,6 +99,8 @@ export type Entry =
   | { type: 'unattribute'; vid: number; key: string }
   | { type: 'lock'; lock: Lock }
   | { type: 'unlock'; name: string }
+  /** The service's database `database` says what the store is to hold, in the place of `replaces`. */
+  | { type: 'driven'; database: string; replaces: string | null }
 
 /**
  * A vid that no VDI ever gets. Inodes that tgt reads name it where there is a hole, and every object of it reads as zeros: tgt
@@ -122,6 +124,8 @@ export class ClusterState {
   readonly attributes = new AttributeTable()
   /** By name. */
   readonly locks = new Map<string, Lock>()
+  /** Which database of the service drives this store; null until one did. */
+  drivenBy: string | null = null
   readonly #names = new Map<string, Set<number>>()
   readonly #families = new Map<number, Set<number>>()
   readonly #exportsByHash = new Map<string, ExportRight>()
@@ -269,6 +273,9 @@ export class ClusterState {
       case 'lock':
         if (!entry.lock.shared && this.locks.has(entry.lock.name)) throw new StoreError('VdiLocked', entry.lock.name)
         return
+      case 'driven':
+        if (this.drivenBy !== entry.replaces) throw new StoreError('VdiInUse', 'another database drives the store')
+        return
       case 'delete': {
         const vdi = this.get(entry.vid)
         if (this.exportsOf(vdi.vid).length > 0) throw new StoreError('VdiInUse', `${vdi.name} is exported`)
@@ -347,6 +354,9 @@ export class ClusterState {
       case 'unlock':
         this.locks.delete(entry.name)
         return
+      case 'driven':
+        this.drivenBy = entry.database
+        return
       case 'resize':
         this.vdis.set(entry.vid, { ...this.vdis.get(entry.vid)!, sizeBytes: entry.sizeBytes })
         return
@@ -376,11 +386,14 @@ export class ClusterState {
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
       ...[...this.locks.values()].map((lock): Entry => ({ type: 'lock', lock })),
+      ...(this.drivenBy === null ? [] : [{ type: 'driven', database: this.drivenBy, replaces: null } as const]),
     ]
   }
 
   get liveEntries(): number {
-    return Math.max(1, this.views.length) + this.vdis.size + this.exports.size + this.attributes.size + this.locks.size
+    const { views, vdis, exports, attributes, locks, drivenBy } = this
+    const few = Math.max(1, views.length) + (drivenBy === null ? 0 : 1)
+    return few + vdis.size + exports.size + attributes.size + locks.size
   }
 
   /** An id for a new attribute's object: the first free one from the hash of its name on. */

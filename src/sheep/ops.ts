@@ -234,6 +234,13 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify({ totalBytes, freeBytes, provisionedBytes })) }
     },
   },
+  [OP.DRIVE_STORE]: {
+    kind: 'cluster',
+    run: async (sheep, request) => {
+      const { database, replace } = parseDrive(bodyOf(request))
+      return jsonReply(await sheep.drive(database, { replace }))
+    },
+  },
   [OP.PUT_EXPORT]: {
     kind: 'cluster',
     run: async (sheep, request) => {
@@ -363,6 +370,20 @@ function parseRight(json: Buffer): ExportRight {
     typeof readOnly === 'boolean'
   if (!valid) throw new StoreError('InvalidParameters', 'not an export right')
   return { attachmentId, nameHash, vid, readOnly }
+}
+
+/** Whether a database of the service may drive the store, and whether in the place of another one. */
+interface DriveRequest {
+  database: string
+  replace: boolean
+}
+
+function parseDrive(json: Buffer): DriveRequest {
+  const { database, replace } = parseObject(json) as Partial<DriveRequest>
+  if (typeof database !== 'string' || !/^[0-9a-f-]{32,36}$/.test(database) || typeof replace !== 'boolean') {
+    throw new StoreError('InvalidParameters', 'not the id of a database')
+  }
+  return { database, replace }
 }
 
 function parseObject(json: Buffer): object {

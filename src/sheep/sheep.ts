@@ -495,6 +495,17 @@ export class Sheep {
     await this.sessions.fence(attachmentId, null)
   }
 
+  /**
+   * Remembers which database of the service drives this store, unless another one does that is not to be replaced. Answers the
+   * one that does from now on.
+   */
+  async drive(database: string, { replace }: { replace: boolean }): Promise<string> {
+    const current = this.state.drivenBy
+    if (current === database || (current !== null && !replace)) return current
+    await this.#driver.propose({ type: 'driven', database, replaces: current })
+    return database
+  }
+
   clientOpened(client: SheepClient): void {
     this.locks.opened(client)
   }

@@ -194,6 +194,12 @@ export class VdiClient {
     return this.#json({ opcode: OP.STAT_STORE })
   }
 
+  /** Lets a database of the service drive the store, unless another does; answers the id of the one that does. */
+  async drive(database: string, { replace }: { replace: boolean }): Promise<string> {
+    const body = Buffer.from(JSON.stringify({ database, replace }))
+    return this.#json<string>({ opcode: OP.DRIVE_STORE, flags: FLAG.WRITE | FLAG.PIGGYBACK, body })
+  }
+
   /** Grants a right, or replaces the one that the attachment had; sessions under the old one are over when it resolves. */
   async putExport(record: ExportRecord): Promise<void> {
     await this.#call({ opcode: OP.PUT_EXPORT, flags: FLAG.WRITE, body: Buffer.from(JSON.stringify(record)) })

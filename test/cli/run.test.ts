@@ -119,6 +119,15 @@ describe('collie config show', () => {
     expect(err).toContain('COLLIE_NONE')
   })
 
+  it('shows where a secret leads, and not the secret', async () => {
+    const url = 'postgres://collie:hidden@db.example/cinder?password=hidden'
+    const { out } = await collie(['config', 'show', '--json', `--database=${url}`])
+    expect(out).not.toContain('hidden')
+    expect(JSON.parse(out)).toContainEqual(
+      expect.objectContaining({ name: 'database', value: 'postgres://…@db.example/cinder' }),
+    )
+  })
+
   it('prints them as JSON', async () => {
     const settings = JSON.parse((await collie(['config', 'show', '--json', '--copies', '1'])).out)
     expect(settings).toContainEqual({ name: 'copies', value: 1, source: '--copies', description: expect.any(String) })

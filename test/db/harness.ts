@@ -2,20 +2,30 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { type Db, openDatabase } from '../../src/db/database.ts'
+import { type DatabaseOptions, type Db, openDatabase } from '../../src/db/database.ts'
 import type { VolumeRow } from '../../src/db/volumes.ts'
+import { createPostgresDatabase, runsPostgres } from '../tools/postgres.ts'
 
 export const TYPE_ID = '00000000-0000-0000-0000-00000000aaaa'
 
-/** A migrated database in a file of its own, with one volume type. */
-export async function openTestDatabase(): Promise<{ db: Db; file: string }> {
+export type Dialect = 'SQLite' | 'PostgreSQL'
+
+/** For `describe.each`: what must hold on both databases. */
+export const DIALECTS: readonly Dialect[] = runsPostgres ? ['SQLite', 'PostgreSQL'] : ['SQLite']
+
+/** Where an own database of this test is: a file, or a database on the server of this test file. */
+export async function newDatabase(dialect: Dialect, options?: { migrated?: boolean }): Promise<DatabaseOptions> {
+  if (dialect === 'PostgreSQL') return { url: await createPostgresDatabase(options) }
   const directory = mkdtempSync(join(tmpdir(), 'collie-db-'))
-  const file = join(directory, 'collie.db')
-  const db = await openDatabase({ file })
-  onTestFinished(async () => {
-    await db.destroy()
-    rmSync(directory, { recursive: true, force: true })
-  })
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+  return { file: join(directory, 'collie.db') }
+}
+
+/** A migrated database of its own, with one volume type. */
+export async function openTestDatabase(dialect: Dialect = 'SQLite'): Promise<{ db: Db; options: DatabaseOptions }> {
+  const options = await newDatabase(dialect)
+  const db = await openDatabase(options)
+  onTestFinished(() => db.destroy())
   await db('volume_types').insert({
     id: TYPE_ID,
     name: 'a type',
@@ -24,7 +34,7 @@ export async function openTestDatabase(): Promise<{ db: Db; file: string }> {
     extra_specs: '{}',
     created_at: '2026-01-01T00:00:00.000000',
   })
-  return { db, file }
+  return { db, options }
 }
 
 export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): VolumeRow {

@@ -270,6 +270,39 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       await initiator.close().catch(() => {})
     })
 
+    it('remembers which database drives it, also after a crash, until that is replaced', async () => {
+      const [first, second] = [randomUUID(), randomUUID()]
+      if (harness.driver.drive === undefined) return
+      expect(await harness.driver.drive(first, { replace: true })).toBe(first)
+      expect(await harness.driver.drive(second, { replace: false })).toBe(first)
+      await harness.restart()
+      expect(await harness.driver.drive?.(second, { replace: false })).toBe(first)
+      expect(await harness.driver.drive?.(second, { replace: true })).toBe(second)
+      expect(await harness.driver.drive?.(first, { replace: false })).toBe(second)
+    })
+
+    it('says what the backend holds, when it can', async () => {
+      const { driver } = harness
+      const volume = await newVolume(2)
+      const snapshot = await newSnapshot(volume)
+      const clone = { id: randomUUID(), sizeGib: 2 }
+      await driver.createClonedVolume(clone, volume)
+      const right = attachment()
+      await driver.createExport(clone, right)
+      const found = await driver.discover?.()
+      if (found === undefined) return
+      expect(found.volumes).toEqual(expect.arrayContaining([volume, clone]))
+      expect(found.snapshots).toContainEqual(snapshot)
+      expect(found.exports).toContainEqual({ attachmentId: right.id, volumeId: clone.id })
+      await driver.deleteSnapshot(snapshot)
+      await driver.deleteVolume(volume)
+      await driver.removeExport(clone, right.id)
+      const left = (await driver.discover?.())!
+      expect(left.volumes.filter(({ id }) => id === volume.id)).toEqual([])
+      expect(left.snapshots.filter(({ id }) => id === snapshot.id)).toEqual([])
+      expect(left.exports.filter(({ attachmentId }) => attachmentId === right.id)).toEqual([])
+    })
+
     it('holds nothing once everything is deleted', async () => {
       const space = await makeHarness()
       try {

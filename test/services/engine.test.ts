@@ -1,4 +1,4 @@
-import { expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
 import { ServiceError } from '../../src/errors.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
@@ -7,35 +7,13 @@ import { systemRandom } from '../../src/runtime/random.ts'
 import { createStamp } from '../../src/services/stamp.ts'
 import { createWorkEngine, type WorkOrder } from '../../src/services/work/engine.ts'
 import type { WorkKind, WorkKindName, WorkUnit } from '../../src/services/work/kind.ts'
+import { createMembership } from '../../src/services/work/membership.ts'
 import { backoffMs, DEFAULT_WORK, isWorthRepeating, type WorkSettings } from '../../src/services/work/retry.ts'
-import { openTestDatabase } from '../db/harness.ts'
+import { DIALECTS, openTestDatabase } from '../db/harness.ts'
+import { PausableClock } from '../tools/pausable-clock.ts'
 import { outcome } from './harness.ts'
 
 const failure = new ServiceError('BackendFailure', { reason: 'not now' })
-
-/** An engine whose every kind is the one under test. */
-async function createEngine(kind: WorkKind, settings: Partial<WorkSettings> = {}, database?: Db) {
-  const db = database ?? (await openTestDatabase()).db
-  const kinds = new Proxy({} as Record<WorkKindName, WorkKind>, { get: () => kind })
-  const engine = createWorkEngine({
-    db,
-    clock: systemClock,
-    random: systemRandom,
-    log: createLog('silent'),
-    stamp: createStamp(systemClock),
-    owner: 'me',
-    settings: { ...DEFAULT_WORK, attemptsMax: 3, backoffMs: 1, backoffMaxMs: 2, ...settings },
-    kinds,
-  })
-  onTestFinished(() => engine.stop(1000))
-  const order = (resourceId: string, changes: Partial<WorkOrder> = {}): Promise<WorkUnit> =>
-    db.transaction((trx) =>
-      engine.enqueue(trx, { kind: 'volume-create', resourceId, lane: resourceId, step: 'only', ...changes }),
-    )
-  return { db, engine, order }
-}
-
-const done = { commit: async () => {} }
 
 it('waits twice as long after each attempt, up to a bound, and repeats only what may change', () => {
   const settings = { ...DEFAULT_WORK, backoffMs: 100, backoffMaxMs: 350, attemptsMax: 3 }
@@ -45,165 +23,199 @@ it('waits twice as long after each attempt, up to a bound, and repeats only what
   expect(isWorthRepeating(new ServiceError('SnapshotNotFound'), 1, settings)).toBe(false)
 })
 
-it('repeats a failing step until it works', async () => {
-  const seen: string[] = []
-  const { db, engine, order } = await createEngine({
-    attempt: async ({ attempt, lastError }) => {
-      seen.push(`${attempt} after ${lastError}`)
-      if (attempt < 3) throw failure
-      return done
-    },
-    giveUp: () => expect.unreachable(),
-  })
-  await engine.start()
-  await engine.finish(await order('r'))
-  const message = 'The storage backend failed: not now'
-  expect(seen).toEqual(['1 after null', `2 after ${message}`, `3 after ${message}`])
-  expect(await db('work')).toEqual([])
-  const kind = 'volume-create'
-  expect(engine.counts()).toEqual({
-    running: 0,
-    done: new Map([[kind, 1]]),
-    repeated: new Map([[kind, 2]]),
-    givenUp: new Map(),
-  })
-})
+describe.each(DIALECTS)('an engine on %s', (dialect) => {
+  /** An engine whose every kind is the one under test. */
+  async function createEngine(kind: WorkKind, settings: Partial<WorkSettings> = {}, database?: Db) {
+    const db = database ?? (await openTestDatabase(dialect)).db
+    const clock = new PausableClock()
+    const kinds = new Proxy({} as Record<WorkKindName, WorkKind>, { get: () => kind })
+    const allSettings = {
+      ...DEFAULT_WORK,
+      attemptsMax: 3,
+      backoffMs: 1,
+      backoffMaxMs: 2,
+      heartbeatMs: 10,
+      deadAfterMs: 5000,
+      ...settings,
+    }
+    const parts = { db, random: systemRandom, log: createLog('silent'), stamp: createStamp(systemClock) }
+    const engine = createWorkEngine({
+      ...parts,
+      clock,
+      membership: createMembership({ ...parts, host: 'a host', pid: 1, settings: allSettings }),
+      settings: allSettings,
+      kinds,
+    })
+    onTestFinished(() => engine.stop(1000))
+    const order = (resourceId: string, changes: Partial<WorkOrder> = {}): Promise<WorkUnit> =>
+      db.transaction((trx) =>
+        engine.enqueue(trx, { kind: 'volume-create', resourceId, lane: resourceId, step: 'only', ...changes }),
+      )
+    return { db, engine, order, clock }
+  }
 
-it('gives up after the last attempt, goes through the undoing step, and tells the first reason', async () => {
-  const steps: string[] = []
-  const { engine, order } = await createEngine({
-    attempt: async ({ step, attempt }) => {
-      steps.push(`${step} ${attempt}`)
-      if (step === 'only') throw failure
-      return done
-    },
-    giveUp: ({ step }) => ({ ...done, next: `undo ${step}` }),
-  })
-  await engine.start()
-  await expect(engine.finish(await order('r'))).rejects.toThrow(failure)
-  expect(steps).toEqual(['only 1', 'only 2', 'only 3', 'undo only 1'])
-  const { done: succeeded, repeated, givenUp } = engine.counts()
-  expect([succeeded.size, repeated.get('volume-create'), givenUp.get('volume-create')]).toEqual([0, 2, 1])
-})
+  const done = { commit: async () => {} }
 
-it('gives up at once on an error that stays, and takes any error for one of the backend', async () => {
-  let attempts = 0
-  const errors: Error[] = [new ServiceError('SnapshotNotFound', { snapshot_id: 's' }), new TypeError('a bug')]
-  const { engine, order } = await createEngine(
-    {
-      attempt: async () => {
-        throw errors[Math.min(attempts++, 1)]
-      },
-      giveUp: () => done,
-    },
-    { attemptsMax: 1 },
-  )
-  await engine.start()
-  expect(await outcome(engine.finish(await order('r1')))).toBe('SnapshotNotFound')
-  await expect(engine.finish(await order('r2'))).rejects.toThrow('The storage backend failed: a bug')
-  expect(attempts).toBe(2)
-})
-
-it('takes an attempt for failed that does not answer in time', async () => {
-  const { engine, order } = await createEngine(
-    { attempt: () => new Promise(() => {}), giveUp: () => done },
-    { attemptsMax: 1, attemptTimeoutMs: 5 },
-  )
-  await engine.start()
-  await expect(engine.finish(await order('r'))).rejects.toThrow('no answer within 5 ms')
-})
-
-it('runs one unit of a lane at a time, and no more in all than there are slots', async () => {
-  const running = new Set<string>()
-  const finished: string[] = []
-  let mostAtOnce = 0
-  let release = () => {}
-  const held = new Promise<void>((resolve) => {
-    release = resolve
-  })
-  const { db, engine, order } = await createEngine(
-    {
-      attempt: async ({ lane, resourceId }) => {
-        expect(running.has(lane)).toBe(false)
-        running.add(lane)
-        mostAtOnce = Math.max(mostAtOnce, running.size)
-        await held
-        running.delete(lane)
-        finished.push(resourceId)
+  it('repeats a failing step until it works', async () => {
+    const seen: string[] = []
+    const { db, engine, order } = await createEngine({
+      attempt: async ({ attempt, lastError }) => {
+        seen.push(`${attempt} after ${lastError}`)
+        if (attempt < 3) throw failure
         return done
       },
       giveUp: () => expect.unreachable(),
-    },
-    { concurrency: 3 },
-  )
-  await engine.start()
-  const resources = Array.from({ length: 40 }, (_, index) => String(index).padStart(2, '0'))
-  for (const resourceId of resources) {
-    engine.launch(await order(resourceId, { lane: `lane ${Number(resourceId) % 7}` }))
-  }
-  release()
-  await engine.idle()
-  expect(finished.toSorted()).toEqual(resources)
-  expect(mostAtOnce).toBe(3)
-  expect(await db('work')).toEqual([])
-})
-
-it('drops the result of a unit that another one replaced', async () => {
-  const results: string[] = []
-  let release = () => {}
-  const held = new Promise<void>((resolve) => {
-    release = resolve
+    })
+    await engine.start()
+    await engine.finish(await order('r'))
+    const message = 'The storage backend failed: not now'
+    expect(seen).toEqual(['1 after null', `2 after ${message}`, `3 after ${message}`])
+    expect(await db('work')).toEqual([])
+    const kind = 'volume-create'
+    expect(engine.counts()).toEqual({
+      running: 0,
+      done: new Map([[kind, 1]]),
+      repeated: new Map([[kind, 2]]),
+      givenUp: new Map(),
+    })
   })
-  const { engine, order } = await createEngine({
-    attempt: async ({ params }) => {
-      if (params.name === 'first') await held
-      return { commit: async () => void results.push(String(params.name)) }
-    },
-    giveUp: () => expect.unreachable(),
-  })
-  await engine.start()
-  const first = outcome(engine.finish(await order('r', { params: { name: 'first' } })))
-  const second = outcome(engine.finish(await order('r', { params: { name: 'second' } })))
-  release()
-  expect(await first).toBe('ResourceConflict')
-  expect(await second).toBe('done')
-  expect(results).toEqual(['second'])
-})
 
-it('writes a result and the end of its unit together, or neither', async () => {
-  let commits = 0
-  const { db, engine, order } = await createEngine({
-    attempt: async () => ({
-      commit: async (trx) => {
-        await trx('usages').insert({ project_id: 'p', volumes: 1, snapshots: 0, gigabytes: 0 })
-        if (commits++ === 0) throw new Error('the disk is full')
+  it('gives up after the last attempt, goes through the undoing step, and tells the first reason', async () => {
+    const steps: string[] = []
+    const { engine, order } = await createEngine({
+      attempt: async ({ step, attempt }) => {
+        steps.push(`${step} ${attempt}`)
+        if (step === 'only') throw failure
+        return done
       },
-    }),
-    giveUp: () => expect.unreachable(),
+      giveUp: ({ step }) => ({ ...done, next: `undo ${step}` }),
+    })
+    await engine.start()
+    await expect(engine.finish(await order('r'))).rejects.toThrow(failure)
+    expect(steps).toEqual(['only 1', 'only 2', 'only 3', 'undo only 1'])
+    const { done: succeeded, repeated, givenUp } = engine.counts()
+    expect([succeeded.size, repeated.get('volume-create'), givenUp.get('volume-create')]).toEqual([0, 2, 1])
   })
-  await engine.start()
-  expect(await outcome(engine.finish(await order('r')))).toBe('ServiceUnavailable')
-  await engine.idle()
-  expect(await db('usages')).toHaveLength(1)
-  expect(commits).toBe(2)
-  expect(await db('work')).toEqual([])
-})
 
-it('goes on at the step that a kind names after a crash', async () => {
-  const steps: string[] = []
-  const kind: WorkKind = {
-    resumeAt: (step) => `after ${step}`,
-    attempt: async ({ step }) => {
-      steps.push(step)
-      return done
-    },
-    giveUp: () => expect.unreachable(),
-  }
-  const { db, engine, order } = await createEngine(kind)
-  engine.launch(await order('r')) // not started: only the row is there
-  expect(steps).toEqual([])
-  const next = await createEngine(kind, {}, db)
-  await next.engine.start()
-  await next.engine.idle()
-  expect(steps).toEqual(['after only'])
+  it('gives up at once on an error that stays, and takes any error for one of the backend', async () => {
+    let attempts = 0
+    const errors: Error[] = [new ServiceError('SnapshotNotFound', { snapshot_id: 's' }), new TypeError('a bug')]
+    const { engine, order } = await createEngine(
+      {
+        attempt: async () => {
+          throw errors[Math.min(attempts++, 1)]
+        },
+        giveUp: () => done,
+      },
+      { attemptsMax: 1 },
+    )
+    await engine.start()
+    expect(await outcome(engine.finish(await order('r1')))).toBe('SnapshotNotFound')
+    await expect(engine.finish(await order('r2'))).rejects.toThrow('The storage backend failed: a bug')
+    expect(attempts).toBe(2)
+  })
+
+  it('takes an attempt for failed that does not answer in time', async () => {
+    const { engine, order } = await createEngine(
+      { attempt: () => new Promise(() => {}), giveUp: () => done },
+      { attemptsMax: 1, attemptTimeoutMs: 5 },
+    )
+    await engine.start()
+    await expect(engine.finish(await order('r'))).rejects.toThrow('no answer within 5 ms')
+  })
+
+  it('runs one unit of a lane at a time, and no more in all than there are slots', async () => {
+    const running = new Set<string>()
+    const finished: string[] = []
+    let mostAtOnce = 0
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const { db, engine, order } = await createEngine(
+      {
+        attempt: async ({ lane, resourceId }) => {
+          expect(running.has(lane)).toBe(false)
+          running.add(lane)
+          mostAtOnce = Math.max(mostAtOnce, running.size)
+          await held
+          running.delete(lane)
+          finished.push(resourceId)
+          return done
+        },
+        giveUp: () => expect.unreachable(),
+      },
+      { concurrency: 3 },
+    )
+    await engine.start()
+    const resources = Array.from({ length: 40 }, (_, index) => String(index).padStart(2, '0'))
+    for (const resourceId of resources) {
+      engine.launch(await order(resourceId, { lane: `lane ${Number(resourceId) % 7}` }))
+    }
+    release()
+    await engine.idle()
+    expect(finished.toSorted()).toEqual(resources)
+    expect(mostAtOnce).toBe(3)
+    expect(await db('work')).toEqual([])
+  })
+
+  it('drops the result of a unit that another one replaced', async () => {
+    const written = (name: string) => ({ project_id: name, volumes: 1, snapshots: 0, gigabytes: 0 })
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const { db, engine, order } = await createEngine({
+      attempt: async ({ params }) => {
+        if (params.name === 'first') await held
+        return { commit: (trx) => trx('usages').insert(written(String(params.name))) }
+      },
+      giveUp: () => expect.unreachable(),
+    })
+    await engine.start()
+    const first = outcome(engine.finish(await order('r', { params: { name: 'first' } })))
+    const second = outcome(engine.finish(await order('r', { params: { name: 'second' } })))
+    release()
+    expect(await first).toBe('ResourceConflict')
+    expect(await second).toBe('done')
+    expect(await db('usages').pluck('project_id')).toEqual(['second'])
+  })
+
+  it('writes a result and the end of its unit together, or neither', async () => {
+    let commits = 0
+    const { db, engine, order } = await createEngine({
+      attempt: async () => ({
+        commit: async (trx) => {
+          await trx('usages').insert({ project_id: 'p', volumes: 1, snapshots: 0, gigabytes: 0 })
+          if (commits++ === 0) throw new Error('the disk is full')
+        },
+      }),
+      giveUp: () => expect.unreachable(),
+    })
+    await engine.start()
+    expect(await outcome(engine.finish(await order('r')))).toBe('ServiceUnavailable')
+    await engine.idle()
+    expect(await db('usages')).toHaveLength(1)
+    expect(commits).toBe(2)
+    expect(await db('work')).toEqual([])
+  })
+
+  it('goes on at the step that a kind names after a crash', async () => {
+    const steps: string[] = []
+    const kind: WorkKind = {
+      resumeAt: (step) => `after ${step}`,
+      attempt: async ({ step }) => {
+        steps.push(step)
+        return done
+      },
+      giveUp: () => expect.unreachable(),
+    }
+    const { db, engine, order } = await createEngine(kind)
+    engine.launch(await order('r')) // not started: only the row is there
+    expect(steps).toEqual([])
+    const next = await createEngine(kind, {}, db)
+    await next.engine.start()
+    await next.engine.idle()
+    expect(steps).toEqual(['after only'])
+  })
 })

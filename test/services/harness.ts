@@ -1,36 +1,50 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
-import { type Db, openDatabase } from '../../src/db/database.ts'
+import { expect, onTestFinished, vi } from 'vitest'
+import { type DatabaseOptions, type Db, openDatabase } from '../../src/db/database.ts'
 import type { VolumeDriver } from '../../src/drivers/driver.ts'
 import { createMemoryBackend, createMemoryDriver, type MemoryBackend } from '../../src/drivers/memory.ts'
 import { type CallMatcher, type DriverFilter, wrapDriver } from '../../src/drivers/wrappers.ts'
 import { ServiceError, type ServiceErrorCode } from '../../src/errors.ts'
-import { systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ListQuery, VolumeCreate } from '../../src/services/model.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
+import { type Dialect, newDatabase } from '../db/harness.ts'
+import { PausableClock } from '../tools/pausable-clock.ts'
 
-/** Services on a real database file and the memory driver, as the program builds them, with short waits. */
+/** Services on a real database and the memory driver, as the program builds them, with short waits. */
 export interface Harness {
   services: RunningServices
   db: Db
   backend: MemoryBackend
-  /** A second process on the same file and backend, while the first one is left where it hangs. */
+  /** Where the database is. */
+  location: DatabaseOptions
+  /** A second process on the same database and backend, while the first one is left where it is. */
   reopen(options?: HarnessOptions): Promise<Harness>
+  /** Lets this process stand still, as a signal or a swapping host would, and go on. */
+  clock: PausableClock
+  /** Lets it stand still until the others give it up, as if it had been killed; what it awaits never comes. */
+  die(): Promise<void>
+  /** Resolves when there is no work left, whichever process has it. */
+  settled(): Promise<void>
 }
 
 export interface HarnessOptions {
+  dialect?: Dialect
+  /** A database that is there, instead of a new one. */
+  location?: DatabaseOptions
   filters?: readonly DriverFilter[]
   settings?: Partial<ServiceSettings>
+  /** What stands between the services and the database. */
+  wrapDatabase?: (db: Db) => Db
   /** False leaves `start` to the test. */
   start?: boolean
 }
+
+/** `COLLIE_TEST_DATABASE=PostgreSQL` runs on it what else runs on SQLite alone. */
+const DEFAULT_DIALECT: Dialect = process.env.COLLIE_TEST_DATABASE === 'PostgreSQL' ? 'PostgreSQL' : 'SQLite'
 
 export const TEST_SETTINGS: ServiceSettings = {
   ...DEFAULT_SETTINGS,
@@ -43,35 +57,56 @@ export const TEST_SETTINGS: ServiceSettings = {
     attemptTimeoutMs: 20_000,
     backoffMs: 1,
     backoffMaxMs: 4,
+    heartbeatMs: 20,
+    deadAfterMs: 5000,
   },
   stopGraceMs: 5_000,
 }
 
 export async function createHarness(options: HarnessOptions = {}): Promise<Harness> {
-  const directory = mkdtempSync(join(tmpdir(), 'collie-services-'))
+  const location = options.location ?? (await newDatabase(options.dialect ?? DEFAULT_DIALECT))
   const close: (() => Promise<void>)[] = []
   onTestFinished(async () => {
     for (const step of close.reverse()) await step()
-    rmSync(directory, { recursive: true, force: true })
   })
   const backend = createMemoryBackend(100_000)
-  const open = async ({ filters = [], settings = {}, start = true }: HarnessOptions): Promise<Harness> => {
-    const db = await openDatabase({ file: join(directory, 'collie.db') })
+  const open = async ({
+    filters = [],
+    settings = {},
+    start = true,
+    wrapDatabase,
+  }: HarnessOptions): Promise<Harness> => {
+    const db = await openDatabase(location)
+    const clock = new PausableClock()
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
-      db,
+      db: wrapDatabase?.(db) ?? db,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }],
-      clock: systemClock,
+      clock,
       random: systemRandom,
       log: createLog('silent'),
       settings: { ...TEST_SETTINGS, ...settings },
     })
+    const before = new Set(await db('processes').pluck('id'))
     if (start) await services.start()
     close.push(async () => {
+      clock.goOn()
       await services.stop()
       await db.destroy()
     })
-    return { services, db, backend, reopen: (again = {}) => open({ ...options, filters: [], ...again }) }
+    const die = async () => {
+      clock.pause()
+      await db('processes')
+        .whereNotIn('id', [...before])
+        .update({ seen_at_ms: 0 })
+    }
+    const settled = async () => {
+      await services.idle()
+      await vi.waitFor(async () => expect(await db('work')).toEqual([]), { timeout: 30_000, interval: 10 })
+    }
+    const reopen = (again: HarnessOptions = {}) =>
+      open({ ...options, filters: [], wrapDatabase: undefined, ...again } as HarnessOptions)
+    return { services, db, backend, location, clock, reopen, die, settled }
   }
   return open(options)
 }

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import { DIALECTS } from '../db/harness.ts'
 import {
   admin,
   availableVolume,
@@ -29,13 +30,14 @@ const EXCLUSIVE = {
 
 const exclusiveNames = Object.keys(EXCLUSIVE) as (keyof typeof EXCLUSIVE)[]
 
-describe('requests at the same time', () => {
+describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
   it('that exclude each other: exactly one is done', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.constantFrom(...exclusiveNames), { minLength: 2, maxLength: 6 }), async (names) => {
         // Nothing is worked on before all requests are answered, or an extension could end between two of them.
-        const harness = await shared()
+        const harness = await createHarness({ dialect })
         const id = await availableVolume(harness)
+        await harness.services.stop()
         const stopped = await harness.reopen({ start: false })
         const requests = names.map((name) => ({ name, answer: outcome(EXCLUSIVE[name](stopped, id)) }))
         const answers = await Promise.all(requests.map(({ answer }) => answer))
@@ -45,13 +47,13 @@ describe('requests at the same time', () => {
         await stopped.services.stop()
         await stopped.db.destroy()
       }),
-      { numRuns: 25 },
+      { numRuns: dialect === 'SQLite' ? 25 : 10 },
     )
   })
 
   it('cannot share the last unit of a quota', async () => {
     const quota = { ...TEST_SETTINGS.quota, volumes: 3, gigabytes: 10 }
-    const harness = await createHarness({ settings: { quota } })
+    const harness = await createHarness({ dialect, settings: { quota } })
     const answers = await Promise.all(
       Array.from({ length: 10 }, () => outcome(harness.services.volumes.create(member, newVolume({ sizeGib: 3 })))),
     )
@@ -60,12 +62,6 @@ describe('requests at the same time', () => {
     await harness.services.idle()
   })
 })
-
-let harnessOfRun: Harness | undefined
-async function shared(): Promise<Harness> {
-  harnessOfRun ??= await createHarness()
-  return harnessOfRun
-}
 
 /** One random request; indices choose among what there is. */
 type Step =
@@ -134,7 +130,7 @@ async function perform(harness: Harness, step: Step): Promise<unknown> {
   }
 }
 
-describe('the count of what a project uses', () => {
+describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
   it('equals a recount of the rows after any requests, failures of the backend included', async () => {
     const quota = { ...TEST_SETTINGS.quota, volumes: 5, snapshots: 3, gigabytes: 20 }
     await fc.assert(
@@ -158,15 +154,16 @@ describe('the count of what a project uses', () => {
             errorFilter({ ...faults, matches: (call) => backendCalls.matches(call) && faults.matches() }, point),
           )
           const harness = await createHarness({
+            dialect,
             filters,
             settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
           })
           for (const step of steps) {
             await outcome(perform(harness, step))
-            const [kept, counted] = await harness.db.transaction(async (trx) => [
-              await keptUsage(trx),
-              await recount(trx),
-            ])
+            const [kept, counted] = await harness.db.transaction(async (trx) => {
+              if (dialect === 'PostgreSQL') await trx.raw('set transaction isolation level repeatable read')
+              return [await keptUsage(trx), await recount(trx)]
+            })
             expect(kept).toEqual(counted)
           }
           await harness.services.idle()
@@ -177,7 +174,7 @@ describe('the count of what a project uses', () => {
           await harness.db.destroy()
         },
       ),
-      { numRuns: 30 },
+      { numRuns: dialect === 'SQLite' ? 30 : 8 },
     )
   })
 })

@@ -192,11 +192,18 @@ describe('the state of the cluster', () => {
     expect([hash, hash + 1, hash + 2, hash + 3].map((vid) => state.isGap(vid))).toEqual([false, true, false, false])
   })
 
+  it('lets one database drive it, and another only in the place of that one', () => {
+    const state = stateOf({ type: 'driven', database: 'a', replaces: null })
+    expect(state.drivenBy).toBe('a')
+    expect(refusal(state, { type: 'driven', database: 'b', replaces: null })).toBe('VdiInUse')
+    expect(refusal(state, { type: 'driven', database: 'b', replaces: 'a' })).toBeNull()
+  })
+
   it('is the same again after its entries in short', () => {
     const command = fc.record({
       kind: fc.constantFrom(
         ...['vdi', 'clone', 'snapshot', 'rollback', 'resize', 'delete', 'reclaimed', 'export', 'unexport', 'view'],
-        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock'],
+        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven'],
       ),
       pick: fc.nat(),
       name: fc.constantFrom('a', 'b', 'c'),
@@ -235,6 +242,8 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
       return { type: 'lock', lock: { name, shared: pick % 2 === 0, hosts: ['h'] } }
     case 'unlock':
       return { type: 'unlock', name }
+    case 'driven':
+      return { type: 'driven', database: name, replaces: pick % 2 === 0 ? state.drivenBy : null }
   }
   if (!some) return null
   switch (kind) {
@@ -295,6 +304,7 @@ function dump(state: ClusterState) {
     vdis,
     names: ['a', 'b', 'c'].map((name) => new Set(state.vdisOf(name).map(({ vid }) => vid))),
     families: vdis.map(({ family }) => new Set(state.familyOf(family).map(({ vid }) => vid))),
+    drivenBy: state.drivenBy,
     exports: new Set(state.exports.values()),
     byHash: [...state.exports.values()].map(({ nameHash }) => state.exportByHash(nameHash)?.attachmentId).sort(),
     provisioned: state.provisionedBytes,

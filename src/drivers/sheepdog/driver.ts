@@ -11,6 +11,8 @@ import type {
   VolumeDriver,
   VolumeRef,
 } from '../driver.ts'
+import { discover } from './discover.ts'
+import { cloneTag, isCloneTag, snapshotTag, vdiName } from './names.ts'
 import { createVdiData } from './vdi-data.ts'
 
 const GIB = 1024 ** 3
@@ -93,6 +95,8 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       await translate(vdis.space())
     },
     stop: async () => vdis.close(),
+    drive: (databaseId, options) => translate(vdis.drive(databaseId, options)),
+    discover: () => translate(discover(vdis)),
     stats: () => translate(poolStats(vdis, pool)),
 
     createVolume: (volume) => translate(createVdi(volume, 0)),
@@ -135,7 +139,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   async function deleteVolume({ id }: VolumeRef): Promise<void> {
     const snapshots = (await vdis.listOf(vdiName(id))).filter((vdi) => vdi.snapshotAt > 0)
     for (const { tag } of snapshots) {
-      if (!tag.startsWith(CLONE_TAG)) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} has snapshots.` })
+      if (!isCloneTag(tag)) throw new ServiceError('InvalidVolume', { reason: `Volume ${id} has snapshots.` })
       await unlessMissing(vdis.remove(vdiName(id), tag)) // left by a clone that was given up
     }
     await unlessMissing(removeLeftExports(id).then(() => vdis.remove(vdiName(id))))
@@ -179,11 +183,6 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     }
   }
 }
-
-const CLONE_TAG = 'clone-'
-const vdiName = (volumeId: string) => `volume-${volumeId}`
-const snapshotTag = (snapshotId: string) => `snapshot-${snapshotId}`
-const cloneTag = (volumeId: string) => `${CLONE_TAG}${volumeId}`
 
 async function poolStats(vdis: VdiClient, pool: SheepdogPool): Promise<PoolStats[]> {
   const space = await vdis.space()

@@ -8,7 +8,7 @@ import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
 import { ATTACHMENT_OUTCOMES } from '../volume-status.ts'
-import type { WorkKind } from './kind.ts'
+import type { WorkKind, WorkUnit } from './kind.ts'
 import { volumeRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp'>
@@ -28,8 +28,9 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         await driver.removeExport(volumeRef(volume), attachment.id)
         return {
           commit: async (trx) => {
+            await volumes.lock(trx, volume.id)
             if (unit.params.created === true) await attachments.remove(trx, attachment.id)
-            else await undoConnector(trx, attachment.id, stamp(), unit.lastError)
+            else await undoConnector(trx, unit, stamp())
             await followAttachments(trx, volume.id, stamp())
           },
         }
@@ -41,6 +42,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
       const info = withCommonKeys(answer, attachment.id, mode, connector)
       return {
         commit: async (trx) => {
+          await volumes.lock(trx, volume.id)
           const updatedAt = stamp()
           await attachments.compareAndSet(trx, attachment.id, {
             ...ATTACHMENT_OUTCOMES.connected,
@@ -57,6 +59,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         commit: async (trx) => {
           const row = await attachments.find(trx, unit.resourceId)
           if (row === undefined) return
+          await volumes.lock(trx, row.volume_id)
           await attachments.compareAndSet(trx, row.id, {
             ...ATTACHMENT_OUTCOMES.connectFailed,
             updatedAt: stamp(),
@@ -77,6 +80,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       await backends.driverOf(hostOf(volume)).removeExport(volumeRef(volume), attachment.id)
       return {
         commit: async (trx) => {
+          await volumes.lock(trx, volume.id)
           await attachments.remove(trx, attachment.id)
           await followAttachments(trx, volume.id, stamp())
         },
@@ -86,6 +90,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       commit: async (trx) => {
         const row = await attachments.find(trx, unit.resourceId)
         if (row === undefined) return
+        await volumes.lock(trx, row.volume_id)
         const set = { status_reason: error.message }
         await attachments.compareAndSet(trx, row.id, {
           ...ATTACHMENT_OUTCOMES.disconnectFailed,
@@ -98,9 +103,16 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
   }
 }
 
-async function undoConnector(trx: Db, id: string, updatedAt: string, reason: string | null): Promise<void> {
-  const set = { connector: null, attached_host: null, mountpoint: null, attached_at: null, status_reason: reason }
-  await attachments.compareAndSet(trx, id, { ...ATTACHMENT_OUTCOMES.connectUndone, updatedAt, set })
+async function undoConnector(trx: Db, { resourceId, params, lastError }: WorkUnit, updatedAt: string): Promise<void> {
+  const set = {
+    connector: null,
+    attached_host: null,
+    mountpoint: null,
+    attached_at: null,
+    status_reason: lastError,
+    ...(params.modeOfConnector === true ? { attach_mode: null } : {}),
+  }
+  await attachments.compareAndSet(trx, resourceId, { ...ATTACHMENT_OUTCOMES.connectUndone, updatedAt, set })
 }
 
 /** The keys that Cinder adds to what a driver answers; Nova and os-brick look for them. */

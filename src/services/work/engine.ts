@@ -1,4 +1,4 @@
-import type { Db } from '../../db/database.ts'
+import { type Db, isShared } from '../../db/database.ts'
 import * as work from '../../db/work.ts'
 import { ServiceError } from '../../errors.ts'
 import type { Clock, Timer } from '../../runtime/clock.ts'
@@ -6,6 +6,7 @@ import type { Log } from '../../runtime/log.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { Stamp } from '../stamp.ts'
 import type { Outcome, WorkKind, WorkKindName, WorkParams, WorkUnit } from './kind.ts'
+import type { Membership } from './membership.ts'
 import { backoffMs, isWorthRepeating, toServiceError, type WorkSettings } from './retry.ts'
 
 /**
@@ -13,16 +14,22 @@ import { backoffMs, isWorthRepeating, toServiceError, type WorkSettings } from '
  *
  * 1. A request calls `enqueue` in the transaction that changes the status, and `launch` once that is committed. The
  *    row is what counts: from then on the work is done or given up, whatever happens to the process.
- * 2. A unit starts at once when its lane and a slot are free. Otherwise it waits in the database, not in memory.
- * 3. `start` takes over what an earlier process left.
- * 4. After `stop` no unit writes to the database.
+ * 2. A unit starts at once when its lane and a slot are free, in the process that made it. Otherwise it waits in the database, not
+ *    in memory, for whichever process has room first.
+ * 3. What a process that is gone left is taken over: at `start`, and while this one runs.
+ * 4. A result is written by whoever has the unit at that moment, and by nobody else: a process that stood still and comes back
+ *    finds its units in other hands.
+ * 5. After `stop` no unit writes to the database.
  */
 export interface WorkEngine {
   /** Writes a unit. It replaces the unit that the resource has, whose result is then dropped. */
   enqueue(trx: Db, order: WorkOrder): Promise<WorkUnit>
   /** Begins a unit whose transaction is committed. */
   launch(unit: WorkUnit): void
-  /** As `launch`; resolves when the unit is done, rejects with the reason when it was given up or replaced. */
+  /**
+   * As `launch`; resolves when the unit is done, rejects with the reason when it was given up or replaced. When another process
+   * ended the unit it resolves too: what became of the resource is in its row.
+   */
   finish(unit: WorkUnit): Promise<void>
   start(): Promise<void>
   /** Resolves when no unit runs or waits. */
@@ -57,8 +64,7 @@ export interface WorkEngineOptions {
   random: Random
   log: Log
   stamp: Stamp
-  /** Who runs the units: the same name after a restart, another for another process. */
-  owner: string
+  membership: Membership
   settings: WorkSettings
   kinds: Readonly<Record<WorkKindName, WorkKind>>
 }
@@ -70,9 +76,13 @@ interface Waiter {
   failure: ServiceError | null
 }
 
+/** How often a request asks for its unit while another process has that. */
+const WATCH_INTERVAL_MS = 200
+
 export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
-  const { db, clock, random, log, stamp, owner, settings, kinds } = options
-  const running = new Map<string, { unitId: string; ended: Promise<void> }>() // by lane
+  const { db, clock, random, log, stamp, membership, settings, kinds } = options
+  const shared = isShared(db)
+  const running = new Map<string, { unitId: string; owner: string; ended: Promise<void> }>() // by lane
   const waiters = new Map<string, Waiter>() // by unit
   const counted = {
     done: new Map<string, number>(),
@@ -86,27 +96,38 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   let pumpEnded: Promise<void> = Promise.resolve()
   let pauseUntilMs = 0 // after a failure of the database
   let wakeUp: Timer | null = null
+  let nextBeat: Timer | null = null
+  let nextWatch: Timer | null = null
+  let notRunHere = new Set<string>() // units that were ours without running, at the last beat
 
   function begin(unit: WorkUnit): void {
     if (state !== 'running') return
-    if (running.has(unit.lane) || running.size >= settings.concurrency) {
+    const before = running.get(unit.lane)
+    if (shared && unit.hasLane && before !== undefined) {
+      void before.ended.then(() => begin(unit)) // one that was given to others meanwhile, and has not ended here
+      return
+    }
+    // With the lane comes the right to run, also where that makes it a few more than there are slots.
+    if (!unit.hasLane || before !== undefined || (!shared && running.size >= settings.concurrency)) {
       rowsWait = true
+      if (shared) pump() // the lane may be free by now
       return
     }
     const run = runUnit(unit)
-      .catch((error: unknown) => {
+      .catch(async (error: unknown) => {
         // The database failed: the row stands as it was, so the unit comes again.
         log.error({ err: error, kind: unit.kind, resourceId: unit.resourceId }, 'work could not be recorded')
         conclude(unit, new ServiceError('ServiceUnavailable', { reason: 'The metadata store failed.' }))
         rowsWait = true
         pauseUntilMs = clock.monotonicMs() + settings.backoffMaxMs
+        if (shared) await work.release(db, unit.owner, unit.id).catch(() => {}) // or at a later beat
       })
       .finally(() => {
         running.delete(unit.lane)
         if (rowsWait) pump()
         checkIdle()
       })
-    running.set(unit.lane, { unitId: unit.id, ended: run })
+    running.set(unit.lane, { unitId: unit.id, owner: unit.owner, ended: run })
   }
 
   /** Goes through the steps of a unit until it is done, replaced, or has to wait. */
@@ -144,31 +165,76 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   /** Writes the outcome of a step; `hasFailed` when one was given up. Answers the unit at its next step, or null when it has ended. */
   async function settle(unit: WorkUnit, outcome: Outcome, hasFailed: boolean): Promise<WorkUnit | null> {
     const { next } = outcome
-    const isCurrent = await db.transaction(async (trx) => {
-      const mine =
-        next === undefined
-          ? await work.remove(trx, unit.id)
-          : await work.update(trx, unit.id, progress({ ...unit, step: next, attempt: 1 }, clock.now()))
-      if (mine) await outcome.commit(trx)
-      return mine
-    })
-    if (isCurrent && next !== undefined) return { ...unit, step: next, attempt: 1 }
-    if (isCurrent && !hasFailed) countUp(counted.done, unit.kind)
-    conclude(unit, isCurrent ? null : replaced(unit))
+    try {
+      await db.transaction(async (trx) => {
+        // The unit last: requests lock a volume before its work, and so must this.
+        await outcome.commit(trx)
+        const isMine =
+          next === undefined
+            ? await work.remove(trx, unit)
+            : await work.update(trx, unit, progress({ ...unit, step: next, attempt: 1 }), scheduled(0))
+        if (!isMine) throw new NotMine()
+        if (next === undefined) await leaveLane(trx, unit)
+      })
+    } catch (error) {
+      if (!(error instanceof NotMine)) throw error
+      await concludeLost(unit)
+      return null
+    }
+    if (next !== undefined) return { ...unit, step: next, attempt: 1 }
+    if (!hasFailed) countUp(counted.done, unit.kind)
+    conclude(unit, null)
     return null
   }
 
   async function postpone(unit: WorkUnit, error: ServiceError): Promise<void> {
-    const waitMs = backoffMs(unit.attempt, settings)
     const later = { ...unit, attempt: unit.attempt + 1, lastError: error.message }
-    if (!(await work.update(db, unit.id, progress(later, clock.now() + waitMs)))) {
-      conclude(unit, replaced(unit))
-      return
-    }
-    rowsWait = true
+    const isMine = await db.transaction(async (trx) => {
+      const updated = await work.update(trx, unit, progress(later), scheduled(backoffMs(unit.attempt, settings)))
+      if (updated) await leaveLane(trx, unit)
+      return updated
+    })
+    if (isMine) rowsWait = true
+    else await concludeLost(unit)
   }
 
-  function conclude(unit: WorkUnit, error: ServiceError | null): void {
+  async function leaveLane(trx: Db, unit: WorkUnit): Promise<void> {
+    if (shared && (await work.freeLane(trx, unit))) rowsWait = true
+  }
+
+  /** For a unit that is not this process's any more: another request replaced it, or another process took it over. */
+  async function concludeLost(unit: WorkUnit): Promise<void> {
+    await leaveLane(db, unit)
+    if (!waiters.has(unit.id)) return
+    const isElsewhere = (await work.existing(db, [unit.id])).size > 0 || !(await membership.isMember(unit.owner))
+    if (isElsewhere) watch()
+    else conclude(unit, replaced(unit))
+  }
+
+  /** The units that run here and have not been given to others meanwhile. */
+  function ownRunning(): Set<string> {
+    const own = [...running.values()].filter(({ owner }) => owner === membership.me())
+    return new Set(own.map(({ unitId }) => unitId))
+  }
+
+  /** Lets those go on who wait for a unit that another process has ended. */
+  function watch(): void {
+    nextWatch ??= clock.timer(WATCH_INTERVAL_MS, () => {
+      const here = ownRunning()
+      const watched = [...waiters.keys()].filter((id) => !here.has(id))
+      nextWatch = null
+      if (watched.length === 0 || state !== 'running') return
+      work
+        .existing(db, watched)
+        .then((left) => {
+          for (const id of watched) if (!left.has(id)) conclude({ id }, null)
+        })
+        .catch((error: unknown) => log.warn({ err: error }, 'work in other processes could not be read'))
+        .finally(watch)
+    })
+  }
+
+  function conclude(unit: Pick<WorkUnit, 'id'>, error: ServiceError | null): void {
     const waiter = waiters.get(unit.id)
     waiters.delete(unit.id)
     const reason = waiter?.failure ?? error
@@ -176,15 +242,12 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
     else waiter?.reject(reason)
   }
 
-  function progress(unit: WorkUnit, dueAtMs: number) {
-    return {
-      next_step: unit.step,
-      attempt: unit.attempt,
-      due_at_ms: dueAtMs,
-      deadline_at_ms: dueAtMs + settings.attemptTimeoutMs,
-      last_error: unit.lastError,
-      updated_at: stamp(),
-    }
+  function progress(unit: WorkUnit) {
+    return { next_step: unit.step, attempt: unit.attempt, last_error: unit.lastError, updated_at: stamp() }
+  }
+
+  function scheduled(dueInMs: number): work.Schedule {
+    return { dueInMs, timeoutMs: settings.attemptTimeoutMs }
   }
 
   function withinTime<T>(attempt: Promise<T>): Promise<T> {
@@ -236,18 +299,51 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   async function startDueUnits(): Promise<void> {
     rowsWait = false
     while (state === 'running' && running.size < settings.concurrency) {
-      const rows = await work.due(db, owner, clock.now(), settings.concurrency - running.size, [...running.keys()])
+      const [slots, lanes] = [settings.concurrency - running.size, [...running.keys()]]
+      const rows = await (shared ? work.claimDue(db, membership.me(), slots, lanes) : work.due(db, slots, lanes))
       for (const row of rows) begin(toUnit(row))
       if (rows.length === 0) break
     }
     const unitIds = [...running.values()].map(({ unitId }) => unitId)
-    if ((await work.nextDueAtMs(db, owner, { units: unitIds })) === null) return
+    if (!(await work.isWaiting(db, unitIds))) return
     rowsWait = true
     // A unit behind a busy lane or without a slot is looked at when the one before it ends, a later one by the timer.
-    const nextDueAtMs = await work.nextDueAtMs(db, owner, { lanes: [...running.keys()] })
-    if (nextDueAtMs !== null && running.size < settings.concurrency && state === 'running') {
-      wakeIn(Math.max(0, nextDueAtMs - clock.now()))
-    }
+    const dueInMs = await work.dueInMs(db, [...running.keys()])
+    if (dueInMs !== null && running.size < settings.concurrency && state === 'running') wakeIn(dueInMs)
+  }
+
+  const adopt = async (trx: Db, me: string): Promise<void> => {
+    const resume = (row: work.WorkRow) => kinds[row.kind as WorkKindName].resumeAt?.(row.next_step) ?? row.next_step
+    const units = await work.takeOver(trx, me, resume, settings.attemptTimeoutMs)
+    if (units > 0) log.info({ units }, 'work that was left goes on')
+  }
+
+  function beatLater(): void {
+    nextBeat = clock.timer(settings.heartbeatMs, () => {
+      beat()
+        .catch((error: unknown) => log.warn({ err: error }, 'the database did not hear that this process is alive'))
+        .finally(() => {
+          if (state === 'running') beatLater()
+        })
+    })
+  }
+
+  async function beat(): Promise<void> {
+    await membership.beat(adopt)
+    await releaseWhatNobodyRuns()
+    if (waiters.size > 0) watch()
+    pump()
+  }
+
+  /**
+   * A transaction whose end was not heard of, because the connection was lost, may have made a unit that is this process's and
+   * that nobody launched. What is so at two beats stays so.
+   */
+  async function releaseWhatNobodyRuns(): Promise<void> {
+    const here = ownRunning()
+    const idle = (await work.runningOf(db, membership.me())).filter((id) => !here.has(id))
+    for (const id of idle) if (notRunHere.has(id)) await work.release(db, membership.me(), id)
+    notRunHere = new Set(idle)
   }
 
   function checkIdle(): void {
@@ -259,19 +355,34 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
 
   return {
     enqueue: async (trx, order) => {
-      const unit: WorkUnit = { params: {}, ...order, id: random.uuid(), attempt: 1, lastError: null }
+      const owner = membership.me()
+      const unit: WorkUnit = {
+        params: {},
+        ...order,
+        id: random.uuid(),
+        attempt: 1,
+        lastError: null,
+        owner,
+        fence: 0,
+        hasLane: !shared,
+      }
       await work.removeOfResource(trx, order.resourceId)
-      await work.insert(trx, {
-        ...progress(unit, clock.now()),
+      const row = {
+        ...progress(unit),
         id: unit.id,
         kind: unit.kind,
         resource_id: unit.resourceId,
         lane: unit.lane,
         owner,
+        fence: unit.fence,
         params: JSON.stringify(unit.params),
         created_at: stamp(),
         updated_at: null,
-      })
+      }
+      await work.insert(trx, row, scheduled(0))
+      if (shared && state === 'running' && running.size < settings.concurrency) {
+        unit.hasLane = (await work.takeLanes(trx, owner, [unit])).length > 0
+      }
       return unit
     },
     launch: begin,
@@ -283,16 +394,12 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         }
         waiters.set(unit.id, { resolve, reject, failure: null })
         begin(unit)
+        if (running.get(unit.lane)?.unitId !== unit.id) watch()
       }),
     start: async () => {
-      const claimed = await work.claim(db, owner, clock.now(), clock.now() + settings.attemptTimeoutMs)
-      for (const row of claimed) {
-        const unit = toUnit(row)
-        const step = kinds[unit.kind].resumeAt?.(unit.step) ?? unit.step
-        if (step !== unit.step) await work.update(db, unit.id, progress({ ...unit, step, attempt: 1 }, clock.now()))
-      }
-      if (claimed.length > 0) log.info({ units: claimed.length }, 'work of an earlier run goes on')
+      await membership.join(adopt)
       state = 'running'
+      if (shared) beatLater()
       pump()
     },
     idle: () =>
@@ -303,13 +410,19 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
     counts: () => ({ running: running.size, ...counted }),
     stop: async (graceMs) => {
       state = 'stopping'
-      wakeUp?.cancel()
+      for (const timer of [wakeUp, nextBeat, nextWatch]) timer?.cancel()
       let grace: Timer | undefined
       const graceOver = new Promise<void>((resolve) => {
         grace = clock.timer(graceMs, resolve)
       })
       await Promise.race([Promise.all([...[...running.values()].map(({ ended }) => ended), pumpEnded]), graceOver])
       grace?.cancel()
+      // What still runs is left to the others only when this process is silent for good.
+      if (shared && running.size === 0) {
+        await membership
+          .leave()
+          .catch((error: unknown) => log.warn({ err: error }, 'could not say goodbye to the database'))
+      }
       state = 'stopped'
       for (const waiter of waiters.values()) {
         waiter.reject(
@@ -325,7 +438,10 @@ function countUp(counts: Map<string, number>, kind: string): void {
   counts.set(kind, (counts.get(kind) ?? 0) + 1)
 }
 
-export function toUnit(row: work.WorkRow): WorkUnit {
+/** Ends a transaction whose unit is in other hands. */
+class NotMine extends Error {}
+
+function toUnit(row: work.WorkRow): WorkUnit {
   return {
     id: row.id,
     kind: row.kind as WorkKindName,
@@ -335,6 +451,9 @@ export function toUnit(row: work.WorkRow): WorkUnit {
     step: row.next_step,
     attempt: row.attempt,
     lastError: row.last_error,
+    owner: row.owner,
+    fence: row.fence,
+    hasLane: true,
   }
 }
 

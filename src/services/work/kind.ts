@@ -22,6 +22,11 @@ export interface WorkUnit {
   step: string
   attempt: number
   lastError: string | null
+  /** Who may write its result: see `Claim` in src/db/work.ts. */
+  owner: string
+  fence: number
+  /** Whether it may begin at once: no other process runs a unit of its lane. */
+  hasLane: boolean
 }
 
 /**
@@ -30,7 +35,8 @@ export interface WorkUnit {
  * 1. `attempt` does the step that the unit stands at. It may be called again after a crash or a timeout at any point,
  *    so it only does what may be repeated, and writes nothing to the database itself.
  * 2. What it answers is committed in the transaction that moves the unit on or removes it. So a result is written
- *    exactly once, and never by a unit that another one has replaced.
+ *    exactly once, and never by a unit that another one has replaced or another process has taken over. The commit may run and be
+ *    rolled back, so it changes nothing but the database; it locks a volume before what hangs on it.
  * 3. `giveUp` is asked when the last attempt of a step failed. It leaves no status that only work could end.
  */
 export interface WorkKind {

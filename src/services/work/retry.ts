@@ -12,6 +12,10 @@ export interface WorkSettings {
   /** Wait before the second attempt; each further wait is twice as long, up to `backoffMaxMs`. */
   backoffMs: number
   backoffMaxMs: number
+  /** How often a process says that it is alive, where several work on one database. */
+  heartbeatMs: number
+  /** A process that has been silent for so long is given up, and others take its work over. */
+  deadAfterMs: number
 }
 
 export const DEFAULT_WORK: WorkSettings = {
@@ -21,6 +25,8 @@ export const DEFAULT_WORK: WorkSettings = {
   attemptTimeoutMs: 60_000,
   backoffMs: 200,
   backoffMaxMs: 10_000,
+  heartbeatMs: 1000,
+  deadAfterMs: 8000,
 }
 
 /** Errors that another attempt may not meet. Anything else that the driver contract names stays true when repeated. */
