@@ -139,6 +139,7 @@ function serviceSettings(config: Config): ServiceSettings {
     ...DEFAULT_SETTINGS,
     hostName: hostname(),
     availabilityZone: config.availability_zone,
+    messageTtlMs: config.message_ttl_days * 86_400_000,
     quota: {
       volumes: quota.volumes,
       snapshots: quota.snapshots,

@@ -21,6 +21,7 @@ export const SERVICE_ERRORS = {
   AttachmentNotFound: 'Volume attachment could not be found with filter: attachment_id = {attachment_id}.',
   VolumeTypeNotFound: 'Volume type {volume_type_id} could not be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
+  MessageNotFound: 'Message {message_id} could not be found.',
   MetadataKeyNotFound: 'Metadata item was not found: {key}',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',

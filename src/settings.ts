@@ -47,6 +47,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
     ),
   availability_zone: z.string().min(1).default('nova').describe('The availability zone that volumes are in.'),
 
+  message_ttl_days: z
+    .int()
+    .min(1)
+    .max(3650)
+    .default(30)
+    .describe('How long the messages API tells why work failed; older messages are removed.'),
+
   cluster: z
     .enum(['single'], { error: 'only `single`, one node alone, is available in this version' })
     .default('single')

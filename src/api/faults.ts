@@ -21,6 +21,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   AttachmentNotFound: { status: 404 },
   VolumeTypeNotFound: { status: 404 },
   ProjectNotFound: { status: 404 },
+  MessageNotFound: { status: 404 },
   MetadataKeyNotFound: { status: 404 },
   MarkerNotFound: { status: 404 },
   InvalidVolume: { status: 400 },

@@ -6,6 +6,7 @@ import type { RequestContext } from '../services/context.ts'
 import type { Services } from '../services/services.ts'
 import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
+import { refusedFilters } from './paging.ts'
 import { authorize, type Rule } from './policy.ts'
 import { visitOf } from './visit.ts'
 
@@ -223,7 +224,7 @@ interface Words {
 
 const QUERY: Words = {
   root: null,
-  unknown: (keys) => `Invalid filters ${keys.join(',')} are found in query options.`,
+  unknown: refusedFilters,
 }
 
 function unknownProperties(keys: string[]): string {
@@ -234,6 +235,7 @@ function unknownProperties(keys: string[]): string {
 function reasonOf(issue: z.core.$ZodIssue, root: unknown, words: Words): string {
   const field = issue.path.at(-1) ?? words.root
   if (issue.code === 'unrecognized_keys') return shorten(words.unknown(issue.keys.map((key) => shorten(key))), 400)
+  if (issue.code === 'custom' && issue.params?.wholeSentence === true) return issue.message
   if (field === null) return isObject(root) ? issue.message : 'Malformed request body'
   const value = issue.path.reduce<unknown>(
     (at, key) => (isObject(at) || Array.isArray(at) ? at[key as never] : undefined),

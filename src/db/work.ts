@@ -12,6 +12,8 @@ export interface WorkRow {
   owner: string
   /** JSON object, by kind. */
   params: string
+  /** The request that asked for it; null when an earlier version wrote the row. */
+  request_id: string | null
   next_step: string
   /** Attempts at this step so far, the one that runs or waits included. */
   attempt: number

@@ -71,6 +71,7 @@ async function createAttachment(parts: Parts, context: RequestContext, request: 
       resourceId: row.id,
       lane: volume.id,
       step: 'create-export',
+      requestId: context.requestId,
       params: { created: true },
     })
     return { row: connected, unit }
@@ -131,8 +132,13 @@ async function connectAttachment(
       throw conflict(`another request is changing attachment ${id}`)
     }
     await takeConnector(trx, parts, row, connector)
-    const order = { kind: 'attachment-connect', resourceId: id, lane: volume.id, step: 'create-export' } as const
-    return work.enqueue(trx, order)
+    return work.enqueue(trx, {
+      kind: 'attachment-connect',
+      resourceId: id,
+      lane: volume.id,
+      step: 'create-export',
+      requestId: context.requestId,
+    })
   })
   if (unit !== null) await work.finish(unit)
   return current(db, id)
@@ -188,8 +194,14 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
       await followAttachments(trx, volumeId, stamp())
       return { volumeId, unit: null }
     }
-    const order = { kind: 'attachment-disconnect', resourceId: id, lane: volumeId, step: 'remove-export' } as const
-    return { volumeId, unit: await work.enqueue(trx, order) }
+    const unit = await work.enqueue(trx, {
+      kind: 'attachment-disconnect',
+      resourceId: id,
+      lane: volumeId,
+      step: 'remove-export',
+      requestId: context.requestId,
+    })
+    return { volumeId, unit }
   })
   if (unit !== null) await work.finish(unit)
   return (await attachments.ofVolume(db, volumeId)).map(toAttachment)

@@ -11,6 +11,7 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
+import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
@@ -80,7 +81,9 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     owner: WORK_OWNER,
     settings: settings.work,
     kinds: createWorkKinds({ db, backends, pools, stamp }),
+    recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
+  const messageSweep = createMessageSweep({ db, clock, log })
   const parts: Parts = { db, backends, pools, random, stamp, settings, work }
 
   return {
@@ -88,6 +91,7 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     types: createTypeService(parts),
+    messages: createMessageService(parts),
     limits: async (context) => {
       context.authorize('limits_extension:used_limits', { projectId: context.projectId })
       return toLimits(await quotas.usage(db, context.projectId), settings)
@@ -97,8 +101,10 @@ export function createServices({ db, clock, random, log, settings, ...options }:
       await ensureDefaultType(parts)
       await pools.refresh().catch(() => {}) // logged; a backend may come later
       await work.start()
+      messageSweep.start()
     },
     stop: async () => {
+      await messageSweep.stop()
       await work.stop(settings.stopGraceMs)
       for (const { driver } of backends.all) await driver.stop()
     },

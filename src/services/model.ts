@@ -83,6 +83,23 @@ export interface Attachment {
   detachedAt: string | null
 }
 
+/** Why work failed that an accepted request had asked for. */
+export interface Message {
+  id: string
+  /** The request that asked for the work; null when that is not known. */
+  requestId: string | null
+  /** `VOLUME` or `VOLUME_SNAPSHOT`. */
+  resourceType: string
+  resourceId: string | null
+  /** `VOLUME_VOLUME_001_003`: resource, action and detail. */
+  eventId: string
+  level: string
+  text: string
+  createdAt: string
+  /** From then on it may be removed. */
+  expiresAt: string
+}
+
 export interface VolumeType {
   id: string
   name: string

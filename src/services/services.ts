@@ -4,6 +4,7 @@ import type {
   AttachmentCreate,
   Limits,
   ListQuery,
+  Message,
   Page,
   Snapshot,
   SnapshotCreate,
@@ -24,6 +25,7 @@ export interface Services {
   snapshots: SnapshotService
   attachments: AttachmentService
   types: TypeService
+  messages: MessageService
   limits(context: RequestContext): Promise<Limits>
 }
 
@@ -91,6 +93,12 @@ export interface AttachmentService {
   complete(context: RequestContext, id: string): Promise<void>
   /** Cuts the export off and removes the row; returns what is left on the volume. */
   delete(context: RequestContext, id: string): Promise<Attachment[]>
+}
+
+export interface MessageService {
+  get(context: RequestContext, id: string): Promise<Message>
+  list(context: RequestContext, query: ListQuery): Promise<Page<Message>>
+  delete(context: RequestContext, id: string): Promise<void>
 }
 
 export interface TypeService {

@@ -19,6 +19,8 @@ export interface ServiceSettings {
    * administrator, because a volume taken from under a running guest ends up at another one (OSSA-2023-003).
    */
   protectInstances: boolean
+  /** How long a message is kept at least. */
+  messageTtlMs: number
 }
 
 export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
@@ -29,4 +31,5 @@ export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
   poolsMaxAgeMs: 10_000,
   stopGraceMs: 10_000,
   protectInstances: false,
+  messageTtlMs: 30 * 86_400_000, // as upstream's message_ttl
 }

@@ -89,6 +89,7 @@ async function createSnapshot(
       resourceId: row.id,
       lane: volume.id,
       step: 'create',
+      requestId: context.requestId,
     })
     return { row, unit }
   })
@@ -127,7 +128,13 @@ async function deleteSnapshot({ db, stamp, work }: Parts, context: RequestContex
         : 'Snapshot status must be available or error and must not be part of a group.'
       throw new ServiceError('InvalidSnapshot', { reason })
     }
-    return work.enqueue(trx, { kind: 'snapshot-delete', resourceId: id, lane: row.volume_id, step: 'delete' })
+    return work.enqueue(trx, {
+      kind: 'snapshot-delete',
+      resourceId: id,
+      lane: row.volume_id,
+      step: 'delete',
+      requestId: context.requestId,
+    })
   })
   work.launch(unit)
 }

@@ -72,6 +72,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
       resourceId: row.id,
       lane: row.id,
       step: pool === undefined ? 'schedule' : 'provision',
+      requestId: context.requestId,
     })
     return { row, unit }
   })

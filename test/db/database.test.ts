@@ -98,6 +98,7 @@ it('claims its own units and those whose owner let the deadline pass', async () 
     lane: id,
     owner,
     params: '{}',
+    request_id: null,
     next_step: 'provision',
     attempt: 1,
     due_at_ms: 9_000_000_000_000,

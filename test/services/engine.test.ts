@@ -26,11 +26,19 @@ async function createEngine(kind: WorkKind, settings: Partial<WorkSettings> = {}
     owner: 'me',
     settings: { ...DEFAULT_WORK, attemptsMax: 3, backoffMs: 1, backoffMaxMs: 2, ...settings },
     kinds,
+    recordFailure: async () => {},
   })
   onTestFinished(() => engine.stop(1000))
   const order = (resourceId: string, changes: Partial<WorkOrder> = {}): Promise<WorkUnit> =>
     db.transaction((trx) =>
-      engine.enqueue(trx, { kind: 'volume-create', resourceId, lane: resourceId, step: 'only', ...changes }),
+      engine.enqueue(trx, {
+        kind: 'volume-create',
+        resourceId,
+        lane: resourceId,
+        step: 'only',
+        requestId: 'req-1',
+        ...changes,
+      }),
     )
   return { db, engine, order }
 }

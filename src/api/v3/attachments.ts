@@ -6,7 +6,7 @@ import { since } from '../microversion.ts'
 import { emptyPage, listing, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 
-const ATTACHMENTS = listing({
+export const ATTACHMENTS = listing({
   filters: {
     volume_id: textFilter,
     status: textFilter,

@@ -3,7 +3,9 @@ import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
 import { extensionRoutes } from './extensions.ts'
 import { limitRoutes } from './limits.ts'
+import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
+import { resourceFilterRoutes } from './resource-filters.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
@@ -17,6 +19,8 @@ export const ROUTES: readonly Route[] = [
   ...snapshotRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
+  ...messageRoutes,
+  ...resourceFilterRoutes,
   ...typeRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,
