@@ -65,6 +65,7 @@ export const attachmentRoutes: Route[] = [
     since: '3.27',
     policy: 'volume:attachment_create',
     body: AttachmentCreateBody,
+    target: ({ services, context, body }) => services.volumes.get(context, body.attachment.volume_uuid),
     response: z.object({ attachment: AttachmentDetail }),
     handler: async ({ services, context, body: { attachment: request } }) => {
       // An empty connector says nothing about an initiator: upstream reserves, as for null.

@@ -91,6 +91,7 @@ export const snapshotRoutes: Route[] = [
     summary: 'Create a snapshot of a volume',
     policy: 'volume:create_snapshot',
     body: SnapshotCreateBody,
+    target: ({ services, context, body }) => services.volumes.get(context, body.snapshot.volume_id),
     response: z.object({ snapshot: SnapshotDetail }),
     status: 202,
     handler: async ({ services, context, body: { snapshot: request } }) => {
