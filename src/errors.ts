@@ -21,7 +21,7 @@ export const SERVICE_ERRORS = {
   VolumeTypeNotFound: 'Volume type {volume_type_id} could not be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   MessageNotFound: 'Message {message_id} could not be found.',
-  MetadataKeyNotFound: 'Metadata item was not found: {key}',
+  MetadataKeyNotFound: '{owner} {id} has no metadata with key {key}.',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',
   InvalidSnapshot: 'Invalid snapshot: {reason}',

@@ -42,7 +42,21 @@ export interface Volume {
   updatedAt: string | null
 }
 
-export type SnapshotStatus = 'creating' | 'available' | 'deleting' | 'error' | 'error_deleting'
+/** All of upstream's, since an administrator may write any; work here leads to the first five. */
+export const SNAPSHOT_STATUSES = [
+  'error',
+  'available',
+  'creating',
+  'deleting',
+  'error_deleting',
+  'deleted',
+  'updating',
+  'unmanaging',
+  'backing-up',
+  'restoring',
+] as const
+
+export type SnapshotStatus = (typeof SNAPSHOT_STATUSES)[number]
 
 export interface Snapshot {
   id: string

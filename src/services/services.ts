@@ -8,6 +8,7 @@ import type {
   Page,
   Snapshot,
   SnapshotCreate,
+  SnapshotStatus,
   Volume,
   VolumeCreate,
   VolumeType,
@@ -68,7 +69,8 @@ export interface SnapshotService {
     id: string,
     changes: { name?: string | null; description?: string | null },
   ): Promise<Snapshot>
-  delete(context: RequestContext, id: string): Promise<void>
+  /** `force` (admin) skips the check of the status. */
+  delete(context: RequestContext, id: string, options?: { force: boolean }): Promise<void>
   setMetadata(
     context: RequestContext,
     id: string,
@@ -76,6 +78,12 @@ export interface SnapshotService {
     options: { replace: boolean },
   ): Promise<Record<string, string>>
   deleteMetadataKey(context: RequestContext, id: string, key: string): Promise<void>
+  /** Admin: writes the status without asking the backend. */
+  resetStatus(context: RequestContext, id: string, status: SnapshotStatus): Promise<void>
+  /** How far a snapshot is that somebody else makes or deletes: Nova, for backends that are files. */
+  updateStatus(context: RequestContext, id: string, change: { status: string; progress: string | null }): Promise<void>
+  /** Admin: forgets the snapshot; the backend keeps it. */
+  unmanage(context: RequestContext, id: string): Promise<void>
 }
 
 export interface AttachmentService {

@@ -7,6 +7,8 @@ const EXTENSIONS = [
   extension('os-availability-zone', 'AvailabilityZones', 'Describe Availability Zones.', '2013-06-27'),
   extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
   extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
+  extension('os-snapshot-actions', 'SnapshotActions', 'Enable snapshot manager actions.', '2013-07-16'),
+  extension('os-snapshot-unmanage', 'SnapshotUnmanage', 'Enable volume unmanage operation.', '2014-12-31'),
   extension('os-types-manage', 'TypesManage', 'Types manage support.', '2011-08-24'),
   extension('os-used-limits', 'UsedLimits', 'Provide data on limited resources that are being used.', '2013-10-03'),
   extension(

@@ -6,6 +6,7 @@ import { limitRoutes } from './limits.ts'
 import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { resourceFilterRoutes } from './resource-filters.ts'
+import { snapshotActionRoutes } from './snapshot-actions.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
@@ -17,6 +18,7 @@ export const ROUTES: readonly Route[] = [
   ...volumeActionRoutes,
   ...volumeMetadataRoutes,
   ...snapshotRoutes,
+  ...snapshotActionRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
   ...messageRoutes,

@@ -219,7 +219,7 @@ export const volumeRoutes: Route[] = [
     response: z.null(),
     handler: async ({ services, context, params }) => {
       await services.volumes.get(context, params.volume_id)
-      if (params.key !== 'encryption_key_id') throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+      if (params.key !== 'encryption_key_id') throw new ServiceError('ResourceNotFound')
       return null
     },
   }),
