@@ -4,6 +4,8 @@ import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import type { Config } from './config.ts'
+import { API_CONTROL_SOCKET } from './control/messages.ts'
+import { listenControl } from './control/socket-carrier.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { openDatabase } from './db/database.ts'
 import { createSheepdogDriver } from './drivers/sheepdog/driver.ts'
@@ -18,6 +20,7 @@ import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import { serviceHandlers } from './service-control.ts'
 import { createServices } from './services/create-services.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import { VdiClient } from './vdi/client.ts'
@@ -97,10 +100,15 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const listening = bound && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : config.listen
   if (local && listening !== config.listen) await identityOf(config, listening, log) // port 0: the files name the real one
 
+  const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
+  const controlSocket = path.resolve(config.data_dir, API_CONTROL_SOCKET)
+  const door = await listenControl(systemNetwork, controlSocket, serviceHandlers(services), { onDefect })
+
   return {
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
     close: async () => {
       lag.stop()
+      void door.close() // a command that stays connected does not hold the process up
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served

@@ -50,8 +50,10 @@ const LAYERS: Record<string, readonly string[]> = {
   services: ['scheduler', 'db', 'drivers/driver.ts', 'errors.ts', 'runtime'],
   identity: ['errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],
+  'service-control.ts': ['services', 'control'],
   'app.ts': [
     'app-metrics.ts',
+    'service-control.ts',
     'api',
     'identity',
     'services',

@@ -27,8 +27,10 @@ export interface Listing {
   offset: number
   marker: string | null
   sort: readonly SortKey[]
-  filters: Readonly<Record<string, string | number | boolean | Record<string, string>>>
+  filters: Filters
 }
+
+export type Filters = Readonly<Record<string, string | number | boolean | Record<string, string>>>
 
 export interface Rows<Row> {
   rows: Row[]

@@ -33,6 +33,12 @@ export async function findByResource(db: Db, resourceId: string): Promise<WorkRo
   return fromStore(await db('work').where({ resource_id: resourceId }).first())
 }
 
+/** In the order in which they were asked for. */
+export async function ofLane(db: Db, lane: string): Promise<WorkRow[]> {
+  const rows: WorkRow[] = await db('work').where({ lane }).orderBy(['created_at', 'id'])
+  return rows.map((row) => fromStore(row)!)
+}
+
 /** Answers whether the unit was still there: whoever removes it has the right to write its result. */
 export async function remove(trx: Db, id: string): Promise<boolean> {
   return (await trx('work').where({ id }).delete()) === 1
