@@ -228,10 +228,30 @@ async function serve(
 
 /** Parses a body or a query; throws InvalidInput that names the first field that is wrong, and the reason. */
 function check<S extends z.ZodType>(schema: S, value: unknown, words: Words): z.output<S> {
-  const result = schema.safeParse(value)
+  const result = schema.safeParse(value, { error: inOurWords })
   if (result.success) return result.data
   throw new ServiceError('InvalidInput', { reason: reasonOf(result.error.issues[0]!, value, words) })
 }
+
+/** The end of the sentence that reasonOf begins, for fields whose schema says none. */
+const inOurWords: z.core.$ZodErrorMap = (issue) => {
+  switch (issue.code) {
+    case 'invalid_type':
+      return `is not of type '${TYPE_NAMES[issue.expected] ?? issue.expected}'`
+    case 'invalid_value':
+      return `is not one of [${issue.values.map((value) => `'${String(value)}'`).join(', ')}]`
+    case 'too_big':
+      return `is more than ${issue.maximum}`
+    case 'too_small':
+      return `is less than ${issue.minimum}`
+    case 'unrecognized_keys':
+      return undefined // reasonOf names them
+    default:
+      return 'is not valid'
+  }
+}
+
+const TYPE_NAMES: Readonly<Record<string, string>> = { int: 'integer', record: 'object' }
 
 /** How a reason speaks of what was checked. */
 interface Words {

@@ -108,7 +108,7 @@ function acceptJson(app: FastifyInstance): void {
 function addHeadersAndLog(app: FastifyInstance): void {
   app.addHook('onRequest', async (request, reply) => {
     addRequestId(reply, request.id)
-    if (request.url.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
+    if (request.url.split('?')[0]!.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
   })
   app.addHook('onResponse', async (request, reply) => {
     const context = request.visit?.context
