@@ -40,8 +40,10 @@ interface ListingOptions {
   /** Sort keys that came later than the list. */
   sortKeysSince?: Readonly<Record<string, Version>>
   constants?: Record<string, string>
-  /** From when on unknown filters are refused; 3.31 for most resources. */
-  strict?: Version
+  /** From when on unknown filters are refused, 3.31 for most resources; null never refuses them. */
+  strict?: Version | null
+  /** False for lists that upstream does not count: `with_count` is an unknown filter of theirs. */
+  counts?: boolean
   /** From when on the list has pages, an order and filters; before, they are ignored. */
   pagesSince?: Version
 }
@@ -63,15 +65,16 @@ export function listing(options: ListingOptions): Listing {
   const query = z.object({
     ...Object.fromEntries(Object.entries(paging).map(([name, field]) => [name, since(pagesSince, field)])),
     all_tenants: z.string().optional(),
-    with_count: since('3.45', booleanParameter('with_count')),
+    ...(options.counts === false ? {} : { with_count: since('3.45', booleanParameter('with_count')) }),
     ...options.filters,
   })
   const sortKeys = Object.entries({
     ...Object.fromEntries(options.sortKeys.map((key) => [key, '3.0' as Version])),
     ...options.sortKeysSince,
   })
+  const strict = options.strict === undefined ? '3.31' : options.strict
   return {
-    query: strictSince(options.strict ?? '3.31', query.loose(), { admin: false }),
+    query: strict === null ? query.loose() : strictSince(strict, query.loose(), { admin: false }),
     sortKeys: Object.fromEntries(sortKeys.map(([key, version]) => [key, minorOf(version)])),
     constants: options.constants ?? {},
     filterNames: Object.entries(options.filters).flatMap(([name, field]) => (isAdminOnly(field) ? [] : [name])),

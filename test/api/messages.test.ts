@@ -157,6 +157,18 @@ describe('pages', () => {
   })
 })
 
+test('the summary ignores filters that it does not know; lists that are not counted know no with_count', async () => {
+  const ask = (path: string) => api.ask('GET', path, { version: '3.71', roles: 'member' })
+  const summary = await ask('/v3/volumes/summary?color=red')
+  expect(summary.body['volume-summary'].total_count).toBe(3)
+  expect((await ask('/v3/volumes/summary?name=nothing')).body['volume-summary'].total_count).toBe(0)
+  for (const collection of ['messages', 'attachments']) {
+    expect((await ask(`/v3/${collection}?with_count=true`)).body.badRequest.message).toBe(
+      'Invalid filters with_count are found in query options.',
+    )
+  }
+})
+
 describe('resource_filters', () => {
   const ask = (query = '', version = '3.33') =>
     api.ask('GET', `/v3/resource_filters${query}`, { version, roles: 'reader' })

@@ -14,6 +14,7 @@ export const ATTACHMENTS = listing({
     attach_status: textFilter,
   },
   sortKeys: ['id', 'volume_id', 'created_at', 'updated_at'],
+  counts: false,
 })
 
 const AttachmentSummary = z.object({

@@ -17,6 +17,7 @@ export const MESSAGES = listing({
   },
   sortKeys: ['id', 'event_id', 'message_level', 'request_id', 'resource_type', 'resource_uuid', 'created_at'],
   pagesSince: '3.5',
+  counts: false,
 })
 
 const MessageView = z.object({

@@ -8,7 +8,7 @@ import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 import { VolumeDetail, VolumeFull, VolumeSummary, volumeDetail, volumeFull, volumeSummary } from './volume-view.ts'
 
-export const VOLUMES = listing({
+const LIST = {
   filters: {
     name: textFilter,
     'name~': since('3.34', textFilter),
@@ -32,7 +32,12 @@ export const VOLUMES = listing({
   },
   sortKeys: ['id', 'name', 'status', 'size', 'availability_zone', 'bootable', 'host', 'created_at', 'updated_at'],
   constants: { group_id: 'none', migration_status: 'none', consumes_quota: 'true' },
-})
+} satisfies Parameters<typeof listing>[0]
+
+export const VOLUMES = listing(LIST)
+
+/** The summary takes the same filters, and has never refused another one. */
+const SUMMARY = listing({ ...LIST, strict: null })
 
 const optionalGuid = guid.nullish()
 
@@ -139,10 +144,10 @@ export const volumeRoutes: Route[] = [
     summary: 'Number and total size of volumes',
     since: '3.12',
     policy: 'volume:get_all',
-    query: VOLUMES.query,
+    query: SUMMARY.query,
     response: SummaryResponse,
     handler: async ({ services, context, client, query }) => {
-      const request = toListRequest(VOLUMES, query, client)
+      const request = toListRequest(SUMMARY, query, client)
       const {
         count,
         sizeGib: size,
