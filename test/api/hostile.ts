@@ -38,31 +38,44 @@ export async function createTarget(): Promise<Target> {
     ours: Object.fromEntries(COLLECTIONS.map((name) => [name, []])),
     foreign: Object.fromEntries(COLLECTIONS.map((name) => [name, []])),
   }
-  const ask = async (project: string, collection: string, resource: string, content: object) => {
+  target.ours.extensions!.push('os-volume-actions')
+  for (const project of [PROJECT, PROJECT, PROJECT, OTHER_PROJECT]) await stock(target, project)
+  return target
+}
+
+/** As many of each collection are kept; older ones have been through enough. */
+const KEPT = 9
+
+/** Makes one more of everything, so that requests that end things find some to end. */
+async function stock({ api, ours, foreign }: Target, project: string): Promise<void> {
+  const side = project === PROJECT ? ours : foreign
+  const make = async (collection: string, resource: string, content: object): Promise<string> => {
     const options = { version: '3.27', project, body: { [resource]: content } }
     const { body } = await api.ask('POST', `/v3/${collection}`, options)
     await api.services.idle()
-    const id: string = body[resource].id
-    const side = project === PROJECT ? target.ours : target.foreign
-    side[collection]!.push(id)
+    const id: string = body[resource]?.id ?? NOTHING[0]
+    const owner = collection === 'types' ? ours : side // public ones are nobody's secret
+    owner[collection]!.push(id)
     return id
   }
-  await ask(PROJECT, 'types', 'volume_type', { name: 'fast' })
-  await ask(PROJECT, 'types', 'volume_type', { name: 'broken', extra_specs: { volume_backend_name: 'nobody' } })
-  target.ours.extensions!.push('os-volume-actions')
-  for (const project of [PROJECT, PROJECT, PROJECT, OTHER_PROJECT]) {
-    const volume_id = await ask(project, 'volumes', 'volume', { size: 1, metadata: { a: 'b' } })
-    await ask(project, 'snapshots', 'snapshot', { volume_id, metadata: { a: 'b' } })
-    await ask(project, 'attachments', 'attachment', { volume_uuid: volume_id })
-    await ask(project, 'volumes', 'volume', { size: 1 })
-    await ask(project, 'volumes', 'volume', { size: 1 })
-    await ask(project, 'volumes', 'volume', { size: 1, volume_type: 'broken' }) // fails, and so leaves a message
-    const { body } = await api.ask('GET', '/v3/messages', { version: '3.5', project, roles: 'member' })
-    const side = project === PROJECT ? target.ours : target.foreign
-    side.messages = body.messages.map(({ id }: { id: string }) => id)
+  const name = `type ${made++}`
+  await make('types', 'volume_type', { name, extra_specs: { volume_backend_name: 'nobody' } })
+  const volume_id = await make('volumes', 'volume', { size: 1, metadata: { a: 'b' } })
+  await make('snapshots', 'snapshot', { volume_id, metadata: { a: 'b' } })
+  await make('attachments', 'attachment', { volume_uuid: volume_id })
+  await make('volumes', 'volume', { size: 1 })
+  await make('volumes', 'volume', { size: 1, volume_type: name }) // fails, and so leaves a message
+  const { body } = await api.ask('GET', `/v3/messages?limit=${KEPT}`, { version: '3.5', project, roles: 'member' })
+  side.messages = body.messages.map(({ id }: { id: string }) => id)
+  for (const [collection, ids] of [...Object.entries(ours), ...Object.entries(foreign)]) {
+    for (const id of ids.splice(0, ids.length - KEPT)) {
+      const query = collection === 'volumes' ? '?cascade=true&force=true' : ''
+      await api.ask('DELETE', `/v3/${collection}/${id}${query}`, { version: '3.71' })
+    }
   }
-  return target
 }
+
+let made = 0
 
 const NOTHING = [
   '11111111-1111-1111-1111-111111111111',
@@ -271,7 +284,8 @@ const FAULT_NAMES: Record<number, string> = {
 }
 
 /** Makes the request and checks what holds for every answer; resolves with it. */
-export async function probe({ api }: Target, request: HostileRequest): Promise<Answer> {
+export async function probe(target: Target, request: HostileRequest): Promise<Answer> {
+  const { api } = target
   const { method, url, headers, roles, body } = request
   const answer = await api.ask(method, url, { roles, headers, ...(body === undefined ? {} : { body }) })
   const context = `${answer.text} ${answer.status >= 500 ? api.logged.at(-2) : ''}`
@@ -293,8 +307,8 @@ export async function probe({ api }: Target, request: HostileRequest): Promise<A
   }
   if (request.isForeign && !roles.includes('admin')) {
     // An object of others: whatever else is wrong is said first, but never that it is there.
-    expect([400, 403, 404, 406, 413, 415], context).toContain(answer.status)
-    if (answer.status === 403) expect(context).toMatch(/:type|extra_specs|volume:get|message:get/)
+    expect([400, 404, 406, 413, 415], context).toContain(answer.status)
   }
+  if (method !== 'GET' && answer.status < 300) await stock(target, PROJECT)
   return answer
 }
