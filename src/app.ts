@@ -1,9 +1,12 @@
 import { hostname } from 'node:os'
+import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
 import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
+import { API_CONTROL_SOCKET } from './control/messages.ts'
+import { listenControl } from './control/socket-carrier.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { type Db, openDatabase } from './db/database.ts'
 import { databaseId } from './db/installation.ts'
@@ -18,8 +21,9 @@ import { addImageDiscovery } from './identity/versions.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
-import { formatAddress, parseAddress } from './runtime/network.ts'
+import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
@@ -86,10 +90,15 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const listening = bound && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : config.listen
   if (local && listening !== config.listen) await identityOf(config, listening, log) // port 0: the files name the real one
 
+  const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
+  const controlSocket = path.resolve(config.data_dir, API_CONTROL_SOCKET)
+  const door = await listenControl(systemNetwork, controlSocket, serviceHandlers(services), { onDefect })
+
   return {
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
     close: async () => {
       lag.stop()
+      void door.close() // a command that stays connected does not hold the process up
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served
@@ -161,6 +170,7 @@ function serviceSettings(config: Config): ServiceSettings {
       },
       poolsMax: scheduler.max_attempts,
     },
+    messageTtlMs: config.message_ttl_days * 86_400_000,
     quota: {
       volumes: quota.volumes,
       snapshots: quota.snapshots,

@@ -9,10 +9,9 @@ export const SERVICE_ERRORS = {
   Unauthorized: 'The request you have made requires authentication.',
   PolicyNotAuthorized: "Policy doesn't allow {action} to be performed.",
   ResourceNotFound: 'The resource could not be found.',
-  MethodNotAllowed: 'The method is not allowed for this resource.',
   BodyTooLarge: 'Request body is larger than {limit_bytes} bytes.',
   UnsupportedMediaType: 'Unsupported Content-Type: {content_type}',
-  VersionNotFound: 'API version {version} is not supported on this method.',
+  VersionNotFound: 'The resource could not be found.', // upstream keeps to itself that it came later or went
   VersionNotAcceptable:
     'Version {version} is not supported by the API. Minimum is {min_version} and maximum is {max_version}.',
   InvalidVersionHeader: 'API Version String {version} is of invalid format. Must be of format MajorNum.MinorNum.',
@@ -32,7 +31,8 @@ export const SERVICE_ERRORS = {
   BackendNotFound: "Can't find service: {host}",
   HostNotFound: 'Host {host} could not be found.',
   ClusterNotFound: 'Cluster {id} could not be found.',
-  MetadataKeyNotFound: 'Metadata item was not found: {key}',
+  MessageNotFound: 'Message {message_id} could not be found.',
+  MetadataKeyNotFound: '{owner} {id} has no metadata with key {key}.',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',
   InvalidSnapshot: 'Invalid snapshot: {reason}',

@@ -173,6 +173,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .default(16)
     .describe('Connections to PostgreSQL that one process has at most.'),
 
+  message_ttl_days: z
+    .int()
+    .min(1)
+    .max(3650)
+    .default(30)
+    .describe('How long the messages API tells why work failed; older messages are removed.'),
+
   cluster: z
     .enum(['single'], { error: 'only `single`, one node alone, is available in this version' })
     .default('single')

@@ -50,10 +50,12 @@ const LAYERS: Record<string, readonly string[]> = {
   services: ['scheduler', 'db', 'drivers/driver.ts', 'errors.ts', 'runtime'],
   identity: ['errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],
+  'service-control.ts': ['services', 'control'],
   'app-backends.ts': ['services', 'drivers', 'vdi', 'control', 'config.ts', 'errors.ts', 'runtime'],
   'app.ts': [
     'app-metrics.ts',
     'app-backends.ts',
+    'service-control.ts',
     'api',
     'identity',
     'services',

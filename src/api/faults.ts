@@ -10,7 +10,6 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   Unauthorized: { status: 401 },
   PolicyNotAuthorized: { status: 403 },
   ResourceNotFound: { status: 404 },
-  MethodNotAllowed: { status: 405 },
   BodyTooLarge: { status: 413 },
   UnsupportedMediaType: { status: 415 },
   VersionNotFound: { status: 404 },
@@ -31,6 +30,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   BackendNotFound: { status: 404 },
   HostNotFound: { status: 404 },
   ClusterNotFound: { status: 404 },
+  MessageNotFound: { status: 404 },
   MetadataKeyNotFound: { status: 404 },
   MarkerNotFound: { status: 404 },
   InvalidVolume: { status: 400 },
@@ -107,6 +107,12 @@ function asServiceError(error: unknown): ServiceError | null {
       return new ServiceError('BodyTooLarge', { limit_bytes: BODY_BYTES_MAX })
     case 'FST_ERR_MAX_PARAM_LENGTH': // no id and no key of ours is that long
       return new ServiceError('ResourceNotFound')
+    case 'FST_ERR_BAD_URL':
+      return new ServiceError('InvalidInput', {
+        reason:
+          'Error decoding your request. Either the URL or the request body contained characters that could not be ' +
+          'decoded by Cinder.',
+      })
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new ServiceError('UnsupportedMediaType', { content_type: 'use application/json' })
     default:

@@ -7,12 +7,16 @@ import { z } from 'zod'
 
 const DB_INT_MAX = 2_147_483_647
 
-/** Text that a database can hold: no NUL, which PostgreSQL refuses. */
+/** Mark of a reason that is a sentence of its own, in upstream's words; route.ts puts no field before it. */
+export const WHOLE_SENTENCE = { wholeSentence: true }
+
+/** Text that a database can hold: no NUL, which PostgreSQL refuses, and no half of a surrogate pair, which UTF-8 has not. */
 export function text(maxLength: number): z.ZodString {
   return z
     .string({ error: 'is not a string' })
     .max(maxLength, { error: `is longer than ${maxLength} characters` })
     .refine((value) => !value.includes('\0'), { error: 'contains a NUL character' })
+    .refine((value) => !/\p{Surrogate}/u.test(value), { error: 'is not valid Unicode' })
 }
 
 export const name = text(255).trim().nullable()
@@ -48,6 +52,20 @@ export const flag = z.union(
   ],
   { error: 'is not a boolean' },
 )
+
+/** A boolean of a query, which upstream refuses in words of its own. */
+export function booleanParameter(parameter: string) {
+  return z
+    .string()
+    .transform((word, context) => {
+      const read = flag.safeParse(word)
+      if (read.success) return read.data
+      const message = `Value '${word.slice(0, 100)}' for '${parameter}' is not a boolean.`
+      context.addIssue({ code: 'custom', message, params: WHOLE_SENTENCE })
+      return z.NEVER
+    })
+    .optional()
+}
 
 const METADATA_KEYS_MAX = 128
 

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { text } from './fields.ts'
+import { text, WHOLE_SENTENCE } from './fields.ts'
 import { before } from './microversion.ts'
 
 /** The kinds of values that filters of lists take; they arrive as text. */
@@ -22,30 +22,33 @@ export const booleanFilter = before(
     .optional(),
 )
 
-/** Pairs that a row must have: a JSON object, or a Python dictionary of strings as cinderclient prints it. */
+/** The value of a filter that no row can match. */
+export const MATCHES_NOTHING = Symbol('matches nothing')
+
+/**
+ * Pairs that a row must have: a JSON object, or a Python dictionary of strings as cinderclient prints it. Anything else
+ * matches nothing, as upstream.
+ */
 export const metadataFilter = text(4096)
-  .transform((source, context) => {
-    const pairs = parseDictionary(source)
-    if (pairs !== null) return pairs
-    context.addIssue({ code: 'custom', message: 'is not a dictionary of strings' })
-    return z.NEVER
-  })
+  .transform((source) => parseDictionary(source) ?? MATCHES_NOTHING)
   .optional()
 
-const TIME = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,6})\d*)?)?)?(?:Z|[+-]00:?00)?$/
+const TIME = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,6})\d*)?)?)?(?:Z|([+-])(\d\d)(?::?(\d\d))?)?$/
 const OPERATORS = ['gt', 'gte', 'eq', 'neq', 'lt', 'lte']
 
-/** Comparisons with times in UTC: `gt:2024-01-31T00:00:00,lte:2024-02-29`. */
+/** Comparisons with times, in UTC when they name no zone: `gt:2024-01-31T00:00:00,lte:2024-02-29`. */
 export const timeFilter = text(255)
   .transform((source, context) => {
+    const refuse = (message: string) => {
+      context.addIssue({ code: 'custom', message, params: WHOLE_SENTENCE })
+      return z.NEVER
+    }
     const bounds: Record<string, string> = {}
     for (const part of source.split(',')) {
-      const [, operator = '', time = ''] = /^([a-z]+):(.*)$/.exec(part) ?? []
-      const stamp = OPERATORS.includes(operator) ? toStamp(time) : null
-      if (stamp === null) {
-        context.addIssue({ code: 'custom', message: `is not a list of ${OPERATORS.join(', ')} with a time in UTC` })
-        return z.NEVER
-      }
+      const [operator = '', ...rest] = part.split(':')
+      if (!OPERATORS.includes(operator)) return refuse(`Invalid ${operator} operator`)
+      const stamp = toStamp(rest.join(':'))
+      if (stamp === null) return refuse(`Invalid ${rest.join(':') || operator} value`)
       bounds[operator] = stamp
     }
     return bounds
@@ -56,8 +59,12 @@ export const timeFilter = text(255)
 function toStamp(time: string): string | null {
   const match = TIME.exec(time)
   if (match === null) return null
-  const [, day, minute = '00:00', second = '00', fraction = ''] = match
-  return `${day}T${minute}:${second}.${fraction.padEnd(6, '0')}`
+  const [, day, minute = '00:00', second = '00', fraction = '', sign = '+', zoneHours = '00', zoneMinutes = '00'] =
+    match
+  const atZoneMs = Date.parse(`${day}T${minute}:${second}Z`)
+  const offsetMs = (Number(zoneHours) * 60 + Number(zoneMinutes)) * 60_000
+  const utc = new Date(sign === '-' ? atZoneMs + offsetMs : atZoneMs - offsetMs)
+  return Number.isNaN(utc.getTime()) ? null : `${utc.toISOString().slice(0, 19)}.${fraction.padEnd(6, '0')}`
 }
 
 /** Reads `{'k': 'v'}` with either kind of quotes, backslash escapes and an optional u before a string. */

@@ -84,6 +84,10 @@ export function adminOnly<S extends z.ZodType>(schema: S): S {
   return withMark(schema, { adminOnly: true })
 }
 
+export function isAdminOnly(schema: z.core.$ZodType): boolean {
+  return marks.get(schema)?.adminOnly === true
+}
+
 /** The marks of a field in the words of OpenStack's OpenAPI documents; undefined for a plain field. */
 export function openApiMark(schema: z.core.$ZodType): Record<string, string | boolean> | undefined {
   const mark = marks.get(schema)

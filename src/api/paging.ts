@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { ServiceError } from '../errors.ts'
 import type { ListQuery, Page } from '../services/model.ts'
-import { flag, text } from './fields.ts'
+import { booleanParameter, flag, text, WHOLE_SENTENCE } from './fields.ts'
+import { MATCHES_NOTHING } from './filters.ts'
 import type { Links } from './links.ts'
-import { at, type Client, since, strictSince, type Version } from './microversion.ts'
+import { at, type Client, isAdminOnly, minorOf, since, strictSince, type Version } from './microversion.ts'
 
 /** As upstream's osapi_max_limit. */
 export const PAGE_SIZE_MAX = 1000
@@ -13,13 +14,17 @@ const OFFSET_MAX = 2_147_483_647
 /** What a list of one resource can be asked for. */
 export interface Listing {
   query: z.ZodObject
-  /** Keys that `sort` may name. */
-  sortKeys: readonly string[]
+  /** Keys that `sort` may name, with the microversion since when. */
+  sortKeys: Readonly<Record<string, number>>
   /**
    * Attributes that every row of ours has with the same value (no groups, no migration): a filter for another value
    * finds nothing, without asking the service.
    */
   constants: Readonly<Record<string, string>>
+  /** Filters that everybody may use; what `resource_filters` tells. */
+  filterNames: readonly string[]
+  /** From when on a filter that nobody knows finds nothing, until it is refused; null ignores it. */
+  unknownFindsNothingSince: number | null
 }
 
 export interface ListRequest {
@@ -29,59 +34,90 @@ export interface ListRequest {
   nothing: boolean
 }
 
-/**
- * The query of a list. A filter that a client of this version may not know is dropped before 3.31 and refused from
- * then on; administrators may name any attribute, and one that we do not have finds nothing, all as upstream.
- */
-export function listing(options: {
+interface ListingOptions {
   filters: Record<string, z.ZodType>
   sortKeys: readonly string[]
+  /** Sort keys that came later than the list. */
+  sortKeysSince?: Readonly<Record<string, Version>>
   constants?: Record<string, string>
-  /** From when on unknown filters are refused; 3.31 for most resources. */
-  strict?: Version
-}): Listing {
-  const query = z.object({
+  /** From when on unknown filters are refused, 3.31 for most resources; null never refuses them. */
+  strict?: Version | null
+  /** False for lists that upstream does not count: `with_count` is an unknown filter of theirs. */
+  counts?: boolean
+  /** From when on the list has pages, an order and filters; before, they are ignored. */
+  pagesSince?: Version
+}
+
+/**
+ * The query of a list, with upstream's rules for filters. One that a client of this version may not know is dropped before
+ * 3.31 and refused from then on. Administrators may name any attribute, and one that we do not have finds nothing.
+ */
+export function listing(options: ListingOptions): Listing {
+  const pagesSince = options.pagesSince ?? '3.0'
+  const paging = {
     limit: pageNumber('limit').optional(),
     offset: pageNumber('offset').optional(),
     marker: text(255).optional(),
     sort: text(1024).optional(),
     sort_key: text(255).optional(),
     sort_dir: text(255).optional(),
+  }
+  const query = z.object({
+    ...Object.fromEntries(Object.entries(paging).map(([name, field]) => [name, since(pagesSince, field)])),
     all_tenants: z.string().optional(),
-    with_count: since('3.45', flag.optional()),
+    ...(options.counts === false ? {} : { with_count: since('3.45', booleanParameter('with_count')) }),
     ...options.filters,
   })
+  const sortKeys = Object.entries({
+    ...Object.fromEntries(options.sortKeys.map((key) => [key, '3.0' as Version])),
+    ...options.sortKeysSince,
+  })
+  const strict = options.strict === undefined ? '3.31' : options.strict
   return {
-    query: strictSince(options.strict ?? '3.31', query.loose(), { admin: false }),
-    sortKeys: options.sortKeys,
+    query: strict === null ? query.loose() : strictSince(strict, query.loose(), { admin: false }),
+    sortKeys: Object.fromEntries(sortKeys.map(([key, version]) => [key, minorOf(version)])),
     constants: options.constants ?? {},
+    filterNames: Object.entries(options.filters).flatMap(([name, field]) => (isAdminOnly(field) ? [] : [name])),
+    unknownFindsNothingSince: options.pagesSince === undefined ? null : minorOf(pagesSince),
   }
 }
 
 /** Turns a validated query into what the service is asked. Throws InvalidInput for a sort that makes no sense. */
 export function toListRequest(list: Listing, query: Record<string, unknown>, client: Client): ListRequest {
-  const { limit, offset, marker, sort, sort_key, sort_dir, all_tenants, with_count, ...given } = query
-  const known = at(list.query, client).shape // without what came later, or is for administrators
+  const known = at(list.query, client).shape as Record<string, z.ZodType> // without what came later, or is for administrators
+  const { limit, offset, marker, sort, sort_key, sort_dir, all_tenants, with_count, ...given } = Object.fromEntries(
+    Object.entries(query).filter(([key]) => Object.hasOwn(known, key) || !Object.hasOwn(list.query.shape, key)),
+  )
+  if (Object.keys(given).some((key) => !isAscii(key))) throw invalid(ASCII_REASON)
   const filters: Record<string, ListQuery['filters'][string]> = {}
   let nothing = false
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue
-    if (!Object.hasOwn(known, key)) nothing ||= client.admin
-    else if (!Object.hasOwn(list.constants, key)) filters[key] = value as ListQuery['filters'][string]
-    else nothing ||= String(value).toLowerCase() !== list.constants[key]
+    if (value === MATCHES_NOTHING) nothing = true
+    else if (Object.hasOwn(list.constants, key)) nothing ||= String(value).toLowerCase() !== list.constants[key]
+    else if (Object.hasOwn(known, key) || isLike(key, list, known, client)) filters[key] = value as string
+    else nothing ||= client.admin || (list.unknownFindsNothingSince ?? Number.POSITIVE_INFINITY) <= client.minor
   }
   return {
     query: {
       limit: Math.min((limit as number | undefined) ?? PAGE_SIZE_MAX, PAGE_SIZE_MAX),
       offset: (offset as number | undefined) ?? 0,
       marker: (marker as string | undefined) ?? null,
-      sort: parseSort({ sort, sort_key, sort_dir } as SortParameters, list.sortKeys),
+      sort: parseSort({ sort, sort_key, sort_dir } as SortParameters, list, client),
       filters,
       allProjects: client.admin && all_tenants !== undefined && isTrue(all_tenants as string),
     },
     count: with_count === true,
     nothing,
   }
+}
+
+/** `status~`: administrators may look for a part of any text that is stored. */
+function isLike(key: string, list: Listing, known: Readonly<Record<string, z.ZodType>>, { admin }: Client): boolean {
+  if (!admin || !key.endsWith('~')) return false
+  const whole = key.slice(0, -1)
+  const field = Object.hasOwn(known, whole) && !Object.hasOwn(list.constants, whole) ? known[whole] : undefined
+  return field instanceof z.ZodOptional && field.unwrap() instanceof z.ZodString
 }
 
 /**
@@ -110,7 +146,11 @@ interface SortParameters {
   sort_dir?: string
 }
 
-function parseSort({ sort, sort_key, sort_dir }: SortParameters, allowed: readonly string[]): ListQuery['sort'] {
+function parseSort(
+  { sort, sort_key, sort_dir }: SortParameters,
+  { sortKeys }: Listing,
+  { minor }: Client,
+): ListQuery['sort'] {
   if (sort !== undefined && (sort_key !== undefined || sort_dir !== undefined)) {
     throw invalid(
       "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.",
@@ -118,21 +158,47 @@ function parseSort({ sort, sort_key, sort_dir }: SortParameters, allowed: readon
   }
   const parts = sort?.split(',') ?? [`${sort_key ?? 'created_at'}:${sort_dir ?? 'desc'}`]
   return parts.map((part) => {
-    const [key = '', direction = 'desc'] = part.split(':').map((word) => word.trim())
-    if (!allowed.includes(key)) throw invalid(`Sort key supplied is invalid: ${key}`)
+    const colon = part.indexOf(':')
+    const key = (colon === -1 ? part : part.slice(0, colon)).trim()
+    const direction = colon === -1 ? 'desc' : part.slice(colon + 1).trim() || 'desc'
     if (direction !== 'asc' && direction !== 'desc') {
-      throw invalid(`Unknown sort direction, must be one of: asc, desc`)
+      throw invalid("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
+    }
+    if (!Object.hasOwn(sortKeys, key) || sortKeys[key]! > minor) {
+      throw invalid(`Invalid input received: Invalid sort key: ${key}`)
     }
     return { key, direction }
   })
 }
 
-function pageNumber(parameter: string) {
+/** The messages are upstream's; they are whole sentences already. */
+function pageNumber(parameter: 'limit' | 'offset') {
+  const negative = parameter === 'limit' ? 'limit param must be positive' : 'offset must be >= 0'
   return z
     .string()
-    .regex(/^-?\d+$/, { error: `${parameter} param must be an integer` })
+    .refine((value) => /^-?\d+$/.test(value), {
+      error: parameter === 'limit' ? 'limit param must be an integer' : 'offset must be an integer',
+      params: WHOLE_SENTENCE,
+      abort: true,
+    })
     .transform(Number)
-    .refine((value) => value >= 0 && value <= OFFSET_MAX, { error: `${parameter} param must be positive` })
+    .refine((value) => value >= 0, { error: negative, params: WHOLE_SENTENCE })
+    .refine((value) => parameter === 'limit' || value <= OFFSET_MAX, {
+      error: `offset must be <= ${OFFSET_MAX}`,
+      params: WHOLE_SENTENCE,
+    })
+}
+
+const ASCII_REASON = 'Filter keys can only contain ASCII characters.'
+
+/** What is said of filters that a client may not use. */
+export function refusedFilters(keys: readonly string[]): string {
+  if (keys.some((key) => !isAscii(key))) return ASCII_REASON
+  return `Invalid filters ${keys.join(',')} are found in query options.`
+}
+
+function isAscii(key: string): boolean {
+  return /^\p{ASCII}*$/u.test(key)
 }
 
 function isTrue(word: string): boolean {

@@ -6,7 +6,8 @@ import type { RequestContext } from '../services/context.ts'
 import type { Services } from '../services/services.ts'
 import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
-import { authorize, type Rule } from './policy.ts'
+import { refusedFilters } from './paging.ts'
+import { authorize, isAllowed, type Rule } from './policy.ts'
 import { visitOf } from './visit.ts'
 
 /**
@@ -17,8 +18,9 @@ import { visitOf } from './visit.ts'
  *    tells nothing to strangers.
  * 2. Version range of the route (404), project of the URL (400).
  * 3. Query and body against the schemas that this client sees (400). Validation comes before policy, as in Cinder.
- * 4. The rule, for the caller's own project (403). Whether the object is the caller's is the service's to check, which
- *    answers 404 for one that is not.
+ * 4. The rule, for the caller's own project (403). An object that the caller may not see is not found (404) even for one
+ *    whom the rule forbids to touch it: upstream reads it first, and a refusal would tell that the rule is all there is.
+ *    Whether the object is the caller's is the service's to check.
  * 5. The handler; its answer goes out through the response schema that this client sees.
  */
 export interface Route {
@@ -40,8 +42,12 @@ export interface Route {
   /** Null: the answer has no body. */
   response: z.ZodType | null
   status: number
+  /** Finds what the request is about, or rejects with …NotFound; null when that is not one object. */
+  target: ((request: Target<unknown, Record<string, string>>) => Promise<unknown>) | null
   handler: (request: ApiRequest<unknown, unknown, Record<string, string>>) => unknown
 }
+
+type Target<Body, Params> = Pick<ApiRequest<Body, unknown, Params>, 'services' | 'context' | 'params' | 'body'>
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'DELETE'
 
@@ -90,6 +96,8 @@ interface RouteOptions<
   body?: Body
   response?: Response
   status?: number
+  /** For routes whose object the URL does not name. */
+  target?: (request: Target<z.output<Body>, ParamsOf<Url>>) => Promise<unknown>
   handler: (
     request: ApiRequest<z.output<Body>, z.output<Query>, ParamsOf<Url>>,
   ) => Promise<z.input<Response>> | z.input<Response>
@@ -114,11 +122,27 @@ export function defineRoute<
     body: options.body ?? null,
     response: options.response ?? null,
     status: options.status ?? 200,
+    target: (options.target as Route['target'] | undefined) ?? targetOf(options.url),
     handler: options.handler as Route['handler'], // `serve` calls it with what the schemas of this same route let through
   }
 }
 
-/** Registers every route below both prefixes, and answers other methods on the same paths with 405. */
+/** Objects of which upstream reads the row before it asks the rule. Of others, such as types, it asks the rule first. */
+const FINDERS: Readonly<Record<string, (services: Services, context: RequestContext, id: string) => Promise<unknown>>> =
+  {
+    volumes: ({ volumes }, context, id) => volumes.get(context, id),
+    snapshots: ({ snapshots }, context, id) => snapshots.get(context, id),
+    attachments: ({ attachments }, context, id) => attachments.get(context, id),
+    messages: ({ messages }, context, id) => messages.get(context, id),
+  }
+
+function targetOf(url: string): Route['target'] {
+  const [, collection = '', parameter = ''] = /^\/(\w+)\/:(\w+)/.exec(url) ?? []
+  const find = Object.hasOwn(FINDERS, collection) ? FINDERS[collection]! : null
+  return find && (({ services, context, params }) => find(services, context, params[parameter]!))
+}
+
+/** Registers every route below both prefixes. Other methods on the same paths are not found, HEAD included, as upstream. */
 export function registerRoutes(
   app: FastifyInstance,
   routes: readonly Route[],
@@ -127,23 +151,15 @@ export function registerRoutes(
   const byUrl = groupBy(routes, (route) => route.url)
   for (const [url, sameUrl] of byUrl) {
     const methods = groupBy(sameUrl, (route) => route.method)
-    const allowed = [...methods.keys()].flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
     for (const prefix of ['', '/:project_id']) {
       for (const [method, candidates] of methods) {
         app.route({
           method,
           url: prefix + url,
+          exposeHeadRoute: false,
           handler: (request, reply) => serve(select(candidates, request), request, reply, parts),
         })
       }
-      app.route({
-        method: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'].filter((method) => !allowed.includes(method)),
-        url: prefix + url,
-        handler: (_request, reply) => {
-          reply.header('allow', allowed.join(', '))
-          throw new ServiceError('MethodNotAllowed')
-        },
-      })
     }
   }
 }
@@ -181,7 +197,10 @@ async function serve(
     route.body === null
       ? undefined
       : check(at(route.body, client), sent ?? null, { root: route.action, unknown: unknownProperties })
-  if (route.policy !== null) authorize(route.policy, context, context)
+  if (route.policy !== null && !isAllowed(route.policy, context, context)) {
+    await route.target?.({ services, context, params, body })
+    authorize(route.policy, context, context)
+  }
 
   const answer = await route.handler({
     services,
@@ -208,10 +227,30 @@ async function serve(
 
 /** Parses a body or a query; throws InvalidInput that names the first field that is wrong, and the reason. */
 function check<S extends z.ZodType>(schema: S, value: unknown, words: Words): z.output<S> {
-  const result = schema.safeParse(value)
+  const result = schema.safeParse(value, { error: inOurWords })
   if (result.success) return result.data
   throw new ServiceError('InvalidInput', { reason: reasonOf(result.error.issues[0]!, value, words) })
 }
+
+/** The end of the sentence that reasonOf begins, for fields whose schema says none. */
+const inOurWords: z.core.$ZodErrorMap = (issue) => {
+  switch (issue.code) {
+    case 'invalid_type':
+      return `is not of type '${TYPE_NAMES[issue.expected] ?? issue.expected}'`
+    case 'invalid_value':
+      return `is not one of [${issue.values.map((value) => `'${String(value)}'`).join(', ')}]`
+    case 'too_big':
+      return `is more than ${issue.maximum}`
+    case 'too_small':
+      return `is less than ${issue.minimum}`
+    case 'unrecognized_keys':
+      return undefined // reasonOf names them
+    default:
+      return 'is not valid'
+  }
+}
+
+const TYPE_NAMES: Readonly<Record<string, string>> = { int: 'integer', record: 'object' }
 
 /** How a reason speaks of what was checked. */
 interface Words {
@@ -222,7 +261,7 @@ interface Words {
 
 const QUERY: Words = {
   root: null,
-  unknown: (keys) => `Invalid filters ${keys.join(',')} are found in query options.`,
+  unknown: refusedFilters,
 }
 
 function unknownProperties(keys: string[]): string {
@@ -233,6 +272,7 @@ function unknownProperties(keys: string[]): string {
 function reasonOf(issue: z.core.$ZodIssue, root: unknown, words: Words): string {
   const field = issue.path.at(-1) ?? words.root
   if (issue.code === 'unrecognized_keys') return shorten(words.unknown(issue.keys.map((key) => shorten(key))), 400)
+  if (issue.code === 'custom' && issue.params?.wholeSentence === true) return issue.message
   if (field === null) return isObject(root) ? issue.message : 'Malformed request body'
   const value = issue.path.reduce<unknown>(
     (at, key) => (isObject(at) || Array.isArray(at) ? at[key as never] : undefined),

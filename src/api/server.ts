@@ -10,7 +10,7 @@ import { BODY_BYTES_MAX, parseJson } from './json.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
 import { ROUTES } from './v3/index.ts'
-import { addVersions } from './v3/versions.ts'
+import { addVersion, addVersions } from './v3/versions.ts'
 import { addDoor, globalRequestIdOf } from './visit.ts'
 
 export interface ApiServerOptions {
@@ -38,6 +38,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     genReqId: () => `req-${random.uuid()}`,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 255 },
     return503OnClosing: true,
+    rewriteUrl: ({ url = '/' }) => withoutFormat(url),
     frameworkErrors: (error, request, reply) => sendFault(error, request.id, reply),
   })
   app.decorateRequest('visit', null)
@@ -66,6 +67,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
       v3.setNotFoundHandler(() => {
         throw new ServiceError('ResourceNotFound')
       })
+      addVersion(v3, settings)
       registerRoutes(v3, ROUTES, { services, settings })
     },
     { prefix: '/v3' },
@@ -74,6 +76,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
 
   function sendFault(error: unknown, requestId: string, reply: FastifyReply): FastifyReply {
     const fault = faultOf(error)
+    addRequestId(reply, requestId) // again, for what is refused before the hooks run
     if (fault.unexpected) log.error({ err: error, request_id: requestId }, 'a request failed')
     reply.code(fault.status).headers(fault.headers)
     if (fault.body === null) return reply.send()
@@ -81,7 +84,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   }
 }
 
-/** Takes JSON under the two names that upstream takes; everything else with a body is refused with 415. */
+/** Takes JSON under the two names that upstream takes. A body of another type is refused with 415, one of no type ignored. */
 function acceptJson(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(
@@ -95,13 +98,17 @@ function acceptJson(app: FastifyInstance): void {
       }
     },
   )
+  app.addContentTypeParser('*', { parseAs: 'string' }, (request, _source, done) => {
+    const type = request.headers['content-type']
+    if (type === undefined) done(null, null)
+    else done(new ServiceError('UnsupportedMediaType', { content_type: `${type.slice(0, 64)}; use application/json` }))
+  })
 }
 
 function addHeadersAndLog(app: FastifyInstance): void {
   app.addHook('onRequest', async (request, reply) => {
-    reply.header('x-openstack-request-id', request.id)
-    reply.header('x-compute-request-id', request.id)
-    if (request.url.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
+    addRequestId(reply, request.id)
+    if (request.url.split('?')[0]!.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
   })
   app.addHook('onResponse', async (request, reply) => {
     const context = request.visit?.context
@@ -118,6 +125,16 @@ function addHeadersAndLog(app: FastifyInstance): void {
       'request',
     )
   })
+}
+
+function addRequestId(reply: FastifyReply, id: string): void {
+  reply.header('x-openstack-request-id', id)
+  reply.header('x-compute-request-id', id)
+}
+
+/** `/v3/volumes.json` is `/v3/volumes`, as upstream; old clients write the format into the path. */
+function withoutFormat(url: string): string {
+  return url.startsWith('/v3/') ? url.replace(/\.json(?=\/?(\?|$))/, '') : url
 }
 
 function isUnauthorized(error: unknown): boolean {

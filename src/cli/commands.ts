@@ -6,11 +6,13 @@ import { maintenanceCommands } from './maintenance-commands.ts'
 import { nodeCommands } from './node-commands.ts'
 import { vdiCommands } from './vdi-commands.ts'
 import { version } from './version-command.ts'
+import { volumeCommands } from './volume-commands.ts'
 
 /** Every command but `serve`, which is above this directory; in the order of the help. */
 export function allCommands(ports: CommandPorts): Command[] {
   return [
     ...vdiCommands(ports),
+    ...volumeCommands(ports),
     ...nodeCommands(ports),
     ...diskCommands(ports),
     ...clusterCommands(ports),

@@ -142,6 +142,68 @@ const disk = z.object({
   moved: count,
 })
 
+const workUnit = z.object({
+  kind: z.string(),
+  step: z.string(),
+  attempt: z.int(),
+  last_error: z.string().nullable(),
+  /** When it is tried next, or was begun; milliseconds since 1970. */
+  due_at_ms: z.number(),
+  owner: z.string(),
+})
+
+const explanation = z.object({
+  kind: z.enum(['volume', 'snapshot', 'attachment']),
+  id: z.string(),
+  name: z.string().nullable(),
+  project_id: z.string(),
+  size_gib: z.int().nullable(),
+  volume_id: z.string(),
+  host: z.string().nullable(),
+  status: z.string(),
+  /** Why the last work on it failed. */
+  reason: z.string().nullable(),
+  created_at: z.string(),
+  updated_at: z.string().nullable(),
+  work: workUnit.nullable(),
+  /** Work on the same volume, which goes before or after. */
+  work_beside: z.array(workUnit.extend({ resource_id: z.string() })),
+  attachments: z.array(
+    z.object({
+      id: z.string(),
+      status: z.string(),
+      instance_id: z.string().nullable(),
+      host: z.string().nullable(),
+      reason: z.string().nullable(),
+    }),
+  ),
+  snapshots: z.array(z.object({ id: z.string(), name: z.string().nullable(), status: z.string() })),
+  /** Newest first. */
+  messages: z.array(
+    z.object({
+      id: z.string(),
+      created_at: z.string(),
+      level: z.string(),
+      event_id: z.string(),
+      text: z.string(),
+      request_id: z.string().nullable(),
+    }),
+  ),
+})
+
+const volume = z.object({
+  id: z.string(),
+  name: z.string().nullable(),
+  project_id: z.string(),
+  status: z.string(),
+  reason: z.string().nullable(),
+  size_gib: z.int(),
+  volume_type: z.string(),
+  host: z.string().nullable(),
+  created_at: z.string(),
+  updated_at: z.string().nullable(),
+})
+
 const diskPath = z.strictObject({ path: z.string().min(1) })
 
 export const METHODS = {
@@ -171,6 +233,19 @@ export const METHODS = {
   disk_unplug: method(diskPath, z.object({ moved: count, is_configured: z.boolean() })),
   /** Resolves when nothing that was sent under the attachment's right can change its volume any more. */
   export_drained: method(z.strictObject({ attachment_id: z.string() }), nothing),
+  /** Answered by the service side: why a volume, snapshot or attachment is as it is; null when there is none of that id. */
+  explain: method(z.strictObject({ id: z.string() }), z.object({ explanation: explanation.nullable() })),
+  /** Answered by the service side: volumes of all projects, oldest first. Fewer than `limit` are the last. */
+  volume_list: method(
+    z.strictObject({
+      /** The id of the last volume that the caller has. */
+      after: z.string().nullable(),
+      limit: z.int().positive().max(1000),
+      status: z.string().nullable(),
+      project_id: z.string().nullable(),
+    }),
+    z.object({ volumes: z.array(volume) }),
+  ),
   /** Ends the other side with grace; answered before it has ended. */
   stop: method(nothing, nothing),
 } as const satisfies Record<string, { params: z.ZodType; result: z.ZodType }>

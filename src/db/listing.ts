@@ -1,5 +1,5 @@
 import type { Knex } from 'knex'
-import { ServiceError } from '../errors.ts'
+import { ServiceError, type ServiceErrorCode } from '../errors.ts'
 import type { Db } from './database.ts'
 import { whereJsonContains, whereTextContains } from './dialect.ts'
 
@@ -8,6 +8,8 @@ export interface Column {
   name: string
   kind: 'text' | 'number' | 'boolean' | 'time' | 'json'
   nullable?: true
+  /** The column is one of this table's, in the row that `key` names; such a one filters only. */
+  parent?: { table: string; key: string }
 }
 
 /** Keys in Cinder's words. `id` and `created_at` must be among them: they break ties. */
@@ -25,8 +27,10 @@ export interface Listing {
   offset: number
   marker: string | null
   sort: readonly SortKey[]
-  filters: Readonly<Record<string, string | number | boolean | Record<string, string>>>
+  filters: Filters
 }
+
+export type Filters = Readonly<Record<string, string | number | boolean | Record<string, string>>>
 
 export interface Rows<Row> {
   rows: Row[]
@@ -34,11 +38,20 @@ export interface Rows<Row> {
   total?: number
 }
 
+/** What upstream says of a marker that is not there: the row itself is not found. */
+const MARKERS: Readonly<Record<string, [code: ServiceErrorCode, parameter: string]>> = {
+  volumes: ['VolumeNotFound', 'volume_id'],
+  snapshots: ['SnapshotNotFound', 'snapshot_id'],
+  attachments: ['AttachmentNotFound', 'attachment_id'],
+  messages: ['MessageNotFound', 'message_id'],
+  volume_types: ['VolumeTypeNotFound', 'volume_type_id'],
+}
+
 const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', eq: '=', neq: '<>', lt: '<', lte: '<=' }
 
 /**
  * One page of `table`, keyset after `marker`: the cost of a page does not grow with its distance from the start.
- * Throws MarkerNotFound when the marker is not among the rows that the project may see, InvalidInput for an unknown key.
+ * Throws the table's …NotFound when the marker is not among the rows that the project may see, InvalidInput for an unknown key.
  */
 export async function listRows<Row>(
   db: Db,
@@ -60,7 +73,7 @@ export async function listRows<Row>(
     const marker: Record<string, unknown> | undefined = await db(table)
       .where({ id: listing.marker, ...(listing.projectId === null ? {} : { project_id: listing.projectId }) })
       .first()
-    if (marker === undefined) throw new ServiceError('MarkerNotFound', { marker: listing.marker })
+    if (marker === undefined) throw markerNotFound(table, listing.marker)
     whereAfter(query, table, columns, sort, marker)
   }
   for (const { key, direction } of sort) {
@@ -72,6 +85,11 @@ export async function listRows<Row>(
   const rows = found.slice(0, listing.limit)
   const page = { rows, more: rows.length > 0 && found.length > listing.limit }
   return options.count ? { ...page, total: await countRows(matching()) } : page
+}
+
+function markerNotFound(table: string, marker: string): ServiceError {
+  const [code, parameter] = MARKERS[table] ?? ['MarkerNotFound', 'marker']
+  return new ServiceError(code, { [parameter]: marker })
 }
 
 export async function countRows(query: Knex.QueryBuilder): Promise<number> {
@@ -89,6 +107,14 @@ export function applyFilters(
   for (const [key, value] of Object.entries(filters)) {
     if (key.endsWith('~')) {
       whereTextContains(query, column(table, columns, key.slice(0, -1)), String(value))
+      continue
+    }
+    const parent = Object.hasOwn(columns, key) ? columns[key]!.parent : undefined
+    if (parent !== undefined) {
+      const { table: of, key: by } = parent
+      query.whereIn(`${table}.${by}`, (parents) => {
+        parents.from(of).select(`${of}.id`).where(`${of}.${columns[key]!.name}`, value)
+      })
       continue
     }
     const name = column(table, columns, key)

@@ -2,6 +2,7 @@ import type { Knex } from 'knex'
 import * as volumes from '../../migrations/0001-volumes.ts'
 import * as sharedWork from '../../migrations/0002-shared-work.ts'
 import * as typesAndQuotas from '../../migrations/0003-types-and-quotas.ts'
+import * as messages from '../../migrations/0004-messages.ts'
 import * as backends from '../../migrations/0006-backends.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
@@ -16,6 +17,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0001-volumes', ...volumes },
   { name: '0002-shared-work', ...sharedWork },
   { name: '0003-types-and-quotas', ...typesAndQuotas },
+  { name: '0004-messages', ...messages },
   { name: '0006-backends', ...backends },
 ]
 

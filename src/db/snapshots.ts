@@ -36,6 +36,8 @@ export const SNAPSHOT_COLUMNS: Columns = {
   status: { name: 'status', kind: 'text' },
   progress: { name: 'progress', kind: 'text' },
   metadata: { name: 'metadata', kind: 'json' },
+  availability_zone: { name: 'availability_zone', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
+  host: { name: 'host', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
 }

@@ -16,6 +16,8 @@ export interface WorkRow {
   fence: number
   /** JSON object, by kind. */
   params: string
+  /** The request that asked for it; null when an earlier version wrote the row. */
+  request_id: string | null
   next_step: string
   /** Attempts at this step so far, the one that runs or waits included. */
   attempt: number
@@ -56,6 +58,12 @@ export async function all(db: Db): Promise<Pick<WorkRow, 'resource_id' | 'lane'>
 /** Which of the units there still are. */
 export async function existing(db: Db, ids: readonly string[]): Promise<Set<string>> {
   return new Set(await db('work').whereIn('id', ids).pluck('id'))
+}
+
+/** In the order in which they were asked for. */
+export async function ofLane(db: Db, lane: string): Promise<WorkRow[]> {
+  const rows: WorkRow[] = await db('work').where({ lane }).orderBy(['created_at', 'id'])
+  return rows.map((row) => fromStore(row)!)
 }
 
 /** Answers whether the claim still held: whoever removes a unit has the right to write its result. */

@@ -71,6 +71,7 @@ async function createAttachment(parts: Parts, context: RequestContext, request: 
       resourceId: row.id,
       lane: volume.id,
       step: 'create-export',
+      requestId: context.requestId,
       params: { created: true },
     })
     return { row: connected, unit }
@@ -136,6 +137,7 @@ async function connectAttachment(
       lane: volume.id,
       step: 'create-export',
       params: { modeOfConnector: row.attach_mode === null },
+      requestId: context.requestId,
     })
   })
   if (unit !== null) await work.finish(unit)
@@ -192,8 +194,14 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
       await followAttachments(trx, volumeId, stamp())
       return { volumeId, unit: null }
     }
-    const order = { kind: 'attachment-disconnect', resourceId: id, lane: volumeId, step: 'remove-export' } as const
-    return { volumeId, unit: await work.enqueue(trx, order) }
+    const unit = await work.enqueue(trx, {
+      kind: 'attachment-disconnect',
+      resourceId: id,
+      lane: volumeId,
+      step: 'remove-export',
+      requestId: context.requestId,
+    })
+    return { volumeId, unit }
   })
   if (unit !== null) await work.finish(unit)
   const left = await attachments.ofVolume(db, volumeId)

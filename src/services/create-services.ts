@@ -1,9 +1,5 @@
-import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
-import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
-import * as volumes from '../db/volumes.ts'
-import * as workRows from '../db/work.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
@@ -12,6 +8,8 @@ import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
+import { createInspection, type Inspection } from './explain.ts'
+import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
 import { createQuotaService } from './quota-sets.ts'
@@ -37,34 +35,16 @@ export interface ServicesOptions {
   settings: ServiceSettings
 }
 
-export interface RunningServices extends Services {
+export interface RunningServices extends Services, Inspection {
   /** Starts the drivers, takes up the work of an earlier run. Requests made before this are kept, but not worked on. */
   start(): Promise<void>
   /** Waits for the work that runs, as long as `settings.stopGraceMs`; the rest resumes at the next start. */
   stop(): Promise<void>
   /** Resolves when no work runs or waits. */
   idle(): Promise<void>
-  /** Why a volume, snapshot or attachment is in the state it is in: for operators. Null when there is no such thing. */
-  explain(resourceId: string): Promise<Explanation | null>
   counts(): Promise<ServiceCounts>
   /** Why nothing can be done with volumes now; null while a backend answers. */
   whyUnready(): Promise<string | null>
-}
-
-export interface Explanation {
-  status: string
-  /** Why the last work on it failed. */
-  reason: string | null
-  work: {
-    kind: string
-    step: string
-    attempt: number
-    lastError: string | null
-    /** Milliseconds since 1970. */
-    dueAtMs: number
-    deadlineAtMs: number
-    owner: string
-  } | null
 }
 
 export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
@@ -89,7 +69,9 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     }),
     settings: settings.work,
     kinds: createWorkKinds({ db, backends, pools, settings, stamp, log }),
+    recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
+  const messageSweep = createMessageSweep({ db, clock, log })
   const parts: Parts = { db, backends, pools, states, random, stamp, settings, work }
 
   return {
@@ -101,17 +83,20 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     defaultTypes: createDefaultTypeService(parts),
     quotas: createQuotaService(parts),
     backends: createBackendService({ ...parts, log }),
+    messages: createMessageService(parts),
     start: async () => {
       await ensureDefaultType(parts)
       await pools.refresh().catch(() => {}) // logged; a backend that is away is asked again, and its work waits
       await work.start()
+      messageSweep.start()
     },
     stop: async () => {
+      await messageSweep.stop()
       await work.stop(settings.stopGraceMs)
       await Promise.allSettled(backends.all.map(({ driver }) => driver.stop()))
     },
     idle: () => work.idle(),
-    explain: (resourceId) => explain(db, resourceId),
+    ...createInspection(db),
     counts: createCounts(db, clock, work),
     whyUnready: async () => {
       await pools.current()
@@ -132,29 +117,4 @@ async function ensureDefaultType({ db, random, settings, stamp }: Parts): Promis
     created_at: stamp(),
     updated_at: null,
   })
-}
-
-async function explain(db: Db, resourceId: string): Promise<Explanation | null> {
-  const row =
-    (await volumes.find(db, resourceId)) ??
-    (await snapshots.find(db, resourceId)) ??
-    (await attachments.find(db, resourceId))
-  if (row === undefined) return null
-  const unit = await workRows.findByResource(db, resourceId)
-  return {
-    status: row.status,
-    reason: row.status_reason,
-    work:
-      unit === undefined
-        ? null
-        : {
-            kind: unit.kind,
-            step: unit.next_step,
-            attempt: unit.attempt,
-            lastError: unit.last_error,
-            dueAtMs: unit.due_at_ms,
-            deadlineAtMs: unit.deadline_at_ms,
-            owner: unit.owner,
-          },
-  }
 }

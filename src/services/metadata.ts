@@ -7,9 +7,13 @@ export function mergeMetadata(json: string, changes: Readonly<Record<string, str
 }
 
 /** Throws MetadataKeyNotFound when the key is not there. */
-export function removeMetadataKey(json: string, key: string): string {
+export function removeMetadataKey(
+  json: string,
+  key: string,
+  owner: { owner: 'Volume' | 'Snapshot'; id: string },
+): string {
   const { [key]: removed, ...rest } = toPairs(json)
-  if (removed === undefined) throw new ServiceError('MetadataKeyNotFound', { key })
+  if (removed === undefined) throw new ServiceError('MetadataKeyNotFound', { ...owner, key })
   return JSON.stringify(rest)
 }
 

@@ -42,7 +42,21 @@ export interface Volume {
   updatedAt: string | null
 }
 
-export type SnapshotStatus = 'creating' | 'available' | 'deleting' | 'error' | 'error_deleting'
+/** All of upstream's, since an administrator may write any; work here leads to the first five. */
+export const SNAPSHOT_STATUSES = [
+  'error',
+  'available',
+  'creating',
+  'deleting',
+  'error_deleting',
+  'deleted',
+  'updating',
+  'unmanaging',
+  'backing-up',
+  'restoring',
+] as const
+
+export type SnapshotStatus = (typeof SNAPSHOT_STATUSES)[number]
 
 export interface Snapshot {
   id: string
@@ -81,6 +95,23 @@ export interface Attachment {
   connectionInfo: ConnectionInfo | null
   attachedAt: string | null
   detachedAt: string | null
+}
+
+/** Why work failed that an accepted request had asked for. */
+export interface Message {
+  id: string
+  /** The request that asked for the work; null when that is not known. */
+  requestId: string | null
+  /** `VOLUME` or `VOLUME_SNAPSHOT`. */
+  resourceType: string
+  resourceId: string | null
+  /** `VOLUME_VOLUME_001_003`: resource, action and detail. */
+  eventId: string
+  level: string
+  text: string
+  createdAt: string
+  /** From then on it may be removed. */
+  expiresAt: string
 }
 
 export interface VolumeType {

@@ -5,10 +5,12 @@ import type {
   AttachmentCreate,
   DefaultType,
   ListQuery,
+  Message,
   Page,
   QuotaUsage,
   Snapshot,
   SnapshotCreate,
+  SnapshotStatus,
   TypeEncryption,
   Volume,
   VolumeCreate,
@@ -32,6 +34,7 @@ export interface Services {
   defaultTypes: DefaultTypeService
   quotas: QuotaService
   backends: BackendService
+  messages: MessageService
 }
 
 export interface VolumeService {
@@ -73,7 +76,8 @@ export interface SnapshotService {
     id: string,
     changes: { name?: string | null; description?: string | null },
   ): Promise<Snapshot>
-  delete(context: RequestContext, id: string): Promise<void>
+  /** `force` (admin) skips the check of the status. */
+  delete(context: RequestContext, id: string, options?: { force: boolean }): Promise<void>
   setMetadata(
     context: RequestContext,
     id: string,
@@ -81,6 +85,12 @@ export interface SnapshotService {
     options: { replace: boolean },
   ): Promise<Record<string, string>>
   deleteMetadataKey(context: RequestContext, id: string, key: string): Promise<void>
+  /** Admin: writes the status without asking the backend. */
+  resetStatus(context: RequestContext, id: string, status: SnapshotStatus): Promise<void>
+  /** How far a snapshot is that somebody else makes or deletes: Nova, for backends that are files. */
+  updateStatus(context: RequestContext, id: string, change: { status: string; progress: string | null }): Promise<void>
+  /** Admin: forgets the snapshot; the backend keeps it. */
+  unmanage(context: RequestContext, id: string): Promise<void>
 }
 
 export interface AttachmentService {
@@ -98,6 +108,12 @@ export interface AttachmentService {
   complete(context: RequestContext, id: string): Promise<void>
   /** Cuts the export off and removes the row; returns what is left on the volume. */
   delete(context: RequestContext, id: string): Promise<Attachment[]>
+}
+
+export interface MessageService {
+  get(context: RequestContext, id: string): Promise<Message>
+  list(context: RequestContext, query: ListQuery): Promise<Page<Message>>
+  delete(context: RequestContext, id: string): Promise<void>
 }
 
 export interface TypeService {

@@ -21,6 +21,8 @@ export interface ServiceSettings {
    * administrator, because a volume taken from under a running guest ends up at another one (OSSA-2023-003).
    */
   protectInstances: boolean
+  /** How long a message is kept at least. */
+  messageTtlMs: number
 }
 
 export interface SchedulerSettings {
@@ -42,4 +44,5 @@ export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
   scheduler: DEFAULT_SCHEDULER,
   stopGraceMs: 10_000,
   protectInstances: false,
+  messageTtlMs: 30 * 86_400_000, // as upstream's message_ttl
 }

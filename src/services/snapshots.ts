@@ -1,15 +1,18 @@
+import type { StatusChange } from '../db/compare-and-set.ts'
+import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
+import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
-import { addSnapshot } from './accounting.ts'
+import { addSnapshot, dropSnapshot } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import { mergeMetadata, removeMetadataKey } from './metadata.ts'
-import type { Snapshot, SnapshotCreate } from './model.ts'
+import type { Snapshot, SnapshotCreate, SnapshotStatus } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toSnapshot } from './rows.ts'
 import type { SnapshotService } from './services.ts'
 import { toListing, visibleSnapshot, visibleVolume } from './visibility.ts'
-import { SNAPSHOT_ACTIONS, SNAPSHOT_SOURCES, SNAPSHOT_SOURCES_FORCED } from './volume-status.ts'
+import { SNAPSHOT_ACTIONS, SNAPSHOT_REPORTS, SNAPSHOT_SOURCES, SNAPSHOT_SOURCES_FORCED } from './volume-status.ts'
 
 export function createSnapshotService(parts: Parts): SnapshotService {
   const { db, stamp } = parts
@@ -43,7 +46,10 @@ export function createSnapshotService(parts: Parts): SnapshotService {
     },
     update: async (context, id, changes) =>
       toSnapshot(await change(context, id, 'volume:update_snapshot', () => changes)),
-    delete: (context, id) => deleteSnapshot(parts, context, id),
+    delete: (context, id, options = { force: false }) => deleteSnapshot(parts, context, id, options),
+    resetStatus: (context, id, status) => resetStatus(parts, context, id, status),
+    updateStatus: (context, id, report) => updateStatus(parts, context, id, report),
+    unmanage: (context, id) => unmanage(parts, context, id),
     setMetadata: async (context, id, metadata, { replace }) => {
       const row = await change(context, id, 'volume:update_snapshot_metadata', (old) => ({
         metadata: mergeMetadata(old.metadata, metadata, replace),
@@ -52,7 +58,7 @@ export function createSnapshotService(parts: Parts): SnapshotService {
     },
     deleteMetadataKey: async (context, id, key) => {
       await change(context, id, 'volume:delete_snapshot_metadata', (old) => ({
-        metadata: removeMetadataKey(old.metadata, key),
+        metadata: removeMetadataKey(old.metadata, key, { owner: 'Snapshot', id }),
       }))
     },
   }
@@ -90,6 +96,7 @@ async function createSnapshot(
       resourceId: row.id,
       lane: volume.id,
       step: 'create',
+      requestId: context.requestId,
     })
     return { row, unit }
   })
@@ -112,24 +119,88 @@ function checkSource(volume: volumes.VolumeRow, force: boolean): void {
   throw new ServiceError('InvalidVolume', { reason })
 }
 
-async function deleteSnapshot({ db, stamp, states, work }: Parts, context: RequestContext, id: string): Promise<void> {
+async function deleteSnapshot(
+  { db, stamp, states, work }: Parts,
+  context: RequestContext,
+  id: string,
+  { force }: { force: boolean },
+): Promise<void> {
   const unit = await db.transaction(async (trx) => {
     const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
+    if (force) context.authorize('volume_extension:snapshot_admin_actions:force_delete', { projectId: row.project_id })
     context.authorize('volume:delete_snapshot', { projectId: row.project_id })
     states.refuseFrozen((await volumes.find(trx, row.volume_id))?.host ?? null)
-    const won = await snapshots.compareAndSet(trx, id, {
-      ...SNAPSHOT_ACTIONS.delete,
-      updatedAt: stamp(),
-      set: { status_reason: null },
-      where: snapshots.notBeingRead,
+    const { from, to } = SNAPSHOT_ACTIONS.delete
+    await take(trx, row, { from: force ? [row.status] : from, to, updatedAt: stamp(), set: { status_reason: null } })
+    return work.enqueue(trx, {
+      kind: 'snapshot-delete',
+      resourceId: id,
+      lane: row.volume_id,
+      step: 'delete',
+      requestId: context.requestId,
     })
-    if (!won) {
-      const reason = (SNAPSHOT_ACTIONS.delete.from as readonly string[]).includes(row.status)
-        ? `Snapshot ${id} is in use: a volume is being created from it.`
-        : 'Snapshot status must be available or error and must not be part of a group.'
-      throw new ServiceError('InvalidSnapshot', { reason })
-    }
-    return work.enqueue(trx, { kind: 'snapshot-delete', resourceId: id, lane: row.volume_id, step: 'delete' })
   })
   work.launch(unit)
+}
+
+/** Moves a snapshot that nothing reads into the status of its end. */
+async function take(trx: Db, { id, status }: snapshots.SnapshotRow, change: StatusChange): Promise<void> {
+  if (await snapshots.compareAndSet(trx, id, { ...change, where: snapshots.notBeingRead })) return
+  const reason = change.from.includes(status)
+    ? `Snapshot ${id} is in use: a volume is being created from it.`
+    : 'Snapshot status must be available or error and must not be part of a group.'
+  throw new ServiceError('InvalidSnapshot', { reason })
+}
+
+/** Nothing is asked of the backend, so the row can go at once. What is left there holds on to its volume. */
+async function unmanage({ db, stamp }: Parts, context: RequestContext, id: string): Promise<void> {
+  await db.transaction(async (trx) => {
+    const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
+    context.authorize('snapshot_extension:snapshot_unmanage', { projectId: row.project_id })
+    context.authorize('volume:delete_snapshot', { projectId: row.project_id })
+    await take(trx, row, { ...SNAPSHOT_ACTIONS.unmanage, updatedAt: stamp() })
+    await dropSnapshot(trx, id)
+  })
+}
+
+/** Writes the status and drops the work that stood behind the old one. */
+async function resetStatus(
+  { db, stamp }: Parts,
+  context: RequestContext,
+  id: string,
+  status: SnapshotStatus,
+): Promise<void> {
+  await db.transaction(async (trx) => {
+    const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
+    context.authorize('volume_extension:snapshot_admin_actions:reset_status', { projectId: row.project_id })
+    await workRows.removeOfResource(trx, id)
+    const change = { from: [row.status], to: status, updatedAt: stamp(), set: { status_reason: null } }
+    await snapshots.compareAndSet(trx, id, change)
+  })
+}
+
+async function updateStatus(
+  { db, stamp }: Parts,
+  context: RequestContext,
+  id: string,
+  { status, progress }: { status: string; progress: string | null },
+): Promise<void> {
+  await db.transaction(async (trx) => {
+    const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
+    context.authorize('snapshot_extension:snapshot_actions:update_snapshot_status', { projectId: row.project_id })
+    const reports = SNAPSHOT_REPORTS[row.status as SnapshotStatus]
+    if (reports === undefined) {
+      throw new ServiceError('InvalidInput', {
+        reason: `Snapshot status ${row.status} not allowed for update_snapshot_status`,
+      })
+    }
+    const to = reports.find((report) => report === status)
+    if (to === undefined) {
+      throw new ServiceError('InvalidInput', {
+        reason: `Provided snapshot status ${status} not allowed for snapshot with status ${row.status}.`,
+      })
+    }
+    const set = progress === null ? {} : { progress }
+    await snapshots.compareAndSet(trx, id, { from: [row.status], to, updatedAt: stamp(), set })
+  })
 }

@@ -53,7 +53,7 @@ export async function deleteVolume(
     }
     for (const part of [...attached, ...children]) await workRows.removeOfResource(trx, part.id)
     const step = attached.length > 0 ? 'remove-exports' : children.length > 0 ? 'delete-snapshots' : 'delete-volume'
-    return work.enqueue(trx, { kind: 'volume-delete', resourceId: id, lane: id, step })
+    return work.enqueue(trx, { kind: 'volume-delete', resourceId: id, lane: id, step, requestId: context.requestId })
   })
   work.launch(unit)
 }
@@ -106,7 +106,13 @@ export async function extendVolume(
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserveGrowth(trx, row, newSizeGib, settings.quota, stamp())
-    return work.enqueue(trx, { kind: 'volume-extend', resourceId: id, lane: id, step: 'extend' })
+    return work.enqueue(trx, {
+      kind: 'volume-extend',
+      resourceId: id,
+      lane: id,
+      step: 'extend',
+      requestId: context.requestId,
+    })
   })
   work.launch(unit)
 }

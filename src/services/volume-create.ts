@@ -104,6 +104,7 @@ function insertVolume(parts: Parts, context: RequestContext, request: VolumeCrea
       resourceId: row.id,
       lane: row.id,
       step: pool === null ? 'schedule' : 'provision',
+      requestId: context.requestId,
     })
     return { row, unit }
   })

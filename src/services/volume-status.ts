@@ -42,8 +42,15 @@ export const CLONE_SOURCES: readonly VolumeStatus[] = ['available', 'in-use']
 
 export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
+  unmanage: { from: ['available', 'error'], to: 'unmanaging' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
+
+/** What whoever makes or deletes a snapshot outside may say of it, by the status that it has. */
+export const SNAPSHOT_REPORTS: Readonly<Partial<Record<SnapshotStatus, readonly SnapshotStatus[]>>> = {
+  creating: ['creating', 'available', 'error'],
+  deleting: ['deleting', 'error_deleting'],
+}
 
 export const SNAPSHOT_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },

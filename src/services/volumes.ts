@@ -68,7 +68,7 @@ export function createVolumeService(parts: Parts): VolumeService {
     },
     deleteMetadataKey: async (context, id, key) => {
       await change(context, id, 'volume:delete_volume_metadata', (old) => ({
-        metadata: removeMetadataKey(old.metadata, key),
+        metadata: removeMetadataKey(old.metadata, key, { owner: 'Volume', id }),
       }))
     },
     beginDetaching: (context, id) => beginDetaching(parts, context, id),

@@ -17,9 +17,21 @@ interface Json {
 }
 
 /** Values that have upset parsers before. */
-const hostile = fc.oneof(
+export const hostile: fc.Arbitrary<unknown> = fc.oneof(
   fc.jsonValue({ maxDepth: 3 }),
   fc.constantFrom(null, '', '\0', 'é'.repeat(300), '9'.repeat(400), -1, 0, 1e308, 2 ** 53, [], {}, true),
+  fc.constantFrom(
+    1.5,
+    -0.1,
+    2 ** 31,
+    2 ** 63,
+    'NaN',
+    'Infinity',
+    '1.5',
+    'x'.repeat(256),
+    'a\u0007b\u001b[31m',
+    '\u202e',
+  ),
   fc.constantFrom('__proto__', 'constructor', "'; drop table volumes; --", '\ud800', '1e3', '0x10', ' 1'),
 )
 

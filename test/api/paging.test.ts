@@ -57,7 +57,7 @@ describe('page', () => {
   test('numbers that are none are refused with a reason', () => {
     refuses({ limit: '-1' }).toThrow('limit param must be positive')
     refuses({ limit: 'x' }).toThrow('limit param must be an integer')
-    refuses({ offset: '99999999999999999999' }).toThrow('offset param')
+    refuses({ offset: '99999999999999999999' }).toThrow('offset must be <= 2147483647')
   })
 
   test('all_tenants counts for administrators only', () => {
@@ -82,7 +82,7 @@ describe('sort', () => {
   })
 
   test('nonsense is refused', () => {
-    refuses({ sort: 'password' }).toThrow('Sort key supplied is invalid: password')
+    refuses({ sort: 'password' }).toThrow('Invalid input received: Invalid sort key: password')
     refuses({ sort: 'name:up' }).toThrow('Unknown sort direction')
     refuses({ sort: 'name', sort_key: 'name' }).toThrow('deprecated')
   })
@@ -122,15 +122,19 @@ describe('filters', () => {
     expect(ask({ created_at: 'gte:2024-01-31T10:00:00Z,lt:2024-02-29' }).query.filters).toEqual({
       created_at: { gte: '2024-01-31T10:00:00.000000', lt: '2024-02-29T00:00:00.000000' },
     })
-    refuses({ created_at: '2024-01-31' }).toThrow('with a time in UTC')
-    refuses({ created_at: 'gt:yesterday' }).toThrow('with a time in UTC')
+    expect(ask({ created_at: 'gt:2024-01-31T01:30:00.5+02:00' }).query.filters).toEqual({
+      created_at: { gt: '2024-01-30T23:30:00.500000' },
+    })
+    refuses({ created_at: '2024-01-31' }).toThrow('Invalid 2024-01-31 operator')
+    refuses({ created_at: 'gt:yesterday' }).toThrow('Invalid yesterday value')
+    refuses({ created_at: 'gt:2024-13-01' }).toThrow('Invalid 2024-13-01 value')
   })
 
   test('a dictionary of strings reads back as Python and JSON print it', () => {
     expect(ask({ metadata: `{'a': "it's", u"b" : 'x\\'y',}` }).query.filters).toEqual({
       metadata: { a: "it's", b: "x'y" },
     })
-    refuses({ metadata: '[1]' }).toThrow('is not a dictionary of strings')
+    expect(ask({ metadata: '[1]' })).toMatchObject({ nothing: true, query: { filters: {} } })
     const plain = fc.stringMatching(/^[ -~]*$/)
     fc.assert(
       fc.property(fc.dictionary(plain, plain), (pairs) => {

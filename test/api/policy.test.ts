@@ -42,6 +42,7 @@ test('every route of an object or a list names its rule; the few that do not are
     'list_attachments_detail',
     'show_attachment',
     'show_limits',
+    'list_resource_filters',
     'list_availability_zones',
     'list_extensions',
     'show_extension',

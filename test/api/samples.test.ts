@@ -1,17 +1,12 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createHarness, type Harness } from './harness.ts'
+import { keys, SAMPLES, sample } from './sample-files.ts'
 
 /**
  * Replays the samples of upstream's API reference: requests are taken, and answers have the same keys at every
  * microversion.
  */
-
-const SAMPLES = new URL('./samples/', import.meta.url)
-
-function sample(path: string) {
-  return JSON.parse(readFileSync(new URL(path, SAMPLES), 'utf8'))
-}
 
 /** Microversions at which the samples of a resource change, with the folder that shows them from then on. */
 function stages(resource: string): [version: string, folder: string][] {
@@ -19,8 +14,6 @@ function stages(resource: string): [version: string, folder: string][] {
   const minors = folders.map((name) => Number(name.slice(3))).sort((a, b) => a - b)
   return [['3.0', resource], ...minors.map((minor): [string, string] => [`3.${minor}`, `${resource}/v3.${minor}`])]
 }
-
-const keys = (value: object) => Object.keys(value).sort()
 
 let api: Harness
 let volumeId: string

@@ -28,6 +28,8 @@ describe('the door', () => {
     expect((await api.ask('GET', '/v3/volumes')).status).toBe(200)
     expect((await api.ask('GET', `/v3/${PROJECT}/volumes`)).status).toBe(200)
     expect((await api.ask('GET', `/v3/${PROJECT}/volumes/`)).status).toBe(200)
+    expect((await api.ask('GET', '/v3/volumes.json?limit=1')).status).toBe(200)
+    expect((await api.ask('GET', `/v3/${PROJECT}/volumes/detail.json`)).status).toBe(200)
     const foreign = await api.ask('GET', `/v3/${OTHER_PROJECT}/volumes`)
     expect(foreign.body).toEqual({ badRequest: { code: 400, message: 'Malformed request url' } })
   })
@@ -67,7 +69,7 @@ describe('headers', () => {
     })
     expect((await api.ask('GET', '/v3/volumes', { version: 'three' })).status).toBe(400)
     const early = await api.ask('GET', '/v3/attachments', { version: '3.26' })
-    expect(early.body.itemNotFound.message).toBe('API version 3.26 is not supported on this method.')
+    expect(early.body.itemNotFound.message).toBe('The resource could not be found.')
     expect((await api.ask('GET', '/v3/volumes/summary', { version: '3.11' })).status).toBe(404)
     expect((await api.ask('GET', '/v3/volumes/summary', { version: '3.12' })).status).toBe(200)
   })
@@ -78,7 +80,8 @@ describe('faults', () => {
     ['GET', '/v3/nothing/here', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
     ['GET', '/elsewhere', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
     ['GET', '/v3/volumes/a%00b', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
-    ['PATCH', '/v3/volumes', undefined, 405, 'badMethod', 'The method is not allowed for this resource.'],
+    ['PATCH', '/v3/volumes', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
+    ['POST', '/v3/limits', {}, 404, 'itemNotFound', 'The resource could not be found.'],
     ['GET', `/v3/volumes/${UNKNOWN}`, undefined, 404, 'itemNotFound', `Volume ${UNKNOWN} could not be found.`],
     ['POST', '/v3/volumes', {}, 400, 'badRequest', "'volume' is a required property"],
     ['POST', '/v3/volumes', [], 400, 'badRequest', 'Malformed request body'],
@@ -115,22 +118,26 @@ describe('faults', () => {
       "'new_size' is a required property",
     ],
     ['POST', `/v3/volumes/${UNKNOWN}/action`, { a: 1, b: 2 }, 400, 'badRequest', 'Malformed request body'],
-    [
-      'GET',
-      '/v3/volumes?limit=-1',
-      undefined,
-      400,
-      'badRequest',
-      'Invalid input for field/attribute limit. Value: "-1". limit param must be positive',
-    ],
+    ['GET', '/v3/volumes?limit=-1', undefined, 400, 'badRequest', 'limit param must be positive'],
   ] as const)('%s %s %j is %i', async (method, path, body, status, key, message) => {
     const answer = await api.ask(method, path, { body })
     expect(answer.status).toBe(status)
     expect(answer.body).toEqual({ [key]: { code: status, message } })
   })
 
-  test('405 lists what is allowed', async () => {
-    expect((await api.ask('PATCH', `/v3/volumes/${UNKNOWN}`)).headers.allow).toBe('GET, HEAD, PUT, DELETE')
+  test('a method that a path has not is not found, with HEAD among them, as if the path were not there', async () => {
+    for (const method of ['HEAD', 'PATCH', 'POST', 'PUT'] as const) {
+      expect((await api.ask(method, `/v3/volumes/${UNKNOWN}/encryption`)).status).toBe(404)
+    }
+    expect((await api.ask('PATCH', '/v3/volumes', { headers: { 'x-auth-token': '' } })).status).toBe(401)
+  })
+
+  test('a path that cannot be decoded is refused, with a request id like every answer', async () => {
+    for (const path of ['/v3/volumes/%ZZ', '/v3/volumes/%C3%28', '/v3/%E0%A4%A']) {
+      const answer = await api.ask('GET', path)
+      expect([answer.status, answer.body.badRequest.message]).toEqual([400, expect.stringContaining('be decoded')])
+      expect(answer.headers['x-openstack-request-id']).toMatch(/^req-/)
+    }
   })
 
   test('a body that is no JSON, too large, too deep or of another type', async () => {
@@ -140,6 +147,9 @@ describe('faults', () => {
     expect((await send('['.repeat(60_000), json)).body.badRequest.message).toMatch(/nested more than/)
     expect((await send(JSON.stringify({ volume: { name: 'x'.repeat(120_000) } }), json)).body.overLimit.code).toBe(413)
     expect((await send('<volume/>', { 'content-type': 'application/xml' })).body.badMediaType.code).toBe(415)
+    expect((await send('a=b', { 'content-type': 'application/x-www-form-urlencoded' })).status).toBe(415)
+    const untyped = await send('{"volume": {"size": 1}}', {})
+    expect(untyped.body.badRequest.message).toBe('Malformed request body')
   })
 
   test('validation comes before policy, policy before the object', async () => {
@@ -150,6 +160,34 @@ describe('faults', () => {
       forbidden: { code: 403, message: "Policy doesn't allow volume:create to be performed." },
     })
     expect((await api.ask('GET', '/v3/volumes', { roles: 'nobody' })).status).toBe(403)
+  })
+
+  test('what the caller may not see is not found, also by one who may not touch it; of types the rule comes first', async () => {
+    const made = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } })
+    await api.services.idle()
+    const { id } = made.body.volume
+    const ask = (method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, options: object = {}) =>
+      api.ask(method, path, { roles: 'reader', version: '3.71', ...options }).then(({ status }) => status)
+    expect(await ask('DELETE', `/v3/volumes/${id}`)).toBe(403)
+    expect(await ask('DELETE', `/v3/volumes/${UNKNOWN}`)).toBe(404)
+    expect(await ask('DELETE', `/v3/volumes/${id}`, { project: OTHER_PROJECT })).toBe(404)
+    const meta = { body: { metadata: { a: 'b' } } }
+    expect(await ask('PUT', `/v3/volumes/${id}/metadata`, meta)).toBe(403)
+    expect(await ask('PUT', `/v3/volumes/${id}/metadata`, { ...meta, project: OTHER_PROJECT })).toBe(404)
+    for (const action of ['os-reset_status', 'os-force_delete']) {
+      const body = { [action]: action === 'os-reset_status' ? { status: 'error' } : {} }
+      expect(await ask('POST', `/v3/volumes/${id}/action`, { body })).toBe(403)
+      expect(await ask('POST', `/v3/volumes/${UNKNOWN}/action`, { body })).toBe(404)
+    }
+    for (const collection of ['snapshots', 'attachments', 'messages']) {
+      expect(await ask('DELETE', `/v3/${collection}/${UNKNOWN}`)).toBe(404)
+    }
+    expect(await ask('POST', '/v3/snapshots', { body: { snapshot: { volume_id: UNKNOWN } } })).toBe(404)
+    expect(await ask('POST', '/v3/snapshots', { body: { snapshot: { volume_id: id } } })).toBe(403)
+    expect(await ask('POST', '/v3/attachments', { body: { attachment: { volume_uuid: UNKNOWN } } })).toBe(404)
+    expect(await ask('POST', '/v3/attachments', { body: { attachment: { volume_uuid: id } } })).toBe(403)
+    expect(await ask('DELETE', `/v3/types/${UNKNOWN}`)).toBe(403)
+    expect((await api.ask('GET', `/v3/volumes/${id}`, { roles: 'nobody' })).status).toBe(403)
   })
 
   test('a failure of ours has no details in the answer, and all of them in the log under the id of the answer', async () => {
@@ -165,11 +203,16 @@ describe('faults', () => {
 })
 
 describe('around the API', () => {
-  test('GET / is 300 and GET /v3/ is 200, without a token, with links as the client came', async () => {
-    const headers = { 'x-auth-token': '', 'x-forwarded-host': 'cloud.example', 'x-forwarded-proto': 'https' }
-    const root = await api.ask('GET', '/', { headers })
+  test('GET / is 300 without a token, GET /v3/ is 200 with one, with links as the client came', async () => {
+    const headers = { 'x-forwarded-host': 'cloud.example', 'x-forwarded-proto': 'https' }
+    const nobody = { 'x-auth-token': '' }
+    const root = await api.ask('GET', '/', { headers: { ...headers, ...nobody } })
     const v3 = await api.ask('GET', '/v3/', { headers })
     expect([root.status, v3.status]).toEqual([300, 200])
+    expect((await api.ask('GET', '/v3')).status).toBe(200)
+    const stranger = await api.ask('GET', '/v3/', { headers: nobody })
+    expect([stranger.status, stranger.body.unauthorized.code]).toEqual([401, 401])
+    expect(stranger.headers['www-authenticate']).toMatch(/^Keystone uri=/)
     expect(v3.body).toEqual(root.body)
     expect(root.body.versions[0].links[1]).toEqual({ rel: 'self', href: 'https://cloud.example/v3/' })
   })

@@ -142,7 +142,7 @@ describe.each(DIALECTS)('a list of volumes on %s', (dialect) => {
     const { db } = await openTestDatabase(dialect)
     await fill(db, [{ project_id: 'p1' }, { project_id: 'p2' }])
     const ask = (changes: Partial<Listing>) => outcome(list(db, { ...firstPage, ...changes }, { count: false }))
-    expect(await ask({ marker: 'volume-1' })).toBe('MarkerNotFound')
+    expect(await ask({ marker: 'volume-1' })).toBe('VolumeNotFound')
     expect(await ask({ marker: 'volume-1', projectId: null })).toBe('done')
     expect(await ask({ filters: { constructor: 'x' } })).toBe('InvalidInput')
     expect(await ask({ filters: { created_at: { near: 'x' } } })).toBe('InvalidInput')

@@ -45,11 +45,19 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
       membership: createMembership({ ...parts, host: 'a host', pid: 1, settings: allSettings }),
       settings: allSettings,
       kinds,
+      recordFailure: async () => {},
     })
     onTestFinished(() => engine.stop(1000))
     const order = (resourceId: string, changes: Partial<WorkOrder> = {}): Promise<WorkUnit> =>
       db.transaction((trx) =>
-        engine.enqueue(trx, { kind: 'volume-create', resourceId, lane: resourceId, step: 'only', ...changes }),
+        engine.enqueue(trx, {
+          kind: 'volume-create',
+          resourceId,
+          lane: resourceId,
+          step: 'only',
+          requestId: 'req-1',
+          ...changes,
+        }),
       )
     return { db, engine, order, clock }
   }

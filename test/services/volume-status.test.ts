@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest'
-import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from '../../src/services/model.ts'
+import { type AttachmentStatus, SNAPSHOT_STATUSES, type VolumeStatus } from '../../src/services/model.ts'
 import {
   ATTACHMENT_ACTIONS,
   ATTACHMENT_OUTCOMES,
   canResetTo,
   SNAPSHOT_ACTIONS,
   SNAPSHOT_OUTCOMES,
+  SNAPSHOT_REPORTS,
   statusOfAttachments,
   type Transition,
   VOLUME_ACTIONS,
@@ -26,8 +27,6 @@ const VOLUME_STATUSES: readonly VolumeStatus[] = [
   'error_deleting',
   'error_extending',
 ]
-
-const SNAPSHOT_STATUSES: readonly SnapshotStatus[] = ['creating', 'available', 'deleting', 'error', 'error_deleting']
 
 const ATTACHMENT_STATUSES: readonly AttachmentStatus[] = [
   'reserved',
@@ -73,12 +72,23 @@ describe('the status tables', () => {
 
   it('allow a snapshot exactly these transitions', () => {
     expect(matrix(SNAPSHOT_STATUSES, SNAPSHOT_ACTIONS)).toEqual([
-      'delete: available -> deleting',
       'delete: error -> deleting',
+      'delete: available -> deleting',
+      'unmanage: error -> unmanaging',
+      'unmanage: available -> unmanaging',
+      'deleteWithVolume: error -> deleting',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
-      'deleteWithVolume: error -> deleting',
     ])
+    expect(SNAPSHOT_STATUSES.flatMap((from) => (SNAPSHOT_REPORTS[from] ?? []).map((to) => `${from} -> ${to}`))).toEqual(
+      [
+        'creating -> creating',
+        'creating -> available',
+        'creating -> error',
+        'deleting -> deleting',
+        'deleting -> error_deleting',
+      ],
+    )
     expect(matrix(SNAPSHOT_STATUSES, SNAPSHOT_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',

@@ -126,7 +126,7 @@ describe('creating a volume', () => {
     expect(host).toBeNull()
     await harness.services.idle()
     expect((await getVolume(harness, id)).status).toBe('error')
-    expect(await harness.services.explain(id)).toEqual({
+    expect(await harness.services.explain(id)).toMatchObject({
       status: 'error',
       reason:
         'No valid backend was found. test-host@memory#memory: its volume_backend_name is memory, not other (capabilities).',

@@ -6,7 +6,7 @@ import { since } from '../microversion.ts'
 import { emptyPage, listing, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 
-const ATTACHMENTS = listing({
+export const ATTACHMENTS = listing({
   filters: {
     volume_id: textFilter,
     status: textFilter,
@@ -14,6 +14,7 @@ const ATTACHMENTS = listing({
     attach_status: textFilter,
   },
   sortKeys: ['id', 'volume_id', 'created_at', 'updated_at'],
+  counts: false,
 })
 
 const AttachmentSummary = z.object({
@@ -65,6 +66,7 @@ export const attachmentRoutes: Route[] = [
     since: '3.27',
     policy: 'volume:attachment_create',
     body: AttachmentCreateBody,
+    target: ({ services, context, body }) => services.volumes.get(context, body.attachment.volume_uuid),
     response: z.object({ attachment: AttachmentDetail }),
     handler: async ({ services, context, body: { attachment: request } }) => {
       // An empty connector says nothing about an initiator: upstream reserves, as for null.

@@ -13,6 +13,8 @@ const EXTENSIONS = [
   extension('OS-SCH-HNT', 'SchedulerHints', 'Pass arbitrary key/value pairs to the scheduler.', '2013-04-18'),
   extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
   extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
+  extension('os-snapshot-actions', 'SnapshotActions', 'Enable snapshot manager actions.', '2013-07-16'),
+  extension('os-snapshot-unmanage', 'SnapshotUnmanage', 'Enable volume unmanage operation.', '2014-12-31'),
   extension('os-types-manage', 'TypesManage', 'Types manage support.', '2011-08-24'),
   extension('os-types-extra-specs', 'TypesExtraSpecs', 'Type extra specs support.', '2011-08-24'),
   extension('os-volume-type-access', 'VolumeTypeAccess', 'Volume type access support.', '2014-06-26'),

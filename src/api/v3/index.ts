@@ -6,10 +6,13 @@ import { defaultTypeRoutes } from './default-types.ts'
 import { extensionRoutes } from './extensions.ts'
 import { hostRoutes } from './hosts.ts'
 import { limitRoutes } from './limits.ts'
+import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { poolRoutes } from './pools.ts'
 import { quotaRoutes } from './quotas.ts'
+import { resourceFilterRoutes } from './resource-filters.ts'
 import { serviceRoutes } from './services.ts'
+import { snapshotActionRoutes } from './snapshot-actions.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeAccessRoutes } from './type-access.ts'
 import { typeEncryptionRoutes } from './type-encryption.ts'
@@ -24,8 +27,11 @@ export const ROUTES: readonly Route[] = [
   ...volumeActionRoutes,
   ...volumeMetadataRoutes,
   ...snapshotRoutes,
+  ...snapshotActionRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
+  ...messageRoutes,
+  ...resourceFilterRoutes,
   ...typeRoutes,
   ...typeExtraSpecRoutes,
   ...typeAccessRoutes,

@@ -31,9 +31,7 @@ interface Owner {
 }
 
 const MetadataBody = z.strictObject({ metadata })
-const MetaBody = z.strictObject({
-  meta: metadata.refine((pairs) => Object.keys(pairs).length === 1, { error: 'does not have exactly one key' }),
-})
+const MetaBody = z.strictObject({ meta: metadata })
 
 export const volumeMetadataRoutes = metadataRoutes({
   collection: '/volumes',
@@ -62,6 +60,7 @@ export const snapshotMetadataRoutes = metadataRoutes({
 })
 
 function metadataRoutes({ collection, resource, etag, rules, service }: Owner): Route[] {
+  const ownerName = collection === '/volumes' ? 'Volume' : 'Snapshot'
   const url = `${collection}/:id/metadata` as const
   const item = `${collection}/:id/metadata/:key` as const
   return [
@@ -114,7 +113,7 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       handler: async ({ services, context, params }) => {
         const found = await service(services).get(context, params.id)
         if (!Object.hasOwn(found.metadata, params.key))
-          throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+          throw new ServiceError('MetadataKeyNotFound', { owner: ownerName, id: params.id, key: params.key })
         return { meta: { [params.key]: found.metadata[params.key]! } }
       },
     }),
@@ -131,6 +130,9 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
         const { services, context, params, body } = request
         if (!Object.hasOwn(body.meta, params.key)) {
           throw new ServiceError('InvalidInput', { reason: 'Request body and URI mismatch' })
+        }
+        if (Object.keys(body.meta).length > 1) {
+          throw new ServiceError('InvalidInput', { reason: 'Request body contains too many items' })
         }
         await service(services).setMetadata(context, params.id, body.meta, { replace: false })
         return { meta: body.meta }

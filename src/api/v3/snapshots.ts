@@ -6,18 +6,21 @@ import { adminOnly, before, refuseSince, since } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 
-const SNAPSHOTS = listing({
+export const SNAPSHOTS = listing({
   filters: {
     name: textFilter,
     'name~': since('3.34', textFilter),
     status: textFilter,
     volume_id: textFilter,
     metadata: since('3.22', metadataFilter),
-    consumes_quota: since('3.65', textFilter),
+    availability_zone: since('3.31', textFilter),
+    consumes_quota: since('3.31', textFilter),
+    host: adminOnly(textFilter),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
   },
-  sortKeys: ['id', 'name', 'status', 'volume_id', 'created_at', 'updated_at'],
+  sortKeys: ['id', 'display_name', 'status', 'volume_id', 'volume_size', 'progress', 'created_at', 'updated_at'],
+  sortKeysSince: { name: '3.28' },
   constants: { consumes_quota: 'true' },
 })
 
@@ -88,6 +91,7 @@ export const snapshotRoutes: Route[] = [
     summary: 'Create a snapshot of a volume',
     policy: 'volume:create_snapshot',
     body: SnapshotCreateBody,
+    target: ({ services, context, body }) => services.volumes.get(context, body.snapshot.volume_id),
     response: z.object({ snapshot: SnapshotDetail }),
     status: 202,
     handler: async ({ services, context, body: { snapshot: request } }) => {

@@ -15,7 +15,7 @@ const publicFilter = z
   .optional()
   .default(true)
 
-const TYPES = listing({
+export const TYPES = listing({
   filters: {
     is_public: publicFilter,
     extra_specs: metadataFilter,

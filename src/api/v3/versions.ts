@@ -7,18 +7,18 @@ import type { ApiSettings } from '../route.ts'
 const UPDATED = '2023-08-31T00:00:00Z'
 
 /**
- * The version documents, readable without a token: clients ask for them before they have one. The root answers 300
- * because it leads to choices, though there is only one.
+ * The root, readable without a token: clients ask for it before they have one. It answers 300 because it leads to choices,
+ * though there is only one.
  */
 export function addVersions(app: FastifyInstance, settings: ApiSettings): void {
-  for (const [url, status] of [
-    ['/', 300],
-    ['/v3', 200],
-  ] as const) {
-    app.get(url, (request, reply) =>
-      reply.code(status).send(versionDocument(originOf(request.headers, settings.publicEndpoint))),
-    )
-  }
+  app.get('/', (request, reply) =>
+    reply.code(300).send(versionDocument(originOf(request.headers, settings.publicEndpoint))),
+  )
+}
+
+/** The same document within the API, behind its door as everything there. */
+export function addVersion(v3: FastifyInstance, settings: ApiSettings): void {
+  v3.get('/', (request) => versionDocument(originOf(request.headers, settings.publicEndpoint)))
 }
 
 export function versionDocument(origin: string) {

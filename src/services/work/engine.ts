@@ -56,6 +56,8 @@ export interface WorkOrder {
   lane: string
   step: string
   params?: WorkParams
+  /** Of the request that asks for it: the message says it should the work fail. */
+  requestId: string
 }
 
 export interface WorkEngineOptions {
@@ -67,6 +69,8 @@ export interface WorkEngineOptions {
   membership: Membership
   settings: WorkSettings
   kinds: Readonly<Record<WorkKindName, WorkKind>>
+  /** Tells users that a step was given up, in the transaction of what that leads to. */
+  recordFailure(trx: Db, unit: WorkUnit, error: ServiceError): Promise<void>
 }
 
 interface Waiter {
@@ -80,7 +84,7 @@ interface Waiter {
 const WATCH_INTERVAL_MS = 200
 
 export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
-  const { db, clock, random, log, stamp, membership, settings, kinds } = options
+  const { db, clock, random, log, stamp, membership, settings, kinds, recordFailure } = options
   const shared = isShared(db)
   const running = new Map<string, { unitId: string; owner: string; ended: Promise<void> }>() // by lane
   const waiters = new Map<string, Waiter>() // by unit
@@ -154,8 +158,16 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         hasFailed = true
         const waiter = waiters.get(unit.id)
         if (waiter !== undefined) waiter.failure ??= error
-        outcome = kind.giveUp(current, error)
-        current = { ...current, lastError: error.message }
+        const given: WorkUnit = { ...current, lastError: error.message }
+        const { next, commit } = kind.giveUp(current, error)
+        outcome = {
+          ...(next === undefined ? {} : { next }),
+          commit: async (trx) => {
+            await recordFailure(trx, given, error) // first: what it is about may go with the commit
+            await commit(trx)
+          },
+        }
+        current = given
       }
       if (state === 'stopped') return
       current = await settle(current, outcome, hasFailed)
@@ -376,6 +388,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         owner,
         fence: unit.fence,
         params: JSON.stringify(unit.params),
+        request_id: unit.requestId,
         created_at: stamp(),
         updated_at: null,
       }
@@ -448,6 +461,7 @@ function toUnit(row: work.WorkRow): WorkUnit {
     resourceId: row.resource_id,
     lane: row.lane,
     params: JSON.parse(row.params),
+    requestId: row.request_id,
     step: row.next_step,
     attempt: row.attempt,
     lastError: row.last_error,

@@ -19,6 +19,7 @@ export interface WorkUnit {
   resourceId: string
   lane: string
   params: WorkParams
+  requestId: string | null
   step: string
   attempt: number
   lastError: string | null

@@ -1,0 +1,81 @@
+/**
+ * What a message says: an action and a detail of upstream's cinder/message/message_field.py, by their numbers. Rows from 900
+ * on are ours, for work that upstream has no words for.
+ */
+export const MESSAGE_ACTIONS = {
+  scheduleVolume: { id: '001', text: 'schedule allocate volume' },
+  attachVolume: { id: '002', text: 'attach volume' },
+  copyVolumeToImage: { id: '003', text: 'copy volume to image' },
+  updateAttachment: { id: '004', text: 'update attachment' },
+  copyImageToVolume: { id: '005', text: 'copy image to volume' },
+  unmanageVolume: { id: '006', text: 'unmanage volume' },
+  extendVolume: { id: '007', text: 'extend volume' },
+  createVolume: { id: '008', text: 'create volume from backend storage' },
+  createSnapshot: { id: '009', text: 'create snapshot' },
+  deleteSnapshot: { id: '010', text: 'delete snapshot' },
+  updateSnapshot: { id: '011', text: 'update snapshot' },
+  updateSnapshotMetadata: { id: '012', text: 'update snapshot metadata' },
+  createBackup: { id: '013', text: 'create backup' },
+  deleteBackup: { id: '014', text: 'delete backup' },
+  restoreBackup: { id: '015', text: 'restore backup' },
+  reimageVolume: { id: '016', text: 'reimage volume' },
+  deleteVolume: { id: '901', text: 'delete volume' },
+} as const satisfies Record<string, MessageText>
+
+export const MESSAGE_DETAILS = {
+  unknownError: { id: '001', text: 'An unknown error occurred.' },
+  driverNotInitialized: { id: '002', text: 'Driver is not initialized at present.' },
+  noBackendAvailable: { id: '003', text: 'Could not find any available weighted backend.' },
+  uploadFailed: { id: '004', text: 'Failed to upload volume to image at backend.' },
+  attachModeInvalid: { id: '005', text: "Volume's attach mode is invalid." },
+  quotaExceeded: { id: '006', text: 'Not enough quota resource for operation.' },
+  imageTooLarge: { id: '007', text: 'Image used for creating volume exceeds available space.' },
+  unmanageEncrypted: { id: '008', text: 'Unmanaging encrypted volumes is not supported.' },
+  computeExtendFailed: { id: '009', text: 'Compute service failed to extend volume.' },
+  extendFailed: { id: '010', text: 'Volume Driver failed to extend volume.' },
+  signatureFailed: { id: '011', text: 'Image signature verification failed.' },
+  createFailed: { id: '012', text: 'Driver failed to create the volume.' },
+  snapshotCreateFailed: { id: '013', text: 'Snapshot failed to create.' },
+  snapshotMetadataFailed: { id: '014', text: 'Volume snapshot update metadata failed.' },
+  snapshotBusy: { id: '015', text: 'Snapshot is busy.' },
+  snapshotDeleteFailed: { id: '016', text: 'Snapshot failed to delete.' },
+  backupStateInvalid: { id: '017', text: 'Backup status is invalid.' },
+  backupServiceDown: { id: '018', text: 'Backup service is down.' },
+  backupDeviceFailed: { id: '019', text: 'Failed to get backup device from the volume service.' },
+  backupCreateFailed: { id: '020', text: 'Backup driver failed to create backup.' },
+  attachFailed: { id: '021', text: 'Failed to attach volume.' },
+  detachFailed: { id: '022', text: 'Failed to detach volume.' },
+  backupCleanupFailed: { id: '023', text: 'Cleanup of temporary volume/snapshot failed.' },
+  backupScheduleFailed: { id: '024', text: 'Backup failed to schedule. Service not found for creating backup.' },
+  backupDeleteFailed: { id: '025', text: 'Backup driver failed to delete backup.' },
+  backupRestoreFailed: { id: '026', text: 'Backup driver failed to restore backup.' },
+  volumeStateInvalid: { id: '027', text: 'Volume status is invalid.' },
+  computeReimageFailed: { id: '028', text: 'Compute service failed to reimage volume.' },
+  imageFormatUnacceptable: {
+    id: '029',
+    text: 'The image disk format must be the same as the volume format for the volume type you are requesting.',
+  },
+  backupNotIncremental: { id: '030', text: 'Incremental backup not possible, forcing full backup.' },
+  deleteFailed: { id: '901', text: 'Driver failed to delete the volume.' },
+} as const satisfies Record<string, MessageText>
+
+interface MessageText {
+  id: string
+  text: string
+}
+
+export type MessageAction = keyof typeof MESSAGE_ACTIONS
+export type MessageDetail = keyof typeof MESSAGE_DETAILS
+
+const ACTION_TEXTS = textsById(MESSAGE_ACTIONS)
+const DETAIL_TEXTS = textsById(MESSAGE_DETAILS)
+
+/** `extend volume:Volume Driver failed to extend volume.`, as upstream puts the two together. */
+export function userMessage(actionId: string, detailId: string): string {
+  const action = ACTION_TEXTS.get(actionId) ?? 'unknown action'
+  return `${action}:${DETAIL_TEXTS.get(detailId) ?? MESSAGE_DETAILS.unknownError.text}`
+}
+
+function textsById(table: Record<string, MessageText>): ReadonlyMap<string, string> {
+  return new Map(Object.values(table).map(({ id, text }) => [id, text]))
+}

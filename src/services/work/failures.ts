@@ -1,0 +1,45 @@
+import type { ServiceError } from '../../errors.ts'
+import type { MessageAction, MessageDetail } from '../message-texts.ts'
+import type { MessageResource } from '../messages.ts'
+import type { WorkKindName, WorkUnit } from './kind.ts'
+
+/** What users are told when work was given up. */
+export interface Failure {
+  resourceType: MessageResource
+  resourceId: string
+  action: MessageAction
+  detail: MessageDetail
+}
+
+/** By kind, so that a kind without words does not compile. */
+const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Failure> = {
+  'volume-create': (unit, { code }) =>
+    unit.step === 'schedule'
+      ? volume(unit, 'scheduleVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'unknownError')
+      : volume(unit, 'createVolume', 'createFailed'),
+  'volume-delete': (unit, { code }) =>
+    volume(unit, 'deleteVolume', code === 'InvalidVolume' ? 'volumeStateInvalid' : 'deleteFailed'),
+  'volume-extend': (unit, { code }) =>
+    volume(unit, 'extendVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'extendFailed'),
+  'snapshot-create': (unit) => snapshot(unit, 'createSnapshot', 'snapshotCreateFailed'),
+  'snapshot-delete': (unit, { code }) =>
+    snapshot(unit, 'deleteSnapshot', code === 'InvalidSnapshot' ? 'snapshotBusy' : 'snapshotDeleteFailed'),
+  'attachment-connect': (unit) =>
+    unit.step === 'remove-export'
+      ? volume(unit, 'updateAttachment', 'detachFailed')
+      : volume(unit, unit.params.created === true ? 'attachVolume' : 'updateAttachment', 'attachFailed'),
+  'attachment-disconnect': (unit) => volume(unit, 'updateAttachment', 'detachFailed'),
+}
+
+export function failureOf(unit: WorkUnit, error: ServiceError): Failure {
+  return FAILURES[unit.kind](unit, error)
+}
+
+/** The lane of work on a volume, or on an attachment of it, is the id of the volume. */
+function volume(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
+  return { resourceType: 'VOLUME', resourceId: unit.lane, action, detail }
+}
+
+function snapshot(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
+  return { resourceType: 'VOLUME_SNAPSHOT', resourceId: unit.resourceId, action, detail }
+}
