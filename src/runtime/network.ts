@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs'
 import net from 'node:net'
+import koffi from 'koffi'
 
 /**
  * Byte streams between this process and others. An address is `host:port` or the path of a unix socket (anything
@@ -108,7 +109,7 @@ export function formatAddress(host: string, port: number): string {
 }
 
 /** What `net` does not declare: the handle of a socket, and the options with which another one takes it over. */
-type Handle = object
+type Handle = { fd: number }
 const SocketOnHandle = net.Socket as unknown as new (options: {
   handle: Handle
   pauseOnCreate: boolean
@@ -123,6 +124,7 @@ function wrapAccepted(accepted: net.Socket): Connection {
   const owner = accepted as unknown as { _handle: Handle | null }
   const handle = owner._handle
   if (!handle) return wrap(accepted)
+  if (accepted.remoteAddress === undefined) giveRoom(handle)
   owner._handle = null
   accepted.destroy()
 
@@ -152,6 +154,21 @@ function wrapAccepted(accepted: net.Socket): Connection {
       return socket.writableLength
     },
   }
+}
+
+const libc = koffi.load('libc.so.6')
+const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const int *value, uint32_t length)')
+const SOL_SOCKET = 1
+const SO_SNDBUF = 7
+const UNIX_SEND_BYTES = 1024 * 1024
+
+/**
+ * Room for a large answer and the next one in a unix socket. It has 208 KiB by itself, whatever is waiting to be sent, so that the sender of
+ * a mebibyte and its reader take turns instead of working side by side; that of TCP grows as it is needed. The kernel grants as
+ * much as `net.core.wmem_max` allows, which is more than that on any system.
+ */
+function giveRoom({ fd }: Handle): void {
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, [UNIX_SEND_BYTES], Int32Array.BYTES_PER_ELEMENT)
 }
 
 const READ_SLAB_BYTES = 256 * 1024

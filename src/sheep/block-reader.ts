@@ -5,6 +5,7 @@ import type { Log } from '../runtime/log.ts'
 import { Journal, type JournalTransaction } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
 import { BLOCK_BYTES, type BlockState, blockCrc, blockPosition, entryState, slotOf } from './object-format.ts'
+import { isRunSound } from './run-crc.ts'
 import { NOT_WRITTEN, type OverlayEntry, PENDING, type StoredObject } from './stored-object.ts'
 
 export interface BlockReaderOptions {
@@ -139,14 +140,15 @@ export class BlockReader {
         await this.#readRuns(holder, block, run.count, target.subarray(0, run.count * BLOCK_BYTES), false)
         return run.count
       }
-      const count = run.overlays.length
+      const { count } = run
       const bytes = target.subarray(0, count * BLOCK_BYTES)
       let length = run.file.readNow(bytes, run.position)
       if (length === WOULD_BLOCK) length = await run.file.read(bytes, run.position)
       const bad = length === bytes.length ? firstMismatch(object, block, run.words, bytes) : 0
       if (bad < 0) return count
       // A checkpoint may have moved the block, or reused its page, while it was read: then the entry is another now.
-      if (this.#isSame(object, block + bad, run.overlays[bad]!, run.words[bad * 2]!) || attempt++ === READ_ATTEMPTS_MAX)
+      const overlay = run.overlays[bad] ?? null
+      if (this.#isSame(object, block + bad, overlay, run.words[bad * 2]!) || attempt++ === READ_ATTEMPTS_MAX)
         throw this.corrupt(object, block + bad)
     }
   }
@@ -177,6 +179,7 @@ export class BlockReader {
 
   /** As many blocks of data as lie one behind the other: large reads come here, so nothing is made for each block. */
   #locateData(object: StoredObject, first: number, max: number): Located {
+    if (object.overlay.size === 0) return locateInFile(object, first, max)
     const words = new Uint32Array(max * 2)
     const overlays: (OverlayEntry | null)[] = []
     let file: DiskFile | null = null
@@ -199,7 +202,10 @@ export class BlockReader {
       words[i * 2 + 1] = word1
       overlays.push(overlay)
     }
-    return file ? { kind: 'data', file, position, words, overlays } : { kind: 'wait' }
+    const count = overlays.length
+    return file
+      ? { kind: 'data', file, position, count, words: words.subarray(0, count * 2), overlays }
+      : { kind: 'wait' }
   }
 
   /** Throws CorruptBlock when the entry does not match its check. */
@@ -239,15 +245,35 @@ type Located =
   | { kind: 'wait' }
   | { kind: 'zero'; count: number }
   | { kind: 'inherit'; holderVid: number; count: number }
-  /** `words` has two for each block, `overlays` one. */
-  | { kind: 'data'; file: DiskFile; position: number; words: Uint32Array; overlays: readonly (OverlayEntry | null)[] }
+  /** `words` has two for each block; `overlays` one, or none at all when there are none. */
+  | {
+      kind: 'data'
+      file: DiskFile
+      position: number
+      count: number
+      words: Uint32Array
+      overlays: readonly (OverlayEntry | null)[]
+    }
 
 function emptyTransaction(durable: boolean, done: (error: StoreError | null) => void): JournalTransaction {
   return { records: [], payload: [], durable, placed: () => {}, done }
 }
 
+const NO_OVERLAYS: readonly null[] = []
+
+/** As `#locateData`, of an object of which the journal holds nothing: neighbours in the same slot lie together. */
+function locateInFile({ table, file }: StoredObject, first: number, max: number): Located {
+  if (!table || !file) return { kind: 'wait' }
+  const slot = slotOf(table[first * 2 + 1]!)!
+  let count = 1
+  while (count < max && slotOf(table[(first + count) * 2 + 1]!) === slot) count++
+  const words = table.slice(first * 2, (first + count) * 2)
+  return { kind: 'data', file, position: blockPosition(first, slot), count, words, overlays: NO_OVERLAYS }
+}
+
 /** Index of the first block that does not match its entry, or -1. */
 function firstMismatch(object: StoredObject, first: number, words: Uint32Array, bytes: Buffer): number {
+  if (isRunSound(object.words, first, words, bytes)) return -1
   for (let i = 0; i * BLOCK_BYTES < bytes.length; i++) {
     const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
     if (blockCrc(object.words, first + i, words[i * 2 + 1]!, block) !== words[i * 2]) return i

@@ -24,7 +24,14 @@ import {
   TABLE_OFFSET,
 } from './object-format.ts'
 import type { StoreFiles } from './store-files.ts'
-import { type DirtyGeneration, NO_PAYLOAD, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
+import {
+  type DirtyGeneration,
+  NO_PAYLOAD,
+  type OverlayEntry,
+  PLACED,
+  type StoredObject,
+  slotBit,
+} from './stored-object.ts'
 import { writeWords } from './words.ts'
 
 const COPIES_PER_BATCH = 512
@@ -457,7 +464,7 @@ function punchFree(write: ObjectWrite, file: DiskFile, generation: number): void
 function isReused(object: StoredObject, block: number, slot: Slot, generation: number): boolean {
   let entry = object.overlay.get(block) ?? null
   for (; entry && entry.generation !== generation; entry = entry.previous) {
-    if (entry.location === PLACED && slotOf(entry.word1) === slot) return true
+    if (entry.placedSlots & slotBit(slot)) return true
   }
   return false
 }

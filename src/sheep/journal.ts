@@ -56,11 +56,13 @@ export class Journal {
   readonly #clock: Clock
   readonly #state: JournalState
   readonly #syncFirst: () => Promise<void>
+  readonly #onBegun: () => void
   readonly #onSealed: (generation: number, nextSequence: number) => void
   readonly #onFailed: (error: StoreError) => void
 
   #active = 0
   #page = 0
+  #payloadPages = 0
   #sealed = false
   #synced: number
   /** What a sync that is under way will make durable, or the last one did. */
@@ -88,6 +90,8 @@ export class Journal {
     state: JournalState
     /** Makes durable what transactions appended so far refer to. */
     syncFirst?: () => Promise<void>
+    /** Told that the active segment has its first frame. */
+    onBegun?: () => void
     /** Told that a generation is complete, and the sequence number of the first frame after it. */
     onSealed: (generation: number, nextSequence: number) => void
     onFailed: (error: StoreError) => void
@@ -100,6 +104,7 @@ export class Journal {
     this.#synced = options.state.sequence
     this.#covered = options.state.sequence
     this.#syncFirst = options.syncFirst ?? (async () => {})
+    this.#onBegun = options.onBegun ?? (() => {})
     this.#onSealed = options.onSealed
     this.#onFailed = options.onFailed
   }
@@ -138,6 +143,11 @@ export class Journal {
   /** Bytes of the active segment that are taken. */
   get activeBytes(): number {
     return this.#page * BLOCK_BYTES
+  }
+
+  /** Of these, the blocks of data. */
+  get activePayloadBytes(): number {
+    return this.#payloadPages * BLOCK_BYTES
   }
 
   fileOf(location: number): DiskFile {
@@ -202,8 +212,10 @@ export class Journal {
     this.framesWritten++
     this.bytesWritten += (metaPages + payloadPages) * BLOCK_BYTES
     this.#unsynced.add(file)
+    if (this.#page === 0) this.#onBegun()
     let location = this.#active * LOCATION_SEGMENT + this.#page + metaPages
     this.#page += metaPages + payloadPages
+    this.#payloadPages += payloadPages
     this.#state.sequence = sequence + 1
     for (const transaction of group) {
       transaction.placed(location)
@@ -269,6 +281,7 @@ export class Journal {
     this.#sealed = true
     this.#active = 1 - this.#active
     this.#page = 0
+    this.#payloadPages = 0
     this.#state.generation++
     this.#onSealed(sealedGeneration, this.#state.sequence)
     return true

@@ -93,7 +93,12 @@ export function zeroWord1(epoch: number): number {
 
 /** CRC-32 of a 4 KiB block, seeded with where it belongs and when it was written. */
 export function blockCrc(oid: OidWords, block: number, word1: number, bytes: Uint8Array): number {
-  return crc32(bytes, mix(oid.mixed, block, word1))
+  return crc32(bytes, blockSeed(oid, block, word1))
+}
+
+/** What the CRC of a block starts from. */
+export function blockSeed(oid: OidWords, block: number, word1: number): number {
+  return mix(oid.mixed, block, word1)
 }
 
 export function zeroWord0(oid: OidWords, block: number, word1: number): number {

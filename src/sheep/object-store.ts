@@ -20,12 +20,13 @@ import {
   dataWord1,
   type InheritRun,
   OBJECT_TAIL_BYTES,
+  slotOf,
   zeroWord0,
   zeroWord1,
 } from './object-format.ts'
 import { PlacedWrites, type Placement } from './placed-writes.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
-import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject } from './stored-object.ts'
+import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject, slotBit } from './stored-object.ts'
 import { punchStraySlots } from './stray-slots.ts'
 import { Transaction } from './transaction.ts'
 
@@ -80,6 +81,7 @@ export interface StoreMeasures {
     syncSeconds: HistogramData
     waiting: number
     activeBytes: number
+    activePayloadBytes: number
     segmentBytes: number
   }
   checkpoints: { seconds: HistogramData; bytes: number }
@@ -117,6 +119,9 @@ export class ObjectStore {
   /** Told of each change of an account, in the turn in which it is committed. */
   readonly accountListeners = new Set<(change: AccountChange) => void>()
 
+  /** Told that there is something in the journal again that no checkpoint is at work on. */
+  onJournalBegun: () => void = () => {}
+
   private constructor(options: ObjectStoreOptions, files: StoreFiles) {
     this.#options = options
     this.#disk = files.disks
@@ -136,6 +141,7 @@ export class ObjectStore {
       clock: options.clock,
       state: files.journalState,
       syncFirst: () => this.#placedWrites.sync(),
+      onBegun: () => this.onJournalBegun(),
       onSealed: (generation, nextSequence) => this.#checkpointer.start(generation, nextSequence),
       onFailed: (error) => options.onFailed(error),
     })
@@ -247,6 +253,7 @@ export class ObjectStore {
         syncSeconds: journal.syncSeconds,
         waiting: journal.waiting,
         activeBytes: journal.activeBytes,
+        activePayloadBytes: journal.activePayloadBytes,
         segmentBytes: this.#options.segmentBytes,
       },
       checkpoints: { seconds: this.#checkpointer.seconds, bytes: this.#checkpointer.bytesWritten },
@@ -513,7 +520,17 @@ export class ObjectStore {
   #overlay(object: StoredObject, block: number, word0: number, word1: number, location: number): OverlayEntry {
     const previous = object.overlay.get(block) ?? null
     const freesOtherSlot = location !== PENDING || previous?.freesOtherSlot === true
-    const entry = { word0, word1, location, freesOtherSlot, generation: 0, sequence: NOT_WRITTEN, previous }
+    const placedSlots = location === PLACED ? slotBit(slotOf(word1)!) : 0
+    const entry = {
+      word0,
+      word1,
+      location,
+      freesOtherSlot,
+      placedSlots,
+      generation: 0,
+      sequence: NOT_WRITTEN,
+      previous,
+    }
     object.overlay.set(block, entry)
     return entry
   }

@@ -13,7 +13,7 @@ import {
   type Slot,
   slotOf,
 } from './object-format.ts'
-import { PLACED, type StoredObject } from './stored-object.ts'
+import { NOT_WRITTEN, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
 
 /** Where the bytes of a large write were put. */
 export interface Placement {
@@ -47,8 +47,8 @@ const TAG_COUNT = 0xffff
  * once and not twice. What makes that safe:
  *
  * 1. Of the two slots of a block, one holds what must survive loss of power: what the table names, or what was placed and
- *    synced after it. It is never touched; the bytes go to the other. A block that is in the journal, or that a checkpoint or
- *    a sync is at work on, is not placed.
+ *    synced after it. It is never touched; the bytes go to the other. Where that is not clear, or a checkpoint or a sync is at
+ *    work on the slot, the block is not placed (`chooseSlot`).
  * 2. If the other slot holds a write that nobody has synced, it is written over in place (a rewrite). The journal says so
  *    first, and a process that ends between the two leaves either write or a mix of them, as on any disk; a replay in the same
  *    page cache takes it as it is. After loss of power neither was durable, and the replay ends before them.
@@ -208,14 +208,36 @@ function choose(object: StoredObject, first: number, count: number, journal: Jou
   return choices
 }
 
+/**
+ * Where a block may go, by what the newest of its entries leaves free:
+ *
+ * - no entry: the slot that the table does not name;
+ * - a durable one: all that was before is superseded, and the slot that it does not have, or will not get, is free;
+ * - one in the journal, not durable: the same slot, if nothing but the journal has changed the block since the table;
+ * - one in its slot, not durable, of this generation: over it, unless a sync is at work on it.
+ *
+ * The checkpoint of an older generation copies what the journal had of it; a slot that is about to get such a copy is not free.
+ */
 function chooseSlot(object: StoredObject, block: number, journal: Journal): Choice | null {
   const entry = object.overlay.get(block)
   if (!entry) return { slot: object.tableSlot(block) === 0 ? 1 : 0, isRewrite: false }
-  // The checkpoint of an older generation is at work on the slots, or will be.
-  if (entry.location !== PLACED || entry.generation !== journal.generation) return null
-  const slot = slotOf(entry.word1)!
-  if (entry.sequence < journal.syncedSequence) return { slot: slot === 0 ? 1 : 0, isRewrite: false }
-  return entry.sequence < journal.coveredSequence ? null : { slot, isRewrite: true }
+  const isPlaced = entry.location === PLACED
+  if (entry.sequence === NOT_WRITTEN || !(isPlaced || entry.location >= 0)) return null
+  const itsSlot = slotOf(entry.word1)!
+  const otherSlot = itsSlot === 0 ? 1 : 0
+  if (entry.sequence < journal.syncedSequence || (!isPlaced && !entry.freesOtherSlot)) {
+    return willBeCopied(entry.previous, otherSlot) ? null : { slot: otherSlot, isRewrite: false }
+  }
+  if (!isPlaced || entry.generation !== journal.generation || entry.sequence < journal.coveredSequence) return null
+  return { slot: itsSlot, isRewrite: true }
+}
+
+/** Whether one of these entries is in the journal and its checkpoint will write it to `slot`. */
+function willBeCopied(newest: OverlayEntry | null, slot: Slot): boolean {
+  for (let entry = newest; entry; entry = entry.previous) {
+    if (entry.location >= 0 && slotOf(entry.word1) === slot) return true
+  }
+  return false
 }
 
 /** `slot` is asked with the index of a block in the write. */

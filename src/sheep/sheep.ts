@@ -20,6 +20,7 @@ import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { Locks } from './locks.ts'
 import { type AuditProgress, type AuditReport, auditStore } from './maintenance/audit.ts'
 import { GiveBack } from './maintenance/give-back.ts'
+import { IdleCheckpoint } from './maintenance/idle-checkpoint.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
 import { recountFamily } from './maintenance/recount.ts'
 import { Scrubber } from './maintenance/scrub.ts'
@@ -88,6 +89,7 @@ export class Sheep {
   readonly #reclaimer: Reclaimer
   readonly #usage: UsageMeter
   readonly #giveBack: GiveBack
+  readonly #idleCheckpoint: IdleCheckpoint
   readonly scrubber: Scrubber
   readonly #owners = new Map<number, VdiOwner>()
   /** Changes of objects that an entry names; they travel with it in one transaction. */
@@ -120,6 +122,7 @@ export class Sheep {
     })
     this.#usage = new UsageMeter({ store, state: this.state, clock: options.clock })
     this.#giveBack = new GiveBack({ store, clock: options.clock })
+    this.#idleCheckpoint = new IdleCheckpoint({ store, clock: options.clock })
     this.scrubber = new Scrubber({
       store,
       state: this.state,
@@ -520,6 +523,7 @@ export class Sheep {
     this.locks.stop()
     await this.scrubber.stop()
     this.#giveBack.stop()
+    this.#idleCheckpoint.stop()
     await this.#reclaimer.stop()
     await this.sessions.closeAll()
     await this.#driver.stop()

@@ -287,6 +287,7 @@ function replay(
               word1: record.words[i * 2 + 1]!,
               location: record.kind === 'placed' ? PLACED : location++,
               freesOtherSlot: record.kind === 'placed' || object.overlay.get(block)?.freesOtherSlot === true,
+              placedSlots: 0, // no older generation is left
               previous: null,
               ...stamp,
             }
@@ -297,7 +298,15 @@ function replay(
           const word1 = zeroWord1(record.epoch)
           for (let block = record.first; block < record.first + record.count; block++) {
             const word0 = zeroWord0(object.words, block, word1)
-            const entry = { word0, word1, location: NO_PAYLOAD, freesOtherSlot: true, previous: null, ...stamp }
+            const entry = {
+              word0,
+              word1,
+              location: NO_PAYLOAD,
+              freesOtherSlot: true,
+              placedSlots: 0,
+              previous: null,
+              ...stamp,
+            }
             object.overlay.set(block, entry)
           }
           break

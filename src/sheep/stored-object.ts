@@ -22,6 +22,11 @@ export interface OverlayEntry {
   location: number
   /** The other slot of the block is not wanted any more once this entry is in the object file. */
   freesOtherSlot: boolean
+  /**
+   * Slots, a bit for each, in which this generation has placed the block, by this entry or by one that it replaced and that may be
+   * all that is durable: the checkpoint of an older generation leaves them alone.
+   */
+  placedSlots: number
   generation: number
   sequence: number
   /**
@@ -39,6 +44,9 @@ export const NO_PAYLOAD = -2
 export const PLACED = -3
 /** The sequence of an entry whose frame has not been written. */
 export const NOT_WRITTEN = Number.MAX_SAFE_INTEGER
+
+/** Of `placedSlots`. */
+export const slotBit = (slot: Slot): number => 1 << slot
 
 /** What one generation of the journal changed. */
 export interface DirtyGeneration {

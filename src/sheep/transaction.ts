@@ -37,5 +37,8 @@ export class Transaction {
 function stampEntry(entry: OverlayEntry, generation: number, sequence: number): void {
   entry.generation = generation
   entry.sequence = sequence
-  if (entry.previous?.generation === generation) entry.previous = entry.previous.previous
+  const { previous } = entry
+  if (previous?.generation !== generation) return
+  entry.placedSlots |= previous.placedSlots
+  entry.previous = previous.previous
 }

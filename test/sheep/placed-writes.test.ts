@@ -44,6 +44,15 @@ async function overwrite(bench: StoreBench, fill: number, durable: boolean, firs
   )
 }
 
+/** One block, the first. */
+async function writeSmall(bench: StoreBench, fill: number, durable: boolean): Promise<void> {
+  await bench.clock.run(
+    bench.store.using(OBJECT, (object) =>
+      bench.submit([{ kind: 'blocks', object, first: 0, bytes: blocksOf(fill) }], { durable }),
+    ),
+  )
+}
+
 async function createLarge(bench: StoreBench, fill: number, durable: boolean): Promise<void> {
   await bench.commit(
     [
@@ -113,6 +122,89 @@ describe('a large write', () => {
       await bench.restart('powerLoss')
       const found = await bench.read(OBJECT, 0, LARGE)
       expect([large(1), large(3)].some((allowed) => allowed.equals(found))).toBe(true)
+    }
+  })
+
+  it('over a small one that the journal has is written once as well, and each is there after loss of power or it is not', async () => {
+    for (let seed = 1; seed <= 16; seed++) {
+      const isDurable = seed % 2 === 0
+      const { bench, writes } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await writeSmall(bench, 2, isDurable)
+      await overwrite(bench, 3, false)
+      expect(writes.slice(1)).toEqual([[blockPosition(0, 1), LARGE]])
+      expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(3))
+      await bench.restart('powerLoss')
+      const allowed = [large(3), blocksOf(2, 1, 1, 1), ...(isDurable ? [] : [large(1)])]
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect(allowed.some((bytes) => bytes.equals(found))).toBe(true)
+    }
+  })
+
+  it('goes through the journal over a small one that is not durable, if a large one was placed before that', async () => {
+    for (let seed = 1; seed <= 16; seed++) {
+      const { bench, writes } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await overwrite(bench, 2, true)
+      await writeSmall(bench, 3, false)
+      await overwrite(bench, 4, false)
+      expect(writes).toHaveLength(2)
+      await bench.restart('powerLoss')
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect([large(2), blocksOf(3, 2, 2, 2), large(4)].some((allowed) => allowed.equals(found))).toBe(true)
+    }
+  })
+
+  it('is placed also while a checkpoint is at work on what was before it, small or large', async () => {
+    const never = new Promise(() => {})
+    let placedMeanwhile = 0
+    for (let events = 0; events < 40; events++) {
+      for (const isSmall of [false, true]) {
+        const { bench, writes } = await openWatched(events + 1)
+        await createLarge(bench, 1, true)
+        await bench.settle()
+        await overwrite(bench, 2, true)
+        if (isSmall) await writeSmall(bench, 3, true)
+        const before = isSmall ? blocksOf(3, 2, 2, 2) : large(2)
+        const { checkpoints } = await bench.clock.run(bench.store.stats())
+        bench.store.startCheckpoint()
+        await bench.isBusyAfter(never, events)
+        const written = writes.length
+        await overwrite(bench, 4, events % 2 === 0)
+        const { checkpoints: done } = await bench.clock.run(bench.store.stats())
+        if (writes.length > written && done === checkpoints) placedMeanwhile++
+        await bench.isBusyAfter(never, events % 7)
+        await bench.restart(events % 3 === 0 ? 'kill' : 'powerLoss')
+        const found = await bench.read(OBJECT, 0, LARGE)
+        const allowed = events % 2 === 0 || events % 3 === 0 ? [large(4)] : [large(4), before]
+        expect(allowed.some((bytes) => bytes.equals(found))).toBe(true)
+        expect(await bench.corruptBlocks()).toBe(0)
+      }
+    }
+    expect(placedMeanwhile).toBeGreaterThan(0)
+  })
+
+  it('that is durable is not given back by the checkpoint of what was before, though a small one has replaced it', async () => {
+    const never = new Promise(() => {})
+    for (let seed = 0; seed < 96; seed++) {
+      const { bench } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await overwrite(bench, 2, true)
+      bench.store.startCheckpoint()
+      await bench.isBusyAfter(never, seed % 8)
+      const change = (bytes: Buffer, durable: boolean) =>
+        bench.store.using(OBJECT, (object) => bench.submit([{ kind: 'blocks', object, first: 0, bytes }], { durable }))
+      const durable = change(large(3), true)
+      await bench.isBusyAfter(never, 1 + (seed % 3))
+      const other = change(blocksOf(4), false)
+      await bench.clock.run(Promise.all([durable, other]))
+      await bench.isBusyAfter(never, 40)
+      await bench.restart('powerLoss')
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect([large(3), blocksOf(4, 3, 3, 3)].some((allowed) => allowed.equals(found))).toBe(true)
     }
   })
 

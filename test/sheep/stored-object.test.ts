@@ -15,7 +15,11 @@ const EPOCH = 3
 const oid = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
 const block = fc.nat(BLOCKS_PER_OBJECT - 1)
 const runs = fc.array(
-  fc.record({ first: block, count: fc.integer({ min: 1, max: BLOCKS_PER_OBJECT }), holderVid: fc.nat(2 ** 24 - 1) }),
+  fc.record({
+    first: block,
+    count: fc.integer({ min: 1, max: BLOCKS_PER_OBJECT }),
+    holderVid: fc.integer({ min: 1, max: 2 ** 24 - 1 }),
+  }),
   { maxLength: 5 },
 )
 /** Blocks that have changed since: to data or to zeros. */
@@ -34,7 +38,14 @@ function newObject(id: bigint, inherited: readonly InheritRun[], changed: readon
 function entryOf(object: StoredObject, at: number, isData: boolean): OverlayEntry {
   const word1 = isData ? dataWord1(EPOCH, 1) : zeroWord1(EPOCH)
   const word0 = isData ? 12345 : zeroWord0(object.words, at, word1)
-  const rest = { location: NO_PAYLOAD, freesOtherSlot: true, generation: 1, sequence: 1, previous: null }
+  const rest = {
+    location: NO_PAYLOAD,
+    freesOtherSlot: true,
+    placedSlots: 0,
+    generation: 1,
+    sequence: 1,
+    previous: null,
+  }
   return { word0, word1, ...rest }
 }
 

@@ -184,6 +184,7 @@ export class SimDisk {
       },
       lock: async () => {
         await device()
+        if (life !== this.#life) await new Promise(() => {}) // it has ended since the device answered: the lock is another's now
         if (this.#locked) return null
         this.#locked = true
         return {

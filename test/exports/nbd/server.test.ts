@@ -188,7 +188,7 @@ describe('bounds', () => {
     await quiet(() => harness.server.stats.requests)
     const startedBytes = harness.server.stats.bytesRead
     expect(startedBytes).toBeGreaterThanOrEqual(requestBytesMax)
-    expect(startedBytes).toBeLessThan(2 * requestBytesMax) // what the kernel's socket buffers took comes on top
+    expect(startedBytes).toBeLessThan(3 * requestBytesMax) // what the kernel's socket buffers took, up to 2 MiB, comes on top
     client.resumeReading()
     for (const [index, read] of reads.entries()) {
       expect((await read).equals(stamps.subarray(index * 512, index * 512 + 256 * KIB))).toBe(true)
