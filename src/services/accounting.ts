@@ -39,6 +39,30 @@ export async function releaseGrowth(trx: Db, row: volumes.VolumeRow, updatedAt: 
   await volumes.update(trx, row.id, { pending_size_gib: null, updated_at: updatedAt })
 }
 
+/**
+ * Notes the type that the volume shall have, before it has it. Nothing is counted by type yet; what is has to be charged
+ * here for the new type, and given back in `endRetype` for the one that the volume has not.
+ */
+export async function reserveRetype(
+  trx: Db,
+  row: volumes.VolumeRow,
+  newTypeId: string,
+  updatedAt: string,
+): Promise<void> {
+  await volumes.update(trx, row.id, { pending_volume_type_id: newTypeId, updated_at: updatedAt })
+}
+
+/** The retype has ended: with a `newType` it was done, without one it was not. */
+export async function endRetype(
+  trx: Db,
+  row: volumes.VolumeRow,
+  updatedAt: string,
+  newType?: Pick<volumes.VolumeRow, 'volume_type_id' | 'multiattach'>,
+): Promise<void> {
+  if (row.pending_volume_type_id === null) return
+  await volumes.update(trx, row.id, { ...newType, pending_volume_type_id: null, updated_at: updatedAt })
+}
+
 export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, limits: QuotaSettings): Promise<void> {
   await charge(trx, row.project_id, snapshotCharge(row.size_gib), limits)
   await snapshots.insert(trx, row)

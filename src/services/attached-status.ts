@@ -1,7 +1,8 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
-import type { AttachmentStatus, VolumeStatus } from './model.ts'
+import { toPairs } from './rows.ts'
+import type { AttachmentStatus, VolumeStatus } from './statuses.ts'
 import { STATUSES_OF_ATTACHMENTS, statusOfAttachments } from './volume-status.ts'
 
 /**
@@ -19,4 +20,23 @@ export async function followAttachments(
   const to = statusOfAttachments(rows.map((row) => row.status as AttachmentStatus))
   const { from = STATUSES_OF_ATTACHMENTS, set = {} } = options
   await volumes.compareAndSet(trx, volumeId, { from, to, updatedAt, set })
+}
+
+/** Removes an attachment that has no export, and lets the others decide. */
+export async function dropAttachment(
+  trx: Db,
+  attachment: { id: string; volume_id: string },
+  updatedAt: string,
+): Promise<void> {
+  await attachments.remove(trx, attachment.id)
+  const volume = await volumes.lock(trx, attachment.volume_id)
+  if (volume !== undefined) await forgetAttachedMode(trx, volume, updatedAt)
+  await followAttachments(trx, attachment.volume_id, updatedAt)
+}
+
+/** os-attach notes its mode among the metadata; it goes with the attachment, whichever way that ends. */
+async function forgetAttachedMode(trx: Db, volume: volumes.VolumeRow, updatedAt: string): Promise<void> {
+  const { attached_mode: mode, ...others } = toPairs(volume.admin_metadata)
+  if (mode === undefined) return
+  await volumes.update(trx, volume.id, { admin_metadata: JSON.stringify(others), updated_at: updatedAt })
 }

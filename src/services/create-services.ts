@@ -10,6 +10,7 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { type Backend, createBackends } from './backends.ts'
+import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -87,6 +88,7 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     volumes: createVolumeService(parts),
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
+    connections: createConnectionService(parts),
     types: createTypeService(parts),
     limits: async (context) => {
       context.authorize('limits_extension:used_limits', { projectId: context.projectId })

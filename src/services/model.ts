@@ -1,23 +1,12 @@
 import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
+import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from './statuses.ts'
 
 /**
  * What the service layer hands out: rows of the database with their parts joined, in Cinder's words. Times are ISO 8601
  * in UTC with microseconds and without a zone, as Cinder prints them.
  */
 
-export type VolumeStatus =
-  | 'creating'
-  | 'available'
-  | 'reserved'
-  | 'attaching'
-  | 'in-use'
-  | 'detaching'
-  | 'maintenance'
-  | 'deleting'
-  | 'extending'
-  | 'error'
-  | 'error_deleting'
-  | 'error_extending'
+export type { AttachmentStatus, SnapshotStatus, VolumeStatus }
 
 export interface Volume {
   id: string
@@ -37,12 +26,16 @@ export interface Volume {
   bootable: boolean
   multiattach: boolean
   metadata: Record<string, string>
+  /** What the service itself noted, in keys that users see among the metadata: `readonly`, `attached_mode`. */
+  adminMetadata: Record<string, string>
+  /** Of the image that the volume was made from, or as somebody set it. */
+  imageMetadata: Record<string, string>
+  /** Null: it was never migrated. */
+  migrationStatus: string | null
   attachments: Attachment[]
   createdAt: string
   updatedAt: string | null
 }
-
-export type SnapshotStatus = 'creating' | 'available' | 'deleting' | 'error' | 'error_deleting'
 
 export interface Snapshot {
   id: string
@@ -58,14 +51,6 @@ export interface Snapshot {
   createdAt: string
   updatedAt: string | null
 }
-
-export type AttachmentStatus =
-  | 'reserved'
-  | 'attaching'
-  | 'attached'
-  | 'detached'
-  | 'error_attaching'
-  | 'error_detaching'
 
 export interface Attachment {
   id: string
@@ -123,6 +108,35 @@ export interface VolumeCreate {
   sourceVolid: string | null
   availabilityZone: string | null
   metadata: Record<string, string>
+}
+
+/** What os-reset_status writes besides the status; null or nothing leaves it. */
+export interface StatusReset {
+  attachStatus?: 'attached' | 'detached' | null
+  /** `none` clears it. */
+  migrationStatus?: string | null
+}
+
+export interface Retype {
+  /** Name or id. */
+  newType: string
+  /** Whether the volume may go to another backend when its own does not suit the new type. */
+  migrationPolicy: 'never' | 'on-demand'
+}
+
+export interface Migration {
+  /** `host@backend#pool`; either this or a cluster. */
+  host: string | null
+  cluster: string | null
+  /** Keeps users from an available volume while it is copied. */
+  lockVolume: boolean
+}
+
+export interface OldAttach {
+  instanceId: string | null
+  hostName: string | null
+  mountpoint: string
+  mode: 'rw' | 'ro'
 }
 
 export interface SnapshotCreate {

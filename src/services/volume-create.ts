@@ -12,7 +12,7 @@ import type { Parts } from './parts.ts'
 import { checkVolumeSize } from './quota.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
-import { CLONE_SOURCES } from './volume-status.ts'
+import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 
 /** What a new volume takes over from where it comes from. */
 interface Source {
@@ -20,6 +20,8 @@ interface Source {
   volumeTypeId: string
   availabilityZone: string
   bootable: boolean
+  /** JSON, as in the row. */
+  imageMetadata: string
 }
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
@@ -33,7 +35,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
     const source = await lockSource(trx, context, request)
     const type = await typeOf(trx, context, request.volumeType ?? source?.volumeTypeId ?? settings.defaultVolumeType)
     const extraSpecs = toPairs(type.extra_specs)
-    const multiattach = satisfies(true, extraSpecs.multiattach ?? '')
+    const multiattach = isShared(extraSpecs)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
     const sizeGib = checkedSize(request, source, type.name, extraSpecs)
     checkVolumeSize(sizeGib, settings.quota)
@@ -62,6 +64,10 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
       bootable: source?.bootable ?? false,
       multiattach,
       metadata: JSON.stringify(request.metadata),
+      admin_metadata: '{}',
+      image_metadata: source?.imageMetadata ?? '{}',
+      migration_status: null,
+      pending_volume_type_id: null,
       created_at: stamp(),
       updated_at: null,
     }
@@ -83,7 +89,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
 async function lockSource(trx: Db, context: RequestContext, request: VolumeCreate): Promise<Source | null> {
   if (request.snapshotId !== null) {
     const snapshot = visibleSnapshot(context, request.snapshotId, await snapshots.lock(trx, request.snapshotId))
-    if (snapshot.status !== 'available') {
+    if (!(RESTORABLE as readonly string[]).includes(snapshot.status)) {
       const reason = "Originating snapshot status must be one of 'available' values"
       throw new ServiceError('InvalidSnapshot', { reason })
     }
@@ -92,8 +98,8 @@ async function lockSource(trx: Db, context: RequestContext, request: VolumeCreat
   }
   if (request.sourceVolid === null) return null
   const origin = visibleVolume(context, request.sourceVolid, await volumes.lock(trx, request.sourceVolid))
-  if (!(CLONE_SOURCES as readonly string[]).includes(origin.status)) {
-    const reason = `Originating source volume status must be one of '${CLONE_SOURCES.join(', ')}' values`
+  if (!mayIn(origin.status, 'clone')) {
+    const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
     throw new ServiceError('InvalidVolume', { reason })
   }
   return sourceOf(origin)
@@ -105,15 +111,22 @@ function sourceOf(row: volumes.VolumeRow): Source {
     volumeTypeId: row.volume_type_id,
     availabilityZone: row.availability_zone,
     bootable: Boolean(row.bootable),
+    imageMetadata: row.image_metadata,
   }
 }
 
-async function typeOf(trx: Db, context: RequestContext, nameOrId: string): Promise<volumeTypes.VolumeTypeRow> {
+/** The type of that name or id, if the caller may use it. */
+export async function typeOf(trx: Db, context: RequestContext, nameOrId: string): Promise<volumeTypes.VolumeTypeRow> {
   const row = (await volumeTypes.find(trx, nameOrId)) ?? (await volumeTypes.findByName(trx, nameOrId))
   if (row === undefined || !(row.is_public || context.isAdmin)) {
     throw new ServiceError('VolumeTypeNotFound', { volume_type_id: nameOrId })
   }
   return row
+}
+
+/** Whether volumes of a type can be attached several times. */
+export function isShared(extraSpecs: Readonly<Record<string, string>>): boolean {
+  return satisfies(true, extraSpecs.multiattach ?? '')
 }
 
 function checkedSize(

@@ -82,7 +82,7 @@ export async function createHarness(): Promise<Harness> {
         ...(body === undefined ? {} : { payload: body as object }),
       }
       const answer = await app.inject(request)
-      const isJson = String(answer.headers['content-type']).startsWith('application/json')
+      const isJson = answer.body !== '' && String(answer.headers['content-type']).startsWith('application/json')
       return {
         status: answer.statusCode,
         headers: answer.headers,

@@ -7,12 +7,16 @@ import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { snapshotRoutes } from './snapshots.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
+import { volumeConnectionRoutes } from './volume-connections.ts'
+import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
 import { volumeRoutes } from './volumes.ts'
 
 /** Everything that the Cinder API serves, in the order of the document. */
 export const ROUTES: readonly Route[] = [
   ...volumeRoutes,
   ...volumeActionRoutes,
+  ...volumeConnectionRoutes,
+  ...volumeImageMetadataRoutes,
   ...volumeMetadataRoutes,
   ...snapshotRoutes,
   ...snapshotMetadataRoutes,

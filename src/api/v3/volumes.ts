@@ -14,6 +14,7 @@ const VOLUMES = listing({
     'name~': since('3.34', textFilter),
     status: textFilter,
     metadata: metadataFilter,
+    glance_metadata: since('3.4', metadataFilter),
     bootable: booleanFilter,
     availability_zone: textFilter,
     size: numberFilter,
@@ -30,7 +31,7 @@ const VOLUMES = listing({
     source_volid: adminOnly(textFilter),
   },
   sortKeys: ['id', 'name', 'status', 'size', 'availability_zone', 'bootable', 'host', 'created_at', 'updated_at'],
-  constants: { group_id: 'none', migration_status: 'none', consumes_quota: 'true' },
+  constants: { group_id: 'none', consumes_quota: 'true' },
 })
 
 const optionalGuid = guid.nullish()
@@ -201,13 +202,10 @@ export const volumeRoutes: Route[] = [
     method: 'GET',
     url: '/volumes/:volume_id/encryption',
     operation: 'show_volume_encryption',
-    summary: 'Show how a volume is encrypted; no volume is, yet Nova asks at every attach',
+    summary: 'Show how a volume is encrypted; Nova asks at every attach',
     policy: 'volume_extension:volume_encryption_metadata',
-    response: z.object({ encryption_key_id: z.null() }),
-    handler: async ({ services, context, params }) => {
-      await services.volumes.get(context, params.volume_id)
-      return { encryption_key_id: null }
-    },
+    response: z.record(z.string(), z.union([z.string(), z.number(), z.null()])),
+    handler: ({ services, context, params }) => services.volumes.encryption(context, params.volume_id),
   }),
   defineRoute({
     method: 'GET',
@@ -215,11 +213,11 @@ export const volumeRoutes: Route[] = [
     operation: 'show_volume_encryption_key',
     summary: 'Show one attribute of the encryption of a volume',
     policy: 'volume_extension:volume_encryption_metadata',
-    response: z.null(),
+    response: z.union([z.string(), z.number(), z.null()]),
     handler: async ({ services, context, params }) => {
-      await services.volumes.get(context, params.volume_id)
-      if (params.key !== 'encryption_key_id') throw new ServiceError('MetadataKeyNotFound', { key: params.key })
-      return null
+      const encryption = await services.volumes.encryption(context, params.volume_id)
+      if (!Object.hasOwn(encryption, params.key)) throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+      return encryption[params.key] ?? null
     },
   }),
 ]

@@ -4,10 +4,10 @@ import type { Db } from '../../db/database.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { ConnectionInfo, Connector } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
-import { followAttachments } from '../attached-status.ts'
+import { dropAttachment, followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
-import { ATTACHMENT_OUTCOMES } from '../volume-status.ts'
+import { ATTACHMENT_ACTIONS, ATTACHMENT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 import { volumeRef } from './volume-kinds.ts'
 
@@ -69,7 +69,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
   }
 }
 
-/** Cuts the export off, then removes the row. */
+/** Cuts the export off, then removes the row; with the parameter `keep` the row stays, without a connection. */
 export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
@@ -77,8 +77,8 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       await backends.driverOf(hostOf(volume)).removeExport(volumeRef(volume), attachment.id)
       return {
         commit: async (trx) => {
-          await attachments.remove(trx, attachment.id)
-          await followAttachments(trx, volume.id, stamp())
+          if (unit.params.keep === true) await forgetConnection(trx, attachment.id, stamp())
+          else await dropAttachment(trx, attachment, stamp())
         },
       }
     },
@@ -101,6 +101,11 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
 async function undoConnector(trx: Db, id: string, updatedAt: string, reason: string | null): Promise<void> {
   const set = { connector: null, attached_host: null, mountpoint: null, attached_at: null, status_reason: reason }
   await attachments.compareAndSet(trx, id, { ...ATTACHMENT_OUTCOMES.connectUndone, updatedAt, set })
+}
+
+async function forgetConnection(trx: Db, id: string, updatedAt: string): Promise<void> {
+  const set = { connector: null, connection_info: null }
+  await attachments.compareAndSet(trx, id, { ...ATTACHMENT_ACTIONS.disconnect, updatedAt, set })
 }
 
 /** The keys that Cinder adds to what a driver answers; Nova and os-brick look for them. */

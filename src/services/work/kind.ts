@@ -5,6 +5,8 @@ export type WorkKindName =
   | 'volume-create'
   | 'volume-delete'
   | 'volume-extend'
+  | 'volume-retype'
+  | 'volume-revert'
   | 'snapshot-create'
   | 'snapshot-delete'
   | 'attachment-connect'

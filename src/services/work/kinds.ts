@@ -2,6 +2,7 @@ import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
+import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
@@ -11,6 +12,8 @@ export function createWorkKinds(
     'volume-create': volumeCreate(parts),
     'volume-delete': volumeDelete(parts),
     'volume-extend': volumeExtend(parts),
+    'volume-retype': volumeRetype(parts),
+    'volume-revert': volumeRevert(parts),
     'snapshot-create': snapshotCreate(parts),
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),

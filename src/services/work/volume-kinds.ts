@@ -52,7 +52,10 @@ export function volumeCreate({ db, backends, pools, stamp }: KindParts): WorkKin
   }
 }
 
-/** remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume */
+/**
+ * remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume. With the
+ * parameter `unmanage` the backend keeps the volume, and only the row goes.
+ */
 export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit): Promise<Outcome> => {
@@ -70,7 +73,7 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         await driver.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
-      await driver.deleteVolume(volume)
+      if (unit.params.unmanage !== true) await driver.deleteVolume(volume)
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
     giveUp: (unit, error) => ({
@@ -124,7 +127,7 @@ function deletionOutcome(error: ServiceError) {
     : VOLUME_OUTCOMES.deleteFailed
 }
 
-async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volumes.NamedVolumeRow> {
+export async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volumes.NamedVolumeRow> {
   const row = await volumes.find(db, id)
   if (row === undefined) throw new ServiceError('VolumeNotFound', { volume_id: id })
   return row
@@ -136,7 +139,7 @@ async function placementOf(db: Db, row: volumes.VolumeRow) {
   return { sizeGib: row.size_gib, availabilityZone: row.availability_zone, extraSpecs: toPairs(type.extra_specs) }
 }
 
-async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
+export async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
   const row = await snapshots.find(db, id)
   if (row === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
   return { id, volumeId: row.volume_id, sizeGib: row.size_gib }
