@@ -124,12 +124,11 @@ export interface Retype {
   migrationPolicy: 'never' | 'on-demand'
 }
 
+/** A destination: one of the two. */
 export interface Migration {
-  /** `host@backend#pool`; either this or a cluster. */
+  /** `host@backend#pool` */
   host: string | null
   cluster: string | null
-  /** Keeps users from an available volume while it is copied. */
-  lockVolume: boolean
 }
 
 export interface OldAttach {

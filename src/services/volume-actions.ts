@@ -121,7 +121,9 @@ export async function resetStatus(
     const attached = await attachments.ofVolume(trx, id)
     const to = status === null ? row.status : resettable(status, attached.length > 0)
     const migration = migrationStatus === 'none' ? null : migrationStatus
-    const set = migrationStatus === null ? {} : { migration_status: migration }
+    // The work goes, and with it the migration that it was.
+    const aborted = status !== null && volumes.isMigrating(row) ? { migration_status: 'error' } : {}
+    const set = migrationStatus === null ? aborted : { migration_status: migration }
     if (status !== null) {
       await releaseGrowth(trx, row, stamp())
       await endRetype(trx, row, stamp())

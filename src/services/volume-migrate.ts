@@ -1,3 +1,4 @@
+import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
@@ -6,37 +7,52 @@ import type { RequestContext } from './context.ts'
 import type { Migration } from './model.ts'
 import type { Parts } from './parts.ts'
 import { visibleVolume } from './visibility.ts'
-import { mayIn } from './volume-status.ts'
+import { VOLUME_ACTIONS } from './volume-status.ts'
 
 /**
- * Checks a migration as Cinder does, and refuses it in the end: nothing copies a volume from one backend to another yet.
- * With a single backend the answer is Cinder's own, since there is no other destination.
+ * Moves a volume that nobody uses to another backend. It is in maintenance meanwhile, whether the lock was asked for or
+ * not: what a guest wrote while its volume is copied would be lost.
  */
 export async function migrateVolume(
-  { db, backends, settings }: Parts,
+  { db, backends, settings, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   { host, cluster }: Migration,
 ): Promise<void> {
-  const row = visibleVolume(context, id, await volumes.find(db, id))
-  context.authorize('volume_extension:volume_admin_actions:migrate_volume', { projectId: row.project_id })
-  const service = host?.split('#')[0]
-  if (!backends.all.some(({ name }) => service === `${settings.hostName}@${name}`)) {
-    throw new ServiceError('InvalidHost', { reason: `No available service named '${cluster ?? host ?? ''}'` })
-  }
-  if (host === row.host || !(await canMove(db, row))) {
-    const reason =
-      `Volume ${id} status must be available or in-use, must not be migrating, have snapshots, be replicated, be part of ` +
-      'a group and destination host/cluster must be different than the current one'
-    throw new ServiceError('InvalidVolume', { reason })
-  }
-  const reason = `Volumes cannot be copied from ${row.host ?? 'nowhere'} to ${host} yet.`
-  throw new ServiceError('InvalidVolume', { reason })
+  const unit = await db.transaction(async (trx) => {
+    const row = visibleVolume(context, id, await volumes.lock(trx, id))
+    context.authorize('volume_extension:volume_admin_actions:migrate_volume', { projectId: row.project_id })
+    const service = host?.split('#')[0]
+    if (host === null || !backends.all.some(({ name }) => service === `${settings.hostName}@${name}`)) {
+      throw new ServiceError('InvalidHost', { reason: `No available service named '${cluster ?? host ?? ''}'` })
+    }
+    if (row.status === 'in-use' && row.host !== host) {
+      throw new ServiceError('InvalidVolume', {
+        reason: `Volume ${id} is attached: only the compute service could move it.`,
+      })
+    }
+    const movable = row.host !== null && row.host !== host && (await standsAlone(trx, id))
+    const change = {
+      ...VOLUME_ACTIONS.migrate,
+      updatedAt: stamp(),
+      set: { migration_status: 'starting', status_reason: null },
+      where: volumes.notMigrating,
+    }
+    if (!movable || !(await volumes.compareAndSet(trx, id, change))) {
+      const reason =
+        `Volume ${id} status must be available or in-use, must not be migrating, have snapshots, be replicated, be part of ` +
+        'a group and destination host/cluster must be different than the current one'
+      throw new ServiceError('InvalidVolume', { reason })
+    }
+    const params = { source: row.host!, destination: host }
+    return work.enqueue(trx, { kind: 'volume-migrate', resourceId: id, lane: id, step: 'check', params })
+  })
+  work.launch(unit)
 }
 
-async function canMove(db: Db, row: volumes.VolumeRow): Promise<boolean> {
-  if (!mayIn(row.status, 'migrate') || volumes.isMigrating(row)) return false
-  return (await snapshots.ofVolume(db, row.id)).length === 0
+/** Whether nothing hangs on the volume that could not go with it. */
+export async function standsAlone(trx: Db, id: string): Promise<boolean> {
+  return (await snapshots.ofVolume(trx, id)).length === 0 && (await attachments.ofVolume(trx, id)).length === 0
 }
 
 /**

@@ -1,17 +1,19 @@
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
+import { type Pool, place } from '../scheduler/scheduler.ts'
 import { reserveRetype } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
-import { toPairs } from './rows.ts'
+import { hostOf, toPairs } from './rows.ts'
 import { visibleVolume } from './visibility.ts'
 import { checkTypeBounds, isShared, typeOf } from './volume-create.ts'
+import { standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
 
 /** Gives a volume another type. Whether its backend suits that is looked at by the work that follows. */
 export async function retypeVolume(
-  { db, stamp, work }: Parts,
+  { db, pools, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   { newType, migrationPolicy }: Retype,
@@ -49,8 +51,27 @@ export async function retypeVolume(
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserveRetype(trx, row, type.id, stamp())
-    const params = { migrationPolicy }
-    return work.enqueue(trx, { kind: 'volume-retype', resourceId: id, lane: id, step: 'retype', params })
+    const order = { resourceId: id, lane: id }
+    const destination =
+      migrationPolicy === 'on-demand' && (await standsAlone(trx, id)) ? elsewhere(pools.known(), row, extraSpecs) : null
+    if (destination === null) {
+      return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
+    }
+    await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
+    const params = { source: hostOf(row), destination }
+    return work.enqueue(trx, { ...order, kind: 'volume-migrate', step: 'check', params })
   })
   work.launch(unit)
+}
+
+/** The pool that a volume has to go to, to have a type; null when it may stay, or nothing else suits. */
+function elsewhere(
+  known: readonly Pool[],
+  row: volumes.VolumeRow,
+  extraSpecs: Readonly<Record<string, string>>,
+): string | null {
+  const own = known.filter(({ name }) => name === row.host)
+  const zone = { availabilityZone: row.availability_zone, extraSpecs }
+  if (own.length === 0 || place(own, { ...zone, sizeGib: 0 }).candidates.length > 0) return null
+  return place(known, { ...zone, sizeGib: row.size_gib }).candidates[0]?.pool.name ?? null
 }

@@ -26,6 +26,8 @@ export const VOLUME_ACTIONS = {
   extendAttached: { from: ['in-use'], to: 'extending' },
   revert: { from: ['available'], to: 'reverting' },
   retype: { from: ['available', 'in-use'], to: 'retyping' },
+  /** Together with a migration status that says that none goes on. */
+  migrate: { from: ['available'], to: 'maintenance' },
   reimage: { from: ['available', 'error'], to: 'downloading' },
   reimageReserved: { from: ['available', 'error', 'reserved'], to: 'downloading' },
   /** An attachment is made. */
@@ -58,8 +60,6 @@ export const VOLUME_PERMISSIONS = {
   snapshot: ['available'],
   snapshotForced: ['available', 'in-use'],
   clone: ['available', 'in-use'],
-  /** Together with a migration status that says that none goes on. */
-  migrate: ['available', 'in-use'],
   completeExtension: ['extending'],
   /** The instance that has the volume asks for it on another host. */
   reserveAgain: ['in-use', 'reserved'],
@@ -87,7 +87,7 @@ function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
 }
 
 /**
- * How work on a volume ends. An extension, a retype, and a removal that was refused end where the attachments say: see
+ * How work on a volume ends. An extension, a retype and a migration end where the attachments say: see
  * `statusOfAttachments`.
  */
 export const VOLUME_OUTCOMES = {

@@ -10,6 +10,7 @@ import { ServiceError, type ServiceErrorCode } from '../../src/errors.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import type { Backend } from '../../src/services/backends.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ListQuery, VolumeCreate } from '../../src/services/model.ts'
@@ -27,6 +28,8 @@ export interface Harness {
 export interface HarnessOptions {
   filters?: readonly DriverFilter[]
   settings?: Partial<ServiceSettings>
+  /** Beside the backend `memory`. */
+  others?: readonly Backend[]
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -54,12 +57,12 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     rmSync(directory, { recursive: true, force: true })
   })
   const backend = createMemoryBackend(100_000)
-  const open = async ({ filters = [], settings = {}, start = true }: HarnessOptions): Promise<Harness> => {
+  const open = async ({ filters = [], settings = {}, others = [], start = true }: HarnessOptions): Promise<Harness> => {
     const db = await openDatabase({ file: join(directory, 'collie.db') })
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
       db,
-      backends: [{ name: 'memory', availabilityZone: 'nova', driver }],
+      backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock: systemClock,
       random: systemRandom,
       log: createLog('silent'),

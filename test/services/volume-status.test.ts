@@ -61,6 +61,7 @@ describe('the status tables', () => {
       'revert: available -> reverting',
       'retype: available -> retyping',
       'retype: in-use -> retyping',
+      'migrate: available -> maintenance',
       'reimage: available -> downloading',
       'reimage: error -> downloading',
       'reimageReserved: available -> downloading',
@@ -97,7 +98,6 @@ describe('the status tables', () => {
     ['snapshot', 'only', 'available'],
     ['snapshotForced', 'only', 'available in-use'],
     ['clone', 'only', 'available in-use'],
-    ['migrate', 'only', 'available in-use'],
     ['completeExtension', 'only', 'extending'],
     ['reserveAgain', 'only', 'in-use reserved'],
     ['connect', 'all but', 'error error_deleting error_managing error_restoring error_backing-up error_extending'],
@@ -118,7 +118,7 @@ describe('the status tables', () => {
   })
 
   it('have a case above for every permission', () => {
-    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(13)
+    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(12)
   })
 
   it('allow a snapshot exactly these transitions', () => {
@@ -164,7 +164,7 @@ describe('the status tables', () => {
 
   it('leave every status in which work stands behind a volume both ways: done and given up', () => {
     const left = new Set<string>(Object.values(VOLUME_OUTCOMES).flatMap(({ from }) => from))
-    // Of an extension and a retype the attachments say where they end.
+    // Of an extension, a retype and a migration the attachments say where they end.
     expect([...left].sort()).toEqual(['creating', 'deleting', 'extending', 'reverting', 'unmanaging'])
   })
 })

@@ -181,11 +181,7 @@ export const volumeActionRoutes: Route[] = [
           : 'Invalid input received: Host field is missing.'
         throw new ServiceError('InvalidInput', { reason })
       }
-      await services.volumes.migrate(context, params.volume_id, {
-        host,
-        cluster,
-        lockVolume: body.lock_volume ?? false,
-      })
+      await services.volumes.migrate(context, params.volume_id, { host, cluster })
     },
   }),
   defineRoute({

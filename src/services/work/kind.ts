@@ -7,6 +7,7 @@ export type WorkKindName =
   | 'volume-extend'
   | 'volume-retype'
   | 'volume-revert'
+  | 'volume-migrate'
   | 'snapshot-create'
   | 'snapshot-delete'
   | 'attachment-connect'

@@ -1,6 +1,7 @@
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
+import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
@@ -14,6 +15,7 @@ export function createWorkKinds(
     'volume-extend': volumeExtend(parts),
     'volume-retype': volumeRetype(parts),
     'volume-revert': volumeRevert(parts),
+    'volume-migrate': volumeMigrate(parts),
     'snapshot-create': snapshotCreate(parts),
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),

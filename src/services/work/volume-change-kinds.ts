@@ -42,7 +42,7 @@ export function volumeRevert({ db, backends, stamp }: KindParts): WorkKind {
   }
 }
 
-/** Takes the new type when the pool that has the volume suits it. The volume never moves, whatever the policy allows. */
+/** Takes the new type when the pool that has the volume suits it. Where it does not, a migration took this one's place. */
 export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
   const restore = { from: ['retyping'] } as const
   return {
@@ -81,6 +81,6 @@ function needsMigration(
   const reason =
     params.migrationPolicy === 'never'
       ? 'Retype requires migration but is not allowed.'
-      : 'Retype requires migration, which is not possible here.'
+      : 'Retype requires migration, and there is nowhere to go, or the volume is attached or has snapshots.'
   return `${reason} ${explainDropped(dropped)}`
 }
