@@ -19,6 +19,7 @@ export const SERVICE_ERRORS = {
   VolumeNotFound: 'Volume {volume_id} could not be found.',
   SnapshotNotFound: 'Snapshot {snapshot_id} could not be found.',
   AttachmentNotFound: 'Volume attachment could not be found with filter: attachment_id = {attachment_id}.',
+  GroupNotFound: 'Group {group_id} could not be found.',
   VolumeTypeNotFound: 'Volume type {volume_type_id} could not be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   MetadataKeyNotFound: 'Metadata item was not found: {key}',

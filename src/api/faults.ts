@@ -19,6 +19,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   VolumeNotFound: { status: 404 },
   SnapshotNotFound: { status: 404 },
   AttachmentNotFound: { status: 404 },
+  GroupNotFound: { status: 404 },
   VolumeTypeNotFound: { status: 404 },
   ProjectNotFound: { status: 404 },
   MetadataKeyNotFound: { status: 404 },

@@ -5,6 +5,12 @@ import { toPairs } from './rows.ts'
 import type { AttachmentStatus, VolumeStatus } from './statuses.ts'
 import { STATUSES_OF_ATTACHMENTS, statusOfAttachments } from './volume-status.ts'
 
+interface FollowOptions {
+  from?: readonly VolumeStatus[]
+  /** Columns to write with the status. */
+  set?: Readonly<Record<string, unknown>>
+}
+
 /**
  * Lets the attachments decide the status of their volume, after one of them changed. A volume that something else
  * works on keeps its status; that work calls this with its own status in `from` when it ends.
@@ -13,12 +19,21 @@ export async function followAttachments(
   trx: Db,
   volumeId: string,
   updatedAt: string,
-  options: { from?: readonly VolumeStatus[]; set?: Readonly<Record<string, unknown>> } = {},
+  options: FollowOptions = {},
 ): Promise<void> {
   await volumes.lock(trx, volumeId)
+  await follow(trx, volumeId, updatedAt, options)
+}
+
+/** As `followAttachments`, of a volume that is locked already. */
+async function follow(
+  trx: Db,
+  volumeId: string,
+  updatedAt: string,
+  { from = STATUSES_OF_ATTACHMENTS, set = {} }: FollowOptions,
+): Promise<void> {
   const rows = await attachments.ofVolume(trx, volumeId)
   const to = statusOfAttachments(rows.map((row) => row.status as AttachmentStatus))
-  const { from = STATUSES_OF_ATTACHMENTS, set = {} } = options
   await volumes.compareAndSet(trx, volumeId, { from, to, updatedAt, set })
 }
 
@@ -31,7 +46,7 @@ export async function dropAttachment(
   await attachments.remove(trx, attachment.id)
   const volume = await volumes.lock(trx, attachment.volume_id)
   if (volume !== undefined) await forgetAttachedMode(trx, volume, updatedAt)
-  await followAttachments(trx, attachment.volume_id, updatedAt)
+  await follow(trx, attachment.volume_id, updatedAt, {})
 }
 
 /** os-attach notes its mode among the metadata; it goes with the attachment, whichever way that ends. */

@@ -22,6 +22,8 @@ interface Source {
   bootable: boolean
   /** JSON, as in the row. */
   imageMetadata: string
+  /** What to do about a type that does not fit. */
+  advice: string
 }
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
@@ -34,6 +36,7 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   const { row, unit } = await db.transaction(async (trx) => {
     const source = await lockSource(trx, context, request)
     const type = await typeOf(trx, context, request.volumeType ?? source?.volumeTypeId ?? settings.defaultVolumeType)
+    if (request.volumeType !== null && source !== null) await checkTypeOfCopy(trx, parts, source, type)
     const extraSpecs = toPairs(type.extra_specs)
     const multiattach = isShared(extraSpecs)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
@@ -94,7 +97,9 @@ async function lockSource(trx: Db, context: RequestContext, request: VolumeCreat
       throw new ServiceError('InvalidSnapshot', { reason })
     }
     const origin = await volumes.find(trx, snapshot.volume_id)
-    return origin === undefined ? null : { ...sourceOf(origin), sizeGib: snapshot.size_gib }
+    return origin === undefined
+      ? null
+      : { ...sourceOf(origin, 'recommend omitting the type argument'), sizeGib: snapshot.size_gib }
   }
   if (request.sourceVolid === null) return null
   const origin = visibleVolume(context, request.sourceVolid, await volumes.lock(trx, request.sourceVolid))
@@ -102,11 +107,12 @@ async function lockSource(trx: Db, context: RequestContext, request: VolumeCreat
     const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
     throw new ServiceError('InvalidVolume', { reason })
   }
-  return sourceOf(origin)
+  return sourceOf(origin, 'either match source volume, or omit type argument')
 }
 
-function sourceOf(row: volumes.VolumeRow): Source {
+function sourceOf(row: volumes.VolumeRow, advice: string): Source {
   return {
+    advice,
     sizeGib: row.size_gib,
     volumeTypeId: row.volume_type_id,
     availabilityZone: row.availability_zone,
@@ -122,6 +128,23 @@ export async function typeOf(trx: Db, context: RequestContext, nameOrId: string)
     throw new ServiceError('VolumeTypeNotFound', { volume_type_id: nameOrId })
   }
   return row
+}
+
+/**
+ * A copy is made by the backend that has its source. So its type must be that of the source, unless all volumes are in one
+ * backend, or both types name the same.
+ */
+async function checkTypeOfCopy(
+  trx: Db,
+  { backends }: Parts,
+  source: Source,
+  type: volumeTypes.VolumeTypeRow,
+): Promise<void> {
+  if (type.id === source.volumeTypeId || backends.all.length === 1) return
+  const original = toPairs((await volumeTypes.find(trx, source.volumeTypeId))?.extra_specs ?? '{}')
+  const wanted = toPairs(type.extra_specs).volume_backend_name
+  if (wanted !== undefined && wanted === original.volume_backend_name) return
+  throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
 }
 
 /** Whether volumes of a type can be attached several times. */

@@ -267,6 +267,42 @@ describe('migrate', () => {
     expect((await harness.services.explain(id))?.reason).toContain('test-host@memory#memory had of the volume')
   })
 
+  it.each([
+    ['origin', 'openVolume', 'before'],
+    ['origin', 'deleteVolume', 'before'],
+    ['origin', 'deleteVolume', 'after'],
+    ['destination', 'openVolume', 'before'],
+    ['destination', 'createVolume', 'before'],
+    ['destination', 'createVolume', 'after'],
+  ] as const)('goes on in another process when one dies at the %s: %s, %s it', async (side, method, point) => {
+    let arrive = () => {}
+    const reached = new Promise<void>((resolve) => {
+      arrive = resolve
+    })
+    const hang = hangFilter(onMethod(method), point, arrive)
+    const { harness, other } = await withTwoBackends(
+      side === 'origin' ? { filters: [hang] } : { wrap: (driver) => wrapDriver(driver, hang) },
+    )
+    const id = await availableVolume(harness, { volumeType: 'on-memory' })
+    await write(driverOf(harness.backend), id, 4 * MIB, 9)
+    await harness
+      .db('volumes')
+      .where({ id })
+      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await migrate(harness, id)
+    await reached
+    const others = [{ name: 'other', availabilityZone: 'nova', driver: driverOf(other) }]
+    const { services } = await harness.reopen({ others })
+    await services.idle()
+    expect(await services.volumes.get(member, id)).toMatchObject({
+      status: 'available',
+      migrationStatus: 'success',
+      host: OTHER,
+    })
+    expect(await byteAt(driverOf(other), id, 4 * MIB)).toBe(9)
+    expect(harness.backend.volumes.has(id)).toBe(false)
+  })
+
   it('completion is for swaps that Nova makes itself', async () => {
     const harness = await createHarness()
     const [one, two] = [await availableVolume(harness), await availableVolume(harness)]

@@ -258,7 +258,7 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
     throw invalid('Volumes cannot be created from images: no image service is set up.')
   if (request.backup_id) throw invalid(`Backup ${request.backup_id} could not be found.`)
   const group = request.group_id || request.consistencygroup_id
-  if (group) throw invalid(`Group ${group} could not be found.`)
+  if (group) throw new ServiceError('GroupNotFound', { group_id: group })
 }
 
 function invalid(reason: string): ServiceError {
