@@ -42,7 +42,7 @@ async function removeVolume(
     if (unmanage) context.authorize('volume_extension:volume_unmanage', target)
     context.authorize('volume:delete', target)
     if (force) context.authorize('volume:force_delete', target)
-    await snapshots.endReverts(trx, id, stamp()) // of one that is forced away in the middle of a revert
+    if (row.status === 'reverting') await snapshots.endReverts(trx, id, stamp()) // which a forced removal breaks off
     const attached = await attachments.ofVolume(trx, id)
     const children = await snapshots.ofVolume(trx, id)
     const removable =

@@ -1,7 +1,21 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { VOLUME_STATUSES, type VolumeStatus } from '../../src/services/statuses.ts'
-import { STATUSES_OF_ATTACHMENTS, VOLUME_ACTIONS, VOLUME_PERMISSIONS } from '../../src/services/volume-status.ts'
+import {
+  ATTACHMENT_STATUSES,
+  type AttachmentStatus,
+  SNAPSHOT_STATUSES,
+  type SnapshotStatus,
+  VOLUME_STATUSES,
+  type VolumeStatus,
+} from '../../src/services/statuses.ts'
+import {
+  ATTACHMENT_ACTIONS,
+  RESTORABLE,
+  SNAPSHOT_ACTIONS,
+  STATUSES_OF_ATTACHMENTS,
+  VOLUME_ACTIONS,
+  VOLUME_PERMISSIONS,
+} from '../../src/services/volume-status.ts'
 import {
   admin,
   createHarness,
@@ -284,4 +298,115 @@ describe('every action in every status', () => {
     ]
     expect(rows.filter((row) => !told.has(row) && !parts.includes(row))).toEqual([])
   })
+})
+
+interface PartCase<Status> {
+  from: readonly Status[]
+  to?: string
+  refusal: string
+  act(harness: Harness, id: string, volumeId: string): Promise<unknown>
+}
+
+const SNAPSHOT_CASES: Record<string, PartCase<SnapshotStatus>> = {
+  delete: {
+    ...SNAPSHOT_ACTIONS.delete,
+    refusal: 'InvalidSnapshot',
+    act: ({ services }, id) => services.snapshots.delete(member, id),
+  },
+  'delete its volume with it': {
+    ...SNAPSHOT_ACTIONS.deleteWithVolume,
+    refusal: 'InvalidVolume',
+    act: ({ services }, _id, volumeId) => services.volumes.delete(member, volumeId, { cascade: true, force: false }),
+  },
+  'revert to it': {
+    ...SNAPSHOT_ACTIONS.revert,
+    refusal: 'ResourceConflict',
+    act: ({ services }, id, volumeId) => services.volumes.revert(member, volumeId, id),
+  },
+  'make a volume of it': {
+    from: RESTORABLE,
+    refusal: 'InvalidSnapshot',
+    act: ({ services }, id) => services.volumes.create(member, newVolume({ snapshotId: id })),
+  },
+  rename: {
+    from: SNAPSHOT_STATUSES,
+    refusal: '',
+    act: ({ services }, id) => services.snapshots.update(member, id, { name: 'new' }),
+  },
+}
+
+const ATTACHMENT_CASES: Record<string, PartCase<AttachmentStatus>> = {
+  connect: {
+    ...ATTACHMENT_ACTIONS.connect,
+    refusal: 'ResourceConflict',
+    act: ({ services }, id) => services.attachments.update(member, id, { host: 'another' }),
+  },
+  complete: {
+    ...ATTACHMENT_ACTIONS.complete,
+    refusal: 'InvalidAttachment',
+    act: ({ services }, id) => services.attachments.complete(member, id),
+  },
+  'os-attach': {
+    from: [...ATTACHMENT_ACTIONS.attach.from, 'attached'],
+    to: 'attached',
+    refusal: 'InvalidInput',
+    act: ({ services }, _id, volumeId) =>
+      services.connections.attach(member, volumeId, { ...oldAttach, instanceId: attached.instance_id }),
+  },
+  delete: {
+    from: ATTACHMENT_STATUSES, // the work that follows removes it
+    refusal: '',
+    act: ({ services }, id) => services.attachments.delete(member, id),
+  },
+}
+
+describe('what hangs on a volume', () => {
+  it.each(Object.entries(SNAPSHOT_CASES))(
+    'a snapshot in every status: %s',
+    async (_name, { from, to, refusal, act }) => {
+      const harness = await start()
+      const expected: string[] = []
+      const found: string[] = []
+      const volumes = await aVolumeOfEach(harness, false)
+      for (const [at, status] of SNAPSHOT_STATUSES.entries()) {
+        const volumeId = [...volumes.values()][at]!
+        await harness.db('volumes').where({ id: volumeId }).update({ status: 'available' })
+        await aSnapshot(harness, volumeId)
+        const id = await latestSnapshot(harness, volumeId)
+        await harness.db('snapshots').where({ id }).update({ status })
+        const answer = await outcome(act(harness, id, volumeId))
+        const row = await harness.db('snapshots').where({ id }).first('status')
+        found.push(`${status}: ${answer}, then ${row.status}`)
+        const allowed = has(from, status)
+        expected.push(`${status}: ${allowed ? 'done' : refusal}, then ${allowed ? (to ?? status) : status}`)
+        if (allowed) continue
+        const volume = await harness.db('volumes').where({ id: volumeId }).first('status')
+        expect(volume.status, 'the volume goes on as it was').toBe('available')
+      }
+      expect(found).toEqual(expected)
+    },
+  )
+
+  it.each(Object.entries(ATTACHMENT_CASES))(
+    'an attachment in every status: %s',
+    async (_name, { from, to, refusal, act }) => {
+      const harness = await start()
+      const expected: string[] = []
+      const found: string[] = []
+      const volumes = await aVolumeOfEach(harness, false)
+      for (const [at, status] of ATTACHMENT_STATUSES.entries()) {
+        const volumeId = [...volumes.values()][at]!
+        await harness.db('volumes').where({ id: volumeId }).update({ status: 'available' })
+        const connection = { connector: '{"host":"h"}', connection_info: '{"driver_volume_type":"memory"}' }
+        await attachment(harness, volumeId, { ...connection, instance_id: attached.instance_id, status })
+        const { id } = await harness.db('attachments').where({ volume_id: volumeId }).first('id')
+        const answer = await outcome(act(harness, id, volumeId))
+        const row = await harness.db('attachments').where({ id }).first('status')
+        found.push(`${status}: ${ACCEPTED.includes(answer) ? 'done' : answer}, then ${row.status}`)
+        const allowed = has(from, status)
+        expected.push(`${status}: ${allowed ? 'done' : refusal}, then ${allowed ? (to ?? status) : status}`)
+      }
+      expect(found).toEqual(expected)
+    },
+  )
 })
