@@ -39,6 +39,9 @@ async function byteAt(driver: VolumeDriver, id: string, offset: number): Promise
   return target[0]!
 }
 
+/** Nothing comes of waiting for a driver that hangs. */
+const HANGS: HarnessOptions = { settings: { stopGraceMs: 1 } }
+
 const driverOf = (backend: MemoryBackend) => createMemoryDriver(backend, systemRandom)
 
 async function snapshotOf(harness: Harness, volumeId: string): Promise<string> {
@@ -102,7 +105,10 @@ describe('revert', () => {
     const reached = new Promise<void>((resolve) => {
       arrive = resolve
     })
-    const harness = await createHarness({ filters: [hangFilter(onMethod('revertToSnapshot'), point, arrive)] })
+    const harness = await createHarness({
+      ...HANGS,
+      filters: [hangFilter(onMethod('revertToSnapshot'), point, arrive)],
+    })
     const driver = driverOf(harness.backend)
     const id = await availableVolume(harness)
     await write(driver, id, 0, 1)
@@ -118,7 +124,7 @@ describe('revert', () => {
   })
 
   it('that an administrator breaks off leaves no snapshot behind that waits for it', async () => {
-    const harness = await createHarness({ filters: [hangFilter(onMethod('revertToSnapshot'), 'before')] })
+    const harness = await createHarness({ ...HANGS, filters: [hangFilter(onMethod('revertToSnapshot'), 'before')] })
     const { volumes, snapshots } = harness.services
     const id = await availableVolume(harness)
     const snapshot = await snapshotOf(harness, id)
@@ -281,7 +287,7 @@ describe('migrate', () => {
     })
     const hang = hangFilter(onMethod(method), point, arrive)
     const { harness, other } = await withTwoBackends(
-      side === 'origin' ? { filters: [hang] } : { wrap: (driver) => wrapDriver(driver, hang) },
+      side === 'origin' ? { ...HANGS, filters: [hang] } : { ...HANGS, wrap: (driver) => wrapDriver(driver, hang) },
     )
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
     await write(driverOf(harness.backend), id, 4 * MIB, 9)
@@ -398,6 +404,7 @@ describe('retype', () => {
 
   it('that is broken off leaves the type as it was', async () => {
     const { harness } = await withTwoBackends({
+      ...HANGS,
       wrap: (driver) => wrapDriver(driver, hangFilter(onMethod('createVolume'), 'before')),
     })
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
