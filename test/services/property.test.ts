@@ -129,10 +129,25 @@ describe('requests at the same time', () => {
   })
 })
 
+const ON_VOLUMES = [
+  'clone',
+  'snapshot',
+  'delete',
+  'cascade',
+  'force',
+  'reset',
+  'attach',
+  'old attach',
+  'old detach',
+  'retype',
+  'revert',
+  'unmanage',
+] as const
+
 /** One random request; indices choose among what there is. */
 type Step =
   | { do: 'create'; sizeGib: number; project: number }
-  | { do: 'clone' | 'snapshot' | 'delete' | 'cascade' | 'force' | 'reset' | 'attach'; volume: number }
+  | { do: (typeof ON_VOLUMES)[number]; volume: number }
   | { do: 'extend'; volume: number; sizeGib: number }
   | { do: 'delete-snapshot' | 'restore' | 'detach'; of: number }
   | { do: 'settle' }
@@ -146,7 +161,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 6,
     arbitrary: fc.record({
-      do: fc.constantFrom('clone', 'snapshot', 'delete', 'cascade', 'force', 'reset', 'attach'),
+      do: fc.constantFrom(...ON_VOLUMES),
       volume: index,
     }),
   },
@@ -159,7 +174,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 ) as fc.Arbitrary<Step>
 
 async function perform(harness: Harness, step: Step): Promise<unknown> {
-  const { volumes, snapshots, attachments, idle } = harness.services
+  const { volumes, snapshots, attachments, connections, idle } = harness.services
   const pick = async (table: string, at: number): Promise<string> => {
     const rows = await harness.db(table).orderBy('created_at').select('id')
     return rows[at % Math.max(rows.length, 1)]?.id ?? 'none'
@@ -183,6 +198,22 @@ async function perform(harness: Harness, step: Step): Promise<unknown> {
       const volumeId = await pick('volumes', step.volume)
       return attachments.create(admin, newAttachment(volumeId, { connector: { host: 'h' } }))
     }
+    case 'old attach': {
+      const volumeId = await pick('volumes', step.volume)
+      await connections.initialize(admin, volumeId, { host: 'h' })
+      return connections.attach(admin, volumeId, oldAttach)
+    }
+    case 'old detach':
+      return connections.detach(admin, await pick('volumes', step.volume), null)
+    case 'retype':
+      return volumes.retype(admin, await pick('volumes', step.volume), { newType: 'other', migrationPolicy: 'never' })
+    case 'revert': {
+      const volumeId = await pick('volumes', step.volume)
+      const latest = await harness.db('snapshots').where({ volume_id: volumeId }).orderBy('created_at', 'desc').first()
+      return volumes.revert(admin, volumeId, latest?.id ?? null)
+    }
+    case 'unmanage':
+      return volumes.unmanage(admin, await pick('volumes', step.volume))
     case 'extend':
       return volumes.extend(admin, await pick('volumes', step.volume), step.sizeGib)
     case 'delete-snapshot':
@@ -213,6 +244,7 @@ describe('the count of what a project uses', () => {
             'extendVolume',
             'createSnapshot',
             'deleteSnapshot',
+            'revertToSnapshot',
             'createExport',
             'removeExport',
           )
@@ -222,6 +254,12 @@ describe('the count of what a project uses', () => {
           const harness = await createHarness({
             filters,
             settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
+          })
+          await harness.services.types.create(admin, {
+            name: 'other',
+            description: null,
+            isPublic: true,
+            extraSpecs: {},
           })
           for (const step of steps) {
             await outcome(perform(harness, step))
@@ -234,7 +272,10 @@ describe('the count of what a project uses', () => {
           await harness.services.idle()
           expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
           expect(await harness.db('work')).toEqual([])
-          expect(await harness.db('volumes').whereIn('status', ['creating', 'deleting', 'extending'])).toEqual([])
+          const passing = ['creating', 'deleting', 'extending', 'retyping', 'reverting', 'unmanaging']
+          expect(await harness.db('volumes').whereIn('status', passing)).toEqual([])
+          expect(await harness.db('volumes').whereNotNull('pending_volume_type_id')).toEqual([])
+          expect(await harness.db('snapshots').where({ status: 'restoring' })).toEqual([])
           await harness.services.stop()
           await harness.db.destroy()
         },
