@@ -90,6 +90,8 @@ async function initialize(
     const row = newAttachmentRow(parts, volume, { instanceId: null, mode: attachModeOf(volume, null) })
     await attachments.insert(trx, row)
     await takeConnector(trx, stamp, row, connector)
+    // One that was not claimed before is now, or an attachment could be made beside this one.
+    await followAttachments(trx, volumeId, stamp(), { from: ['available'] })
     const unit = await work.enqueue(trx, {
       kind: 'attachment-connect',
       resourceId: row.id,

@@ -218,6 +218,7 @@ const CASES: Record<string, Case> = {
   },
   'os-initialize_connection': {
     from: VOLUME_PERMISSIONS.initializeConnection,
+    to: (status) => (status === 'available' ? 'attaching' : status),
     act: ({ services }, id) => services.connections.initialize(member, id, { host: 'h' }),
   },
   'os-detach': {

@@ -27,6 +27,7 @@ const ACTIONS: Record<string, (harness: Harness, id: string) => Promise<unknown>
   reserve: ({ services }, id) => services.attachments.create(member, newAttachment(id)),
   attach: ({ services }, id) => services.attachments.create(member, newAttachment(id, { connector: { host: 'h' } })),
   claim: ({ services }, id) => services.connections.reserve(member, id),
+  connect: ({ services }, id) => services.connections.initialize(member, id, { host: 'h' }),
   'take in use': ({ services }, id) => services.connections.attach(member, id, oldAttach),
   'begin to detach': ({ services }, id) => services.volumes.beginDetaching(member, id),
   'set read-only': ({ services }, id) => services.volumes.setReadonly(member, id, true),
