@@ -496,3 +496,29 @@ describe('what is said about a volume', () => {
     expect(await outcome(harness.services.volumes.setReadonly(member, id, false))).toBe('InvalidVolume')
   })
 })
+
+describe('a copy of another type', () => {
+  it('is made where both types name one backend, or there is only one', async () => {
+    const alone = await createHarness()
+    const extraSpecs = { volume_backend_name: 'memory' }
+    await alone.services.types.create(admin, { name: 'other', description: null, isPublic: true, extraSpecs })
+    const id = await availableVolume(alone)
+    const copy = await alone.services.volumes.create(member, newVolume({ sourceVolid: id, volumeType: 'other' }))
+    expect(copy.volumeTypeName).toBe('other')
+    await alone.services.idle()
+
+    const { harness } = await withTwoBackends()
+    await harness.services.types.create(admin, { name: 'also', description: null, isPublic: true, extraSpecs })
+    const source = await availableVolume(harness, { volumeType: 'on-memory' })
+    const snapshot = await snapshotOf(harness, source)
+    const { volumes } = harness.services
+    expect(await outcome(volumes.create(member, newVolume({ sourceVolid: source, volumeType: 'also' })))).toBe('done')
+    await expect(volumes.create(member, newVolume({ sourceVolid: source, volumeType: 'on-other' }))).rejects.toThrow(
+      'requested type is not compatible; either match source volume, or omit type argument',
+    )
+    await expect(volumes.create(member, newVolume({ snapshotId: snapshot, volumeType: 'on-other' }))).rejects.toThrow(
+      'requested type is not compatible; recommend omitting the type argument',
+    )
+    await harness.services.idle()
+  })
+})
