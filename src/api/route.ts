@@ -222,7 +222,8 @@ async function serve(
   })
   reply.code(route.status)
   if (route.response === null) return reply.send()
-  return reply.type('application/json').send(JSON.stringify(at(route.response, client).parse(answer)))
+  const document = at(route.response, client).parse(answer)
+  return reply.type('application/json').send(document === null ? '' : JSON.stringify(document)) // None says nothing, as in Cinder
 }
 
 /** Parses a body or a query; throws InvalidInput that names the first field that is wrong, and the reason. */

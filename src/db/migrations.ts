@@ -3,6 +3,7 @@ import * as volumes from '../../migrations/0001-volumes.ts'
 import * as sharedWork from '../../migrations/0002-shared-work.ts'
 import * as typesAndQuotas from '../../migrations/0003-types-and-quotas.ts'
 import * as messages from '../../migrations/0004-messages.ts'
+import * as volumeActions from '../../migrations/0005-volume-actions.ts'
 import * as backends from '../../migrations/0006-backends.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
@@ -18,6 +19,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0002-shared-work', ...sharedWork },
   { name: '0003-types-and-quotas', ...typesAndQuotas },
   { name: '0004-messages', ...messages },
+  { name: '0005-volume-actions', ...volumeActions },
   { name: '0006-backends', ...backends },
 ]
 

@@ -98,6 +98,13 @@ export async function restoreOfVolume(trx: Db, volumeId: string, reason: string,
     })
 }
 
+/** What a volume was being reverted to is a snapshot like any other, once nobody goes on with that. */
+export async function endReverts(trx: Db, volumeId: string, updatedAt: string): Promise<void> {
+  await trx('snapshots')
+    .where({ volume_id: volumeId, status: 'restoring' })
+    .update({ status: 'available', updated_at: updatedAt })
+}
+
 /** Condition for compareAndSet: no volume is being made from this snapshot. */
 export function notBeingRead(query: Knex.QueryBuilder): void {
   query.whereNotExists((clones) => {

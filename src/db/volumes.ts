@@ -28,6 +28,12 @@ export interface VolumeRow {
   metadata: string
   /** JSON, while it is being made: see PlacementMemo. */
   placement: string | null
+  /** JSON objects of strings. */
+  admin_metadata: string
+  image_metadata: string
+  migration_status: string | null
+  /** The type it is being changed to. The quota counts both while it is set. */
+  pending_volume_type_id: string | null
   created_at: string
   updated_at: string | null
 }
@@ -53,6 +59,8 @@ export const VOLUME_COLUMNS: Columns = {
   bootable: { name: 'bootable', kind: 'boolean' },
   multiattach: { name: 'multiattach', kind: 'boolean' },
   metadata: { name: 'metadata', kind: 'json' },
+  glance_metadata: { name: 'image_metadata', kind: 'json' },
+  migration_status: { name: 'migration_status', kind: 'text', nullable: true },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
 }
@@ -130,6 +138,20 @@ export function notBeingCloned(query: Knex.QueryBuilder): void {
       .where('clones.status', 'creating')
       .select('clones.id')
   })
+}
+
+/** Migration statuses that say that no migration goes on; null does too. */
+const SETTLED_MIGRATIONS = ['deleting', 'error', 'success']
+
+/** Condition for compareAndSet: the volume is not on its way to another backend. */
+export function notMigrating(query: Knex.QueryBuilder): void {
+  query.where((either) => {
+    either.whereNull('volumes.migration_status').orWhereIn('volumes.migration_status', SETTLED_MIGRATIONS)
+  })
+}
+
+export function isMigrating(row: VolumeRow): boolean {
+  return row.migration_status !== null && !SETTLED_MIGRATIONS.includes(row.migration_status)
 }
 
 export async function remove(trx: Db, id: string): Promise<boolean> {

@@ -36,6 +36,11 @@ export interface VolumeDriver {
   createSnapshot(snapshot: SnapshotRef): Promise<void>
   /** Volumes made from the snapshot keep their content. */
   deleteSnapshot(snapshot: SnapshotRef): Promise<void>
+  /**
+   * The volume holds again what the snapshot holds, and stays the same volume: its id, its other snapshots and the
+   * rights to reach it remain. Both have one size. A repeat discards what was written since, so nobody may be writing.
+   */
+  revertToSnapshot(snapshot: SnapshotRef): Promise<void>
 
   /**
    * Gives one attachment the right to reach the volume, and says how. The right is a record in the backend: it

@@ -89,6 +89,10 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     deleteSnapshot: async ({ id }) => {
       snapshots.delete(id)
     },
+    revertToSnapshot: async ({ id, volumeId }) => {
+      const { blocks } = snapshotOf(backend, id)
+      volumeOf(backend, volumeId).blocks = new Map(blocks)
+    },
 
     createExport: async ({ id }, attachment: AttachmentRef) => {
       const right = { secret: random.uuid(), mode: attachment.mode }

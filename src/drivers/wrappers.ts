@@ -38,6 +38,7 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   extendVolume: true,
   createSnapshot: true,
   deleteSnapshot: true,
+  revertToSnapshot: true,
   createExport: true,
   removeExport: true,
   openVolume: true,

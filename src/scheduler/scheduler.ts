@@ -52,6 +52,14 @@ export interface PlacementHints {
 
 export const NO_HINTS: PlacementHints = { sameAs: null, differentFrom: [], near: [], query: null }
 
+/** What asks for room alone. */
+export const NO_WISHES: Omit<PlacementRequest, 'sizeGib' | 'extraSpecs'> = {
+  availabilityZones: [],
+  sourceBackend: null,
+  failed: [],
+  hints: NO_HINTS,
+}
+
 export interface Placement {
   /** Best first; of equal ones the first by name, so that the same question has the same answer. */
   candidates: { pool: Pool; weight: number }[]

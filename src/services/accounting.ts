@@ -5,7 +5,6 @@ import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
-import { ServiceError } from '../errors.ts'
 import {
   type Counter,
   checkPerVolume,
@@ -33,7 +32,7 @@ export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: Quota
 export async function dropVolume(trx: Db, id: string): Promise<void> {
   const row = await volumes.lock(trx, id)
   if (row === undefined || !(await volumes.remove(trx, id))) return
-  await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib))
+  await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib), row.pending_volume_type_id)
 }
 
 /** Charges growth to `newSizeGib` before the backend is asked for it. Throws QuotaExceeded, as `addVolume`. */
@@ -55,8 +54,54 @@ export async function releaseGrowth(trx: Db, row: volumes.VolumeRow, updatedAt: 
   await volumes.update(trx, row.id, { pending_size_gib: null, updated_at: updatedAt })
 }
 
+/**
+ * Charges the new type of a volume before it has it, for the volume and its snapshots; what the project uses of all types stays.
+ * The caller has locked the volume. Throws QuotaExceeded when a limit of the new type is in the way.
+ */
+export async function reserveRetype(
+  trx: Db,
+  row: volumes.VolumeRow,
+  newTypeId: string,
+  defaults: QuotaSettings,
+  updatedAt: string,
+): Promise<void> {
+  const amounts = await amountsOf(trx, row)
+  await quotas.lock(trx, [...amounts.keys()])
+  for (const [projectId, amount] of amounts) {
+    const rows = await quotaLimits.ofProjectAndType(trx, projectId, newTypeId)
+    await chargeEach(trx, [accountOf(projectId, newTypeId, rows, defaults)], amount)
+  }
+  await volumes.update(trx, row.id, { pending_volume_type_id: newTypeId, updated_at: updatedAt })
+}
+
+/** The retype has ended: with a `newType` it was done, without one it was not. The other type is given back its charge. */
+export async function endRetype(
+  trx: Db,
+  row: volumes.VolumeRow,
+  updatedAt: string,
+  newType?: Pick<volumes.VolumeRow, 'volume_type_id' | 'multiattach'>,
+): Promise<void> {
+  if (row.pending_volume_type_id === null) return
+  const volumeTypeId = newType === undefined ? row.pending_volume_type_id : row.volume_type_id
+  const amounts = await amountsOf(trx, row)
+  await quotas.lock(trx, [...amounts.keys()])
+  for (const [projectId, amount] of amounts) await quotas.refund(trx, { projectId, volumeTypeId }, amount)
+  await volumes.update(trx, row.id, { ...newType, pending_volume_type_id: null, updated_at: updatedAt })
+}
+
+/** What a volume and its snapshots count, by project. */
+async function amountsOf(trx: Db, row: volumes.VolumeRow): Promise<Map<string, quotas.Usage>> {
+  const amounts = new Map([[row.project_id, volumeCharge(row.pending_size_gib ?? row.size_gib)]])
+  for (const snapshot of await snapshots.ofVolume(trx, row.id)) {
+    const before = amounts.get(snapshot.project_id)
+    const more = snapshotCharge(snapshot.size_gib)
+    amounts.set(snapshot.project_id, before === undefined ? more : sum(before, more))
+  }
+  return amounts
+}
+
 export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, defaults: QuotaSettings): Promise<void> {
-  const volumeTypeId = await lockedTypeOf(trx, row.volume_id)
+  const { volume_type_id: volumeTypeId } = await lockedVolumeOf(trx, row.volume_id)
   await charge(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib), defaults, null)
   await snapshots.insert(trx, row)
 }
@@ -64,48 +109,18 @@ export async function addSnapshot(trx: Db, row: snapshots.SnapshotRow, defaults:
 export async function dropSnapshot(trx: Db, id: string): Promise<void> {
   const found = await snapshots.find(trx, id)
   if (found === undefined) return
-  const volumeTypeId = await lockedTypeOf(trx, found.volume_id)
+  const volume = await lockedVolumeOf(trx, found.volume_id)
   const row = await snapshots.lock(trx, id)
   if (row === undefined || !(await snapshots.remove(trx, id))) return
-  await refund(trx, { projectId: row.project_id, volumeTypeId }, snapshotCharge(row.size_gib))
+  const account = { projectId: row.project_id, volumeTypeId: volume.volume_type_id }
+  await refund(trx, account, snapshotCharge(row.size_gib), volume.pending_volume_type_id)
 }
 
-/**
- * Gives a volume, which the caller has locked, another type. What it and its snapshots use is counted under the new type
- * from then on; that of the project stays as it is. Throws QuotaExceeded, which takes the transaction with it, when a
- * limit of the new type is in the way, and VolumeTypeNotFound.
- */
-export async function changeType(
-  trx: Db,
-  row: volumes.VolumeRow,
-  newTypeId: string,
-  defaults: QuotaSettings,
-  updatedAt: string,
-): Promise<void> {
-  if (newTypeId === row.volume_type_id) return
-  if ((await volumeTypes.hold(trx, newTypeId)) === undefined) {
-    throw new ServiceError('VolumeTypeNotFound', { volume_type_id: newTypeId })
-  }
-  const amounts = new Map([[row.project_id, volumeCharge(row.pending_size_gib ?? row.size_gib)]])
-  for (const snapshot of await snapshots.ofVolume(trx, row.id)) {
-    const before = amounts.get(snapshot.project_id)
-    const more = snapshotCharge(snapshot.size_gib)
-    amounts.set(snapshot.project_id, before === undefined ? more : sum(before, more))
-  }
-  await quotas.lock(trx, [...amounts.keys()])
-  for (const [projectId, amount] of amounts) {
-    const rows = await quotaLimits.ofProjectAndType(trx, projectId, newTypeId)
-    await chargeEach(trx, [accountOf(projectId, newTypeId, rows, defaults)], amount)
-    await quotas.refund(trx, { projectId, volumeTypeId: row.volume_type_id }, amount)
-  }
-  await volumes.update(trx, row.id, { volume_type_id: newTypeId, updated_at: updatedAt })
-}
-
-/** The type of a volume, which no other transaction changes until this one has ended. */
-async function lockedTypeOf(trx: Db, volumeId: string): Promise<string> {
+/** The volume of a snapshot, which no other transaction changes until this one has ended. */
+async function lockedVolumeOf(trx: Db, volumeId: string): Promise<volumes.VolumeRow> {
   const volume = await volumes.lock(trx, volumeId)
   assert(volume !== undefined, 'a foreign key keeps the volume of a snapshot')
-  return volume.volume_type_id
+  return volume
 }
 
 /** Who is charged for a volume. */
@@ -155,8 +170,15 @@ async function chargeEach(trx: Db, accounts: readonly LimitedAccount[], amounts:
   }
 }
 
-async function refund(trx: Db, { projectId, volumeTypeId }: quotas.Account, amounts: quotas.Usage): Promise<void> {
-  for (const account of [null, volumeTypeId]) {
+/** `pendingTypeId` is the type that the volume is being changed to, which was charged as well. */
+async function refund(
+  trx: Db,
+  { projectId, volumeTypeId }: quotas.Account,
+  amounts: quotas.Usage,
+  pendingTypeId: string | null = null,
+): Promise<void> {
+  const types = pendingTypeId === null ? [volumeTypeId] : [volumeTypeId, pendingTypeId]
+  for (const account of [null, ...types]) {
     await quotas.refund(trx, { projectId, volumeTypeId: account }, amounts)
   }
 }

@@ -5,14 +5,16 @@ import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import type { Connector } from '../drivers/driver.ts'
 import { ServiceError } from '../errors.ts'
-import { followAttachments } from './attached-status.ts'
+import { dropAttachment, followAttachments } from './attached-status.ts'
 import type { RequestContext } from './context.ts'
+import { checkNotProtected } from './instance-guard.ts'
 import type { Attachment, AttachmentCreate } from './model.ts'
 import type { Parts } from './parts.ts'
-import { toAttachment } from './rows.ts'
+import { toAttachment, toPairs } from './rows.ts'
 import type { AttachmentService } from './services.ts'
+import type { Stamp } from './stamp.ts'
 import { toListing, visibleAttachment, visibleVolume } from './visibility.ts'
-import { ATTACHMENT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
+import { ATTACHMENT_ACTIONS, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
 
 export function createAttachmentService(parts: Parts): AttachmentService {
   const { db } = parts
@@ -35,37 +37,22 @@ export function createAttachmentService(parts: Parts): AttachmentService {
 }
 
 async function createAttachment(parts: Parts, context: RequestContext, request: AttachmentCreate): Promise<Attachment> {
-  const { db, random, stamp, work } = parts
+  const { db, stamp, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('volume:attachment_create', { projectId: volume.project_id })
-    if (volume.status.includes('error')) {
+    if (!mayIn(volume.status, 'connect')) {
       const reason =
         'Volume attachments can not be created if the volume is in an error state. ' +
         `The Volume ${volume.id} currently has a status of: ${volume.status} `
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserve(trx, parts, context, volume, request.instanceId)
-    const row: attachments.AttachmentRow = {
-      id: random.uuid(),
-      project_id: volume.project_id,
-      volume_id: volume.id,
-      instance_id: request.instanceId,
-      status: 'reserved',
-      status_reason: null,
-      attach_mode: request.mode,
-      connector: null,
-      connection_info: null,
-      attached_host: null,
-      mountpoint: null,
-      attached_at: null,
-      detached_at: null,
-      created_at: stamp(),
-      updated_at: null,
-    }
+    const mode = attachModeOf(volume, request.mode)
+    const row = newAttachmentRow(parts, volume, { instanceId: request.instanceId, mode })
     await attachments.insert(trx, row)
     if (request.connector === null) return { row, unit: null }
-    const connected = await takeConnector(trx, parts, row, request.connector)
+    const connected = await takeConnector(trx, stamp, row, request.connector)
     const unit = await work.enqueue(trx, {
       kind: 'attachment-connect',
       resourceId: row.id,
@@ -99,9 +86,8 @@ async function reserve(
   if (await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt: stamp() })) return
   const others = await attachments.ofVolume(trx, volume.id)
   const sameInstance = instanceId !== null && others.some((other) => other.instance_id === instanceId)
-  if (sameInstance && (volume.status === 'in-use' || volume.status === 'reserved')) return
-  const expected = volume.multiattach ? 'available or in-use or downloading' : 'available or downloading'
-  const reason = `Volume ${volume.id} status must be ${expected} to reserve, but the current status is ${volume.status}.`
+  if (sameInstance && mayIn(volume.status, 'reserveAgain')) return
+  const reason = `Volume ${volume.id} status must be ${from.join(' or ')} to reserve, but the current status is ${volume.status}.`
   throw new ServiceError('InvalidVolume', { reason })
 }
 
@@ -111,11 +97,11 @@ async function connectAttachment(
   id: string,
   connector: Connector,
 ): Promise<Attachment> {
-  const { db, work } = parts
+  const { db, stamp, work } = parts
   const unit = await db.transaction(async (trx) => {
     const { row, volume } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_update', { projectId: row.project_id })
-    if (volume.status.includes('error')) {
+    if (!mayIn(volume.status, 'connect')) {
       throw conflict(
         'Volume attachments can not be updated if the volume is in an error state. ' +
           `The Volume ${volume.id} currently has a status of: ${volume.status} `,
@@ -130,7 +116,7 @@ async function connectAttachment(
     if ((await workRows.findByResource(trx, id)) !== undefined) {
       throw conflict(`another request is changing attachment ${id}`)
     }
-    await takeConnector(trx, parts, row, connector)
+    await takeConnector(trx, stamp, row, connector)
     return work.enqueue(trx, {
       kind: 'attachment-connect',
       resourceId: id,
@@ -144,10 +130,39 @@ async function connectAttachment(
   return connected(db, id)
 }
 
+export function newAttachmentRow(
+  { random, stamp }: Parts,
+  volume: volumes.VolumeRow,
+  { instanceId, mode }: { instanceId: string | null; mode: 'rw' | 'ro' | null },
+): attachments.AttachmentRow {
+  return {
+    id: random.uuid(),
+    project_id: volume.project_id,
+    volume_id: volume.id,
+    instance_id: instanceId,
+    status: 'reserved',
+    status_reason: null,
+    attach_mode: mode,
+    connector: null,
+    connection_info: null,
+    attached_host: null,
+    mountpoint: null,
+    attached_at: null,
+    detached_at: null,
+    created_at: stamp(),
+    updated_at: null,
+  }
+}
+
+/** A volume that was made read-only is attached read-only, whatever is asked for. */
+export function attachModeOf(volume: volumes.VolumeRow, mode: 'rw' | 'ro' | null): 'rw' | 'ro' | null {
+  return toPairs(volume.admin_metadata).readonly === 'True' ? 'ro' : mode
+}
+
 /** Writes who will connect, before the backend is asked, so that nothing it did is left without a row. */
-async function takeConnector(
+export async function takeConnector(
   trx: Db,
-  { stamp }: Parts,
+  stamp: Stamp,
   row: attachments.AttachmentRow,
   connector: Connector,
 ): Promise<attachments.AttachmentRow> {
@@ -187,11 +202,10 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
   const { volumeId, unit } = await db.transaction(async (trx) => {
     const { row } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_delete', { projectId: row.project_id })
-    if (settings.protectInstances) checkNotProtected(context, row)
+    checkNotProtected(context, settings, [row], id)
     const volumeId = row.volume_id
     if (row.connector === null && (await workRows.findByResource(trx, id)) === undefined) {
-      await attachments.remove(trx, id) // it never had an export
-      await followAttachments(trx, volumeId, stamp())
+      await dropAttachment(trx, row, stamp()) // it never had an export
       return { volumeId, unit: null }
     }
     const unit = await work.enqueue(trx, {
@@ -208,13 +222,6 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
   const failed = unit && left.find((row) => row.id === id)
   if (failed) throw endedElsewhere(failed.status_reason)
   return left.map(toAttachment)
-}
-
-function checkNotProtected(context: RequestContext, row: attachments.AttachmentRow): void {
-  if (context.isService || context.isAdmin || row.instance_id === null || row.connection_info === null) return
-  throw new ServiceError('ResourceConflict', {
-    reason: `Detach volume from instance ${row.instance_id} using the Compute API`,
-  })
 }
 
 /**
@@ -239,6 +246,6 @@ function endedElsewhere(reason: string | null): ServiceError {
   return new ServiceError('ServiceUnavailable', { reason: `The request was not carried out: ${cause}. Try again.` })
 }
 
-function conflict(reason: string): ServiceError {
+export function conflict(reason: string): ServiceError {
   return new ServiceError('ResourceConflict', { reason: `Resource conflict: ${reason}` })
 }

@@ -6,6 +6,7 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
+import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
 import { createInspection, type Inspection } from './explain.ts'
@@ -78,6 +79,7 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     volumes: createVolumeService(parts),
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
+    connections: createConnectionService(parts),
     types: createTypeService(parts),
     typeEncryption: createTypeEncryptionService(parts),
     defaultTypes: createDefaultTypeService(parts),

@@ -20,6 +20,9 @@ export const MESSAGE_ACTIONS = {
   restoreBackup: { id: '015', text: 'restore backup' },
   reimageVolume: { id: '016', text: 'reimage volume' },
   deleteVolume: { id: '901', text: 'delete volume' },
+  retypeVolume: { id: '902', text: 'retype volume' },
+  migrateVolume: { id: '903', text: 'migrate volume' },
+  revertVolume: { id: '904', text: 'revert volume to snapshot' },
 } as const satisfies Record<string, MessageText>
 
 export const MESSAGE_DETAILS = {
@@ -57,6 +60,12 @@ export const MESSAGE_DETAILS = {
   },
   backupNotIncremental: { id: '030', text: 'Incremental backup not possible, forcing full backup.' },
   deleteFailed: { id: '901', text: 'Driver failed to delete the volume.' },
+  retypeFailed: {
+    id: '902',
+    text: 'The backend that has the volume does not suit the type, or it could not be moved.',
+  },
+  migrateFailed: { id: '903', text: 'The volume could not be moved; it is where it was.' },
+  revertFailed: { id: '904', text: 'Driver failed to revert the volume.' },
 } as const satisfies Record<string, MessageText>
 
 interface MessageText {

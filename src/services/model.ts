@@ -1,23 +1,12 @@
 import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
+import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from './statuses.ts'
 
 /**
  * What the service layer hands out: rows of the database with their parts joined, in Cinder's words. Times are ISO 8601
  * in UTC with microseconds and without a zone, as Cinder prints them.
  */
 
-export type VolumeStatus =
-  | 'creating'
-  | 'available'
-  | 'reserved'
-  | 'attaching'
-  | 'in-use'
-  | 'detaching'
-  | 'maintenance'
-  | 'deleting'
-  | 'extending'
-  | 'error'
-  | 'error_deleting'
-  | 'error_extending'
+export type { AttachmentStatus, SnapshotStatus, VolumeStatus }
 
 export interface Volume {
   id: string
@@ -37,26 +26,16 @@ export interface Volume {
   bootable: boolean
   multiattach: boolean
   metadata: Record<string, string>
+  /** What the service itself noted, in keys that users see among the metadata: `readonly`, `attached_mode`. */
+  adminMetadata: Record<string, string>
+  /** Of the image that the volume was made from, or as somebody set it. */
+  imageMetadata: Record<string, string>
+  /** Null: it was never migrated. */
+  migrationStatus: string | null
   attachments: Attachment[]
   createdAt: string
   updatedAt: string | null
 }
-
-/** All of upstream's, since an administrator may write any; work here leads to the first five. */
-export const SNAPSHOT_STATUSES = [
-  'error',
-  'available',
-  'creating',
-  'deleting',
-  'error_deleting',
-  'deleted',
-  'updating',
-  'unmanaging',
-  'backing-up',
-  'restoring',
-] as const
-
-export type SnapshotStatus = (typeof SNAPSHOT_STATUSES)[number]
 
 export interface Snapshot {
   id: string
@@ -72,14 +51,6 @@ export interface Snapshot {
   createdAt: string
   updatedAt: string | null
 }
-
-export type AttachmentStatus =
-  | 'reserved'
-  | 'attaching'
-  | 'attached'
-  | 'detached'
-  | 'error_attaching'
-  | 'error_detaching'
 
 export interface Attachment {
   id: string
@@ -191,6 +162,34 @@ export interface VolumeHints {
   localToInstance: string | null
   /** A list in the grammar of upstream's JSON filter, or the JSON text of one. */
   query: unknown
+}
+
+/** What os-reset_status writes besides the status; null or nothing leaves it. */
+export interface StatusReset {
+  attachStatus?: 'attached' | 'detached' | null
+  /** `none` clears it. */
+  migrationStatus?: string | null
+}
+
+export interface Retype {
+  /** Name or id. */
+  newType: string
+  /** Whether the volume may go to another backend when its own does not suit the new type. */
+  migrationPolicy: 'never' | 'on-demand'
+}
+
+/** A destination: one of the two. */
+export interface Migration {
+  /** `host@backend#pool` */
+  host: string | null
+  cluster: string | null
+}
+
+export interface OldAttach {
+  instanceId: string | null
+  hostName: string | null
+  mountpoint: string
+  mode: 'rw' | 'ro'
 }
 
 export interface SnapshotCreate {

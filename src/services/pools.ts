@@ -7,7 +7,7 @@ import type { Log } from '../runtime/log.ts'
 import { placeOf } from '../scheduler/place.ts'
 import {
   explainDropped,
-  NO_HINTS,
+  NO_WISHES,
   type Placement,
   type PlacementRequest,
   type Pool,
@@ -213,14 +213,7 @@ export function createPools(options: PoolsOptions): Pools {
       const growthGib = newSizeGib - sizeGib
       const pool = poolsWithout(claim).find(({ name }) => placeOf(name) === placeOf(host))
       if (pool === undefined) return // nothing is known of it, and the backend will say
-      const request: PlacementRequest = {
-        sizeGib: growthGib,
-        availabilityZones: [],
-        extraSpecs: {},
-        sourceBackend: null,
-        failed: [],
-        hints: NO_HINTS,
-      }
+      const request = { ...NO_WISHES, sizeGib: growthGib, extraSpecs: {} }
       const { candidates, dropped } = place([{ ...pool, closed: null }], request)
       if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
       promises.add(claim, placeOf(host), growthGib)

@@ -1,3 +1,4 @@
+import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
 import type { Capability } from '../scheduler/extra-specs.ts'
 import type { RequestContext } from './context.ts'
 import type {
@@ -6,11 +7,15 @@ import type {
   DefaultType,
   ListQuery,
   Message,
+  Migration,
+  OldAttach,
   Page,
   QuotaUsage,
+  Retype,
   Snapshot,
   SnapshotCreate,
   SnapshotStatus,
+  StatusReset,
   TypeEncryption,
   Volume,
   VolumeCreate,
@@ -29,6 +34,7 @@ export interface Services {
   volumes: VolumeService
   snapshots: SnapshotService
   attachments: AttachmentService
+  connections: ConnectionService
   types: TypeService
   typeEncryption: TypeEncryptionService
   defaultTypes: DefaultTypeService
@@ -52,7 +58,8 @@ export interface VolumeService {
   ): Promise<Volume>
   /** `cascade` deletes the snapshots too; `force` (admin) skips the check of the status. */
   delete(context: RequestContext, id: string, options: { cascade: boolean; force: boolean }): Promise<void>
-  extend(context: RequestContext, id: string, newSizeGib: number): Promise<void>
+  /** `inUse: false` refuses one that is in use. */
+  extend(context: RequestContext, id: string, newSizeGib: number, options?: { inUse: boolean }): Promise<void>
   setMetadata(
     context: RequestContext,
     id: string,
@@ -63,8 +70,59 @@ export interface VolumeService {
   /** in-use → detaching, told by Nova before it detaches. */
   beginDetaching(context: RequestContext, id: string): Promise<void>
   rollDetaching(context: RequestContext, id: string): Promise<void>
-  /** Admin: writes the status without asking the backend. */
-  resetStatus(context: RequestContext, id: string, status: string): Promise<void>
+  /**
+   * Admin: writes statuses without asking the backend, but for `attachStatus: 'detached'`, which takes all attachments
+   * with their exports away. Null leaves the status as it is.
+   */
+  resetStatus(context: RequestContext, id: string, status: string | null, others?: StatusReset): Promise<void>
+  setBootable(context: RequestContext, id: string, bootable: boolean): Promise<void>
+  setReadonly(context: RequestContext, id: string, readonly: boolean): Promise<void>
+  /** Adds to the metadata of the image that the volume is made from; answers all of it. */
+  setImageMetadata(
+    context: RequestContext,
+    id: string,
+    metadata: Record<string, string>,
+  ): Promise<Record<string, string>>
+  unsetImageMetadata(context: RequestContext, id: string, key: string): Promise<void>
+  /** How the volume is encrypted, in the keys of the API. */
+  encryption(context: RequestContext, id: string): Promise<Record<string, string | number | null>>
+  /** Admin: forgets the volume and leaves what the backend has of it. */
+  unmanage(context: RequestContext, id: string): Promise<void>
+  /** Back to the latest snapshot, which has to be named. */
+  revert(context: RequestContext, id: string, snapshotId: string | null): Promise<void>
+  retype(context: RequestContext, id: string, request: Retype): Promise<void>
+  migrate(context: RequestContext, id: string, request: Migration): Promise<void>
+  /** Answers the id under which the volume goes on. */
+  completeMigration(
+    context: RequestContext,
+    id: string,
+    request: { newVolumeId: string; failed: boolean },
+  ): Promise<string>
+  /** For backends that need the compute host's help to extend; no driver here does. */
+  completeExtension(context: RequestContext, id: string): Promise<void>
+  reimage(context: RequestContext, id: string, request: { imageId: string; reserved: boolean }): Promise<void>
+}
+
+/**
+ * Attaching as it was before there were attachments: claim the volume, get a connection, tell that it is attached. Each
+ * connection is an attachment all the same.
+ */
+export interface ConnectionService {
+  reserve(context: RequestContext, volumeId: string): Promise<void>
+  unreserve(context: RequestContext, volumeId: string): Promise<void>
+  /** Makes an export for the connector, or answers the one that it has. */
+  initialize(context: RequestContext, volumeId: string, connector: Connector): Promise<ConnectionInfo>
+  /** Cuts off the connection of the connector; all of them without one. */
+  terminate(context: RequestContext, volumeId: string, connector: Connector | null): Promise<void>
+  attach(context: RequestContext, volumeId: string, request: OldAttach): Promise<void>
+  /** Without an id: the only attachment. */
+  detach(context: RequestContext, volumeId: string, attachmentId: string | null): Promise<void>
+  /** Admin: both of the above, whatever has become of the host. */
+  forceDetach(
+    context: RequestContext,
+    volumeId: string,
+    request: { attachmentId: string | null; connector: Connector | null },
+  ): Promise<void>
 }
 
 export interface SnapshotService {

@@ -12,7 +12,7 @@ import type { Parts } from './parts.ts'
 import { toPairs, toSnapshot } from './rows.ts'
 import type { SnapshotService } from './services.ts'
 import { toListing, visibleSnapshot, visibleVolume } from './visibility.ts'
-import { SNAPSHOT_ACTIONS, SNAPSHOT_REPORTS, SNAPSHOT_SOURCES, SNAPSHOT_SOURCES_FORCED } from './volume-status.ts'
+import { SNAPSHOT_ACTIONS, SNAPSHOT_REPORTS, VOLUME_PERMISSIONS } from './volume-status.ts'
 
 export function createSnapshotService(parts: Parts): SnapshotService {
   const { db, stamp } = parts
@@ -113,7 +113,7 @@ function checkSource(volume: volumes.VolumeRow, force: boolean): void {
     const reason = 'The snapshot cannot be created when the volume is in error status.'
     throw new ServiceError('InvalidVolume', { reason })
   }
-  const allowed: readonly string[] = force ? SNAPSHOT_SOURCES_FORCED : SNAPSHOT_SOURCES
+  const allowed: readonly string[] = VOLUME_PERMISSIONS[force ? 'snapshotForced' : 'snapshot']
   if (allowed.includes(volume.status)) return
   const reason = `Volume ${volume.id} status must be ${allowed.join(', ')}, but current status is: ${volume.status}.`
   throw new ServiceError('InvalidVolume', { reason })

@@ -1,7 +1,7 @@
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as typeEncryptions from '../db/type-encryptions.ts'
-import type * as volumeTypes from '../db/volume-types.ts'
+import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
@@ -12,7 +12,7 @@ import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './place
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
-import { CLONE_SOURCES } from './volume-status.ts'
+import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 
 /** What a new volume takes over from where it comes from. */
 interface Source {
@@ -20,6 +20,10 @@ interface Source {
   volumeTypeId: string
   availabilityZone: string
   bootable: boolean
+  /** JSON, as in the row. */
+  imageMetadata: string
+  /** What to do about a type that does not fit. */
+  advice: string
 }
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
@@ -50,8 +54,9 @@ function insertVolume(parts: Parts, context: RequestContext, request: VolumeCrea
       ? defaultType(trx, context, settings.defaultVolumeType)
       : typeByNameOrId(trx, context, named))
     const type = await heldType(trx, found)
+    if (request.volumeType !== null && source !== null) await checkTypeOfCopy(trx, parts, source, type)
     const extraSpecs = toPairs(type.extra_specs)
-    const multiattach = extraSpecs.multiattach === '<is> True'
+    const multiattach = isShared(extraSpecs)
     await refuseEncrypted(trx, type, multiattach)
     if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
     const sizeGib = checkedSize(request, source, type.name, extraSpecs)
@@ -94,6 +99,10 @@ function insertVolume(parts: Parts, context: RequestContext, request: VolumeCrea
       multiattach,
       metadata: JSON.stringify(request.metadata),
       placement: JSON.stringify(memo),
+      admin_metadata: '{}',
+      image_metadata: source?.imageMetadata ?? '{}',
+      migration_status: null,
+      pending_volume_type_id: null,
       created_at: stamp(),
       updated_at: null,
     }
@@ -114,28 +123,32 @@ function insertVolume(parts: Parts, context: RequestContext, request: VolumeCrea
 async function lockSource(trx: Db, context: RequestContext, request: VolumeCreate): Promise<Source | null> {
   if (request.snapshotId !== null) {
     const snapshot = visibleSnapshot(context, request.snapshotId, await snapshots.lock(trx, request.snapshotId))
-    if (snapshot.status !== 'available') {
+    if (!(RESTORABLE as readonly string[]).includes(snapshot.status)) {
       const reason = "Originating snapshot status must be one of 'available' values"
       throw new ServiceError('InvalidSnapshot', { reason })
     }
     const origin = await volumes.find(trx, snapshot.volume_id)
-    return origin === undefined ? null : { ...sourceOf(origin), sizeGib: snapshot.size_gib }
+    return origin === undefined
+      ? null
+      : { ...sourceOf(origin, 'recommend omitting the type argument'), sizeGib: snapshot.size_gib }
   }
   if (request.sourceVolid === null) return null
   const origin = visibleVolume(context, request.sourceVolid, await volumes.lock(trx, request.sourceVolid))
-  if (!(CLONE_SOURCES as readonly string[]).includes(origin.status)) {
-    const reason = `Originating source volume status must be one of '${CLONE_SOURCES.join(', ')}' values`
+  if (!mayIn(origin.status, 'clone')) {
+    const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
     throw new ServiceError('InvalidVolume', { reason })
   }
-  return sourceOf(origin)
+  return sourceOf(origin, 'either match source volume, or omit type argument')
 }
 
-function sourceOf(row: volumes.VolumeRow): Source {
+function sourceOf(row: volumes.VolumeRow, advice: string): Source {
   return {
+    advice,
     sizeGib: row.size_gib,
     volumeTypeId: row.volume_type_id,
     availabilityZone: row.availability_zone,
     bootable: Boolean(row.bootable),
+    imageMetadata: row.image_metadata,
   }
 }
 
@@ -147,6 +160,28 @@ async function refuseEncrypted(trx: Db, type: volumeTypes.VolumeTypeRow, multiat
   }
   const reason = 'Key manager error: no key manager is set up, so no volume of an encrypted type can be made.'
   throw new ServiceError('InvalidInput', { reason })
+}
+
+/**
+ * A copy is made by the backend that has its source. So its type must be that of the source, unless all volumes are in one
+ * backend, or both types name the same.
+ */
+async function checkTypeOfCopy(
+  trx: Db,
+  { backends }: Parts,
+  source: Source,
+  type: volumeTypes.VolumeTypeRow,
+): Promise<void> {
+  if (type.id === source.volumeTypeId || backends.all.length === 1) return
+  const original = toPairs((await volumeTypes.find(trx, source.volumeTypeId))?.extra_specs ?? '{}')
+  const wanted = toPairs(type.extra_specs).volume_backend_name
+  if (wanted !== undefined && wanted === original.volume_backend_name) return
+  throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
+}
+
+/** Whether volumes of a type can be attached several times. */
+export function isShared(extraSpecs: Readonly<Record<string, string>>): boolean {
+  return extraSpecs.multiattach === '<is> True'
 }
 
 function checkedSize(

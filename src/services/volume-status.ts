@@ -1,4 +1,10 @@
-import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from './model.ts'
+import {
+  type AttachmentStatus,
+  NAMED_VOLUME_STATUSES,
+  type SnapshotStatus,
+  VOLUME_STATUSES,
+  type VolumeStatus,
+} from './statuses.ts'
 
 /**
  * Which action is allowed in which status, and where it leads. Pure, and the only place that says so: services hand a
@@ -9,41 +15,96 @@ export interface Transition<Status extends string> {
   to: Status
 }
 
-/** What a request does to a volume. */
+const REMOVABLE = ['available', 'error', 'error_restoring', 'error_extending', 'error_managing'] as const
+
+/** What a request does to a volume: the statuses it may have, and the one it gets at once. */
 export const VOLUME_ACTIONS = {
-  delete: { from: ['available', 'error', 'error_extending'], to: 'deleting' },
+  delete: { from: REMOVABLE, to: 'deleting' },
+  forceDelete: { from: VOLUME_STATUSES, to: 'deleting' },
+  unmanage: { from: REMOVABLE, to: 'unmanaging' },
   extend: { from: ['available'], to: 'extending' },
   extendAttached: { from: ['in-use'], to: 'extending' },
-  reserve: { from: ['available'], to: 'reserved' },
-  reserveShared: { from: ['available', 'in-use'], to: 'reserved' },
+  revert: { from: ['available'], to: 'reverting' },
+  retype: { from: ['available', 'in-use'], to: 'retyping' },
+  /** Together with a migration status that says that none goes on. */
+  migrate: { from: ['available'], to: 'maintenance' },
+  reimage: { from: ['available', 'error'], to: 'downloading' },
+  reimageReserved: { from: ['available', 'error', 'reserved'], to: 'downloading' },
+  /** An attachment is made. */
+  reserve: { from: ['available', 'downloading'], to: 'reserved' },
+  reserveShared: { from: ['available', 'in-use', 'downloading'], to: 'reserved' },
+  /** os-reserve of the old way to attach, which knows no attachments yet. */
+  claim: { from: ['available'], to: 'attaching' },
+  claimShared: { from: ['available', 'in-use'], to: 'attaching' },
   beginDetaching: { from: ['in-use'], to: 'detaching' },
   rollDetaching: { from: ['detaching'], to: 'in-use' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
-/** How work on a volume ends. An extension ends where the attachments say: see `statusOfAttachments`. */
+/** Statuses in which the content of a volume is being made, replaced or taken down, so that nobody may connect to it. */
+const UNFINISHED = [
+  'creating',
+  'managing',
+  'downloading',
+  'restoring-backup',
+  'reverting',
+  'deleting',
+  'unmanaging',
+] as const satisfies readonly VolumeStatus[]
+
+/** What a request may do in which status without changing it; what it does to the attachments may change it later. */
+export const VOLUME_PERMISSIONS = {
+  /** Name, description, user metadata and the bootable flag. */
+  update: except('maintenance'),
+  updateMetadata: except('maintenance', 'uploading'),
+  updateReadonly: ['available'],
+  snapshot: ['available'],
+  snapshotForced: ['available', 'in-use'],
+  clone: ['available', 'in-use'],
+  completeExtension: ['extending'],
+  /** The instance that has the volume asks for it on another host. */
+  reserveAgain: ['in-use', 'reserved'],
+  connect: except(
+    'error',
+    'error_deleting',
+    'error_managing',
+    'error_restoring',
+    'error_backing-up',
+    'error_extending',
+  ),
+  initializeConnection: except('maintenance', ...UNFINISHED),
+  attach: ['available', 'reserved', 'attaching', 'in-use'],
+  detach: except('maintenance'),
+} as const satisfies Record<string, readonly VolumeStatus[]>
+
+export type VolumePermission = keyof typeof VOLUME_PERMISSIONS
+
+export function mayIn(status: string, permission: VolumePermission): boolean {
+  return (VOLUME_PERMISSIONS[permission] as readonly string[]).includes(status)
+}
+
+function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
+  return VOLUME_STATUSES.filter((status) => !statuses.includes(status))
+}
+
+/**
+ * How work on a volume ends. An extension, a retype and a migration end where the attachments say: see
+ * `statusOfAttachments`.
+ */
 export const VOLUME_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
   extendFailed: { from: ['extending'], to: 'error_extending' },
-  deleteFailed: { from: ['deleting'], to: 'error_deleting' },
-  deleteRefused: { from: ['deleting'], to: 'available' },
+  reverted: { from: ['reverting'], to: 'available' },
+  revertFailed: { from: ['reverting'], to: 'error' },
+  deleteFailed: { from: ['deleting', 'unmanaging'], to: 'error_deleting' },
+  deleteRefused: { from: ['deleting', 'unmanaging'], to: 'available' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
-
-/** Statuses in which a volume can be read to make another object. */
-export const SNAPSHOT_SOURCES: readonly VolumeStatus[] = ['available']
-export const SNAPSHOT_SOURCES_FORCED: readonly VolumeStatus[] = [
-  'available',
-  'reserved',
-  'attaching',
-  'in-use',
-  'detaching',
-]
-export const CLONE_SOURCES: readonly VolumeStatus[] = ['available', 'in-use']
 
 export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
   unmanage: { from: ['available', 'error'], to: 'unmanaging' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
+  revert: { from: ['available'], to: 'restoring' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
 
 /** What whoever makes or deletes a snapshot outside may say of it, by the status that it has. */
@@ -51,17 +112,25 @@ export const SNAPSHOT_REPORTS: Readonly<Partial<Record<SnapshotStatus, readonly 
   creating: ['creating', 'available', 'error'],
   deleting: ['deleting', 'error_deleting'],
 }
+/** Snapshots of which a volume can be made. */
+export const RESTORABLE: readonly SnapshotStatus[] = ['available']
 
 export const SNAPSHOT_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
   deleteFailed: { from: ['deleting'], to: 'error_deleting' },
   deleteRefused: { from: ['deleting'], to: 'available' },
+  /** Whether it succeeded or not: the snapshot was only read. */
+  reverted: { from: ['restoring'], to: 'available' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
 
 export const ATTACHMENT_ACTIONS = {
   connect: { from: ['reserved', 'attaching', 'error_attaching'], to: 'attaching' },
   complete: { from: ['attaching', 'attached'], to: 'attached' },
+  /** os-attach, which may come before there is a connection. */
+  attach: { from: ['reserved', 'attaching'], to: 'attached' },
+  /** os-terminate_connection: the connection goes, the attachment stays until os-detach. */
+  disconnect: { from: ['attached'], to: 'attached' },
 } as const satisfies Record<string, Transition<AttachmentStatus>>
 
 export const ATTACHMENT_OUTCOMES = {
@@ -95,19 +164,13 @@ export function statusOfAttachments(statuses: readonly AttachmentStatus[]): Volu
   return 'available'
 }
 
-/** Statuses that an administrator may write: all but those of a deletion or a detachment that goes on. */
+/**
+ * Statuses that an administrator may write: all that have a name, but those of a deletion or a detachment that goes on,
+ * and `in-use` only with attachments.
+ */
 export function canResetTo(status: string, hasAttachments: boolean): status is VolumeStatus {
   if (status === 'in-use') return hasAttachments
-  return RESETTABLE.has(status)
+  return (NAMED_VOLUME_STATUSES as readonly string[]).includes(status) && !IN_PROGRESS.has(status)
 }
 
-const RESETTABLE: ReadonlySet<string> = new Set<VolumeStatus>([
-  'creating',
-  'available',
-  'reserved',
-  'attaching',
-  'maintenance',
-  'extending',
-  'error',
-  'error_extending',
-])
+const IN_PROGRESS: ReadonlySet<string> = new Set<VolumeStatus>(['deleting', 'error_deleting', 'detaching'])

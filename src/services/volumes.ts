@@ -1,38 +1,29 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
-import { ServiceError } from '../errors.ts'
-import type { RequestContext } from './context.ts'
-import { collectValues, mergeMetadata, removeMetadataKey } from './metadata.ts'
+import { collectValues } from './metadata.ts'
 import type { Attachment, Volume } from './model.ts'
 import type { Parts } from './parts.ts'
-import { toAttachment, toPairs, toVolume } from './rows.ts'
+import { toAttachment, toVolume } from './rows.ts'
 import type { VolumeService } from './services.ts'
 import { toListing, visibleVolume } from './visibility.ts'
-import { beginDetaching, deleteVolume, extendVolume, resetStatus, rollDetaching } from './volume-actions.ts'
+import {
+  beginDetaching,
+  completeExtension,
+  extendVolume,
+  reimageVolume,
+  resetStatus,
+  rollDetaching,
+} from './volume-actions.ts'
 import { createVolume } from './volume-create.ts'
+import { deleteVolume, unmanageVolume } from './volume-delete.ts'
+import { completeMigration, migrateVolume } from './volume-migrate.ts'
+import * as properties from './volume-properties.ts'
+import { retypeVolume } from './volume-retype.ts'
+import { revertVolume } from './volume-revert.ts'
 
 export function createVolumeService(parts: Parts): VolumeService {
-  const { db, stamp } = parts
-
-  /** Changes columns of a volume that the caller may change, in one transaction with reading them. */
-  async function change(
-    context: RequestContext,
-    id: string,
-    rule: string,
-    columnsOf: (row: volumes.VolumeRow) => Partial<Omit<volumes.VolumeRow, 'id' | 'status'>>,
-  ): Promise<volumes.NamedVolumeRow> {
-    return db.transaction(async (trx) => {
-      const row = visibleVolume(context, id, await volumes.lock(trx, id))
-      context.authorize(rule, { projectId: row.project_id })
-      if (row.status === 'maintenance') {
-        throw new ServiceError('InvalidVolume', { reason: 'The volume cannot be updated during maintenance.' })
-      }
-      const columns = { ...columnsOf(row), updated_at: stamp() }
-      await volumes.update(trx, id, columns)
-      return { ...row, ...columns }
-    })
-  }
+  const { db } = parts
 
   return {
     create: (context, request) => createVolume(parts, context, request),
@@ -51,29 +42,32 @@ export function createVolumeService(parts: Parts): VolumeService {
       const { metadata, ...sums } = await volumes.summarize(db, toListing(context, query))
       return { ...sums, metadata: collectValues(metadata) }
     },
-    update: async (context, id, { metadata, ...names }) => {
-      const row = await change(context, id, 'volume:update', () =>
-        metadata === undefined ? names : { ...names, metadata: JSON.stringify(metadata) },
-      )
-      return withAttachments(db, row)
-    },
+    update: async (context, id, changes) =>
+      withAttachments(db, await properties.updateVolume(parts, context, id, changes)),
     delete: (context, id, options) => deleteVolume(parts, context, id, options),
-    extend: (context, id, newSizeGib) => extendVolume(parts, context, id, newSizeGib),
-    setMetadata: async (context, id, metadata, { replace }) => {
-      const rule = replace ? 'volume:update_volume_metadata' : 'volume:create_volume_metadata'
-      const row = await change(context, id, rule, (old) => ({
-        metadata: mergeMetadata(old.metadata, metadata, replace),
-      }))
-      return toPairs(row.metadata)
+    extend: (context, id, newSizeGib, options = { inUse: true }) =>
+      extendVolume(parts, context, id, newSizeGib, options),
+    setMetadata: (context, id, metadata, options) => properties.setMetadata(parts, context, id, metadata, options),
+    deleteMetadataKey: (context, id, key) => properties.deleteMetadataKey(parts, context, id, key),
+    setImageMetadata: (context, id, metadata) => properties.setImageMetadata(parts, context, id, metadata),
+    unsetImageMetadata: (context, id, key) => properties.unsetImageMetadata(parts, context, id, key),
+    setBootable: (context, id, bootable) => properties.setBootable(parts, context, id, bootable),
+    setReadonly: (context, id, readonly) => properties.setReadonly(parts, context, id, readonly),
+    encryption: async (context, id) => {
+      const row = visibleVolume(context, id, await volumes.find(db, id))
+      context.authorize('volume_extension:volume_encryption_metadata', { projectId: row.project_id })
+      return { encryption_key_id: null }
     },
-    deleteMetadataKey: async (context, id, key) => {
-      await change(context, id, 'volume:delete_volume_metadata', (old) => ({
-        metadata: removeMetadataKey(old.metadata, key, { owner: 'Volume', id }),
-      }))
-    },
+    unmanage: (context, id) => unmanageVolume(parts, context, id),
+    revert: (context, id, snapshotId) => revertVolume(parts, context, id, snapshotId),
+    retype: (context, id, request) => retypeVolume(parts, context, id, request),
+    migrate: (context, id, request) => migrateVolume(parts, context, id, request),
+    completeMigration: (context, id, request) => completeMigration(parts, context, id, request),
+    completeExtension: (context, id) => completeExtension(parts, context, id),
+    reimage: (context, id, request) => reimageVolume(parts, context, id, request),
     beginDetaching: (context, id) => beginDetaching(parts, context, id),
     rollDetaching: (context, id) => rollDetaching(parts, context, id),
-    resetStatus: (context, id, status) => resetStatus(parts, context, id, status),
+    resetStatus: (context, id, status, others = {}) => resetStatus(parts, context, id, status, others),
   }
 }
 

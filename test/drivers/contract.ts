@@ -63,6 +63,19 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       }
     }
 
+    const refused = async (info: ConnectionInfo): Promise<boolean> => {
+      let initiator: Initiator | undefined
+      try {
+        initiator = await harness.connect(info)
+        await initiator.read(0, 512)
+        return false
+      } catch {
+        return true
+      } finally {
+        await initiator?.close().catch(() => {})
+      }
+    }
+
     it('tells of its pools in GiB', async () => {
       const pools = await harness.driver.stats()
       expect(pools.length).toBeGreaterThan(0)
@@ -209,25 +222,59 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       expect(await harness.read(volume.id, 4 * MIB, 4096)).toEqual(Buffer.alloc(4096, 5))
     })
 
+    it('1: reverts a volume to a snapshot, once or again, and both go on', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 1))
+      await harness.write(volume.id, 8 * MIB, Buffer.alloc(4096, 2))
+      const older = await newSnapshot(volume)
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 3))
+      const latest = await newSnapshot(volume)
+      await harness.write(volume.id, 4096, Buffer.alloc(4096, 4))
+      for (const _ of ['once', 'again']) {
+        await harness.driver.revertToSnapshot(latest)
+        expect(await harness.read(volume.id, 0, 8192)).toEqual(
+          Buffer.concat([Buffer.alloc(4096, 3), Buffer.alloc(4096)]),
+        )
+        expect(await harness.read(volume.id, 8 * MIB, 4096)).toEqual(Buffer.alloc(4096, 2))
+        await harness.write(volume.id, 0, Buffer.alloc(4096, 5))
+      }
+      const copy = { id: randomUUID(), sizeGib: 1 }
+      await harness.driver.createVolumeFromSnapshot(copy, latest)
+      expect(await harness.read(copy.id, 0, 4096)).toEqual(Buffer.alloc(4096, 3))
+      expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 5))
+      await harness.driver.deleteSnapshot(latest)
+      await harness.driver.revertToSnapshot(older)
+      expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      await harness.driver.deleteSnapshot(older)
+      await harness.driver.deleteVolume(volume)
+      expect(await harness.read(copy.id, 0, 4096)).toEqual(Buffer.alloc(4096, 3))
+    })
+
+    it('a reverted volume is the same to those who have a right to reach it', async () => {
+      const volume = await newVolume()
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 1))
+      const snapshot = await newSnapshot(volume)
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 2))
+      const one = attachment()
+      const info = await harness.driver.createExport(volume, one)
+      await harness.driver.revertToSnapshot(snapshot)
+      const initiator = await harness.connect(info)
+      expect(await initiator.read(0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      await initiator.write(0, Buffer.alloc(4096, 6))
+      expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 6))
+      await initiator.close()
+      await harness.driver.removeExport(volume, one.id)
+      expect(await refused(info)).toBe(true)
+      const absent = { id: randomUUID(), volumeId: volume.id, sizeGib: 1 }
+      expect(await code(harness.driver.revertToSnapshot(absent))).toBe('SnapshotNotFound')
+    })
+
     it('answers an export with flat, JSON-safe connection information', async () => {
       const volume = await newVolume()
       const info = await harness.driver.createExport(volume, attachment())
       expect(typeof info.driver_volume_type).toBe('string')
       expect(JSON.parse(JSON.stringify(info))).toEqual(info)
     })
-
-    const refused = async (info: ConnectionInfo): Promise<boolean> => {
-      let initiator: Initiator | undefined
-      try {
-        initiator = await harness.connect(info)
-        await initiator.read(0, 512)
-        return false
-      } catch {
-        return true
-      } finally {
-        await initiator?.close().catch(() => {})
-      }
-    }
 
     it('lets an initiator in until its right is taken back', async () => {
       const volume = await newVolume()

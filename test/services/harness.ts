@@ -7,6 +7,7 @@ import { type CallMatcher, type DriverFilter, wrapDriver } from '../../src/drive
 import { ServiceError, type ServiceErrorCode } from '../../src/errors.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import type { Backend } from '../../src/services/backends.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ListQuery, VolumeCreate } from '../../src/services/model.ts'
@@ -39,6 +40,8 @@ export interface HarnessOptions {
   settings?: Partial<ServiceSettings>
   /** What stands between the services and the database. */
   wrapDatabase?: (db: Db) => Db
+  /** Beside the backend `memory`. */
+  others?: readonly Backend[]
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -73,6 +76,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
   const open = async ({
     filters = [],
     settings = {},
+    others = [],
     start = true,
     wrapDatabase,
   }: HarnessOptions): Promise<Harness> => {
@@ -81,7 +85,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
       db: wrapDatabase?.(db) ?? db,
-      backends: [{ name: 'memory', availabilityZone: 'nova', driver }],
+      backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock,
       random: systemRandom,
       log: createLog('silent'),

@@ -1,10 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
-import { DIALECTS } from '../db/harness.ts'
+import { DIALECTS, type Dialect } from '../db/harness.ts'
 import {
   admin,
-  availableVolume,
   createHarness,
   type Harness,
   keptUsage,
@@ -18,37 +17,106 @@ import {
   TEST_SETTINGS,
 } from './harness.ts'
 
-/** Requests that each want a volume for themselves: whoever comes second is refused. */
-const EXCLUSIVE = {
-  delete: ({ services }: Harness, id: string) => services.volumes.delete(member, id, { cascade: false, force: false }),
-  cascade: ({ services }: Harness, id: string) => services.volumes.delete(member, id, { cascade: true, force: false }),
-  extend: ({ services }: Harness, id: string) => services.volumes.extend(member, id, 2),
-  reserve: ({ services }: Harness, id: string) => services.attachments.create(member, newAttachment(id)),
-  attach: ({ services }: Harness, id: string) =>
-    services.attachments.create(member, newAttachment(id, { connector: { host: 'h' } })),
-} as const
+/** Requests that change the status of a volume at once, in the words of the table. */
+const ACTIONS: Record<string, (harness: Harness, id: string) => Promise<unknown>> = {
+  delete: ({ services }, id) => services.volumes.delete(member, id, { cascade: false, force: false }),
+  cascade: ({ services }, id) => services.volumes.delete(member, id, { cascade: true, force: false }),
+  unmanage: ({ services }, id) => services.volumes.unmanage(admin, id),
+  extend: ({ services }, id) => services.volumes.extend(member, id, 2),
+  retype: ({ services }, id) => services.volumes.retype(member, id, { newType: 'other', migrationPolicy: 'never' }),
+  migrate: ({ services }, id) => services.volumes.migrate(admin, id, { host: 'test-host@memory#other', cluster: null }),
+  reserve: ({ services }, id) => services.attachments.create(member, newAttachment(id)),
+  attach: ({ services }, id) => services.attachments.create(member, newAttachment(id, { connector: { host: 'h' } })),
+  claim: ({ services }, id) => services.connections.reserve(member, id),
+  connect: ({ services }, id) => services.connections.initialize(member, id, { host: 'h' }),
+  'take in use': ({ services }, id) => services.connections.attach(member, id, oldAttach),
+  'begin to detach': ({ services }, id) => services.volumes.beginDetaching(member, id),
+  'set read-only': ({ services }, id) => services.volumes.setReadonly(member, id, true),
+  snapshot: ({ services }, id) => services.snapshots.create(member, newSnapshot(id)),
+  clone: ({ services }, id) => services.volumes.create(member, newVolume({ sourceVolid: id })),
+  rename: ({ services }, id) => services.volumes.update(member, id, { name: 'new' }),
+}
 
-const exclusiveNames = Object.keys(EXCLUSIVE) as (keyof typeof EXCLUSIVE)[]
+const oldAttach = { instanceId: null, hostName: 'h', mountpoint: '/dev/vdb', mode: 'rw' as const }
+
+/** Those of which each takes a volume that is available, so that whoever comes second is refused. */
+const EXCLUSIVE = [
+  'delete',
+  'cascade',
+  'unmanage',
+  'extend',
+  'retype',
+  'migrate',
+  'reserve',
+  'attach',
+  'claim',
+] as const satisfies readonly (keyof typeof ACTIONS)[]
+
+/** An attachment with a connector waits for work that does not come here; by then it is accepted. */
+const accepted = (answer: string) => answer === 'done' || answer === 'ServiceUnavailable'
+
+/** Services that answer requests and work on none, or an extension could end between two of them. */
+async function answering(dialect: Dialect): Promise<Harness> {
+  const harness = await createHarness({ dialect })
+  await harness.services.types.create(admin, { name: 'other', description: null, isPublic: true, extraSpecs: {} })
+  return harness.reopen({ start: false })
+}
+
+async function placedVolume(harness: Harness): Promise<string> {
+  const { id } = await harness.services.volumes.create(member, newVolume())
+  await harness.db('volumes').where({ id }).update({ status: 'available', host: 'test-host@memory#memory' })
+  await harness.db('work').where({ resource_id: id }).delete()
+  return id
+}
+
+/** What is left of a volume, for comparing: its status, what hangs on it, and whether work goes on. */
+async function traceOf({ db }: Harness, id: string): Promise<string> {
+  const volume = await db('volumes').where({ id }).first('status', 'name', 'admin_metadata', 'migration_status')
+  const attached = await db('attachments').where({ volume_id: id }).select('status').orderBy('status')
+  const children = await db('snapshots').where({ volume_id: id }).select('status')
+  const work = await db('work').where({ lane: id }).select('kind').orderBy('kind')
+  const clones = await db('volumes').where({ source_volid: id }).select('status')
+  return JSON.stringify([volume, attached, children, work, clones])
+}
 
 describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
   it('that exclude each other: exactly one is done', async () => {
+    const harness = await answering(dialect)
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.constantFrom(...exclusiveNames), { minLength: 2, maxLength: 6 }), async (names) => {
-        // Nothing is worked on before all requests are answered, or an extension could end between two of them.
-        const harness = await createHarness({ dialect })
-        const id = await availableVolume(harness)
-        await harness.services.stop()
-        const stopped = await harness.reopen({ start: false })
-        const requests = names.map((name) => ({ name, answer: outcome(EXCLUSIVE[name](stopped, id)) }))
-        const answers = await Promise.all(requests.map(({ answer }) => answer))
-        const refused = answers.filter((answer) => answer === 'InvalidVolume')
-        expect(refused).toHaveLength(names.length - 1)
+      fc.asyncProperty(fc.array(fc.constantFrom(...EXCLUSIVE), { minLength: 2, maxLength: 6 }), async (names) => {
+        const id = await placedVolume(harness)
+        const answers = await Promise.all(names.map((name) => outcome(ACTIONS[name]!(harness, id))))
+        expect(answers.filter(accepted), `${names}: ${answers}`).toHaveLength(1)
         expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
-        await stopped.services.stop()
-        await stopped.db.destroy()
       }),
       { numRuns: dialect === 'SQLite' ? 25 : 10 },
     )
+  })
+
+  const pairs = Object.keys(ACTIONS).flatMap((one, at, all) => all.slice(at).map((other) => [one, other] as const))
+  it.each(Object.keys(ACTIONS))('%s and any other: as if one had come after the other', async (one) => {
+    const harness = await answering(dialect)
+    for (const [, other] of pairs.filter(([first]) => first === one)) {
+      const oneAfterTheOther: string[] = []
+      for (const order of [
+        [one, other],
+        [other, one],
+      ]) {
+        const id = await placedVolume(harness)
+        const answers: Record<string, boolean[]> = {}
+        for (const name of order)
+          answers[name] = [...(answers[name] ?? []), accepted(await outcome(ACTIONS[name]!(harness, id)))]
+        oneAfterTheOther.push(
+          JSON.stringify([answers[one]!.sort(), answers[other]!.sort()]) + (await traceOf(harness, id)),
+        )
+      }
+      const id = await placedVolume(harness)
+      const [first, second] = await Promise.all(
+        [one, other].map(async (name) => accepted(await outcome(ACTIONS[name]!(harness, id)))),
+      )
+      const answers = one === other ? [[first, second].sort(), [first, second].sort()] : [[first], [second]]
+      expect(oneAfterTheOther, `${one} and ${other}`).toContain(JSON.stringify(answers) + (await traceOf(harness, id)))
+    }
   })
 
   it('cannot share the last unit of a quota', async () => {
@@ -63,10 +131,25 @@ describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
   })
 })
 
+const ON_VOLUMES = [
+  'clone',
+  'snapshot',
+  'delete',
+  'cascade',
+  'force',
+  'reset',
+  'attach',
+  'old attach',
+  'old detach',
+  'retype',
+  'revert',
+  'unmanage',
+] as const
+
 /** One random request; indices choose among what there is. */
 type Step =
   | { do: 'create'; sizeGib: number; project: number }
-  | { do: 'clone' | 'snapshot' | 'delete' | 'cascade' | 'force' | 'reset' | 'attach'; volume: number }
+  | { do: (typeof ON_VOLUMES)[number]; volume: number }
   | { do: 'extend'; volume: number; sizeGib: number }
   | { do: 'delete-snapshot' | 'restore' | 'detach'; of: number }
   | { do: 'settle' }
@@ -80,7 +163,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 6,
     arbitrary: fc.record({
-      do: fc.constantFrom('clone', 'snapshot', 'delete', 'cascade', 'force', 'reset', 'attach'),
+      do: fc.constantFrom(...ON_VOLUMES),
       volume: index,
     }),
   },
@@ -93,7 +176,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 ) as fc.Arbitrary<Step>
 
 async function perform(harness: Harness, step: Step): Promise<unknown> {
-  const { volumes, snapshots, attachments, idle } = harness.services
+  const { volumes, snapshots, attachments, connections, idle } = harness.services
   const pick = async (table: string, at: number): Promise<string> => {
     const rows = await harness.db(table).orderBy('created_at').select('id')
     return rows[at % Math.max(rows.length, 1)]?.id ?? 'none'
@@ -117,6 +200,22 @@ async function perform(harness: Harness, step: Step): Promise<unknown> {
       const volumeId = await pick('volumes', step.volume)
       return attachments.create(admin, newAttachment(volumeId, { connector: { host: 'h' } }))
     }
+    case 'old attach': {
+      const volumeId = await pick('volumes', step.volume)
+      await connections.initialize(admin, volumeId, { host: 'h' })
+      return connections.attach(admin, volumeId, oldAttach)
+    }
+    case 'old detach':
+      return connections.detach(admin, await pick('volumes', step.volume), null)
+    case 'retype':
+      return volumes.retype(admin, await pick('volumes', step.volume), { newType: 'other', migrationPolicy: 'never' })
+    case 'revert': {
+      const volumeId = await pick('volumes', step.volume)
+      const latest = await harness.db('snapshots').where({ volume_id: volumeId }).orderBy('created_at', 'desc').first()
+      return volumes.revert(admin, volumeId, latest?.id ?? null)
+    }
+    case 'unmanage':
+      return volumes.unmanage(admin, await pick('volumes', step.volume))
     case 'extend':
       return volumes.extend(admin, await pick('volumes', step.volume), step.sizeGib)
     case 'delete-snapshot':
@@ -147,6 +246,7 @@ describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
             'extendVolume',
             'createSnapshot',
             'deleteSnapshot',
+            'revertToSnapshot',
             'createExport',
             'removeExport',
           )
@@ -157,6 +257,12 @@ describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
             dialect,
             filters,
             settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
+          })
+          await harness.services.types.create(admin, {
+            name: 'other',
+            description: null,
+            isPublic: true,
+            extraSpecs: {},
           })
           for (const step of steps) {
             await outcome(perform(harness, step))
@@ -169,7 +275,10 @@ describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
           await harness.services.idle()
           expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
           expect(await harness.db('work')).toEqual([])
-          expect(await harness.db('volumes').whereIn('status', ['creating', 'deleting', 'extending'])).toEqual([])
+          const passing = ['creating', 'deleting', 'extending', 'retyping', 'reverting', 'unmanaging']
+          expect(await harness.db('volumes').whereIn('status', passing)).toEqual([])
+          expect(await harness.db('volumes').whereNotNull('pending_volume_type_id')).toEqual([])
+          expect(await harness.db('snapshots').where({ status: 'restoring' })).toEqual([])
           await harness.services.stop()
           await harness.db.destroy()
         },

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
 import * as volumes from '../../src/db/volumes.ts'
-import { changeType } from '../../src/services/accounting.ts'
+import { endRetype, reserveRetype } from '../../src/services/accounting.ts'
 import {
   admin,
   availableVolume,
@@ -32,7 +32,11 @@ async function withType(options: Parameters<typeof createHarness>[0] = {}): Prom
 async function retype(db: Db, volumeId: string, typeId: string): Promise<void> {
   await db.transaction(async (trx) => {
     const row = await volumes.lock(trx, volumeId)
-    if (row !== undefined) await changeType(trx, row, typeId, TEST_SETTINGS.quota, '2026-01-01T00:00:00.000000')
+    if (row === undefined || row.volume_type_id === typeId) return
+    const at = '2026-01-01T00:00:00.000000'
+    await reserveRetype(trx, row, typeId, TEST_SETTINGS.quota, at)
+    const reserved = { ...row, pending_volume_type_id: typeId }
+    await endRetype(trx, reserved, at, { volume_type_id: typeId, multiattach: row.multiattach })
   })
 }
 

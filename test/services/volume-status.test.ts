@@ -1,9 +1,17 @@
 import { describe, expect, it } from 'vitest'
-import { type AttachmentStatus, SNAPSHOT_STATUSES, type VolumeStatus } from '../../src/services/model.ts'
+import {
+  ATTACHMENT_STATUSES,
+  type AttachmentStatus,
+  NAMED_VOLUME_STATUSES,
+  SNAPSHOT_STATUSES,
+  VOLUME_STATUSES,
+  type VolumeStatus,
+} from '../../src/services/statuses.ts'
 import {
   ATTACHMENT_ACTIONS,
   ATTACHMENT_OUTCOMES,
   canResetTo,
+  mayIn,
   SNAPSHOT_ACTIONS,
   SNAPSHOT_OUTCOMES,
   SNAPSHOT_REPORTS,
@@ -11,31 +19,9 @@ import {
   type Transition,
   VOLUME_ACTIONS,
   VOLUME_OUTCOMES,
+  VOLUME_PERMISSIONS,
+  type VolumePermission,
 } from '../../src/services/volume-status.ts'
-
-const VOLUME_STATUSES: readonly VolumeStatus[] = [
-  'creating',
-  'available',
-  'reserved',
-  'attaching',
-  'in-use',
-  'detaching',
-  'maintenance',
-  'deleting',
-  'extending',
-  'error',
-  'error_deleting',
-  'error_extending',
-]
-
-const ATTACHMENT_STATUSES: readonly AttachmentStatus[] = [
-  'reserved',
-  'attaching',
-  'attached',
-  'detached',
-  'error_attaching',
-  'error_detaching',
-]
 
 /** Every status against every transition: where it leads, or nothing. */
 function matrix<Status extends string>(
@@ -48,16 +34,48 @@ function matrix<Status extends string>(
 }
 
 describe('the status tables', () => {
+  it('name the 22 statuses of upstream, and two that a volume passes through', () => {
+    const upstream =
+      'creating available reserved attaching in-use detaching deleting error error_deleting managing error_managing ' +
+      'maintenance backing-up error_backing-up restoring-backup error_restoring downloading uploading retyping extending ' +
+      'error_extending awaiting-transfer'
+    expect([...NAMED_VOLUME_STATUSES].sort()).toEqual(upstream.split(' ').sort())
+    expect(VOLUME_STATUSES.slice(NAMED_VOLUME_STATUSES.length)).toEqual(['reverting', 'unmanaging'])
+  })
+
   it('allow a volume exactly these transitions', () => {
-    expect(matrix(VOLUME_STATUSES, VOLUME_ACTIONS)).toEqual([
+    const { forceDelete, ...others } = VOLUME_ACTIONS
+    expect(forceDelete).toEqual({ from: VOLUME_STATUSES, to: 'deleting' })
+    expect(matrix(VOLUME_STATUSES, others)).toEqual([
       'delete: available -> deleting',
       'delete: error -> deleting',
+      'delete: error_managing -> deleting',
+      'delete: error_restoring -> deleting',
       'delete: error_extending -> deleting',
+      'unmanage: available -> unmanaging',
+      'unmanage: error -> unmanaging',
+      'unmanage: error_managing -> unmanaging',
+      'unmanage: error_restoring -> unmanaging',
+      'unmanage: error_extending -> unmanaging',
       'extend: available -> extending',
       'extendAttached: in-use -> extending',
+      'revert: available -> reverting',
+      'retype: available -> retyping',
+      'retype: in-use -> retyping',
+      'migrate: available -> maintenance',
+      'reimage: available -> downloading',
+      'reimage: error -> downloading',
+      'reimageReserved: available -> downloading',
+      'reimageReserved: error -> downloading',
+      'reimageReserved: reserved -> downloading',
       'reserve: available -> reserved',
+      'reserve: downloading -> reserved',
       'reserveShared: available -> reserved',
       'reserveShared: in-use -> reserved',
+      'reserveShared: downloading -> reserved',
+      'claim: available -> attaching',
+      'claimShared: available -> attaching',
+      'claimShared: in-use -> attaching',
       'beginDetaching: in-use -> detaching',
       'rollDetaching: detaching -> in-use',
     ])
@@ -65,9 +83,43 @@ describe('the status tables', () => {
       'created: creating -> available',
       'createFailed: creating -> error',
       'extendFailed: extending -> error_extending',
+      'reverted: reverting -> available',
+      'revertFailed: reverting -> error',
       'deleteFailed: deleting -> error_deleting',
+      'deleteFailed: unmanaging -> error_deleting',
       'deleteRefused: deleting -> available',
+      'deleteRefused: unmanaging -> available',
     ])
+  })
+
+  it.each<[VolumePermission, 'only' | 'all but', string]>([
+    ['update', 'all but', 'maintenance'],
+    ['updateMetadata', 'all but', 'maintenance uploading'],
+    ['updateReadonly', 'only', 'available'],
+    ['snapshot', 'only', 'available'],
+    ['snapshotForced', 'only', 'available in-use'],
+    ['clone', 'only', 'available in-use'],
+    ['completeExtension', 'only', 'extending'],
+    ['reserveAgain', 'only', 'in-use reserved'],
+    ['connect', 'all but', 'error error_deleting error_managing error_restoring error_backing-up error_extending'],
+    [
+      'initializeConnection',
+      'all but',
+      'maintenance creating managing downloading restoring-backup reverting deleting unmanaging',
+    ],
+    ['attach', 'only', 'available reserved attaching in-use'],
+    ['detach', 'all but', 'maintenance'],
+  ])('allow to %s in %s: %s', (permission, kind, words) => {
+    const named = words.split(' ')
+    for (const status of VOLUME_STATUSES) {
+      expect(`${status} ${mayIn(status, permission)}`).toBe(`${status} ${named.includes(status) === (kind === 'only')}`)
+    }
+    expect(named.filter((word) => !(VOLUME_STATUSES as readonly string[]).includes(word))).toEqual([])
+    expect(mayIn('no such status', permission)).toBe(false)
+  })
+
+  it('have a case above for every permission', () => {
+    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(12)
   })
 
   it('allow a snapshot exactly these transitions', () => {
@@ -79,6 +131,8 @@ describe('the status tables', () => {
       'deleteWithVolume: error -> deleting',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
+      'deleteWithVolume: error -> deleting',
+      'revert: available -> restoring',
     ])
     expect(SNAPSHOT_STATUSES.flatMap((from) => (SNAPSHOT_REPORTS[from] ?? []).map((to) => `${from} -> ${to}`))).toEqual(
       [
@@ -94,6 +148,7 @@ describe('the status tables', () => {
       'createFailed: creating -> error',
       'deleteFailed: deleting -> error_deleting',
       'deleteRefused: deleting -> available',
+      'reverted: restoring -> available',
     ])
   })
 
@@ -104,6 +159,9 @@ describe('the status tables', () => {
       'connect: error_attaching -> attaching',
       'complete: attaching -> attached',
       'complete: attached -> attached',
+      'attach: reserved -> attached',
+      'attach: attaching -> attached',
+      'disconnect: attached -> attached',
     ])
     expect(matrix(ATTACHMENT_STATUSES, ATTACHMENT_OUTCOMES)).toEqual([
       'connected: attaching -> attaching',
@@ -119,7 +177,8 @@ describe('the status tables', () => {
 
   it('leave every status in which work stands behind a volume both ways: done and given up', () => {
     const left = new Set<string>(Object.values(VOLUME_OUTCOMES).flatMap(({ from }) => from))
-    expect([...left].sort()).toEqual(['creating', 'deleting', 'extending'])
+    // Of an extension, a retype and a migration the attachments say where they end.
+    expect([...left].sort()).toEqual(['creating', 'deleting', 'extending', 'reverting', 'unmanaging'])
   })
 })
 
@@ -139,9 +198,9 @@ describe('the status that attachments give their volume', () => {
 })
 
 describe('an administrator may reset a volume', () => {
-  it('to any status but those of deleting and detaching, and to in-use only with attachments', () => {
+  it('to any named status but those of deleting and detaching, and to in-use only with attachments', () => {
     const refused = VOLUME_STATUSES.filter((status) => !canResetTo(status, false))
-    expect(refused).toEqual(['in-use', 'detaching', 'deleting', 'error_deleting'])
+    expect(refused).toEqual(['deleting', 'error_deleting', 'in-use', 'detaching', 'reverting', 'unmanaging'])
     expect(canResetTo('in-use', true)).toBe(true)
     expect(canResetTo('no such status', true)).toBe(false)
   })

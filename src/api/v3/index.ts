@@ -19,12 +19,16 @@ import { typeEncryptionRoutes } from './type-encryption.ts'
 import { typeExtraSpecRoutes } from './type-extra-specs.ts'
 import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
+import { volumeConnectionRoutes } from './volume-connections.ts'
+import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
 import { volumeRoutes } from './volumes.ts'
 
 /** Everything that the Cinder API serves, in the order of the document. */
 export const ROUTES: readonly Route[] = [
   ...volumeRoutes,
   ...volumeActionRoutes,
+  ...volumeConnectionRoutes,
+  ...volumeImageMetadataRoutes,
   ...volumeMetadataRoutes,
   ...snapshotRoutes,
   ...snapshotActionRoutes,

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { SNAPSHOT_STATUSES, type SnapshotStatus } from '../../services/model.ts'
+import { SNAPSHOT_STATUSES, type SnapshotStatus } from '../../services/statuses.ts'
 import { text, WHOLE_SENTENCE } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 

@@ -1,25 +1,33 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
-import { sizeGib, text } from '../fields.ts'
+import { MIGRATION_STATUSES, NAMED_VOLUME_STATUSES } from '../../services/statuses.ts'
+import { flag, guid, sizeGib, text } from '../fields.ts'
+import { since } from '../microversion.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 const URL = '/volumes/:volume_id/action'
 
-/** Statuses that an administrator may write; upstream takes any of its 22, ours are those that a volume can have here. */
-const STATUSES = [
-  'creating',
-  'available',
-  'reserved',
-  'attaching',
-  'in-use',
-  'detaching',
-  'maintenance',
-  'deleting',
-  'extending',
-  'error',
-  'error_deleting',
-  'error_extending',
-] as const
+/** A word of a fixed set in any case; null and an empty text say nothing. */
+function oneOf<const Words extends readonly [string, ...string[]]>(words: Words) {
+  return text(255)
+    .toLowerCase()
+    .pipe(z.enum(['', ...words], { error: `is not one of ${words.join(', ')}` }))
+    .transform((word) => (word === '' ? null : (word as Words[number])))
+    .nullish()
+}
+
+const ResetBody = z
+  .strictObject({
+    status: oneOf(NAMED_VOLUME_STATUSES),
+    attach_status: oneOf(['attached', 'detached']),
+    migration_status: oneOf(MIGRATION_STATUSES),
+  })
+  .refine((body) => body.status || body.attach_status || body.migration_status, {
+    error: "Must specify 'status', 'attach_status' or 'migration_status' for update.",
+  })
+
+/** An old way to say that something failed: true, or any text that is not empty. */
+const failure = z.union([z.boolean(), z.string()], { error: 'is neither a boolean nor a string' }).nullish()
 
 /** Actions without parameters take anything below their key: Nova sends null, clients an empty object. */
 const anything = z.unknown()
@@ -34,17 +42,8 @@ export const volumeActionRoutes: Route[] = [
     policy: 'volume:extend',
     body: z.strictObject({ new_size: sizeGib }),
     status: 202,
-    handler: async ({ services, context, params, body, supports }) => {
-      if (!supports('3.42')) {
-        const { status } = await services.volumes.get(context, params.volume_id)
-        if (status !== 'available') {
-          throw new ServiceError('InvalidVolume', {
-            reason: `Volume ${params.volume_id} status must be 'available' to extend, currently ${status}.`,
-          })
-        }
-      }
-      await services.volumes.extend(context, params.volume_id, body.new_size)
-    },
+    handler: ({ services, context, params, body, supports }) =>
+      services.volumes.extend(context, params.volume_id, body.new_size, { inUse: supports('3.42') }),
   }),
   defineRoute({
     method: 'POST',
@@ -75,14 +74,13 @@ export const volumeActionRoutes: Route[] = [
     operation: 'reset_volume_status',
     summary: 'Write the status of a volume without asking the backend',
     policy: 'volume_extension:volume_admin_actions:reset_status',
-    body: z.strictObject({
-      status: text(255)
-        .toLowerCase()
-        .pipe(z.enum(STATUSES, { error: `is not a status of a volume: ${STATUSES.join(', ')}` })),
-    }),
+    body: ResetBody,
     status: 202,
     handler: ({ services, context, params, body }) =>
-      services.volumes.resetStatus(context, params.volume_id, body.status),
+      services.volumes.resetStatus(context, params.volume_id, body.status ?? null, {
+        attachStatus: body.attach_status ?? null,
+        migrationStatus: body.migration_status ?? null,
+      }),
   }),
   defineRoute({
     method: 'POST',
@@ -95,5 +93,139 @@ export const volumeActionRoutes: Route[] = [
     status: 202,
     handler: ({ services, context, params }) =>
       services.volumes.delete(context, params.volume_id, { cascade: false, force: true }),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-unmanage',
+    operation: 'unmanage_volume',
+    summary: 'Forget a volume and leave what the backend has of it',
+    policy: 'volume_extension:volume_unmanage',
+    body: anything,
+    status: 202,
+    handler: ({ services, context, params }) => services.volumes.unmanage(context, params.volume_id),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-set_bootable',
+    operation: 'set_volume_bootable',
+    summary: 'Say whether a volume can be booted from',
+    policy: 'volume:update',
+    body: z.strictObject({ bootable: flag }),
+    handler: ({ services, context, params, body }) =>
+      services.volumes.setBootable(context, params.volume_id, body.bootable),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-update_readonly_flag',
+    operation: 'set_volume_readonly',
+    summary: 'Say whether a volume can only be attached for reading',
+    policy: 'volume:update_readonly_flag',
+    body: z.strictObject({ readonly: flag }),
+    status: 202,
+    handler: ({ services, context, params, body }) =>
+      services.volumes.setReadonly(context, params.volume_id, body.readonly),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'revert',
+    operation: 'revert_volume',
+    summary: 'Put a volume back to its latest snapshot',
+    since: '3.40',
+    policy: 'volume:revert_to_snapshot',
+    body: z.object({ snapshot_id: text(255).nullish() }),
+    status: 202,
+    handler: ({ services, context, params, body }) =>
+      services.volumes.revert(context, params.volume_id, body.snapshot_id ?? null),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-retype',
+    operation: 'retype_volume',
+    summary: 'Give a volume another type',
+    policy: 'volume:retype',
+    body: z.strictObject({
+      new_type: text(255),
+      migration_policy: z.enum(['never', 'on-demand'], { error: "is neither 'never' nor 'on-demand'" }).optional(),
+    }),
+    status: 202,
+    handler: ({ services, context, params, body }) =>
+      services.volumes.retype(context, params.volume_id, {
+        newType: body.new_type,
+        migrationPolicy: body.migration_policy ?? 'never',
+      }),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-migrate_volume',
+    operation: 'migrate_volume',
+    summary: 'Move a volume to another backend',
+    policy: 'volume_extension:volume_admin_actions:migrate_volume',
+    body: z.strictObject({
+      host: text(255).nullish(),
+      force_host_copy: flag.optional(),
+      lock_volume: flag.optional(),
+      cluster: since('3.16', text(255).nullish()),
+    }),
+    status: 202,
+    handler: async ({ services, context, params, body, supports }) => {
+      const [host, cluster] = [body.host || null, body.cluster || null]
+      if ((host === null) === (cluster === null)) {
+        const reason = supports('3.16')
+          ? 'Invalid input received: One and only one of cluster and host must be set.'
+          : 'Invalid input received: Host field is missing.'
+        throw new ServiceError('InvalidInput', { reason })
+      }
+      await services.volumes.migrate(context, params.volume_id, { host, cluster })
+    },
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-migrate_volume_completion',
+    operation: 'complete_volume_migration',
+    summary: 'Tell that Nova has moved a guest to the new volume',
+    policy: 'volume_extension:volume_admin_actions:migrate_volume_completion',
+    body: z.strictObject({ new_volume: guid, error: failure }),
+    response: z.object({ save_volume_id: z.string() }),
+    handler: async ({ services, context, params, body }) => ({
+      save_volume_id: await services.volumes.completeMigration(context, params.volume_id, {
+        newVolumeId: body.new_volume,
+        failed: Boolean(body.error),
+      }),
+    }),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-extend_volume_completion',
+    operation: 'complete_volume_extension',
+    summary: 'Tell that the compute host has extended its side of a volume',
+    since: '3.71',
+    policy: 'volume_extension:volume_admin_actions:extend_volume_completion',
+    body: z.strictObject({ error: failure }),
+    status: 202,
+    handler: ({ services, context, params }) => services.volumes.completeExtension(context, params.volume_id),
+  }),
+  defineRoute({
+    method: 'POST',
+    url: URL,
+    action: 'os-reimage',
+    operation: 'reimage_volume',
+    summary: 'Write an image over a volume; refused while there are no images',
+    since: '3.68',
+    policy: 'volume:reimage',
+    body: z.strictObject({ image_id: guid, reimage_reserved: flag.optional() }),
+    status: 202,
+    handler: ({ services, context, params, body }) =>
+      services.volumes.reimage(context, params.volume_id, {
+        imageId: body.image_id,
+        reserved: body.reimage_reserved ?? false,
+      }),
   }),
 ]

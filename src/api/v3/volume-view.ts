@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import type { RequestContext } from '../../services/context.ts'
-import type { Volume } from '../../services/model.ts'
+import type { Volume, VolumeStatus } from '../../services/model.ts'
 import { Link } from '../fields.ts'
 import type { Links } from '../links.ts'
 import { adminOnly, before, since } from '../microversion.ts'
+import { isAllowed } from '../policy.ts'
 
 const nullableText = z.string().nullable()
 
@@ -59,7 +60,19 @@ export const VolumeFull = VolumeDetail.extend({
   'os-vol-host-attr:host': adminOnly(nullableText),
   'os-vol-mig-status-attr:migstat': adminOnly(nullableText),
   'os-vol-mig-status-attr:name_id': adminOnly(nullableText),
+  /** Only of volumes that have any. */
+  volume_image_metadata: z.record(z.string(), z.string()).optional(),
 })
+
+/** Statuses that are told in older words. */
+const SHOWN_AS: Partial<Record<VolumeStatus, VolumeStatus>> = { managing: 'creating', error_managing: 'error' }
+
+/** What the service notes about a volume for users to see, among what they noted themselves. */
+const VISIBLE_ADMIN_METADATA = ['readonly', 'attached_mode']
+
+function visibleOf(adminMetadata: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(adminMetadata).filter(([key]) => VISIBLE_ADMIN_METADATA.includes(key)))
+}
 
 export const VolumeSummary = z.object({ id: z.string(), name: nullableText, links: z.array(Link) })
 
@@ -81,7 +94,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     ...volumeSummary(volume, links),
     description: volume.description,
     size: volume.sizeGib,
-    status: volume.status,
+    status: SHOWN_AS[volume.status] ?? volume.status,
     availability_zone: volume.availabilityZone,
     volume_type: volume.volumeTypeName,
     bootable: volume.bootable ? 'true' : 'false',
@@ -91,9 +104,9 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     source_volid: volume.sourceVolid,
     consistencygroup_id: null,
     replication_status: null,
-    migration_status: null,
+    migration_status: volume.migrationStatus,
     user_id: volume.userId,
-    metadata: volume.metadata,
+    metadata: { ...volume.metadata, ...visibleOf(volume.adminMetadata) },
     attachments: volume.attachments
       .filter((attachment) => attachment.status === 'attached')
       .map((attachment) => ({
@@ -119,11 +132,14 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
 }
 
 export function volumeFull(volume: Volume, context: RequestContext, links: Links): z.input<typeof VolumeFull> {
+  const seesImages = isAllowed('volume_extension:volume_image_metadata:show', context, context)
   return {
     ...volumeDetail(volume, context, links),
     'os-vol-tenant-attr:tenant_id': volume.projectId,
     'os-vol-host-attr:host': volume.host,
-    'os-vol-mig-status-attr:migstat': null,
+    'os-vol-mig-status-attr:migstat': volume.migrationStatus,
     'os-vol-mig-status-attr:name_id': null,
+    volume_image_metadata:
+      seesImages && Object.keys(volume.imageMetadata).length > 0 ? volume.imageMetadata : undefined,
   }
 }

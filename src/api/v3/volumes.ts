@@ -14,6 +14,7 @@ const LIST = {
     'name~': since('3.34', textFilter),
     status: textFilter,
     metadata: metadataFilter,
+    glance_metadata: since('3.4', metadataFilter),
     bootable: booleanFilter,
     availability_zone: textFilter,
     size: numberFilter,
@@ -31,7 +32,7 @@ const LIST = {
     source_volid: adminOnly(textFilter),
   },
   sortKeys: ['id', 'name', 'status', 'size', 'availability_zone', 'bootable', 'host', 'created_at', 'updated_at'],
-  constants: { group_id: 'none', migration_status: 'none', consumes_quota: 'true' },
+  constants: { group_id: 'none', consumes_quota: 'true' },
 } satisfies Parameters<typeof listing>[0]
 
 export const VOLUMES = listing(LIST)
@@ -223,13 +224,10 @@ export const volumeRoutes: Route[] = [
     method: 'GET',
     url: '/volumes/:volume_id/encryption',
     operation: 'show_volume_encryption',
-    summary: 'Show how a volume is encrypted; no volume is, yet Nova asks at every attach',
+    summary: 'Show how a volume is encrypted; Nova asks at every attach',
     policy: 'volume_extension:volume_encryption_metadata',
-    response: z.object({ encryption_key_id: z.null() }),
-    handler: async ({ services, context, params }) => {
-      await services.volumes.get(context, params.volume_id)
-      return { encryption_key_id: null }
-    },
+    response: z.record(z.string(), z.union([z.string(), z.number(), z.null()])),
+    handler: ({ services, context, params }) => services.volumes.encryption(context, params.volume_id),
   }),
   defineRoute({
     method: 'GET',
@@ -237,11 +235,11 @@ export const volumeRoutes: Route[] = [
     operation: 'show_volume_encryption_key',
     summary: 'Show one attribute of the encryption of a volume',
     policy: 'volume_extension:volume_encryption_metadata',
-    response: z.null(),
+    response: z.union([z.string(), z.number(), z.null()]),
     handler: async ({ services, context, params }) => {
-      await services.volumes.get(context, params.volume_id)
-      if (params.key !== 'encryption_key_id') throw new ServiceError('ResourceNotFound')
-      return null
+      const encryption = await services.volumes.encryption(context, params.volume_id)
+      if (!Object.hasOwn(encryption, params.key)) throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+      return encryption[params.key] ?? null
     },
   }),
 ]
@@ -292,7 +290,7 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
     throw invalid('Volumes cannot be created from images: no image service is set up.')
   if (request.backup_id) throw invalid(`Backup ${request.backup_id} could not be found.`)
   const group = request.group_id || request.consistencygroup_id
-  if (group) throw invalid(`Group ${group} could not be found.`)
+  if (group) throw new ServiceError('GroupNotFound', { group_id: group })
 }
 
 function invalid(reason: string): ServiceError {

@@ -110,6 +110,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     createSnapshot: (snapshot) => translate(createSnapshot(snapshot)),
     deleteSnapshot: (snapshot) =>
       translate(unlessMissing(vdis.remove(vdiName(snapshot.volumeId), snapshotTag(snapshot.id)))),
+    revertToSnapshot: (snapshot) => translate(revertToSnapshot(snapshot)),
 
     createExport: (volume, attachment) => translate(createExport(volume, attachment)),
     removeExport: (_volume, attachmentId) =>
@@ -161,6 +162,12 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     )
   }
 
+  async function revertToSnapshot(snapshot: SnapshotRef): Promise<void> {
+    await findVolume(snapshot.volumeId)
+    await findSnapshot(snapshot)
+    await vdis.rollback(vdiName(snapshot.volumeId), { tag: snapshotTag(snapshot.id) })
+  }
+
   async function createExport(volume: VolumeRef, { id, mode }: AttachmentRef): Promise<ConnectionInfo> {
     const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
     await onWorkingVdi(volume.id, (vid) =>
@@ -204,12 +211,14 @@ async function translate<T>(work: Promise<T>): Promise<T> {
     return await work
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
-    if (error.code === 'VdiInUse' || error.code === 'VdiLocked')
-      throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
+    if (IN_USE.has(error.code)) throw new ServiceError('InvalidVolume', { reason: error.message }, { cause: error })
     const code = AWAY.has(error.code) ? 'ServiceUnavailable' : 'BackendFailure'
     throw new ServiceError(code, { reason: error.message }, { cause: error })
   }
 }
+
+/** Exported, open, or locked by QEMU or tgt. */
+const IN_USE: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['VdiInUse', 'VdiLocked'])
 
 /** The store cannot be reached, or is on its way down: it may be back soon. */
 const AWAY: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['Disconnected', 'Stopping'])

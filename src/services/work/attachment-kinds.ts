@@ -4,10 +4,10 @@ import type { Db } from '../../db/database.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { ConnectionInfo, Connector } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
-import { followAttachments } from '../attached-status.ts'
+import { dropAttachment, followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
-import { ATTACHMENT_OUTCOMES } from '../volume-status.ts'
+import { ATTACHMENT_ACTIONS, ATTACHMENT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind, WorkUnit } from './kind.ts'
 import { volumeRef } from './volume-kinds.ts'
 
@@ -72,7 +72,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
   }
 }
 
-/** Cuts the export off, then removes the row. */
+/** Cuts the export off, then removes the row; with the parameter `keep` the row stays, without a connection. */
 export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
@@ -81,8 +81,8 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       return {
         commit: async (trx) => {
           await volumes.lock(trx, volume.id)
-          await attachments.remove(trx, attachment.id)
-          await followAttachments(trx, volume.id, stamp())
+          if (unit.params.keep === true) await forgetConnection(trx, attachment.id, stamp())
+          else await dropAttachment(trx, attachment, stamp())
         },
       }
     },
@@ -113,6 +113,11 @@ async function undoConnector(trx: Db, { resourceId, params, lastError }: WorkUni
     ...(params.modeOfConnector === true ? { attach_mode: null } : {}),
   }
   await attachments.compareAndSet(trx, resourceId, { ...ATTACHMENT_OUTCOMES.connectUndone, updatedAt, set })
+}
+
+async function forgetConnection(trx: Db, id: string, updatedAt: string): Promise<void> {
+  const set = { connector: null, connection_info: null }
+  await attachments.compareAndSet(trx, id, { ...ATTACHMENT_ACTIONS.disconnect, updatedAt, set })
 }
 
 /** The keys that Cinder adds to what a driver answers; Nova and os-brick look for them. */

@@ -21,6 +21,10 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
     volume(unit, 'deleteVolume', code === 'InvalidVolume' ? 'volumeStateInvalid' : 'deleteFailed'),
   'volume-extend': (unit, { code }) =>
     volume(unit, 'extendVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'extendFailed'),
+  'volume-retype': (unit) => volume(unit, 'retypeVolume', 'retypeFailed'),
+  'volume-migrate': (unit) =>
+    volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
+  'volume-revert': (unit) => volume(unit, 'revertVolume', 'revertFailed'),
   'snapshot-create': (unit) => snapshot(unit, 'createSnapshot', 'snapshotCreateFailed'),
   'snapshot-delete': (unit, { code }) =>
     snapshot(unit, 'deleteSnapshot', code === 'InvalidSnapshot' ? 'snapshotBusy' : 'snapshotDeleteFailed'),

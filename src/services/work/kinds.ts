@@ -2,7 +2,9 @@ import type { Log } from '../../runtime/log.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
+import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
+import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
@@ -12,6 +14,9 @@ export function createWorkKinds(
     'volume-create': volumeCreate(parts),
     'volume-delete': volumeDelete(parts),
     'volume-extend': volumeExtend(parts),
+    'volume-retype': volumeRetype(parts),
+    'volume-revert': volumeRevert(parts),
+    'volume-migrate': volumeMigrate(parts),
     'snapshot-create': snapshotCreate(parts),
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),

@@ -94,7 +94,10 @@ export function volumeCreate(parts: CreateParts): WorkKind {
   }
 }
 
-/** remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume */
+/**
+ * remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume. With the
+ * parameter `unmanage` the backend keeps the volume, and only the row goes.
+ */
 export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit): Promise<Outcome> => {
@@ -112,7 +115,7 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         await driver.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
-      await driver.deleteVolume(volume)
+      if (unit.params.unmanage !== true) await driver.deleteVolume(volume)
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
     giveUp: (unit, error) => ({
@@ -162,13 +165,13 @@ function deletionOutcome(error: ServiceError) {
     : VOLUME_OUTCOMES.deleteFailed
 }
 
-async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volumes.NamedVolumeRow> {
+export async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volumes.NamedVolumeRow> {
   const row = await volumes.find(db, id)
   if (row === undefined) throw new ServiceError('VolumeNotFound', { volume_id: id })
   return row
 }
 
-async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
+export async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
   const row = await snapshots.find(db, id)
   if (row === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
   return { id, volumeId: row.volume_id, sizeGib: row.size_gib }

@@ -1,0 +1,79 @@
+import * as volumes from '../db/volumes.ts'
+import { ServiceError } from '../errors.ts'
+import { NO_WISHES, type Pool, place } from '../scheduler/scheduler.ts'
+import { reserveRetype } from './accounting.ts'
+import type { RequestContext } from './context.ts'
+import type { Retype } from './model.ts'
+import type { Parts } from './parts.ts'
+import { hostOf, toPairs } from './rows.ts'
+import { heldType, typeByNameOrId } from './type-lookup.ts'
+import { visibleVolume } from './visibility.ts'
+import { checkTypeBounds, isShared } from './volume-create.ts'
+import { standsAlone } from './volume-migrate.ts'
+import { VOLUME_ACTIONS } from './volume-status.ts'
+
+/** Gives a volume another type. Whether its backend suits that is looked at by the work that follows. */
+export async function retypeVolume(
+  { db, pools, settings, stamp, work }: Parts,
+  context: RequestContext,
+  id: string,
+  { newType, migrationPolicy }: Retype,
+): Promise<void> {
+  const unit = await db.transaction(async (trx) => {
+    const row = visibleVolume(context, id, await volumes.lock(trx, id))
+    const target = { projectId: row.project_id }
+    context.authorize('volume:retype', target)
+    const type = await heldType(trx, await typeByNameOrId(trx, context, newType))
+    const extraSpecs = toPairs(type.extra_specs)
+    checkTypeBounds(row.size_gib, type.name, extraSpecs)
+    const shared = isShared(extraSpecs)
+    if (shared !== Boolean(row.multiattach)) {
+      if (row.status !== 'available') {
+        const reason =
+          'Invalid input received: Invalid volume_type passed, retypes affecting multiattach are only allowed on available ' +
+          `volumes, the specified volume however currently has a status of: ${row.status}.`
+        throw new ServiceError('InvalidInput', { reason })
+      }
+      if (shared) context.authorize('volume:multiattach', target)
+    }
+    const won =
+      row.volume_type_id !== type.id &&
+      (await volumes.compareAndSet(trx, id, {
+        ...VOLUME_ACTIONS.retype,
+        updatedAt: stamp(),
+        set: { status_reason: null },
+        where: volumes.notMigrating,
+      }))
+    if (!won) {
+      const reason =
+        'Retype needs volume to be in available or in-use state, not be part of an active migration or a consistency ' +
+        'group, requested type has to be different that the one from the volume, and for in-use volumes front-end qos ' +
+        'specs cannot change.'
+      throw new ServiceError('InvalidVolume', { reason })
+    }
+    await reserveRetype(trx, row, type.id, settings.quota, stamp())
+    const order = { resourceId: id, lane: id, requestId: context.requestId }
+    const destination =
+      migrationPolicy === 'on-demand' && (await standsAlone(trx, id)) ? elsewhere(pools.known(), row, extraSpecs) : null
+    if (destination === null) {
+      return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
+    }
+    await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
+    const params = { source: hostOf(row), destination }
+    return work.enqueue(trx, { ...order, kind: 'volume-migrate', step: 'check', params })
+  })
+  work.launch(unit)
+}
+
+/** The pool that a volume has to go to, to have a type; null when it may stay, or nothing else suits. */
+function elsewhere(
+  known: readonly Pool[],
+  row: volumes.VolumeRow,
+  extraSpecs: Readonly<Record<string, string>>,
+): string | null {
+  const own = known.filter(({ name }) => name === row.host)
+  const request = { ...NO_WISHES, availabilityZones: [row.availability_zone], extraSpecs }
+  const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
+  if (own.length === 0 || place(stays, { ...request, sizeGib: 0 }).candidates.length > 0) return null
+  return place(known, { ...request, sizeGib: row.size_gib }).candidates[0]?.pool.name ?? null
+}

@@ -1,0 +1,89 @@
+import * as snapshots from '../../db/snapshots.ts'
+import * as volumeTypes from '../../db/volume-types.ts'
+import * as volumes from '../../db/volumes.ts'
+import { ServiceError } from '../../errors.ts'
+import { explainDropped, NO_WISHES, place } from '../../scheduler/scheduler.ts'
+import { endRetype } from '../accounting.ts'
+import { followAttachments } from '../attached-status.ts'
+import type { Parts } from '../parts.ts'
+import { hostOf, toPairs } from '../rows.ts'
+import { isShared } from '../volume-create.ts'
+import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
+import type { WorkKind } from './kind.ts'
+import { existing, snapshotRef } from './volume-kinds.ts'
+
+type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
+
+export function volumeRevert({ db, backends, stamp }: KindParts): WorkKind {
+  return {
+    attempt: async (unit) => {
+      const row = await existing(db, unit.resourceId)
+      const snapshotId = String(unit.params.snapshotId)
+      await backends.driverOf(hostOf(row)).revertToSnapshot(await snapshotRef(db, snapshotId))
+      return {
+        commit: async (trx) => {
+          await volumes.compareAndSet(trx, row.id, { ...VOLUME_OUTCOMES.reverted, updatedAt: stamp() })
+          await snapshots.compareAndSet(trx, snapshotId, { ...SNAPSHOT_OUTCOMES.reverted, updatedAt: stamp() })
+        },
+      }
+    },
+    giveUp: (unit, error) => ({
+      commit: async (trx) => {
+        const set = { status_reason: error.message }
+        await volumes.compareAndSet(trx, unit.resourceId, {
+          ...VOLUME_OUTCOMES.revertFailed,
+          updatedAt: stamp(),
+          set,
+        })
+        const snapshotId = String(unit.params.snapshotId)
+        await snapshots.compareAndSet(trx, snapshotId, { ...SNAPSHOT_OUTCOMES.reverted, updatedAt: stamp() })
+      },
+    }),
+  }
+}
+
+/** Takes the new type when the pool that has the volume suits it. Where it does not, a migration took this one's place. */
+export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
+  const restore = { from: ['retyping'] } as const
+  return {
+    attempt: async (unit) => {
+      const row = await existing(db, unit.resourceId)
+      const typeId = row.pending_volume_type_id ?? row.volume_type_id
+      const type = await volumeTypes.find(db, typeId)
+      if (type === undefined) throw new ServiceError('VolumeTypeNotFound', { volume_type_id: typeId })
+      const extraSpecs = toPairs(type.extra_specs)
+      const host = hostOf(row)
+      await pools.refresh()
+      const own = pools.known().filter(({ name }) => name === host)
+      const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
+      const zones = [row.availability_zone]
+      const { candidates, dropped } = place(stays, { ...NO_WISHES, sizeGib: 0, availabilityZones: zones, extraSpecs })
+      if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
+      return {
+        commit: async (trx) => {
+          await endRetype(trx, row, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
+          await followAttachments(trx, row.id, stamp(), restore)
+        },
+      }
+    },
+    giveUp: (unit, error) => ({
+      commit: async (trx) => {
+        const row = await volumes.lock(trx, unit.resourceId)
+        if (row === undefined) return
+        await endRetype(trx, row, stamp())
+        await followAttachments(trx, row.id, stamp(), { ...restore, set: { status_reason: error.message } })
+      },
+    }),
+  }
+}
+
+function needsMigration(
+  { params }: Parameters<WorkKind['attempt']>[0],
+  dropped: Parameters<typeof explainDropped>[0],
+): string {
+  const reason =
+    params.migrationPolicy === 'never'
+      ? 'Retype requires migration but is not allowed.'
+      : 'Retype requires migration, and there is nowhere to go, or the volume is attached or has snapshots.'
+  return `${reason} ${explainDropped(dropped)}`
+}
