@@ -69,19 +69,25 @@ export async function listRows<Row>(
   const sort = withTieBreakers(listing.sort)
   const query = matching().select(`${table}.*`)
   options.select?.(query)
+  let backwards: BackwardsStart | null = null
   if (listing.marker !== null) {
     const marker: Record<string, unknown> | undefined = await db(table)
       .where({ id: listing.marker, ...(listing.projectId === null ? {} : { project_id: listing.projectId }) })
       .first()
     if (marker === undefined) throw markerNotFound(table, listing.marker)
     whereAfter(query, table, columns, sort, marker)
+    const { key, direction } = sort[0]!
+    const value = marker[columns[key]!.name] as Knex.Value
+    if (direction === 'desc' && columns[key]!.nullable && value !== null) {
+      backwards = { column: column(table, columns, key), value }
+    }
   }
   for (const { key, direction } of sort) {
     // Where nothing can be null, saying where nulls go would only keep PostgreSQL from using an index.
     const nulls = columns[key]?.nullable ? `nulls ${direction === 'asc' ? 'first' : 'last'}` : ''
     query.orderByRaw(`?? ${direction} ${nulls}`, [column(table, columns, key)])
   }
-  const found: Row[] = await query.limit(listing.limit + 1).offset(listing.offset)
+  const found = await readRows<Row>(query, listing, backwards)
   const rows = found.slice(0, listing.limit)
   const page = { rows, more: rows.length > 0 && found.length > listing.limit }
   return options.count ? { ...page, total: await countRows(matching()) } : page
@@ -90,6 +96,27 @@ export async function listRows<Row>(
 function markerNotFound(table: string, marker: string): ServiceError {
   const [code, parameter] = MARKERS[table] ?? ['MarkerNotFound', 'marker']
   return new ServiceError(code, { [parameter]: marker })
+}
+
+/** A page that begins at a value of a column, backwards: what is null comes after all values. */
+interface BackwardsStart {
+  column: string
+  value: Knex.Value
+}
+
+/** Such a page is read in two parts, because no index serves "up to this, or null". */
+async function readRows<Row>(
+  query: Knex.QueryBuilder,
+  { limit, offset }: Listing,
+  backwards: BackwardsStart | null,
+): Promise<Row[]> {
+  const wanted = limit + 1
+  if (backwards === null || offset > 0) return query.limit(wanted).offset(offset)
+  const { column, value } = backwards
+  const first: Row[] = await query.clone().where(column, '<=', value).limit(wanted)
+  if (first.length === wanted) return first
+  const rest: Row[] = await query.whereNull(column).limit(wanted - first.length)
+  return [...first, ...rest]
 }
 
 export async function countRows(query: Knex.QueryBuilder): Promise<number> {

@@ -77,9 +77,9 @@ async function createTable(trx: Knex): Promise<void> {
     )
     return
   }
-  await trx.raw('drop table if exists knex_migrations_lock') // knex's own; a crash left it locked for good
-  await trx.raw('create table if not exists collie_migrating (id integer)')
+  await trx.raw('create table collie_migrating (id integer)') // first of all: a transaction that has read cannot wait to write
   await trx.raw('drop table collie_migrating')
+  await trx.raw('drop table if exists knex_migrations_lock') // knex's own; a crash left it locked for good
   await trx.raw(
     `create table if not exists ?? (
       id integer not null primary key autoincrement, name varchar(255), batch integer, migration_time datetime)`,

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { openMemoryExport } from '../../src/drivers/memory.ts'
 import { errorFilter, firstCalls, onMethod } from '../../src/drivers/wrappers.ts'
 import type { AttachmentCreate } from '../../src/services/model.ts'
@@ -192,8 +192,8 @@ describe('the rules of sharing', () => {
       attachments.update(stranger, id, connector),
       attachments.complete(stranger, id),
       attachments.delete(stranger, id),
-    ]) {
-      expect(await outcome(attempt)).toBe('AttachmentNotFound')
+    ].map(outcome)) {
+      expect(await attempt).toBe('AttachmentNotFound')
     }
   })
 
@@ -264,6 +264,7 @@ describe('a backend that fails', () => {
     await gate.reached
     expect(await outcome(attachments.update(member, id, connector))).toBe('ResourceConflict')
     const deleting = attachments.delete(member, id)
+    await vi.waitFor(async () => expect(await harness.db('work').pluck('kind')).toEqual(['attachment-disconnect']))
     gate.open()
     expect(await deleting).toEqual([])
     expect(await connecting).toBe('ResourceConflict')

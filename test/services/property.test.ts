@@ -59,6 +59,7 @@ const accepted = (answer: string) => answer === 'done' || answer === 'ServiceUna
 async function answering(dialect: Dialect): Promise<Harness> {
   const harness = await createHarness({ dialect })
   await harness.services.types.create(admin, { name: 'other', description: null, isPublic: true, extraSpecs: {} })
+  await harness.services.stop()
   return harness.reopen({ start: false })
 }
 

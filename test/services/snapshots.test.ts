@@ -77,8 +77,8 @@ describe('a snapshot', () => {
       snapshots.delete(stranger, id),
       snapshots.setMetadata(stranger, id, {}, { replace: true }),
       snapshots.deleteMetadataKey(stranger, id, 'k'),
-    ]) {
-      expect(await outcome(attempt)).toBe('SnapshotNotFound')
+    ].map(outcome)) {
+      expect(await attempt).toBe('SnapshotNotFound')
     }
     const asked: string[] = []
     const context = contextOf({ authorize: (rule) => void asked.push(rule) })

@@ -156,6 +156,12 @@ async function withTwoBackends(options: HarnessOptions & { wrap?: (driver: Volum
   return { harness, other }
 }
 
+/** Gives it a type that suits every backend. */
+async function makePlain({ services }: Harness, id: string): Promise<void> {
+  await services.volumes.retype(member, id, { newType: '__DEFAULT__', migrationPolicy: 'never' })
+  await services.idle()
+}
+
 const migrate = (harness: Harness, id: string, host: string | null = OTHER, cluster: string | null = null) =>
   harness.services.volumes.migrate(admin, id, { host, cluster })
 
@@ -168,10 +174,7 @@ describe('migrate', () => {
     await write(from, id, 0, 1)
     await write(from, id, 700 * MIB, 2, 70 * MIB) // more than one step copies
     await write(from, id, 2 * GIB - 4096, 3)
-    await harness
-      .db('volumes')
-      .where({ id })
-      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await makePlain(harness, id)
     await migrate(harness, id)
     await idle()
     expect(await volumes.get(member, id)).toMatchObject({
@@ -226,10 +229,7 @@ describe('migrate', () => {
     })
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
     await write(driverOf(harness.backend), id, 0, 1)
-    await harness
-      .db('volumes')
-      .where({ id })
-      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await makePlain(harness, id)
     await migrate(harness, id)
     await harness.services.idle()
     expect(await harness.services.volumes.get(member, id)).toMatchObject({
@@ -246,10 +246,7 @@ describe('migrate', () => {
     const { harness, other } = await withTwoBackends()
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
     other.volumes.set(id, harness.backend.volumes.get(id)!)
-    await harness
-      .db('volumes')
-      .where({ id })
-      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await makePlain(harness, id)
     await migrate(harness, id)
     await harness.services.idle()
     expect(await harness.services.volumes.get(member, id)).toMatchObject({
@@ -263,10 +260,7 @@ describe('migrate', () => {
   it('keeps the volume when what it leaves behind cannot be deleted', async () => {
     const { harness } = await withTwoBackends({ filters: [errorFilter(onMethod('deleteVolume'), 'before')] })
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
-    await harness
-      .db('volumes')
-      .where({ id })
-      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await makePlain(harness, id)
     await migrate(harness, id)
     await harness.services.idle()
     expect(await harness.services.volumes.get(member, id)).toMatchObject({ host: OTHER, migrationStatus: 'success' })
@@ -291,10 +285,7 @@ describe('migrate', () => {
     )
     const id = await availableVolume(harness, { volumeType: 'on-memory' })
     await write(driverOf(harness.backend), id, 4 * MIB, 9)
-    await harness
-      .db('volumes')
-      .where({ id })
-      .update({ volume_type_id: await typeId(harness, '__DEFAULT__') })
+    await makePlain(harness, id)
     await migrate(harness, id)
     await reached
     const others = [{ name: 'other', availabilityZone: 'nova', driver: driverOf(other) }]
@@ -349,7 +340,7 @@ describe('retype', () => {
     const extraSpecs = { 'provisioning:max_vol_size': '0' }
     await harness.services.types.create(admin, { name: 'tiny', description: null, isPublic: true, extraSpecs })
     expect(await outcome(retype(harness, id, '__DEFAULT__'))).toBe('InvalidVolume')
-    expect(await outcome(retype(harness, id, 'nothing'))).toBe('VolumeTypeNotFound')
+    expect(await outcome(retype(harness, id, 'nothing'))).toBe('VolumeTypeNotFoundByName')
     expect(await outcome(retype(harness, id, 'tiny'))).toBe('InvalidInput')
   })
 

@@ -207,8 +207,8 @@ describe('seeing a volume', () => {
       volumes.resetStatus(stranger, id, 'error'),
       snapshots.create(stranger, newSnapshot(id)),
       attachments.create(stranger, newAttachment(id)),
-    ]) {
-      expect(await outcome(attempt)).toBe('VolumeNotFound')
+    ].map(outcome)) {
+      expect(await attempt).toBe('VolumeNotFound')
     }
     expect((await volumes.list(stranger, everything, { count: true })).total).toBe(0)
     expect((await volumes.list(stranger, { ...everything, allProjects: true }, { count: true })).total).toBe(0)
