@@ -32,17 +32,16 @@ export interface BackendHealth {
 /** The pools of all backends, as far as they are known, and the room in them. */
 export interface Pools {
   /**
-   * What was last heard, also of backends that have stopped answering (they are closed then), with what was promised
-   * since. Asks again in the background when that is old, so that no request waits for a backend.
+   * What was heard lately, also of backends that have stopped answering (they are closed then), with what was promised
+   * since.
    */
-  known(): readonly Pool[]
-  /** As `known`, but waits for new reports when the last are old. */
   current(): Promise<readonly Pool[]>
   /** Asks the backends now. One that does not answer keeps nobody else from being heard; rejects when none answers. */
   refresh(): Promise<void>
   health(backend: string): BackendHealth
   /**
-   * The best pool for a volume; room in it is the volume's from then on, until a report of the backend has it. Null
+   * The best pool for a volume, by what is known: reports that are old are renewed in the background, so that no request
+   * waits for a backend. Room in it is the volume's from then on, until a report of the backend has it. Null
    * when no pool fits. Follow it with `settle` or `withdraw`.
    */
   reserve(volumeId: string, request: PlacementRequest): Pool | null
@@ -71,7 +70,7 @@ const UNHEARD: BackendHealth = { up: false, reason: 'it has not been asked yet',
 
 export function createPools(options: PoolsOptions): Pools {
   const { db, backends, states, settings, clock, stamp, log } = options
-  const promises = createPromises()
+  const promises = createPromises(clock)
   const started = new Set<string>() // backends whose driver is
   const health = new Map<string, BackendHealth>()
   const reports = new Map<string, readonly PoolStats[]>() // the last of each backend
@@ -180,10 +179,6 @@ export function createPools(options: PoolsOptions): Pools {
   }
 
   return {
-    known: () => {
-      if (isOld() && asking === null) refresh().catch(() => {}) // logged where it failed
-      return poolsWithout()
-    },
     current: async () => {
       if (isOld()) await refresh().catch(() => {}) // the health of each says so
       return poolsWithout()

@@ -1,3 +1,5 @@
+import type { Clock } from '../runtime/clock.ts'
+
 /**
  * Room in pools that was promised and that no report of a backend has in it yet. Without it, all volumes that are asked for
  * between two reports would see the same free room, and take it several times.
@@ -29,16 +31,15 @@ export function claimOf(volumeId: string, newSizeGib: number | null): string {
 interface Entry {
   place: string
   sizeGib: number
-  /** The last round that had begun when it was made. */
-  madeIn: number
-  /** The same for when it was settled; null until then. */
+  madeAtMs: number
+  /** The last round that had begun when it was settled; null until then. */
   settledIn: number | null
 }
 
-/** What is not settled after so many rounds never will be: its work was replaced before it came to that. */
-const ROUNDS_MAX = 30
+/** What is not settled after this time never will be: its work was replaced before it came to that. */
+const UNSETTLED_MAX_MS = 5 * 60_000
 
-export function createPromises(): Promises {
+export function createPromises(clock: Pick<Clock, 'monotonicMs'>): Promises {
   let entries = new Map<string, Entry>()
   let sums = new Map<string, number>() // by place
   let begun = 0
@@ -57,7 +58,7 @@ export function createPromises(): Promises {
   }
 
   return {
-    add: (claim, place, sizeGib) => put(claim, { place, sizeGib, madeIn: begun, settledIn: null }),
+    add: (claim, place, sizeGib) => put(claim, { place, sizeGib, madeAtMs: clock.monotonicMs(), settledIn: null }),
     settle: (claim) => {
       const entry = entries.get(claim)
       if (entry !== undefined) entry.settledIn ??= begun
@@ -66,13 +67,14 @@ export function createPromises(): Promises {
     beginRound: () => ++begun,
     endRound: (round, pending) => {
       const before = entries
+      const nowMs = clock.monotonicMs()
       entries = new Map()
       sums = new Map()
       for (const { claim, place, sizeGib } of pending)
-        put(claim, { place, sizeGib, madeIn: round, settledIn: round - 1 })
+        put(claim, { place, sizeGib, madeAtMs: nowMs, settledIn: round - 1 })
       for (const [claim, entry] of before) {
         const isSeen = entry.settledIn !== null && entry.settledIn < round
-        if (!isSeen && round - entry.madeIn < ROUNDS_MAX) put(claim, entry)
+        if (!isSeen && (entry.settledIn !== null || nowMs - entry.madeAtMs < UNSETTLED_MAX_MS)) put(claim, entry)
       }
     },
     gibOf: (place, except) => {

@@ -1,10 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createPromises } from '../../src/services/promises.ts'
+import { ManualClock } from '../tools/manual-clock.ts'
+
+const clock = new ManualClock()
 
 describe('room that was promised', () => {
   it('counts until the first round that begins after it was settled', () => {
-    const promises = createPromises()
+    const promises = createPromises(clock)
     promises.add('v1', 'b#p', 5)
     promises.endRound(promises.beginRound(), [])
     expect(promises.gibOf('b#p')).toBe(5)
@@ -20,7 +23,7 @@ describe('room that was promised', () => {
   })
 
   it('moves with a volume that goes to another pool, and ends when it is not made', () => {
-    const promises = createPromises()
+    const promises = createPromises(clock)
     promises.add('v1', 'b#p', 5)
     promises.add('v1', 'c#p', 5)
     expect([promises.gibOf('b#p'), promises.gibOf('c#p')]).toEqual([0, 5])
@@ -29,10 +32,11 @@ describe('room that was promised', () => {
   })
 
   it('is forgotten when nobody ever says what became of it', () => {
-    const promises = createPromises()
+    const promises = createPromises(clock)
     promises.add('v1', 'b#p', 5)
-    for (let round = 0; round < 29; round++) promises.endRound(promises.beginRound(), [])
+    for (let round = 0; round < 100; round++) promises.endRound(promises.beginRound(), [])
     expect(promises.gibOf('b#p')).toBe(5)
+    clock.advance(5 * 60_000)
     promises.endRound(promises.beginRound(), [])
     expect(promises.gibOf('b#p')).toBe(0)
   })
@@ -49,7 +53,7 @@ it('with the last report is never less than the truth, and exactly that after tw
   })
   fc.assert(
     fc.property(steps, (order) => {
-      const promises = createPromises()
+      const promises = createPromises(clock)
       const stages = Array.from({ length: 10 }, () => 0) // of volumes: 0 asked for … 4 finished
       const sizeOf = (volume: number) => volume + 1
       const sumOf = (volumes: number[]) => volumes.reduce((sum, volume) => sum + sizeOf(volume), 0)
