@@ -2,7 +2,8 @@
  * What a disk feels of a busy API: the latency of 4 KiB requests over NBD, at a steady rate, while nobody asks the API and
  * while clients create, show, list and delete volumes as fast as they can. Both are of one process on two threads.
  *
- * Usage: npm run build && tsx bench/isolation.ts [--runs 5] [--seconds 4] [--rate 400] [--concurrency 8] [--json]
+ * Usage: npm run build && tsx bench/isolation.ts [--runs 5] [--seconds 4] [--rate 400] [--concurrency 8]
+ *                                          [--load write,show,list] [--json]
  *
  * Clients and API take processors from the disk on a small machine, however well the two are kept apart. What that costs
  * anyway is the third column: the same clients ask a bare Fastify server in a process of its own (api-reference.mjs) for
@@ -24,10 +25,13 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '4' },
     rate: { type: 'string', default: '400' },
     concurrency: { type: 'string', default: '8' },
+    load: { type: 'string', default: 'write,show,list' },
     json: { type: 'boolean', default: false },
   },
 })
 
+/** What the clients do in turn: create and delete a volume, show one, list all. */
+const wanted = new Set(options.load.split(','))
 /** Volumes that lists show. */
 const VOLUMES = 100
 /** The load begins before the disk is measured and goes on behind it. */
@@ -60,17 +64,18 @@ async function measure(): Promise<void> {
   const loads: Record<Condition, ((worker: number) => Promise<unknown>) | null> = {
     idle: null,
     loaded: async (worker) => {
-      await api.delete(await api.createAvailable())
-      await api.show(ids[worker + 1]!)
-      await api.list()
+      if (wanted.has('write')) await api.delete(await api.createAvailable())
+      if (wanted.has('show')) await api.show(ids[worker + 1]!)
+      if (wanted.has('list')) await api.list()
     },
     // As much as that takes of requests and synced writes.
     bare: async () => {
-      await client.send('POST', '/durable', {})
-      await client.send('GET', '/show')
-      await client.send('POST', '/durable', {})
-      await client.send('GET', '/show')
-      await client.send('GET', '/list')
+      for (let write = 0; wanted.has('write') && write < 2; write++) {
+        await client.send('POST', '/durable', {})
+        await client.send('GET', '/show')
+      }
+      if (wanted.has('show')) await client.send('GET', '/show')
+      if (wanted.has('list')) await client.send('GET', '/list')
     },
   }
   const results: Record<Condition, Latencies[]> = { idle: [], loaded: [], bare: [] }
