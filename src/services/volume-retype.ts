@@ -19,6 +19,7 @@ export async function retypeVolume(
   id: string,
   { newType, migrationPolicy }: Retype,
 ): Promise<void> {
+  const known = migrationPolicy === 'on-demand' ? await pools.current() : []
   const unit = await db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     const target = { projectId: row.project_id }
@@ -54,7 +55,7 @@ export async function retypeVolume(
     await reserveRetype(trx, row, type.id, settings.quota, stamp())
     const order = { resourceId: id, lane: id, requestId: context.requestId }
     const destination =
-      migrationPolicy === 'on-demand' && (await standsAlone(trx, id)) ? elsewhere(pools.known(), row, extraSpecs) : null
+      migrationPolicy === 'on-demand' && (await standsAlone(trx, id)) ? elsewhere(known, row, extraSpecs) : null
     if (destination === null) {
       return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
     }

@@ -188,43 +188,38 @@ export async function recountTypes(db: Db): Promise<Record<string, Usage>> {
   return recountBy(db, ({ project_id, volume_type_id }) => `${project_id}/${volume_type_id}`)
 }
 
+interface Counted {
+  project_id: string
+  volume_type_id: string
+  /** The type that it is being changed to, under which it counts as well. */
+  pending_volume_type_id: string | null
+}
+
 async function recountBy(
   db: Db,
-  keyOf: (row: { project_id: string; volume_type_id: string }) => string,
+  keyOf: (row: Pick<Counted, 'project_id' | 'volume_type_id'>) => string,
 ): Promise<Record<string, Usage>> {
   const counts: Record<string, Usage> = {}
-  const of = (row: { project_id: string; volume_type_id: string }) => {
-    counts[keyOf(row)] ??= { volumes: 0, snapshots: 0, gigabytes: 0 }
-    return counts[keyOf(row)]!
+  const add = (row: Counted, kind: 'volumes' | 'snapshots', sizeGib: number) => {
+    const { project_id, volume_type_id, pending_volume_type_id } = row
+    const types = pending_volume_type_id === null ? [volume_type_id] : [volume_type_id, pending_volume_type_id]
+    for (const key of new Set(types.map((type) => keyOf({ project_id, volume_type_id: type })))) {
+      counts[key] ??= { volumes: 0, snapshots: 0, gigabytes: 0 }
+      counts[key][kind] += 1
+      counts[key].gigabytes += sizeGib
+    }
   }
-  for (const row of await db('volumes')) {
-    of(row).volumes += 1
-    of(row).gigabytes += row.pending_size_gib ?? row.size_gib
-  }
+  for (const row of await db('volumes')) add(row, 'volumes', row.pending_size_gib ?? row.size_gib)
   const snapshots = db('snapshots').join('volumes', 'volumes.id', 'snapshots.volume_id')
-  for (const row of await snapshots.select('snapshots.*', 'volumes.volume_type_id')) {
-    of(row).snapshots += 1
-    of(row).gigabytes += row.size_gib
-  }
+  const types = ['volumes.volume_type_id', 'volumes.pending_volume_type_id']
+  for (const row of await snapshots.select('snapshots.*', ...types)) add(row, 'snapshots', row.size_gib)
   return counts
 }
 
-/** What was kept by project, without those that use nothing. What was kept by type must add up to it. */
+/** What was kept by project, without those that use nothing. What was kept by type must be what the rows have. */
 export async function keptUsage(db: Db): Promise<Record<string, Usage>> {
-  const kept = usedOf(await db('usages'), ({ project_id }) => project_id)
-  const sums: (Usage & { project_id: string })[] = await db('type_usages')
-    .groupBy('project_id')
-    .select('project_id')
-    .sum({
-      volumes: 'volumes',
-      snapshots: 'snapshots',
-      gigabytes: 'gigabytes',
-    })
-  assert.deepEqual(
-    usedOf(sums, ({ project_id }) => project_id),
-    kept,
-  )
-  return kept
+  assert.deepEqual(await keptTypes(db), await recountTypes(db))
+  return usedOf(await db('usages'), ({ project_id }) => project_id)
 }
 
 /** What was kept by `project/type`. */

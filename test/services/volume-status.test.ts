@@ -131,7 +131,6 @@ describe('the status tables', () => {
       'deleteWithVolume: error -> deleting',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
-      'deleteWithVolume: error -> deleting',
       'revert: available -> restoring',
     ])
     expect(SNAPSHOT_STATUSES.flatMap((from) => (SNAPSHOT_REPORTS[from] ?? []).map((to) => `${from} -> ${to}`))).toEqual(

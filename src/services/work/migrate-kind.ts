@@ -60,7 +60,7 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       }
       if (unit.step === 'check') {
         await pools.refresh()
-        const there = pools.known().filter(({ name }) => name === destination)
+        const there = (await pools.current()).filter(({ name }) => name === destination)
         const type = await volumeTypes.find(db, row.pending_volume_type_id ?? row.volume_type_id)
         const extraSpecs = toPairs(type?.extra_specs ?? '{}')
         const { candidates, dropped } = place(there, { ...NO_WISHES, sizeGib: row.size_gib, extraSpecs })

@@ -54,7 +54,7 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
       const extraSpecs = toPairs(type.extra_specs)
       const host = hostOf(row)
       await pools.refresh()
-      const own = pools.known().filter(({ name }) => name === host)
+      const own = (await pools.current()).filter(({ name }) => name === host)
       const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
       const zones = [row.availability_zone]
       const { candidates, dropped } = place(stays, { ...NO_WISHES, sizeGib: 0, availabilityZones: zones, extraSpecs })
