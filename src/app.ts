@@ -18,6 +18,8 @@ import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import { openSystemDisk } from './runtime/system-disk.ts'
+import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { createServices } from './services/create-services.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import { VdiClient } from './vdi/client.ts'
@@ -37,6 +39,7 @@ export interface RunningApp {
 
 /** Name of the one backend, and of its pool. */
 const BACKEND = 'sheepdog'
+const BACKUP_DIRECTORY = 'backups'
 const DATABASE_FILE = 'collie.db'
 const HEALTH_TIMEOUT_MS = 2000
 
@@ -58,9 +61,11 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       await control.call('export_drained', { attachment_id: attachmentId })
     },
   })
+  const backupDisk = await openBackupDirectory(config)
   const services = createServices({
     db,
     backends: [{ name: BACKEND, availabilityZone: config.availability_zone, driver }],
+    backupTarget: createDirectoryTarget(backupDisk),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -104,6 +109,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served
+      await backupDisk.close()
       await db.destroy()
     },
   }
@@ -131,6 +137,12 @@ async function identityOf(
   const account = await ensureLocalIdentity({ dataDir: config.data_dir, baseUrl, random: systemRandom, log })
   const local = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint })
   return { authenticator: local.authenticator, local }
+}
+
+async function openBackupDirectory({ backup, data_dir }: Config): Promise<ReturnType<typeof openSystemDisk>> {
+  const disk = openSystemDisk(path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY)))
+  await disk.makeDirectory('.')
+  return disk
 }
 
 function serviceSettings(config: Config): ServiceSettings {

@@ -1,3 +1,4 @@
+import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
@@ -48,6 +49,14 @@ export async function dropSnapshot(trx: Db, id: string): Promise<void> {
   const row = await snapshots.lock(trx, id)
   if (row === undefined || !(await snapshots.remove(trx, id))) return
   await quotas.refund(trx, row.project_id, snapshotCharge(row.size_gib))
+}
+
+export async function addBackup(trx: Db, row: backups.BackupRow, _limits: QuotaSettings): Promise<void> {
+  await backups.insert(trx, row)
+}
+
+export async function dropBackup(trx: Db, id: string): Promise<void> {
+  await backups.remove(trx, id)
 }
 
 async function charge(trx: Db, projectId: string, amounts: quotas.Usage, limits: QuotaSettings): Promise<void> {

@@ -1,4 +1,5 @@
 import * as attachments from '../db/attachments.ts'
+import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
@@ -10,6 +11,8 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { type Backend, createBackends } from './backends.ts'
+import type { BackupTarget } from './backup/target.ts'
+import { createBackupService } from './backups.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import type { Limits } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -33,6 +36,8 @@ export interface ServicesOptions {
   /** Stays open until `stop` has resolved; the caller closes it. */
   db: Db
   backends: readonly Backend[]
+  /** Where backups are kept. */
+  backupTarget: BackupTarget
   clock: Clock
   random: Random
   log: Log
@@ -67,7 +72,15 @@ export interface Explanation {
   } | null
 }
 
-export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
+export function createServices({
+  db,
+  backupTarget,
+  clock,
+  random,
+  log,
+  settings,
+  ...options
+}: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
   const stamp = createStamp(clock)
   const pools = createPools(backends, settings, clock, log)
@@ -79,15 +92,16 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     stamp,
     owner: WORK_OWNER,
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, pools, stamp }),
+    kinds: createWorkKinds({ db, backends, backupTarget, pools, stamp }),
   })
-  const parts: Parts = { db, backends, pools, random, stamp, settings, work }
+  const parts: Parts = { db, backends, backupTarget, pools, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     types: createTypeService(parts),
+    backups: createBackupService(parts),
     limits: async (context) => {
       context.authorize('limits_extension:used_limits', { projectId: context.projectId })
       return toLimits(await quotas.usage(db, context.projectId), settings)
@@ -125,6 +139,7 @@ async function explain(db: Db, resourceId: string): Promise<Explanation | null> 
   const row =
     (await volumes.find(db, resourceId)) ??
     (await snapshots.find(db, resourceId)) ??
+    (await backups.find(db, resourceId)) ??
     (await attachments.find(db, resourceId))
   if (row === undefined) return null
   const unit = await workRows.findByResource(db, resourceId)

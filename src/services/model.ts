@@ -18,6 +18,9 @@ export type VolumeStatus =
   | 'error'
   | 'error_deleting'
   | 'error_extending'
+  | 'backing-up'
+  | 'restoring-backup'
+  | 'error_restoring'
 
 export interface Volume {
   id: string
@@ -42,7 +45,7 @@ export interface Volume {
   updatedAt: string | null
 }
 
-export type SnapshotStatus = 'creating' | 'available' | 'deleting' | 'error' | 'error_deleting'
+export type SnapshotStatus = 'creating' | 'available' | 'deleting' | 'error' | 'error_deleting' | 'backing-up'
 
 export interface Snapshot {
   id: string
@@ -55,6 +58,31 @@ export interface Snapshot {
   status: SnapshotStatus
   progress: string
   metadata: Record<string, string>
+  createdAt: string
+  updatedAt: string | null
+}
+
+export type BackupStatus = 'creating' | 'available' | 'deleting' | 'restoring' | 'error' | 'error_deleting'
+
+export interface Backup {
+  id: string
+  projectId: string
+  userId: string
+  volumeId: string
+  snapshotId: string | null
+  name: string | null
+  description: string | null
+  sizeGib: number
+  status: BackupStatus
+  failReason: string | null
+  metadata: Record<string, string>
+  availabilityZone: string | null
+  container: string
+  objectCount: number
+  isIncremental: boolean
+  hasDependentBackups: boolean
+  /** When the volume held what the backup holds. */
+  dataTimestamp: string
   createdAt: string
   updatedAt: string | null
 }
@@ -132,6 +160,28 @@ export interface SnapshotCreate {
   /** Snapshot a volume that is in use. */
   force: boolean
   metadata: Record<string, string>
+}
+
+export interface BackupCreate {
+  volumeId: string
+  /** Back up this snapshot of the volume instead of what it holds now. */
+  snapshotId: string | null
+  name: string | null
+  description: string | null
+  container: string | null
+  availabilityZone: string | null
+  incremental: boolean
+  /** Back up a volume that is in use. */
+  force: boolean
+  metadata: Record<string, string>
+}
+
+/** What another cloud needs to know to take over a backup from the target. */
+export interface BackupRecord {
+  /** The kind of target. */
+  service: string
+  /** JSON in Base64. */
+  url: string
 }
 
 export interface AttachmentCreate {

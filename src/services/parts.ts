@@ -1,6 +1,7 @@
 import type { Db } from '../db/database.ts'
 import type { Random } from '../runtime/random.ts'
 import type { Backends } from './backends.ts'
+import type { BackupTarget } from './backup/target.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceSettings } from './settings.ts'
 import type { Stamp } from './stamp.ts'
@@ -10,6 +11,7 @@ import type { WorkEngine } from './work/engine.ts'
 export interface Parts {
   db: Db
   backends: Backends
+  backupTarget: BackupTarget
   pools: Pools
   random: Random
   stamp: Stamp

@@ -13,6 +13,7 @@ import { checkVolumeSize } from './quota.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { CLONE_SOURCES } from './volume-status.ts'
+import type { WorkUnit } from './work/kind.ts'
 
 /** What a new volume takes over from where it comes from. */
 interface Source {
@@ -24,59 +25,67 @@ interface Source {
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
 export async function createVolume(parts: Parts, context: RequestContext, request: VolumeCreate): Promise<Volume> {
+  const { row, unit } = await parts.db.transaction((trx) => enqueueVolume(trx, parts, context, request))
+  parts.work.launch(unit)
+  return toVolume(row, [])
+}
+
+/** The part of `createVolume` that is one transaction; the caller launches the unit once that is committed. */
+export async function enqueueVolume(
+  trx: Db,
+  parts: Parts,
+  context: RequestContext,
+  request: VolumeCreate,
+): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
   context.authorize('volume:create', { projectId: context.projectId })
   if (request.snapshotId !== null && request.sourceVolid !== null) {
     throw invalid('May specify only one of snapshot, source_volume')
   }
-  const { db, pools, random, settings, stamp, work } = parts
-  const { row, unit } = await db.transaction(async (trx) => {
-    const source = await lockSource(trx, context, request)
-    const type = await typeOf(trx, context, request.volumeType ?? source?.volumeTypeId ?? settings.defaultVolumeType)
-    const extraSpecs = toPairs(type.extra_specs)
-    const multiattach = satisfies(true, extraSpecs.multiattach ?? '')
-    if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
-    const sizeGib = checkedSize(request, source, type.name, extraSpecs)
-    checkVolumeSize(sizeGib, settings.quota)
-    const availabilityZone = request.availabilityZone ?? source?.availabilityZone ?? settings.availabilityZone
-    if (availabilityZone !== settings.availabilityZone) {
-      throw new ServiceError('InvalidInput', { reason: `Availability zone '${availabilityZone}' is invalid.` })
-    }
-    // Without a fitting pool the work looks again, and leaves the reason in the row.
-    const pool = place(pools.known(), { sizeGib, availabilityZone, extraSpecs }).candidates[0]?.pool
-    const row: volumes.NamedVolumeRow = {
-      id: random.uuid(),
-      project_id: context.projectId,
-      user_id: context.userId,
-      name: request.name,
-      description: request.description,
-      size_gib: sizeGib,
-      pending_size_gib: null,
-      status: 'creating',
-      status_reason: null,
-      host: pool?.name ?? null,
-      availability_zone: availabilityZone,
-      volume_type_id: type.id,
-      volume_type_name: type.name,
-      snapshot_id: request.snapshotId,
-      source_volid: request.sourceVolid,
-      bootable: source?.bootable ?? false,
-      multiattach,
-      metadata: JSON.stringify(request.metadata),
-      created_at: stamp(),
-      updated_at: null,
-    }
-    const { volume_type_name: _, ...columns } = row
-    await addVolume(trx, columns, settings.quota)
-    const unit = await work.enqueue(trx, {
-      kind: 'volume-create',
-      resourceId: row.id,
-      lane: row.id,
-      step: pool === undefined ? 'schedule' : 'provision',
-    })
-    return { row, unit }
+  const { pools, random, settings, stamp, work } = parts
+  const source = await lockSource(trx, context, request)
+  const type = await typeOf(trx, context, request.volumeType ?? source?.volumeTypeId ?? settings.defaultVolumeType)
+  const extraSpecs = toPairs(type.extra_specs)
+  const multiattach = satisfies(true, extraSpecs.multiattach ?? '')
+  if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
+  const sizeGib = checkedSize(request, source, type.name, extraSpecs)
+  checkVolumeSize(sizeGib, settings.quota)
+  const availabilityZone = request.availabilityZone ?? source?.availabilityZone ?? settings.availabilityZone
+  if (availabilityZone !== settings.availabilityZone) {
+    throw new ServiceError('InvalidInput', { reason: `Availability zone '${availabilityZone}' is invalid.` })
+  }
+  // Without a fitting pool the work looks again, and leaves the reason in the row.
+  const pool = place(pools.known(), { sizeGib, availabilityZone, extraSpecs }).candidates[0]?.pool
+  const row: volumes.NamedVolumeRow = {
+    id: random.uuid(),
+    project_id: context.projectId,
+    user_id: context.userId,
+    name: request.name,
+    description: request.description,
+    size_gib: sizeGib,
+    pending_size_gib: null,
+    status: 'creating',
+    status_reason: null,
+    host: pool?.name ?? null,
+    availability_zone: availabilityZone,
+    volume_type_id: type.id,
+    volume_type_name: type.name,
+    snapshot_id: request.snapshotId,
+    source_volid: request.sourceVolid,
+    bootable: source?.bootable ?? false,
+    multiattach,
+    metadata: JSON.stringify(request.metadata),
+    created_at: stamp(),
+    updated_at: null,
+  }
+  const { volume_type_name: _, ...columns } = row
+  await addVolume(trx, columns, settings.quota)
+  const unit = await work.enqueue(trx, {
+    kind: 'volume-create',
+    resourceId: row.id,
+    lane: row.id,
+    step: pool === undefined ? 'schedule' : 'provision',
   })
-  work.launch(unit)
-  return toVolume(row, [])
+  return { row, unit }
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */

@@ -1,4 +1,4 @@
-import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from './model.ts'
+import type { AttachmentStatus, BackupStatus, SnapshotStatus, VolumeStatus } from './model.ts'
 
 /**
  * Which action is allowed in which status, and where it leads. Pure, and the only place that says so: services hand a
@@ -11,22 +11,27 @@ export interface Transition<Status extends string> {
 
 /** What a request does to a volume. */
 export const VOLUME_ACTIONS = {
-  delete: { from: ['available', 'error', 'error_extending'], to: 'deleting' },
+  delete: { from: ['available', 'error', 'error_extending', 'error_restoring'], to: 'deleting' },
   extend: { from: ['available'], to: 'extending' },
   extendAttached: { from: ['in-use'], to: 'extending' },
   reserve: { from: ['available'], to: 'reserved' },
   reserveShared: { from: ['available', 'in-use'], to: 'reserved' },
   beginDetaching: { from: ['in-use'], to: 'detaching' },
   rollDetaching: { from: ['detaching'], to: 'in-use' },
+  backUp: { from: ['available'], to: 'backing-up' },
+  backUpForced: { from: ['available', 'in-use'], to: 'backing-up' },
+  restoreBackup: { from: ['available'], to: 'restoring-backup' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
-/** How work on a volume ends. An extension ends where the attachments say: see `statusOfAttachments`. */
+/** How work on a volume ends. An extension or a backup ends where the attachments say: see `statusOfAttachments`. */
 export const VOLUME_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
   extendFailed: { from: ['extending'], to: 'error_extending' },
   deleteFailed: { from: ['deleting'], to: 'error_deleting' },
   deleteRefused: { from: ['deleting'], to: 'available' },
+  restored: { from: ['restoring-backup'], to: 'available' },
+  restoreFailed: { from: ['restoring-backup'], to: 'error_restoring' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
 /** Statuses in which a volume can be read to make another object. */
@@ -42,15 +47,30 @@ export const CLONE_SOURCES: readonly VolumeStatus[] = ['available', 'in-use']
 
 export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
+  backUp: { from: ['available'], to: 'backing-up' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
 
 export const SNAPSHOT_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
+  backedUp: { from: ['backing-up'], to: 'available' },
   deleteFailed: { from: ['deleting'], to: 'error_deleting' },
   deleteRefused: { from: ['deleting'], to: 'available' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
+
+export const BACKUP_ACTIONS = {
+  delete: { from: ['available', 'error'], to: 'deleting' },
+  restore: { from: ['available'], to: 'restoring' },
+} as const satisfies Record<string, Transition<BackupStatus>>
+
+export const BACKUP_OUTCOMES = {
+  created: { from: ['creating'], to: 'available' },
+  createFailed: { from: ['creating'], to: 'error' },
+  /** Restored or not, the backup is what it was. */
+  restoreEnded: { from: ['restoring'], to: 'available' },
+  deleteFailed: { from: ['deleting'], to: 'error_deleting' },
+} as const satisfies Record<string, Transition<BackupStatus>>
 
 export const ATTACHMENT_ACTIONS = {
   connect: { from: ['reserved', 'attaching', 'error_attaching'], to: 'attaching' },
@@ -103,4 +123,7 @@ const RESETTABLE: ReadonlySet<string> = new Set<VolumeStatus>([
   'extending',
   'error',
   'error_extending',
+  'backing-up',
+  'restoring-backup',
+  'error_restoring',
 ])

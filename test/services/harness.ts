@@ -10,16 +10,19 @@ import { ServiceError, type ServiceErrorCode } from '../../src/errors.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import type { BackupTarget } from '../../src/services/backup/target.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ListQuery, VolumeCreate } from '../../src/services/model.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
+import { openBackupTarget } from '../tools/backup-target.ts'
 
 /** Services on a real database file and the memory driver, as the program builds them, with short waits. */
 export interface Harness {
   services: RunningServices
   db: Db
   backend: MemoryBackend
+  backups: BackupTarget
   /** A second process on the same file and backend, while the first one is left where it hangs. */
   reopen(options?: HarnessOptions): Promise<Harness>
 }
@@ -27,6 +30,8 @@ export interface Harness {
 export interface HarnessOptions {
   filters?: readonly DriverFilter[]
   settings?: Partial<ServiceSettings>
+  /** Another than one of its own. */
+  backupTarget?: BackupTarget
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -54,11 +59,13 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     rmSync(directory, { recursive: true, force: true })
   })
   const backend = createMemoryBackend(100_000)
+  const backups = options.backupTarget ?? (await openBackupTarget())
   const open = async ({ filters = [], settings = {}, start = true }: HarnessOptions): Promise<Harness> => {
     const db = await openDatabase({ file: join(directory, 'collie.db') })
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
       db,
+      backupTarget: backups,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }],
       clock: systemClock,
       random: systemRandom,
@@ -70,7 +77,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
       await services.stop()
       await db.destroy()
     })
-    return { services, db, backend, reopen: (again = {}) => open({ ...options, filters: [], ...again }) }
+    return { services, db, backend, backups, reopen: (again = {}) => open({ ...options, filters: [], ...again }) }
   }
   return open(options)
 }

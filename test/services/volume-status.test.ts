@@ -25,9 +25,19 @@ const VOLUME_STATUSES: readonly VolumeStatus[] = [
   'error',
   'error_deleting',
   'error_extending',
+  'backing-up',
+  'restoring-backup',
+  'error_restoring',
 ]
 
-const SNAPSHOT_STATUSES: readonly SnapshotStatus[] = ['creating', 'available', 'deleting', 'error', 'error_deleting']
+const SNAPSHOT_STATUSES: readonly SnapshotStatus[] = [
+  'creating',
+  'available',
+  'deleting',
+  'error',
+  'error_deleting',
+  'backing-up',
+]
 
 const ATTACHMENT_STATUSES: readonly AttachmentStatus[] = [
   'reserved',
@@ -54,6 +64,7 @@ describe('the status tables', () => {
       'delete: available -> deleting',
       'delete: error -> deleting',
       'delete: error_extending -> deleting',
+      'delete: error_restoring -> deleting',
       'extend: available -> extending',
       'extendAttached: in-use -> extending',
       'reserve: available -> reserved',
@@ -61,6 +72,10 @@ describe('the status tables', () => {
       'reserveShared: in-use -> reserved',
       'beginDetaching: in-use -> detaching',
       'rollDetaching: detaching -> in-use',
+      'backUp: available -> backing-up',
+      'backUpForced: available -> backing-up',
+      'backUpForced: in-use -> backing-up',
+      'restoreBackup: available -> restoring-backup',
     ])
     expect(matrix(VOLUME_STATUSES, VOLUME_OUTCOMES)).toEqual([
       'created: creating -> available',
@@ -68,6 +83,8 @@ describe('the status tables', () => {
       'extendFailed: extending -> error_extending',
       'deleteFailed: deleting -> error_deleting',
       'deleteRefused: deleting -> available',
+      'restored: restoring-backup -> available',
+      'restoreFailed: restoring-backup -> error_restoring',
     ])
   })
 
@@ -75,6 +92,7 @@ describe('the status tables', () => {
     expect(matrix(SNAPSHOT_STATUSES, SNAPSHOT_ACTIONS)).toEqual([
       'delete: available -> deleting',
       'delete: error -> deleting',
+      'backUp: available -> backing-up',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
       'deleteWithVolume: error -> deleting',
@@ -82,6 +100,7 @@ describe('the status tables', () => {
     expect(matrix(SNAPSHOT_STATUSES, SNAPSHOT_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',
+      'backedUp: backing-up -> available',
       'deleteFailed: deleting -> error_deleting',
       'deleteRefused: deleting -> available',
     ])
@@ -109,7 +128,7 @@ describe('the status tables', () => {
 
   it('leave every status in which work stands behind a volume both ways: done and given up', () => {
     const left = new Set<string>(Object.values(VOLUME_OUTCOMES).flatMap(({ from }) => from))
-    expect([...left].sort()).toEqual(['creating', 'deleting', 'extending'])
+    expect([...left].sort()).toEqual(['creating', 'deleting', 'extending', 'restoring-backup'])
   })
 })
 

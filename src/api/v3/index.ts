@@ -1,6 +1,7 @@
 import type { Route } from '../route.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
+import { backupRoutes } from './backups.ts'
 import { extensionRoutes } from './extensions.ts'
 import { limitRoutes } from './limits.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
@@ -17,6 +18,7 @@ export const ROUTES: readonly Route[] = [
   ...snapshotRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
+  ...backupRoutes,
   ...typeRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,

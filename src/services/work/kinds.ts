@@ -1,11 +1,12 @@
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
+import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>,
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp' | 'backupTarget'>,
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),
@@ -15,5 +16,8 @@ export function createWorkKinds(
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),
     'attachment-disconnect': attachmentDisconnect(parts),
+    'backup-create': backupCreate(parts),
+    'backup-delete': backupDelete(parts),
+    'backup-restore': backupRestore(parts),
   }
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import * as attachments from '../../db/attachments.ts'
+import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumeTypes from '../../db/volume-types.ts'
@@ -69,6 +70,9 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         if (first === undefined) return { next: 'delete-volume', commit: async () => {} }
         await driver.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
+      }
+      for (const { id } of await backups.failedOf(db, volume.id)) {
+        await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
       }
       await driver.deleteVolume(volume)
       return { commit: (trx) => dropVolume(trx, volume.id) }
