@@ -23,8 +23,10 @@ import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
+import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 
@@ -40,6 +42,7 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
+const BACKUP_DIRECTORY = 'backups'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**
@@ -51,9 +54,11 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const settings = serviceSettings(config)
   const backends = createConfiguredBackends(config, control)
   await refuseSecondDatabase(db, backends, log)
+  const backupDisk = await openBackupDirectory(config)
   const services = createServices({
     db,
     backends,
+    backupTarget: createDirectoryTarget(backupDisk),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -102,6 +107,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served
+      await backupDisk.close()
       await db.destroy()
     },
   }
@@ -152,6 +158,12 @@ async function identityOf(
   const account = await ensureLocalIdentity({ dataDir: config.data_dir, baseUrl, random: systemRandom, log })
   const local = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint })
   return { authenticator: local.authenticator, local }
+}
+
+async function openBackupDirectory({ backup, data_dir }: Config): Promise<ReturnType<typeof openSystemDisk>> {
+  const disk = openSystemDisk(path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY)))
+  await disk.makeDirectory('.')
+  return disk
 }
 
 function serviceSettings(config: Config): ServiceSettings {

@@ -226,6 +226,19 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .default(10)
     .describe('How long a lock of QEMU or tgt outlives their last connection.'),
 
+  backup: z
+    .strictObject({
+      directory: z
+        .string()
+        .min(1)
+        .nullable()
+        .default(null)
+        .describe(
+          'Where backups are kept: a directory, best on another host; by default `backups` in the data directory. Created when absent.',
+        ),
+    })
+    .prefault({}),
+
   log: z
     .strictObject({
       level: z

@@ -5,6 +5,7 @@ import * as typesAndQuotas from '../../migrations/0003-types-and-quotas.ts'
 import * as messages from '../../migrations/0004-messages.ts'
 import * as volumeActions from '../../migrations/0005-volume-actions.ts'
 import * as backends from '../../migrations/0006-backends.ts'
+import * as backups from '../../migrations/0007-backups.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -21,6 +22,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0004-messages', ...messages },
   { name: '0005-volume-actions', ...volumeActions },
   { name: '0006-backends', ...backends },
+  { name: '0007-backups', ...backups },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

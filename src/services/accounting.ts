@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import * as backupUsages from '../db/backup-usages.ts'
+import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import * as quotaLimits from '../db/quota-limits.ts'
 import * as quotas from '../db/quotas.ts'
@@ -8,6 +10,7 @@ import * as volumes from '../db/volumes.ts'
 import {
   type Counter,
   checkPerVolume,
+  explainBackupsOver,
   explainOver,
   growthCharge,
   limitOf,
@@ -114,6 +117,26 @@ export async function dropSnapshot(trx: Db, id: string): Promise<void> {
   if (row === undefined || !(await snapshots.remove(trx, id))) return
   const account = { projectId: row.project_id, volumeTypeId: volume.volume_type_id }
   await refund(trx, account, snapshotCharge(row.size_gib), volume.pending_volume_type_id)
+}
+
+/** A backup counts with the size of its volume, whatever it takes on the target. Throws QuotaExceeded. */
+export async function addBackup(trx: Db, row: backups.BackupRow, defaults: QuotaSettings): Promise<void> {
+  const rows = await quotaLimits.ofProject(trx, row.project_id)
+  const limits = {
+    backups: limitOf(rows, 'backups', defaults),
+    backup_gigabytes: limitOf(rows, 'backup_gigabytes', defaults),
+  }
+  while (!(await backupUsages.charge(trx, row.project_id, row.size_gib, limits))) {
+    const over = explainBackupsOver(await backupUsages.lockUsage(trx, row.project_id), row.size_gib, limits)
+    if (over !== null) throw over // else something was refunded between the two statements
+  }
+  await backups.insert(trx, row)
+}
+
+export async function dropBackup(trx: Db, id: string): Promise<void> {
+  const row = await backups.lock(trx, id)
+  if (row === undefined || !(await backups.remove(trx, id))) return
+  await backupUsages.refund(trx, row.project_id, row.size_gib)
 }
 
 /** The volume of a snapshot, which no other transaction changes until this one has ended. */

@@ -6,6 +6,8 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
+import type { BackupTarget } from './backup/target.ts'
+import { createBackupService } from './backups.ts'
 import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
@@ -30,6 +32,8 @@ export interface ServicesOptions {
   /** Stays open until `stop` has resolved; the caller closes it. */
   db: Db
   backends: readonly Backend[]
+  /** Where backups are kept. */
+  backupTarget: BackupTarget
   clock: Clock
   random: Random
   log: Log
@@ -48,7 +52,15 @@ export interface RunningServices extends Services, Inspection {
   whyUnready(): Promise<string | null>
 }
 
-export function createServices({ db, clock, random, log, settings, ...options }: ServicesOptions): RunningServices {
+export function createServices({
+  db,
+  backupTarget,
+  clock,
+  random,
+  log,
+  settings,
+  ...options
+}: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
   const stamp = createStamp(clock)
   const states = createServiceStates(db, stamp)
@@ -69,11 +81,11 @@ export function createServices({ db, clock, random, log, settings, ...options }:
       settings: settings.work,
     }),
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, pools, settings, stamp, log }),
+    kinds: createWorkKinds({ db, backends, backupTarget, pools, settings, stamp, log }),
     recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
   const messageSweep = createMessageSweep({ db, clock, log })
-  const parts: Parts = { db, backends, pools, states, random, stamp, settings, work }
+  const parts: Parts = { db, backends, backupTarget, pools, states, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
@@ -81,6 +93,7 @@ export function createServices({ db, clock, random, log, settings, ...options }:
     attachments: createAttachmentService(parts),
     connections: createConnectionService(parts),
     types: createTypeService(parts),
+    backups: createBackupService(parts),
     typeEncryption: createTypeEncryptionService(parts),
     defaultTypes: createDefaultTypeService(parts),
     quotas: createQuotaService(parts),

@@ -1,3 +1,4 @@
+import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import * as messages from '../db/messages.ts'
 import * as volumes from '../db/volumes.ts'
@@ -69,9 +70,10 @@ export async function recordMessage(
  */
 export function failureRecorder(parts: MessageParts) {
   return async (trx: Db, unit: WorkUnit, error: ServiceError): Promise<void> => {
-    const volume = await volumes.find(trx, unit.lane)
-    if (volume === undefined) return
-    const message = { ...failureOf(unit, error), projectId: volume.project_id, requestId: unit.requestId }
+    // A backup outlives its volume.
+    const owner = (await volumes.find(trx, unit.lane)) ?? (await backups.find(trx, unit.resourceId))
+    if (owner === undefined) return
+    const message = { ...failureOf(unit, error), projectId: owner.project_id, requestId: unit.requestId }
     await recordMessage(trx, parts, message)
   }
 }

@@ -1,12 +1,12 @@
 import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
-import type { AttachmentStatus, SnapshotStatus, VolumeStatus } from './statuses.ts'
+import type { AttachmentStatus, BackupStatus, SnapshotStatus, VolumeStatus } from './statuses.ts'
 
 /**
  * What the service layer hands out: rows of the database with their parts joined, in Cinder's words. Times are ISO 8601
  * in UTC with microseconds and without a zone, as Cinder prints them.
  */
 
-export type { AttachmentStatus, SnapshotStatus, VolumeStatus }
+export type { AttachmentStatus, BackupStatus, SnapshotStatus, VolumeStatus }
 
 export interface Volume {
   id: string
@@ -48,6 +48,29 @@ export interface Snapshot {
   status: SnapshotStatus
   progress: string
   metadata: Record<string, string>
+  createdAt: string
+  updatedAt: string | null
+}
+
+export interface Backup {
+  id: string
+  projectId: string
+  userId: string
+  volumeId: string
+  snapshotId: string | null
+  name: string | null
+  description: string | null
+  sizeGib: number
+  status: BackupStatus
+  failReason: string | null
+  metadata: Record<string, string>
+  availabilityZone: string | null
+  container: string
+  objectCount: number
+  isIncremental: boolean
+  hasDependentBackups: boolean
+  /** When the volume held what the backup holds. */
+  dataTimestamp: string
   createdAt: string
   updatedAt: string | null
 }
@@ -199,6 +222,28 @@ export interface SnapshotCreate {
   /** Snapshot a volume that is in use. */
   force: boolean
   metadata: Record<string, string>
+}
+
+export interface BackupCreate {
+  volumeId: string
+  /** Back up this snapshot of the volume instead of what it holds now. */
+  snapshotId: string | null
+  name: string | null
+  description: string | null
+  container: string | null
+  availabilityZone: string | null
+  incremental: boolean
+  /** Back up a volume that is in use. */
+  force: boolean
+  metadata: Record<string, string>
+}
+
+/** What another cloud needs to know to take over a backup from the target. */
+export interface BackupRecord {
+  /** The kind of target. */
+  service: string
+  /** JSON in Base64. */
+  url: string
 }
 
 export interface AttachmentCreate {

@@ -1,6 +1,7 @@
 import type { Db } from '../db/database.ts'
 import type { Random } from '../runtime/random.ts'
 import type { Backends } from './backends.ts'
+import type { BackupTarget } from './backup/target.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
@@ -11,6 +12,7 @@ import type { WorkEngine } from './work/engine.ts'
 export interface Parts {
   db: Db
   backends: Backends
+  backupTarget: BackupTarget
   pools: Pools
   states: ServiceStates
   random: Random

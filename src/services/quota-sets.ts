@@ -1,3 +1,4 @@
+import * as backupUsages from '../db/backup-usages.ts'
 import type { Db } from '../db/database.ts'
 import * as quotaLimits from '../db/quota-limits.ts'
 import * as quotas from '../db/quotas.ts'
@@ -119,7 +120,8 @@ function effectiveLimit(
 }
 
 async function usagesOf(db: Db, projectId: string): Promise<Usages> {
-  const whole = await quotas.usage(db, { projectId, volumeTypeId: null })
+  const ofVolumes = await quotas.usage(db, { projectId, volumeTypeId: null })
+  const whole = { ...ofVolumes, ...(await backupUsages.usage(db, projectId)) }
   return { whole, byType: await quotas.usageByType(db, projectId) }
 }
 

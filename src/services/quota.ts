@@ -1,3 +1,4 @@
+import type { BackupUsage } from '../db/backup-usages.ts'
 import type { QuotaLimitRow } from '../db/quota-limits.ts'
 import { ceiling, type RESOURCES, USAGE_MAX, type Usage, type UsageLimits } from '../db/quotas.ts'
 import { ServiceError } from '../errors.ts'
@@ -132,6 +133,21 @@ export function explainOver(counters: readonly Counter[], charge: Usage): Servic
         `Maximum number of volumes allowed (${limit}) exceeded for quota '${name}'.`,
       )
   }
+}
+
+/** Why another backup of that size does not fit; null when it does. */
+export function explainBackupsOver(usage: BackupUsage, sizeGib: number, limits: BackupUsage): ServiceError | null {
+  if (usage.backup_gigabytes + sizeGib > ceiling(limits.backup_gigabytes)) {
+    return exceeded(
+      'VolumeBackupSizeExceedsAvailableQuota',
+      `Requested backup exceeds allowed Backup gigabytes quota. Requested ${sizeGib}G, quota is ` +
+        `${limits.backup_gigabytes}G and ${usage.backup_gigabytes}G has been consumed.`,
+    )
+  }
+  if (usage.backups + 1 > ceiling(limits.backups)) {
+    return exceeded('BackupLimitExceeded', `Maximum number of backups allowed (${limits.backups}) exceeded`)
+  }
+  return null
 }
 
 /** `volumes`, or `volumes_fast` for what is counted of the type `fast`. */

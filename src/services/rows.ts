@@ -1,4 +1,5 @@
 import type { AttachmentRow } from '../db/attachments.ts'
+import type { ListedBackupRow } from '../db/backups.ts'
 import type { SnapshotRow } from '../db/snapshots.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
 import type { NamedVolumeRow, VolumeRow } from '../db/volumes.ts'
@@ -6,6 +7,8 @@ import { ServiceError } from '../errors.ts'
 import type {
   Attachment,
   AttachmentStatus,
+  Backup,
+  BackupStatus,
   Snapshot,
   SnapshotStatus,
   Volume,
@@ -54,6 +57,30 @@ export function toSnapshot(row: SnapshotRow): Snapshot {
     status: row.status as SnapshotStatus,
     progress: row.progress,
     metadata: toPairs(row.metadata),
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }
+}
+
+export function toBackup(row: ListedBackupRow): Backup {
+  return {
+    id: row.id,
+    projectId: row.project_id,
+    userId: row.user_id,
+    volumeId: row.volume_id,
+    snapshotId: row.snapshot_id,
+    name: row.name,
+    description: row.description,
+    sizeGib: row.size_gib,
+    status: row.status as BackupStatus,
+    failReason: row.status_reason,
+    metadata: toPairs(row.metadata),
+    availabilityZone: row.availability_zone,
+    container: row.container,
+    objectCount: row.object_count,
+    isIncremental: row.parent_id !== null,
+    hasDependentBackups: row.dependents > 0,
+    dataTimestamp: row.data_timestamp,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

@@ -4,6 +4,9 @@ import type { RequestContext } from './context.ts'
 import type {
   Attachment,
   AttachmentCreate,
+  Backup,
+  BackupCreate,
+  BackupRecord,
   DefaultType,
   ListQuery,
   Message,
@@ -36,6 +39,7 @@ export interface Services {
   attachments: AttachmentService
   connections: ConnectionService
   types: TypeService
+  backups: BackupService
   typeEncryption: TypeEncryptionService
   defaultTypes: DefaultTypeService
   quotas: QuotaService
@@ -172,6 +176,29 @@ export interface MessageService {
   get(context: RequestContext, id: string): Promise<Message>
   list(context: RequestContext, query: ListQuery): Promise<Page<Message>>
   delete(context: RequestContext, id: string): Promise<void>
+}
+
+export interface BackupService {
+  create(context: RequestContext, request: BackupCreate): Promise<Backup>
+  get(context: RequestContext, id: string): Promise<Backup>
+  list(context: RequestContext, query: ListQuery, options: { count: boolean }): Promise<Page<Backup>>
+  update(
+    context: RequestContext,
+    id: string,
+    changes: { name?: string | null; description?: string | null; metadata?: Record<string, string> },
+  ): Promise<Backup>
+  /** Refused while incremental backups are based on it. `force` (admin) skips the check of the status. */
+  delete(context: RequestContext, id: string, options: { force: boolean }): Promise<void>
+  /** To a volume that is available and large enough, or to a new one of the backup's size. */
+  restore(
+    context: RequestContext,
+    id: string,
+    to: { volumeId: string | null; name: string | null },
+  ): Promise<{ volumeId: string; volumeName: string | null }>
+  /** Admin: ends what goes on with it. */
+  resetStatus(context: RequestContext, id: string, status: 'available' | 'error'): Promise<void>
+  exportRecord(context: RequestContext, id: string): Promise<BackupRecord>
+  importRecord(context: RequestContext, record: BackupRecord): Promise<Backup>
 }
 
 export interface TypeService {

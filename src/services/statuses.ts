@@ -63,3 +63,7 @@ export type AttachmentStatus = (typeof ATTACHMENT_STATUSES)[number]
 
 /** What os-reset_status may write; null in the database stands for `none`. */
 export const MIGRATION_STATUSES = ['migrating', 'error', 'success', 'completing', 'none', 'starting'] as const
+
+export const BACKUP_STATUSES = ['creating', 'available', 'deleting', 'restoring', 'error', 'error_deleting'] as const
+
+export type BackupStatus = (typeof BACKUP_STATUSES)[number]

@@ -34,6 +34,15 @@ export function visibleSnapshot<Row extends { project_id: string }>(
   return row
 }
 
+export function visibleBackup<Row extends { project_id: string }>(
+  context: RequestContext,
+  id: string,
+  row: Row | undefined,
+): Row {
+  if (row === undefined || !canSee(context, row)) throw new ServiceError('BackupNotFound', { backup_id: id })
+  return row
+}
+
 export function visibleAttachment<Row extends { project_id: string }>(
   context: RequestContext,
   id: string,

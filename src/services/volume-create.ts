@@ -13,6 +13,7 @@ import { toPairs, toVolume } from './rows.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
+import type { WorkUnit } from './work/kind.ts'
 
 /** What a new volume takes over from where it comes from. */
 interface Source {
@@ -28,95 +29,107 @@ interface Source {
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
 export async function createVolume(parts: Parts, context: RequestContext, request: VolumeCreate): Promise<Volume> {
-  context.authorize('volume:create', { projectId: context.projectId })
-  if (request.snapshotId !== null && request.sourceVolid !== null) {
-    throw invalid('May specify only one of snapshot, source_volume')
-  }
-  const { pools, random, work } = parts
+  const { row, unit } = await withPromise(parts, (id) =>
+    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, request, id)),
+  )
+  parts.work.launch(unit)
+  return toVolume(row, [])
+}
+
+/** Runs what makes a volume, under the id that it names: room that it was promised is its own then, or given back. */
+export async function withPromise<T>({ pools, random }: Parts, make: (volumeId: string) => Promise<T>): Promise<T> {
   const id = random.uuid()
   try {
-    const { row, unit } = await insertVolume(parts, context, request, id)
+    const made = await make(id)
     pools.settle(id)
-    work.launch(unit)
-    return toVolume(row, [])
+    return made
   } catch (error) {
     pools.withdraw(id)
     throw error
   }
 }
 
-function insertVolume(parts: Parts, context: RequestContext, request: VolumeCreate, id: string) {
-  const { db, backends, pools, settings, stamp, states, work } = parts
-  return db.transaction(async (trx) => {
-    const source = await lockSource(trx, context, request)
-    const named = request.volumeType ?? source?.volumeTypeId ?? null
-    const found = await (named === null
-      ? defaultType(trx, context, settings.defaultVolumeType)
-      : typeByNameOrId(trx, context, named))
-    const type = await heldType(trx, found)
-    if (request.volumeType !== null && source !== null) await checkTypeOfCopy(trx, parts, source, type)
-    const extraSpecs = toPairs(type.extra_specs)
-    const multiattach = isShared(extraSpecs)
-    await refuseEncrypted(trx, type, multiattach)
-    if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
-    const sizeGib = checkedSize(request, source, type.name, extraSpecs)
-    const zones = zonesFor(
-      {
-        asked: request.availabilityZone,
-        source: source?.availabilityZone ?? null,
-        sourceIs: request.snapshotId === null ? 'source volume' : 'snapshot',
-      },
-      extraSpecs,
-      zonesOf(backends, states).map(({ name }) => name),
-      settings,
-    )
-    const memo: PlacementMemo = {
-      zones,
-      hints: request.hints ?? null,
-      hintsProject: context.isAdmin ? null : context.projectId,
-      failed: [],
-    }
-    const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
-    // Without a fitting pool the work looks again, and leaves the reason in the row.
-    const pool = pools.reserve(id, await placementRequest(trx, placed, extraSpecs, memo))
-    const row: volumes.NamedVolumeRow = {
-      id,
-      project_id: context.projectId,
-      user_id: context.userId,
-      name: request.name,
-      description: request.description,
-      size_gib: sizeGib,
-      pending_size_gib: null,
-      status: 'creating',
-      status_reason: null,
-      host: pool?.name ?? null,
-      availability_zone: pool?.availabilityZone ?? zones[0]!,
-      volume_type_id: type.id,
-      volume_type_name: type.name,
-      snapshot_id: request.snapshotId,
-      source_volid: request.sourceVolid,
-      bootable: source?.bootable ?? false,
-      multiattach,
-      metadata: JSON.stringify(request.metadata),
-      placement: JSON.stringify(memo),
-      admin_metadata: '{}',
-      image_metadata: source?.imageMetadata ?? '{}',
-      migration_status: null,
-      pending_volume_type_id: null,
-      created_at: stamp(),
-      updated_at: null,
-    }
-    const { volume_type_name: _, ...columns } = row
-    await addVolume(trx, columns, settings.quota)
-    const unit = await work.enqueue(trx, {
-      kind: 'volume-create',
-      resourceId: row.id,
-      lane: row.id,
-      step: pool === null ? 'schedule' : 'provision',
-      requestId: context.requestId,
-    })
-    return { row, unit }
+/** The part of `createVolume` that is one transaction, for use in `withPromise`; the caller launches the unit once it is committed. */
+export async function enqueueVolume(
+  trx: Db,
+  parts: Parts,
+  context: RequestContext,
+  request: VolumeCreate,
+  id: string,
+): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
+  context.authorize('volume:create', { projectId: context.projectId })
+  if (request.snapshotId !== null && request.sourceVolid !== null) {
+    throw invalid('May specify only one of snapshot, source_volume')
+  }
+  const { backends, pools, settings, stamp, states, work } = parts
+  const source = await lockSource(trx, context, request)
+  const named = request.volumeType ?? source?.volumeTypeId ?? null
+  const found = await (named === null
+    ? defaultType(trx, context, settings.defaultVolumeType)
+    : typeByNameOrId(trx, context, named))
+  const type = await heldType(trx, found)
+  if (request.volumeType !== null && source !== null) await checkTypeOfCopy(trx, parts, source, type)
+  const extraSpecs = toPairs(type.extra_specs)
+  const multiattach = isShared(extraSpecs)
+  await refuseEncrypted(trx, type, multiattach)
+  if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
+  const sizeGib = checkedSize(request, source, type.name, extraSpecs)
+  const zones = zonesFor(
+    {
+      asked: request.availabilityZone,
+      source: source?.availabilityZone ?? null,
+      sourceIs: request.snapshotId === null ? 'source volume' : 'snapshot',
+    },
+    extraSpecs,
+    zonesOf(backends, states).map(({ name }) => name),
+    settings,
+  )
+  const memo: PlacementMemo = {
+    zones,
+    hints: request.hints ?? null,
+    hintsProject: context.isAdmin ? null : context.projectId,
+    failed: [],
+  }
+  const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
+  // Without a fitting pool the work looks again, and leaves the reason in the row.
+  const pool = pools.reserve(id, await placementRequest(trx, placed, extraSpecs, memo))
+  const row: volumes.NamedVolumeRow = {
+    id,
+    project_id: context.projectId,
+    user_id: context.userId,
+    name: request.name,
+    description: request.description,
+    size_gib: sizeGib,
+    pending_size_gib: null,
+    status: 'creating',
+    status_reason: null,
+    host: pool?.name ?? null,
+    availability_zone: pool?.availabilityZone ?? zones[0]!,
+    volume_type_id: type.id,
+    volume_type_name: type.name,
+    snapshot_id: request.snapshotId,
+    source_volid: request.sourceVolid,
+    bootable: source?.bootable ?? false,
+    multiattach,
+    metadata: JSON.stringify(request.metadata),
+    placement: JSON.stringify(memo),
+    admin_metadata: '{}',
+    image_metadata: source?.imageMetadata ?? '{}',
+    migration_status: null,
+    pending_volume_type_id: null,
+    created_at: stamp(),
+    updated_at: null,
+  }
+  const { volume_type_name: _, ...columns } = row
+  await addVolume(trx, columns, settings.quota)
+  const unit = await work.enqueue(trx, {
+    kind: 'volume-create',
+    resourceId: row.id,
+    lane: row.id,
+    step: pool === null ? 'schedule' : 'provision',
+    requestId: context.requestId,
   })
+  return { row, unit }
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */

@@ -1,5 +1,6 @@
 import {
   type AttachmentStatus,
+  type BackupStatus,
   NAMED_VOLUME_STATUSES,
   type SnapshotStatus,
   VOLUME_STATUSES,
@@ -38,6 +39,9 @@ export const VOLUME_ACTIONS = {
   claimShared: { from: ['available', 'in-use'], to: 'attaching' },
   beginDetaching: { from: ['in-use'], to: 'detaching' },
   rollDetaching: { from: ['detaching'], to: 'in-use' },
+  backUp: { from: ['available'], to: 'backing-up' },
+  backUpForced: { from: ['available', 'in-use'], to: 'backing-up' },
+  restoreBackup: { from: ['available'], to: 'restoring-backup' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
 /** Statuses in which the content of a volume is being made, replaced or taken down, so that nobody may connect to it. */
@@ -87,7 +91,7 @@ function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
 }
 
 /**
- * How work on a volume ends. An extension, a retype and a migration end where the attachments say: see
+ * How work on a volume ends. An extension, a retype, a migration and a backup end where the attachments say: see
  * `statusOfAttachments`.
  */
 export const VOLUME_OUTCOMES = {
@@ -98,11 +102,14 @@ export const VOLUME_OUTCOMES = {
   revertFailed: { from: ['reverting'], to: 'error' },
   deleteFailed: { from: ['deleting', 'unmanaging'], to: 'error_deleting' },
   deleteRefused: { from: ['deleting', 'unmanaging'], to: 'available' },
+  restored: { from: ['restoring-backup'], to: 'available' },
+  restoreFailed: { from: ['restoring-backup'], to: 'error_restoring' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
 export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
   unmanage: { from: ['available', 'error'], to: 'unmanaging' },
+  backUp: { from: ['available'], to: 'backing-up' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
   revert: { from: ['available'], to: 'restoring' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
@@ -118,11 +125,25 @@ export const RESTORABLE: readonly SnapshotStatus[] = ['available']
 export const SNAPSHOT_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
+  backedUp: { from: ['backing-up'], to: 'available' },
   deleteFailed: { from: ['deleting'], to: 'error_deleting' },
   deleteRefused: { from: ['deleting'], to: 'available' },
   /** Whether it succeeded or not: the snapshot was only read. */
   reverted: { from: ['restoring'], to: 'available' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
+
+export const BACKUP_ACTIONS = {
+  delete: { from: ['available', 'error'], to: 'deleting' },
+  restore: { from: ['available'], to: 'restoring' },
+} as const satisfies Record<string, Transition<BackupStatus>>
+
+export const BACKUP_OUTCOMES = {
+  created: { from: ['creating'], to: 'available' },
+  createFailed: { from: ['creating'], to: 'error' },
+  /** Restored or not, the backup is what it was. */
+  restoreEnded: { from: ['restoring'], to: 'available' },
+  deleteFailed: { from: ['deleting'], to: 'error_deleting' },
+} as const satisfies Record<string, Transition<BackupStatus>>
 
 export const ATTACHMENT_ACTIONS = {
   connect: { from: ['reserved', 'attaching', 'error_attaching'], to: 'attaching' },

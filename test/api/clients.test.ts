@@ -16,6 +16,7 @@ import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
+import { openBackupTarget } from '../tools/backup-target.ts'
 import { requireCommand } from '../tools/require-command.ts'
 
 /** The clients that people use, with the credentials from openrc, against a listening server. */
@@ -35,6 +36,7 @@ beforeAll(async () => {
   const db = await openDatabase({ file: ':memory:' })
   services = createServices({
     db,
+    backupTarget: await openBackupTarget(),
     backends: [
       { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
     ],

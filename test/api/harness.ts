@@ -9,6 +9,7 @@ import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
+import { openBackupTarget } from '../tools/backup-target.ts'
 
 export const PROJECT = '0123456789abcdef0123456789abcdef'
 export const OTHER_PROJECT = 'fedcba9876543210fedcba9876543210'
@@ -48,6 +49,7 @@ export async function createHarness(): Promise<Harness> {
   const db = await openDatabase({ file: ':memory:' })
   const services = createServices({
     db,
+    backupTarget: await openBackupTarget(),
     backends: [
       { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
     ],

@@ -75,7 +75,7 @@ describe.each(SAMPLES)('the sample %s', (name, version) => {
     expect(answer.body.itemNotFound?.message, answer.text).toBe(`Volume ${nothing} could not be found.`)
     if (version === '3.0') return
     const before = await act(nothing, body, { version: `3.${Number(version.slice(2)) - 1}` })
-    expect(before.body.itemNotFound.message).toContain('is not supported on this method')
+    expect(before.body.itemNotFound.message).toBe('The resource could not be found.')
   })
 
   test('is for those whose rule it is', async () => {

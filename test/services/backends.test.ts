@@ -21,6 +21,7 @@ import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { VolumeCreate } from '../../src/services/model.ts'
 import type { ServiceSettings } from '../../src/services/settings.ts'
+import { openBackupTarget } from '../tools/backup-target.ts'
 import { admin, createGate, member, newSnapshot, newVolume, outcome, TEST_SETTINGS } from './harness.ts'
 
 /** Several memory backends behind one service, in one process or, one after the other, in several. */
@@ -60,6 +61,7 @@ async function openCloud(
     const logged: string[] = []
     const services = createServices({
       db,
+      backupTarget: await openBackupTarget(),
       backends: Object.entries(plans).map(([name, plan]) => ({
         name,
         availabilityZone: plan.zone ?? 'nova',

@@ -22,6 +22,7 @@ import {
   type Harness,
   member,
   newAttachment,
+  newBackup,
   newSnapshot,
   newVolume,
   outcome,
@@ -58,6 +59,25 @@ async function aSnapshot(harness: Harness, volumeId: string): Promise<void> {
   const { id } = await harness.services.snapshots.create(member, newSnapshot(volumeId))
   await harness.db('work').where({ resource_id: id }).delete()
   await harness.db('snapshots').where({ id }).update({ status: 'available' })
+}
+
+/** A backup of the volume, past the services. */
+async function aBackup({ db }: Harness, id: string): Promise<void> {
+  const at = '2026-01-01T00:00:00.000000'
+  await db('backups').insert({
+    id: randomUUID(),
+    project_id: member.projectId,
+    user_id: member.userId,
+    volume_id: id,
+    size_gib: 1,
+    status: 'available',
+    metadata: '{}',
+    container: 'c',
+    object_count: 0,
+    next_page: 0,
+    data_timestamp: at,
+    created_at: at,
+  })
 }
 
 const oldAttach = { instanceId: '2'.repeat(36), hostName: null, mountpoint: '/dev/vdb', mode: 'rw' as const }
@@ -100,6 +120,22 @@ const CASES: Record<string, Case> = {
   retype: {
     ...VOLUME_ACTIONS.retype,
     act: ({ services }, id) => services.volumes.retype(member, id, { newType: 'other', migrationPolicy: 'never' }),
+  },
+  'back up': {
+    ...VOLUME_ACTIONS.backUp,
+    act: ({ services }, id) => services.backups.create(member, newBackup(id)),
+  },
+  'back up by force': {
+    ...VOLUME_ACTIONS.backUpForced,
+    act: ({ services }, id) => services.backups.create(member, newBackup(id, { force: true })),
+  },
+  'restore a backup': {
+    ...VOLUME_ACTIONS.restoreBackup,
+    prepare: aBackup,
+    act: async ({ db, services }, id) => {
+      const { id: backupId } = await db('backups').where({ volume_id: id }).first('id')
+      return services.backups.restore(member, backupId, { volumeId: id, name: null })
+    },
   },
   'os-migrate_volume': {
     ...VOLUME_ACTIONS.migrate,

@@ -8,11 +8,13 @@ import { ServiceError, type ServiceErrorCode } from '../../src/errors.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { Backend } from '../../src/services/backends.ts'
+import type { BackupTarget } from '../../src/services/backup/target.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
-import type { ListQuery, VolumeCreate } from '../../src/services/model.ts'
+import type { BackupCreate, ListQuery, VolumeCreate } from '../../src/services/model.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
 import { type Dialect, newDatabase } from '../db/harness.ts'
+import { openBackupTarget } from '../tools/backup-target.ts'
 import { PausableClock } from '../tools/pausable-clock.ts'
 
 /** Services on a real database and the memory driver, as the program builds them, with short waits. */
@@ -20,6 +22,7 @@ export interface Harness {
   services: RunningServices
   db: Db
   backend: MemoryBackend
+  backups: BackupTarget
   /** Where the database is. */
   location: DatabaseOptions
   /** A second process on the same database and backend, while the first one is left where it is. */
@@ -42,6 +45,8 @@ export interface HarnessOptions {
   wrapDatabase?: (db: Db) => Db
   /** Beside the backend `memory`. */
   others?: readonly Backend[]
+  /** Another than one of its own. */
+  backupTarget?: BackupTarget
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -73,6 +78,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     for (const step of close.reverse()) await step()
   })
   const backend = createMemoryBackend(100_000)
+  const backups = options.backupTarget ?? (await openBackupTarget())
   const open = async ({
     filters = [],
     settings = {},
@@ -85,6 +91,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     const driver: VolumeDriver = wrapDriver(createMemoryDriver(backend, systemRandom), ...filters)
     const services = createServices({
       db: wrapDatabase?.(db) ?? db,
+      backupTarget: backups,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock,
       random: systemRandom,
@@ -110,7 +117,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     }
     const reopen = (again: HarnessOptions = {}) =>
       open({ ...options, filters: [], wrapDatabase: undefined, ...again } as HarnessOptions)
-    return { services, db, backend, location, clock, reopen, die, settled }
+    return { services, db, backend, backups, location, clock, reopen, die, settled }
   }
   return open(options)
 }
@@ -149,6 +156,21 @@ export function newVolume(overrides: Partial<VolumeCreate> = {}): VolumeCreate {
 
 export function newSnapshot(volumeId: string, force = false) {
   return { volumeId, name: null, description: null, force, metadata: {} }
+}
+
+export function newBackup(volumeId: string, overrides: Partial<BackupCreate> = {}): BackupCreate {
+  return {
+    volumeId,
+    snapshotId: null,
+    name: null,
+    description: null,
+    container: null,
+    availabilityZone: null,
+    incremental: false,
+    force: false,
+    metadata: {},
+    ...overrides,
+  }
 }
 
 export function newAttachment(volumeId: string, overrides: { instanceId?: string; connector?: object } = {}) {

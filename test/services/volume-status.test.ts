@@ -78,6 +78,10 @@ describe('the status tables', () => {
       'claimShared: in-use -> attaching',
       'beginDetaching: in-use -> detaching',
       'rollDetaching: detaching -> in-use',
+      'backUp: available -> backing-up',
+      'backUpForced: available -> backing-up',
+      'backUpForced: in-use -> backing-up',
+      'restoreBackup: available -> restoring-backup',
     ])
     expect(matrix(VOLUME_STATUSES, VOLUME_OUTCOMES)).toEqual([
       'created: creating -> available',
@@ -89,6 +93,8 @@ describe('the status tables', () => {
       'deleteFailed: unmanaging -> error_deleting',
       'deleteRefused: deleting -> available',
       'deleteRefused: unmanaging -> available',
+      'restored: restoring-backup -> available',
+      'restoreFailed: restoring-backup -> error_restoring',
     ])
   })
 
@@ -128,6 +134,7 @@ describe('the status tables', () => {
       'delete: available -> deleting',
       'unmanage: error -> unmanaging',
       'unmanage: available -> unmanaging',
+      'backUp: available -> backing-up',
       'deleteWithVolume: error -> deleting',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
@@ -145,6 +152,7 @@ describe('the status tables', () => {
     expect(matrix(SNAPSHOT_STATUSES, SNAPSHOT_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',
+      'backedUp: backing-up -> available',
       'deleteFailed: deleting -> error_deleting',
       'deleteRefused: deleting -> available',
       'reverted: restoring -> available',
@@ -177,7 +185,14 @@ describe('the status tables', () => {
   it('leave every status in which work stands behind a volume both ways: done and given up', () => {
     const left = new Set<string>(Object.values(VOLUME_OUTCOMES).flatMap(({ from }) => from))
     // Of an extension, a retype and a migration the attachments say where they end.
-    expect([...left].sort()).toEqual(['creating', 'deleting', 'extending', 'reverting', 'unmanaging'])
+    expect([...left].sort()).toEqual([
+      'creating',
+      'deleting',
+      'extending',
+      'restoring-backup',
+      'reverting',
+      'unmanaging',
+    ])
   })
 })
 

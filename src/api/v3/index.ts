@@ -1,6 +1,7 @@
 import type { Route } from '../route.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
+import { backupRoutes } from './backups.ts'
 import { clusterRoutes } from './clusters.ts'
 import { defaultTypeRoutes } from './default-types.ts'
 import { extensionRoutes } from './extensions.ts'
@@ -36,6 +37,7 @@ export const ROUTES: readonly Route[] = [
   ...attachmentRoutes,
   ...messageRoutes,
   ...resourceFilterRoutes,
+  ...backupRoutes,
   ...typeRoutes,
   ...typeExtraSpecRoutes,
   ...typeAccessRoutes,

@@ -25,6 +25,10 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'volume-migrate': (unit) =>
     volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
   'volume-revert': (unit) => volume(unit, 'revertVolume', 'revertFailed'),
+  'backup-create': (unit) =>
+    backup(unit, 'createBackup', unit.step === 'undo' ? 'backupCleanupFailed' : 'backupCreateFailed'),
+  'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),
+  'backup-restore': (unit) => backup(unit, 'restoreBackup', 'backupRestoreFailed'),
   'snapshot-create': (unit) => snapshot(unit, 'createSnapshot', 'snapshotCreateFailed'),
   'snapshot-delete': (unit, { code }) =>
     snapshot(unit, 'deleteSnapshot', code === 'InvalidSnapshot' ? 'snapshotBusy' : 'snapshotDeleteFailed'),
@@ -42,6 +46,10 @@ export function failureOf(unit: WorkUnit, error: ServiceError): Failure {
 /** The lane of work on a volume, or on an attachment of it, is the id of the volume. */
 function volume(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
   return { resourceType: 'VOLUME', resourceId: unit.lane, action, detail }
+}
+
+function backup(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
+  return { resourceType: 'VOLUME_BACKUP', resourceId: unit.resourceId, action, detail }
 }
 
 function snapshot(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {

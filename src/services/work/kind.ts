@@ -12,6 +12,9 @@ export type WorkKindName =
   | 'snapshot-delete'
   | 'attachment-connect'
   | 'attachment-disconnect'
+  | 'backup-create'
+  | 'backup-delete'
+  | 'backup-restore'
 
 /** What a unit is about; JSON in its row. */
 export type WorkParams = Readonly<Record<string, string | number | boolean>>

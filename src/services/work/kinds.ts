@@ -1,6 +1,7 @@
 import type { Log } from '../../runtime/log.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
+import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
 import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
@@ -8,7 +9,7 @@ import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp'> & { log: Log },
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget'> & { log: Log },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),
@@ -21,5 +22,8 @@ export function createWorkKinds(
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),
     'attachment-disconnect': attachmentDisconnect(parts),
+    'backup-create': backupCreate(parts),
+    'backup-delete': backupDelete(parts),
+    'backup-restore': backupRestore(parts),
   }
 }

@@ -1,4 +1,5 @@
 import * as attachments from '../../db/attachments.ts'
+import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
@@ -115,7 +116,12 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         await driver.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
-      if (unit.params.unmanage !== true) await driver.deleteVolume(volume)
+      if (unit.params.unmanage !== true) {
+        for (const { id } of await backups.failedOf(db, volume.id)) {
+          await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
+        }
+        await driver.deleteVolume(volume)
+      }
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
     giveUp: (unit, error) => ({

@@ -1,0 +1,120 @@
+import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
+import type { BackupTarget } from './target.ts'
+
+/**
+ * How a backup lies on its target, below `<container>/<backup id>/`:
+ *
+ *   chunk-<index>   4 MiB of the volume, compressed when that helps
+ *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data, each with its SHA-256
+ *   manifest        JSON: what was backed up; written last, removed first: a backup without one is none
+ *
+ * A chunk that an incremental backup found unchanged is not written again; its record names the backup that has it. So a restore
+ * reads the pages of one backup only, whatever it is based on.
+ */
+export const CHUNK_BYTES = 4 * 1024 * 1024
+export const PAGE_CHUNKS = 32
+export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
+
+const FORMAT = 1
+
+/** Where a backup is. */
+export interface BackupLocation {
+  container: string
+  id: string
+}
+
+const ChunkRecord = z.strictObject({
+  /** Of the chunk in the volume: its offset divided by CHUNK_BYTES. */
+  index: z.int().min(0),
+  /** Of the bytes of the volume, hexadecimal. The last chunk of a volume may be shorter than the others. */
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  encoding: z.enum(['deflate', 'none']),
+  /** The backup that has the chunk. */
+  backup: z.uuid(),
+})
+export type ChunkRecord = z.infer<typeof ChunkRecord>
+
+const Page = z.strictObject({ format: z.literal(FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+
+const Manifest = z.strictObject({
+  format: z.literal(FORMAT),
+  id: z.uuid(),
+  parent_id: z.uuid().nullable(),
+  volume_id: z.uuid(),
+  snapshot_id: z.uuid().nullable(),
+  size_gib: z.int().min(1),
+  object_count: z.int().min(0),
+  name: z.string().nullable(),
+  description: z.string().nullable(),
+  metadata: z.record(z.string(), z.string()),
+  created_at: z.string(),
+  data_timestamp: z.string(),
+  /** Pages with data, ascending. */
+  pages: z.array(z.int().min(0)),
+})
+export type Manifest = z.infer<typeof Manifest>
+
+const nameOf = ({ container, id }: BackupLocation, object: string) => `${container}/${id}/${object}`
+const MANIFEST = 'manifest'
+const PAGE = 'page-'
+
+export const chunkName = (location: BackupLocation, index: number): string => nameOf(location, `chunk-${index}`)
+
+export async function readPage(
+  target: BackupTarget,
+  location: BackupLocation,
+  page: number,
+): Promise<readonly ChunkRecord[]> {
+  const name = nameOf(location, `${PAGE}${page}`)
+  return parse(Page, name, await target.get(name)).chunks
+}
+
+export async function writePage(
+  target: BackupTarget,
+  location: BackupLocation,
+  page: number,
+  chunks: ChunkRecord[],
+): Promise<void> {
+  await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: FORMAT, chunks }))
+}
+
+/** The pages that were written, ascending. */
+export async function listPages(target: BackupTarget, location: BackupLocation): Promise<number[]> {
+  const names = await target.list(`${location.container}/${location.id}`)
+  const pages = names.filter((name) => name.startsWith(PAGE)).map((name) => Number(name.slice(PAGE.length)))
+  return pages.sort((a, b) => a - b)
+}
+
+export async function readManifest(target: BackupTarget, location: BackupLocation): Promise<Manifest> {
+  const name = nameOf(location, MANIFEST)
+  return parse(Manifest, name, await target.get(name))
+}
+
+export async function writeManifest(
+  target: BackupTarget,
+  location: BackupLocation,
+  manifest: Omit<Manifest, 'format'>,
+): Promise<void> {
+  await target.put(nameOf(location, MANIFEST), encode({ format: FORMAT, ...manifest }))
+}
+
+/** Removes all that is left of a backup; may be repeated. */
+export async function removeBackup(target: BackupTarget, location: BackupLocation): Promise<void> {
+  await target.remove(nameOf(location, MANIFEST))
+  for (const name of await target.list(`${location.container}/${location.id}`)) {
+    await target.remove(nameOf(location, name))
+  }
+}
+
+function encode(value: object): Buffer {
+  return Buffer.from(JSON.stringify(value))
+}
+
+function parse<S extends z.ZodType>(schema: S, name: string, bytes: Buffer): z.output<S> {
+  try {
+    return schema.parse(JSON.parse(bytes.toString()))
+  } catch (error) {
+    throw new ServiceError('BackendFailure', { reason: `${name} on the backup target is damaged` }, { cause: error })
+  }
+}

@@ -1,0 +1,335 @@
+import { z } from 'zod'
+import * as backups from '../db/backups.ts'
+import type { Db } from '../db/database.ts'
+import { isUniqueViolation } from '../db/failures.ts'
+import * as snapshots from '../db/snapshots.ts'
+import * as volumes from '../db/volumes.ts'
+import * as workRows from '../db/work.ts'
+import { ServiceError } from '../errors.ts'
+import { addBackup } from './accounting.ts'
+import { readManifest } from './backup/format.ts'
+import type { RequestContext } from './context.ts'
+import type { Backup, BackupCreate, BackupRecord } from './model.ts'
+import type { Parts } from './parts.ts'
+import { toBackup } from './rows.ts'
+import type { BackupService } from './services.ts'
+import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
+import { enqueueVolume, withPromise } from './volume-create.ts'
+import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
+import { endRestore, releaseSource } from './work/backup-kinds.ts'
+import type { WorkUnit } from './work/kind.ts'
+
+/** As upstream's backup drivers call theirs. */
+const DEFAULT_CONTAINER = 'volumebackups'
+
+export function createBackupService(parts: Parts): BackupService {
+  const { db, stamp } = parts
+  return {
+    create: (context, request) => createBackup(parts, context, request),
+    get: async (context, id) => {
+      const row = visibleBackup(context, id, await backups.find(db, id))
+      context.authorize('backup:get', { projectId: row.project_id })
+      return toBackup(row)
+    },
+    list: async (context, query, options) => {
+      context.authorize('backup:get_all', { projectId: context.projectId })
+      const { rows, ...page } = await backups.list(db, toListing(context, query), options)
+      return { ...page, items: rows.map(toBackup) }
+    },
+    update: async (context, id, { metadata, ...names }) =>
+      db.transaction(async (trx) => {
+        const row = visibleBackup(context, id, await backups.lock(trx, id))
+        context.authorize('backup:update', { projectId: row.project_id })
+        const set = metadata === undefined ? names : { ...names, metadata: JSON.stringify(metadata) }
+        const columns = { ...set, updated_at: stamp() }
+        await backups.update(trx, id, columns)
+        return toBackup({ ...row, ...columns })
+      }),
+    delete: (context, id, options) => deleteBackup(parts, context, id, options),
+    restore: (context, id, to) => restoreBackup(parts, context, id, to),
+    resetStatus: (context, id, status) => resetStatus(parts, context, id, status),
+    exportRecord: (context, id) => exportRecord(parts, context, id),
+    importRecord: (context, record) => importRecord(parts, context, record),
+  }
+}
+
+async function createBackup(parts: Parts, context: RequestContext, request: BackupCreate): Promise<Backup> {
+  const { db, random, settings, stamp, work } = parts
+  const { row, unit } = await db.transaction(async (trx) => {
+    const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
+    context.authorize('backup:create', { projectId: volume.project_id })
+    const snapshot =
+      request.snapshotId === null
+        ? null
+        : visibleSnapshot(context, request.snapshotId, await snapshots.lock(trx, request.snapshotId))
+    if (snapshot !== null && snapshot.volume_id !== volume.id) {
+      throw new ServiceError('InvalidSnapshot', { reason: `It is no snapshot of volume ${volume.id}.` })
+    }
+    const parent = request.incremental ? await backups.latestOf(trx, context.projectId, volume.id) : undefined
+    if (request.incremental && parent === undefined) {
+      throw new ServiceError('InvalidBackup', { reason: 'No backups available to do an incremental backup.' })
+    }
+    const createdAt = stamp()
+    const row: backups.BackupRow = {
+      id: random.uuid(),
+      project_id: context.projectId,
+      user_id: context.userId,
+      volume_id: volume.id,
+      snapshot_id: request.snapshotId,
+      parent_id: parent?.id ?? null,
+      restore_volume_id: null,
+      name: request.name,
+      description: request.description,
+      size_gib: snapshot?.size_gib ?? volume.size_gib,
+      status: 'creating',
+      status_reason: null,
+      metadata: JSON.stringify(request.metadata),
+      availability_zone: request.availabilityZone ?? volume.availability_zone,
+      // An incremental backup shares chunks with the one that it is based on.
+      container: parent?.container ?? request.container ?? DEFAULT_CONTAINER,
+      object_count: 0,
+      next_page: 0,
+      data_timestamp: snapshot?.created_at ?? createdAt,
+      created_at: createdAt,
+      updated_at: null,
+    }
+    await takeSource(trx, volume, snapshot, request.force, createdAt)
+    await addBackup(trx, row, settings.quota)
+    const step = snapshot === null ? 'freeze' : 'copy'
+    const unit = await work.enqueue(trx, {
+      kind: 'backup-create',
+      resourceId: row.id,
+      lane: volume.id,
+      step,
+      requestId: context.requestId,
+    })
+    return { row, unit }
+  })
+  work.launch(unit)
+  return toBackup({ ...row, dependents: 0 })
+}
+
+/** Keeps what is backed up from being deleted meanwhile. */
+async function takeSource(
+  trx: Db,
+  volume: volumes.VolumeRow,
+  snapshot: snapshots.SnapshotRow | null,
+  force: boolean,
+  updatedAt: string,
+): Promise<void> {
+  if (snapshot !== null) {
+    if (await snapshots.compareAndSet(trx, snapshot.id, { ...SNAPSHOT_ACTIONS.backUp, updatedAt })) return
+    const reason = `Snapshot to be backed up must be available, but the current status is "${snapshot.status}".`
+    throw new ServiceError('InvalidSnapshot', { reason })
+  }
+  const { from, to } = force ? VOLUME_ACTIONS.backUpForced : VOLUME_ACTIONS.backUp
+  if (await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt })) return
+  const reason =
+    volume.status === 'in-use'
+      ? 'Backing up an in-use volume must use the force flag.'
+      : `Volume to be backed up must be available or in-use, but the current status is "${volume.status}".`
+  throw new ServiceError('InvalidVolume', { reason })
+}
+
+async function deleteBackup(
+  { db, stamp, work }: Parts,
+  context: RequestContext,
+  id: string,
+  { force }: { force: boolean },
+): Promise<void> {
+  const unit = await db.transaction(async (trx) => {
+    const row = visibleBackup(context, id, await backups.lock(trx, id))
+    const rule = force ? 'volume_extension:backup_admin_actions:force_delete' : 'backup:delete'
+    context.authorize(rule, { projectId: row.project_id })
+    if (row.dependents > 0) {
+      throw new ServiceError('InvalidBackup', { reason: 'Incremental backups exist for this backup.' })
+    }
+    const { from, to } = BACKUP_ACTIONS.delete
+    const won = await backups.compareAndSet(trx, id, {
+      from: force ? [row.status] : from,
+      to,
+      updatedAt: stamp(),
+      set: { status_reason: null },
+      where: backups.withoutDependents,
+    })
+    if (!won) throw new ServiceError('InvalidBackup', { reason: `Backup status must be ${from.join(' or ')}` })
+    if (force) await releaseAll(trx, row, stamp())
+    return work.enqueue(trx, {
+      kind: 'backup-delete',
+      resourceId: id,
+      lane: row.volume_id,
+      step: 'delete',
+      requestId: context.requestId,
+    })
+  })
+  work.launch(unit)
+}
+
+async function restoreBackup(
+  parts: Parts,
+  context: RequestContext,
+  id: string,
+  to: { volumeId: string | null; name: string | null },
+): Promise<{ volumeId: string; volumeName: string | null }> {
+  const { db, stamp, work } = parts
+  const { volume, units } = await withPromise(parts, (newId) =>
+    db.transaction(async (trx) => {
+      const row = visibleBackup(context, id, await backups.lock(trx, id))
+      context.authorize('backup:restore', { projectId: row.project_id })
+      const units: WorkUnit[] = []
+      let volume: volumes.VolumeRow
+      if (to.volumeId === null) {
+        const name = to.name ?? `restore_backup_${id}`
+        const created = await enqueueVolume(
+          trx,
+          parts,
+          context,
+          {
+            sizeGib: row.size_gib,
+            name,
+            description: row.description,
+            volumeType: null,
+            snapshotId: null,
+            sourceVolid: null,
+            availabilityZone: null,
+            metadata: {},
+          },
+          newId,
+        )
+        volume = created.row
+        units.push(created.unit)
+      } else {
+        volume = visibleVolume(context, to.volumeId, await volumes.lock(trx, to.volumeId))
+        if (volume.size_gib < row.size_gib) {
+          const reason = `Invalid input received: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
+          throw new ServiceError('InvalidInput', { reason })
+        }
+        if (volume.status !== 'available') {
+          throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
+        }
+      }
+      const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
+      if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
+        throw new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
+      }
+      let step = 'begin'
+      if (to.volumeId !== null) {
+        await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
+        step = 'copy'
+      }
+      units.push(
+        await work.enqueue(trx, {
+          kind: 'backup-restore',
+          resourceId: id,
+          lane: volume.id,
+          step,
+          requestId: context.requestId,
+        }),
+      )
+      return { volume, units }
+    }),
+  )
+  for (const unit of units) work.launch(unit)
+  return { volumeId: volume.id, volumeName: volume.name }
+}
+
+async function resetStatus(
+  { db, stamp }: Parts,
+  context: RequestContext,
+  id: string,
+  status: 'available' | 'error',
+): Promise<void> {
+  await db.transaction(async (trx) => {
+    const row = visibleBackup(context, id, await backups.lock(trx, id))
+    context.authorize('volume_extension:backup_admin_actions:reset_status', { projectId: row.project_id })
+    await releaseAll(trx, row, stamp())
+    await workRows.removeOfResource(trx, id)
+    const set = { restore_volume_id: null }
+    await backups.compareAndSet(trx, id, { from: [row.status], to: status, updatedAt: stamp(), set })
+  })
+}
+
+/** Work on a backup ends without being finished: whatever it held is let go. */
+async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): Promise<void> {
+  if (row.status === 'creating') await releaseSource(trx, row, updatedAt)
+  if (row.restore_volume_id === null) return
+  await volumes.compareAndSet(trx, row.restore_volume_id, { ...VOLUME_OUTCOMES.restoreFailed, updatedAt })
+  await endRestore(trx, row.id, null, updatedAt)
+}
+
+/** What `exportRecord` puts into a record. The rest is in the backup's manifest on the target. */
+const Record = z.strictObject({ id: z.uuid(), container: z.string().min(1).max(255), user_id: z.string().max(255) })
+
+async function exportRecord({ db, backupTarget }: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
+  const row = visibleBackup(context, id, await backups.find(db, id))
+  context.authorize('backup:export-import', { projectId: row.project_id })
+  if (row.status !== 'available') {
+    throw new ServiceError('InvalidBackup', {
+      reason: `Backup status must be available and not ${row.status}.`,
+    })
+  }
+  const { container, user_id } = row
+  const url = Buffer.from(JSON.stringify({ id, container, user_id })).toString('base64')
+  return { service: backupTarget.service, url }
+}
+
+async function importRecord(
+  { db, backupTarget, settings, stamp }: Parts,
+  context: RequestContext,
+  record: BackupRecord,
+): Promise<Backup> {
+  context.authorize('backup:backup-import', { projectId: context.projectId })
+  if (record.service !== backupTarget.service) {
+    const reason = `It is of ${record.service.slice(0, 255)}, and backups are kept by ${backupTarget.service} here.`
+    throw new ServiceError('InvalidBackup', { reason })
+  }
+  const location = parseRecord(record.url)
+  const manifest = await readManifest(backupTarget, location)
+  const row: backups.BackupRow = {
+    id: location.id,
+    project_id: context.projectId,
+    user_id: context.userId,
+    volume_id: manifest.volume_id,
+    snapshot_id: manifest.snapshot_id,
+    parent_id: manifest.parent_id,
+    restore_volume_id: null,
+    name: manifest.name,
+    description: manifest.description,
+    size_gib: manifest.size_gib,
+    status: 'available',
+    status_reason: null,
+    metadata: JSON.stringify(manifest.metadata),
+    availability_zone: settings.availabilityZone,
+    container: location.container,
+    object_count: manifest.object_count,
+    next_page: 0,
+    data_timestamp: manifest.data_timestamp,
+    created_at: manifest.created_at,
+    updated_at: stamp(),
+  }
+  try {
+    await db.transaction(async (trx) => {
+      if (row.parent_id !== null && (await backups.find(trx, row.parent_id)) === undefined) {
+        const reason = `It is based on backup ${row.parent_id}, which has to be imported before.`
+        throw new ServiceError('InvalidBackup', { reason })
+      }
+      await addBackup(trx, row, settings.quota)
+    })
+  } catch (error) {
+    if (!isUniqueViolation(error)) throw error
+    throw new ServiceError(
+      'InvalidBackup',
+      { reason: `Backup already exists in database: ${row.id}` },
+      { cause: error },
+    )
+  }
+  return toBackup({ ...row, dependents: 0 })
+}
+
+function parseRecord(url: string): { id: string; container: string } {
+  try {
+    return Record.parse(JSON.parse(Buffer.from(url, 'base64').toString()))
+  } catch (error) {
+    throw new ServiceError('InvalidInput', { reason: "Can't parse backup record." }, { cause: error })
+  }
+}

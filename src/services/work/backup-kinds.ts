@@ -1,0 +1,240 @@
+import * as backups from '../../db/backups.ts'
+import type { Db } from '../../db/database.ts'
+import * as snapshots from '../../db/snapshots.ts'
+import * as volumes from '../../db/volumes.ts'
+import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
+import { ServiceError } from '../../errors.ts'
+import { dropBackup } from '../accounting.ts'
+import { followAttachments } from '../attached-status.ts'
+import { backUpSome, pageCount, restoreSome } from '../backup/copy.ts'
+import { type BackupLocation, listPages, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
+import type { Parts } from '../parts.ts'
+import { hostOf, toPairs } from '../rows.ts'
+import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
+import type { Outcome, WorkKind } from './kind.ts'
+import { volumeRef } from './volume-kinds.ts'
+
+type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
+
+/**
+ * freeze (unless a snapshot was named) → copy, page by page → finish; when one of them is given up → undo.
+ *
+ * A volume is backed up as a snapshot of the backup's own, under the backup's id, so that it may be written to meanwhile and a
+ * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
+ */
+export function backupCreate({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+  const driverOf = async (row: backups.BackupRow) => backends.driverOf(hostOf(await sourceOf(db, row)))
+
+  return {
+    attempt: async (unit): Promise<Outcome> => {
+      const row = await existing(db, unit.resourceId)
+      const driver = await driverOf(row)
+      const snapshot = snapshotRef(row)
+      if (unit.step === 'freeze') {
+        await driver.createSnapshot(snapshot)
+        return { next: 'copy', commit: async () => {} }
+      }
+      if (unit.step === 'copy') {
+        const parent = row.parent_id === null ? null : locationOf(await existing(db, row.parent_id))
+        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), async (source) =>
+          backUpSome({
+            source,
+            target,
+            location: locationOf(row),
+            parent: parent && { location: parent, pages: (await readManifest(target, parent)).pages },
+            page: row.next_page,
+          }),
+        )
+        const set = { next_page: nextPage, object_count: row.object_count + chunksWritten }
+        return {
+          next: nextPage < pageCount(row.size_gib * GIB) ? 'copy' : 'finish',
+          commit: (trx) => backups.update(trx, row.id, { ...set, updated_at: stamp() }),
+        }
+      }
+      const isOwnSnapshot = row.snapshot_id === null
+      if (unit.step === 'finish') {
+        await writeManifest(target, locationOf(row), {
+          ...manifestOf(row),
+          pages: await listPages(target, locationOf(row)),
+        })
+        if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
+        return {
+          commit: async (trx) => {
+            await backups.compareAndSet(trx, row.id, { ...BACKUP_OUTCOMES.created, updatedAt: stamp() })
+            await releaseSource(trx, row, stamp())
+          },
+        }
+      }
+      await removeBackup(target, locationOf(row))
+      if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
+      return { commit: (trx) => fail(trx, row, unit.lastError, stamp()) }
+    },
+    giveUp: (unit, error) => {
+      if (unit.step !== 'undo')
+        return { next: 'undo', commit: (trx) => noteFailure(trx, unit.resourceId, error, stamp()) }
+      return {
+        commit: async (trx) => {
+          const row = await backups.find(trx, unit.resourceId)
+          if (row !== undefined) await fail(trx, row, error.message, stamp())
+        },
+      }
+    },
+  }
+}
+
+/** The reason that the work failed for stays, whatever becomes of undoing it. */
+async function noteFailure(trx: Db, id: string, error: ServiceError, updatedAt: string): Promise<void> {
+  await backups.update(trx, id, { status_reason: error.message, updated_at: updatedAt })
+}
+
+async function fail(trx: Db, row: backups.BackupRow, reason: string | null, updatedAt: string): Promise<void> {
+  const set = { status_reason: row.status_reason ?? reason, object_count: 0 }
+  await backups.compareAndSet(trx, row.id, { ...BACKUP_OUTCOMES.createFailed, updatedAt, set })
+  await releaseSource(trx, row, updatedAt)
+}
+
+/** What was backed up goes back to what it was. */
+export async function releaseSource(trx: Db, row: backups.BackupRow, updatedAt: string): Promise<void> {
+  if (row.snapshot_id !== null)
+    await snapshots.compareAndSet(trx, row.snapshot_id, { ...SNAPSHOT_OUTCOMES.backedUp, updatedAt })
+  else await followAttachments(trx, row.volume_id, updatedAt, { from: [VOLUME_ACTIONS.backUp.to] })
+}
+
+export function backupDelete({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+  return {
+    attempt: async (unit) => {
+      const row = await existing(db, unit.resourceId)
+      await removeBackup(target, locationOf(row))
+      const volume = await volumes.find(db, row.volume_id)
+      // One that failed may have left it.
+      if (row.snapshot_id === null && volume?.host)
+        await backends.driverOf(volume.host).deleteSnapshot(snapshotRef(row))
+      return { commit: (trx) => dropBackup(trx, row.id) }
+    },
+    giveUp: (unit, error) => ({
+      commit: async (trx) => {
+        const set = { status_reason: error.message }
+        await backups.compareAndSet(trx, unit.resourceId, { ...BACKUP_OUTCOMES.deleteFailed, updatedAt: stamp(), set })
+      },
+    }),
+  }
+}
+
+/**
+ * begin → copy, page by page. A new volume is made by work of its own in the same lane: `begin` waits until that is done.
+ */
+export function backupRestore({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+  return {
+    attempt: async (unit): Promise<Outcome> => {
+      const row = await existing(db, unit.resourceId)
+      const volume = row.restore_volume_id === null ? undefined : await volumes.find(db, row.restore_volume_id)
+      if (volume === undefined) throw new ServiceError('InvalidVolume', { reason: 'The volume to restore to is gone.' })
+      if (unit.step === 'begin') {
+        if (volume.status === 'creating')
+          throw new ServiceError('ServiceUnavailable', { reason: 'It is being created.' })
+        if (volume.status !== 'available') {
+          throw new ServiceError('InvalidVolume', { reason: `Volume ${volume.id} is ${volume.status}.` })
+        }
+        return {
+          next: 'copy',
+          commit: async (trx) => {
+            await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
+          },
+        }
+      }
+      if (volume.status !== VOLUME_ACTIONS.restoreBackup.to) {
+        throw new ServiceError('InvalidVolume', { reason: `Volume ${volume.id} is ${volume.status}.` })
+      }
+      const { pages } = await readManifest(target, locationOf(row))
+      const sizeBytes = row.size_gib * GIB
+      const nextPage = await using(await backends.driverOf(hostOf(volume)).openVolume(volumeRef(volume)), (data) =>
+        restoreSome({ volume: data, target, location: locationOf(row), pages, sizeBytes, page: row.next_page }),
+      )
+      if (nextPage < pageCount(sizeBytes)) {
+        return {
+          next: 'copy',
+          commit: (trx) => backups.update(trx, row.id, { next_page: nextPage, updated_at: stamp() }),
+        }
+      }
+      return {
+        commit: async (trx) => {
+          await endRestore(trx, row.id, null, stamp())
+          await volumes.compareAndSet(trx, volume.id, { ...VOLUME_OUTCOMES.restored, updatedAt: stamp() })
+        },
+      }
+    },
+    giveUp: (unit, error) => ({
+      commit: async (trx) => {
+        const row = await backups.find(trx, unit.resourceId)
+        if (row === undefined) return
+        await endRestore(trx, row.id, error.message, stamp())
+        const set = { status_reason: error.message }
+        const change = { ...VOLUME_OUTCOMES.restoreFailed, updatedAt: stamp(), set }
+        if (row.restore_volume_id !== null) await volumes.compareAndSet(trx, row.restore_volume_id, change)
+      },
+    }),
+  }
+}
+
+export async function endRestore(trx: Db, id: string, reason: string | null, updatedAt: string): Promise<void> {
+  const set = { restore_volume_id: null, status_reason: reason }
+  await backups.compareAndSet(trx, id, { ...BACKUP_OUTCOMES.restoreEnded, updatedAt, set })
+}
+
+const GIB = 1024 ** 3
+
+export const locationOf = ({ container, id }: backups.BackupRow): BackupLocation => ({ container, id })
+
+/** The snapshot whose bytes are copied: the one that was named, or the backup's own. */
+function snapshotRef(row: backups.BackupRow): SnapshotRef {
+  return { id: row.snapshot_id ?? row.id, volumeId: row.volume_id, sizeGib: row.size_gib }
+}
+
+function manifestOf(row: backups.BackupRow) {
+  const {
+    id,
+    parent_id,
+    volume_id,
+    snapshot_id,
+    size_gib,
+    object_count,
+    name,
+    description,
+    created_at,
+    data_timestamp,
+  } = row
+  const metadata = toPairs(row.metadata)
+  return {
+    id,
+    parent_id,
+    volume_id,
+    snapshot_id,
+    size_gib,
+    object_count,
+    name,
+    description,
+    metadata,
+    created_at,
+    data_timestamp,
+  }
+}
+
+async function using<T>(data: VolumeData, use: (data: VolumeData) => Promise<T>): Promise<T> {
+  try {
+    return await use(data)
+  } finally {
+    await data.close()
+  }
+}
+
+async function existing(db: Db, id: string): Promise<backups.ListedBackupRow> {
+  const row = await backups.find(db, id)
+  if (row === undefined) throw new ServiceError('BackupNotFound', { backup_id: id })
+  return row
+}
+
+async function sourceOf(db: Db, row: backups.BackupRow): Promise<volumes.VolumeRow> {
+  const volume = await volumes.find(db, row.volume_id)
+  if (volume === undefined) throw new ServiceError('VolumeNotFound', { volume_id: row.volume_id })
+  return volume
+}
