@@ -49,6 +49,8 @@ export class ObjectCache {
   constructor(options: ObjectCacheOptions) {
     this.#options = options
     this.#objects = options.objects
+    // What a start has found in the journal alone is loaded from the start.
+    for (const object of options.objects.values()) if (object.loaded) this.#loaded.add(object)
   }
 
   get size(): number {
