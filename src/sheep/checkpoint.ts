@@ -6,7 +6,7 @@ import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
 import type { DiskArray } from './disks/disk-array.ts'
-import { MemberFailed } from './disks/member.ts'
+import { MemberFailed, memberOfFile } from './disks/member.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
 import type { AccountImage } from './journal-format.ts'
@@ -349,6 +349,12 @@ export class Checkpointer {
     const bare = fresh.filter((object) => !object.file)
     // Empty, whatever a removed object of this name has left; writing the header gives it its size.
     const files = await this.#disk.createMany(bare.map((object) => objectPath(object.oid)))
+    // A disk may have failed while the files of another were made: what was to have a file there has another place by now.
+    const failure = files.map((file) => memberOfFile(file)?.failure).find((found) => found)
+    if (failure) {
+      for (const file of files) await file.close()
+      throw failure
+    }
     bare.forEach((object, i) => {
       object.file = files[i]!
     })

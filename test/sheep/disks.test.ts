@@ -219,6 +219,30 @@ describe('a disk that fails', () => {
   })
 })
 
+describe('a disk that is found to be gone while a checkpoint makes and writes files on it', () => {
+  /** Has new objects on two disks, and loses one of them after so many steps of their checkpoint. */
+  async function lose(steps: number): Promise<StoreBench> {
+    const bench = await open({ configured: [A, B], seed: steps })
+    await fill(bench)
+    bench.store.startCheckpoint()
+    await bench.isBusyAfter(new Promise(() => {}), steps)
+    bench.dataDisks.get(A)!.isGone = true
+    await bench.clock.run(bench.store.stats())
+    return bench
+  }
+
+  it('costs nothing that the journal has, and not the node', async () => {
+    for (let steps = 12; steps < 32; steps++) {
+      const bench = await lose(steps)
+      await bench.isBusyAfter(new Promise(() => {}), 400)
+      expect(bench.failure).toBeNull()
+      const [{ checkpoints }, state] = [await bench.clock.run(bench.store.stats()), await stateOf(bench, A)]
+      expect([checkpoints, state?.state]).toEqual([1, 'failed'])
+      await check(bench)
+    }
+  })
+})
+
 describe('a start', () => {
   it('without one of the disks is refused and says so, unless it is told that the disk is lost', async () => {
     const bench = await open({ configured: [A] })
