@@ -157,11 +157,15 @@ export class ObjectCache {
     this.#evict()
   }
 
-  /** The object, which the caller holds, is in another file now, or will be; who reads the one that it had goes on. */
+  /**
+   * The object is in another file now, or will be. The one that it had stays open until nobody holds the object: somebody may read it,
+   * and the copying thread knows it by a number that is another file's as soon as it is closed.
+   */
   exchangeFile(object: StoredObject, file: DiskFile | null): void {
-    assert(object.holders > 0)
-    if (object.file) object.retired.push(object.file)
+    const before = object.file
     object.file = file
+    if (before && object.holders > 0) object.retired.push(before)
+    else if (before) this.#close(before)
   }
 
   async #readTable(object: StoredObject): Promise<void> {

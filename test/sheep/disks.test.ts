@@ -241,6 +241,14 @@ describe('a disk that is found to be gone while a checkpoint makes and writes fi
       await check(bench)
     }
   })
+
+  it('keeps its files open until the copying thread is done with them', async () => {
+    for (let steps = 0; steps < 120; steps++) {
+      const bench = await lose(steps)
+      await bench.isBusyAfter(new Promise(() => {}), 200)
+      expect(bench.dataDisks.get(A)!.closedInUse).toBe(0)
+    }
+  })
 })
 
 describe('a start', () => {

@@ -60,6 +60,8 @@ export class SimDisk {
   isGone = false
   /** Files that the process which lives has open. */
   openFiles = 0
+  /** Files that were closed while `copyMany` or `writeMany` had work left on them: their descriptors may be other files' by then. */
+  closedInUse = 0
 
   constructor(random: SeededRandom, clock: SimClock, faults: Partial<DiskFaults> = {}) {
     this.#random = random
@@ -81,6 +83,10 @@ export class SimDisk {
     const directory = async () => {
       await device()
       if (this.isGone) throw errno('ENOENT', 'the directory of the disk')
+    }
+    const inUse = (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EBADF') this.closedInUse++
+      throw error
     }
     const disk: Disk = {
       open: async (path, options) => {
@@ -166,11 +172,11 @@ export class SimDisk {
           await from.read(buffer, fromPosition).catch((error) => {
             throw Object.assign(error, { syscall: 'read' })
           })
-          await to.write(buffer, toPosition)
+          await to.write(buffer, toPosition).catch(inUse)
         }
       },
       writeMany: async (writes) => {
-        for (const { to, position, bytes } of writes) await to.write(bytes, position)
+        for (const { to, position, bytes } of writes) await to.write(bytes, position).catch(inUse)
       },
       syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()

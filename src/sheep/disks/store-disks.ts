@@ -144,8 +144,7 @@ export class StoreDisks {
 
   /** The journal has all of a fresh object without placed blocks: its file, if there is one already, is made again elsewhere. */
   #placeAgain(object: StoredObject): void {
-    object.file?.close().catch(() => {})
-    object.file = null
+    this.#cache.exchangeFile(object, null)
     const bytes = OBJECT_TAIL_BYTES + object.overlay.size * BLOCK_BYTES
     this.#disks.placement.place(object.oid, bytes)
     this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
