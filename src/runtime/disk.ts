@@ -36,6 +36,11 @@ export interface Disk {
   copyMany(copies: readonly Copy[]): Promise<void>
   /** As `write` for each, off the caller's thread where that is possible. */
   writeMany(writes: readonly Write[]): Promise<void>
+  /**
+   * As `DiskFile.punch` for each, off the caller's thread where that is possible: a file system may wait for the device with it. Until
+   * it resolves nothing may be written there.
+   */
+  punchMany(ranges: readonly FileRange[]): Promise<void>
   /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
   syncMany(files: readonly DiskFile[], directories?: readonly string[]): Promise<void>
   /** Lets what was written to these files be on its way to the device, so that a later sync has less to wait for. */
@@ -73,6 +78,12 @@ export interface Write {
   to: DiskFile
   position: number
   bytes: Uint8Array
+}
+
+export interface FileRange {
+  file: DiskFile
+  position: number
+  length: number
 }
 
 /** Answer of `readNow` when the bytes are not in memory: the caller reads with `read` instead. */

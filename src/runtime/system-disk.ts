@@ -27,7 +27,15 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import koffi from 'koffi'
-import { type Copy, type Disk, type DiskFile, type OpenedDisk, WOULD_BLOCK, type Write } from './disk.ts'
+import {
+  type Copy,
+  type Disk,
+  type DiskFile,
+  type FileRange,
+  type OpenedDisk,
+  WOULD_BLOCK,
+  type Write,
+} from './disk.ts'
 
 /*
  * What Node's fs does not offer, called in libc directly:
@@ -123,6 +131,7 @@ export function openSystemDisk(root: string): Disk & { close(): Promise<void> } 
     },
     copyMany: (copies) => copier.copy(copies),
     writeMany: (writes) => copier.write(writes),
+    punchMany: (ranges) => copier.punch(ranges),
     syncMany: async (files, directories = []) => {
       if (files.length + directories.length < SYNCFS_FILES_MIN) {
         await Promise.all(files.map((file) => file.sync()))
@@ -318,7 +327,7 @@ interface CopyAnswer {
   bytes?: ArrayBuffer
 }
 
-/** Hands copies, writes and the making of files to a thread; started at the first use. */
+/** Hands copies, writes, punches and the making of files to a thread; started at the first use. */
 class Copier {
   #worker: Worker | null = null
   /** Memory that has been to the thread and back: new memory costs more than what is written from it. */
@@ -353,6 +362,15 @@ class Copier {
       jobs.set([(from as SystemFile).fd, fromPosition, (to as SystemFile).fd, toPosition, length], i * 5)
     })
     await this.#ask({ copies: jobs }, [jobs.buffer])
+  }
+
+  async punch(ranges: readonly FileRange[]): Promise<void> {
+    if (ranges.length === 0) return
+    const jobs = new Float64Array(ranges.length * 3)
+    ranges.forEach(({ file, position, length }, i) => {
+      jobs.set([(file as SystemFile).fd, position, length], i * 3)
+    })
+    await this.#ask({ punches: jobs }, [jobs.buffer])
   }
 
   #ask(work: object, moved: ArrayBuffer[] = []): Promise<number[]> {

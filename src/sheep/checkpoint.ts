@@ -1,7 +1,7 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Copy, DiskFile, Write } from '../runtime/disk.ts'
+import type { Copy, DiskFile, FileRange, Write } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
@@ -39,6 +39,8 @@ const COPIES_PER_BATCH = 512
 const OBJECTS_PER_BATCH = 1024
 /** Tables that wait to be written, at 12 KiB each. */
 const TAILS_PER_BATCH = 128
+/** Holes that are made in one go, with the rest of the last object's. */
+const PUNCHES_PER_BATCH = 64
 const NO_SPACE_RETRY_MS = 1000
 const LOG_SLACK_ENTRIES = 1000
 const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -320,7 +322,6 @@ export class Checkpointer {
           await this.#disk.copyMany(copies)
           copies = []
         }
-        punchFree(write, file, generation)
         const at = tailWrites.length * OBJECT_TAIL_BYTES
         const bytes = tails.subarray(at, at + OBJECT_TAIL_BYTES)
         encodeTail(bytes, write, table, this.#files.superblock.content.storeId)
@@ -332,11 +333,32 @@ export class Checkpointer {
       }
       await this.#disk.copyMany(copies)
       await this.#disk.writeMany(tailWrites)
+      await this.#giveBack(writes, generation)
       await this.#disk.syncMany(files)
     } finally {
       for (const object of held) this.#cache.release(object)
     }
     return writes
+  }
+
+  /** Gives the slots back that hold nothing any more, a few objects at a time: large writes to them go through the journal meanwhile. */
+  async #giveBack(writes: readonly ObjectWrite[], generation: number): Promise<void> {
+    for (let first = 0; first < writes.length; ) {
+      const ranges: FileRange[] = []
+      const objects: StoredObject[] = []
+      while (first < writes.length && ranges.length < PUNCHES_PER_BATCH) {
+        const write = writes[first++]!
+        const before = ranges.length
+        ranges.push(...freeRanges(write, generation))
+        if (ranges.length > before) objects.push(write.object)
+      }
+      for (const object of objects) object.isGivingBack = true
+      try {
+        await this.#disk.punchMany(ranges)
+      } finally {
+        for (const object of objects) object.isGivingBack = false
+      }
+    }
   }
 
   /** Every object has a file under its own name from now on. */
@@ -446,23 +468,23 @@ function writtenBytes({ blocks }: ObjectWrite): number {
   return blocks.filter(({ location }) => location >= 0).length * BLOCK_BYTES + OBJECT_TAIL_BYTES
 }
 
-/** Gives the slots back that hold nothing any more, in runs. */
-function punchFree(write: ObjectWrite, file: DiskFile, generation: number): void {
+/** The slots that hold nothing any more once the generation is in the file, in runs. */
+function* freeRanges(write: ObjectWrite, generation: number): Iterable<FileRange> {
+  const { file } = write.object
+  if (!file) return // its disk has failed
   for (const slot of [0, 1] as const) {
     let first = -1
     let end = -1
-    const punch = () => {
-      if (first >= 0) file.punch(blockPosition(first, slot), (end - first) * BLOCK_BYTES)
-    }
+    const run = () => ({ file, position: blockPosition(first, slot), length: (end - first) * BLOCK_BYTES })
     for (const { block, word1, freesOtherSlot } of write.blocks) {
       if (!freesOtherSlot || slotOf(word1) === slot || isReused(write.object, block, slot, generation)) continue
       if (block !== end) {
-        punch()
+        if (first >= 0) yield run()
         first = block
       }
       end = block + 1
     }
-    punch()
+    if (first >= 0) yield run()
   }
 }
 

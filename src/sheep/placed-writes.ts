@@ -59,7 +59,8 @@ const TAG_COUNT = 0xffff
  * 5. A disk other than the first that fails takes with it what was placed there: the journal has no bytes to give to another one.
  *    The list of disks says that it has failed before a frame that names such bytes is known to be durable (`sync`): so no start
  *    takes what is left on it for good, and a replay does not ask for what is not there. Its objects are lost as a whole.
- * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same.
+ * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same. Nor while a
+ *    checkpoint gives slots of it back, which takes another thread its time: one of them might be the one.
  */
 export class PlacedWrites {
   readonly #disks: DiskArray
@@ -95,7 +96,7 @@ export class PlacedWrites {
     if (typeof object === 'bigint') return this.#placeNew(object, first, bytes, epoch)
     const { file } = object
     // A replay would make the file of an untagged new object anew.
-    if (!file || (object.fresh && object.tag === 0)) return null
+    if (!file || object.isGivingBack || (object.fresh && object.tag === 0)) return null
     const count = bytes.length / BLOCK_BYTES
     if (object.overlay.size > 0) journal.flush()
     const choices = choose(object, first, count, journal)

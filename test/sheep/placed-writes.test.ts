@@ -157,6 +157,42 @@ describe('a large write', () => {
     }
   })
 
+  it('is never in a slot that a checkpoint is giving back, which happens off the event loop', async () => {
+    let givenBack = 0
+    for (let events = 0; events < 40; events++) {
+      let punches = 0
+      const counting = onFiles((_path, file) => ({
+        ...file,
+        punch: (...range) => {
+          punches++
+          file.punch(...range)
+        },
+      }))
+      const wrap = (disk: Disk): Disk => ({
+        ...counting(disk),
+        punchMany: (ranges) => {
+          punches -= ranges.length // it comes by there for each of them
+          givenBack += ranges.length
+          return disk.punchMany(ranges)
+        },
+      })
+      const bench = await StoreBench.open({ ...options, seed: events, wrap })
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await overwrite(bench, 2, true)
+      bench.store.startCheckpoint()
+      await bench.isBusyAfter(new Promise(() => {}), events)
+      await overwrite(bench, 3, false)
+      await bench.checkpointed(1)
+      expect(punches).toBe(0)
+      expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(3))
+      await bench.sync()
+      await bench.restart('powerLoss')
+      expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(3))
+    }
+    expect(givenBack).toBeGreaterThan(20)
+  })
+
   it('is placed also while a checkpoint is at work on what was before it, small or large', async () => {
     const never = new Promise(() => {})
     let placedMeanwhile = 0

@@ -178,6 +178,12 @@ export class SimDisk {
       writeMany: async (writes) => {
         for (const { to, position, bytes } of writes) await to.write(bytes, position).catch(inUse)
       },
+      punchMany: async (ranges) => {
+        for (const { file, position, length } of ranges) {
+          await device()
+          file.punch(position, length)
+        }
+      },
       syncMany: async (files, directories = []) => {
         for (const file of files) await file.sync()
         if (directories.length > 0) await device()

@@ -1,5 +1,5 @@
 import { StoreError } from '../../errors.ts'
-import type { Copy, Disk, DiskFile, Write } from '../../runtime/disk.ts'
+import type { Copy, Disk, DiskFile, FileRange, Write } from '../../runtime/disk.ts'
 import { parseObjectName } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
 import type { DiskState } from './identity.ts'
@@ -311,6 +311,13 @@ export class DiskArray implements Disk {
     for (const [member, part] of groupBy(writes, (write) => memberOfFile(write.to) ?? this.home)) {
       const plain = part.map((write) => ({ ...write, to: innerFile(write.to) }))
       await member.guard('writing', () => member.disk.writeMany(plain))
+    }
+  }
+
+  async punchMany(ranges: readonly FileRange[]): Promise<void> {
+    for (const [member, part] of groupBy(ranges, ({ file }) => memberOfFile(file) ?? this.home)) {
+      const plain = part.map((range) => ({ ...range, file: innerFile(range.file) }))
+      await member.guard('giving space back', () => member.disk.punchMany(plain))
     }
   }
 
