@@ -99,7 +99,7 @@ export interface DiskFile {
   writeNow(sources: readonly Uint8Array[], position: number): void
   /** Makes everything written so far durable (fdatasync). */
   sync(): Promise<void>
-  /** Gives the space of a range back; it reads as zeros from then on. Best effort. */
+  /** Gives the space of a range back; it reads as zeros from then on. Best effort. It may wait for the device: see `punchMany`. */
   punch(position: number, length: number): void
   /** Sets the size; bytes beyond the old end read as zeros. */
   truncate(length: number): Promise<void>

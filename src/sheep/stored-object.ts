@@ -81,7 +81,7 @@ export class StoredObject {
   unlinked = false
   /** Set when its disk has failed and the journal does not have all of it. */
   loss: StoreError | null = null
-  /** Files that it has moved away from, and that somebody may still read. */
+  /** Files that it has moved away from, or that are lost with their disk, and that somebody may still be at work on. */
   retired: DiskFile[] = []
   readonly overlay = new Map<number, OverlayEntry>()
   /** Held by so many; the table and the file stay until they let go. */
