@@ -175,14 +175,7 @@ function memoryData(content: Content): VolumeData {
     },
     extents: async (offset, lengthBytes) => {
       checkRange(content, offset, lengthBytes)
-      const extents: DataExtent[] = []
-      forEachBlock(offset, lengthBytes, (block, start, end) => {
-        const kind = content.blocks.has(block) ? 'data' : 'hole'
-        const last = extents.at(-1)
-        if (last?.kind === kind) last.lengthBytes += end - start
-        else extents.push({ lengthBytes: end - start, kind })
-      })
-      return extents
+      return extentsOf(content, offset, offset + lengthBytes)
     },
     read: async (offset, target) => void readBlocks(content, offset, target.length).copy(target),
     write: async (offset, source) => writeBlocks(content, offset, source),
@@ -196,6 +189,27 @@ function memoryData(content: Content): VolumeData {
     flush: async () => {},
     close: async () => {},
   }
+}
+
+/** By the blocks that there are: a volume may be large and hold little. */
+function extentsOf({ blocks }: Content, start: number, end: number): DataExtent[] {
+  const extents: DataExtent[] = []
+  let offset = start
+  const add = (kind: DataExtent['kind'], until: number) => {
+    if (until <= offset) return
+    const last = extents.at(-1)
+    if (last?.kind === kind) last.lengthBytes += until - offset
+    else extents.push({ lengthBytes: until - offset, kind })
+    offset = until
+  }
+  const first = Math.floor(start / BLOCK_SIZE_BYTES)
+  const held = [...blocks.keys()].filter((block) => block >= first && block * BLOCK_SIZE_BYTES < end)
+  for (const block of held.sort((a, b) => a - b)) {
+    add('hole', block * BLOCK_SIZE_BYTES)
+    add('data', Math.min(end, (block + 1) * BLOCK_SIZE_BYTES))
+  }
+  add('hole', end)
+  return extents
 }
 
 /** A block is never changed in place. */
