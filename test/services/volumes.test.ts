@@ -114,6 +114,25 @@ describe('creating a volume', () => {
     expect(await outcome(harness.services.volumes.extend(member, id, 5))).toBe('InvalidInput')
   })
 
+  it('that never came to a backend is deleted with all that an administrator let hang on it', async () => {
+    const harness = await createHarness()
+    const { services, backend } = harness
+    const { id: typeId } = await services.types.create(admin, {
+      name: 'elsewhere',
+      description: null,
+      isPublic: true,
+      extraSpecs: { volume_backend_name: 'elsewhere' },
+    })
+    const { id } = await services.volumes.create(member, newVolume({ volumeType: typeId }))
+    await services.idle()
+    await services.volumes.resetStatus(admin, id, 'available')
+    await services.attachments.create(member, newAttachment(id))
+    await services.volumes.delete(admin, id, { cascade: true, force: true })
+    await services.idle()
+    expect(await outcome(services.volumes.get(member, id))).toBe('VolumeNotFound')
+    expect(backend.volumes.size).toBe(0)
+  })
+
   it('tells in the row why no pool could take it', async () => {
     const harness = await createHarness()
     await harness.services.types.create(admin, {

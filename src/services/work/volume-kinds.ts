@@ -103,24 +103,23 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
-      if (row.host === null) return { commit: (trx) => dropVolume(trx, row.id) } // it never came to a backend
-      const driver = backends.driverOf(row.host)
+      const driver = row.host === null ? null : backends.driverOf(row.host) // it may never have come to a backend
       const volume = volumeRef(row)
       if (unit.step === 'remove-exports') {
-        for (const { id } of await attachments.ofVolume(db, volume.id)) await driver.removeExport(volume, id)
+        for (const { id } of await attachments.ofVolume(db, volume.id)) await driver?.removeExport(volume, id)
         return { next: 'delete-snapshots', commit: (trx) => attachments.removeOfVolume(trx, volume.id) }
       }
       if (unit.step === 'delete-snapshots') {
         const [first] = await snapshots.ofVolume(db, volume.id)
         if (first === undefined) return { next: 'delete-volume', commit: async () => {} }
-        await driver.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
+        await driver?.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
       if (unit.params.unmanage !== true) {
         for (const { id } of await backups.failedOf(db, volume.id)) {
-          await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
+          await driver?.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
         }
-        await driver.deleteVolume(volume)
+        await driver?.deleteVolume(volume)
       }
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
