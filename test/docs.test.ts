@@ -6,16 +6,18 @@ const ROOT = path.resolve(import.meta.dirname, '..')
 const PAGES = [
   'README.md',
   'ARCHITECTURE.md',
+  'CHANGELOG.md',
   'bench/README.md',
   'docs/api.md',
   'docs/configuration.md',
   'docs/metrics.md',
+  'docs/operations.md',
 ]
 
 /** Files and directories of the repository that a page names in backquotes, and relative targets of its links. */
 function pathsIn(page: string): string[] {
   const text = readFileSync(path.join(ROOT, page), 'utf8')
-  const quoted = [...text.matchAll(/`((?:src|test|bench|docs|migrations|openapi|scripts)\/[\w./-]*)`/g)]
+  const quoted = [...text.matchAll(/`((?:src|test|bench|contrib|docs|migrations|openapi|scripts)\/[\w./-]*)`/g)]
   const links = [...text.matchAll(/\]\((?!https?:|#)([^)#]+)/g)]
   return [...quoted.map(([, found]) => found!), ...links.map(([, found]) => path.join(path.dirname(page), found!))]
 }

@@ -86,28 +86,42 @@ function section(title: string, rows: readonly (readonly string[])[]): string[] 
 }
 
 /** Statuses that end by themselves as long as work stands behind them. */
-const BUSY: ReadonlySet<string> = new Set(['creating', 'deleting', 'extending', 'unmanaging', 'updating', 'restoring'])
+const BUSY: ReadonlySet<string> = new Set([
+  'creating',
+  'deleting',
+  'extending',
+  'unmanaging',
+  'updating',
+  'restoring',
+  'restoring-backup',
+])
+/** The same, of work that leaves what the volume or snapshot holds as it was. */
+const BUSY_WITH_DATA: ReadonlySet<string> = new Set(['retyping', 'maintenance', 'backing-up', 'reverting'])
 
 function adviceLines({ kind, id, status, work, work_beside, attachments }: Explanation): string[] {
   const client = `openstack volume${kind === 'snapshot' ? ' snapshot' : ''}`
+  const usable = `\`${client} set --state ${attachments.length > 0 ? 'in-use' : 'available'} ${id}\` makes it usable again`
   if (work !== null) {
     const tried = 'Nothing need be done: the work is repeated until it succeeds or is given up, also after a restart.'
     return work.last_error === null ? [tried] : [`${tried} Mend what the last attempt met, and the next one succeeds.`]
   }
   if (kind === 'attachment') return []
-  if (BUSY.has(status)) {
-    return [
-      `Nothing works on it: an administrator wrote this status. \`${client} set --state error ${id}\` makes it deletable.`,
-    ]
+  if (BUSY.has(status) || BUSY_WITH_DATA.has(status)) {
+    if (work_beside.length > 0) return [] // of the backup that is made, or of the volume that the snapshot goes with
+    const way = BUSY_WITH_DATA.has(status) ? usable : `\`${client} set --state error ${id}\` makes it deletable`
+    return [`Nothing works on it: an administrator wrote this status. ${way}.`]
   }
   if (status === 'error') {
-    return [`It holds no data that anybody was promised; \`${client} delete ${id}\` removes it, then ask for it again.`]
+    return [
+      `If it was never available, it holds nothing: \`${client} delete ${id}\` removes it, then ask for it again.`,
+      `If it was, and an administrator wrote this status or it could not be reverted, it has its data; ${usable}.`,
+    ]
   }
   if (status === 'error_deleting') return [`Once the cause is mended: \`${client} delete --force ${id}\`.`]
-  if (status === 'error_extending') {
-    const state = attachments.length > 0 ? 'in-use' : 'available'
+  if (status === 'error_extending') return [`Its data and its old size are as they were; ${usable}.`]
+  if (status === 'error_restoring') {
     return [
-      `Its data and its old size are as they were; \`${client} set --state ${state} ${id}\` makes it usable again.`,
+      `It holds a part of the backup; ${usable}, to restore into it again, or \`${client} delete ${id}\` removes it.`,
     ]
   }
   if (status === 'reserved' || status === 'attaching' || status === 'detaching') {

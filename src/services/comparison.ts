@@ -96,7 +96,7 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
     }
   }
   for (const { id } of found.volumes) {
-    if (before.volumes.has(id) || after.volumes.has(id)) continue
+    if (!isQuiet(id) || before.volumes.has(id) || after.volumes.has(id)) continue // a busy one may be on its way here
     findings.push({
       kind: 'volume-unknown',
       id,
@@ -115,7 +115,7 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
     })
   }
   for (const { id, volumeId } of found.snapshots) {
-    if (before.snapshots.has(id) || after.snapshots.has(id)) continue
+    if (!isQuiet(id) || before.snapshots.has(id) || after.snapshots.has(id)) continue // a backup that is made has one
     findings.push({
       kind: 'snapshot-unknown',
       id,

@@ -84,7 +84,21 @@ test('a status that nothing stands behind says so', async () => {
   const { services, run, ...rest } = await createApi()
   const id = await availableVolume({ services, ...rest })
   await services.volumes.resetStatus(member, id, 'creating')
-  expect((await run('volume', 'explain', id)).out).toContain('Nothing works on it: an administrator wrote this status.')
+  const explain = async () => (await run('volume', 'explain', id)).out
+  expect(await explain()).toContain('Nothing works on it: an administrator wrote this status.')
+  for (const status of ['retyping', 'maintenance', 'backing-up']) {
+    await services.volumes.resetStatus(member, id, status)
+    expect(await explain()).toContain(`\`openstack volume set --state available ${id}\` makes it usable again`)
+  }
+})
+
+test('a volume in error is not called empty when it was usable before', async () => {
+  const { services, run, ...rest } = await createApi()
+  const id = await availableVolume({ services, ...rest })
+  await services.volumes.resetStatus(member, id, 'error')
+  const { out } = await run('volume', 'explain', id)
+  expect(out).toContain('If it was never available, it holds nothing')
+  expect(out).toContain(`\`openstack volume set --state available ${id}\``)
 })
 
 test('attachments are shown with their volume, and explained by themselves', async () => {

@@ -67,6 +67,16 @@ describe('a comparison', () => {
     expect(kinds({ ...known, busy: new Set(['v']) }, found(), known)).toEqual([])
     expect(kinds(known, found(), { ...known, busy: new Set(['v']) })).toEqual([])
   })
+
+  it('says nothing of what work holds in the store for a while: a copy that moves, the snapshot of a backup', () => {
+    const moves = records({ busy: new Set(['v']) }) // of a volume that is on another backend, or will be
+    expect(kinds(moves, found({ volumes: [{ id: 'v', sizeGib: 1 }] }), records())).toEqual([])
+    expect(kinds(records(), found({ volumes: [{ id: 'v', sizeGib: 1 }] }), moves)).toEqual([])
+    const store = found({ snapshots: [{ id: 'backup', volumeId: 'v', sizeGib: 1 }] })
+    const backedUp = { ...records({ volumes: new Map([['v', volume('backing-up')]]) }), busy: new Set(['backup', 'v']) }
+    expect(kinds(backedUp, store)).toEqual([])
+    expect(kinds({ ...backedUp, busy: new Set() }, store)).toContain('snapshot-unknown backup')
+  })
 })
 
 describe.each(DIALECTS)('database and backend on %s', (dialect) => {
