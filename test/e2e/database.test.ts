@@ -157,7 +157,9 @@ it('refuses a second database over one store, until that is to follow it', async
   await collie.kill('SIGTERM')
   for (const file of ['collie.db', 'collie.db-wal', 'collie.db-shm'])
     rmSync(`${collie.dataDir}/${file}`, { force: true })
-  await expect(collie.start()).rejects.toThrow(/another database \(\S+\) says what this store holds.*collie db adopt/)
+  await expect(collie.start()).rejects.toThrow(
+    /another database \(\S+\) says what the store of backend sheepdog holds.*collie db adopt/,
+  )
   const store = await create('--roles=store', `--data-dir=${collie.dataDir}`)
   await store.start()
   expect(await collie.command('db', 'adopt')).toMatchObject({ code: EXIT.OK, err: '' })

@@ -5,8 +5,8 @@ import { defineRoute, type Route } from '../route.ts'
 /** The extensions of upstream whose resources, attributes or actions exist here; clients probe for them by alias. */
 const EXTENSIONS = [
   extension('os-availability-zone', 'AvailabilityZones', 'Describe Availability Zones.', '2013-06-27'),
-  extension('os-services', 'Services', 'Services support.', '2012-10-28'),
-  extension('os-extended-services', 'ExtendedServices', 'Extended services support.', '2014-01-10'),
+  extension('os-services', 'Services', 'Services support.', '2012-10-28', '-00:00'),
+  extension('os-extended-services', 'ExtendedServices', 'Extended services support.', '2014-01-10', '-00:00'),
   extension('os-hosts', 'Hosts', 'Admin-only host administration.', '2011-06-29'),
   extension('scheduler-stats', 'Scheduler_stats', 'Scheduler stats support.', '2014-09-07'),
   extension('capabilities', 'Capabilities', 'Capabilities support.', '2015-08-31'),
@@ -17,7 +17,7 @@ const EXTENSIONS = [
   extension('os-snapshot-unmanage', 'SnapshotUnmanage', 'Enable volume unmanage operation.', '2014-12-31'),
   extension('os-types-manage', 'TypesManage', 'Types manage support.', '2011-08-24'),
   extension('os-types-extra-specs', 'TypesExtraSpecs', 'Type extra specs support.', '2011-08-24'),
-  extension('os-volume-type-access', 'VolumeTypeAccess', 'Volume type access support.', '2014-06-26'),
+  extension('os-volume-type-access', 'VolumeTypeAccess', 'Volume type access support.', '2014-06-26', 'Z'),
   extension('encryption', 'VolumeTypeEncryption', 'Encryption support for volume types.', '2013-07-01'),
   extension('os-quota-sets', 'Quotas', 'Quota management support.', '2011-08-08'),
   extension('os-quota-class-sets', 'QuotaClasses', 'Quota classes management support.', '2012-03-12'),
@@ -82,6 +82,9 @@ export const extensionRoutes: Route[] = [
   }),
 ]
 
-function extension(alias: string, name: string, description: string, day: string) {
-  return { alias, name, description, updated: `${day}T00:00:00+00:00`, links: [] }
+/** Upstream writes UTC in three ways. */
+type Zone = '+00:00' | '-00:00' | 'Z'
+
+function extension(alias: string, name: string, description: string, day: string, zone: Zone = '+00:00') {
+  return { alias, name, description, updated: `${day}T00:00:00${zone}`, links: [] }
 }
