@@ -41,7 +41,10 @@ export class ObjectCache {
   /** Those that may be asked to give up table and file, in order of loading. */
   readonly #loaded = new Set<StoredObject>()
   #evictionIsDue = false
-  /** Whom to ask next. It stays in the set: to start anew means to pass by all places of those that have left. */
+  /**
+   * Whom to ask next. It stays in the set: to start anew means to pass by all places of those that have left. One that stands
+   * still keeps all that the set held since, so it moves also when nobody has to be asked.
+   */
   #hand = this.#loaded.values()
   /** Headers that were found damaged. */
   corruptHeaders = 0
@@ -92,7 +95,7 @@ export class ObjectCache {
   /** The object is removed; whoever holds it goes on with it until the checkpoint has unlinked its file and they release it. */
   remove(object: StoredObject): void {
     this.#objects.delete(object.oid)
-    this.#loaded.delete(object)
+    if (this.#loaded.delete(object)) this.#hand.next()
   }
 
   /** The object if it is loaded, or can be without waiting; null if it must be loaded first, undefined if there is none. */

@@ -63,7 +63,7 @@ describe('a million', () => {
   })
 
   it('damaged objects', async () => {
-    await fuzz(250, async (seed, inputs) => {
+    await fuzz(1000, async (seed, inputs) => {
       const objects = new ObjectFuzz(seed)
       await objects.run(inputs)
       return objects.outcomes

@@ -14,16 +14,17 @@ import { StoredObject } from '../../src/sheep/stored-object.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
+import { bytesInUse } from '../tools/heap.ts'
 
 /** Objects that no checkpoint has seen yet, which thus must stay loaded, and many more than there is room for. */
-function cacheOfFresh(count: number): { cache: ObjectCache; objects: StoredObject[] } {
+function cacheOfFresh(count: number, loadedMax = 16): { cache: ObjectCache; objects: StoredObject[] } {
   const random = new SeededRandom(1)
   const cache = new ObjectCache({
     disk: new SimDisk(random, new SimClock(random)).mount(),
     log: pino({ level: 'silent' }),
     storeId: Buffer.alloc(16),
     objects: new Map(),
-    loadedMax: 16,
+    loadedMax,
   })
   const objects = Array.from({ length: count }, (_, i) => new StoredObject(BigInt(i)))
   for (const object of objects) {
@@ -32,6 +33,18 @@ function cacheOfFresh(count: number): { cache: ObjectCache; objects: StoredObjec
     cache.add(object)
   }
   return { cache, objects }
+}
+
+/** Adds objects and removes them, a few at a time; what became of each can be asked for. */
+function addAndRemove(cache: ObjectCache, count: number): WeakRef<StoredObject>[] {
+  const refs: WeakRef<StoredObject>[] = []
+  while (refs.length < count) {
+    const objects = Array.from({ length: 50 }, (_, i) => new StoredObject(BigInt(1000 + refs.length + i)))
+    for (const object of objects) cache.add(object)
+    for (const object of objects) cache.remove(object)
+    refs.push(...objects.map((object) => new WeakRef(object)))
+  }
+  return refs
 }
 
 /** Microseconds of the processor for each release, the best of some tries. */
@@ -126,5 +139,16 @@ describe('objects that must stay loaded', () => {
     }
     expect(cache.loaded).toBe(16)
     expect(objects.filter(({ loaded }) => loaded)).toEqual(expect.arrayContaining(objects.slice(90)))
+  })
+})
+
+describe('objects that are removed', () => {
+  it.each([0, 100])('are forgotten, beside %d that stay and without need of an eviction', async (staying) => {
+    const { cache } = cacheOfFresh(staying, 4096)
+    const refs = addAndRemove(cache, 1000)
+    await new Promise(setImmediate) // a WeakRef that was made in this turn counts as a use
+    bytesInUse()
+    expect(refs.filter((ref) => ref.deref() !== undefined)).toEqual([])
+    expect(cache.loaded).toBe(staying)
   })
 })

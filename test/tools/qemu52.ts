@@ -1,7 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
-import { commandExists, testUnless } from './require-command.ts'
+import { PromptedProcess } from './prompted-process.ts'
+import { commandExists, skipUnless, testUnless } from './require-command.ts'
 import { runCommand } from './run-command.ts'
 
 /** Where test/tools/qemu52.sh puts what it builds. */
@@ -11,12 +12,24 @@ const BIN =
 
 const TOOLS = ['qemu-img', 'qemu-io', 'qemu-nbd'] as const
 
-/** The path of a tool of QEMU 5.2, the last with a driver for `sheepdog:` that still worked. */
-export const qemu52 = (tool: (typeof TOOLS)[number]) => path.join(BIN, tool)
+/** The system emulator, which test/tools/qemu52.sh does not build: it would take several times as long. */
+const EMULATOR = 'qemu-system-x86_64'
+const PROGRAMS = [...TOOLS, EMULATOR] as const
+
+/** The path of a program of QEMU 5.2, the last with a driver for `sheepdog:` that still worked. */
+export const qemu52 = (program: (typeof PROGRAMS)[number]) => path.join(BIN, program)
 
 /** `test` for tests that need QEMU 5.2 with its Sheepdog driver. */
 export const withQemu52 = testUnless(
   TOOLS.some((tool) => !commandExists(qemu52(tool))) && 'QEMU 5.2 is missing: run test/tools/qemu52.sh',
+)
+
+/** `test` for tests that need a whole machine of QEMU 5.2, which CI has not got either. */
+export const withQemu52Machine = skipUnless(
+  PROGRAMS.some((program) => !commandExists(qemu52(program)))
+    ? `${EMULATOR} 5.2 is missing: build it from the same source as test/tools/qemu52.sh builds, and name its directory in COLLIE_QEMU52`
+    : !existsSync('/usr/share/seabios/bios-256k.bin') &&
+        'its firmware is missing: apt-get install seabios qemu-system-data',
 )
 
 /** Runs `qemu-img` to its end; resolves with what it printed. */
@@ -28,7 +41,8 @@ export function qemuIo(url: string, commands: readonly string[], ...options: str
   return runCommand([qemu52('qemu-io'), '-f', 'raw', ...options, ...words, url])
 }
 
-const PROMPT = 'qemu-io> '
+/** What a command of `qemu-io` prints when it fails, also when what is read is not the pattern. */
+export const QEMU_IO_FAILED = /^(\w+ failed|Pattern verification failed)/m
 
 /**
  * A `qemu-io` that is told what to do one command after the other and keeps its image open in between.
@@ -38,73 +52,31 @@ const PROMPT = 'qemu-io> '
  *     await io.close()
  */
 export class OpenQemuIo {
-  readonly #child: ChildProcess
-  #printed = ''
-  #wake: () => void = () => {}
-  #ended = false
+  readonly #process: PromptedProcess
 
-  private constructor(child: ChildProcess) {
-    this.#child = child
-    for (const stream of [child.stdout!, child.stderr!]) {
-      stream.on('data', (chunk) => {
-        this.#printed += String(chunk)
-        this.#wake()
-      })
-    }
-    child.once('close', () => {
-      this.#ended = true
-      this.#wake()
-    })
+  private constructor(process: PromptedProcess) {
+    this.#process = process
   }
 
   static async open(url: string, ...options: string[]): Promise<OpenQemuIo> {
-    const child = spawn(qemu52('qemu-io'), ['-f', 'raw', ...options, url], { stdio: 'pipe' })
-    const killWithUs = () => child.kill('SIGKILL')
-    process.once('exit', killWithUs)
-    child.once('exit', () => process.off('exit', killWithUs))
-    child.stdin.on('error', () => {}) // it has ended, which the next command tells
-    const io = new OpenQemuIo(child)
-    await io.#untilPrompt()
-    return io
+    const words = [qemu52('qemu-io'), '-f', 'raw', ...options, url]
+    return new OpenQemuIo(await PromptedProcess.start(words, 'qemu-io> '))
   }
 
   /** One command, to its end. Rejects when it fails, or when the process has ended. */
   async run(command: string): Promise<string> {
-    this.#child.stdin!.write(`${command}\n`)
-    const printed = await this.#untilPrompt()
-    if (/^(\w+ failed|Pattern verification failed)/m.test(printed)) throw new Error(`${command}: ${printed}`)
+    const printed = await this.#process.ask(command)
+    if (QEMU_IO_FAILED.test(printed)) throw new Error(`${command}: ${printed}`)
     return printed
   }
 
   /** Ends it as a user does, so that it lets go of its image. */
-  async close(): Promise<void> {
-    this.#child.stdin!.end('quit\n')
-    await this.#untilEnd()
+  close(): Promise<void> {
+    return this.#process.quit('quit')
   }
 
   /** Ends it as a crash does. */
-  async kill(): Promise<void> {
-    this.#child.kill('SIGKILL')
-    await this.#untilEnd()
-  }
-
-  async #untilPrompt(): Promise<string> {
-    while (!this.#printed.endsWith(PROMPT)) {
-      if (this.#ended) throw new Error(`qemu-io ended: ${this.#printed}`)
-      await this.#change()
-    }
-    const printed = this.#printed.slice(0, -PROMPT.length)
-    this.#printed = ''
-    return printed
-  }
-
-  async #untilEnd(): Promise<void> {
-    while (!this.#ended) await this.#change()
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = resolve
-    })
+  kill(): Promise<void> {
+    return this.#process.kill()
   }
 }
