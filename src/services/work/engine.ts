@@ -122,9 +122,9 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         // The database failed: the row stands as it was, so the unit comes again.
         log.error({ err: error, kind: unit.kind, resourceId: unit.resourceId }, 'work could not be recorded')
         conclude(unit, new ServiceError('ServiceUnavailable', { reason: 'The metadata store failed.' }))
-        rowsWait = true
         pauseUntilMs = clock.monotonicMs() + settings.backoffMaxMs
         if (shared) await work.release(db, unit.owner, unit.id).catch(() => {}) // or at a later beat
+        rowsWait = true // last: whoever looked while the unit had its lane saw nothing that waits
       })
       .finally(() => {
         running.delete(unit.lane)
