@@ -1,25 +1,34 @@
 import type { Clock, Timer } from '../../src/runtime/clock.ts'
 import type { SeededRandom } from './random.ts'
-
-interface Event {
-  at: number
-  order: number
-  fire: () => void
-}
+import { Timeline, type TimelineEvent } from './timeline.ts'
 
 /**
  * Virtual time. Nothing happens by itself: `run` takes the next event, lets every microtask that it caused finish, and
  * goes on. Code under test that waits only on ports therefore runs the same way for the same seed.
+ *
+ * A simulation of several nodes gives each one a clock of its own by `node()`. They share one time, and any of them runs it
+ * for all; but what `endProcess`, `stop` and `resume` do is done to one node alone.
  */
 export class SimClock {
-  #now = 0
-  #life = 0
-  #order = 0
-  #events: Event[] = []
+  readonly #timeline: Timeline
   readonly #random: SeededRandom
+  #life = {}
+  /** What came due while the node was stopped, in that order; null while it runs. */
+  #held: (() => void)[] | null = null
 
-  constructor(random: SeededRandom) {
+  constructor(random: SeededRandom, timeline = new Timeline()) {
     this.#random = random
+    this.#timeline = timeline
+  }
+
+  /** A clock of the same time whose process ends, stops and goes on by itself. */
+  node(): SimClock {
+    return new SimClock(this.#random, this.#timeline)
+  }
+
+  /** Milliseconds since the simulation began, for whoever watches it. */
+  get nowMs(): number {
+    return this.#timeline.nowMs
   }
 
   /** The clock as a process that starts now has it. After `endProcess` it does nothing any more. */
@@ -27,13 +36,13 @@ export class SimClock {
     const life = this.#life
     const add = (delayMs: number, fire: () => void) => (life === this.#life ? this.#add(delayMs, fire) : null)
     return {
-      now: () => 1_700_000_000_000 + Math.floor(this.#now),
-      monotonicMs: () => this.#now,
+      now: () => 1_700_000_000_000 + Math.floor(this.nowMs),
+      monotonicMs: () => this.nowMs,
       timer: (delayMs: number, fire: () => void): Timer => {
         const event = add(delayMs, fire)
         return {
           cancel: () => {
-            this.#events = this.#events.filter((other) => other !== event)
+            if (event) event.isCancelled = true
           },
         }
       },
@@ -49,15 +58,32 @@ export class SimClock {
     return new Promise((resolve) => this.#add(this.#random.next() * maxMs, resolve))
   }
 
-  /** Drops everything that was to happen. What still runs of the old process changes nothing any more. */
+  /** Drops everything that was to happen here. What still runs of the old process changes nothing any more. */
   endProcess(): void {
-    this.#life++
-    this.#events = []
+    this.#timeline.drop(this.#life)
+    this.#life = {}
+    this.#held = null
   }
 
-  #add(delayMs: number, fire: () => void): Event {
-    const event = { at: this.#now + delayMs, order: this.#order++, fire }
-    this.#events.push(event)
+  /** The process stands still, as after SIGSTOP: what comes due waits for `resume`, and time goes on without it. */
+  stop(): void {
+    this.#held ??= []
+  }
+
+  /** It goes on: everything that waited happens now, in the order in which it came due. */
+  resume(): void {
+    const held = this.#held ?? []
+    this.#held = null
+    for (const fire of held) this.#add(0, fire)
+  }
+
+  #add(delayMs: number, fire: () => void): TimelineEvent {
+    const event: TimelineEvent = this.#timeline.add(delayMs, this.#life, () => {
+      if (this.#held === null) return fire()
+      this.#held.push(() => {
+        if (!event.isCancelled) fire()
+      })
+    })
     return event
   }
 
@@ -71,22 +97,13 @@ export class SimClock {
     for (let count = 0; ; count++) {
       await new Promise<void>((resolve) => setImmediate(resolve))
       if (settled) return done
-      if (this.#events.length === 0) throw new Error('deadlock: nothing is left to happen')
       if (count > limitEvents) throw new Error(`livelock: ${limitEvents} events and no end`)
-      this.step()
+      if (!this.step()) throw new Error('deadlock: nothing is left to happen')
     }
   }
 
   /** Fires the next event; false when there is none. */
   step(): boolean {
-    let best: Event | undefined
-    for (const event of this.#events) {
-      if (!best || event.at < best.at || (event.at === best.at && event.order < best.order)) best = event
-    }
-    if (!best) return false
-    this.#events = this.#events.filter((event) => event !== best)
-    this.#now = Math.max(this.#now, best.at)
-    best.fire()
-    return true
+    return this.#timeline.step()
   }
 }
