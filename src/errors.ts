@@ -87,6 +87,8 @@ export const STORE_ERRORS = {
   DiskFailed: 'the disk failed',
   OldEpoch: 'the request is of an older epoch or generation',
   Fenced: 'the right to this VDI was revoked',
+  NoQuorum: 'too few nodes of the cluster are there to agree on anything',
+  Unsure: 'whether the change took effect could not be told',
   Stopping: 'the node is stopping',
   Disconnected: 'the connection to the node was lost',
   Unsupported: 'not supported',

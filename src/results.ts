@@ -23,6 +23,8 @@ const RESULT_OF = {
   DiskFailed: RESULT.EIO,
   OldEpoch: RESULT.OLD_NODE_VER,
   Fenced: RESULT.FENCED,
+  NoQuorum: RESULT.HALT,
+  Unsure: RESULT.JOIN_FAILED,
   Stopping: RESULT.SHUTDOWN,
   Disconnected: RESULT.NETWORK_ERROR,
   Unsupported: RESULT.NO_SUPPORT,

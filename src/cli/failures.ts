@@ -18,6 +18,8 @@ const STORE_EXIT = {
   VdiInUse: EXIT.TRY_LATER,
   OldEpoch: EXIT.TRY_LATER,
   Fenced: EXIT.TRY_LATER,
+  NoQuorum: EXIT.TRY_LATER,
+  Unsure: EXIT.TRY_LATER,
   ReadOnly: EXIT.NO_PERMISSION,
   InvalidParameters: EXIT.USAGE,
   VersionMismatch: EXIT.UNAVAILABLE,
@@ -34,6 +36,8 @@ const STORE_ADVICE: Partial<Record<StoreErrorCode, string>> = {
   CorruptBlock: '`collie vdi check` lists what cannot be read',
   DiskFailed: "look at the node's log and at that of its kernel",
   Disconnected: '`collie node info` says whether the node is running; `collie serve` starts it',
+  NoQuorum: 'start more of the nodes, or mend the network between them',
+  Unsure: 'look whether it has been done, and ask again if not',
   Stopping: 'start it again with `collie serve`',
   Fenced: 'it came under an attachment meanwhile',
 }

@@ -21,6 +21,8 @@ const STORE_ERROR_TO_NBD: Record<StoreErrorCode, number> = {
   DiskFailed: NBD_ERROR.EIO,
   OldEpoch: NBD_ERROR.EIO,
   Fenced: NBD_ERROR.ESHUTDOWN,
+  NoQuorum: NBD_ERROR.EIO,
+  Unsure: NBD_ERROR.EIO,
   Stopping: NBD_ERROR.ESHUTDOWN,
   Disconnected: NBD_ERROR.EIO,
   Unsupported: NBD_ERROR.EINVAL,
