@@ -80,6 +80,7 @@ export class OrderedLog {
 
   /** Joins the group. Rejects when that cannot be done. */
   static async open(options: OrderedLogOptions, join: JoinGroup): Promise<OrderedLog> {
+    await startFromState(options)
     const log = new OrderedLog(options)
     log.#group = await join({
       configured: (configuration) => log.#happened({ type: 'configured', configuration, self: log.#group!.self }),
@@ -247,6 +248,12 @@ export class OrderedLog {
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
   }
+}
+
+/** A state that came from another node was on the disk before the log knew of it, and the process ended in between. */
+async function startFromState({ file, state }: OrderedLogOptions): Promise<void> {
+  const { baseIndex, items } = file.durable
+  if (state.durableIndex > baseIndex + items.length) await file.persist([{ baseIndex: state.durableIndex }])
 }
 
 /** What one answer has at most, and how many entries are kept for nodes that were away for a while. */

@@ -15,6 +15,6 @@ describe('the ordered log on a group that promises little', () => {
     console.info({ seeds, ...totals })
     const { kills, powerLosses, blackouts, cuts, stops, engines, electorates, installs } = totals
     const faults = [kills, powerLosses, blackouts, cuts, stops, engines, electorates, installs]
-    expect(Math.min(...faults)).toBeGreaterThan(0)
+    expect(Math.min(...faults)).toBeGreaterThan(Math.floor(seeds / 100) - 1)
   })
 })
