@@ -103,8 +103,9 @@ export class OrderMachine {
   #fetch: { attempt: number; afterIndex: number } | null = null
   #fetched: Item[] = []
   #fetchAttempts = 0
-  /** As the leader: the last index that has been given to an entry. */
+  /** As the leader: the last index that has been given to an entry, and what is to be given one. */
   #ledIndex = 0
+  #toLead: (Message & { type: 'propose' })[] = []
   #fetchNotBeforeMs = 0
   #changes = 0
   /** What to say of changes once they are durable. */
@@ -208,6 +209,7 @@ export class OrderMachine {
     this.#canChooseSinceMs = null
     this.#hasAsked = { choice: false, restart: false }
     this.#ledIndex = 0
+    this.#toLead = []
     this.#send({
       type: 'report',
       ...this.#place(round),
@@ -246,7 +248,8 @@ export class OrderMachine {
       case 'ack':
         return round.acknowledge(message.node, message.index)
       case 'propose':
-        return this.#lead(round, message)
+        if (round.choice?.ballot.leader === this.#self) this.#toLead.push(message)
+        return
       case 'append':
         if (round.append(sender, message.item)) this.#append(round, message.item)
         return
@@ -254,11 +257,13 @@ export class OrderMachine {
   }
 
   /** The leader says what the log has next; it may be some entries ahead of what it has been told itself. */
-  #lead(round: Round, { origin, payload, voters }: Message & { type: 'propose' }): void {
-    if (!this.isActive || round.choice!.ballot.leader !== this.#self) return
-    this.#ledIndex = Math.max(this.#ledIndex, round.lastIndex) + 1
-    const item: Item = { index: this.#ledIndex, origin, payload, ...(voters && { voters }) }
-    this.#send({ type: 'append', ballot: round.choice!.ballot, item })
+  #lead(round: Round): void {
+    if (!this.isActive) return // others may have been ready before
+    for (const { origin, payload, voters } of this.#toLead.splice(0)) {
+      this.#ledIndex = Math.max(this.#ledIndex, round.lastIndex) + 1
+      const item: Item = { index: this.#ledIndex, origin, payload, ...(voters && { voters }) }
+      this.#send({ type: 'append', ballot: round.choice!.ballot, item })
+    }
   }
 
   /** Who does not have the round's log yet will fetch the entry with the others. */
@@ -282,6 +287,7 @@ export class OrderMachine {
     this.#acknowledge(round)
     this.#apply(round)
     this.#propose(round)
+    this.#lead(round)
   }
 
   /** The holder of the best log chooses first, others only when it does not. */
