@@ -334,7 +334,7 @@ export class OrderMachine {
   /** Up to where the own log surely is that of the choice: logs adopted under one ballot differ in length only. */
   #commonIndex(choice: Choice): number {
     if (compareBallots(this.#adopted, choice.adopted) !== 0) return this.#appliedIndex
-    return Math.min(this.#lastIndex, choice.lastIndex)
+    return Math.max(this.#appliedIndex, Math.min(this.#lastIndex, choice.lastIndex))
   }
 
   /** In one change: what this log had may count for an earlier ballot until the new one is there. */
