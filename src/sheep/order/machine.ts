@@ -30,6 +30,8 @@ export interface Pending {
   sequence: number
   payload: string
   voters?: readonly NodeId[]
+  /** With `voters`: the entry that made the voters what they are. */
+  afterIndex?: number
 }
 
 export type Event =
@@ -54,6 +56,8 @@ export type Effect =
   | { type: 'apply'; item: Item }
   /** Whether the proposal took effect cannot be told any more: the state that was installed may have it. */
   | { type: 'unsure'; sequence: number }
+  /** The proposal never takes effect: the voters are not those any more that it was to change. */
+  | { type: 'declined'; sequence: number }
 
 export interface MachineOptions {
   node: NodeId
@@ -105,6 +109,8 @@ export class OrderMachine {
   #fetchAttempts = 0
   /** As the leader: the last index that has been given to an entry, and what is to be given one. */
   #ledIndex = 0
+  /** And the last index given to a change of voters. */
+  #ledElectorate = 0
   #toLead: (Message & { type: 'propose' })[] = []
   #fetchNotBeforeMs = 0
   #changes = 0
@@ -136,6 +142,11 @@ export class OrderMachine {
 
   get appliedIndex(): number {
     return this.#appliedIndex
+  }
+
+  /** Entries of the log that are not applied; some may never be. */
+  get unapplied(): readonly Item[] {
+    return this.#items.slice(this.#appliedIndex - this.#baseIndex)
   }
 
   /** Proposals that have not been applied yet. */
@@ -209,6 +220,7 @@ export class OrderMachine {
     this.#canChooseSinceMs = null
     this.#hasAsked = { choice: false, restart: false }
     this.#ledIndex = 0
+    this.#ledElectorate = 0
     this.#toLead = []
     this.#send({
       type: 'report',
@@ -250,6 +262,8 @@ export class OrderMachine {
       case 'propose':
         if (round.choice?.ballot.leader === this.#self) this.#toLead.push(message)
         return
+      case 'decline':
+        return this.#declined(message.origin)
       case 'append':
         if (round.append(sender, message.item)) this.#append(round, message.item)
         return
@@ -259,11 +273,25 @@ export class OrderMachine {
   /** The leader says what the log has next; it may be some entries ahead of what it has been told itself. */
   #lead(round: Round): void {
     if (!this.isActive) return // others may have been ready before
-    for (const { origin, payload, voters } of this.#toLead.splice(0)) {
+    const { ballot } = round.choice!
+    for (const { origin, payload, voters, afterIndex } of this.#toLead.splice(0)) {
+      this.#ledElectorate = Math.max(this.#ledElectorate, round.electorates.at(-1)!.index)
+      if (voters && afterIndex !== this.#ledElectorate) {
+        this.#send({ type: 'decline', ballot, origin })
+        continue
+      }
       this.#ledIndex = Math.max(this.#ledIndex, round.lastIndex) + 1
-      const item: Item = { index: this.#ledIndex, origin, payload, ...(voters && { voters }) }
-      this.#send({ type: 'append', ballot: round.choice!.ballot, item })
+      if (voters) this.#ledElectorate = this.#ledIndex
+      this.#send({
+        type: 'append',
+        ballot,
+        item: { index: this.#ledIndex, origin, payload, ...(voters && { voters }) },
+      })
     }
+  }
+
+  #declined({ life, sequence }: Origin): void {
+    if (life === this.#life && this.#pending.delete(sequence)) this.#effects.push({ type: 'declined', sequence })
   }
 
   /** Who does not have the round's log yet will fetch the entry with the others. */
@@ -420,10 +448,10 @@ export class OrderMachine {
     for (const proposal of this.#pending.values()) {
       if (proposal.sentIn === round) continue
       proposal.sentIn = round
-      const { sequence, payload, voters } = proposal
+      const { sequence, payload, voters, afterIndex } = proposal
       const origin = { life: this.#life, sequence }
-      if (!this.#hasItem(origin))
-        this.#send({ type: 'propose', ...this.#place(round), origin, payload, ...(voters && { voters }) })
+      const change = voters && afterIndex !== undefined ? { voters, afterIndex } : {}
+      if (!this.#hasItem(origin)) this.#send({ type: 'propose', ...this.#place(round), origin, payload, ...change })
     }
   }
 

@@ -54,7 +54,10 @@ const message = z.discriminatedUnion('type', [
   /** The sender has the ballot's log on disk, up to `index`. */
   z.object({ type: z.literal('ready'), ballot, node: nodeId, index }),
   z.object({ type: z.literal('ack'), ballot, node: nodeId, index }),
-  z.object({ type: z.literal('propose'), ...round, ...entry }),
+  /** A change of voters names the entry that made them what they are: another one that came first makes it void. */
+  z.object({ type: z.literal('propose'), ...round, ...entry, afterIndex: index.exactOptional() }),
+  /** The leader's answer to one that is void. */
+  z.object({ type: z.literal('decline'), ballot, origin: entry.origin }),
   /** The leader's word on what the ballot's log has next. */
   z.object({ type: z.literal('append'), ballot, item: z.object({ index, ...entry }) satisfies z.ZodType<Item> }),
 ])

@@ -36,6 +36,11 @@ export interface OrderedLogOptions {
   clock: Clock
   log: Log
   fetch: FetchItems
+  /**
+   * Milliseconds to wait before it is said that entries which are not applied yet, as they are in the log now, are on the disk.
+   * Asked again after that.
+   */
+  holdMs?(unapplied: readonly Item[]): number
   /** How many applied entries are kept for nodes that were away for a while. */
   keptItems?: number
   /** The log cannot go on in this process: its disk has failed, or the group is lost. Told once. */
@@ -70,6 +75,7 @@ export class OrderedLog {
   #isStepping = false
   #unwritten: (Effect & { type: 'persist' })[] = []
   #isWriting = false
+  readonly #held: Message[] = []
 
   private constructor(options: OrderedLogOptions) {
     this.#options = options
@@ -97,18 +103,24 @@ export class OrderedLog {
     return this.#machine.isActive && !this.#isOver
   }
 
+  /** Entries that the log has, and that have not taken effect; some may never do so. */
+  get unapplied(): readonly Item[] {
+    return this.#machine.unapplied
+  }
+
   get appliedIndex(): number {
     return this.#machine.appliedIndex
   }
 
-  propose(payload: string, voters?: readonly NodeId[]): Promise<void> {
+  /** With `change`, also the voters change. Rejects with OldEpoch when they are not those any more that entry `afterIndex` made. */
+  propose(payload: string, change?: { voters: readonly NodeId[]; afterIndex: number }): Promise<void> {
     if (this.#isOver) return Promise.reject(new StoreError('NoQuorum', 'the ordered log has come to its end'))
     if (this.#machine.pendingCount >= PENDING_MAX)
       return Promise.reject(new StoreError('NoQuorum', 'too many entries wait for a majority'))
     const sequence = ++this.#sequence
     return new Promise((resolve, reject) => {
       this.#waiting.set(sequence, { resolve, reject })
-      this.#happened({ type: 'proposed', proposal: { sequence, payload, ...(voters && { voters }) } })
+      this.#happened({ type: 'proposed', proposal: { sequence, payload, ...change } })
     })
   }
 
@@ -169,7 +181,7 @@ export class OrderedLog {
   #run(effect: Effect): void {
     switch (effect.type) {
       case 'send':
-        this.#group?.send(encodeMessage(effect.message))
+        this.#send(effect.message)
         return
       case 'persist':
         this.#unwritten.push(effect)
@@ -182,9 +194,34 @@ export class OrderedLog {
         this.#apply(effect.item)
         return
       case 'unsure':
-        this.#waiting.get(effect.sequence)?.reject(new StoreError('Unsure'))
-        this.#waiting.delete(effect.sequence)
+        return this.#reject(effect.sequence, new StoreError('Unsure'))
+      case 'declined':
+        return this.#reject(effect.sequence, new StoreError('OldEpoch', 'the voters have changed'))
+    }
+  }
+
+  #reject(sequence: number, error: StoreError): void {
+    this.#waiting.get(sequence)?.reject(error)
+    this.#waiting.delete(sequence)
+  }
+
+  /** What speaks of the disk goes out in order, and may be held. */
+  #send(message: Message): void {
+    const speaksOfDisk = message.type === 'ready' || message.type === 'ack'
+    if (!speaksOfDisk) return this.#group?.send(encodeMessage(message))
+    this.#held.push(message)
+    if (this.#held.length === 1) this.#release()
+  }
+
+  #release(): void {
+    while (this.#held.length > 0 && !this.#isOver) {
+      const waitMs = this.#options.holdMs?.(this.#machine.unapplied) ?? 0
+      if (waitMs > 0) {
+        this.#options.clock.timer(waitMs, () => this.#release())
         return
+      }
+      this.#group?.send(encodeMessage(this.#held[0]!))
+      this.#held.shift()
     }
   }
 

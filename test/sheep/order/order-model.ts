@@ -8,14 +8,14 @@ import type { Electorate, Item, NodeId } from '../../../src/sheep/order/item.ts'
 import type { Change, Durable } from '../../../src/sheep/order/machine.ts'
 import { decodeMessage, encodeMessage, type Message } from '../../../src/sheep/order/messages.ts'
 import { OrderFile } from '../../../src/sheep/order/order-file.ts'
-import { OrderedLog, type OrderedState } from '../../../src/sheep/order/ordered-log.ts'
+import { OrderedLog, type OrderedLogOptions, type OrderedState } from '../../../src/sheep/order/ordered-log.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SimDisk } from '../../sim/disk.ts'
 import { SimGroup } from '../../sim/group.ts'
 import { SeededRandom } from '../../sim/random.ts'
 
 /** The state of a node: the entries themselves. Now and then what it has is on disk, as with a checkpoint. */
-class ListState implements OrderedState {
+export class ListState implements OrderedState {
   items: Item[]
   #durable: number
   readonly #check: (item: Item) => void
@@ -63,12 +63,12 @@ class ListState implements OrderedState {
 
 const isRefused = (payload: string) => payload.endsWith('refused')
 
-interface Process {
+export interface Process {
   log: OrderedLog
   state: ListState
 }
 
-interface Node {
+export interface Node {
   name: NodeId
   clock: SimClock
   disk: SimDisk
@@ -88,7 +88,7 @@ export interface Break {
   isHasty?: boolean
 }
 
-interface Action {
+export interface Action {
   weight: number
   act(node: Node): void
 }
@@ -104,18 +104,19 @@ const LIVENESS_MS = 120_000
 export class OrderModel {
   readonly random: SeededRandom
   readonly #root: SimClock
-  readonly #clock: Clock
+  protected readonly clock: Clock
   readonly #group: SimGroup
-  readonly #nodes: Node[]
+  protected readonly nodes: Node[]
   #sides: NodeId[][] | null = null
   /** What has been applied anywhere, by index from 1. */
   readonly #agreed: Item[] = []
   readonly #acknowledged = new Set<string>()
   readonly #refused = new Set<string>()
-  #proposals = 0
+  protected proposals = 0
   readonly counts = {
     acknowledged: 0,
     refused: 0,
+    declined: 0,
     unsure: 0,
     lost: 0,
     kills: 0,
@@ -134,15 +135,15 @@ export class OrderModel {
     this.#break = broken
     this.random = new SeededRandom(seed)
     this.#root = new SimClock(this.random)
-    this.#clock = this.#root.node().mount()
+    this.clock = this.#root.node().mount()
     this.#group = new SimGroup(this.#root, this.random)
     const names = Array.from({ length: 3 + this.random.below(NODES_MAX - 2) }, (_, index) => `n${index + 1}`)
-    this.#nodes = names.map((name) => {
+    this.nodes = names.map((name) => {
       const clock = this.#root.node()
       const disk = new SimDisk(this.random, clock)
       return { name, clock, disk, process: null, isStarting: false, isStopped: false, starts: 0, kept: [] }
     })
-    this.#mixture = this.#mix()
+    this.#mixture = this.mix()
     this.#diskMsMax = this.random.pick([0, 20, 300])
     this.#pauseMsMax = this.random.pick([20, 200, 800])
   }
@@ -157,9 +158,9 @@ export class OrderModel {
   }
 
   async #scenario(steps: number): Promise<void> {
-    await Promise.all(this.#nodes.map((node) => this.#start(node)))
+    await Promise.all(this.nodes.map((node) => this.#start(node)))
     for (let step = 0; step < steps; step++) {
-      await this.#clock.sleep(this.random.next() * this.#pauseMsMax)
+      await this.clock.sleep(this.random.next() * this.#pauseMsMax)
       this.#act()
     }
     await this.#mendAll()
@@ -168,7 +169,7 @@ export class OrderModel {
   }
 
   #act(): void {
-    const node = this.random.pick(this.#nodes)
+    const node = this.random.pick(this.nodes)
     let dice = this.random.next() * this.#mixture.reduce((sum, { weight }) => sum + weight, 0)
     for (const { weight, act } of this.#mixture) {
       dice -= weight
@@ -177,7 +178,7 @@ export class OrderModel {
   }
 
   /** Each seed has its own mixture of faults, so that some meet often that seldom meet in the average. */
-  #mix(): Action[] {
+  protected mix(): Action[] {
     const some = (weight: number, act: (node: Node) => void) => ({
       weight: this.random.chance(0.3) ? 0 : weight * this.random.next() * 3,
       act,
@@ -193,7 +194,7 @@ export class OrderModel {
       some(3, (node) => this.#stop(node)),
       some(1, (node) => this.#loseEngine(node)),
       some(4, (node) => this.#checkpoint(node)),
-      some(10, (node) => this.#changeVoters(node)),
+      some(10, (node) => this.changeVoters(node)),
     ]
   }
 
@@ -204,9 +205,12 @@ export class OrderModel {
     const life = `${node.name}.${node.starts}`
     const isCurrent = () => `${node.name}.${node.starts}` === life
     const clock = node.clock.mount()
-    const isFirst = node === this.#nodes[0]
+    const isFirst = node === this.nodes[0]
     const file = await OrderFile.open(node.disk.mount(), 'order', isFirst ? GENESIS : undefined)
-    const state = new ListState(node.kept.length === 0 && isFirst ? [] : node.kept, (item) => this.#agree(item))
+    const state = new ListState(node.kept.length === 0 && isFirst ? [] : node.kept, (item) => {
+      this.#agree(item)
+      this.applied(node, item)
+    })
     const log = await OrderedLog.open(
       {
         node: node.name,
@@ -214,6 +218,7 @@ export class OrderModel {
         file: this.#tamper(file, clock),
         state,
         clock,
+        ...this.optionsOf(node, clock),
         log: pino({ level: 'silent' }),
         keptItems: 20,
         fetch: (from, ballot, afterIndex) => this.#fetch(node, from, ballot, afterIndex),
@@ -225,7 +230,9 @@ export class OrderModel {
     ).catch(() => null)
     if (!isCurrent()) return
     node.isStarting = false
-    if (log) node.process = { log, state }
+    if (!log) return
+    node.process = { log, state }
+    this.started(node, clock, life)
   }
 
   async #join(node: NodeId, listener: GroupListener): Promise<Group> {
@@ -256,19 +263,19 @@ export class OrderModel {
     ballot: Ballot,
     afterIndex: number,
   ): Promise<readonly Item[] | { state: Buffer }> {
-    await this.#clock.sleep(this.random.next() * 20)
-    const other = this.#nodes.find(({ name }) => from.startsWith(`${name}#`))!
-    if (other.isStopped || !this.#reach(node, other)) await this.#clock.sleep(500)
+    await this.clock.sleep(this.random.next() * 20)
+    const other = this.nodes.find(({ name }) => from.startsWith(`${name}#`))!
+    if (other.isStopped || !this.reach(node, other)) await this.clock.sleep(500)
     const { process } = other
     const items = process?.log.itemsAfter(ballot, afterIndex)
-    if (!process || !items || other.isStopped || !this.#reach(node, other)) throw new StoreError('Disconnected')
-    await this.#clock.sleep(this.random.next() * 20)
+    if (!process || !items || other.isStopped || !this.reach(node, other)) throw new StoreError('Disconnected')
+    await this.clock.sleep(this.random.next() * 20)
     if (items !== 'cut') return items
     this.counts.installs++
     return { state: Buffer.from(JSON.stringify(process.state.items)) }
   }
 
-  #reach(a: Node, b: Node): boolean {
+  protected reach(a: Node, b: Node): boolean {
     return this.#sides === null || this.#sides.some((side) => side.includes(a.name) && side.includes(b.name))
   }
 
@@ -281,13 +288,17 @@ export class OrderModel {
 
   #proposeSomething(node: Node): void {
     const refused = this.random.chance(0.1) ? ' refused' : ''
-    void this.#propose(node, `${++this.#proposals}${refused}`)
+    void this.propose(node, `${++this.proposals}${refused}`)
   }
 
-  async #propose(node: Node, payload: string, voters?: NodeId[]): Promise<void> {
+  protected async propose(
+    node: Node,
+    payload: string,
+    change?: { voters: NodeId[]; afterIndex: number },
+  ): Promise<void> {
     if (!node.process || node.isStopped) return
     try {
-      await node.process.log.propose(payload, voters)
+      await node.process.log.propose(payload, change)
       this.#acknowledged.add(payload)
       this.counts.acknowledged++
     } catch (error) {
@@ -295,18 +306,30 @@ export class OrderModel {
       if (error.code === 'InvalidParameters') {
         this.#refused.add(payload)
         this.counts.refused++
-      } else if (error.code === 'Unsure') this.counts.unsure++
+      } else if (error.code === 'OldEpoch') this.counts.declined++
+      else if (error.code === 'Unsure') this.counts.unsure++
       else this.counts.lost++
     }
   }
 
-  #changeVoters(node: Node): void {
-    const names = this.#nodes.map(({ name }) => name)
+  /** What else a node's log is told. */
+  protected optionsOf(_node: Node, _clock: Clock): Partial<OrderedLogOptions> {
+    return {}
+  }
+
+  /** An entry has taken effect on a node. */
+  protected applied(_node: Node, _item: Item): void {}
+
+  protected started(_node: Node, _clock: Clock, _life: string): void {}
+
+  protected changeVoters(node: Node): void {
+    const names = this.nodes.map(({ name }) => name)
     const share = this.random.pick([0.3, 0.7])
     const voters = names.filter(() => this.random.chance(share))
     if (voters.length === 0) return
     this.counts.electorates++
-    void this.#propose(node, `voters ${++this.#proposals}`, voters)
+    const afterIndex = node.process?.state.electorate?.index ?? 0
+    void this.propose(node, `voters ${++this.proposals}`, { voters, afterIndex })
   }
 
   #kill(node: Node): void {
@@ -332,7 +355,7 @@ export class OrderModel {
   /** The power fails everywhere at once. */
   #blackout(): void {
     this.counts.blackouts++
-    for (const node of this.#nodes) if (node.process || node.isStarting) this.#end(node, true)
+    for (const node of this.nodes) if (node.process || node.isStarting) this.#end(node, true)
   }
 
   #loseEngine(node: Node): void {
@@ -342,7 +365,7 @@ export class OrderModel {
   }
 
   #cut(): void {
-    const side = this.#nodes.map(({ name }) => ({ name, isLeft: this.random.chance(0.5) }))
+    const side = this.nodes.map(({ name }) => ({ name, isLeft: this.random.chance(0.5) }))
     this.#sides = [true, false].map((left) => side.filter(({ isLeft }) => isLeft === left).map(({ name }) => name))
     this.#group.partition(this.#sides)
     this.counts.cuts++
@@ -377,27 +400,27 @@ export class OrderModel {
 
   async #mendAll(): Promise<void> {
     this.#heal()
-    for (const node of this.#nodes) this.#resume(node)
-    for (const node of this.#nodes) await this.#start(node)
+    for (const node of this.nodes) this.#resume(node)
+    for (const node of this.nodes) await this.#start(node)
   }
 
   /** With nothing broken any more, everybody's proposals take effect, everywhere. */
   async #expectProgress(): Promise<void> {
-    const deadline = this.#clock.monotonicMs() + LIVENESS_MS
+    const deadline = this.clock.monotonicMs() + LIVENESS_MS
     const succeed = async (node: Node): Promise<void> => {
-      const payload = `${++this.#proposals}`
+      const payload = `${++this.proposals}`
       await this.#start(node) // an engine that was lost before may have ended it only now
-      await this.#propose(node, payload)
+      await this.propose(node, payload)
       if (this.#acknowledged.has(payload)) return
-      await this.#clock.sleep(100)
+      await this.clock.sleep(100)
       return succeed(node)
     }
-    let left = this.#nodes.length
-    for (const node of this.#nodes) void succeed(node).then(() => left--)
+    let left = this.nodes.length
+    for (const node of this.nodes) void succeed(node).then(() => left--)
     const isSame = ({ process }: Node) => process?.state.items.length === this.#agreed.length
-    while (left > 0 || !this.#nodes.every(isSame)) {
-      assert(this.#clock.monotonicMs() < deadline, `no progress, ${left} wait: ${this.#describe()}`)
-      await this.#clock.sleep(100)
+    while (left > 0 || !this.nodes.every(isSame)) {
+      assert(this.clock.monotonicMs() < deadline, `no progress, ${left} wait: ${this.#describe()}`)
+      await this.clock.sleep(100)
     }
   }
 
@@ -413,7 +436,7 @@ export class OrderModel {
 
   #describe(): string {
     return JSON.stringify(
-      this.#nodes.map(({ name, process, isStopped }) => ({
+      this.nodes.map(({ name, process, isStopped }) => ({
         name,
         isStopped,
         applied: process?.log.appliedIndex,

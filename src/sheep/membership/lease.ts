@@ -1,0 +1,84 @@
+import type { NodeId } from '../order/item.ts'
+import { currentAndLater, isIn, type Member, type ViewHistory, voterChangesAfter } from './view.ts'
+
+/**
+ * Leases keep a node that was put out of the view from acting on old news: whatever a member does for a client, it does while it
+ * holds a lease, and no view without it takes effect before that is over.
+ *
+ * 1. A member sends heartbeats to the voters. Its lease lasts `LEASE_MS` from when it sent the latest one that a majority of them
+ *    has answered. The time of sending counts, on its own clock.
+ * 2. A voter that answers promises, from that moment on its own clock, to hold back for at least as long what would end the lease:
+ *    it does not say that it has such an entry on its disk, and until a majority says so there is no such view.
+ * 3. It answers nobody whom an entry in its log puts out, whether that takes effect or not.
+ * 4. A majority of the voters that the member knows must meet every majority of those that there are. So voters change one at a
+ *    time; a voter whose log has two changes that the member does not know answers it no more, and holds the second one back.
+ * 5. A voter that starts may have promised anything to anybody in its life before.
+ */
+export interface Heartbeat extends Member {
+  /** The last entry that has taken effect at the sender. */
+  appliedIndex: number
+}
+
+export const LEASE_MS = 2000
+/** A promise outlasts the lease, should clocks differ in pace. */
+export const PROMISE_MS = 1.1 * LEASE_MS
+
+/** The member's side. */
+export class Lease {
+  readonly #answeredMs = new Map<NodeId, number>()
+
+  /** A voter has answered the heartbeat that was sent at `sentMs`. */
+  answered(voter: NodeId, sentMs: number): void {
+    this.#answeredMs.set(voter, Math.max(sentMs, this.#answeredMs.get(voter) ?? sentMs))
+  }
+
+  /** When the lease ends; in the past when there is none. To be asked after the data is in hand, and not by a timer. */
+  endMs(voters: readonly NodeId[]): number {
+    const answered = voters.map((voter) => this.#answeredMs.get(voter) ?? Number.NEGATIVE_INFINITY)
+    const majority = Math.floor(voters.length / 2) + 1
+    return (answered.sort((a, b) => b - a)[majority - 1] ?? Number.NEGATIVE_INFINITY) + LEASE_MS
+  }
+}
+
+/** The voter's side. */
+export class LeasePromises {
+  readonly #startedMs: number
+  readonly #given = new Map<string, { endMs: number; heartbeat: Heartbeat }>()
+
+  constructor(nowMs: number) {
+    this.#startedMs = nowMs
+  }
+
+  /** Whether to answer, with the history as the log has it now. The answer is a promise from this moment on. */
+  answer(heartbeat: Heartbeat, history: ViewHistory, nowMs: number): boolean {
+    const endMs = nowMs + PROMISE_MS
+    if (endsLease(history, heartbeat)) return false
+    this.#given.set(`${heartbeat.node} ${heartbeat.incarnation}`, { endMs, heartbeat })
+    return true
+  }
+
+  /** Until when it must not be said that the log, as it is now, is on the disk. */
+  heldUntilMs(history: ViewHistory, nowMs: number): number {
+    const [current, ...later] = currentAndLater(history)
+    if (!current || later.length === 0) return 0
+    let untilMs = this.#startedMs + PROMISE_MS
+    for (const [key, { endMs, heartbeat }] of this.#given) {
+      if (endMs <= nowMs) this.#given.delete(key)
+      else if (endsLease(history, heartbeat)) untilMs = Math.max(untilMs, endMs)
+    }
+    return untilMs
+  }
+
+  /** The process is known to have ended: it acts no more. */
+  ended({ node, incarnation }: Member): void {
+    this.#given.delete(`${node} ${incarnation}`)
+  }
+}
+
+/** Whether a member must have no lease for this history to be so. */
+function endsLease(history: ViewHistory, { appliedIndex, ...member }: Heartbeat): boolean {
+  const views = currentAndLater(history)
+  return (
+    views.length === 0 || !views.every(({ view }) => isIn(view, member)) || voterChangesAfter(history, appliedIndex) > 1
+  )
+}
