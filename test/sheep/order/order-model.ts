@@ -130,6 +130,7 @@ export class OrderModel {
   }
 
   readonly #break: Break
+  #failure: Error | null = null
 
   constructor(seed: number, broken: Break = {}) {
     this.#break = broken
@@ -158,14 +159,22 @@ export class OrderModel {
   }
 
   async #scenario(steps: number): Promise<void> {
-    await Promise.all(this.nodes.map((node) => this.#start(node)))
+    await Promise.all(this.nodes.map((node) => this.start(node)))
     for (let step = 0; step < steps; step++) {
       await this.clock.sleep(this.random.next() * this.#pauseMsMax)
       this.#act()
+      if (this.#failure) throw this.#failure
     }
     await this.#mendAll()
     await this.#expectProgress()
     this.#checkAll()
+  }
+
+  /** What goes on beside the scenario must not fail either. */
+  protected beside(work: Promise<unknown>): void {
+    work.catch((error: Error) => {
+      this.#failure ??= error
+    })
   }
 
   #act(): void {
@@ -185,20 +194,20 @@ export class OrderModel {
     })
     return [
       { weight: 60, act: (node) => this.#proposeSomething(node) },
-      { weight: 13, act: (node) => void this.#start(node) },
+      { weight: 13, act: (node) => this.beside(this.start(node)) },
       { weight: 4, act: () => this.#heal() },
-      { weight: 4, act: (node) => this.#resume(node) },
-      some(6, (node) => this.#kill(node)),
+      { weight: 4, act: (node) => this.resume(node) },
+      some(6, (node) => this.kill(node)),
       some(1, () => this.#blackout()),
       some(3, () => this.#cut()),
-      some(3, (node) => this.#stop(node)),
+      some(3, (node) => this.stop(node)),
       some(1, (node) => this.#loseEngine(node)),
       some(4, (node) => this.#checkpoint(node)),
       some(10, (node) => this.changeVoters(node)),
     ]
   }
 
-  async #start(node: Node): Promise<void> {
+  protected async start(node: Node): Promise<void> {
     if (node.process || node.isStarting) return
     node.isStarting = true
     node.starts++
@@ -288,7 +297,7 @@ export class OrderModel {
 
   #proposeSomething(node: Node): void {
     const refused = this.random.chance(0.1) ? ' refused' : ''
-    void this.propose(node, `${++this.proposals}${refused}`)
+    this.beside(this.propose(node, `${++this.proposals}${refused}`))
   }
 
   protected async propose(
@@ -329,10 +338,10 @@ export class OrderModel {
     if (voters.length === 0) return
     this.counts.electorates++
     const afterIndex = node.process?.state.electorate?.index ?? 0
-    void this.propose(node, `voters ${++this.proposals}`, { voters, afterIndex })
+    this.beside(this.propose(node, `voters ${++this.proposals}`, { voters, afterIndex }))
   }
 
-  #kill(node: Node): void {
+  protected kill(node: Node): void {
     if (!node.process && !node.isStarting) return
     this.#end(node)
   }
@@ -376,7 +385,7 @@ export class OrderModel {
     this.#sides = null
   }
 
-  #stop(node: Node): void {
+  protected stop(node: Node): void {
     if (!node.process || node.isStopped) return
     node.isStopped = true
     node.clock.stop()
@@ -384,7 +393,7 @@ export class OrderModel {
     this.counts.stops++
   }
 
-  #resume(node: Node): void {
+  protected resume(node: Node): void {
     if (!node.isStopped) return
     node.isStopped = false
     node.clock.resume()
@@ -400,8 +409,8 @@ export class OrderModel {
 
   async #mendAll(): Promise<void> {
     this.#heal()
-    for (const node of this.nodes) this.#resume(node)
-    for (const node of this.nodes) await this.#start(node)
+    for (const node of this.nodes) this.resume(node)
+    for (const node of this.nodes) await this.start(node)
   }
 
   /** With nothing broken any more, everybody's proposals take effect, everywhere. */
@@ -409,7 +418,7 @@ export class OrderModel {
     const deadline = this.clock.monotonicMs() + LIVENESS_MS
     const succeed = async (node: Node): Promise<void> => {
       const payload = `${++this.proposals}`
-      await this.#start(node) // an engine that was lost before may have ended it only now
+      await this.start(node) // an engine that was lost before may have ended it only now
       await this.propose(node, payload)
       if (this.#acknowledged.has(payload)) return
       await this.clock.sleep(100)
@@ -425,6 +434,7 @@ export class OrderModel {
   }
 
   #checkAll(): void {
+    if (this.#failure) throw this.#failure
     const payloads = this.#agreed.map(({ payload }) => payload)
     const counted = new Map<string, number>()
     for (const payload of payloads) counted.set(payload, (counted.get(payload) ?? 0) + 1)

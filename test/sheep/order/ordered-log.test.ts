@@ -4,7 +4,7 @@ import { OrderModel } from './order-model.ts'
 
 describe('the ordered log on a group that promises little', () => {
   it('is one log on all nodes, keeps what was acknowledged, and goes on when everything is mended', {
-    timeout: 300_000,
+    timeout: 3_600_000,
   }, async () => {
     const totals = { ...new OrderModel(0).counts }
     const seeds = await runSeeds('test/sheep/order/ordered-log.test.ts', 100, async (seed) => {
