@@ -7,7 +7,7 @@ import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { toPairs } from '../rows.ts'
-import { isShared } from '../volume-create.ts'
+import { isShared } from '../type-rules.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { existing, volumeRef } from './volume-kinds.ts'
 
