@@ -87,8 +87,10 @@ export async function update(
   return unlessNameIsTaken(db('volume_types').where({ id }).update(columns))
 }
 
+/** Whether a volume has the type, or is being changed to it. */
 export async function isInUse(db: Db, id: string): Promise<boolean> {
-  return (await db('volumes').where({ volume_type_id: id }).first('id')) !== undefined
+  const query = db('volumes').where({ volume_type_id: id }).orWhere({ pending_volume_type_id: id })
+  return (await query.first('id')) !== undefined
 }
 
 /** With what it says about access, encryption and quotas. `in-use` while a volume has the type. */

@@ -81,7 +81,9 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
         if (row.name === settings.defaultVolumeType || (await defaultTypes.isDefault(trx, id))) {
           throw invalid(`The volume type ${id} is a default volume type and cannot be deleted.`)
         }
-        if ((await volumeTypes.remove(trx, id)) === 'in-use') throw invalid('Target volume type is still in use.')
+        if ((await volumeTypes.isInUse(trx, id)) || (await volumeTypes.remove(trx, id)) === 'in-use') {
+          throw invalid('Target volume type is still in use.')
+        }
       })
     },
 

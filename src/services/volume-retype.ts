@@ -7,7 +7,7 @@ import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
 import { hostOf, toPairs } from './rows.ts'
 import { heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeBounds, isShared } from './type-rules.ts'
+import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 import { standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
@@ -28,6 +28,7 @@ export async function retypeVolume(
     const extraSpecs = toPairs(type.extra_specs)
     checkTypeBounds(row.size_gib, type.name, extraSpecs)
     const shared = isShared(extraSpecs)
+    await refuseEncrypted(trx, type, shared)
     if (shared !== Boolean(row.multiattach)) {
       if (row.status !== 'available') {
         const reason =
