@@ -56,8 +56,10 @@ export function createBackupService(parts: Parts): BackupService {
 async function createBackup(parts: Parts, context: RequestContext, request: BackupCreate): Promise<Backup> {
   const { db, random, settings, stamp, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
+    const { project_id } = visibleVolume(context, request.volumeId, await volumes.find(trx, request.volumeId))
+    context.authorize('backup:create', { projectId: project_id })
+    const parent = request.incremental ? await backups.latestOf(trx, context.projectId, request.volumeId) : undefined
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
-    context.authorize('backup:create', { projectId: volume.project_id })
     const snapshot =
       request.snapshotId === null
         ? null
@@ -65,7 +67,6 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
     if (snapshot !== null && snapshot.volume_id !== volume.id) {
       throw new ServiceError('InvalidSnapshot', { reason: `It is no snapshot of volume ${volume.id}.` })
     }
-    const parent = request.incremental ? await backups.latestOf(trx, context.projectId, volume.id) : undefined
     if (request.incremental && parent === undefined) {
       throw new ServiceError('InvalidBackup', { reason: 'No backups available to do an incremental backup.' })
     }

@@ -61,7 +61,9 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
       return {
         commit: async (trx) => {
-          await endRetype(trx, row, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
+          const locked = await volumes.lock(trx, row.id) // a snapshot that goes meanwhile is given back under both types
+          if (locked === undefined) return
+          await endRetype(trx, locked, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
           await followAttachments(trx, row.id, stamp(), restore)
         },
       }
