@@ -80,7 +80,12 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       return {
         next: 'delete-source',
         commit: (trx) =>
-          volumes.update(trx, row.id, { host: destination, migration_status: 'completing', updated_at: stamp() }),
+          volumes.update(trx, row.id, {
+            host: destination,
+            availability_zone: backends.backendOf(destination).availabilityZone,
+            migration_status: 'completing',
+            updated_at: stamp(),
+          }),
       }
     },
     giveUp: (unit, error) => {

@@ -2,10 +2,11 @@ import * as snapshots from '../../db/snapshots.ts'
 import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
-import { explainDropped, NO_WISHES, place } from '../../scheduler/scheduler.ts'
+import { explainDropped } from '../../scheduler/scheduler.ts'
 import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
+import { placeWhereItIs } from '../placement.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { isShared } from '../type-rules.ts'
 import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -52,12 +53,8 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
       const type = await volumeTypes.find(db, typeId)
       if (type === undefined) throw new ServiceError('VolumeTypeNotFound', { volume_type_id: typeId })
       const extraSpecs = toPairs(type.extra_specs)
-      const host = hostOf(row)
       await pools.refresh()
-      const own = (await pools.current()).filter(({ name }) => name === host)
-      const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
-      const zones = [row.availability_zone]
-      const { candidates, dropped } = place(stays, { ...NO_WISHES, sizeGib: 0, availabilityZones: zones, extraSpecs })
+      const { candidates, dropped } = placeWhereItIs(await pools.current(), row, extraSpecs)
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
       return {
         commit: async (trx) => {
