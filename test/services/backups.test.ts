@@ -342,6 +342,34 @@ describe('an administrator', () => {
     expect((await read(other, volumeId, 8 * MIB, 4096)).equals(Buffer.alloc(4096, 8))).toBe(true)
   })
 
+  it('takes over nothing that is based on a backup which goes', async () => {
+    const harness = await createHarness()
+    const id = await availableVolume(harness)
+    const full = await backUp(harness, id)
+    const later = await backUp(harness, id, { incremental: true })
+    const { services } = harness
+    const record = await services.backups.exportRecord(admin, later.id)
+    await services.stop()
+    const again = await harness.reopen({ start: false })
+    await again.db('backups').where({ id: later.id }).delete()
+    await again.services.backups.delete(member, full.id, { force: false })
+    const taken = again.services.backups.importRecord(admin, record)
+    await expect(taken).rejects.toThrow(`It is based on backup ${full.id}, which is deleting.`)
+  })
+
+  it('does not take one backup for another', async () => {
+    const harness = await createHarness()
+    const backup = await backUp(harness, await availableVolume(harness))
+    const id = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
+    await harness.backups.put(
+      `volumebackups/${id}/manifest`,
+      await harness.backups.get(`volumebackups/${backup.id}/manifest`),
+    )
+    const url = Buffer.from(JSON.stringify({ id, container: 'volumebackups' })).toString('base64')
+    const taken = harness.services.backups.importRecord(admin, { service: harness.backups.service, url })
+    await expect(taken).rejects.toThrow(`the manifest in volumebackups/${id} is that of backup ${backup.id}`)
+  })
+
   it('is told what is wrong with a record', async () => {
     const { services } = await createHarness()
     const take = (service: string, url: string) => outcome(services.backups.importRecord(admin, { service, url }))
