@@ -60,6 +60,11 @@ export async function names(db: Db): Promise<{ id: string; name: string }[]> {
   return db('volume_types').orderBy(['created_at', 'id']).select('id', 'name')
 }
 
+/** As `names`; none of the types goes or changes until the transaction has ended. */
+export async function holdNames(trx: Db): Promise<{ id: string; name: string }[]> {
+  return trx('volume_types').orderBy(['created_at', 'id']).select('id', 'name').forKeyShare()
+}
+
 export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<Rows<VolumeTypeRow>> {
   const { extra_specs: specs, ...others } = listing.filters
   const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' ? specs : {}
