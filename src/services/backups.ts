@@ -100,7 +100,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
     const unit = await work.enqueue(trx, {
       kind: 'backup-create',
       resourceId: row.id,
-      lane: volume.id,
+      lane: row.id, // copying takes long, and reads a snapshot: nobody who wants the volume has to wait for it
       step,
       requestId: context.requestId,
     })
@@ -158,7 +158,7 @@ async function deleteBackup(
     return work.enqueue(trx, {
       kind: 'backup-delete',
       resourceId: id,
-      lane: row.volume_id,
+      lane: id,
       step: 'delete',
       requestId: context.requestId,
     })

@@ -127,7 +127,7 @@ describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
       'attachments of an instance': () =>
         attachments.list(db, { ...page, filters: { instance_id: 'iv000003' } }, { count: false }),
       'work of a resource': () => work.findByResource(db, 'v000007'),
-      'work of a lane': () => work.ofLane(db, 'v000007'),
+      'work on a volume': () => work.ofVolume(db, 'v000007'),
       'whether others wait for a lane': () => work.freeLane(db, { id: 'w', owner: 'o', lane: 'v000007' }),
       'whether a volume has a type, or is to get it': () => volumeTypes.isInUse(db, 'no type'),
     }

@@ -7,6 +7,7 @@ import type { Backup, BackupCreate } from '../../src/services/model.ts'
 import {
   admin,
   availableVolume,
+  createGate,
   createHarness,
   everything,
   type Harness,
@@ -134,6 +135,25 @@ describe('a backup', () => {
       expect(await outcome(harness.services.backups.get(member, backup.id))).toBe('BackupNotFound')
       expect(await harness.backups.list(`volumebackups/${backup.id}`)).toEqual([])
     }
+  })
+
+  it('keeps nobody from detaching the volume meanwhile, and says to operators what goes on', async () => {
+    const gate = createGate(onMethod('openSnapshot'))
+    const work = { ...TEST_SETTINGS.work, attemptTimeoutMs: 600_000 } // as many short attempts in a row as a large volume takes
+    const harness = await createHarness({ filters: [gate.filter], settings: { work } })
+    const { attachments, backups, explain, idle } = harness.services
+    const id = await availableVolume(harness)
+    const attached = await attachments.create(member, newAttachment(id, { connector: { host: 'h' } }))
+    await attachments.complete(member, attached.id)
+    const backup = await backups.create(member, newBackup(id, { force: true }))
+    await gate.reached
+    expect(await attachments.delete(member, attached.id)).toEqual([])
+    expect(await statusOf(harness, id)).toBe('backing-up')
+    expect((await explain(id))?.workBeside).toMatchObject([{ resourceId: backup.id, kind: 'backup-create' }])
+    gate.open()
+    await idle()
+    expect(await statusOf(harness, id)).toBe('available')
+    expect((await backups.get(member, backup.id)).status).toBe('available')
   })
 
   it('needs one to be based on, of the same project', async () => {
