@@ -69,7 +69,7 @@ export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<
   const { extra_specs: specs, ...others } = listing.filters
   const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' ? specs : {}
   const filters = Object.keys(equal).length > 0 ? { ...others, extra_specs: equal } : others
-  const select = (query: Knex.QueryBuilder) => {
+  const visible = (query: Knex.QueryBuilder) => {
     if (scope.kind === 'private') query.where('volume_types.is_public', false)
     if (scope.kind === 'open') {
       query.where((open) => {
@@ -77,10 +77,12 @@ export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<
         open.orWhere((shared) => whereAccessible(shared, scope.projectId))
       })
     }
+  }
+  const select = (query: Knex.QueryBuilder) => {
     if (zone !== undefined) whereJsonValueHasPart(query, 'volume_types.extra_specs', ZONES_SPEC, zone)
   }
   const whole = { ...listing, filters, projectId: null }
-  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, whole, { count: false, select })
+  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, whole, { count: false, select, visible })
 }
 
 /** Answers false when another type has the name. */
