@@ -35,14 +35,19 @@ export function whereJsonContains(
 
 /** Rows whose JSON object in `column` has `part` somewhere in the value of `key`. */
 export function whereJsonValueHasPart(query: Knex.QueryBuilder, column: string, key: string, part: string): void {
-  const pattern = `%${part.replace(/[\\%_]/g, '\\$&')}%`
-  if (isPostgres(query)) query.whereRaw("??::jsonb ->> ? like ? escape '\\'", [column, key, pattern])
+  if (isPostgres(query)) query.whereRaw('strpos(??::jsonb ->> ?, ?) > 0', [column, key, part])
   else {
-    query.whereRaw(
-      "exists (select 1 from json_each(??) as pair where pair.key = ? and pair.value like ? escape '\\')",
-      [column, key, pattern],
-    )
+    query.whereRaw('exists (select 1 from json_each(??) as pair where pair.key = ? and instr(pair.value, ?) > 0)', [
+      column,
+      key,
+      part,
+    ])
   }
+}
+
+/** Rows whose text in `column` has `part` somewhere, letter for letter. */
+export function whereTextHasPart(query: Knex.QueryBuilder, column: string, part: string): void {
+  query.whereRaw(`${isPostgres(query) ? 'strpos' : 'instr'}(??, ?) > 0`, [column, part])
 }
 
 /** Rows whose text in `column` has `part` somewhere, in either case of letters (SQLite: of ASCII letters). */

@@ -1,4 +1,5 @@
 import type { Db } from './database.ts'
+import { whereTextHasPart } from './dialect.ts'
 
 /** What the service has on hosts: sums over the rows of volumes and snapshots. */
 export interface HostUsage {
@@ -51,13 +52,13 @@ export interface ProjectUsage {
 
 /** What each project has on a backend, whatever the host was called when a volume was made. */
 export async function byProject(db: Db, backend: string): Promise<ProjectUsage[]> {
-  const pattern = `%@${backend.replace(/[\\%_]/g, '\\$&')}#%`
-  const onBackend = `?? like ? escape '\\'`
+  const part = `@${backend}#`
   type Sum = { project_id: string; count: number | string; size: number | string }
   const volumes = db('volumes').select('project_id').groupBy('project_id').orderBy('project_id')
-  volumes.whereRaw(onBackend, ['host', pattern]).count({ count: '*' }).sum({ size: 'size_gib' })
+  whereTextHasPart(volumes, 'host', part)
+  volumes.count({ count: '*' }).sum({ size: 'size_gib' })
   const snapshots = db('snapshots').select('snapshots.project_id').groupBy('snapshots.project_id')
-  snapshots.join('volumes', 'volumes.id', 'snapshots.volume_id').whereRaw(onBackend, ['volumes.host', pattern])
+  whereTextHasPart(snapshots.join('volumes', 'volumes.id', 'snapshots.volume_id'), 'volumes.host', part)
   snapshots.count({ count: '*' }).sum({ size: 'snapshots.size_gib' })
   const ofSnapshots = new Map(((await snapshots) as Sum[]).map((row) => [row.project_id, row]))
   return ((await volumes) as Sum[]).map(({ project_id: projectId, count, size }) => ({

@@ -49,8 +49,12 @@ const MARKERS: Readonly<Record<string, [code: ServiceErrorCode, parameter: strin
 
 const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', eq: '=', neq: '<>', lt: '<', lte: '<=' }
 
+/** What is added to a query of the table. */
+type Refinement = (query: Knex.QueryBuilder) => void
+
 /**
  * One page of `table`, keyset after `marker`: the cost of a page does not grow with its distance from the start.
+ * `visible` says which rows there are for the caller, where that is more than a project's; `select` adds columns.
  * Throws the table's …NotFound when the marker is not among the rows that the project may see, InvalidInput for an unknown key.
  */
 export async function listRows<Row>(
@@ -58,11 +62,12 @@ export async function listRows<Row>(
   table: string,
   columns: Columns,
   listing: Listing,
-  options: { count: boolean; select?: (query: Knex.QueryBuilder) => void },
+  options: { count: boolean; select?: Refinement; visible?: Refinement },
 ): Promise<Rows<Row>> {
   const matching = () => {
     const query = db(table)
     if (listing.projectId !== null) query.where(`${table}.project_id`, listing.projectId)
+    options.visible?.(query)
     applyFilters(query, table, columns, listing.filters)
     return query
   }
@@ -71,9 +76,10 @@ export async function listRows<Row>(
   options.select?.(query)
   let backwards: BackwardsStart | null = null
   if (listing.marker !== null) {
-    const marker: Record<string, unknown> | undefined = await db(table)
-      .where({ id: listing.marker, ...(listing.projectId === null ? {} : { project_id: listing.projectId }) })
-      .first()
+    const named = db(table).where({ id: listing.marker })
+    if (listing.projectId !== null) named.where({ project_id: listing.projectId })
+    options.visible?.(named)
+    const marker: Record<string, unknown> | undefined = await named.first()
     if (marker === undefined) throw markerNotFound(table, listing.marker)
     whereAfter(query, table, columns, sort, marker)
     const { key, direction } = sort[0]!

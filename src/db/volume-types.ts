@@ -60,11 +60,16 @@ export async function names(db: Db): Promise<{ id: string; name: string }[]> {
   return db('volume_types').orderBy(['created_at', 'id']).select('id', 'name')
 }
 
+/** As `names`; none of the types goes or changes until the transaction has ended. */
+export async function holdNames(trx: Db): Promise<{ id: string; name: string }[]> {
+  return trx('volume_types').orderBy(['created_at', 'id']).select('id', 'name').forKeyShare()
+}
+
 export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<Rows<VolumeTypeRow>> {
   const { extra_specs: specs, ...others } = listing.filters
   const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' ? specs : {}
   const filters = Object.keys(equal).length > 0 ? { ...others, extra_specs: equal } : others
-  const select = (query: Knex.QueryBuilder) => {
+  const visible = (query: Knex.QueryBuilder) => {
     if (scope.kind === 'private') query.where('volume_types.is_public', false)
     if (scope.kind === 'open') {
       query.where((open) => {
@@ -72,10 +77,12 @@ export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<
         open.orWhere((shared) => whereAccessible(shared, scope.projectId))
       })
     }
+  }
+  const select = (query: Knex.QueryBuilder) => {
     if (zone !== undefined) whereJsonValueHasPart(query, 'volume_types.extra_specs', ZONES_SPEC, zone)
   }
   const whole = { ...listing, filters, projectId: null }
-  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, whole, { count: false, select })
+  return listRows(db, 'volume_types', VOLUME_TYPE_COLUMNS, whole, { count: false, select, visible })
 }
 
 /** Answers false when another type has the name. */
@@ -87,8 +94,10 @@ export async function update(
   return unlessNameIsTaken(db('volume_types').where({ id }).update(columns))
 }
 
+/** Whether a volume has the type, or is being changed to it. */
 export async function isInUse(db: Db, id: string): Promise<boolean> {
-  return (await db('volumes').where({ volume_type_id: id }).first('id')) !== undefined
+  const query = db('volumes').where({ volume_type_id: id }).orWhere({ pending_volume_type_id: id })
+  return (await query.first('id')) !== undefined
 }
 
 /** With what it says about access, encryption and quotas. `in-use` while a volume has the type. */

@@ -60,9 +60,11 @@ export async function existing(db: Db, ids: readonly string[]): Promise<Set<stri
   return new Set(await db('work').whereIn('id', ids).pluck('id'))
 }
 
-/** In the order in which they were asked for. */
-export async function ofLane(db: Db, lane: string): Promise<WorkRow[]> {
-  const rows: WorkRow[] = await db('work').where({ lane }).orderBy(['created_at', 'id'])
+/** Work on a volume, on what hangs on it, and on backups that were made from it, in the order in which it was asked for. */
+export async function ofVolume(db: Db, volumeId: string): Promise<WorkRow[]> {
+  const backups = db('backups').where({ volume_id: volumeId }).select('id')
+  const ofBackups = db('work').whereIn('resource_id', backups).whereNot({ lane: volumeId })
+  const rows: WorkRow[] = await db('work').where({ lane: volumeId }).unionAll(ofBackups).orderBy(['created_at', 'id'])
   return rows.map((row) => fromStore(row)!)
 }
 

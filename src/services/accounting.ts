@@ -23,7 +23,7 @@ import {
 /**
  * The only places where rows that count come, go and change their size or type. Each writes the counts, of the project
  * and of its part that has the type, in the transaction of the row, so they cannot part. Locks are taken
- * in one order: a volume, its snapshots, the type that it gets, the count of the project, those by type.
+ * in one order: a backup, a volume, its snapshots, the type that it gets, the count of the project, those by type.
  */
 
 /** Throws QuotaExceeded, also for a single volume that is too large. */

@@ -20,18 +20,20 @@ export interface Backends {
    * configured: it may be again, and until then nobody can say what became of its volumes.
    */
   driverOf(host: string): VolumeDriver
+  /** As `driverOf`, with what is said of the backend. */
+  backendOf(host: string): Backend
 }
 
 export function createBackends(all: readonly Backend[]): Backends {
-  const byName = new Map(all.map((backend) => [backend.name, backend.driver]))
-  return {
-    all,
-    driverOf: (host) => {
-      const name = splitHost(host).backend
-      const driver = byName.get(name)
-      if (driver !== undefined) return driver
-      const reason = `There is no backend ${name} here. Configured are: ${[...byName.keys()].join(', ')}.`
-      throw new ServiceError('ServiceUnavailable', { reason })
-    },
+  const byName = new Map(all.map((backend) => [backend.name, backend]))
+
+  function backendOf(host: string): Backend {
+    const name = splitHost(host).backend
+    const backend = byName.get(name)
+    if (backend !== undefined) return backend
+    const reason = `There is no backend ${name} here. Configured are: ${[...byName.keys()].join(', ')}.`
+    throw new ServiceError('ServiceUnavailable', { reason })
   }
+
+  return { all, backendOf, driverOf: (host) => backendOf(host).driver }
 }

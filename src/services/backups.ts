@@ -7,7 +7,7 @@ import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
 import { addBackup } from './accounting.ts'
-import { readManifest } from './backup/format.ts'
+import { type BackupLocation, readManifest } from './backup/format.ts'
 import type { RequestContext } from './context.ts'
 import type { Backup, BackupCreate, BackupRecord } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -16,7 +16,7 @@ import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { enqueueVolume, withPromise } from './volume-create.ts'
 import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
-import { endRestore, releaseSource } from './work/backup-kinds.ts'
+import { endRestore, locationOf, releaseSource } from './work/backup-kinds.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** As upstream's backup drivers call theirs. */
@@ -56,8 +56,10 @@ export function createBackupService(parts: Parts): BackupService {
 async function createBackup(parts: Parts, context: RequestContext, request: BackupCreate): Promise<Backup> {
   const { db, random, settings, stamp, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
+    const { project_id } = visibleVolume(context, request.volumeId, await volumes.find(trx, request.volumeId))
+    context.authorize('backup:create', { projectId: project_id })
+    const parent = request.incremental ? await backups.latestOf(trx, context.projectId, request.volumeId) : undefined
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
-    context.authorize('backup:create', { projectId: volume.project_id })
     const snapshot =
       request.snapshotId === null
         ? null
@@ -65,7 +67,6 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
     if (snapshot !== null && snapshot.volume_id !== volume.id) {
       throw new ServiceError('InvalidSnapshot', { reason: `It is no snapshot of volume ${volume.id}.` })
     }
-    const parent = request.incremental ? await backups.latestOf(trx, context.projectId, volume.id) : undefined
     if (request.incremental && parent === undefined) {
       throw new ServiceError('InvalidBackup', { reason: 'No backups available to do an incremental backup.' })
     }
@@ -99,7 +100,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
     const unit = await work.enqueue(trx, {
       kind: 'backup-create',
       resourceId: row.id,
-      lane: volume.id,
+      lane: row.id, // copying takes long, and reads a snapshot: nobody who wants the volume has to wait for it
       step,
       requestId: context.requestId,
     })
@@ -157,7 +158,7 @@ async function deleteBackup(
     return work.enqueue(trx, {
       kind: 'backup-delete',
       resourceId: id,
-      lane: row.volume_id,
+      lane: id,
       step: 'delete',
       requestId: context.requestId,
     })
@@ -257,8 +258,8 @@ async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): P
   await endRestore(trx, row.id, null, updatedAt)
 }
 
-/** What `exportRecord` puts into a record. The rest is in the backup's manifest on the target. */
-const Record = z.strictObject({ id: z.uuid(), container: z.string().min(1).max(255), user_id: z.string().max(255) })
+/** What a record tells of a backup. The rest is in its manifest on the target; what other versions wrote besides is not read. */
+const Record = z.object({ id: z.uuid(), container: z.string().min(1).max(255) })
 
 async function exportRecord({ db, backupTarget }: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
   const row = visibleBackup(context, id, await backups.find(db, id))
@@ -268,8 +269,7 @@ async function exportRecord({ db, backupTarget }: Parts, context: RequestContext
       reason: `Backup status must be available and not ${row.status}.`,
     })
   }
-  const { container, user_id } = row
-  const url = Buffer.from(JSON.stringify({ id, container, user_id })).toString('base64')
+  const url = Buffer.from(JSON.stringify(locationOf(row))).toString('base64')
   return { service: backupTarget.service, url }
 }
 
@@ -309,10 +309,7 @@ async function importRecord(
   }
   try {
     await db.transaction(async (trx) => {
-      if (row.parent_id !== null && (await backups.find(trx, row.parent_id)) === undefined) {
-        const reason = `It is based on backup ${row.parent_id}, which has to be imported before.`
-        throw new ServiceError('InvalidBackup', { reason })
-      }
+      if (row.parent_id !== null) await requireParent(trx, row.parent_id)
       await addBackup(trx, row, settings.quota)
     })
   } catch (error) {
@@ -326,7 +323,15 @@ async function importRecord(
   return toBackup({ ...row, dependents: 0 })
 }
 
-function parseRecord(url: string): { id: string; container: string } {
+/** The backup that another is based on stays until the transaction has ended, and then because of that. */
+async function requireParent(trx: Db, id: string): Promise<void> {
+  const parent = await backups.lock(trx, id)
+  if (parent !== undefined && parent.status !== 'deleting') return
+  const trouble = parent === undefined ? 'has to be imported before' : `is ${parent.status}`
+  throw new ServiceError('InvalidBackup', { reason: `It is based on backup ${id}, which ${trouble}.` })
+}
+
+function parseRecord(url: string): BackupLocation {
   try {
     return Record.parse(JSON.parse(Buffer.from(url, 'base64').toString()))
   } catch (error) {

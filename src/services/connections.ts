@@ -14,7 +14,7 @@ import type { OldAttach } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toPairs } from './rows.ts'
 import type { ConnectionService } from './services.ts'
-import { visibleVolume } from './visibility.ts'
+import { canSee, visibleVolume } from './visibility.ts'
 import { ATTACHMENT_ACTIONS, mayIn, VOLUME_ACTIONS, VOLUME_PERMISSIONS } from './volume-status.ts'
 import type { WorkUnit } from './work/kind.ts'
 
@@ -159,12 +159,13 @@ async function attach(
     const known = all.find((row) =>
       instanceId === null ? row.attached_host === hostName : row.instance_id === instanceId,
     )
-    if (known === undefined && volume.status === 'in-use' && !volume.multiattach && !volumes.isMigrating(volume)) {
+    const row = known ?? all.find(({ status, instance_id }) => status === 'attaching' && instance_id === null)
+    const isTaken = volume.status === 'in-use' || (row === undefined && all.some(mayBeSomebodys))
+    if (known === undefined && isTaken && !volume.multiattach && !volumes.isMigrating(volume)) {
       throw refused('attaching', 'volume is already attached and multiple attachments are not enabled')
     }
     const updatedAt = stamp()
     const set = { mountpoint, attach_mode: mode, attached_at: updatedAt }
-    const row = known ?? all.find(({ status, instance_id }) => status === 'attaching' && instance_id === null)
     if (row === undefined) {
       const made = newAttachmentRow(parts, volume, { instanceId, mode })
       const { to: status } = ATTACHMENT_ACTIONS.attach
@@ -194,9 +195,7 @@ async function detach(
     context.authorize('volume_extension:volume_actions:detach', { projectId: volume.project_id })
     const all = await attachments.ofVolume(trx, volumeId)
     const named = all.filter(({ id }) => attachmentId === null || id === attachmentId)
-    if (named.length === 0 && attachmentId !== null && (await attachments.find(trx, attachmentId)) !== undefined) {
-      throw new ServiceError('InvalidInput', { reason: 'Invalid input received: Mismatched volume and attachment' })
-    }
+    if (named.length === 0 && attachmentId !== null) await refuseMismatch(trx, context, attachmentId)
     checkNotProtected(context, settings, all, attachmentId)
     if (!mayIn(volume.status, 'detach')) {
       throw new ServiceError('InvalidVolume', { reason: 'The volume cannot be detached in maintenance mode.' })
@@ -216,6 +215,16 @@ async function detach(
     return null
   })
   if (unit !== null) await work.finish(unit)
+}
+
+/** One that could not be attached was told to nobody. */
+const mayBeSomebodys = ({ status }: attachments.AttachmentRow) => status !== 'error_attaching'
+
+/** Says so only of an attachment that the caller may see; any other is as good as none. */
+async function refuseMismatch(trx: Db, context: RequestContext, attachmentId: string): Promise<void> {
+  const elsewhere = await attachments.find(trx, attachmentId)
+  if (elsewhere === undefined || !canSee(context, elsewhere)) return
+  throw new ServiceError('InvalidInput', { reason: 'Invalid input received: Mismatched volume and attachment' })
 }
 
 function disconnect(

@@ -3,7 +3,7 @@ import { ServiceError } from '../errors.ts'
 import type { DefaultType } from './model.ts'
 import type { Parts } from './parts.ts'
 import type { DefaultTypeService } from './services.ts'
-import { typeByNameOrId } from './type-lookup.ts'
+import { heldType, typeByNameOrId } from './type-lookup.ts'
 
 export function createDefaultTypeService({ db, stamp }: Parts): DefaultTypeService {
   return {
@@ -20,7 +20,8 @@ export function createDefaultTypeService({ db, stamp }: Parts): DefaultTypeServi
     set: async (context, projectId, nameOrId) => {
       context.authorize('volume_extension:default_set_or_update', { projectId })
       return db.transaction(async (trx) => {
-        const type = await typeByNameOrId(trx, context, nameOrId).catch((error: unknown) => {
+        const named = typeByNameOrId(trx, context, nameOrId).then((type) => heldType(trx, type))
+        const type = await named.catch((error: unknown) => {
           // The type is not what the URL names, so its absence is a mistake of the body.
           throw error instanceof ServiceError ? new ServiceError('InvalidInput', { reason: error.message }) : error
         })

@@ -38,7 +38,7 @@ export interface Explanation {
   updatedAt: string | null
   /** Work on it that goes on or waits. */
   work: WorkStory | null
-  /** Other work on the same volume: one goes after the other. */
+  /** Other work on the same volume. One unit goes after the other, but for backups that are made or deleted. */
   workBeside: (WorkStory & { resourceId: string })[]
   /** Of a volume. */
   attachments: { id: string; status: string; instanceId: string | null; host: string | null; reason: string | null }[]
@@ -75,7 +75,7 @@ export function createInspection(db: Db): Inspection {
 async function explain(db: Db, resourceId: string): Promise<Explanation | null> {
   const found = await find(db, resourceId)
   if (found === null) return null
-  const units = await workRows.ofLane(db, found.volumeId)
+  const units = await workRows.ofVolume(db, found.volumeId)
   const own = units.find((unit) => unit.resource_id === resourceId)
   const isVolume = found.kind === 'volume'
   return {

@@ -12,9 +12,16 @@ export function removeMetadataKey(
   key: string,
   owner: { owner: 'Volume' | 'Snapshot'; id: string },
 ): string {
-  const { [key]: removed, ...rest } = toPairs(json)
-  if (removed === undefined) throw new ServiceError('MetadataKeyNotFound', { ...owner, key })
+  const rest = withoutKey(toPairs(json), key)
+  if (rest === null) throw new ServiceError('MetadataKeyNotFound', { ...owner, key })
   return JSON.stringify(rest)
+}
+
+/** The pairs but that of the key; null when it is not among them, though every object has a `constructor`. */
+export function withoutKey(pairs: Readonly<Record<string, string>>, key: string): Record<string, string> | null {
+  if (!Object.hasOwn(pairs, key)) return null
+  const { [key]: _, ...rest } = pairs
+  return rest
 }
 
 /** All values of each key over many metadata, as `volumes/summary` shows them. */

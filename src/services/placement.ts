@@ -6,7 +6,16 @@ import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { placeOf, splitHost } from '../scheduler/place.ts'
-import { NO_HINTS, type PlacementHints, type PlacementRequest } from '../scheduler/scheduler.ts'
+import {
+  NO_HINTS,
+  NO_WISHES,
+  type Placement,
+  type PlacementHints,
+  type PlacementRequest,
+  type Pool,
+  place,
+} from '../scheduler/scheduler.ts'
+import type { Weights } from '../scheduler/weighers.ts'
 import type { Backends } from './backends.ts'
 import type { VolumeHints } from './model.ts'
 import { toPairs } from './rows.ts'
@@ -99,17 +108,14 @@ export function zonesFor(
   known: readonly string[],
   settings: ServiceSettings,
 ): readonly string[] {
-  const ofType = extraSpecs['RESKEY:availability_zones']
-    ?.split(',')
-    .map((zone) => zone.trim())
-    .filter((zone) => zone !== '')
-  const allowed = ofType === undefined ? known : known.filter((zone) => ofType.includes(zone))
-  if (ofType !== undefined && allowed.length === 0) {
+  const ofType = zonesOfType(extraSpecs)
+  const allowed = ofType === null ? known : known.filter((zone) => ofType.includes(zone))
+  if (ofType !== null && allowed.length === 0) {
     const list = ofType.map((zone) => `'${zone}'`).join(', ')
     const reason = `Volume type is only supported in these availability zones: [${list}]`
     throw new ServiceError('InvalidInput', { reason })
   }
-  const zone = wanted.asked ?? wanted.source ?? (ofType === undefined ? settings.availabilityZone : null)
+  const zone = wanted.asked ?? wanted.source ?? (ofType === null ? settings.availabilityZone : null)
   if (zone === null) return allowed
   if (!allowed.includes(zone)) {
     throw new ServiceError('InvalidInput', { reason: `Availability zone '${zone}' is invalid.` })
@@ -119,4 +125,43 @@ export function zonesFor(
     throw new ServiceError('InvalidInput', { reason })
   }
   return [zone]
+}
+
+/** The zones that a type names; null when its volumes may be in any. */
+function zonesOfType(extraSpecs: Readonly<Record<string, string>>): readonly string[] | null {
+  const zones = extraSpecs[volumeTypes.ZONES_SPEC]?.split(',').map((zone) => zone.trim())
+  return zones?.filter((zone) => zone !== '') ?? null
+}
+
+type Located = Pick<volumes.VolumeRow, 'host' | 'availability_zone' | 'size_gib'>
+
+/** Whether a volume may have a type where it is. Its pool takes nothing new for that, and so may be closed, or full. */
+export function placeWhereItIs(
+  known: readonly Pool[],
+  row: Located,
+  extraSpecs: Readonly<Record<string, string>>,
+): Placement {
+  const own = row.host === null ? [] : known.filter(({ name }) => placeOf(name) === placeOf(row.host!))
+  return place(
+    own.map((pool) => ({ ...pool, closed: null })),
+    retypeRequest({ ...row, size_gib: 0 }, extraSpecs),
+  )
+}
+
+/** The pool that a volume has to go to, to have a type; null when it may stay, or nothing else suits. */
+export function placeElsewhere(
+  known: readonly Pool[],
+  row: Located,
+  extraSpecs: Readonly<Record<string, string>>,
+  weights: Weights,
+): Pool | null {
+  const { candidates, dropped } = placeWhereItIs(known, row, extraSpecs)
+  if (candidates.length > 0 || dropped.length === 0) return null // of a pool that is not known, nobody knows
+  return place(known, retypeRequest(row, extraSpecs), weights).candidates[0]?.pool ?? null
+}
+
+/** A volume stays in its zone, unless its new type names others. */
+function retypeRequest(row: Located, extraSpecs: Readonly<Record<string, string>>): PlacementRequest {
+  const availabilityZones = zonesOfType(extraSpecs) ?? [row.availability_zone]
+  return { ...NO_WISHES, sizeGib: row.size_gib, availabilityZones, extraSpecs }
 }

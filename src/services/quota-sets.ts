@@ -61,7 +61,7 @@ export function createQuotaService({ db, settings }: Parts): QuotaService {
     update: async (context, projectId, limits) => {
       context.authorize('volume_extension:quotas:update', { projectId })
       return db.transaction(async (trx) => {
-        const known = await quotasOf(trx)
+        const known = quotasFor(await volumeTypes.holdNames(trx))
         const changes = changesOf(limits, known, 'quota set')
         const rows = await quotaLimits.ofProjectAndType(trx, projectId, null)
         const own = rows.filter(({ scope }) => scope === 'project')
@@ -82,7 +82,7 @@ export function createQuotaService({ db, settings }: Parts): QuotaService {
     updateClass: async (context, name, limits) => {
       context.authorize('volume_extension:quota_classes:update', { projectId: context.projectId })
       return db.transaction(async (trx) => {
-        const changes = changesOf(limits, await quotasOf(trx), 'quota class set')
+        const changes = changesOf(limits, quotasFor(await volumeTypes.holdNames(trx)), 'quota class set')
         await quotaLimits.set(trx, changes.map(toRow('class', name)))
         return limitsOfClass(trx, name)
       })
@@ -104,8 +104,12 @@ export function createQuotaService({ db, settings }: Parts): QuotaService {
 
 /** Every quota there is, by name: those of a project, and three for each type. */
 async function quotasOf(db: Db): Promise<Map<string, Quota>> {
+  return quotasFor(await volumeTypes.names(db))
+}
+
+function quotasFor(types: readonly { id: string; name: string }[]): Map<string, Quota> {
   const known = new Map<string, Quota>(Object.keys(QUOTAS).map((resource) => [resource, { resource, typeId: null }]))
-  for (const { id, name } of await volumeTypes.names(db)) {
+  for (const { id, name } of types) {
     for (const resource of quotas.RESOURCES) known.set(quotaName(resource, name), { resource, typeId: id })
   }
   return known

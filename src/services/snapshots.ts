@@ -155,6 +155,8 @@ async function take(trx: Db, { id, status }: snapshots.SnapshotRow, change: Stat
 /** Nothing is asked of the backend, so the row can go at once. What is left there holds on to its volume. */
 async function unmanage({ db, stamp }: Parts, context: RequestContext, id: string): Promise<void> {
   await db.transaction(async (trx) => {
+    const { volume_id } = visibleSnapshot(context, id, await snapshots.find(trx, id))
+    await volumes.lock(trx, volume_id) // first, as everybody does who needs both
     const row = visibleSnapshot(context, id, await snapshots.lock(trx, id))
     context.authorize('snapshot_extension:snapshot_unmanage', { projectId: row.project_id })
     context.authorize('volume:delete_snapshot', { projectId: row.project_id })

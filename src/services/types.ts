@@ -4,10 +4,11 @@ import * as typeAccess from '../db/type-access.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import { ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
+import { withoutKey } from './metadata.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toVolumeType } from './rows.ts'
 import type { TypeService } from './services.ts'
-import { defaultType, lockVisibleType, visibleType } from './type-lookup.ts'
+import { defaultType, heldType, lockVisibleType, visibleType } from './type-lookup.ts'
 import { toListing } from './visibility.ts'
 
 /** As many as one request may bring; together no more either, so that a type does not fill a page. */
@@ -81,7 +82,9 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
         if (row.name === settings.defaultVolumeType || (await defaultTypes.isDefault(trx, id))) {
           throw invalid(`The volume type ${id} is a default volume type and cannot be deleted.`)
         }
-        if ((await volumeTypes.remove(trx, id)) === 'in-use') throw invalid('Target volume type is still in use.')
+        if ((await volumeTypes.isInUse(trx, id)) || (await volumeTypes.remove(trx, id)) === 'in-use') {
+          throw invalid('Target volume type is still in use.')
+        }
       })
     },
 
@@ -90,17 +93,20 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
     setSpec: (context, id, key, value) =>
       changeSpecs(context, id, 'volume_extension:types_extra_specs:update', (old) => ({ ...old, [key]: value })),
     removeSpec: (context, id, key) =>
-      changeSpecs(context, id, 'volume_extension:types_extra_specs:delete', ({ [key]: removed, ...rest }) => {
-        if (removed !== undefined) return rest
+      changeSpecs(context, id, 'volume_extension:types_extra_specs:delete', (old) => {
+        const rest = withoutKey(old, key)
+        if (rest !== null) return rest
         throw new ServiceError('VolumeTypeExtraSpecsNotFound', { volume_type_id: id, extra_specs_key: key })
       }),
 
     addAccess: async (context, id, projectId) => {
       context.authorize('volume_extension:volume_type_access:addProjectAccess', { projectId: context.projectId })
-      await privateType(db, context, id)
-      if (await typeAccess.insert(db, { volume_type_id: id, project_id: projectId, created_at: stamp() })) return
-      const reason = `Volume type access for ${id} / ${projectId} combination already exists.`
-      throw new ServiceError('ResourceConflict', { reason })
+      await db.transaction(async (trx) => {
+        await privateType(trx, context, id)
+        if (await typeAccess.insert(trx, { volume_type_id: id, project_id: projectId, created_at: stamp() })) return
+        const reason = `Volume type access for ${id} / ${projectId} combination already exists.`
+        throw new ServiceError('ResourceConflict', { reason })
+      })
     },
     removeAccess: async (context, id, projectId) => {
       context.authorize('volume_extension:volume_type_access:removeProjectAccess', { projectId: context.projectId })
@@ -125,8 +131,9 @@ function scopeOf(context: RequestContext, scope: 'public' | 'private' | 'all'): 
   return { kind: scope }
 }
 
+/** Within a transaction, the type stays and stays private until that has ended. */
 async function privateType(db: Db, context: RequestContext, id: string): Promise<void> {
-  const row = await visibleType(db, context, id)
+  const row = await heldType(db, await visibleType(db, context, id))
   if (!row.is_public) return
   const reason = 'Type access modification is not applicable to public volume type.'
   throw new ServiceError('InvalidVolumeType', { reason })

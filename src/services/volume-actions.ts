@@ -1,16 +1,15 @@
 import * as attachments from '../db/attachments.ts'
-import * as snapshots from '../db/snapshots.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
-import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
-import { endRetype, releaseGrowth, reserveGrowth } from './accounting.ts'
+import { reserveGrowth } from './accounting.ts'
+import { breakOffWork } from './broken-off.ts'
 import type { RequestContext } from './context.ts'
 import type { StatusReset, VolumeStatus } from './model.ts'
 import type { Parts } from './parts.ts'
 import { hostOf, toPairs } from './rows.ts'
+import { checkTypeBounds } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
-import { checkTypeBounds } from './volume-create.ts'
 import { canResetTo, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
 import type { WorkUnit } from './work/kind.ts'
 
@@ -128,12 +127,7 @@ export async function resetStatus(
     // The work goes, and with it the migration that it was.
     const aborted = status !== null && volumes.isMigrating(row) ? { migration_status: 'error' } : {}
     const set = migrationStatus === null ? aborted : { migration_status: migration }
-    if (status !== null) {
-      await releaseGrowth(trx, row, stamp())
-      await endRetype(trx, row, stamp())
-      await snapshots.endReverts(trx, id, stamp())
-      await workRows.removeOfResource(trx, id)
-    }
+    if (status !== null) await breakOffWork(trx, row, stamp())
     const reason = status === null ? {} : { status_reason: null }
     await volumes.compareAndSet(trx, id, { from: [row.status], to, updatedAt: stamp(), set: { ...set, ...reason } })
     if (attachStatus !== 'detached') return []

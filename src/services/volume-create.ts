@@ -1,6 +1,5 @@
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
-import * as typeEncryptions from '../db/type-encryptions.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
@@ -11,6 +10,7 @@ import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
+import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 import type { WorkUnit } from './work/kind.ts'
@@ -165,16 +165,6 @@ function sourceOf(row: volumes.VolumeRow, advice: string): Source {
   }
 }
 
-/** Nothing here keeps keys, and a volume that its type calls encrypted must not be made in the clear. */
-async function refuseEncrypted(trx: Db, type: volumeTypes.VolumeTypeRow, multiattach: boolean): Promise<void> {
-  if ((await typeEncryptions.ofType(trx, type.id)) === undefined) return
-  if (multiattach) {
-    throw new ServiceError('InvalidVolume', { reason: 'Multiattach cannot be used with encrypted volumes.' })
-  }
-  const reason = 'Key manager error: no key manager is set up, so no volume of an encrypted type can be made.'
-  throw new ServiceError('InvalidInput', { reason })
-}
-
 /**
  * A copy is made by the backend that has its source. So its type must be that of the source, unless all volumes are in one
  * backend, or both types name the same.
@@ -190,11 +180,6 @@ async function checkTypeOfCopy(
   const wanted = toPairs(type.extra_specs).volume_backend_name
   if (wanted !== undefined && wanted === original.volume_backend_name) return
   throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
-}
-
-/** Whether volumes of a type can be attached several times. */
-export function isShared(extraSpecs: Readonly<Record<string, string>>): boolean {
-  return extraSpecs.multiattach === '<is> True'
 }
 
 function checkedSize(
@@ -218,24 +203,6 @@ function checkedSize(
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
   return sizeGib
-}
-
-/** `provisioning:min_vol_size` and `provisioning:max_vol_size` of a type bound every size a volume of it takes. */
-export function checkTypeBounds(sizeGib: number, typeName: string, extraSpecs: Readonly<Record<string, string>>): void {
-  const minGib = extraSpecs['provisioning:min_vol_size']
-  if (minGib && sizeGib < Number(minGib)) {
-    throw invalid(
-      `Specified volume size of '${sizeGib}' is less than the minimum required size of '${minGib}' ` +
-        `for volume type '${typeName}'.`,
-    )
-  }
-  const maxGib = extraSpecs['provisioning:max_vol_size']
-  if (maxGib && sizeGib > Number(maxGib)) {
-    throw invalid(
-      `Specified volume size of '${sizeGib}' is greater than the maximum allowable size of '${maxGib}' ` +
-        `for volume type '${typeName}'.`,
-    )
-  }
 }
 
 function invalid(reason: string): ServiceError {

@@ -3,10 +3,12 @@ import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
+import { breakOffWork } from './broken-off.ts'
 import type { RequestContext } from './context.ts'
 import type { Parts } from './parts.ts'
+import type { SnapshotStatus } from './statuses.ts'
 import { visibleVolume } from './visibility.ts'
-import { SNAPSHOT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
+import { SNAPSHOT_ACTIONS, statusWithoutWork, VOLUME_ACTIONS } from './volume-status.ts'
 
 interface Removal {
   /** Its snapshots too; otherwise it must have none. */
@@ -43,7 +45,7 @@ async function removeVolume(
     context.authorize('volume:delete', target)
     if (force) context.authorize('volume:force_delete', target)
     if (!unmanage) states.refuseFrozen(row.host)
-    if (row.status === 'reverting') await snapshots.endReverts(trx, id, stamp()) // which a forced removal breaks off
+    if (force) await breakOffWork(trx, row, stamp())
     const attached = await attachments.ofVolume(trx, id)
     const children = await snapshots.lockOfVolume(trx, id) // so that no volume is made from one meanwhile
     const removable =
@@ -66,7 +68,7 @@ async function removeVolume(
         from: [child.status],
         to: SNAPSHOT_ACTIONS.deleteWithVolume.to,
         updatedAt: stamp(),
-        set: { previous_status: child.status === 'deleting' ? null : child.status },
+        set: { previous_status: statusWithoutWork(child.status as SnapshotStatus) },
         where: snapshots.notBeingRead,
       })
       if (!taken) throw notRemovable(force)

@@ -3,6 +3,7 @@ import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
+import { placeOf } from '../scheduler/place.ts'
 import type { RequestContext } from './context.ts'
 import type { Migration } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -26,12 +27,13 @@ export async function migrateVolume(
     if (host === null || !backends.all.some(({ name }) => service === `${settings.hostName}@${name}`)) {
       throw new ServiceError('InvalidHost', { reason: `No available service named '${cluster ?? host ?? ''}'` })
     }
-    if (row.status === 'in-use' && row.host !== host) {
+    const isElsewhere = row.host !== null && placeOf(row.host) !== placeOf(host)
+    if (row.status === 'in-use' && isElsewhere) {
       throw new ServiceError('InvalidVolume', {
         reason: `Volume ${id} is attached: only the compute service could move it.`,
       })
     }
-    const movable = row.host !== null && row.host !== host && (await standsAlone(trx, id))
+    const movable = isElsewhere && (await standsAlone(trx, id))
     const change = {
       ...VOLUME_ACTIONS.migrate,
       updatedAt: stamp(),

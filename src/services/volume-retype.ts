@@ -1,14 +1,14 @@
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
-import { NO_WISHES, type Pool, place } from '../scheduler/scheduler.ts'
 import { reserveRetype } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
+import { placeElsewhere } from './placement.ts'
 import { hostOf, toPairs } from './rows.ts'
 import { heldType, typeByNameOrId } from './type-lookup.ts'
+import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
-import { checkTypeBounds, isShared } from './volume-create.ts'
 import { standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
 
@@ -28,6 +28,7 @@ export async function retypeVolume(
     const extraSpecs = toPairs(type.extra_specs)
     checkTypeBounds(row.size_gib, type.name, extraSpecs)
     const shared = isShared(extraSpecs)
+    await refuseEncrypted(trx, type, shared)
     if (shared !== Boolean(row.multiattach)) {
       if (row.status !== 'available') {
         const reason =
@@ -55,26 +56,15 @@ export async function retypeVolume(
     await reserveRetype(trx, row, type.id, settings.quota, stamp())
     const order = { resourceId: id, lane: id, requestId: context.requestId }
     const destination =
-      migrationPolicy === 'on-demand' && (await standsAlone(trx, id)) ? elsewhere(known, row, extraSpecs) : null
+      migrationPolicy === 'on-demand' && (await standsAlone(trx, id))
+        ? placeElsewhere(known, row, extraSpecs, settings.scheduler.weights)
+        : null
     if (destination === null) {
       return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
     }
     await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
-    const params = { source: hostOf(row), destination }
+    const params = { source: hostOf(row), destination: destination.name }
     return work.enqueue(trx, { ...order, kind: 'volume-migrate', step: 'check', params })
   })
   work.launch(unit)
-}
-
-/** The pool that a volume has to go to, to have a type; null when it may stay, or nothing else suits. */
-function elsewhere(
-  known: readonly Pool[],
-  row: volumes.VolumeRow,
-  extraSpecs: Readonly<Record<string, string>>,
-): string | null {
-  const own = known.filter(({ name }) => name === row.host)
-  const request = { ...NO_WISHES, availabilityZones: [row.availability_zone], extraSpecs }
-  const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
-  if (own.length === 0 || place(stays, { ...request, sizeGib: 0 }).candidates.length > 0) return null
-  return place(known, { ...request, sizeGib: row.size_gib }).candidates[0]?.pool.name ?? null
 }

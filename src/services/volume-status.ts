@@ -132,6 +132,14 @@ export const SNAPSHOT_OUTCOMES = {
   reverted: { from: ['restoring'], to: 'available' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
 
+/** What a snapshot is once nobody goes on with what its status tells of: one that was only read is whole. */
+export function statusWithoutWork(status: SnapshotStatus): SnapshotStatus {
+  if (status === 'error_deleting') return status
+  return WHOLE.has(status) ? 'available' : 'error'
+}
+
+const WHOLE: ReadonlySet<SnapshotStatus> = new Set<SnapshotStatus>(['available', 'backing-up', 'restoring'])
+
 export const BACKUP_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
   restore: { from: ['available'], to: 'restoring' },

@@ -3,6 +3,7 @@ import * as attachments from '../../src/db/attachments.ts'
 import type { Db } from '../../src/db/database.ts'
 import type { Listing } from '../../src/db/listing.ts'
 import * as snapshots from '../../src/db/snapshots.ts'
+import * as volumeTypes from '../../src/db/volume-types.ts'
 import * as volumes from '../../src/db/volumes.ts'
 import * as work from '../../src/db/work.ts'
 import { DIALECTS, type Dialect, openTestDatabase, TYPE_ID } from './harness.ts'
@@ -33,6 +34,10 @@ async function fill(db: Db, dialect: Dialect): Promise<void> {
   await db.raw(
     `insert into attachments (id, project_id, volume_id, instance_id, status, created_at)
      select 'a' || id, project_id, id, 'i' || id, 'attached', created_at from volumes where id < 'v020000'`,
+  )
+  await db.raw(
+    `insert into work (id, kind, resource_id, lane, owner, params, next_step, attempt, due_at_ms, deadline_at_ms, created_at)
+     select 'w' || id, 'volume-delete', id, id, 'o', '{}', 'delete-volume', 1, 0, 0, created_at from volumes where id < 'v020000'`,
   )
   await db.raw('analyze')
 }
@@ -122,11 +127,14 @@ describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
       'attachments of an instance': () =>
         attachments.list(db, { ...page, filters: { instance_id: 'iv000003' } }, { count: false }),
       'work of a resource': () => work.findByResource(db, 'v000007'),
+      'work on a volume': () => work.ofVolume(db, 'v000007'),
+      'whether others wait for a lane': () => work.freeLane(db, { id: 'w', owner: 'o', lane: 'v000007' }),
+      'whether a volume has a type, or is to get it': () => volumeTypes.isInUse(db, 'no type'),
     }
     for (const [name, ask] of Object.entries(single)) {
       for (const plan of await plansOf(db, dialect, ask)) {
         expect(plan, name).not.toMatch(
-          /SCAN (volumes|snapshots|attachments|work)$|Seq Scan on (volumes|snapshots|attachments)/m,
+          /SCAN (volumes|snapshots|attachments|work)$|Seq Scan on (volumes|snapshots|attachments|work)/m,
         )
       }
     }

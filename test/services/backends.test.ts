@@ -216,6 +216,11 @@ describe('the name of the host', () => {
     expect((await cloud.services.explain(old.id))?.reason).toMatch(
       /^No valid backend was found\. renamed@one#memory: 2 GiB/,
     )
+    await volumes.retype(member, old.id, { newType: await makeType(cloud, {}), migrationPolicy: 'never' })
+    await cloud.services.idle()
+    expect((await cloud.services.explain(old.id))?.reason).toBeNull()
+    const nowhere = volumes.migrate(admin, old.id, { host: 'renamed@one#memory', cluster: null })
+    await expect(nowhere).rejects.toThrow('must be different than the current one')
     await volumes.delete(member, old.id, { cascade: false, force: false })
     await cloud.services.idle()
     expect(await outcome(volumes.get(member, old.id))).toBe('VolumeNotFound')

@@ -7,6 +7,7 @@ import type { Backup, BackupCreate } from '../../src/services/model.ts'
 import {
   admin,
   availableVolume,
+  createGate,
   createHarness,
   everything,
   type Harness,
@@ -134,6 +135,25 @@ describe('a backup', () => {
       expect(await outcome(harness.services.backups.get(member, backup.id))).toBe('BackupNotFound')
       expect(await harness.backups.list(`volumebackups/${backup.id}`)).toEqual([])
     }
+  })
+
+  it('keeps nobody from detaching the volume meanwhile, and says to operators what goes on', async () => {
+    const gate = createGate(onMethod('openSnapshot'))
+    const work = { ...TEST_SETTINGS.work, attemptTimeoutMs: 600_000 } // as many short attempts in a row as a large volume takes
+    const harness = await createHarness({ filters: [gate.filter], settings: { work } })
+    const { attachments, backups, explain, idle } = harness.services
+    const id = await availableVolume(harness)
+    const attached = await attachments.create(member, newAttachment(id, { connector: { host: 'h' } }))
+    await attachments.complete(member, attached.id)
+    const backup = await backups.create(member, newBackup(id, { force: true }))
+    await gate.reached
+    expect(await attachments.delete(member, attached.id)).toEqual([])
+    expect(await statusOf(harness, id)).toBe('backing-up')
+    expect((await explain(id))?.workBeside).toMatchObject([{ resourceId: backup.id, kind: 'backup-create' }])
+    gate.open()
+    await idle()
+    expect(await statusOf(harness, id)).toBe('available')
+    expect((await backups.get(member, backup.id)).status).toBe('available')
   })
 
   it('needs one to be based on, of the same project', async () => {
@@ -340,6 +360,34 @@ describe('an administrator', () => {
     await other.services.idle()
     expect((await read(other, volumeId, 0, 4096)).equals(Buffer.alloc(4096, 9))).toBe(true)
     expect((await read(other, volumeId, 8 * MIB, 4096)).equals(Buffer.alloc(4096, 8))).toBe(true)
+  })
+
+  it('takes over nothing that is based on a backup which goes', async () => {
+    const harness = await createHarness()
+    const id = await availableVolume(harness)
+    const full = await backUp(harness, id)
+    const later = await backUp(harness, id, { incremental: true })
+    const { services } = harness
+    const record = await services.backups.exportRecord(admin, later.id)
+    await services.stop()
+    const again = await harness.reopen({ start: false })
+    await again.db('backups').where({ id: later.id }).delete()
+    await again.services.backups.delete(member, full.id, { force: false })
+    const taken = again.services.backups.importRecord(admin, record)
+    await expect(taken).rejects.toThrow(`It is based on backup ${full.id}, which is deleting.`)
+  })
+
+  it('does not take one backup for another', async () => {
+    const harness = await createHarness()
+    const backup = await backUp(harness, await availableVolume(harness))
+    const id = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
+    await harness.backups.put(
+      `volumebackups/${id}/manifest`,
+      await harness.backups.get(`volumebackups/${backup.id}/manifest`),
+    )
+    const url = Buffer.from(JSON.stringify({ id, container: 'volumebackups' })).toString('base64')
+    const taken = harness.services.backups.importRecord(admin, { service: harness.backups.service, url })
+    await expect(taken).rejects.toThrow(`the manifest in volumebackups/${id} is that of backup ${backup.id}`)
   })
 
   it('is told what is wrong with a record', async () => {

@@ -9,6 +9,7 @@ import {
   type Harness,
   member,
   newAttachment,
+  newVolume,
   outcome,
   stranger,
 } from './harness.ts'
@@ -151,6 +152,28 @@ describe('the old way to attach', () => {
     await connections.forceDetach(admin, id, { attachmentId: null, connector: null })
     expect(await volumeOf(harness, id)).toMatchObject({ status: 'available', attachments: [] })
     expect(rightsOf(harness, id)).toBe(0)
+  })
+
+  it('does not attach beside the reservation of another instance', async () => {
+    const harness = await createHarness()
+    const { attachments, connections } = harness.services
+    const id = await availableVolume(harness)
+    const reserved = await attachments.create(member, newAttachment(id, { instanceId: '2'.repeat(36) }))
+    await expect(connections.attach(member, id, onInstance)).rejects.toThrow('volume is already attached')
+    await attachments.delete(member, reserved.id)
+    await connections.attach(member, id, onInstance)
+    expect(await volumeOf(harness, id)).toMatchObject({ status: 'in-use', attachments: [{ instanceId }] })
+  })
+
+  it('does not tell whether an attachment of another project is there', async () => {
+    const harness = await createHarness()
+    const { attachments, connections, volumes } = harness.services
+    const foreign = await attachments.create(member, newAttachment(await availableVolume(harness)))
+    const { id: own } = await volumes.create(stranger, newVolume())
+    await harness.services.idle()
+    expect(await outcome(connections.detach(stranger, own, foreign.id))).toBe('done')
+    expect(await outcome(connections.detach(stranger, own, 'no attachment'))).toBe('done')
+    expect(await outcome(connections.detach(admin, own, foreign.id))).toBe('InvalidInput')
   })
 
   it('hides volumes from other projects', async () => {

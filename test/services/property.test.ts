@@ -1,7 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
+import { type DriverCall, type DriverFilter, errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
 import { DIALECTS, type Dialect } from '../db/harness.ts'
+import { checkAtRest, checkBackend } from './at-rest.ts'
 import {
   admin,
   createHarness,
@@ -13,9 +16,9 @@ import {
   newVolume,
   outcome,
   recount,
-  stranger,
   TEST_SETTINGS,
 } from './harness.ts'
+import { anyGentleStep, anyStep, OTHER_TYPE, perform, type Step } from './random-requests.ts'
 
 /** Requests that change the status of a volume at once, in the words of the table. */
 const ACTIONS: Record<string, (harness: Harness, id: string) => Promise<unknown>> = {
@@ -132,139 +135,55 @@ describe.each(DIALECTS)('requests at the same time on %s', (dialect) => {
   })
 })
 
-const ON_VOLUMES = [
-  'clone',
-  'snapshot',
-  'delete',
-  'cascade',
-  'force',
-  'reset',
-  'attach',
-  'old attach',
-  'old detach',
-  'retype',
-  'revert',
-  'unmanage',
-] as const
-
-/** One random request; indices choose among what there is. */
-type Step =
-  | { do: 'create'; sizeGib: number; project: number }
-  | { do: (typeof ON_VOLUMES)[number]; volume: number }
-  | { do: 'extend'; volume: number; sizeGib: number }
-  | { do: 'delete-snapshot' | 'restore' | 'detach'; of: number }
-  | { do: 'settle' }
-
-const index = fc.nat({ max: 5 })
-const anyStep: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 3,
-    arbitrary: fc.record({ do: fc.constant('create'), sizeGib: fc.integer({ min: 1, max: 4 }), project: fc.nat(1) }),
-  },
-  {
-    weight: 6,
-    arbitrary: fc.record({
-      do: fc.constantFrom(...ON_VOLUMES),
-      volume: index,
-    }),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.record({ do: fc.constant('extend'), volume: index, sizeGib: fc.integer({ min: 1, max: 9 }) }),
-  },
-  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('delete-snapshot', 'restore', 'detach'), of: index }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('settle') }) },
-) as fc.Arbitrary<Step>
-
-async function perform(harness: Harness, step: Step): Promise<unknown> {
-  const { volumes, snapshots, attachments, connections, idle } = harness.services
-  const pick = async (table: string, at: number): Promise<string> => {
-    const rows = await harness.db(table).orderBy('created_at').select('id')
-    return rows[at % Math.max(rows.length, 1)]?.id ?? 'none'
+/** A backend some of whose calls fail, before or after they took effect. */
+function unreliable(coin: Iterator<boolean>): DriverFilter[] {
+  const calls = onMethod(
+    'createVolume',
+    'createClonedVolume',
+    'createVolumeFromSnapshot',
+    'deleteVolume',
+    'extendVolume',
+    'createSnapshot',
+    'deleteSnapshot',
+    'revertToSnapshot',
+    'createExport',
+    'removeExport',
+    'openVolume',
+    'openSnapshot',
+  )
+  const toss = {
+    matches: (call: DriverCall) => calls.matches(call) && coin.next().value === true,
+    toString: () => 'a coin',
   }
-  switch (step.do) {
-    case 'create':
-      return volumes.create(step.project === 0 ? member : stranger, newVolume({ sizeGib: step.sizeGib }))
-    case 'clone':
-      return volumes.create(admin, newVolume({ sizeGib: null, sourceVolid: await pick('volumes', step.volume) }))
-    case 'snapshot':
-      return snapshots.create(admin, newSnapshot(await pick('volumes', step.volume)))
-    case 'delete':
-    case 'cascade':
-    case 'force': {
-      const options = { cascade: step.do === 'cascade', force: step.do === 'force' }
-      return volumes.delete(admin, await pick('volumes', step.volume), options)
-    }
-    case 'reset':
-      return volumes.resetStatus(admin, await pick('volumes', step.volume), 'available')
-    case 'attach': {
-      const volumeId = await pick('volumes', step.volume)
-      return attachments.create(admin, newAttachment(volumeId, { connector: { host: 'h' } }))
-    }
-    case 'old attach': {
-      const volumeId = await pick('volumes', step.volume)
-      await connections.initialize(admin, volumeId, { host: 'h' })
-      return connections.attach(admin, volumeId, oldAttach)
-    }
-    case 'old detach':
-      return connections.detach(admin, await pick('volumes', step.volume), null)
-    case 'retype':
-      return volumes.retype(admin, await pick('volumes', step.volume), { newType: 'other', migrationPolicy: 'never' })
-    case 'revert': {
-      const volumeId = await pick('volumes', step.volume)
-      const latest = await harness.db('snapshots').where({ volume_id: volumeId }).orderBy('created_at', 'desc').first()
-      return volumes.revert(admin, volumeId, latest?.id ?? null)
-    }
-    case 'unmanage':
-      return volumes.unmanage(admin, await pick('volumes', step.volume))
-    case 'extend':
-      return volumes.extend(admin, await pick('volumes', step.volume), step.sizeGib)
-    case 'delete-snapshot':
-      return snapshots.delete(admin, await pick('snapshots', step.of))
-    case 'restore':
-      return volumes.create(admin, newVolume({ sizeGib: null, snapshotId: await pick('snapshots', step.of) }))
-    case 'detach':
-      return attachments.delete(admin, await pick('attachments', step.of))
-    case 'settle':
-      return idle()
-  }
+  return (['before', 'after'] as const).map((point) => errorFilter(toss, point))
+}
+
+async function smallCloud(dialect: Dialect, filters: DriverFilter[]): Promise<Harness> {
+  const quota = { ...TEST_SETTINGS.quota, volumes: 5, snapshots: 3, gigabytes: 20, backups: 3 }
+  const other = createMemoryDriver(createMemoryBackend(1000), systemRandom)
+  const harness = await createHarness({
+    dialect,
+    filters,
+    settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
+    others: [{ name: 'other', availabilityZone: 'east', driver: other }],
+  })
+  await harness.services.types.create(admin, OTHER_TYPE)
+  return harness
+}
+
+async function close({ services, db }: Harness): Promise<void> {
+  await services.stop()
+  await db.destroy()
 }
 
 describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
   it('equals a recount of the rows after any requests, failures of the backend included', async () => {
-    const quota = { ...TEST_SETTINGS.quota, volumes: 5, snapshots: 3, gigabytes: 20 }
     await fc.assert(
       fc.asyncProperty(
         fc.array(anyStep, { minLength: 5, maxLength: 40 }),
         fc.infiniteStream(fc.boolean()),
         async (steps, coin) => {
-          const faults = { matches: () => coin.next().value === true, toString: () => 'a coin' }
-          const backendCalls = onMethod(
-            'createVolume',
-            'createClonedVolume',
-            'createVolumeFromSnapshot',
-            'deleteVolume',
-            'extendVolume',
-            'createSnapshot',
-            'deleteSnapshot',
-            'revertToSnapshot',
-            'createExport',
-            'removeExport',
-          )
-          const filters = (['before', 'after'] as const).map((point) =>
-            errorFilter({ ...faults, matches: (call) => backendCalls.matches(call) && faults.matches() }, point),
-          )
-          const harness = await createHarness({
-            dialect,
-            filters,
-            settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
-          })
-          await harness.services.types.create(admin, {
-            name: 'other',
-            description: null,
-            isPublic: true,
-            extraSpecs: {},
-          })
+          const harness = await smallCloud(dialect, unreliable(coin))
           for (const step of steps) {
             await outcome(perform(harness, step))
             const [kept, counted] = await harness.db.transaction(async (trx) => {
@@ -274,17 +193,45 @@ describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
             expect(kept).toEqual(counted)
           }
           await harness.services.idle()
-          expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
-          expect(await harness.db('work')).toEqual([])
-          const passing = ['creating', 'deleting', 'extending', 'retyping', 'reverting', 'unmanaging']
-          expect(await harness.db('volumes').whereIn('status', passing)).toEqual([])
-          expect(await harness.db('volumes').whereNotNull('pending_volume_type_id')).toEqual([])
-          expect(await harness.db('snapshots').where({ status: 'restoring' })).toEqual([])
-          await harness.services.stop()
-          await harness.db.destroy()
+          await checkAtRest(harness)
+          await close(harness)
         },
       ),
-      { numRuns: dialect === 'SQLite' ? 30 : 8 },
+      { numRuns: dialect === 'SQLite' ? 25 : 6 },
     )
   })
+})
+
+describe.each(DIALECTS)('any requests at the same time on %s', (dialect) => {
+  const batchesOf = (steps: fc.Arbitrary<Step>) =>
+    fc.array(fc.array(steps, { minLength: 2, maxLength: 8 }), { minLength: 2, maxLength: 8 })
+  const runs = { numRuns: dialect === 'SQLite' ? 25 : 5 }
+
+  async function inBatches(batches: Step[][], filters: DriverFilter[]): Promise<Harness> {
+    const harness = await smallCloud(dialect, filters)
+    for (const batch of batches) await Promise.all(batch.map((step) => outcome(perform(harness, step))))
+    await harness.settled()
+    await checkAtRest(harness)
+    return harness
+  }
+
+  it('leave nothing that waits, nothing counted wrong, and what the backend has', async () => {
+    await fc.assert(
+      fc.asyncProperty(batchesOf(anyGentleStep), async (batches) => {
+        const harness = await inBatches(batches, [])
+        await checkBackend(harness)
+        await close(harness)
+      }),
+      runs,
+    )
+  }, 240_000)
+
+  it('leave nothing that waits, and nothing counted wrong, whatever fails or is broken off', async () => {
+    await fc.assert(
+      fc.asyncProperty(batchesOf(anyStep), fc.infiniteStream(fc.boolean()), async (batches, coin) => {
+        await close(await inBatches(batches, unreliable(coin)))
+      }),
+      runs,
+    )
+  }, 240_000)
 })

@@ -1,12 +1,13 @@
-import { describe, expect, it } from 'vitest'
-
+import { describe, expect, it, vi } from 'vitest'
 import { zonesFor } from '../../src/services/placement.ts'
+import { runsPostgres } from '../tools/postgres.ts'
 import {
   admin,
   availableVolume,
   contextOf,
   createHarness,
   everything,
+  type Harness,
   member,
   newVolume,
   outcome,
@@ -293,6 +294,44 @@ describe('the default type of a project', () => {
     await expect(volumes.create(member, newVolume())).rejects.toThrow(
       'The request cannot be fulfilled as the default volume type __DEFAULT__ cannot be found.',
     )
+  })
+})
+
+it('that is deleted at the same time is not found by whoever gives access to it, or makes it a default', async () => {
+  const { services } = await createHarness()
+  const make = (name: string) =>
+    services.types.create(admin, { name, description: null, isPublic: false, extraSpecs: {} })
+  const one = await make('one')
+  const answers = [services.types.addAccess(admin, one.id, 'project'), services.types.delete(admin, one.id)].map(
+    outcome,
+  )
+  expect(['done done', 'VolumeTypeNotFound done']).toContain((await Promise.all(answers)).join(' '))
+})
+
+describe.runIf(runsPostgres)('a type whose deletion is being written on PostgreSQL', () => {
+  const USES: Record<string, (harness: Harness, id: string, name: string) => Promise<unknown>> = {
+    'access to it': ({ services }, id) => services.types.addAccess(admin, id, 'project'),
+    'a default of it': ({ services }, id) => services.defaultTypes.set(admin, 'project', id),
+    'a quota of it': ({ services }, _, name) => services.quotas.update(admin, 'project', { [`volumes_${name}`]: 1 }),
+    'a quota of a class of it': ({ services }, _, name) =>
+      services.quotas.updateClass(admin, 'default', { [`volumes_${name}`]: 1 }),
+  }
+  it.each(Object.keys(USES))('is waited for, and not found, by %s', async (use) => {
+    const harness = await createHarness({ dialect: 'PostgreSQL' })
+    const { id, name } = await harness.services.types.create(admin, {
+      name: 'going',
+      description: null,
+      isPublic: false,
+      extraSpecs: {},
+    })
+    const trx = await harness.db.transaction()
+    await trx('volume_types').where({ id }).forUpdate()
+    const answer = outcome(USES[use]!(harness, id, name))
+    const waiting = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    await vi.waitFor(async () => expect((await harness.db.raw(waiting)).rows).toHaveLength(1), { timeout: 20_000 })
+    await trx('volume_types').where({ id }).delete()
+    await trx.commit()
+    expect(['VolumeTypeNotFound', 'InvalidInput']).toContain(await answer)
   })
 })
 

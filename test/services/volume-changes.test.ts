@@ -4,6 +4,7 @@ import { createMemoryBackend, createMemoryDriver, type MemoryBackend } from '../
 import { errorFilter, firstCalls, hangFilter, onMethod, wrapDriver } from '../../src/drivers/wrappers.ts'
 import { ServiceError } from '../../src/errors.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import { DEFAULT_SCHEDULER } from '../../src/services/settings.ts'
 import {
   admin,
   availableVolume,
@@ -140,10 +141,12 @@ describe('revert', () => {
 const OTHER = 'test-host@other#memory'
 
 /** A second backend, and types that name each. */
-async function withTwoBackends(options: HarnessOptions & { wrap?: (driver: VolumeDriver) => VolumeDriver } = {}) {
+async function withTwoBackends(
+  options: HarnessOptions & { wrap?: (driver: VolumeDriver) => VolumeDriver; otherZone?: string } = {},
+) {
   const other = createMemoryBackend(100)
-  const { wrap = (driver) => driver } = options
-  const others = [{ name: 'other', availabilityZone: 'nova', driver: wrap(driverOf(other)) }]
+  const { wrap = (driver) => driver, otherZone = 'nova' } = options
+  const others = [{ name: 'other', availabilityZone: otherZone, driver: wrap(driverOf(other)) }]
   const harness = await createHarness({ ...options, others })
   for (const name of ['memory', 'other']) {
     await harness.services.types.create(admin, {
@@ -192,6 +195,17 @@ describe('migrate', () => {
     await volumes.delete(member, id, { cascade: false, force: false })
     await idle()
     expect(other.volumes.size).toBe(0)
+  })
+
+  it('takes the volume into the zone of the other backend, where it can be copied again', async () => {
+    const { harness, other } = await withTwoBackends({ otherZone: 'east' })
+    const id = await availableVolume(harness)
+    await migrate(harness, id)
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({ host: OTHER, availabilityZone: 'east' })
+    const copy = await availableVolume(harness, { sourceVolid: id })
+    expect(await harness.services.volumes.get(member, copy)).toMatchObject({ status: 'available', host: OTHER })
+    expect([...other.volumes.keys()].sort()).toEqual([id, copy].sort())
   })
 
   it('is refused without a service there, and for volumes that cannot move', async () => {
@@ -391,6 +405,43 @@ describe('retype', () => {
     })
     expect(await byteAt(driverOf(other), id, 4096)).toBe(7)
     expect(harness.backend.volumes.has(id)).toBe(false)
+  })
+
+  it('moves the volume into a zone of the new type', async () => {
+    const { harness } = await withTwoBackends({ otherZone: 'east' })
+    const extraSpecs = { 'RESKEY:availability_zones': 'west, east' }
+    await harness.services.types.create(admin, { name: 'far', description: null, isPublic: true, extraSpecs })
+    const id = await availableVolume(harness)
+    await retype(harness, id, 'far')
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({ volumeTypeName: '__DEFAULT__' })
+    expect((await harness.services.explain(id))?.reason).toContain('it is in availability zone nova')
+    await retype(harness, id, 'far', 'on-demand')
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({
+      volumeTypeName: 'far',
+      host: OTHER,
+      availabilityZone: 'east',
+    })
+  })
+
+  it('moves the volume to the pool that weighs most, as the settings have it', async () => {
+    const small = createMemoryBackend(50)
+    const other = createMemoryBackend(100)
+    const scheduler = { ...DEFAULT_SCHEDULER, weights: { ...DEFAULT_SCHEDULER.weights, capacity: -1 } }
+    const others = [
+      { name: 'other', availabilityZone: 'nova', volumeBackendName: 'elsewhere', driver: driverOf(other) },
+      { name: 'small', availabilityZone: 'nova', volumeBackendName: 'elsewhere', driver: driverOf(small) },
+    ]
+    const harness = await createHarness({ others, settings: { scheduler } })
+    for (const name of ['memory', 'elsewhere']) {
+      const extraSpecs = { volume_backend_name: name }
+      await harness.services.types.create(admin, { name: `on-${name}`, description: null, isPublic: true, extraSpecs })
+    }
+    const id = await availableVolume(harness, { volumeType: 'on-memory' })
+    await retype(harness, id, 'on-elsewhere', 'on-demand')
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({ host: 'test-host@small#memory' })
   })
 
   it('that is broken off leaves the type as it was', async () => {

@@ -317,6 +317,21 @@ describe('changing a volume', () => {
     expect(await outcome(volumes.update(member, id, { name: 'x' }))).toBe('InvalidVolume')
   })
 
+  it('finds no metadata that is not there, whatever it is called', async () => {
+    const harness = await createHarness()
+    const { volumes } = harness.services
+    const id = await availableVolume(harness)
+    expect(await outcome(volumes.deleteMetadataKey(member, id, 'constructor'))).toBe('MetadataKeyNotFound')
+    const type = await harness.services.types.create(admin, {
+      name: 'bare',
+      description: null,
+      isPublic: true,
+      extraSpecs: {},
+    })
+    const removed = harness.services.types.removeSpec(admin, type.id, 'constructor')
+    expect(await outcome(removed)).toBe('VolumeTypeExtraSpecsNotFound')
+  })
+
   it('loses no metadata to requests at the same time', async () => {
     const harness = await createHarness()
     const id = await availableVolume(harness)

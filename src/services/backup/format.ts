@@ -37,7 +37,7 @@ export type ChunkRecord = z.infer<typeof ChunkRecord>
 
 const Page = z.strictObject({ format: z.literal(FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
 
-const Manifest = z.strictObject({
+const ManifestFields = z.object({
   format: z.literal(FORMAT),
   id: z.uuid(),
   parent_id: z.uuid().nullable(),
@@ -53,6 +53,7 @@ const Manifest = z.strictObject({
   /** Pages with data, ascending. */
   pages: z.array(z.int().min(0)),
 })
+const Manifest = ManifestFields.strict()
 export type Manifest = z.infer<typeof Manifest>
 
 const nameOf = ({ container, id }: BackupLocation, object: string) => `${container}/${id}/${object}`
@@ -88,7 +89,10 @@ export async function listPages(target: BackupTarget, location: BackupLocation):
 
 export async function readManifest(target: BackupTarget, location: BackupLocation): Promise<Manifest> {
   const name = nameOf(location, MANIFEST)
-  return parse(Manifest, name, await target.get(name))
+  const manifest = parse(Manifest, name, await target.get(name))
+  if (manifest.id === location.id) return manifest
+  const reason = `the manifest in ${location.container}/${location.id} is that of backup ${manifest.id}`
+  throw new ServiceError('BackendFailure', { reason })
 }
 
 export async function writeManifest(
@@ -96,7 +100,8 @@ export async function writeManifest(
   location: BackupLocation,
   manifest: Omit<Manifest, 'format'>,
 ): Promise<void> {
-  await target.put(nameOf(location, MANIFEST), encode({ format: FORMAT, ...manifest }))
+  // What else a row of the database has is none of another cloud's business.
+  await target.put(nameOf(location, MANIFEST), encode(ManifestFields.parse({ format: FORMAT, ...manifest })))
 }
 
 /** Removes all that is left of a backup; may be repeated. */

@@ -53,10 +53,8 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
       }
       const isOwnSnapshot = row.snapshot_id === null
       if (unit.step === 'finish') {
-        await writeManifest(target, locationOf(row), {
-          ...manifestOf(row),
-          pages: await listPages(target, locationOf(row)),
-        })
+        const pages = await listPages(target, locationOf(row))
+        await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages })
         if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
         return {
           commit: async (trx) => {
@@ -188,35 +186,6 @@ export const locationOf = ({ container, id }: backups.BackupRow): BackupLocation
 /** The snapshot whose bytes are copied: the one that was named, or the backup's own. */
 function snapshotRef(row: backups.BackupRow): SnapshotRef {
   return { id: row.snapshot_id ?? row.id, volumeId: row.volume_id, sizeGib: row.size_gib }
-}
-
-function manifestOf(row: backups.BackupRow) {
-  const {
-    id,
-    parent_id,
-    volume_id,
-    snapshot_id,
-    size_gib,
-    object_count,
-    name,
-    description,
-    created_at,
-    data_timestamp,
-  } = row
-  const metadata = toPairs(row.metadata)
-  return {
-    id,
-    parent_id,
-    volume_id,
-    snapshot_id,
-    size_gib,
-    object_count,
-    name,
-    description,
-    metadata,
-    created_at,
-    data_timestamp,
-  }
 }
 
 async function using<T>(data: VolumeData, use: (data: VolumeData) => Promise<T>): Promise<T> {

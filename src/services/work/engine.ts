@@ -52,7 +52,7 @@ export interface WorkCounts {
 export interface WorkOrder {
   kind: WorkKindName
   resourceId: string
-  /** Units of one lane run one after the other. All work on a volume and what hangs on it has the lane of its id. */
+  /** Units of one lane run one after the other. Work on a volume and what hangs on it has the lane of its id; a backup has its own. */
   lane: string
   step: string
   params?: WorkParams

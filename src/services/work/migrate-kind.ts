@@ -7,7 +7,7 @@ import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { toPairs } from '../rows.ts'
-import { isShared } from '../volume-create.ts'
+import { isShared } from '../type-rules.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { existing, volumeRef } from './volume-kinds.ts'
 
@@ -80,7 +80,12 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       return {
         next: 'delete-source',
         commit: (trx) =>
-          volumes.update(trx, row.id, { host: destination, migration_status: 'completing', updated_at: stamp() }),
+          volumes.update(trx, row.id, {
+            host: destination,
+            availability_zone: backends.backendOf(destination).availabilityZone,
+            migration_status: 'completing',
+            updated_at: stamp(),
+          }),
       }
     },
     giveUp: (unit, error) => {

@@ -2,12 +2,13 @@ import * as snapshots from '../../db/snapshots.ts'
 import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
-import { explainDropped, NO_WISHES, place } from '../../scheduler/scheduler.ts'
+import { explainDropped } from '../../scheduler/scheduler.ts'
 import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
+import { placeWhereItIs } from '../placement.ts'
 import { hostOf, toPairs } from '../rows.ts'
-import { isShared } from '../volume-create.ts'
+import { isShared } from '../type-rules.ts'
 import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 import { existing, snapshotRef } from './volume-kinds.ts'
@@ -52,16 +53,14 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
       const type = await volumeTypes.find(db, typeId)
       if (type === undefined) throw new ServiceError('VolumeTypeNotFound', { volume_type_id: typeId })
       const extraSpecs = toPairs(type.extra_specs)
-      const host = hostOf(row)
       await pools.refresh()
-      const own = (await pools.current()).filter(({ name }) => name === host)
-      const stays = own.map((pool) => ({ ...pool, closed: null })) // it takes nothing new
-      const zones = [row.availability_zone]
-      const { candidates, dropped } = place(stays, { ...NO_WISHES, sizeGib: 0, availabilityZones: zones, extraSpecs })
+      const { candidates, dropped } = placeWhereItIs(await pools.current(), row, extraSpecs)
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
       return {
         commit: async (trx) => {
-          await endRetype(trx, row, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
+          const locked = await volumes.lock(trx, row.id) // a snapshot that goes meanwhile is given back under both types
+          if (locked === undefined) return
+          await endRetype(trx, locked, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
           await followAttachments(trx, row.id, stamp(), restore)
         },
       }

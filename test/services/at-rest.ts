@@ -1,0 +1,84 @@
+import { expect } from 'vitest'
+import type { AttachmentRow } from '../../src/db/attachments.ts'
+import type { VolumeRow } from '../../src/db/volumes.ts'
+import { type Harness, keptUsage, recount } from './harness.ts'
+
+/** What is true whenever no work goes on, whatever was asked for before. Apart from the scenarios that lead there. */
+export async function checkAtRest({ db }: Harness): Promise<void> {
+  expect(await db('work')).toEqual([])
+  await checkCounts(db)
+  await checkNothingWaits(db)
+  checkAttachments(await db('volumes'), await db('attachments'))
+}
+
+/** The same of the backend, unless it has failed, or an administrator has written a status without asking it. */
+export async function checkBackend({ db, backend }: Harness): Promise<void> {
+  const [volumes, snapshots, attachments] = [await db('volumes'), await db('snapshots'), await db('attachments')]
+  const usable = volumes.filter((row: VolumeRow) => ['available', 'in-use'].includes(row.status))
+  for (const { id, host, size_gib } of usable.filter((row: VolumeRow) => row.host?.includes('@memory#'))) {
+    expect(backend.volumes.get(id)?.sizeGib, `volume ${id} at ${host}`).toBeGreaterThanOrEqual(size_gib)
+  }
+  for (const { id } of snapshots.filter(({ status }: { status: string }) => status === 'available')) {
+    expect(backend.snapshots.has(id), `snapshot ${id}`).toBe(true)
+  }
+  const known = new Set(attachments.map(({ id }: AttachmentRow) => id))
+  for (const [id, { rights }] of backend.volumes) {
+    expect(
+      [...rights.keys()].filter((right) => !known.has(right)),
+      `rights to volume ${id} of nobody`,
+    ).toEqual([])
+  }
+}
+
+async function checkCounts(db: Harness['db']): Promise<void> {
+  expect(await keptUsage(db)).toEqual(await recount(db))
+  const kept = await db('backup_usages').orderBy('project_id')
+  const counted = await db('backups')
+    .select('project_id')
+    .count({ backups: '*' })
+    .sum({ backup_gigabytes: 'size_gib' })
+    .groupBy('project_id')
+    .orderBy('project_id')
+  const numbers = (rows: Record<string, unknown>[]) =>
+    rows
+      .map((row) => [row.project_id, Number(row.backups), Number(row.backup_gigabytes)])
+      .filter(([, backups]) => backups !== 0)
+  expect(numbers(kept)).toEqual(numbers(counted))
+}
+
+/** No status that only work could end, and nothing that is kept for work. */
+async function checkNothingWaits(db: Harness['db']): Promise<void> {
+  const passing = {
+    volumes: [
+      'creating',
+      'deleting',
+      'extending',
+      'retyping',
+      'reverting',
+      'unmanaging',
+      'maintenance',
+      'backing-up',
+      'restoring-backup',
+    ],
+    snapshots: ['creating', 'deleting', 'restoring', 'backing-up', 'unmanaging'],
+    backups: ['creating', 'deleting', 'restoring'],
+  }
+  for (const [table, statuses] of Object.entries(passing)) {
+    expect(await db(table).whereIn('status', statuses).select('id', 'status'), table).toEqual([])
+  }
+  const pending = db('volumes').whereNotNull('pending_volume_type_id').orWhereNotNull('pending_size_gib')
+  expect(await pending.orWhereIn('migration_status', ['starting', 'migrating', 'completing'])).toEqual([])
+  expect(await db('backups').whereNotNull('restore_volume_id')).toEqual([])
+}
+
+/** One connection to a volume, and a status that tells of it. An administrator may have written `error`. */
+function checkAttachments(volumes: readonly VolumeRow[], attachments: readonly AttachmentRow[]): void {
+  for (const volume of volumes) {
+    const own = attachments.filter(({ volume_id }) => volume_id === volume.id)
+    const connected = own.filter(({ connection_info }) => connection_info !== null)
+    expect(connected.length, `connections of volume ${volume.id}`).toBeLessThanOrEqual(1)
+    const told = own.filter(({ status }) => status !== 'error_attaching')
+    if (volume.status === 'available') expect(told, `attachments of available volume ${volume.id}`).toEqual([])
+    if (volume.status === 'in-use') expect(told, `attachments of volume ${volume.id} in use`).not.toEqual([])
+  }
+}

@@ -1,0 +1,152 @@
+import { describe, expect, it } from 'vitest'
+import { errorFilter, hangFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import { ServiceError } from '../../src/errors.ts'
+import { DIALECTS } from '../db/harness.ts'
+import {
+  admin,
+  availableVolume,
+  createGate,
+  createHarness,
+  type Harness,
+  keptUsage,
+  member,
+  newBackup,
+  newSnapshot,
+  newVolume,
+  outcome,
+  recount,
+} from './harness.ts'
+
+/** What administrators break off, or take away from under work that goes on, leaves nothing that waits or is counted for ever. */
+
+/** A backend that keeps volumes, as one does that has snapshots of them of which nobody here knows. */
+const keepsVolumes = errorFilter(
+  onMethod('deleteVolume'),
+  'before',
+  () => new ServiceError('InvalidVolume', { reason: 'it has snapshots' }),
+)
+
+/** Nothing comes of waiting for a driver that hangs. */
+const IMPATIENT = { stopGraceMs: 1 }
+
+async function makeType({ services }: Harness, name: string): Promise<string> {
+  return (await services.types.create(admin, { name, description: null, isPublic: true, extraSpecs: {} })).id
+}
+
+async function availableSnapshot({ services }: Harness, volumeId: string): Promise<string> {
+  const { id } = await services.snapshots.create(member, newSnapshot(volumeId))
+  await services.idle()
+  return id
+}
+
+const force = { cascade: false, force: true }
+const cascade = { cascade: true, force: false }
+
+describe.each(DIALECTS)('a deletion by force that the backend refuses, on %s', (dialect) => {
+  it('gives back what the volume was to grow by', async () => {
+    const gate = createGate(onMethod('extendVolume'))
+    const harness = await createHarness({ dialect, filters: [gate.filter, keepsVolumes] })
+    const { volumes, idle } = harness.services
+    const id = await availableVolume(harness)
+    await volumes.extend(member, id, 4)
+    await gate.reached
+    await volumes.delete(admin, id, force)
+    gate.open()
+    await idle()
+    expect(await volumes.get(member, id)).toMatchObject({ status: 'available', sizeGib: 1 })
+    expect((await keptUsage(harness.db)).project).toEqual({ volumes: 1, snapshots: 0, gigabytes: 1 })
+    await volumes.extend(member, id, 3)
+    await idle()
+    expect((await keptUsage(harness.db)).project).toEqual({ volumes: 1, snapshots: 0, gigabytes: 3 })
+  })
+
+  it('gives the type back that the volume was to get', async () => {
+    const harness = await createHarness({ dialect })
+    await makeType(harness, 'other')
+    const id = await availableVolume(harness)
+    await harness.services.stop()
+    const { services } = await harness.reopen({ start: false })
+    await services.volumes.retype(member, id, { newType: 'other', migrationPolicy: 'never' })
+    await services.volumes.delete(admin, id, force)
+    expect(await harness.db('volumes').whereNotNull('pending_volume_type_id')).toEqual([])
+    expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
+  })
+
+  it('leaves no snapshot waiting for work that went with it', async () => {
+    const gate = createGate(onMethod('createSnapshot'))
+    const harness = await createHarness({
+      dialect,
+      filters: [gate.filter, errorFilter(onMethod('deleteSnapshot'), 'before')],
+    })
+    const { volumes, snapshots, idle } = harness.services
+    const id = await availableVolume(harness)
+    const { id: snapshotId } = await snapshots.create(member, newSnapshot(id))
+    await gate.reached
+    await volumes.delete(admin, id, { cascade: true, force: true })
+    gate.open()
+    await idle()
+    expect((await volumes.get(member, id)).status).toBe('error_deleting')
+    expect((await snapshots.get(member, snapshotId)).status).toBe('error')
+  })
+
+  it('leaves a snapshot that was being backed up as it is without the backup', async () => {
+    const gate = createGate(onMethod('openSnapshot'))
+    const harness = await createHarness({
+      dialect,
+      filters: [gate.filter, errorFilter(onMethod('deleteSnapshot'), 'before')],
+    })
+    const { volumes, snapshots, backups, idle } = harness.services
+    const id = await availableVolume(harness)
+    const snapshotId = await availableSnapshot(harness, id)
+    await backups.create(member, newBackup(id, { snapshotId }))
+    await gate.reached
+    await volumes.delete(admin, id, { cascade: true, force: true })
+    gate.open()
+    await idle()
+    expect((await snapshots.get(member, snapshotId)).status).toBe('available')
+  })
+})
+
+describe.each(DIALECTS)('a deletion that an administrator breaks off, on %s', (dialect) => {
+  it('gives the snapshots that were to go with the volume their status back', async () => {
+    const hang = hangFilter(onMethod('deleteSnapshot'), 'before')
+    const harness = await createHarness({ dialect, filters: [hang], settings: IMPATIENT })
+    const { volumes, snapshots } = harness.services
+    const id = await availableVolume(harness)
+    const snapshotId = await availableSnapshot(harness, id)
+    await volumes.delete(member, id, cascade)
+    await volumes.resetStatus(admin, id, 'available')
+    expect((await snapshots.get(member, snapshotId)).status).toBe('available')
+  })
+})
+
+describe.each(DIALECTS)('a type that a volume is being changed to, on %s', (dialect) => {
+  it('stays until that has ended, and as it is', async () => {
+    const harness = await createHarness({ dialect })
+    const id = await availableVolume(harness)
+    const typeId = await makeType(harness, 'other')
+    await harness.services.stop()
+    const { services } = await harness.reopen({ start: false })
+    await services.volumes.retype(member, id, { newType: 'other', migrationPolicy: 'never' })
+    await expect(services.types.delete(admin, typeId)).rejects.toThrow('Target volume type is still in use.')
+    await expect(services.types.setSpec(admin, typeId, 'key', 'value')).rejects.toThrow('currently in use')
+    const encryption = { provider: 'luks', controlLocation: 'front-end' as const, cipher: null, keySize: null }
+    await expect(services.typeEncryption.create(admin, typeId, encryption)).rejects.toThrow('Volume type in use')
+  })
+
+  it('is none whose volumes are to be encrypted', async () => {
+    const harness = await createHarness({ dialect })
+    const id = await availableVolume(harness)
+    const typeId = await makeType(harness, 'secret')
+    const encryption = { provider: 'luks', controlLocation: 'front-end' as const, cipher: null, keySize: null }
+    await harness.services.typeEncryption.create(admin, typeId, encryption)
+    const retype = harness.services.volumes.retype(member, id, { newType: 'secret', migrationPolicy: 'never' })
+    await expect(retype).rejects.toThrow('no key manager is set up')
+    expect(await outcome(harness.services.volumes.create(member, newVolume({ volumeType: 'secret' })))).toBe(
+      'InvalidInput',
+    )
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({ volumeTypeName: '__DEFAULT__' })
+    expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
+  })
+})
