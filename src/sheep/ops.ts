@@ -182,6 +182,13 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.SET_RECOVERY]: { kind: 'local', run: unsupported },
   [OP.SET_VNODES]: { kind: 'local', run: unsupported },
   [OP.DECREF_OBJ]: { kind: 'local', run: unsupported },
+  [OP.CLEANUP]: { kind: 'cluster', run: unsupported },
+  [OP.FORCE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.ENABLE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.DISABLE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.REWEIGHT]: { kind: 'cluster', run: unsupported },
+  [OP.ALTER_CLUSTER_COPY]: { kind: 'cluster', run: unsupported },
+  [OP.ALTER_VDI_COPY]: { kind: 'cluster', run: unsupported },
 
   [OP.SNAPSHOT_VDI]: {
     kind: 'cluster',

@@ -438,7 +438,7 @@ export class Sheep {
 
   /**
    * Throws VdiInUse while it is exported or open, and VdiLocked while a foreign client other than the sender has it locked;
-   * what the sender itself has open ends. Its space comes back in the background.
+   * what the sender and foreign clients without a lock have open ends. Its space comes back in the background.
    */
   async deleteVdi(vid: number, sender: Sender | null = null): Promise<void> {
     const { family } = this.state.get(vid)
@@ -457,8 +457,7 @@ export class Sheep {
     const locked = this.state.locks.has(vdi.name)
     if (locked && !(sender && this.locks.allows(vdi.name, sender.client, sender.protoVer)))
       throw new StoreError('VdiLocked', vdi.name)
-    const own = new Set<object | null>([...this.locks.writersOf(vdi.name), sender?.client ?? null])
-    await this.sessions.endForeign(vdi.vid, (holder) => own.has(holder))
+    await this.sessions.endForeign(vdi.vid)
   }
 
   /** What a client wrote into the header of the inode. Throws ReadOnly for a snapshot. */

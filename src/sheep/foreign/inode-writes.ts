@@ -70,12 +70,21 @@ async function writeHeader(sheep: Sheep, vid: number, offset: number, bytes: Buf
     if (decodeText(after.subarray(at, at + sizeBytes)) === null)
       throw new StoreError('InvalidParameters', 'a name or a tag that is not UTF-8')
   }
-  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.decode(after)
-  if (!after.equals(inodeHeader.encode({ ...inodeHeader.decode(before), tag, vdiSize, vmStateSize, vmClockNsec })))
+  if (!withoutClientFields(before).equals(withoutClientFields(after)))
     throw new StoreError('InvalidParameters', 'a field of the inode that clients do not change')
+  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.decode(after)
+  if (!Number.isSafeInteger(vdiSize) || !Number.isSafeInteger(vmStateSize))
+    throw new StoreError('InvalidParameters', 'a size that nothing has')
   if (vdiSize < vdi.sizeBytes) throw new StoreError('InvalidParameters', 'a VDI cannot shrink')
   if (vdiSize > vdi.sizeBytes) await growVdi(sheep, vid, vdiSize)
   await sheep.setHeader(vid, { tag, vmStateBytes: vmStateSize, vmClockNsec: vmClockNsec.toString() })
+}
+
+function withoutClientFields(header: Buffer): Buffer {
+  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.fields
+  const rest = Buffer.from(header)
+  for (const { offset, sizeBytes } of [tag, vdiSize, vmStateSize, vmClockNsec]) rest.fill(0, offset, offset + sizeBytes)
+  return rest
 }
 
 /** Who has made an attachment tells the size of its volume. */
@@ -98,7 +107,8 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
   }
   if (count === 1 && isZero(bytes)) {
     const isLocked = () => sheep.state.locks.has(vdi.name)
-    const isClear = id !== 0 || sender.protoVer !== QEMU_PROTO_VER || !isLocked()
+    const isOfQemu = sender.protoVer === QEMU_PROTO_VER && isLocked()
+    const isClear = id !== 0 || !isOfQemu || sheep.writers.hasWritten(vdi.name, sender.client)
     if (isClear) return discardIndex(sheep, vid, first, durable, sender, done)
     const isOneAtEnd = () => !isLocked()
     sheep.heldDiscards.hold(sender, isOneAtEnd, (by, then) => discardIndex(sheep, vid, first, durable, by, then))

@@ -44,7 +44,9 @@ export function writeObject(sheep: Sheep, request: SheepRequest, sender: Sender,
   const done: StoreDone = (error) => reply({ result: error ? resultOf(error) : RESULT.SUCCESS, copies: sheep.copies })
   const kind = oidKind(oid)
   const durable = isDurable(request)
-  if ((kind === 'data' || kind === 'vmstate') && offset + body.length > OBJECT_BYTES) {
+  if (!request.body && request.dataLength) {
+    done(new StoreError('InvalidParameters', 'a write without the flag WRITE has no body'))
+  } else if ((kind === 'data' || kind === 'vmstate') && offset + body.length > OBJECT_BYTES) {
     done(new StoreError('InvalidParameters', 'beyond the object'))
   } else if (kind === 'data') writeData(sheep, request, sender, done)
   else if (kind === 'vmstate') settle(writeVmstate(sheep, request, sender), reply)
