@@ -73,6 +73,13 @@ export interface TargetFile {
   discard(): Promise<void>
 }
 
+/** There is a file already, which `replace` would replace. */
+export class FileInTheWay extends Error {
+  override readonly name = 'FileInTheWay'
+  readonly code = 'EEXIST'
+  readonly syscall = 'open'
+}
+
 /** Rejects with EEXIST when something is in the place, unless that is a file and may be replaced. */
 export async function createTarget(file: string, { replace }: { replace: boolean }): Promise<TargetFile> {
   await checkPlace(file, replace)
@@ -111,8 +118,8 @@ async function checkPlace(file: string, replace: boolean): Promise<void> {
     throw error
   })
   if (status === null || (replace && status.isFile())) return
-  const problem = status.isFile() ? 'exists' : 'exists and is not a regular file'
-  throw Object.assign(new Error(`${file} ${problem}`), { code: 'EEXIST', syscall: 'open' })
+  if (status.isFile()) throw new FileInTheWay(`${file} exists`)
+  throw Object.assign(new Error(`${file} exists and is not a regular file`), { code: 'EEXIST', syscall: 'open' })
 }
 
 async function syncDirectory(directory: string): Promise<void> {
