@@ -2,7 +2,8 @@ import { StoreError } from '../errors.ts'
 import { PARTICIPANTS_MAX } from '../protocol/structs.ts'
 import type { Clock, Timer } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
-import type { ClusterState, Entry } from './cluster-state.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { Entry } from './entries.ts'
 import type { SheepClient } from './server.ts'
 
 /** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */

@@ -4,7 +4,7 @@ import type { SheepRequest } from '../protocol/message.ts'
 import { OP, protoVerOf } from '../protocol/opcodes.ts'
 import { encodeExtents } from '../protocol/structs.ts'
 import { resultOf } from '../results.ts'
-import type { ExportRight, Vdi } from './cluster-state.ts'
+import type { ExportRight, Vdi } from './entries.ts'
 import { attributeRequest } from './foreign/attribute-requests.ts'
 import { discardObject } from './foreign/data-writes.ts'
 import {
@@ -229,7 +229,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.LIST_VDIS]: {
     kind: 'local',
     run: (sheep, request) => {
-      const vdis = request.body ? sheep.state.vdisOf(request.body.toString()) : vdisAfter(sheep, request.vid ?? 0)
+      const vdis = request.body ? sheep.state.vdis.of(request.body.toString()) : vdisAfter(sheep, request.vid ?? 0)
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(vdis)) }
     },
   },
@@ -237,7 +237,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     kind: 'local',
     run: async (sheep) => {
       const { totalBytes, freeBytes } = await sheep.stats()
-      const provisionedBytes = sheep.state.provisionedBytes
+      const provisionedBytes = sheep.state.vdis.provisionedBytes
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify({ totalBytes, freeBytes, provisionedBytes })) }
     },
   },
@@ -265,14 +265,14 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.LIST_EXPORTS]: {
     kind: 'local',
     run: (sheep, request) => {
-      const rights = sheep.state.exportsOf(sheep.state.find(bodyOf(request).toString()).vid)
+      const rights = sheep.state.exports.of(sheep.state.find(bodyOf(request).toString()).vid)
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(rights)) }
     },
   },
   [OP.GET_EXPORT]: {
     kind: 'local',
     run: (sheep, request) => {
-      const right = sheep.state.exportByHash(bodyOf(request).toString())
+      const right = sheep.state.exports.byHash(bodyOf(request).toString())
       if (!right) throw new StoreError('NoExport')
       return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(right)) }
     },

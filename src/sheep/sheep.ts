@@ -10,9 +10,10 @@ import { BlockMap } from './block-map.ts'
 import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
-import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
+import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
+import type { Entry, ExportRight, Vdi, VdiHeader } from './entries.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
@@ -179,7 +180,7 @@ export class Sheep {
     const { log } = this.#options
     log.warn('the accounts are missing or damaged: counting them again')
     this.#store.accounts.clear()
-    for (const family of [...this.state.families()]) {
+    for (const family of [...this.state.vdis.families()]) {
       const onUnreadable = (vdi: Vdi, index: number, error: unknown) =>
         log.error({ err: error, vid: vdi.vid.toString(16), index }, 'what cannot be read is not counted')
       const options = { store: this.#store, state: this.state, pause: () => this.#pause(), onUnreadable }
@@ -291,12 +292,12 @@ export class Sheep {
   async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
     const base = baseVid === null ? null : this.state.get(baseVid)
     const inode = base ? await this.#holdInode(base.vid) : null
-    const vid = this.state.freeVid(name)
+    const vid = this.state.vdis.freeVid(name)
     const vdi: Vdi = {
       vid,
       name,
       tag: '',
-      snapId: this.state.nextSnapId(name),
+      snapId: this.state.vdis.nextSnapId(name),
       parentVid: base?.vid ?? 0,
       family: base?.family ?? vid,
       sizeBytes,
@@ -326,7 +327,7 @@ export class Sheep {
       let inode: StoredObject | null = null
       try {
         inode = await this.#holdInode(vid)
-        const newVid = this.state.freeVid(vdi.name)
+        const newVid = this.state.vdis.freeVid(vdi.name)
         await this.#driver.propose({ type: 'snapshot', vid, newVid, tag, at: this.#options.clock.now() })
         return this.state.get(newVid)
       } finally {
@@ -359,7 +360,7 @@ export class Sheep {
       let inode: StoredObject | null = null
       try {
         inode = await this.#holdInode(snapshotVid)
-        const newVid = this.state.freeVid(name)
+        const newVid = this.state.vdis.freeVid(name)
         await this.#driver.propose({ type: 'rollback', vid, newVid, snapshotVid, at: this.#options.clock.now() })
         return this.state.get(newVid)
       } finally {
@@ -425,7 +426,7 @@ export class Sheep {
     const writers = new Set<object | null>(this.locks.writersOf(name))
     await this.locks.release(name, host)
     if (this.state.locks.has(name)) return
-    for (const { vid, snapshotAt } of this.state.vdisOf(name)) {
+    for (const { vid, snapshotAt } of this.state.vdis.of(name)) {
       if (snapshotAt === 0) await this.sessions.endForeign(vid, (holder) => writers.has(holder))
     }
   }

@@ -8,11 +8,11 @@ import {
 } from '../../protocol/inode.ts'
 import { dataOid } from '../../protocol/oid.ts'
 import { decodeText } from '../../protocol/struct.ts'
-import { HOLE_VID } from '../cluster-state.ts'
 import { QEMU_PROTO_VER } from '../locks.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { Session } from '../session.ts'
 import type { Sheep } from '../sheep.ts'
+import { HOLE_VID } from '../vdi-table.ts'
 import { discardIndex } from './data-writes.ts'
 import { encodeHeader } from './inode-view.ts'
 import type { Sender } from './writers.ts'
@@ -89,7 +89,7 @@ function withoutClientFields(header: Buffer): Buffer {
 
 /** Who has made an attachment tells the size of its volume. */
 async function growVdi(sheep: Sheep, vid: number, sizeBytes: number): Promise<void> {
-  if (sheep.state.exportsOf(vid).length > 0) throw new StoreError('VdiLocked', 'it is under an attachment')
+  if (sheep.state.exports.countOf(vid) > 0) throw new StoreError('VdiLocked', 'it is under an attachment')
   await sheep.resizeVdi(vid, sizeBytes)
 }
 

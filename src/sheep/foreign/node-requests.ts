@@ -21,7 +21,7 @@ import {
   sdNode,
 } from '../../protocol/structs.ts'
 import { parseAddress } from '../../runtime/network.ts'
-import type { Member, View } from '../cluster-state.ts'
+import type { Member, View } from '../entries.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 import { objectExists, wholeObject } from './object-requests.ts'

@@ -13,7 +13,7 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import { decodeText } from '../../protocol/struct.ts'
 import { encodeNodeAddress, type NodeId, PARTICIPANTS_MAX, vdiState } from '../../protocol/structs.ts'
 import { resultOf } from '../../results.ts'
-import type { Vdi } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import { hostOf, QEMU_PROTO_VER } from '../locks.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
@@ -54,7 +54,7 @@ async function newSnapshot(sheep: Sheep, name: string, baseVid: number, { client
 
 /** Whether no attachment and no tool of ours has it. */
 function isFree(sheep: Sheep, vdi: Vdi): boolean {
-  return sheep.state.exportsOf(vdi.vid).length === 0 && !sheep.sessions.hasAnonymousWriter(vdi.vid)
+  return sheep.state.exports.countOf(vdi.vid) === 0 && !sheep.sessions.hasAnonymousWriter(vdi.vid)
 }
 
 export function getVdiInfo(sheep: Sheep, request: SheepRequest): Reply {
@@ -204,7 +204,7 @@ export function vdiReply(vdi: Vdi): Reply {
 }
 
 function* runVids(sheep: Sheep): Generator<number> {
-  for (const { first, count } of sheep.state.probeRuns()) {
+  for (const { first, count } of sheep.state.vdis.probeRuns()) {
     for (let i = 0; i < count; i++) yield (first + i) % VDI_COUNT
   }
 }

@@ -1,5 +1,5 @@
 import { StoreError, toStoreError } from '../../errors.ts'
-import type { Vdi } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { SheepClient } from '../server.ts'
 import type { Session } from '../session.ts'

@@ -1,6 +1,7 @@
 import { dataOid, inodeOid } from '../../protocol/oid.ts'
 import { type Account, objectsOf, ownOf } from '../accounts.ts'
-import type { ClusterState, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { AccountChange, ObjectStore } from '../object-store.ts'
 
@@ -53,7 +54,7 @@ class FamilyRecount {
 
   constructor(family: number, options: RecountOptions) {
     this.#options = options
-    for (const { vid } of options.state.familyOf(family)) this.counts.set(vid, new Map())
+    for (const { vid } of options.state.vdis.ofFamily(family)) this.counts.set(vid, new Map())
   }
 
   readonly listen = (change: AccountChange): void => {
