@@ -7,7 +7,8 @@ import { decodeText } from '../../protocol/struct.ts'
 import { vdiAttr } from '../../protocol/structs.ts'
 import { type Attribute, attributeOid } from '../attributes.ts'
 import type { Reply } from '../server.ts'
-import type { Sheep, VdiName } from '../sheep.ts'
+import type { Sheep } from '../sheep.ts'
+import type { VdiName } from '../vdi-attributes.ts'
 
 /**
  * GET_VDI_ATTR, which also sets and removes. The body is a whole vdi_attr; the answer names the object that holds the value, which
@@ -16,12 +17,12 @@ import type { Sheep, VdiName } from '../sheep.ts'
 export async function attributeRequest(sheep: Sheep, request: SheepRequest): Promise<Reply> {
   const { which, key, value } = decodeAttribute(request.body)
   const flags = request.flags ?? 0
-  if (flags & ATTR_FLAG.DELETE) return attributeReply(await sheep.removeAttribute(which, key))
+  if (flags & ATTR_FLAG.DELETE) return attributeReply(await sheep.attributes.remove(which, key))
   if (flags & ATTR_FLAG.CREATE) {
     const exclusive = (flags & ATTR_FLAG.EXCLUSIVE) !== 0
-    return attributeReply(await sheep.setAttribute(which, key, value, exclusive))
+    return attributeReply(await sheep.attributes.set(which, key, value, exclusive))
   }
-  return attributeReply(sheep.getAttribute(which, key))
+  return attributeReply(sheep.attributes.get(which, key))
 }
 
 /** An attribute's object as clients read it: a vdi_attr with the names it has now. Null when there is none. */
@@ -29,7 +30,7 @@ export async function attributeObject(sheep: Sheep, oid: bigint): Promise<Buffer
   for (;;) {
     const found = sheep.state.attributes.byOid(oid)
     if (!found) return null
-    const value = await sheep.readAttribute(found.attribute)
+    const value = await sheep.attributes.read(found.attribute)
     // Set again while it was read: its length may have become another.
     if (sheep.state.attributes.byOid(oid)?.attribute !== found.attribute) continue
     const vdi = sheep.state.get(found.vid)
