@@ -10,11 +10,11 @@ import {
   VDI_TAG_SIZE_BYTES,
 } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
-import { decodeText } from '../../protocol/struct.ts'
 import { encodeNodeAddress, type NodeId, PARTICIPANTS_MAX, vdiState } from '../../protocol/structs.ts'
 import { resultOf } from '../../results.ts'
 import type { Vdi } from '../entries.ts'
 import { hostOf, QEMU_PROTO_VER } from '../locks.ts'
+import { bodyOfLength, cString } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 import type { Sender } from './writers.ts'
@@ -179,24 +179,6 @@ export function findVdi(sheep: Sheep, request: SheepRequest): Vdi {
   const name = cString(names, 0, VDI_NAME_SIZE_BYTES)
   const tag = cString(names, VDI_NAME_SIZE_BYTES, names.length)
   return sheep.state.find(name, { tag, snapId: request.snapId ?? 0 })
-}
-
-export function bodyOf(request: SheepRequest): Buffer {
-  if (!request.body) throw new StoreError('InvalidParameters', 'the request has no body')
-  return request.body
-}
-
-function bodyOfLength(request: SheepRequest, ...lengths: number[]): Buffer {
-  const body = bodyOf(request)
-  if (lengths.includes(body.length)) return body
-  throw new StoreError('InvalidParameters', `a body of ${body.length} bytes`)
-}
-
-/** A name in a field of fixed size: what stands before the first NUL. */
-export function cString(bytes: Buffer, start: number, end: number): string {
-  const text = decodeText(bytes.subarray(start, end))
-  if (text === null) throw new StoreError('InvalidParameters', 'a name that is not UTF-8')
-  return text
 }
 
 export function vdiReply(vdi: Vdi): Reply {
