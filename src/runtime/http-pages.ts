@@ -1,6 +1,5 @@
-import { rmSync } from 'node:fs'
 import http from 'node:http'
-import { formatAddress, type Listener, parseAddress } from './network.ts'
+import { type Listener, listenOn } from './network.ts'
 
 export interface Page {
   /** 200 if left out. */
@@ -39,18 +38,8 @@ export async function listenForPages(
     })
   })
   server.maxConnections = CONNECTIONS_MAX
-  const target = parseAddress(address)
-  if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(target, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })
-  const bound = server.address()
   return {
-    address: bound !== null && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : address,
+    address: await listenOn(server, address),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())
