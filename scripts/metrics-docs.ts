@@ -21,8 +21,9 @@ them. Who may reach the API may read it; where that is too much, let the proxy i
 - Everything counts from the start of the process that tells it. After a restart it begins at zero, which \`rate()\` knows.
 - A page is made at most once a second, and volumes are counted at most every ten seconds, however often it is asked for.
 - While the store is away or does not answer within two seconds, \`collie_store_up\` is 0 and its families are absent; those of
-  the API are there. When its disk has failed it is 0 too. A store without the API (\`--roles store,gateway\`) is shown by the
-  process with the API.
+  the API are there. When its disk has failed it is 0 too.
+- A store without the API (\`--roles store,gateway\`) is shown by the process with the API, and by itself at \`metrics_listen\`, such
+  as \`127.0.0.1:9776\`: \`/metrics\` and \`/healthcheck\`, and nothing else. Ask one of the two, or tell them apart by \`instance\`.
 - A series appears when there is something to tell: there is no \`collie_nbd_request_errors_total\` before the first error.
 - Buckets of latencies go from 25 µs to 10 s.
 

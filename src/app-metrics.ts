@@ -1,6 +1,6 @@
 import type { HttpMeter, MetricsDoor } from './api/metrics.ts'
 import type { ControlCaller } from './control/socket-client.ts'
-import { CONTENT_TYPE, renderPage } from './metrics/page.ts'
+import { createMetricsPage } from './metrics/door.ts'
 import { type Sample, Samples } from './metrics/samples.ts'
 import type { Clock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
@@ -19,54 +19,11 @@ export interface AppParts {
   log: Log
 }
 
-/** Below the ten seconds after which Prometheus gives a scrape up by default. */
-const STORE_TIMEOUT_MS = 2000
-/** A page is shown again for so long, so that many who ask cost no more than one. */
-const PAGE_MAX_AGE_MS = 1000
-
-/**
- * Both sides of the program on one page. The store may be in another process, and down: the page then says so, and has what
- * the API knows by itself. At most one page is in the making, and at most one question to the store.
- */
+/** Both sides of the program on one page. */
 export function createMetricsDoor(parts: AppParts): MetricsDoor {
-  const askStore = oneAtATime(() => parts.control.call('metrics', {}))
-  const renew = oneAtATime(async () => {
-    const [own, store] = await Promise.all([collectApp(parts), withinTime(askStore())])
-    const up = { name: 'collie_store_up', labels: {}, value: store?.failure === null ? 1 : 0 }
-    return { madeAtMs: parts.clock.monotonicMs(), text: await renderPage([up, ...own, ...(store?.samples ?? [])]) }
-  })
-  let latest = { madeAtMs: Number.NEGATIVE_INFINITY, text: '' }
-
-  async function withinTime<T>(answer: Promise<T>): Promise<T | null> {
-    let timer = { cancel: () => {} }
-    const tooLate = new Promise<null>((resolve) => {
-      timer = parts.clock.timer(STORE_TIMEOUT_MS, () => resolve(null))
-    })
-    const soon = answer.catch((error: unknown) => {
-      parts.log.debug({ err: error }, 'the store does not tell its metrics')
-      return null
-    })
-    return Promise.race([soon, tooLate]).finally(() => timer.cancel())
-  }
-
-  return {
-    http: parts.http,
-    page: async () => {
-      if (parts.clock.monotonicMs() - latest.madeAtMs > PAGE_MAX_AGE_MS) latest = await renew()
-      return { contentType: CONTENT_TYPE, text: latest.text }
-    },
-  }
-}
-
-/** Whoever asks while an answer is on its way gets that one. */
-function oneAtATime<T>(ask: () => Promise<T>): () => Promise<T> {
-  let underWay: Promise<T> | null = null
-  return () => {
-    underWay ??= ask().finally(() => {
-      underWay = null
-    })
-    return underWay
-  }
+  const { http, control, clock, log } = parts
+  const askStore = () => control.call('metrics', {})
+  return { http, page: createMetricsPage({ own: () => collectApp(parts), askStore, clock, log }) }
 }
 
 async function collectApp({ http, counts, lag, roles, log }: AppParts): Promise<Sample[]> {

@@ -5,6 +5,7 @@ import { createApiServer } from './api/server.ts'
 import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
+import { whyNoAnswer } from './control/health.ts'
 import { API_CONTROL_SOCKET } from './control/messages.ts'
 import { listenControl } from './control/socket-carrier.ts'
 import type { ControlCaller } from './control/socket-client.ts'
@@ -29,6 +30,7 @@ import type { Backend } from './services/backends.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
+import type { StatusDoor } from './status-listener.ts'
 
 export interface AppOptions {
   config: Config
@@ -39,11 +41,12 @@ export interface AppOptions {
 
 export interface RunningApp {
   addresses: Record<string, string>
+  /** What it shows of itself, for another listener. */
+  door: StatusDoor
   close(): Promise<void>
 }
 
 const BACKUP_DIRECTORY = 'backups'
-const HEALTH_TIMEOUT_MS = 2000
 
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
@@ -68,21 +71,23 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
 
   const { authenticator, local } = await identityOf(config, config.listen, log)
   const lag = new LoopLag(systemClock)
+  const unready = () => whyUnready(config, control, services)
+  const metrics = createMetricsDoor({
+    http: new HttpMeter(),
+    counts: services.counts,
+    control,
+    lag,
+    roles: config.roles,
+    clock: systemClock,
+    log,
+  })
   const server = createApiServer({
     services,
     authenticator,
     log,
     random: systemRandom,
-    unready: () => whyUnready(config, control, services),
-    metrics: createMetricsDoor({
-      http: new HttpMeter(),
-      counts: services.counts,
-      control,
-      lag,
-      roles: config.roles,
-      clock: systemClock,
-      log,
-    }),
+    unready,
+    metrics,
     settings: { publicEndpoint: config.public_endpoint },
   })
   if (local) {
@@ -100,6 +105,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const door = await listenControl(systemNetwork, controlSocket, serviceHandlers(services), { onDefect })
 
   return {
+    door: { unready, metrics: metrics.page },
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
     close: async () => {
       lag.stop()
@@ -138,12 +144,7 @@ async function refuseSecondDatabase(db: Db, backends: readonly Backend[], log: L
 /** What keeps requests from being served: the own store does not answer, or, without one, no backend does. */
 async function whyUnready(config: Config, control: ControlCaller, services: RunningServices): Promise<string | null> {
   if (!config.backends.some((backend) => isOwnStore(backend, config))) return services.whyUnready()
-  const tooLate = systemClock.sleep(HEALTH_TIMEOUT_MS).then(() => 'The store does not answer.')
-  const answer = control.call('ping', {}).then(
-    () => null,
-    (error: Error) => `The store cannot be reached: ${error.message}`,
-  )
-  return Promise.race([answer, tooLate])
+  return whyNoAnswer(control, systemClock)
 }
 
 async function identityOf(

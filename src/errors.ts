@@ -1,6 +1,6 @@
 /**
  * Every failure that a user may see, by symbol. Nobody below the edges knows HTTP, Cinder faults or the result codes
- * of a wire: src/api/faults.ts and src/sheep/results.ts map these symbols, each with one total table.
+ * of a wire: src/api/faults.ts and src/results.ts map these symbols, each with one total table.
  */
 
 /** Failures of the service: what a tenant or an operator asked for cannot be done. Parameters fill the message. */

@@ -61,19 +61,12 @@ function addOperations(samples: Samples, { operations, server, sheep }: NodePart
 }
 
 function addState(samples: Samples, { state }: Sheep): void {
-  let working = 0
-  let snapshots = 0
-  let deleted = 0
-  for (const { deleting, snapshotAt } of state.vdis.values()) {
-    if (deleting) deleted++
-    else if (snapshotAt > 0) snapshots++
-    else working++
-  }
-  samples.add('collie_vdis', working)
-  samples.add('collie_snapshots', snapshots)
-  samples.add('collie_deleted_vdis', deleted)
+  const { size, workingCount, snapshotCount } = state.vdis
+  samples.add('collie_vdis', workingCount)
+  samples.add('collie_snapshots', snapshotCount)
+  samples.add('collie_deleted_vdis', size - workingCount - snapshotCount)
   samples.add('collie_exports', state.exports.size)
-  samples.add('collie_provisioned_bytes', state.provisionedBytes)
+  samples.add('collie_provisioned_bytes', state.vdis.provisionedBytes)
 }
 
 async function addStore(samples: Samples, sheep: Sheep): Promise<void> {

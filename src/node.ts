@@ -13,7 +13,7 @@ import { LoopLag } from './runtime/loop-lag.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
-import type { Vdi } from './sheep/cluster-state.ts'
+import type { Vdi } from './sheep/entries.ts'
 import type { Usage } from './sheep/maintenance/usage.ts'
 import type { Damage } from './sheep/maintenance/verify.ts'
 import { OperationMeter } from './sheep/operation-meter.ts'
@@ -147,7 +147,7 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handle
         copies: sheep.copies,
         total_bytes: totalBytes,
         free_bytes: freeBytes,
-        provisioned_bytes: sheep.state.provisionedBytes,
+        provisioned_bytes: sheep.state.vdis.provisionedBytes,
         allocated_bytes: sheep.allocatedBytes,
         nodes: members.map(({ address, zone, vnodes }) => ({ address, zone, vnodes })),
       }
@@ -233,13 +233,12 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handle
 
 /** Who has to do with a VDI now; asked once for all of them. */
 function usersOf(sheep: Sheep) {
-  const attachments = sheep.state.exportCounts()
   const open = sheep.sessions.openVids()
   const isMarked = (vid: number, mark: string) => sheep.state.attributes.of(vid).some(({ key }) => key === mark)
   return ({ vid, name, snapshotAt }: Vdi) => ({
     is_incomplete: isMarked(vid, IMPORT_MARK),
     is_for_export: isMarked(vid, EXPORT_MARK),
-    attachments: attachments.get(vid) ?? 0,
+    attachments: sheep.state.exports.countOf(vid),
     is_locked: snapshotAt === 0 && sheep.state.locks.has(name),
     is_open: open.has(vid),
   })

@@ -1,4 +1,5 @@
 import path from 'node:path'
+import type { RunningApp } from './app.ts'
 import { type Command, EXIT } from './cli/command.ts'
 import { table } from './cli/table.ts'
 import { type Config, isOwnStore, loadConfig } from './config.ts'
@@ -8,8 +9,9 @@ import { listenControl } from './control/socket-carrier.ts'
 import { type ControlCaller, SocketControl } from './control/socket-client.ts'
 import { systemClock } from './runtime/clock.ts'
 import { createLog, type Log } from './runtime/log.ts'
-import { systemNetwork } from './runtime/network.ts'
+import { type Listener, systemNetwork } from './runtime/network.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
+import { listenForStatus, storeDoor } from './status-listener.ts'
 import { startStoreThread } from './store-thread.ts'
 import { VERSION } from './version.ts'
 
@@ -52,16 +54,22 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
     ? await runStore(config, log, requestStop)
     : await reachStore(config, log)
   const app = config.roles.includes('api') ? await startService(config, log, store) : null
+  const status = await showStatus(config, log, store, app)
   const info: Result<'info'> = {
     ...store.info,
     pid: process.pid,
     version: VERSION,
     data_dir: config.data_dir,
     roles: [...config.roles],
-    addresses: { ...app?.addresses, ...(config.roles.includes('store') ? store.info.addresses : {}) },
+    addresses: {
+      ...app?.addresses,
+      ...(config.roles.includes('store') ? store.info.addresses : {}),
+      ...(status && { metrics: status.address }),
+    },
   }
   store.announce(info)
   const finish = async () => {
+    await status?.close()
     await app?.close()
     await store.stop()
     for (const lock of locks) await lock.release()
@@ -157,6 +165,23 @@ async function startService(config: Config, log: Log, store: StoreSide) {
   try {
     return await startApp({ config, log, control: store.control })
   } catch (error) {
+    await store.stop()
+    throw error
+  }
+}
+
+/** With `metrics_listen`: pages for those who watch this process, whatever its roles. */
+async function showStatus(
+  config: Config,
+  log: Log,
+  store: StoreSide,
+  app: RunningApp | null,
+): Promise<Listener | null> {
+  if (config.metrics_listen === null) return null
+  try {
+    return await listenForStatus(config.metrics_listen, app?.door ?? storeDoor(store.control, log), log)
+  } catch (error) {
+    await app?.close()
     await store.stop()
     throw error
   }

@@ -95,6 +95,12 @@ export const SETTINGS_SCHEMA = z.strictObject({
   nbd_listen: address
     .default('127.0.0.1:10809')
     .describe('Address of the NBD gateway, besides the socket in the data directory.'),
+  metrics_listen: address
+    .nullable()
+    .default(null)
+    .describe(
+      'Address for `/metrics` and `/healthcheck` alone, for a store without the API, or beside it; off when not set. It asks for no token.',
+    ),
   advertise: z
     .string()
     .min(1)

@@ -18,7 +18,7 @@ export function startStoreThread(config: Config): StoreThread {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   const worker = new Worker(new URL(`./node-worker.${extension}`, import.meta.url), {
     workerData: { config },
-    trackUnmanagedFds: false, // files are opened by other means, too; see system-disk.ts
+    trackUnmanagedFds: false, // files are opened by other means, too; see runtime/libc.ts
   })
   const ended = new Promise<string>((resolve) => {
     worker.once('error', (error: Error) => resolve(error.message))

@@ -68,8 +68,8 @@ function parseStrictly(args: readonly string[], options: Flags, command: Command
   const unknown = tokens.find((token) => token.kind === 'option' && !Object.hasOwn(options, token.name))
   if (unknown?.kind === 'option') {
     const near = nearest(unknown.name, Object.keys(options))
-    const advice = near === null ? '' : `; did you mean --${near}?`
-    throw new UsageError(`there is no option ${unknown.rawName}${advice}\n\n${usage(command)}`)
+    const advice = near === null ? 'a name that begins with `-` goes behind `--`' : `did you mean --${near}?`
+    throw new UsageError(`there is no option ${unknown.rawName}; ${advice}\n\n${usage(command)}`)
   }
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: true })

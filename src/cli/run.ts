@@ -16,7 +16,7 @@ export async function runCli(args: readonly string[], commands: readonly Command
       return EXIT.OK
     }
     if (command === null) {
-      throw new UsageError(`${wrongWords(words, commands)}\n\n${overview(commands, words.slice(0, 1))}`)
+      throw new UsageError(`${wrongWords(words, commands)}\n\n${overview(commands, knownWords(words, commands))}`)
     }
     const print = (value: unknown, text: () => string) =>
       io.out(call.json ? JSON.stringify(value, null, 2) : visible(text(), { lines: true }))
@@ -27,6 +27,13 @@ export async function runCli(args: readonly string[], commands: readonly Command
     io.err(visible(`collie: ${message}`, { lines: true }))
     return code
   }
+}
+
+/** As many of the words as some command begins with. */
+function knownWords(words: readonly string[], commands: readonly Command[]): readonly string[] {
+  const isKnown = (count: number) => commands.some(({ name }) => name.startsWith(`${words.slice(0, count).join(' ')} `))
+  const count = words.findIndex((_, index) => !isKnown(index + 1))
+  return count < 0 ? words : words.slice(0, count)
 }
 
 function wrongWords(words: readonly string[], commands: readonly Command[]): string {

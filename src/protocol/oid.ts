@@ -29,11 +29,14 @@ export const oidIndex = (id: bigint): number => Number(id & INDEX_MASK)
 /** The object of another vid with the same kind and index. */
 export const withVid = (id: bigint, vid: number): bigint => (id & ~(VID_MASK << VID_SHIFT)) | (BigInt(vid) << VID_SHIFT)
 
-/** What the object is, by its highest kind bit; null when bits are set that no kind has (56..58). */
+/** What the object is; null for an id of no object: bits that no kind has (56..58), two kinds, an inode with an index. */
 export function oidKind(id: bigint): OidKind | null {
-  if ((id >> 56n) & 0b111n) return null
-  for (const [kind, bit] of Object.entries(KIND_BITS)) if (id & bit) return kind as OidKind
-  return 'data'
+  if (id >> 56n === 0n) return 'data'
+  for (const [kind, bit] of Object.entries(KIND_BITS)) {
+    if (id >> 56n !== bit >> 56n) continue
+    return kind === 'inode' && (id & INDEX_MASK) !== 0n ? null : (kind as OidKind)
+  }
+  return null
 }
 
 /** 16 hexadecimal digits, as `dog` prints object ids. */

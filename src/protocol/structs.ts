@@ -47,7 +47,8 @@ export const epochLogHead = struct(48, {
   driverName: text(32, 16),
 })
 
-const PARTICIPANTS_MAX = 31
+/** How many may have a shared lock on a VDI. */
+export const PARTICIPANTS_MAX = 31
 
 export const vdiState = struct(1428, {
   vid: u32(0),

@@ -2,14 +2,9 @@ import { constants } from 'node:fs'
 import { type FileHandle, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import koffi from 'koffi'
+import { seek } from './libc.ts'
 
 /** Files and devices of any size that a command reads or makes: disk images. */
-
-/** `lseek` knows where a file has data and how long a block device is; Node's fs does not. */
-const lseek = koffi.load('libc.so.6').func('int64_t lseek(int fd, int64_t offset, int whence)')
-const SEEK_END = 2
-const SEEK_DATA = 3
 
 export interface SourceFile {
   /** Of a file or a block device; null for a pipe, of which nobody knows. */
@@ -29,16 +24,17 @@ export async function openSource(file: string): Promise<SourceFile> {
     if (status.isDirectory())
       throw Object.assign(new Error(`${file} is a directory`), { code: 'EISDIR', syscall: 'open' })
     const isSeekable = status.isFile() || status.isBlockDevice()
-    const sizeBytes = isSeekable ? Number(lseek(handle.fd, 0, SEEK_END)) : null
+    const sizeBytes = isSeekable ? seek(handle.fd, 0, 'end') : null
     return {
       sizeBytes,
       read: (offset, target) => readFully(handle, isSeekable ? offset : null, target),
       nextData: (offset) => {
         if (sizeBytes === null) return offset
-        const found = Number(lseek(handle.fd, offset, SEEK_DATA))
-        if (found >= 0) return found
-        // ENXIO: nothing but a hole; anything else: it cannot tell.
-        return koffi.errno() === koffi.os.errno.ENXIO ? null : offset
+        try {
+          return seek(handle.fd, offset, 'data')
+        } catch {
+          return offset // it cannot tell
+        }
       },
       close: () => handle.close(),
     }
@@ -71,6 +67,13 @@ export interface TargetFile {
   commit(): Promise<void>
   /** Removes what there is of it; after `commit` it does nothing. */
   discard(): Promise<void>
+}
+
+/** There is a file already, which `replace` would replace. */
+export class FileInTheWay extends Error {
+  override readonly name = 'FileInTheWay'
+  readonly code = 'EEXIST'
+  readonly syscall = 'open'
 }
 
 /** Rejects with EEXIST when something is in the place, unless that is a file and may be replaced. */
@@ -111,8 +114,8 @@ async function checkPlace(file: string, replace: boolean): Promise<void> {
     throw error
   })
   if (status === null || (replace && status.isFile())) return
-  const problem = status.isFile() ? 'exists' : 'exists and is not a regular file'
-  throw Object.assign(new Error(`${file} ${problem}`), { code: 'EEXIST', syscall: 'open' })
+  if (status.isFile()) throw new FileInTheWay(`${file} exists`)
+  throw Object.assign(new Error(`${file} exists and is not a regular file`), { code: 'EEXIST', syscall: 'open' })
 }
 
 async function syncDirectory(directory: string): Promise<void> {

@@ -56,18 +56,8 @@ export const systemNetwork: Network = {
     const server = net.createServer({ ...SOCKET_OPTIONS, pauseOnConnect: true }, (socket) =>
       accept(wrapAccepted(socket)),
     )
-    const target = targetOf(address)
-    if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(target, () => {
-        server.off('error', reject)
-        resolve()
-      })
-    })
-    const bound = server.address()
     return {
-      address: bound !== null && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : address,
+      address: await listenOn(server, address),
       close: () => new Promise((resolve) => server.close(() => resolve())),
     }
   },
@@ -81,6 +71,21 @@ export const systemNetwork: Network = {
         resolve(wrap(socket))
       })
     }),
+}
+
+/** Resolves with the address in use, with the real port when 0 was asked for. */
+export async function listenOn(server: net.Server, address: string): Promise<string> {
+  const target = targetOf(address)
+  if ('path' in target) rmSync(target.path, { force: true }) // left behind by a process that was killed
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(target, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+  const bound = server.address()
+  return bound !== null && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : address
 }
 
 /** Splits `host:port`, `[v6]:port` or a path. Throws a TypeError that names what is wrong. */

@@ -1,15 +1,22 @@
 import { StoreError } from '../errors.ts'
+import { PARTICIPANTS_MAX } from '../protocol/structs.ts'
 import type { Clock, Timer } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
-import type { ClusterState, Entry } from './cluster-state.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { Entry } from './entries.ts'
 import type { SheepClient } from './server.ts'
 
 /** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */
 export const QEMU_PROTO_VER = 0
 const TGT_PROTO_VER = 1
 
+/** QEMU and tgt write it into the header of LOCK_VDI; a later one is of a client that has only one. */
+const LOCK_PROTO_VER_MAX = 1
+
 /** The connections that keep a lock alive. */
 interface Holding {
+  /** What its holder writes into the header of object requests. Unknown of a lock of before a restart. */
+  protoVer: number | null
   /** Every connection that may be its holder's. */
   readonly connections: Set<SheepClient>
   /** Those that have written under it. */
@@ -26,7 +33,8 @@ interface Holding {
  *    connection that asked, by those of the same host that had sent nothing yet, unless they write to another VDI, and by all
  *    that do its I/O later.
  * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again.
- * 4. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
+ * 4. Connections of the same host are the holder's if they have the version that it has in object requests.
+ * 5. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
  *    anything new runs. That goes by host and kind of client; two QEMUs of one host cannot be told apart.
  */
 export class Locks {
@@ -82,12 +90,14 @@ export class Locks {
     for (const name of this.#holdings.keys()) this.#leave(name, client)
   }
 
-  /** Throws VdiLocked. */
-  async take(name: string, shared: boolean, client: SheepClient): Promise<void> {
+  /** `protoVer` is the version of LOCK_VDI. Throws VdiLocked. */
+  async take(name: string, shared: boolean, client: SheepClient, protoVer = LOCK_PROTO_VER_MAX): Promise<void> {
     const lock = this.#state.locks.get(name)
-    if (lock && !(shared && lock.shared)) throw new StoreError('VdiLocked', name)
     const hosts = [...(lock?.hosts ?? []), hostOf(client)]
+    if (lock && !(shared && lock.shared && hosts.length <= PARTICIPANTS_MAX)) throw new StoreError('VdiLocked', name)
     const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts } })
+    this.#broken.get(client)?.delete(name)
+    this.#holding(name).protoVer = protoVer > LOCK_PROTO_VER_MAX ? protoVer : null
     for (const other of [client, ...this.#silent]) {
       if (hostOf(other) === hostOf(client) && !this.#isBroken(name, other)) this.#join(name, other)
     }
@@ -185,7 +195,8 @@ export class Locks {
     const lock = this.#state.locks.get(name)
     if (!lock) return false
     if (this.#isBroken(name, client)) return false
-    return lock.hosts.includes(hostOf(client)) && protoVer === (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
+    const holdersVer = this.#holdings.get(name)?.protoVer ?? (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
+    return lock.hosts.includes(hostOf(client)) && (protoVer === holdersVer || this.isHeldBy(name, client))
   }
 
   #isBroken(name: string, client: SheepClient): boolean {
@@ -209,7 +220,7 @@ export class Locks {
   #holding(name: string): Holding {
     let holding = this.#holdings.get(name)
     if (!holding) {
-      holding = { connections: new Set(), writers: new Set(), grace: null }
+      holding = { protoVer: null, connections: new Set(), writers: new Set(), grace: null }
       this.#holdings.set(name, holding)
     }
     return holding

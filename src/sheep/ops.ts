@@ -1,15 +1,13 @@
-import { StoreError } from '../errors.ts'
-import { BLOCK_SIZE_SHIFT_DEFAULT, FLAG, RESULT } from '../protocol/constants.ts'
+import { RESULT } from '../protocol/constants.ts'
 import type { SheepRequest } from '../protocol/message.ts'
 import { OP, protoVerOf } from '../protocol/opcodes.ts'
-import { encodeExtents } from '../protocol/structs.ts'
 import { resultOf } from '../results.ts'
-import type { ExportRight, Vdi } from './cluster-state.ts'
 import { attributeRequest } from './foreign/attribute-requests.ts'
 import { discardObject } from './foreign/data-writes.ts'
 import {
   clusterInfo,
   exist,
+  getClusterDefault,
   getEpoch,
   getHash,
   getLogLevel,
@@ -29,10 +27,7 @@ import {
 } from './foreign/node-requests.ts'
 import { readObject, writeObject } from './foreign/object-requests.ts'
 import {
-  bodyOf,
-  cString,
   deleteVdi,
-  findVdi,
   flushVdi,
   getVdiCopies,
   getVdiInfo,
@@ -41,10 +36,10 @@ import {
   readDeletedVdis,
   readVdis,
   releaseVdi,
-  vdiReply,
 } from './foreign/vdi-requests.ts'
 import type { Sender } from './foreign/writers.ts'
-import type { StoreDone } from './object-store.ts'
+import * as sessionRequests from './own/session-requests.ts'
+import * as storeRequests from './own/store-requests.ts'
 import type { Reply, SheepClient } from './server.ts'
 import type { Session } from './session.ts'
 import type { Sheep } from './sheep.ts'
@@ -75,56 +70,23 @@ export type Holder = SheepClient | null
 const IN_PROCESS: SheepClient = { id: 0, peer: 'process', cut: () => {} }
 
 const OPERATIONS: Readonly<Record<number, Operation>> = {
-  [OP.READ_VDI]: {
-    kind: 'gateway',
-    run: (session, request, reply) => {
-      const target = request.target ?? answerBuffer(request)
-      session.read(request.offset ?? 0, target, (error) => {
-        reply(error ? { result: resultOf(error) } : { result: RESULT.SUCCESS, body: target })
-      })
-    },
-  },
-  [OP.WRITE_VDI]: {
-    kind: 'gateway',
-    run: (session, request, reply) => {
-      const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-      session.write(request.offset ?? 0, bodyOf(request), durable, answer(reply))
-    },
-  },
-  [OP.DISCARD_VDI]: { kind: 'gateway', run: discard },
-  [OP.ZERO_VDI]: { kind: 'gateway', run: discard },
-  [OP.FLUSH_VDI_SESSION]: {
-    kind: 'gateway',
-    run: (session, _request, reply) => session.flush(answer(reply)),
-  },
-  [OP.EXTENTS_VDI]: {
-    kind: 'local',
-    run: async (sheep, request, _sender, holder) => {
-      const session = sheep.sessions.get(request.session ?? 0, holder)
-      const extents = await session.extents(request.offset ?? 0, request.length ?? 0)
-      return { result: RESULT.SUCCESS, body: encodeExtents(extents, request.dataLength ?? 0) }
-    },
-  },
+  [OP.READ_VDI]: { kind: 'gateway', run: sessionRequests.read },
+  [OP.WRITE_VDI]: { kind: 'gateway', run: sessionRequests.write },
+  [OP.DISCARD_VDI]: { kind: 'gateway', run: sessionRequests.discard },
+  [OP.ZERO_VDI]: { kind: 'gateway', run: sessionRequests.discard },
+  [OP.FLUSH_VDI_SESSION]: { kind: 'gateway', run: sessionRequests.flush },
+  [OP.STAT_VDI_SESSION]: { kind: 'gateway', run: sessionRequests.statSession },
   [OP.OPEN_VDI]: {
     kind: 'local',
-    run: (sheep, request, _sender, holder) => {
-      const readOnly = ((request.flags ?? 0) & FLAG.READ_ONLY) !== 0
-      const session = request.body?.length
-        ? sheep.sessions.openExport(request.body.toString(), holder)
-        : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly, holder)
-      return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
-    },
-  },
-  [OP.STAT_VDI_SESSION]: {
-    kind: 'gateway',
-    run: (session, _request, reply) => reply({ result: RESULT.SUCCESS, vdiSize: session.sizeBytes }),
+    run: (sheep, request, _sender, holder) => sessionRequests.openVdi(sheep, request, holder),
   },
   [OP.CLOSE_VDI]: {
     kind: 'local',
-    run: async (sheep, request, _sender, holder) => {
-      await sheep.sessions.close(sheep.sessions.get(request.session ?? 0, holder).id)
-      return { result: RESULT.SUCCESS }
-    },
+    run: (sheep, request, _sender, holder) => sessionRequests.closeVdi(sheep, request, holder),
+  },
+  [OP.EXTENTS_VDI]: {
+    kind: 'local',
+    run: (sheep, request, _sender, holder) => sessionRequests.extents(sheep, request, holder),
   },
 
   [OP.READ_OBJ]: { kind: 'object', run: readObject },
@@ -147,15 +109,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.READ_DEL_VDIS]: { kind: 'local', run: readDeletedVdis },
   [OP.GET_VDI_COPIES]: { kind: 'local', run: getVdiCopies },
   [OP.GET_VDI_ATTR]: { kind: 'cluster', run: attributeRequest },
-  [OP.GET_CLUSTER_DEFAULT]: {
-    kind: 'local',
-    run: (sheep) => ({
-      result: RESULT.SUCCESS,
-      copies: sheep.copies,
-      copyPolicy: 0,
-      blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT,
-    }),
-  },
+  [OP.GET_CLUSTER_DEFAULT]: { kind: 'local', run: getClusterDefault },
 
   [OP.GET_NODE_LIST]: { kind: 'local', run: getNodeList },
   [OP.STAT_CLUSTER]: { kind: 'local', run: statCluster },
@@ -182,94 +136,27 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.SET_RECOVERY]: { kind: 'local', run: unsupported },
   [OP.SET_VNODES]: { kind: 'local', run: unsupported },
   [OP.DECREF_OBJ]: { kind: 'local', run: unsupported },
+  [OP.CLEANUP]: { kind: 'cluster', run: unsupported },
+  [OP.FORCE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.ENABLE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.DISABLE_RECOVER]: { kind: 'cluster', run: unsupported },
+  [OP.REWEIGHT]: { kind: 'cluster', run: unsupported },
+  [OP.ALTER_CLUSTER_COPY]: { kind: 'cluster', run: unsupported },
+  [OP.ALTER_VDI_COPY]: { kind: 'cluster', run: unsupported },
 
-  [OP.SNAPSHOT_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      const tag = cString(bodyOf(request), 0, bodyOf(request).length)
-      return ioReply(await sheep.snapshot(request.vid ?? 0, tag))
-    },
-  },
-  [OP.RESIZE_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      await sheep.resizeVdi(request.vid ?? 0, request.vdiSize ?? 0)
-      return { result: RESULT.SUCCESS }
-    },
-  },
-  [OP.ROLLBACK_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      const snapshot = findVdi(sheep, request)
-      return vdiReply(await sheep.rollbackVdi(sheep.state.find(snapshot.name).vid, snapshot.vid))
-    },
-  },
-  [OP.LIST_ATTRIBUTES]: {
-    kind: 'local',
-    run: (sheep, request) => {
-      const attributes = sheep.state.attributes.of(findVdi(sheep, { ...request, snapId: request.vid ?? 0 }).vid)
-      return jsonReply(attributes.map(({ key, valueBytes, createdAt }) => ({ key, valueBytes, createdAt })))
-    },
-  },
-  [OP.LIST_LOCKS]: { kind: 'local', run: (sheep) => jsonReply([...sheep.state.locks.values()]) },
-  [OP.UNLOCK_VDI]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      await sheep.unlock(bodyOf(request).toString())
-      return { result: RESULT.SUCCESS }
-    },
-  },
-  [OP.LIST_VDIS]: {
-    kind: 'local',
-    run: (sheep, request) => {
-      const vdis = request.body ? sheep.state.vdisOf(request.body.toString()) : vdisAfter(sheep, request.vid ?? 0)
-      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(vdis)) }
-    },
-  },
-  [OP.STAT_STORE]: {
-    kind: 'local',
-    run: async (sheep) => {
-      const { totalBytes, freeBytes } = await sheep.stats()
-      const provisionedBytes = sheep.state.provisionedBytes
-      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify({ totalBytes, freeBytes, provisionedBytes })) }
-    },
-  },
-  [OP.DRIVE_STORE]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      const { database, replace } = parseDrive(bodyOf(request))
-      return jsonReply(await sheep.drive(database, { replace }))
-    },
-  },
-  [OP.PUT_EXPORT]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      await sheep.putExport(parseRight(bodyOf(request)))
-      return { result: RESULT.SUCCESS }
-    },
-  },
-  [OP.REMOVE_EXPORT]: {
-    kind: 'cluster',
-    run: async (sheep, request) => {
-      await sheep.removeExport(bodyOf(request).toString())
-      return { result: RESULT.SUCCESS }
-    },
-  },
-  [OP.LIST_EXPORTS]: {
-    kind: 'local',
-    run: (sheep, request) => {
-      const rights = sheep.state.exportsOf(sheep.state.find(bodyOf(request).toString()).vid)
-      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(rights)) }
-    },
-  },
-  [OP.GET_EXPORT]: {
-    kind: 'local',
-    run: (sheep, request) => {
-      const right = sheep.state.exportByHash(bodyOf(request).toString())
-      if (!right) throw new StoreError('NoExport')
-      return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(right)) }
-    },
-  },
+  [OP.SNAPSHOT_VDI]: { kind: 'cluster', run: storeRequests.snapshotVdi },
+  [OP.RESIZE_VDI]: { kind: 'cluster', run: storeRequests.resizeVdi },
+  [OP.ROLLBACK_VDI]: { kind: 'cluster', run: storeRequests.rollbackVdi },
+  [OP.LIST_VDIS]: { kind: 'local', run: storeRequests.listVdis },
+  [OP.LIST_ATTRIBUTES]: { kind: 'local', run: storeRequests.listAttributes },
+  [OP.LIST_LOCKS]: { kind: 'local', run: storeRequests.listLocks },
+  [OP.UNLOCK_VDI]: { kind: 'cluster', run: storeRequests.unlockVdi },
+  [OP.PUT_EXPORT]: { kind: 'cluster', run: storeRequests.putExport },
+  [OP.REMOVE_EXPORT]: { kind: 'cluster', run: storeRequests.removeExport },
+  [OP.LIST_EXPORTS]: { kind: 'local', run: storeRequests.listExports },
+  [OP.GET_EXPORT]: { kind: 'local', run: storeRequests.getExport },
+  [OP.STAT_STORE]: { kind: 'local', run: storeRequests.statStore },
+  [OP.DRIVE_STORE]: { kind: 'cluster', run: storeRequests.driveStore },
 }
 
 /**
@@ -320,77 +207,5 @@ function runForeign(
     )
   } catch (error) {
     reply({ result: resultOf(error) })
-  }
-}
-
-/** A buffer for what a client wants to read, if that is no more than it offered to take. */
-function answerBuffer({ length = 0, dataLength = 0 }: SheepRequest): Buffer {
-  if (length > dataLength) throw new StoreError('InvalidParameters', 'more is wanted than was offered room for')
-  return Buffer.allocUnsafe(length)
-}
-
-function discard(session: Session, request: SheepRequest, reply: (response: Reply) => void): void {
-  const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-  session.discard(request.offset ?? 0, request.length ?? 0, durable, answer(reply))
-}
-
-/** Keeps an answer of LIST_VDIS well below the limit of a frame. */
-const VDIS_PER_ANSWER = 4096
-
-const answer =
-  (reply: (response: Reply) => void): StoreDone =>
-  (error) =>
-    reply({ result: error ? resultOf(error) : RESULT.SUCCESS })
-
-function jsonReply(value: unknown): Reply {
-  return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(value)) }
-}
-
-function ioReply(vdi: Vdi): Reply {
-  return { result: RESULT.SUCCESS, vdiId: vdi.vid, vdiSize: vdi.sizeBytes }
-}
-
-/** The next of all VDIs in the order of their vids. */
-function vdisAfter(sheep: Sheep, vid: number): Vdi[] {
-  return [...sheep.state.vdis.values()]
-    .filter((vdi) => vdi.vid > vid && !vdi.deleting)
-    .sort((a, b) => a.vid - b.vid)
-    .slice(0, VDIS_PER_ANSWER)
-}
-
-function parseRight(json: Buffer): ExportRight {
-  const { attachmentId, nameHash, vid, readOnly } = parseObject(json) as Partial<ExportRight>
-  const valid =
-    typeof attachmentId === 'string' &&
-    attachmentId !== '' &&
-    typeof nameHash === 'string' &&
-    /^[0-9a-f]{64}$/.test(nameHash) &&
-    typeof vid === 'number' &&
-    Number.isInteger(vid) &&
-    typeof readOnly === 'boolean'
-  if (!valid) throw new StoreError('InvalidParameters', 'not an export right')
-  return { attachmentId, nameHash, vid, readOnly }
-}
-
-/** Whether a database of the service may drive the store, and whether in the place of another one. */
-interface DriveRequest {
-  database: string
-  replace: boolean
-}
-
-function parseDrive(json: Buffer): DriveRequest {
-  const { database, replace } = parseObject(json) as Partial<DriveRequest>
-  if (typeof database !== 'string' || !/^[0-9a-f-]{32,36}$/.test(database) || typeof replace !== 'boolean') {
-    throw new StoreError('InvalidParameters', 'not the id of a database')
-  }
-  return { database, replace }
-}
-
-function parseObject(json: Buffer): object {
-  try {
-    const value: unknown = JSON.parse(json.toString())
-    return typeof value === 'object' && value !== null ? value : {}
-  } catch {
-    throw new StoreError('InvalidParameters', 'not JSON')
   }
 }

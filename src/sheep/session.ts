@@ -1,6 +1,7 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
-import type { ClusterState, ExportRight } from './cluster-state.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { ExportRight } from './entries.ts'
 import type { StoreDone } from './object-store.ts'
 import type { OwnerExtent, VdiOwner } from './owner.ts'
 
@@ -138,7 +139,7 @@ export class Sessions {
 
   /** Opens under an export right. Throws NoExport. */
   openExport(nameHash: string, holder: object | null = null): Session {
-    const right = this.#state.exportByHash(nameHash)
+    const right = this.#state.exports.byHash(nameHash)
     if (!right) throw new StoreError('NoExport')
     return this.#add(right.vid, right, right.readOnly, holder)
   }
@@ -164,7 +165,7 @@ export class Sessions {
   }
 
   #refuseExported(vid: number, name: string): void {
-    if (this.#state.exportsOf(vid).length > 0) throw new StoreError('VdiLocked', `${name} is under an attachment`)
+    if (this.#state.exports.countOf(vid) > 0) throw new StoreError('VdiLocked', `${name} is under an attachment`)
   }
 
   /** Whether somebody writes to it who came without a right, and not by the original protocol. */

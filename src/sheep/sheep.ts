@@ -4,16 +4,15 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Disk } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
-import { ownOf } from './accounts.ts'
-import { type Attribute, attributeOid, newAttribute } from './attributes.ts'
-import { BlockMap } from './block-map.ts'
-import { roundUp } from './block-range.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
-import { ClusterState, type Entry, type ExportRight, type Vdi, type VdiHeader } from './cluster-state.ts'
+import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
+import type { Entry, ExportRight, Vdi, VdiHeader } from './entries.ts'
+import { effectsOf } from './entry-effects.ts'
 import type { LoggedEntry } from './entry-log.ts'
+import { FamilyTurns } from './family-turns.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
@@ -22,17 +21,18 @@ import { type AuditProgress, type AuditReport, auditStore } from './maintenance/
 import { GiveBack } from './maintenance/give-back.ts'
 import { IdleCheckpoint } from './maintenance/idle-checkpoint.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
-import { recountFamily } from './maintenance/recount.ts'
+import { recountAccounts } from './maintenance/recount.ts'
 import { Scrubber } from './maintenance/scrub.ts'
 import { type Usage, UsageMeter } from './maintenance/usage.ts'
-import { BLOCK_BYTES, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from './object-format.ts'
 import { type ListedObject, listObjects } from './object-listing.ts'
 import { type Change, ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
-import { VdiOwner } from './owner.ts'
+import { Owners } from './owners.ts'
 import { PlainObjects } from './plain-objects.ts'
 import type { SheepClient } from './server.ts'
 import { Sessions } from './session.ts'
 import type { StoredObject } from './stored-object.ts'
+import { VdiAttributes } from './vdi-attributes.ts'
 
 export interface SheepOptions {
   disk: Disk
@@ -62,13 +62,6 @@ export interface SheepOptions {
 const VNODES = 128
 const LOCK_GRACE_DEFAULT_MS = 10_000
 
-/** A VDI as clients name it: the working one, or with a tag or an id a snapshot. */
-export interface VdiName {
-  name: string
-  tag: string
-  snapId: number
-}
-
 /**
  * One store node: the ordered log's state, the objects, and the owners of VDIs. Requests come in through the operation
  * table (ops.ts); this class is what the operations mean.
@@ -78,6 +71,7 @@ export class Sheep {
   readonly sessions: Sessions
   readonly locks: Locks
   readonly objects: PlainObjects
+  readonly attributes: VdiAttributes
   readonly writers: ForeignWriters
   readonly traffic = new Traffic()
   readonly heldDiscards = new HeldDiscards()
@@ -91,11 +85,10 @@ export class Sheep {
   readonly #giveBack: GiveBack
   readonly #idleCheckpoint: IdleCheckpoint
   readonly scrubber: Scrubber
-  readonly #owners = new Map<number, VdiOwner>()
+  readonly #owners: Owners
   /** Changes of objects that an entry names; they travel with it in one transaction. */
   readonly #carried = new WeakMap<Entry, readonly Change[]>()
-  /** Creations, snapshots and deletions of one family take turns. */
-  readonly #families = new Map<number, Promise<unknown>>()
+  readonly #turns = new FamilyTurns()
   #failure: StoreError | null = null
   #audits: Promise<unknown> = Promise.resolve()
   /** How far the audit that runs has come; null when none does. */
@@ -106,16 +99,24 @@ export class Sheep {
     this.contact = options.address
     this.#store = store
     this.#driver = createSingleDriver((entry) => this.#deliver(entry))
+    this.#owners = new Owners({ store, state: this.state, isOpen: (vid) => this.sessions.isOpen(vid) })
     this.sessions = new Sessions({
-      ownerOf: (vid) => this.#ownerOf(vid),
+      ownerOf: (vid) => this.#owners.of(vid),
       state: this.state,
-      onUnused: (vid) => this.#forgetOwner(vid),
+      onUnused: (vid) => this.#owners.forget(vid),
     })
     this.objects = new PlainObjects(store)
+    this.attributes = new VdiAttributes({
+      store,
+      state: this.state,
+      clock: options.clock,
+      turns: this.#turns,
+      propose: (entry, carried) => this.#propose(entry, carried),
+    })
     this.writers = new ForeignWriters(this)
     this.locks = new Locks({
       state: this.state,
-      propose: (entry) => this.#driver.propose(entry),
+      propose: (entry) => this.#propose(entry),
       clock: options.clock,
       graceMs: options.lockGraceMs ?? LOCK_GRACE_DEFAULT_MS,
       log: options.log,
@@ -137,7 +138,7 @@ export class Sheep {
       state: this.state,
       clock: options.clock,
       log: options.log,
-      propose: (entry) => this.#driver.propose(entry),
+      propose: (entry) => this.#propose(entry),
     })
   }
 
@@ -167,31 +168,13 @@ export class Sheep {
       liveEntries: this.state.liveEntries,
       entries: () => this.state.snapshotEntries().map(encodeEntry),
     })
-    if (!this.#store.accountsKnown) await this.#recountAccounts()
+    if (!this.#store.accountsKnown) {
+      await recountAccounts({ store: this.#store, state: this.state, pause: () => this.#pause() }, this.#options.log)
+    }
     await this.#join()
     this.#reclaimer.scheduleAll()
     this.locks.resume()
     await this.scrubber.open()
-  }
-
-  /** The accounts are lost or damaged: they are counted again from maps and tables, before anything changes those. */
-  async #recountAccounts(): Promise<void> {
-    const { log } = this.#options
-    log.warn('the accounts are missing or damaged: counting them again')
-    this.#store.accounts.clear()
-    for (const family of [...this.state.families()]) {
-      const onUnreadable = (vdi: Vdi, index: number, error: unknown) =>
-        log.error({ err: error, vid: vdi.vid.toString(16), index }, 'what cannot be read is not counted')
-      const options = { store: this.#store, state: this.state, pause: () => this.#pause(), onUnreadable }
-      await recountFamily(family, options, (counts) => {
-        // Each for itself: all accounts of a family with many snapshots may be more than the journal can hold at once.
-        for (const [vid, account] of counts) {
-          this.#store.commit([{ kind: 'accountSet', vid, account }], { durable: false }, () => {})
-        }
-      })
-    }
-    await this.#store.trustAccounts()
-    log.info({ blocks: this.#store.accounts.physicalBlocks }, 'the accounts are counted')
   }
 
   /** Lets everything run that waits to. */
@@ -205,7 +188,7 @@ export class Sheep {
     const incarnation = random.bytes(8).toString('hex')
     const members = [{ address, zone, vnodes: VNODES, incarnation }]
     const at = this.#options.clock.now()
-    await this.#driver.propose({ type: 'view', epoch: this.state.epoch + 1, members, at })
+    await this.#propose({ type: 'view', epoch: this.state.epoch + 1, members, at })
   }
 
   get failure(): StoreError | null {
@@ -249,8 +232,8 @@ export class Sheep {
       auditStore({
         store: this.#store,
         state: this.state,
-        ownedMapOf: (vid) => this.#ownerOf(vid).map,
-        propose: (entry) => this.#driver.propose(entry),
+        ownedMapOf: (vid) => this.#owners.of(vid).map,
+        propose: (entry) => this.#propose(entry),
         pause: () => this.#pause(),
         repair,
         progress: (progress) => {
@@ -258,7 +241,7 @@ export class Sheep {
         },
       }).finally(() => {
         this.auditProgress = null
-        for (const vid of [...this.#owners.keys()]) this.#forgetOwner(vid)
+        this.#owners.forgetUnused()
       }),
     )
     this.#audits = audit.catch(() => {})
@@ -269,7 +252,7 @@ export class Sheep {
   listObjects(vid: number, from: number, count: number): Promise<ListedObject[]> {
     const vdi = this.state.get(vid)
     const limit = Math.ceil(vdi.sizeBytes / OBJECT_BYTES)
-    return listObjects(this.#store, this.#mapOf(vdi), { from, limit, count })
+    return listObjects(this.#store, this.#owners.mapOf(vid), { from, limit, count })
   }
 
   /** Resolves when no deleted VDI is being reclaimed. */
@@ -285,18 +268,18 @@ export class Sheep {
     const base = this.state.vdis.get(baseVid)
     if (!base || base.deleting) throw new StoreError('NoBaseVdi', baseVid.toString(16))
     if (base.snapshotAt === 0) throw new StoreError('NoBaseVdi', `${base.name} is not a snapshot`)
-    return this.#inTurn(base.family, () => this.#newVdi(name, Math.max(sizeBytes, base.sizeBytes), base.vid))
+    return this.#turns.take(base.family, () => this.#newVdi(name, Math.max(sizeBytes, base.sizeBytes), base.vid))
   }
 
   async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
     const base = baseVid === null ? null : this.state.get(baseVid)
     const inode = base ? await this.#holdInode(base.vid) : null
-    const vid = this.state.freeVid(name)
+    const vid = this.state.vdis.freeVid(name)
     const vdi: Vdi = {
       vid,
       name,
       tag: '',
-      snapId: this.state.nextSnapId(name),
+      snapId: this.state.vdis.nextSnapId(name),
       parentVid: base?.vid ?? 0,
       family: base?.family ?? vid,
       sizeBytes,
@@ -306,7 +289,7 @@ export class Sheep {
       deleting: false,
     }
     try {
-      await this.#driver.propose({ type: 'vdi', vdi })
+      await this.#propose({ type: 'vdi', vdi })
     } finally {
       if (inode) this.#store.release(inode)
     }
@@ -319,20 +302,20 @@ export class Sheep {
    */
   async snapshot(vid: number, tag: string): Promise<Vdi> {
     const { family } = this.state.get(vid)
-    return this.#inTurn(family, async () => {
+    return this.#turns.take(family, async () => {
       const vdi = this.state.get(vid)
-      const owner = this.#ownerOf(vid)
+      const owner = this.#owners.of(vid)
       await owner.freeze()
       let inode: StoredObject | null = null
       try {
         inode = await this.#holdInode(vid)
-        const newVid = this.state.freeVid(vdi.name)
-        await this.#driver.propose({ type: 'snapshot', vid, newVid, tag, at: this.#options.clock.now() })
+        const newVid = this.state.vdis.freeVid(vdi.name)
+        await this.#propose({ type: 'snapshot', vid, newVid, tag, at: this.#options.clock.now() })
         return this.state.get(newVid)
       } finally {
         if (inode) this.#store.release(inode)
         owner.thaw()
-        this.#forgetOwner(owner.vid)
+        this.#owners.forget(owner.vid)
       }
     })
   }
@@ -352,72 +335,23 @@ export class Sheep {
   /** As `rollbackVdi`, for the foreign client that has it locked. */
   rollTo(vid: number, snapshotVid: number): Promise<Vdi> {
     const { family } = this.state.get(vid)
-    return this.#inTurn(family, async () => {
+    return this.#turns.take(family, async () => {
       const { name } = this.state.get(vid)
-      const owner = this.#ownerOf(vid)
+      const owner = this.#owners.of(vid)
       await owner.freeze()
       let inode: StoredObject | null = null
       try {
         inode = await this.#holdInode(snapshotVid)
-        const newVid = this.state.freeVid(name)
-        await this.#driver.propose({ type: 'rollback', vid, newVid, snapshotVid, at: this.#options.clock.now() })
+        const newVid = this.state.vdis.freeVid(name)
+        await this.#propose({ type: 'rollback', vid, newVid, snapshotVid, at: this.#options.clock.now() })
         return this.state.get(newVid)
       } finally {
         if (inode) this.#store.release(inode)
         owner.thaw()
-        this.#forgetOwner(owner.vid)
+        this.#owners.forget(owner.vid)
         this.#reclaimer.schedule(family)
       }
     })
-  }
-
-  /** Sets an attribute of a VDI, durably. Throws VdiExists when `exclusive` and there is one of that name already. */
-  async setAttribute(which: VdiName, key: string, value: Buffer, exclusive: boolean): Promise<Attribute> {
-    const { family } = this.state.find(which.name, which)
-    return this.#inTurn(family, async () => {
-      const { vid, name, tag, snapId, snapshotAt } = this.state.find(which.name, which)
-      const known = this.state.attributes.get(vid, key)
-      if (known && exclusive) throw new StoreError('VdiExists', key)
-      const object = known ? await this.#store.hold(attributeOid(known)) : null
-      try {
-        const hashed = snapshotAt > 0 ? { tag, snapId } : { tag: '', snapId: 0 }
-        const oid = known ? attributeOid(known) : this.state.freeAttributeOid(name, hashed, key)
-        const createdAt = known?.createdAt ?? this.#options.clock.now()
-        const attribute = newAttribute(oid, { key, valueBytes: value.length, createdAt })
-        this.state.attributes.check(vid, attribute)
-        if (!this.#store.hasRoomForNew(0, OBJECT_TAIL_BYTES + roundUp(value.length))) throw new StoreError('NoSpace')
-        const bytes = Buffer.concat([value], roundUp(value.length))
-        const carried: Change[] = known ? [] : [{ kind: 'create', oid, runs: [] }]
-        if (bytes.length > 0) carried.push({ kind: 'blocks', object: object ?? oid, first: 0, bytes })
-        await this.#proposeWith({ type: 'attribute', vid, attribute }, carried)
-        return attribute
-      } finally {
-        if (object) this.#store.release(object)
-      }
-    })
-  }
-
-  /** Throws NoObject. */
-  getAttribute(which: VdiName, key: string): Attribute {
-    const attribute = this.state.attributes.get(this.state.find(which.name, which).vid, key)
-    if (!attribute) throw new StoreError('NoObject', `${which.name} has no attribute ${key}`)
-    return attribute
-  }
-
-  /** Throws NoObject. */
-  async removeAttribute(which: VdiName, key: string): Promise<Attribute> {
-    const { family } = this.state.find(which.name, which)
-    return this.#inTurn(family, async () => {
-      const attribute = this.getAttribute(which, key)
-      await this.#driver.propose({ type: 'unattribute', vid: this.state.find(which.name, which).vid, key })
-      return attribute
-    })
-  }
-
-  async readAttribute(attribute: Attribute): Promise<Buffer> {
-    const bytes = Buffer.alloc(roundUp(attribute.valueBytes))
-    await this.#store.using(attributeOid(attribute), (object) => this.#store.readBlocks(object, 0, bytes))
-    return bytes.subarray(0, attribute.valueBytes)
   }
 
   /** A holder gives its lock back, or its share: it has nothing under way any more. */
@@ -425,7 +359,7 @@ export class Sheep {
     const writers = new Set<object | null>(this.locks.writersOf(name))
     await this.locks.release(name, host)
     if (this.state.locks.has(name)) return
-    for (const { vid, snapshotAt } of this.state.vdisOf(name)) {
+    for (const { vid, snapshotAt } of this.state.vdis.of(name)) {
       if (snapshotAt === 0) await this.sessions.endForeign(vid, (holder) => writers.has(holder))
     }
   }
@@ -438,16 +372,16 @@ export class Sheep {
 
   /**
    * Throws VdiInUse while it is exported or open, and VdiLocked while a foreign client other than the sender has it locked;
-   * what the sender itself has open ends. Its space comes back in the background.
+   * what the sender and foreign clients without a lock have open ends. Its space comes back in the background.
    */
   async deleteVdi(vid: number, sender: Sender | null = null): Promise<void> {
     const { family } = this.state.get(vid)
-    await this.#inTurn(family, async () => {
+    await this.#turns.take(family, async () => {
       const vdi = this.state.get(vid)
       if (vdi.snapshotAt === 0) await this.#endOf(vdi, sender)
       if (this.sessions.isOpen(vid)) throw new StoreError('VdiInUse', `${vdi.name} is open`)
-      await this.#driver.propose({ type: 'delete', vid })
-      this.#owners.delete(vid)
+      await this.#propose({ type: 'delete', vid })
+      this.#owners.drop(vid)
     })
     this.#reclaimer.schedule(family)
   }
@@ -457,21 +391,20 @@ export class Sheep {
     const locked = this.state.locks.has(vdi.name)
     if (locked && !(sender && this.locks.allows(vdi.name, sender.client, sender.protoVer)))
       throw new StoreError('VdiLocked', vdi.name)
-    const own = new Set<object | null>([...this.locks.writersOf(vdi.name), sender?.client ?? null])
-    await this.sessions.endForeign(vdi.vid, (holder) => own.has(holder))
+    await this.sessions.endForeign(vdi.vid)
   }
 
   /** What a client wrote into the header of the inode. Throws ReadOnly for a snapshot. */
   async setHeader(vid: number, header: VdiHeader): Promise<void> {
     const { tag, vmStateBytes, vmClockNsec } = this.state.get(vid).header ?? NO_HEADER
     const isSame = header.tag === tag && header.vmStateBytes === vmStateBytes && header.vmClockNsec === vmClockNsec
-    if (!isSame) await this.#driver.propose({ type: 'header', vid, header })
+    if (!isSame) await this.#propose({ type: 'header', vid, header })
   }
 
   /** Machine state of at least so many objects will be written. Recorded first, so that it is found when the VDI goes. */
   async growVmstate(vid: number, objects: number): Promise<void> {
     if ((this.state.get(vid).vmstateObjects ?? 0) >= objects) return
-    await this.#driver.propose({ type: 'vmstate', vid, objects })
+    await this.#propose({ type: 'vmstate', vid, objects })
   }
 
   /** Makes everything that was acknowledged durable. */
@@ -480,13 +413,13 @@ export class Sheep {
   }
 
   async resizeVdi(vid: number, sizeBytes: number): Promise<void> {
-    await this.#driver.propose({ type: 'resize', vid, sizeBytes })
+    await this.#propose({ type: 'resize', vid, sizeBytes })
   }
 
   /** Replaces what the attachment had before; sessions under the old right are over when it resolves. */
   async putExport(right: ExportRight): Promise<void> {
     const replaced = this.state.exports.has(right.attachmentId)
-    await this.#driver.propose({ type: 'export', right })
+    await this.#propose({ type: 'export', right })
     if (replaced) await this.sessions.fence(right.attachmentId, right.nameHash)
     const current = this.state.exports.get(right.attachmentId)
     if (current) await this.sessions.fenceAnonymous(current.vid)
@@ -494,7 +427,7 @@ export class Sheep {
 
   /** When it resolves, nothing sent under the right changes a byte any more. Removing what is not there succeeds. */
   async removeExport(attachmentId: string): Promise<void> {
-    if (this.state.exports.has(attachmentId)) await this.#driver.propose({ type: 'unexport', attachmentId })
+    if (this.state.exports.has(attachmentId)) await this.#propose({ type: 'unexport', attachmentId })
     await this.sessions.fence(attachmentId, null)
   }
 
@@ -505,7 +438,7 @@ export class Sheep {
   async drive(database: string, { replace }: { replace: boolean }): Promise<string> {
     const current = this.state.drivenBy
     if (current === database || (current !== null && !replace)) return current
-    await this.#driver.propose({ type: 'driven', database, replaces: current })
+    await this.#propose({ type: 'driven', database, replaces: current })
     return database
   }
 
@@ -530,8 +463,8 @@ export class Sheep {
     await this.#store.close()
   }
 
-  #proposeWith(entry: Entry, carried: readonly Change[]): Promise<void> {
-    this.#carried.set(entry, carried)
+  #propose(entry: Entry, carried: readonly Change[] = []): Promise<void> {
+    if (carried.length > 0) this.#carried.set(entry, carried)
     return this.#driver.propose(entry)
   }
 
@@ -540,7 +473,7 @@ export class Sheep {
     const index = this.state.index + 1
     const changes: Change[] = [
       { kind: 'entry', index, bytes: encodeEntry(entry) },
-      ...this.#effects(entry),
+      ...effectsOf(entry, this.state, this.#store),
       ...(this.#carried.get(entry) ?? []),
     ]
     this.state.apply(index, entry)
@@ -548,101 +481,16 @@ export class Sheep {
     const durable = new Promise<void>((resolve, reject) => {
       this.#store.commit(changes, { durable: true }, (error) => (error ? reject(error) : resolve()))
     })
-    this.#tellOwner(entry)
+    this.#owners.tell(entry)
     return durable
-  }
-
-  /** An owner changes in the same turn as the state, so that whoever opens the VDI meanwhile finds the one that there is. */
-  #tellOwner(entry: Entry): void {
-    if (entry.type !== 'snapshot' && entry.type !== 'rollback' && entry.type !== 'resize') return
-    const owner = this.#owners.get(entry.vid)
-    if (!owner) return
-    if (entry.type === 'resize') {
-      owner.sizeBytes = entry.sizeBytes
-      return
-    }
-    this.#owners.delete(entry.vid)
-    this.#owners.set(entry.newVid, owner)
-    if (entry.type === 'snapshot') owner.moveTo(entry.newVid)
-    else owner.rollTo(entry.newVid)
-  }
-
-  /** What an entry changes in the objects of this node, in the same transaction. */
-  #effects(entry: Entry): Change[] {
-    switch (entry.type) {
-      case 'snapshot':
-        return this.#inherit(entry.vid, entry.newVid)
-      case 'rollback':
-        return [...this.#inherit(entry.snapshotVid, entry.newVid), this.#keepOwn(entry.vid)]
-      case 'vdi':
-        return entry.vdi.parentVid === 0 ? [] : this.#inherit(entry.vdi.parentVid, entry.vdi.vid)
-      case 'delete':
-        return [...this.state.attributes.of(entry.vid).map(removal), this.#keepOwn(entry.vid)]
-      case 'unattribute': {
-        const attribute = this.state.attributes.get(entry.vid, entry.key)
-        return attribute ? [removal(attribute)] : []
-      }
-      case 'reclaimed':
-        return [{ kind: 'accountSet', vid: entry.vid, account: new Map() }]
-      default:
-        return []
-    }
-  }
-
-  /** A VDI that is deleted shares nothing any more with those that it was made from. */
-  #keepOwn(vid: number): Change {
-    return { kind: 'accountSet', vid, account: ownOf(vid, this.#store.accounts.of(vid)) }
-  }
-
-  /** The new VDI starts with all pages of the old one's map, and with its account; nothing is copied. */
-  #inherit(fromVid: number, toVid: number): Change[] {
-    const inode = this.#store.loadedNow(inodeOid(fromVid))
-    if (inode === undefined) return []
-    if (inode === null) throw new StoreError('NoObject', 'the inode to inherit from is not loaded')
-    return [
-      { kind: 'create', oid: inodeOid(toVid), runs: this.#store.inheritRuns(inode) },
-      { kind: 'accountSet', vid: toVid, account: this.#store.accounts.of(fromVid) },
-    ]
   }
 
   /** Keeps the inode object of a VDI loaded while an entry is proposed that inherits from it. */
   async #holdInode(vid: number): Promise<StoredObject | null> {
     return this.#store.exists(inodeOid(vid)) ? this.#store.hold(inodeOid(vid)) : null
   }
-
-  #ownerOf(vid: number): VdiOwner {
-    const existing = this.#owners.get(vid)
-    if (existing) return existing
-    const vdi = this.state.get(vid)
-    const owner = new VdiOwner(this.#store, vid, vdi.sizeBytes)
-    this.#owners.set(vid, owner)
-    return owner
-  }
-
-  /** An owner keeps nothing that the store does not have; without sessions it goes, unless a snapshot is at work on it. */
-  #forgetOwner(vid: number): void {
-    if (!this.sessions.isOpen(vid) && !this.#owners.get(vid)?.frozen) this.#owners.delete(vid)
-  }
-
-  #mapOf(vdi: Vdi): BlockMap {
-    return this.#owners.get(vdi.vid)?.map ?? new BlockMap(this.#store, vdi.vid)
-  }
-
-  #inTurn<T>(family: number, work: () => Promise<T>): Promise<T> {
-    const before = this.#families.get(family) ?? Promise.resolve()
-    const result = before.then(work, work)
-    const tail = result
-      .catch(() => {})
-      .then(() => {
-        if (this.#families.get(family) === tail) this.#families.delete(family)
-      })
-    this.#families.set(family, tail)
-    return result
-  }
 }
 
 const NO_HEADER: VdiHeader = { tag: '', vmStateBytes: 0, vmClockNsec: '0' }
-
-const removal = (attribute: Attribute): Change => ({ kind: 'remove', oid: attributeOid(attribute) })
 
 const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))

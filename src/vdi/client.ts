@@ -166,8 +166,8 @@ export class VdiClient {
   }
 
   /**
-   * Ends the lock on a name, if there is one: what its holder has under way is over when it resolves, and its connection is cut.
-   * A holder that is alive connects again and goes on without a lock, until somebody else takes it.
+   * Ends the lock on a name, if there is one: what its holder has under way is over when it resolves, and what its connections
+   * send from then on is refused.
    */
   async unlock(name: string): Promise<void> {
     await this.#call({ opcode: OP.UNLOCK_VDI, flags: FLAG.WRITE, body: Buffer.from(name) })

@@ -94,6 +94,12 @@ describe('a command that is mistyped', () => {
     expect(code).toBe(EXIT.USAGE)
     expect(err).toContain(advice)
   })
+
+  it('is answered with the commands that begin as it does, and no others', async () => {
+    const { err } = await runCommandLine(['cluster', 'scrub'])
+    const named = [...err.matchAll(/^ {2}(\w+(?: \w+)+) {2}/gm)].map(([, name]) => name)
+    expect(named).toEqual(['cluster scrub status', 'cluster scrub start', 'cluster scrub pause'])
+  })
 })
 
 describe('sizes', () => {

@@ -97,6 +97,17 @@ describe('a VDI', () => {
     expect((await run('vdi', 'create', name, '1M')).err).toMatch(/delete it first: collie vdi delete 'Bob'\\''s disk'$/)
   })
 
+  it('whose name looks like an option is named behind `--`, in messages too', async () => {
+    expect((await run('vdi', 'create', '-disk', '1M')).err).toMatch(/there is no option -d; a name .* goes behind `--`/)
+    await ok('vdi', 'create', '--', '-disk', '1M')
+    expect((await run('vdi', 'create', '--', '-disk', '1M')).err).toMatch(/collie vdi delete -- -disk$/)
+    await ok('vdi', 'snapshot', '-t', 'daily', '--', '-disk')
+    const refused = await run('vdi', 'rollback', '-s', 'daily', '--', '-disk')
+    expect(refused.err).toMatch(/collie vdi snapshot --tag TAG -- -disk$/)
+    await ok('vdi', 'delete', '--with-snapshots', '--', '-disk')
+    expect(await node.vdis.list()).toEqual([])
+  })
+
   it('cannot command a terminal by its name, nor break a line', async () => {
     const name = 'red\u001b[31m\u009b\nnext'
     expect(await ok('vdi', 'create', name, '1M')).toBe('Created "red\\x1b[31m\\x9b\nnext", 1.0 MiB.')
@@ -709,6 +720,8 @@ describe('bad input', () => {
     ['vdi import - new --size 1X', EXIT.USAGE, /--size: "1X"/],
     ['vdi export disk', EXIT.USAGE, /FILE is missing/],
     ['vdi export disk - --format qcow2', EXIT.USAGE, /--format: only raw/],
+    ['vdi export disk . --force', EXIT.CANNOT_CREATE, /exists and is not a regular file$/],
+    ['vdi export disk .', EXIT.CANNOT_CREATE, /exists and is not a regular file$/],
     ['vdi export disk absent/file', EXIT.CANNOT_CREATE, /absent\/file cannot be made: ENOENT/],
     ['vdi read disk -o absent/file', EXIT.CANNOT_CREATE, /absent\/file cannot be made: ENOENT/],
     ['vdi export nothing file', EXIT.NO_INPUT, /there is no VDI "nothing"/],

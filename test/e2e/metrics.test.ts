@@ -158,3 +158,43 @@ it('answers while the store is away or hangs, and says so', async () => {
   await store.start()
   expect(await isUp(api)).toBe(1)
 })
+
+it('of a store without the API are on a listener of their own, and so is its health', async () => {
+  const store = await start('--roles=store,gateway', '--metrics-listen=127.0.0.1:0')
+  const page = (path: string, options: RequestInit = {}) =>
+    fetch(`http://${store.info.addresses.metrics}${path}`, options)
+  const answer = await page('/metrics?now')
+  expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+  const scraped = parseScrape(await answer.text())
+  expectCatalogued(scraped)
+  expect(scraped.value('collie_store_up')).toBe(1)
+  expect(scraped.value('collie_vdis')).toBe(0)
+  expect(scraped.value('collie_nbd_connections')).toBe(0)
+  expect(scraped.value('process_resident_memory_bytes', { roles: 'store,gateway' })).toBeGreaterThan(0)
+  expect(scraped.families.has('collie_volumes')).toBe(false)
+
+  const health = await page('/healthcheck')
+  expect([health.status, await health.text()]).toEqual([200, 'OK'])
+  expect((await page('/v3/volumes')).status).toBe(404)
+  expect((await page('/metrics', { method: 'POST', body: 'x' })).status).toBe(405)
+
+  await store.ask('vdi', 'create', 'one', '1G')
+  await store.ask('vdi', 'create', 'two', '2G')
+  await store.ask('vdi', 'snapshot', 'one', '--tag', 'daily')
+  await store.ask('vdi', 'delete', 'two')
+  await expect
+    .poll(async () => parseScrape(await (await page('/metrics')).text()).value('collie_vdis'), { timeout: 60_000 })
+    .toBe(1)
+})
+
+it('of a process with the API may be on a listener of their own too', async () => {
+  const collie = await start('--metrics-listen=127.0.0.1:0')
+  const answer = await fetch(`http://${collie.info.addresses.metrics}/metrics`)
+  const scraped = parseScrape(await answer.text())
+  expect(scraped.value('collie_vdis')).toBe(0)
+  expect(scraped.value('collie_work_running')).toBe(0)
+
+  const other = await Collie.create('--roles=store,gateway', `--metrics-listen=${collie.info.addresses.metrics}`)
+  started.push(other)
+  await expect(other.start()).rejects.toThrow('EADDRINUSE')
+})

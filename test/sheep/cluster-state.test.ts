@@ -4,7 +4,9 @@ import { StoreError } from '../../src/errors.ts'
 import { VDI_SIZE_MAX_BYTES } from '../../src/protocol/constants.ts'
 import { vidOfName } from '../../src/protocol/hash.ts'
 import { attributeOid, newAttribute } from '../../src/sheep/attributes.ts'
-import { ClusterState, type Entry, type ExportRight, HOLE_VID, type Vdi } from '../../src/sheep/cluster-state.ts'
+import { ClusterState } from '../../src/sheep/cluster-state.ts'
+import type { Entry, ExportRight, Vdi } from '../../src/sheep/entries.ts'
+import { HOLE_VID, VdiTable } from '../../src/sheep/vdi-table.ts'
 
 function vdi(fields: Partial<Vdi> & { vid: number; name: string }): Vdi {
   return {
@@ -59,21 +61,21 @@ describe('the state of the cluster', () => {
     expect(() => state.find('a', { tag: 'third' })).toThrow(expect.objectContaining({ code: 'NoTag' }))
     expect(() => state.find('a', { snapId: 3 })).toThrow(expect.objectContaining({ code: 'NoTag' })) // the working one
     expect(() => state.find('b')).toThrow(expect.objectContaining({ code: 'NoVdi' }))
-    expect(state.snapshotsOf('a').map(({ vid }) => vid)).toEqual([7, 8])
+    expect(state.vdis.snapshotsOf('a').map(({ vid }) => vid)).toEqual([7, 8])
   })
 
   it('does not show a deleted VDI, but keeps it in its family until it is reclaimed', () => {
     const state = stateOf(made, snapped, { type: 'delete', vid: 7 })
     expect(() => state.get(7)).toThrow(expect.objectContaining({ code: 'NoVdi' }))
     expect(() => state.find('a', { tag: 'first' })).toThrow(expect.objectContaining({ code: 'NoTag' }))
-    expect(state.familyOf(7).map(({ vid }) => vid)).toEqual([7, 8])
-    expect(state.vdisOf('a').map(({ vid }) => vid)).toEqual([8])
+    expect(state.vdis.ofFamily(7).map(({ vid }) => vid)).toEqual([7, 8])
+    expect(state.vdis.of('a').map(({ vid }) => vid)).toEqual([8])
     state.apply(4, { type: 'reclaimed', vid: 7 })
-    expect(state.familyOf(7).map(({ vid }) => vid)).toEqual([8])
+    expect(state.vdis.ofFamily(7).map(({ vid }) => vid)).toEqual([8])
     state.apply(5, { type: 'delete', vid: 8 })
     state.apply(6, { type: 'reclaimed', vid: 8 })
     expect(() => state.find('a')).toThrow(expect.objectContaining({ code: 'NoVdi' }))
-    expect(state.familyOf(7)).toEqual([])
+    expect(state.vdis.ofFamily(7)).toEqual([])
   })
 
   it('lets a name be used again at once when its VDI is deleted', () => {
@@ -86,25 +88,21 @@ describe('the state of the cluster', () => {
 
   it('adds up what working VDIs promise', () => {
     const state = stateOf(made, snapped, { type: 'resize', vid: 8, sizeBytes: 300 })
-    expect(state.provisionedBytes).toBe(300)
+    expect(state.vdis.provisionedBytes).toBe(300)
     state.apply(4, { type: 'delete', vid: 8 })
-    expect(state.provisionedBytes).toBe(0)
+    expect(state.vdis.provisionedBytes).toBe(0)
   })
 
   it('gives a VDI the first free vid from the hash of its name on', () => {
     const first = vidOfName('a')
     const state = stateOf({ type: 'vdi', vdi: vdi({ vid: first, name: 'x' }) })
-    expect(state.freeVid('a')).toBe(first + 1)
-    expect(new ClusterState().freeVid('a')).toBe(first)
+    expect(state.vdis.freeVid('a')).toBe(first + 1)
+    expect(new VdiTable().freeVid('a')).toBe(first)
   })
 
   it('goes round at the highest vid, past 0, which means no VDI', () => {
     const hash = vidOfName('a')
-    const taken = (isTaken: (vid: number) => boolean) => {
-      const vdis = new Map<number, Vdi>()
-      vdis.has = isTaken
-      return Object.assign(new ClusterState(), { vdis })
-    }
+    const taken = (has: (vid: number) => boolean) => Object.assign(new VdiTable(), { has })
     expect(taken((vid) => vid >= hash).freeVid('a')).toBe(1)
     expect(taken((vid) => vid >= hash || vid < 5).freeVid('a')).toBe(5)
     expect(() => taken(() => true).freeVid('a')).toThrow(expect.objectContaining({ code: 'FullVdi' }))
@@ -151,14 +149,14 @@ describe('the state of the cluster', () => {
   it('keeps one right for each attachment, which follows the working VDI', () => {
     const second = right({ vid: 7, nameHash: 'cd'.repeat(32), readOnly: true })
     const state = stateOf(made, { type: 'export', right: right({ vid: 7 }) }, { type: 'export', right: second })
-    expect(state.exportByHash('ab'.repeat(32))).toBeUndefined()
-    expect(state.exportByHash('cd'.repeat(32))).toEqual(second)
+    expect(state.exports.byHash('ab'.repeat(32))).toBeUndefined()
+    expect(state.exports.byHash('cd'.repeat(32))).toEqual(second)
     state.apply(4, snapped)
-    expect(state.exportByHash('cd'.repeat(32))).toEqual({ ...second, vid: 8 })
-    expect(state.exportsOf(7)).toEqual([])
+    expect(state.exports.byHash('cd'.repeat(32))).toEqual({ ...second, vid: 8 })
+    expect(state.exports.of(7)).toEqual([])
     state.apply(5, { type: 'unexport', attachmentId: 'one' })
-    expect(state.exports.size + state.exportsOf(8).length).toBe(0)
-    expect(state.exportByHash('cd'.repeat(32))).toBeUndefined()
+    expect(state.exports.size + state.exports.of(8).length).toBe(0)
+    expect(state.exports.byHash('cd'.repeat(32))).toBeUndefined()
   })
 
   it('goes back to a snapshot under a new vid, with its rights and attributes', () => {
@@ -176,20 +174,25 @@ describe('the state of the cluster', () => {
     expect(state.vdis.get(8)?.deleting).toBe(true)
     expect(state.find('a')).toMatchObject({ vid: 9, parentVid: 7, snapId: 2, createdAt: 300 })
     expect(state.find('a').header).toBeUndefined()
-    expect([state.exportsOf(9).length, state.attributes.of(9)]).toEqual([1, [attribute]])
+    expect([state.exports.of(9).length, state.attributes.of(9)]).toEqual([1, [attribute]])
     expect(refusal(state, { ...rollback, vid: 9, newVid: 10, snapshotVid: 8 })).toBe('NoVdi')
     expect(refusal(state, { ...rollback, vid: 9, newVid: 10, snapshotVid: 9 })).toBe('NoTag')
     expect(refusal(state, { ...rollback, vid: 7, newVid: 10 })).toBe('ReadOnly')
   })
 
   it('never gives out the vid that stands for holes, and sees gaps before the last VDI of a name', () => {
-    expect(stateOf().freeVid('a')).not.toBe(HOLE_VID)
+    expect(stateOf().vdis.freeVid('a')).not.toBe(HOLE_VID)
     const hash = vidOfName('a')
     const state = stateOf(
       { type: 'vdi', vdi: vdi({ vid: hash, name: 'a' }) },
       { type: 'snapshot', vid: hash, newVid: hash + 2, tag: 'x', at: 1 },
     )
-    expect([hash, hash + 1, hash + 2, hash + 3].map((vid) => state.isGap(vid))).toEqual([false, true, false, false])
+    expect([hash, hash + 1, hash + 2, hash + 3].map((vid) => state.vdis.isGap(vid))).toEqual([
+      false,
+      true,
+      false,
+      false,
+    ])
   })
 
   it('lets one database drive it, and another only in the place of that one', () => {
@@ -218,6 +221,7 @@ describe('the state of the cluster', () => {
         const short = new ClusterState()
         for (const entry of state.snapshotEntries()) short.apply(state.index, entry)
         expect(dump(short)).toEqual(dump(state))
+        expect(countsOf(state)).toEqual(recount(state))
         expect(state.snapshotEntries()).toHaveLength(state.liveEntries)
       }),
     )
@@ -229,7 +233,7 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
   const some = vdis[pick % Math.max(1, vdis.length)]
   switch (kind) {
     case 'vdi':
-      return { type: 'vdi', vdi: vdi({ vid: state.freeVid(name), name, sizeBytes: pick % 1000 }) }
+      return { type: 'vdi', vdi: vdi({ vid: state.vdis.freeVid(name), name, sizeBytes: pick % 1000 }) }
     case 'view':
       return {
         type: 'view',
@@ -248,7 +252,7 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
   if (!some) return null
   switch (kind) {
     case 'clone': {
-      const vid = state.freeVid(name)
+      const vid = state.vdis.freeVid(name)
       return {
         type: 'vdi',
         vdi: vdi({ vid, name, parentVid: some.vid, family: some.family, sizeBytes: some.sizeBytes }),
@@ -258,14 +262,14 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
       return {
         type: 'snapshot',
         vid: some.vid,
-        newVid: state.freeVid(some.name),
+        newVid: state.vdis.freeVid(some.name),
         tag: `${name}${pick % 9}`,
         at: pick + 1,
       }
     case 'rollback': {
-      const snapshots = state.snapshotsOf(some.name)
+      const snapshots = state.vdis.snapshotsOf(some.name)
       const snapshotVid = snapshots[pick % Math.max(1, snapshots.length)]?.vid ?? 0
-      return { type: 'rollback', vid: some.vid, newVid: state.freeVid(some.name), snapshotVid, at: pick + 1 }
+      return { type: 'rollback', vid: some.vid, newVid: state.vdis.freeVid(some.name), snapshotVid, at: pick + 1 }
     }
     case 'header':
       return { type: 'header', vid: some.vid, header: { tag: name, vmStateBytes: pick, vmClockNsec: `${pick}` } }
@@ -290,6 +294,26 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
   }
 }
 
+/** What a state keeps count of. */
+function countsOf({ vdis, exports }: ClusterState) {
+  const { size, workingCount, snapshotCount, provisionedBytes } = vdis
+  const rights = [...vdis.keys()].map((vid) => [vid, exports.countOf(vid), exports.of(vid)])
+  return { size, workingCount, snapshotCount, provisionedBytes, rights }
+}
+
+function recount({ vdis, exports }: ClusterState): ReturnType<typeof countsOf> {
+  const all = [...vdis.values()]
+  const working = all.filter(({ deleting, snapshotAt }) => !deleting && snapshotAt === 0)
+  const rightsTo = (vid: number) => [...exports.values()].filter((right) => right.vid === vid)
+  return {
+    size: all.length,
+    workingCount: working.length,
+    snapshotCount: all.filter(({ deleting, snapshotAt }) => !deleting && snapshotAt > 0).length,
+    provisionedBytes: working.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    rights: all.map(({ vid }) => [vid, rightsTo(vid).length, rightsTo(vid)]),
+  }
+}
+
 /** Everything that a state answers. */
 function dump(state: ClusterState) {
   const vdis = [...state.vdis.values()].sort((a, b) => a.vid - b.vid)
@@ -302,11 +326,10 @@ function dump(state: ClusterState) {
     attributes: new Set(state.attributes.all()),
     attributesOf: vdis.map(({ vid }) => new Set(state.attributes.of(vid))),
     vdis,
-    names: ['a', 'b', 'c'].map((name) => new Set(state.vdisOf(name).map(({ vid }) => vid))),
-    families: vdis.map(({ family }) => new Set(state.familyOf(family).map(({ vid }) => vid))),
+    names: ['a', 'b', 'c'].map((name) => new Set(state.vdis.of(name).map(({ vid }) => vid))),
+    families: vdis.map(({ family }) => new Set(state.vdis.ofFamily(family).map(({ vid }) => vid))),
     drivenBy: state.drivenBy,
     exports: new Set(state.exports.values()),
-    byHash: [...state.exports.values()].map(({ nameHash }) => state.exportByHash(nameHash)?.attachmentId).sort(),
-    provisioned: state.provisionedBytes,
+    byHash: [...state.exports.values()].map(({ nameHash }) => state.exports.byHash(nameHash)?.attachmentId).sort(),
   }
 }

@@ -147,7 +147,7 @@ describe('GET_VDI_INFO and DEL_VDI', () => {
 
   it('take a name alone, as old clients send it', async () => {
     const vid = await create()
-    const short = { ...nameRequest(0x14, name), body: Buffer.from(name) }
+    const short = { ...nameRequest(0x14, name), body: Buffer.concat([Buffer.from(name)], 256) }
     expect(vidOf(await client.request(short))).toBe(vid)
   })
 

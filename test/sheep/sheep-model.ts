@@ -341,14 +341,14 @@ export class SheepModel {
     if (!vdi) return
     const key = this.random.pick(['colour', 'size'])
     const value = this.random.bytes(this.random.below(10_000))
-    await this.clock.run(this.#sheep.setAttribute({ ...vdi, snapId: 0 }, key, value, false))
+    await this.clock.run(this.#sheep.attributes.set({ ...vdi, snapId: 0 }, key, value, false))
     vdi.attributes.set(key, value)
   }
 
   async #checkAttributes(vdi: ModelVdi): Promise<void> {
     for (const [key, value] of vdi.attributes) {
-      const attribute = this.#sheep.getAttribute({ ...vdi, snapId: 0 }, key)
-      const found = await this.clock.run(this.#sheep.readAttribute(attribute))
+      const attribute = this.#sheep.attributes.get({ ...vdi, snapId: 0 }, key)
+      const found = await this.clock.run(this.#sheep.attributes.read(attribute))
       if (!found.equals(value)) throw new Error(`the attribute ${key} of ${vdi.name}@${vdi.tag} is not what was set`)
     }
   }

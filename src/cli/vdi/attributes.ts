@@ -12,7 +12,7 @@ import {
   type Operand,
 } from '../command.ts'
 import { nearest } from '../near.ts'
-import { shellWord } from '../shell-word.ts'
+import { shellOperand } from '../shell-word.ts'
 import { table } from '../table.ts'
 import { about, checkedText, findVdi, isCode, NAME, SNAPSHOT, withStore } from './store.ts'
 
@@ -139,7 +139,7 @@ async function orNoAttribute<T>(
     const keys = (await vdis.listAttributes(name, which)).map((attribute) => attribute.key)
     const near = nearest(key, keys)
     const advice =
-      near === null ? `\`collie vdi attr list ${shellWord(name)}\` shows what there is` : `did you mean "${near}"?`
+      near === null ? `\`collie vdi attr list ${shellOperand(name)}\` shows what there is` : `did you mean "${near}"?`
     throw new CommandFailure(EXIT.NO_INPUT, `"${name}" has no attribute "${key}"; ${advice}`, { cause: error })
   }
 }

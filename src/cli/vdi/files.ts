@@ -1,4 +1,4 @@
-import { createTarget, type SourceFile, type TargetFile } from '../../runtime/image-file.ts'
+import { createTarget, FileInTheWay, type SourceFile, type TargetFile } from '../../runtime/image-file.ts'
 import { CommandFailure, EXIT } from '../command.ts'
 import { PIECE_BYTES } from './streams.ts'
 
@@ -12,7 +12,7 @@ export async function intoFile<T>(
   fill: (target: TargetFile) => Promise<T>,
 ): Promise<T> {
   const target = await createTarget(file, { replace }).catch((error: NodeJS.ErrnoException) => {
-    const advice = error.code === 'EEXIST' && !replace ? '; --force replaces a file' : ''
+    const advice = error instanceof FileInTheWay ? '; --force replaces a file' : ''
     throw new CommandFailure(EXIT.CANNOT_CREATE, `${file} cannot be made: ${error.message}${advice}`, { cause: error })
   })
   try {

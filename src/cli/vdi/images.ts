@@ -6,7 +6,7 @@ import { EXPORT_MARK } from '../../vdi/export-mark.ts'
 import { IMPORT_MARK } from '../../vdi/import-mark.ts'
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT } from '../command.ts'
 import { Progress } from '../progress.ts'
-import { shellWord } from '../shell-word.ts'
+import { shellOperand, shellWord } from '../shell-word.ts'
 import { formatBytes } from '../table.ts'
 import { inputChunks, intoFile } from './files.ts'
 import { createVdi, jsonOf, orDelete, parseSize, takeSnapshot, toSectors } from './manage.ts'
@@ -172,7 +172,7 @@ function incomplete(name: string): CommandFailure {
   const problem = `there is a VDI "${name}" that is not complete: its import still runs, or was killed`
   return new CommandFailure(
     EXIT.CANNOT_CREATE,
-    `${problem}; if so, delete it first: collie vdi delete ${shellWord(name)}`,
+    `${problem}; if so, delete it first: collie vdi delete ${shellOperand(name)}`,
   )
 }
 
@@ -256,7 +256,7 @@ async function withFrozen<T>(
     return await work(await findVdi(vdis, name, tag))
   } finally {
     await vdis.remove(name, tag).catch((error: Error) => {
-      const command = `collie vdi delete ${shellWord(name)} --snapshot ${shellWord(tag)}`
+      const command = `collie vdi delete --snapshot=${shellWord(tag)} ${shellOperand(name)}`
       call.io.err(`collie: the snapshot "${tag}" could not be deleted (${error.message}); do it later: ${command}`)
     })
   }

@@ -4,7 +4,7 @@ import { formatTime } from '../../runtime/clock.ts'
 import type { VdiClient, VdiInfo } from '../../vdi/client.ts'
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT, type Option } from '../command.ts'
 import { Progress } from '../progress.ts'
-import { shellWord } from '../shell-word.ts'
+import { shellOperand } from '../shell-word.ts'
 import { parseBytes } from '../size.ts'
 import { formatBytes } from '../table.ts'
 import {
@@ -165,7 +165,7 @@ const FORCE: Option = { flag: 'force', short: 'f', meaning: 'Do it.' }
 
 function wouldLose(snapshot: VdiInfo): UsageError {
   const problem = `what was written to "${snapshot.name}" since "${labelOf(snapshot)}" would be lost`
-  const advice = `repeat with --force, or keep it first: collie vdi snapshot ${shellWord(snapshot.name)} --tag TAG`
+  const advice = `repeat with --force, or keep it first: collie vdi snapshot --tag TAG ${shellOperand(snapshot.name)}`
   return new UsageError(`--force: ${problem}; ${advice}`)
 }
 
@@ -205,7 +205,7 @@ export async function createVdi(vdis: VdiClient, name: string, sizeBytes: number
     return await about(name, vdis.create(name, sizeBytes, baseVid))
   } catch (error) {
     if (!isCode(error, 'VdiExists')) throw error
-    const problem = `there is a VDI "${name}" already; choose another name, or delete it first: collie vdi delete ${shellWord(name)}`
+    const problem = `there is a VDI "${name}" already; choose another name, or delete it first: collie vdi delete ${shellOperand(name)}`
     throw new CommandFailure(EXIT.CANNOT_CREATE, problem, { cause: error })
   }
 }
@@ -270,7 +270,7 @@ export async function orDelete<T>(
       () => call.io.err(`collie: "${name}" is not complete, and was deleted`),
       () =>
         call.io.err(
-          `collie: "${name}" is not complete, and is still there; delete it: collie vdi delete ${shellWord(name)}`,
+          `collie: "${name}" is not complete, and is still there; delete it: collie vdi delete ${shellOperand(name)}`,
         ),
     )
     throw error

@@ -7,7 +7,7 @@ import { createSocketTransport, SHEEP_SOCKET } from '../../vdi/socket-transport.
 import { type CommandCall, CommandFailure, type CommandPorts, EXIT, type Operand, type Option } from '../command.ts'
 import { nearest } from '../near.ts'
 import { configOf, noNode } from '../node-access.ts'
-import { shellWord } from '../shell-word.ts'
+import { shellOperand } from '../shell-word.ts'
 import { visible } from '../table.ts'
 
 /** What the commands on VDIs have in common: the way to the store, and VDIs by their names. */
@@ -156,7 +156,7 @@ export async function unlessInUse<T>(vdis: VdiClient, vdi: VdiInfo, work: Promis
 async function userOf(vdis: VdiClient, { name, snapshotAt }: VdiInfo): Promise<string> {
   const lock = snapshotAt > 0 ? undefined : (await vdis.listLocks()).find((held) => held.name === name)
   if (lock) {
-    const advice = `end that first, or, if it is gone: collie vdi lock unlock ${shellWord(name)}`
+    const advice = `end that first, or, if it is gone: collie vdi lock unlock ${shellOperand(name)}`
     return `${lock.hosts.join(', ')} ${lock.hosts.length === 1 ? 'has' : 'have'} it locked; ${advice}`
   }
   const rights = snapshotAt > 0 ? [] : await vdis.exportsOf(name)

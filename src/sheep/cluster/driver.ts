@@ -1,4 +1,4 @@
-import type { Entry } from '../cluster-state.ts'
+import type { Entry } from '../entries.ts'
 
 /**
  * Membership and order: what the store asks of corosync, etcd, or of nothing at all when there is one node.

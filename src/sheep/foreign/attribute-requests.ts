@@ -1,27 +1,29 @@
 import { StoreError } from '../../errors.ts'
-import { ATTR_FLAG, RESULT, VDI_ATTR_KEY_SIZE_BYTES, VDI_NAME_SIZE_BYTES } from '../../protocol/constants.ts'
+import { ATTR_FLAG, RESULT } from '../../protocol/constants.ts'
 import { encodeTime } from '../../protocol/inode.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import { oidIndex, oidVid } from '../../protocol/oid.ts'
-import { decodeText } from '../../protocol/struct.ts'
+import type { Field } from '../../protocol/struct.ts'
 import { vdiAttr } from '../../protocol/structs.ts'
 import { type Attribute, attributeOid } from '../attributes.ts'
+import { bodyOfLength, cString } from '../request-body.ts'
 import type { Reply } from '../server.ts'
-import type { Sheep, VdiName } from '../sheep.ts'
+import type { Sheep } from '../sheep.ts'
+import type { VdiName } from '../vdi-attributes.ts'
 
 /**
  * GET_VDI_ATTR, which also sets and removes. The body is a whole vdi_attr; the answer names the object that holds the value, which
  * the client then reads with READ_OBJ.
  */
 export async function attributeRequest(sheep: Sheep, request: SheepRequest): Promise<Reply> {
-  const { which, key, value } = decodeAttribute(request.body)
+  const { which, key, value } = decodeAttribute(request)
   const flags = request.flags ?? 0
-  if (flags & ATTR_FLAG.DELETE) return attributeReply(await sheep.removeAttribute(which, key))
+  if (flags & ATTR_FLAG.DELETE) return attributeReply(await sheep.attributes.remove(which, key))
   if (flags & ATTR_FLAG.CREATE) {
     const exclusive = (flags & ATTR_FLAG.EXCLUSIVE) !== 0
-    return attributeReply(await sheep.setAttribute(which, key, value, exclusive))
+    return attributeReply(await sheep.attributes.set(which, key, value, exclusive))
   }
-  return attributeReply(sheep.getAttribute(which, key))
+  return attributeReply(sheep.attributes.get(which, key))
 }
 
 /** An attribute's object as clients read it: a vdi_attr with the names it has now. Null when there is none. */
@@ -29,7 +31,7 @@ export async function attributeObject(sheep: Sheep, oid: bigint): Promise<Buffer
   for (;;) {
     const found = sheep.state.attributes.byOid(oid)
     if (!found) return null
-    const value = await sheep.readAttribute(found.attribute)
+    const value = await sheep.attributes.read(found.attribute)
     // Set again while it was read: its length may have become another.
     if (sheep.state.attributes.byOid(oid)?.attribute !== found.attribute) continue
     const vdi = sheep.state.get(found.vid)
@@ -45,23 +47,17 @@ export async function attributeObject(sheep: Sheep, oid: bigint): Promise<Buffer
   }
 }
 
-function decodeAttribute(body: Buffer | undefined): { which: VdiName; key: string; value: Buffer } {
-  if (body?.length !== vdiAttr.sizeBytes) throw new StoreError('InvalidParameters', 'not a vdi_attr')
-  const { fields } = vdiAttr
+function decodeAttribute(request: SheepRequest): { which: VdiName; key: string; value: Buffer } {
+  const body = bodyOfLength(request, vdiAttr.sizeBytes)
+  const textOf = ({ offset, sizeBytes }: Field<string>) => cString(body, offset, offset + sizeBytes)
+  const { name, tag, key } = vdiAttr.fields
   const { snapId, valueLength, value } = vdiAttr.decode(body)
   if (valueLength > value.length) throw new StoreError('InvalidParameters', 'the value is longer than its field')
-  const which = {
-    name: textAt(body, fields.name.offset, VDI_NAME_SIZE_BYTES),
-    tag: textAt(body, fields.tag.offset, VDI_NAME_SIZE_BYTES),
-    snapId,
+  return {
+    which: { name: textOf(name), tag: textOf(tag), snapId },
+    key: textOf(key),
+    value: value.subarray(0, valueLength),
   }
-  return { which, key: textAt(body, fields.key.offset, VDI_ATTR_KEY_SIZE_BYTES), value: value.subarray(0, valueLength) }
-}
-
-function textAt(body: Buffer, start: number, sizeBytes: number): string {
-  const text = decodeText(body.subarray(start, start + sizeBytes))
-  if (text === null) throw new StoreError('InvalidParameters', 'a name that is not UTF-8')
-  return text
 }
 
 function attributeReply(attribute: Attribute): Reply {

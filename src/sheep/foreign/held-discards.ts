@@ -22,8 +22,9 @@ type Discard = (sender: Sender, done: StoreDone) => void
  *    in use, up to 128 at a time, so that the last write may be of one. It comes on a connection of its own, which gives
  *    every request the number 0, and ends while QEMU still has its lock.
  *
- * A number other than 0 tells the first, and without a lock it is not QEMU. Else the zero is answered and held. It is done before the next request of the
- * connection if that bears another number, or at its end if the lock is gone; otherwise it is forgotten.
+ * A number other than 0 tells the first, as do data that were written over the connection before; and without a lock it is not
+ * QEMU. Else the zero is answered and held. It is done before the next request of the connection if that bears another number,
+ * or at its end if the lock is gone; otherwise it is forgotten.
  */
 export class HeldDiscards {
   readonly #held = new Map<SheepClient, Held>()

@@ -9,8 +9,9 @@ import {
   inodeHeader,
 } from '../../protocol/inode.ts'
 import { inodeOid } from '../../protocol/oid.ts'
-import { HOLE_VID, type Vdi } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import type { Sheep } from '../sheep.ts'
+import { HOLE_VID } from '../vdi-table.ts'
 
 /**
  * A range of a VDI's inode object, as clients know it. No such object is stored: the header comes from the VDI's record, the block
@@ -25,7 +26,7 @@ export async function readInode(
   { fillHoles = false }: { fillHoles?: boolean } = {},
 ): Promise<Buffer | null> {
   const vdi = sheep.state.vdis.get(vid)
-  if (!vdi || vdi.deleting) return vdi || sheep.state.isGap(vid) ? Buffer.alloc(length) : null
+  if (!vdi || vdi.deleting) return vdi || sheep.state.vdis.isGap(vid) ? Buffer.alloc(length) : null
   const target = Buffer.alloc(length)
   encodeHeader(sheep, vdi).copy(target, 0, Math.min(offset, INODE_HEADER_SIZE_BYTES))
   const start = Math.max(offset, INODE_MAP_OFFSET_BYTES)

@@ -8,11 +8,11 @@ import {
 } from '../../protocol/inode.ts'
 import { dataOid } from '../../protocol/oid.ts'
 import { decodeText } from '../../protocol/struct.ts'
-import { HOLE_VID } from '../cluster-state.ts'
 import { QEMU_PROTO_VER } from '../locks.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { Session } from '../session.ts'
 import type { Sheep } from '../sheep.ts'
+import { HOLE_VID } from '../vdi-table.ts'
 import { discardIndex } from './data-writes.ts'
 import { encodeHeader } from './inode-view.ts'
 import type { Sender } from './writers.ts'
@@ -70,17 +70,26 @@ async function writeHeader(sheep: Sheep, vid: number, offset: number, bytes: Buf
     if (decodeText(after.subarray(at, at + sizeBytes)) === null)
       throw new StoreError('InvalidParameters', 'a name or a tag that is not UTF-8')
   }
-  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.decode(after)
-  if (!after.equals(inodeHeader.encode({ ...inodeHeader.decode(before), tag, vdiSize, vmStateSize, vmClockNsec })))
+  if (!withoutClientFields(before).equals(withoutClientFields(after)))
     throw new StoreError('InvalidParameters', 'a field of the inode that clients do not change')
+  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.decode(after)
+  if (!Number.isSafeInteger(vdiSize) || !Number.isSafeInteger(vmStateSize))
+    throw new StoreError('InvalidParameters', 'a size that nothing has')
   if (vdiSize < vdi.sizeBytes) throw new StoreError('InvalidParameters', 'a VDI cannot shrink')
   if (vdiSize > vdi.sizeBytes) await growVdi(sheep, vid, vdiSize)
   await sheep.setHeader(vid, { tag, vmStateBytes: vmStateSize, vmClockNsec: vmClockNsec.toString() })
 }
 
+function withoutClientFields(header: Buffer): Buffer {
+  const { tag, vdiSize, vmStateSize, vmClockNsec } = inodeHeader.fields
+  const rest = Buffer.from(header)
+  for (const { offset, sizeBytes } of [tag, vdiSize, vmStateSize, vmClockNsec]) rest.fill(0, offset, offset + sizeBytes)
+  return rest
+}
+
 /** Who has made an attachment tells the size of its volume. */
 async function growVdi(sheep: Sheep, vid: number, sizeBytes: number): Promise<void> {
-  if (sheep.state.exportsOf(vid).length > 0) throw new StoreError('VdiLocked', 'it is under an attachment')
+  if (sheep.state.exports.countOf(vid) > 0) throw new StoreError('VdiLocked', 'it is under an attachment')
   await sheep.resizeVdi(vid, sizeBytes)
 }
 
@@ -98,7 +107,8 @@ function writeMap(sheep: Sheep, write: InodeWrite, sender: Sender, done: StoreDo
   }
   if (count === 1 && isZero(bytes)) {
     const isLocked = () => sheep.state.locks.has(vdi.name)
-    const isClear = id !== 0 || sender.protoVer !== QEMU_PROTO_VER || !isLocked()
+    const isOfQemu = sender.protoVer === QEMU_PROTO_VER && isLocked()
+    const isClear = id !== 0 || !isOfQemu || sheep.writers.hasWritten(vdi.name, sender.client)
     if (isClear) return discardIndex(sheep, vid, first, durable, sender, done)
     const isOneAtEnd = () => !isLocked()
     sheep.heldDiscards.hold(sender, isOneAtEnd, (by, then) => discardIndex(sheep, vid, first, durable, by, then))

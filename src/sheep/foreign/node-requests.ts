@@ -21,11 +21,11 @@ import {
   sdNode,
 } from '../../protocol/structs.ts'
 import { parseAddress } from '../../runtime/network.ts'
-import type { Member, View } from '../cluster-state.ts'
+import type { Member, View } from '../entries.ts'
+import { bodyOf } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 import { objectExists, wholeObject } from './object-requests.ts'
-import { bodyOf } from './vdi-requests.ts'
 
 /** What `dog` asks nodes and the cluster. What makes no sense on a node that is alone is refused with NO_SUPPORT. */
 
@@ -73,6 +73,11 @@ export async function clusterInfo(sheep: Sheep): Promise<Reply> {
   }
   const nodes = nodesOf(sheep, sheep.state.members, await spaceOf(sheep))
   return { result: RESULT.SUCCESS, body: encodeClusterInfo(info, nodes) }
+}
+
+/** GET_CLUSTER_DEFAULT: what a VDI has whose maker names nothing else. */
+export function getClusterDefault({ copies }: Sheep): Reply {
+  return { result: RESULT.SUCCESS, copies, copyPolicy: 0, blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT }
 }
 
 export function getStoreList(): Reply {

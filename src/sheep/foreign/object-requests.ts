@@ -3,11 +3,11 @@ import { FLAG, RESULT } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import { inodeOid, oidIndex, oidKind, oidVid, vmstateOid } from '../../protocol/oid.ts'
 import { resultOf } from '../../results.ts'
-import { HOLE_VID } from '../cluster-state.ts'
 import { OBJECT_BYTES } from '../object-format.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
+import { HOLE_VID } from '../vdi-table.ts'
 import { attributeObject } from './attribute-requests.ts'
 import { creates, isDurable, writeData } from './data-writes.ts'
 import { isInInode, readInode } from './inode-view.ts'
@@ -44,7 +44,9 @@ export function writeObject(sheep: Sheep, request: SheepRequest, sender: Sender,
   const done: StoreDone = (error) => reply({ result: error ? resultOf(error) : RESULT.SUCCESS, copies: sheep.copies })
   const kind = oidKind(oid)
   const durable = isDurable(request)
-  if ((kind === 'data' || kind === 'vmstate') && offset + body.length > OBJECT_BYTES) {
+  if (!request.body && request.dataLength) {
+    done(new StoreError('InvalidParameters', 'a write without the flag WRITE has no body'))
+  } else if ((kind === 'data' || kind === 'vmstate') && offset + body.length > OBJECT_BYTES) {
     done(new StoreError('InvalidParameters', 'beyond the object'))
   } else if (kind === 'data') writeData(sheep, request, sender, done)
   else if (kind === 'vmstate') settle(writeVmstate(sheep, request, sender), reply)
@@ -123,7 +125,7 @@ async function writeVmstate(sheep: Sheep, request: SheepRequest, { client, proto
     const vdi = sheep.state.vdis.get(vid)
     if (!vdi || vdi.deleting) throw new StoreError('NoObject')
     if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
-    if (!sheep.locks.allows(vdi.name, client, protoVer) || sheep.state.exportsOf(vid).length > 0)
+    if (!sheep.locks.allows(vdi.name, client, protoVer) || sheep.state.exports.countOf(vid) > 0)
       throw new StoreError('VdiLocked', vdi.name)
   }
   check()

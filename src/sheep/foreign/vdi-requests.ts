@@ -7,13 +7,14 @@ import {
   VDI_BITMAP_SIZE_BYTES,
   VDI_COUNT,
   VDI_NAME_SIZE_BYTES,
+  VDI_TAG_SIZE_BYTES,
 } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
-import { decodeText } from '../../protocol/struct.ts'
-import { encodeNodeAddress, type NodeId, vdiState } from '../../protocol/structs.ts'
+import { encodeNodeAddress, type NodeId, PARTICIPANTS_MAX, vdiState } from '../../protocol/structs.ts'
 import { resultOf } from '../../results.ts'
-import type { Vdi } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import { hostOf, QEMU_PROTO_VER } from '../locks.ts'
+import { bodyOfLength, cString } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 import type { Sender } from './writers.ts'
@@ -28,7 +29,7 @@ const DOG_PROTO_VER = PROTO_VER
  * write to its inode before.
  */
 export async function newVdi(sheep: Sheep, request: SheepRequest, sender: Sender): Promise<Reply> {
-  const name = cString(bodyOf(request), 0, VDI_NAME_SIZE_BYTES)
+  const name = cString(bodyOfLength(request, VDI_NAME_SIZE_BYTES), 0, VDI_NAME_SIZE_BYTES)
   const baseVid = request.baseVdiId ?? 0
   if (request.snapId) return vdiReply(await newSnapshot(sheep, name, baseVid, sender))
   const { copies = 0, copyPolicy = 0, storePolicy = 0, blockSizeShift = 0 } = request
@@ -53,7 +54,7 @@ async function newSnapshot(sheep: Sheep, name: string, baseVid: number, { client
 
 /** Whether no attachment and no tool of ours has it. */
 function isFree(sheep: Sheep, vdi: Vdi): boolean {
-  return sheep.state.exportsOf(vdi.vid).length === 0 && !sheep.sessions.hasAnonymousWriter(vdi.vid)
+  return sheep.state.exports.countOf(vdi.vid) === 0 && !sheep.sessions.hasAnonymousWriter(vdi.vid)
 }
 
 export function getVdiInfo(sheep: Sheep, request: SheepRequest): Reply {
@@ -61,7 +62,10 @@ export function getVdiInfo(sheep: Sheep, request: SheepRequest): Reply {
 }
 
 /** LOCK_VDI: as GET_VDI_INFO, and takes the lock. Refused, the answer names the VDI all the same. */
-export async function lockVdi(sheep: Sheep, request: SheepRequest, { client }: Sender): Promise<Reply> {
+export async function lockVdi(sheep: Sheep, request: SheepRequest, { client, protoVer }: Sender): Promise<Reply> {
+  const { type = LOCK_TYPE.NORMAL } = request
+  if (type !== LOCK_TYPE.NORMAL && type !== LOCK_TYPE.SHARED)
+    throw new StoreError('InvalidParameters', `no type of lock: ${type}`)
   const vdi = findVdi(sheep, request)
   if (vdi.snapshotAt > 0) {
     sheep.locks.snapshotOpened(vdi.vid)
@@ -69,7 +73,7 @@ export async function lockVdi(sheep: Sheep, request: SheepRequest, { client }: S
   }
   try {
     if (!isFree(sheep, vdi)) throw new StoreError('VdiLocked', vdi.name)
-    await sheep.locks.take(vdi.name, request.type === LOCK_TYPE.SHARED, client)
+    await sheep.locks.take(vdi.name, type === LOCK_TYPE.SHARED, client, protoVer)
   } catch (error) {
     return { ...vdiReply(vdi), result: resultOf(error) }
   }
@@ -90,7 +94,7 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
   if (!vdi) return { result: RESULT.VDI_NOT_LOCKED }
   if (vdi.snapshotAt > 0 && protoVer !== DOG_PROTO_VER && sheep.locks.snapshotReleased(vdi.vid)) return success
   if (!lock) return vdi.deleting ? { result: RESULT.VDI_NOT_LOCKED } : success
-  if (protoVer === DOG_PROTO_VER) {
+  if (protoVer === DOG_PROTO_VER && !sheep.locks.isHeldBy(vdi.name, client)) {
     await sheep.unlock(vdi.name)
     return success
   }
@@ -137,7 +141,6 @@ const UNLOCKED = 1
 const LOCKED = 2
 const SHARED = 3
 const PARTICIPANT_SHARED = 2
-const PARTICIPANTS_MAX = 31
 
 function stateOf(sheep: Sheep, vdi: Vdi): Parameters<typeof vdiState.encode>[0] {
   const lock = vdi.snapshotAt === 0 && !vdi.deleting ? sheep.state.locks.get(vdi.name) : undefined
@@ -172,22 +175,10 @@ function hostId(host: string): NodeId {
 }
 
 export function findVdi(sheep: Sheep, request: SheepRequest): Vdi {
-  const names = bodyOf(request)
+  const names = bodyOfLength(request, VDI_NAME_SIZE_BYTES, VDI_NAME_SIZE_BYTES + VDI_TAG_SIZE_BYTES)
   const name = cString(names, 0, VDI_NAME_SIZE_BYTES)
   const tag = cString(names, VDI_NAME_SIZE_BYTES, names.length)
   return sheep.state.find(name, { tag, snapId: request.snapId ?? 0 })
-}
-
-export function bodyOf(request: SheepRequest): Buffer {
-  if (!request.body) throw new StoreError('InvalidParameters', 'the request has no body')
-  return request.body
-}
-
-/** A name in a field of fixed size: what stands before the first NUL. */
-export function cString(bytes: Buffer, start: number, end: number): string {
-  const text = decodeText(bytes.subarray(start, end))
-  if (text === null) throw new StoreError('InvalidParameters', 'a name that is not UTF-8')
-  return text
 }
 
 export function vdiReply(vdi: Vdi): Reply {
@@ -195,7 +186,7 @@ export function vdiReply(vdi: Vdi): Reply {
 }
 
 function* runVids(sheep: Sheep): Generator<number> {
-  for (const { first, count } of sheep.state.probeRuns()) {
+  for (const { first, count } of sheep.state.vdis.probeRuns()) {
     for (let i = 0; i < count; i++) yield (first + i) % VDI_COUNT
   }
 }

@@ -1,5 +1,5 @@
 import { StoreError, toStoreError } from '../../errors.ts'
-import type { Vdi } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import type { StoreDone } from '../object-store.ts'
 import type { SheepClient } from '../server.ts'
 import type { Session } from '../session.ts'
@@ -44,7 +44,11 @@ export class ForeignWriters {
 
   /** Whether the connection writes to the working VDI of that name, or has it locked. */
   writes(name: string, client: SheepClient): boolean {
-    if (this.#sheep.locks.isHeldBy(name, client)) return true
+    return this.#sheep.locks.isHeldBy(name, client) || this.hasWritten(name, client)
+  }
+
+  /** Whether objects of the working VDI of that name were written over the connection, or are just being. */
+  hasWritten(name: string, client: SheepClient): boolean {
     const sessions = this.#sessions.get(client) ?? []
     return sessions.some(({ over, vid }) => !over && this.#sheep.state.vdis.get(vid)?.name === name)
   }

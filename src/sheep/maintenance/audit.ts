@@ -3,7 +3,8 @@ import { formatOid, oidIndex, oidKind, oidVid, withVid } from '../../protocol/oi
 import { type Account, blocksIn, isNamedIn } from '../accounts.ts'
 import { attributeOid } from '../attributes.ts'
 import type { BlockMap } from '../block-map.ts'
-import type { ClusterState, Entry, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { Entry, Vdi } from '../entries.ts'
 import { BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { Change, ObjectStore } from '../object-store.ts'
 import type { StoredObject } from '../stored-object.ts'
@@ -89,7 +90,7 @@ class Audit {
 
   async run(): Promise<AuditReport> {
     const { store, state, progress } = this.#options
-    const families = [...state.families()]
+    const families = [...state.vdis.families()]
     for (const [done, family] of families.entries()) {
       progress?.({ phase: 'references', done, total: families.length })
       await this.#checkFamily(family)
@@ -296,8 +297,8 @@ function ownerOf(state: ClusterState, oid: bigint): Vdi | undefined {
 
 /** Whether a VDI that has not been deleted sees blocks of a deleted one. */
 function isWanted(store: ObjectStore, state: ClusterState, deleted: Vdi): boolean {
-  return state
-    .familyOf(deleted.family)
+  return state.vdis
+    .ofFamily(deleted.family)
     .some((vdi) => !vdi.deleting && isNamedIn(store.accounts.of(vdi.vid), deleted.vid))
 }
 

@@ -1,4 +1,5 @@
-import type { ClusterState, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 
 /**
  * Who shares what with whom, from the tree of a family alone. A VDI is frozen before anything is made from it, and what is made

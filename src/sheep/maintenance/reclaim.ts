@@ -4,8 +4,9 @@ import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import { isBlocksLine, isNamedIn, objectsOf } from '../accounts.ts'
 import { BlockMap } from '../block-map.ts'
-import type { ClusterState, Entry, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
 import { MemberFailed } from '../disks/member.ts'
+import type { Entry, Vdi } from '../entries.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
 import type { AccountChange, Change, ObjectStore } from '../object-store.ts'
 import { FamilyTree } from './heirs.ts'
@@ -68,7 +69,7 @@ export class Reclaimer {
 
   /** Looks at the deleted VDIs of a family, soon. */
   schedule(family: number): void {
-    if (this.#stopped || !this.#state.familyOf(family).some((vdi) => vdi.deleting)) return
+    if (this.#stopped || !this.#state.vdis.ofFamily(family).some((vdi) => vdi.deleting)) return
     this.#queue.add(family)
     if (!this.#running) this.#start()
   }
@@ -132,7 +133,7 @@ export class Reclaimer {
   /** Whether anything of the family was reclaimed completely. */
   async #reclaimFamily(family: number): Promise<boolean> {
     let progress = false
-    for (const vdi of this.#state.familyOf(family)) {
+    for (const vdi of this.#state.vdis.ofFamily(family)) {
       if (!vdi.deleting || this.#stopped) continue
       try {
         if (!(await this.#reclaim(vdi))) continue
@@ -170,7 +171,7 @@ export class Reclaimer {
   /** The topmost of those that see anything of a deleted VDI. */
   #heirsOf(vdi: Vdi): Vdi[] {
     const sees = (vid: number) => isNamedIn(this.#store.accounts.of(vid), vdi.vid)
-    const seers = this.#state.familyOf(vdi.family).filter((other) => !other.deleting && sees(other.vid))
+    const seers = this.#state.vdis.ofFamily(vdi.family).filter((other) => !other.deleting && sees(other.vid))
     return new FamilyTree(this.#state).topmost(seers, sees)
   }
 
@@ -288,7 +289,7 @@ export class Reclaimer {
 
   /** Whether what was made from a deleted VDI still inherits pages of its map; deleted ones need theirs to find what is left. */
   async #isMapWanted(vdi: Vdi): Promise<boolean> {
-    for (const child of this.#state.familyOf(vdi.family)) {
+    for (const child of this.#state.vdis.ofFamily(vdi.family)) {
       if (child.parentVid === vdi.vid && (await this.#inherits(inodeOid(child.vid), vdi.vid))) return true
     }
     return false

@@ -1,6 +1,8 @@
 import { dataOid, inodeOid } from '../../protocol/oid.ts'
+import type { Log } from '../../runtime/log.ts'
 import { type Account, objectsOf, ownOf } from '../accounts.ts'
-import type { ClusterState, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { AccountChange, ObjectStore } from '../object-store.ts'
 
@@ -41,6 +43,28 @@ export async function recountFamily(
   }
 }
 
+/** The accounts are lost or damaged: they are counted again from maps and tables, before anything changes those. */
+export async function recountAccounts(
+  options: Omit<RecountOptions, 'onReference' | 'onUnreadable'>,
+  log: Log,
+): Promise<void> {
+  const { store, state } = options
+  log.warn('the accounts are missing or damaged: counting them again')
+  store.accounts.clear()
+  const onUnreadable = (vdi: Vdi, index: number, error: unknown) =>
+    log.error({ err: error, vid: vdi.vid.toString(16), index }, 'what cannot be read is not counted')
+  for (const family of [...state.vdis.families()]) {
+    await recountFamily(family, { ...options, onUnreadable }, (counts) => {
+      // Each for itself: all accounts of a family with many snapshots may be more than the journal can hold at once.
+      for (const [vid, account] of counts) {
+        store.commit([{ kind: 'accountSet', vid, account }], { durable: false }, () => {})
+      }
+    })
+  }
+  await store.trustAccounts()
+  log.info({ blocks: store.accounts.physicalBlocks }, 'the accounts are counted')
+}
+
 class FamilyRecount {
   readonly counts = new Map<number, Map<number, number>>()
   readonly #options: RecountOptions
@@ -53,7 +77,7 @@ class FamilyRecount {
 
   constructor(family: number, options: RecountOptions) {
     this.#options = options
-    for (const { vid } of options.state.familyOf(family)) this.counts.set(vid, new Map())
+    for (const { vid } of options.state.vdis.ofFamily(family)) this.counts.set(vid, new Map())
   }
 
   readonly listen = (change: AccountChange): void => {

@@ -1,7 +1,8 @@
 import { type StoreError, toStoreError } from '../../errors.ts'
 import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
-import type { ClusterState, Vdi } from '../cluster-state.ts'
+import type { ClusterState } from '../cluster-state.ts'
 import { MemberFailed } from '../disks/member.ts'
+import type { Vdi } from '../entries.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
 import type { StoredObject } from '../stored-object.ts'
@@ -122,7 +123,7 @@ export async function damageOf(
   const family = state.vdis.get(oidVid(oid))?.family
   if (family === undefined) return []
   const damage: Damage[] = []
-  for (const vdi of state.familyOf(family)) {
+  for (const vdi of state.vdis.ofFamily(family)) {
     if (vdi.deleting) continue
     const seen = await seenBlocks(store, vdi, oid, blocks, inherited)
     const unitBytes = oidKind(oid) === 'inode' ? ENTRIES_PER_PAGE * OBJECT_BYTES : BLOCK_BYTES

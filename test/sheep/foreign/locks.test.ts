@@ -1,6 +1,7 @@
 import { pino } from 'pino'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { ClusterState, type Entry } from '../../../src/sheep/cluster-state.ts'
+import { ClusterState } from '../../../src/sheep/cluster-state.ts'
+import type { Entry } from '../../../src/sheep/entries.ts'
 import { Locks } from '../../../src/sheep/locks.ts'
 import type { SheepClient } from '../../../src/sheep/server.ts'
 import { SimClock } from '../../sim/clock.ts'

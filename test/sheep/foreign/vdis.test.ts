@@ -121,7 +121,7 @@ describe('going back to a snapshot', () => {
     const rolled = await qemu.made(name, 8 * OBJECT, { base: vid, snapId: 1 })
     expect(vidOf(await qemu.info(name))).toBe(rolled)
     expect(await qemu.entries(rolled, 0, 1)).toEqual([vid])
-    const left = live.sheep.state.snapshotsOf(name).map((vdi) => vdi.vid)
+    const left = live.sheep.state.vdis.snapshotsOf(name).map((vdi) => vdi.vid)
     expect(left.sort()).toEqual([vid, working].sort())
     expect(await byteAt(qemu, working, 0)).toBe(2)
   })

@@ -1,0 +1,94 @@
+import type { Attribute } from './attributes.ts'
+
+/** What the ordered log tells of: its entries, and what they are about. All of it is kept as JSON, so that names stay. */
+
+export interface Vdi {
+  vid: number
+  name: string
+  /** Empty for a working VDI and for a snapshot without a tag. */
+  tag: string
+  /** Counts the snapshots of a name, from 1. */
+  snapId: number
+  parentVid: number
+  /** The vid at the root of its snapshots and clones: objects are shared within a family only. */
+  family: number
+  sizeBytes: number
+  copies: number
+  /** Milliseconds since 1970. */
+  createdAt: number
+  /** 0 for a working VDI; otherwise it is a snapshot, and frozen. */
+  snapshotAt: number
+  /** Deleted by its user, but objects of it may still be wanted by others of its family. */
+  deleting: boolean
+  /** What a client wrote into the header of the inode; of a snapshot, what was there when it was taken. */
+  header?: VdiHeader
+  /** Machine state that was saved with it: the objects 0 to here may exist. */
+  vmstateObjects?: number
+}
+
+/** The fields of an inode's header that are the client's own. */
+export interface VdiHeader {
+  /** The tag that the next snapshot gets, when it names none itself. */
+  tag: string
+  vmStateBytes: number
+  /** Decimal: 64 bits. */
+  vmClockNsec: string
+}
+
+/**
+ * A lock that a client of the original protocol took on a name: on the working VDI, whatever its vid becomes. QEMU's is for one,
+ * tgt's are shared.
+ */
+export interface Lock {
+  name: string
+  shared: boolean
+  /** Host of each holder; one unless shared. */
+  hosts: string[]
+}
+
+/** A right to reach a VDI through any gateway. The name is known only to who made it. */
+export interface ExportRight {
+  attachmentId: string
+  /** SHA-256 of the export name, hexadecimal. */
+  nameHash: string
+  /** The working VDI; follows it when a snapshot gives it a new vid. */
+  vid: number
+  readOnly: boolean
+}
+
+export interface Member {
+  address: string
+  zone: number
+  vnodes: number
+  /** New with each start of the node. */
+  incarnation: string
+}
+
+/** An epoch and who was in it from when on, milliseconds since 1970. */
+export interface View {
+  epoch: number
+  members: Member[]
+  at: number
+}
+
+export type Entry =
+  | { type: 'view'; epoch: number; members: Member[]; at?: number }
+  | { type: 'vdi'; vdi: Vdi }
+  /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
+  | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
+  | { type: 'resize'; vid: number; sizeBytes: number }
+  | { type: 'delete'; vid: number }
+  /** No object of a deleted VDI is left: its vid is free. */
+  | { type: 'reclaimed'; vid: number }
+  | { type: 'export'; right: ExportRight }
+  | { type: 'unexport'; attachmentId: string }
+  /** What the working VDI `vid` held is dropped; it goes on as `newVid` with what its snapshot `snapshotVid` holds. */
+  | { type: 'rollback'; vid: number; newVid: number; snapshotVid: number; at: number }
+  | { type: 'header'; vid: number; header: VdiHeader }
+  | { type: 'vmstate'; vid: number; objects: number }
+  | { type: 'attribute'; vid: number; attribute: Attribute }
+  | { type: 'unattribute'; vid: number; key: string }
+  | { type: 'lock'; lock: Lock }
+  | { type: 'unlock'; name: string }
+  /** The service's database `database` says what the store is to hold, in the place of `replaces`. */
+  | { type: 'driven'; database: string; replaces: string | null }

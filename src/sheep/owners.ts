@@ -1,0 +1,67 @@
+import { BlockMap } from './block-map.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { Entry } from './entries.ts'
+import type { ObjectStore } from './object-store.ts'
+import { VdiOwner } from './owner.ts'
+
+/** The owners of VDIs that have one: while they are open, or something is done to them as a whole. */
+export class Owners {
+  readonly #byVid = new Map<number, VdiOwner>()
+  readonly #store: ObjectStore
+  readonly #state: ClusterState
+  readonly #isOpen: (vid: number) => boolean
+
+  constructor(options: {
+    store: ObjectStore
+    state: ClusterState
+    /** Whether a VDI has sessions. */
+    isOpen(vid: number): boolean
+  }) {
+    this.#store = options.store
+    this.#state = options.state
+    this.#isOpen = options.isOpen
+  }
+
+  /** Throws NoVdi. */
+  of(vid: number): VdiOwner {
+    const existing = this.#byVid.get(vid)
+    if (existing) return existing
+    const owner = new VdiOwner(this.#store, vid, this.#state.get(vid).sizeBytes)
+    this.#byVid.set(vid, owner)
+    return owner
+  }
+
+  /** The block map of a VDI, without an owner if it has none. */
+  mapOf(vid: number): BlockMap {
+    return this.#byVid.get(vid)?.map ?? new BlockMap(this.#store, vid)
+  }
+
+  /** An owner keeps nothing that the store does not have; without sessions it goes, unless a snapshot is at work on it. */
+  forget(vid: number): void {
+    if (!this.#isOpen(vid) && !this.#byVid.get(vid)?.frozen) this.#byVid.delete(vid)
+  }
+
+  forgetUnused(): void {
+    for (const vid of [...this.#byVid.keys()]) this.forget(vid)
+  }
+
+  /** The VDI is gone. */
+  drop(vid: number): void {
+    this.#byVid.delete(vid)
+  }
+
+  /** An owner changes in the same turn as the state, so that whoever opens the VDI meanwhile finds the one that there is. */
+  tell(entry: Entry): void {
+    if (entry.type !== 'snapshot' && entry.type !== 'rollback' && entry.type !== 'resize') return
+    const owner = this.#byVid.get(entry.vid)
+    if (!owner) return
+    if (entry.type === 'resize') {
+      owner.sizeBytes = entry.sizeBytes
+      return
+    }
+    this.#byVid.delete(entry.vid)
+    this.#byVid.set(entry.newVid, owner)
+    if (entry.type === 'snapshot') owner.moveTo(entry.newVid)
+    else owner.rollTo(entry.newVid)
+  }
+}
