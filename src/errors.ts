@@ -48,6 +48,7 @@ export const SERVICE_ERRORS = {
   QuotaExceeded: '{kind}: {reason}',
   NoValidBackend: 'No valid backend was found. {reason}',
   BackendFailure: 'The storage backend failed: {reason}',
+  ResultNotRecorded: 'What was done could not be recorded: {reason}',
   ServiceUnavailable: '{reason}',
 } as const
 
