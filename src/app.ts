@@ -9,8 +9,9 @@ import { API_CONTROL_SOCKET } from './control/messages.ts'
 import { listenControl } from './control/socket-carrier.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { type Db, openDatabase } from './db/database.ts'
-import { databaseId } from './db/installation.ts'
+import { databaseId, exclusively } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
+import { createTokenVault } from './db/tokens.ts'
 import { StartRefused } from './errors.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
@@ -66,7 +67,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   })
   await services.start()
 
-  const { authenticator, local } = await identityOf(config, config.listen, log)
+  const { authenticator, local } = await identityOf(config, db, config.listen, log)
   const lag = new LoopLag(systemClock)
   const server = createApiServer({
     services,
@@ -93,7 +94,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   await server.listen(listen)
   const bound = server.addresses()[0]
   const listening = bound && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : config.listen
-  if (local && listening !== config.listen) await identityOf(config, listening, log) // port 0: the files name the real one
+  if (local && listening !== config.listen) await identityOf(config, db, listening, log) // port 0: the files name the real one
 
   const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
   const controlSocket = path.resolve(config.data_dir, API_CONTROL_SOCKET)
@@ -148,6 +149,7 @@ async function whyUnready(config: Config, control: ControlCaller, services: Runn
 
 async function identityOf(
   config: Config,
+  db: Db,
   listening: string,
   log: Log,
 ): Promise<{ authenticator: Authenticator; local: LocalIdentity | null }> {
@@ -155,8 +157,10 @@ async function identityOf(
   if (config.auth === 'noauth') return { authenticator: createNoauth({ publicEndpoint }), local: null }
   const { host, port } = reachable(listening, config.advertise)
   const baseUrl = publicEndpoint ?? `http://${formatAddress(host, port)}`
-  const account = await ensureLocalIdentity({ dataDir: config.data_dir, baseUrl, random: systemRandom, log })
-  const local = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint })
+  const { data_dir: dataDir } = config
+  const account = await exclusively(db, () => ensureLocalIdentity({ dataDir, baseUrl, random: systemRandom, log }))
+  const vault = createTokenVault(db, systemClock)
+  const local = createLocalIdentity({ account, vault, clock: systemClock, random: systemRandom, publicEndpoint })
   return { authenticator: local.authenticator, local }
 }
 
