@@ -5,8 +5,7 @@ import { createApiServer } from './api/server.ts'
 import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
-import { API_CONTROL_SOCKET } from './control/messages.ts'
-import { listenControl } from './control/socket-carrier.ts'
+import { listenAsApi } from './control/api-sockets.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { type Db, openDatabase } from './db/database.ts'
 import { databaseId, exclusively } from './db/installation.ts'
@@ -97,8 +96,8 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   if (local && listening !== config.listen) await identityOf(config, db, listening, log) // port 0: the files name the real one
 
   const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
-  const controlSocket = path.resolve(config.data_dir, API_CONTROL_SOCKET)
-  const door = await listenControl(systemNetwork, controlSocket, serviceHandlers(services), { onDefect })
+  const handlers = serviceHandlers(services)
+  const door = await listenAsApi(systemNetwork, systemRandom, config.data_dir, handlers, { onDefect })
 
   return {
     addresses: { api: 'path' in listen ? listening : `http://${listening}/v3` },
