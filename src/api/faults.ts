@@ -29,6 +29,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   VolumeTypeDefaultMisconfigured: { status: 500 },
   ProjectNotFound: { status: 404 },
   ServiceNotFound: { status: 404 },
+  BackupServiceNotFound: { status: 404 },
   BackendNotFound: { status: 404 },
   HostNotFound: { status: 404 },
   ClusterNotFound: { status: 404 },

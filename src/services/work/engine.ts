@@ -42,6 +42,8 @@ export interface WorkEngine {
    */
   finish(unit: WorkUnit): Promise<void>
   start(): Promise<void>
+  /** Does now what every beat does: gives up processes that are silent, and goes on with what they left. */
+  takeOver(): Promise<void>
   /** Resolves when no unit runs or waits. */
   idle(): Promise<void>
   counts(): WorkCounts
@@ -465,6 +467,9 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
       state = 'running'
       if (shared) beatLater()
       pump()
+    },
+    takeOver: async () => {
+      if (shared && state === 'running') await beat()
     },
     idle: () =>
       new Promise((resolve) => {
