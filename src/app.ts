@@ -1,8 +1,7 @@
 import { hostname } from 'node:os'
-import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
-import { createConfiguredBackends, reachable } from './app-backends.ts'
+import { backupDirectoryOf, createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
 import { listenAsApi } from './control/api-sockets.ts'
@@ -42,7 +41,6 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
-const BACKUP_DIRECTORY = 'backups'
 const HEALTH_TIMEOUT_MS = 2000
 
 /**
@@ -163,8 +161,8 @@ async function identityOf(
   return { authenticator: local.authenticator, local }
 }
 
-async function openBackupDirectory({ backup, data_dir }: Config): Promise<ReturnType<typeof openSystemDisk>> {
-  const disk = openSystemDisk(path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY)))
+async function openBackupDirectory(config: Config): Promise<ReturnType<typeof openSystemDisk>> {
+  const disk = openSystemDisk(backupDirectoryOf(config))
   await disk.makeDirectory('.')
   return disk
 }

@@ -71,7 +71,17 @@ const LAYERS: Record<string, readonly string[]> = {
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': ['app.ts', 'store-thread.ts', 'cli', 'control', 'config.ts', 'version.ts', 'errors.ts', 'runtime'],
-  'db-maintenance.ts': ['app-backends.ts', 'db', 'scheduler', 'services', 'cli', 'control', 'runtime'],
+  'db-maintenance.ts': [
+    'app-backends.ts',
+    'db',
+    'drivers/driver.ts',
+    'scheduler',
+    'services',
+    'cli',
+    'control',
+    'config.ts',
+    'runtime',
+  ],
   'db-commands.ts': ['db-maintenance.ts', 'cli'],
   'main.ts': ['serve.ts', 'db-commands.ts', 'cli', 'runtime'],
 }
