@@ -1,17 +1,16 @@
 import { hostname } from 'node:os'
-import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
-import { createConfiguredBackends, reachable } from './app-backends.ts'
+import { backupDirectoryOf, createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { type Config, isOwnStore } from './config.ts'
+import { listenAsApi } from './control/api-sockets.ts'
 import { whyNoAnswer } from './control/health.ts'
-import { API_CONTROL_SOCKET } from './control/messages.ts'
-import { listenControl } from './control/socket-carrier.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { type Db, openDatabase } from './db/database.ts'
-import { databaseId } from './db/installation.ts'
+import { databaseId, exclusively } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
+import { createTokenVault } from './db/tokens.ts'
 import { StartRefused } from './errors.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
@@ -46,8 +45,6 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
-const BACKUP_DIRECTORY = 'backups'
-
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
@@ -69,7 +66,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   })
   await services.start()
 
-  const { authenticator, local } = await identityOf(config, config.listen, log)
+  const { authenticator, local } = await identityOf(config, db, config.listen, log)
   const lag = new LoopLag(systemClock)
   const unready = () => whyUnready(config, control, services)
   const metrics = createMetricsDoor({
@@ -98,11 +95,11 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   await server.listen(listen)
   const bound = server.addresses()[0]
   const listening = bound && typeof bound === 'object' ? formatAddress(bound.address, bound.port) : config.listen
-  if (local && listening !== config.listen) await identityOf(config, listening, log) // port 0: the files name the real one
+  if (local && listening !== config.listen) await identityOf(config, db, listening, log) // port 0: the files name the real one
 
   const onDefect = (error: unknown, method: string) => log.error({ err: error, method }, 'a control call failed')
-  const controlSocket = path.resolve(config.data_dir, API_CONTROL_SOCKET)
-  const door = await listenControl(systemNetwork, controlSocket, serviceHandlers(services), { onDefect })
+  const handlers = serviceHandlers(services)
+  const door = await listenAsApi(systemNetwork, systemRandom, config.data_dir, handlers, { onDefect })
 
   return {
     door: { unready, metrics: metrics.page },
@@ -149,6 +146,7 @@ async function whyUnready(config: Config, control: ControlCaller, services: Runn
 
 async function identityOf(
   config: Config,
+  db: Db,
   listening: string,
   log: Log,
 ): Promise<{ authenticator: Authenticator; local: LocalIdentity | null }> {
@@ -156,13 +154,15 @@ async function identityOf(
   if (config.auth === 'noauth') return { authenticator: createNoauth({ publicEndpoint }), local: null }
   const { host, port } = reachable(listening, config.advertise)
   const baseUrl = publicEndpoint ?? `http://${formatAddress(host, port)}`
-  const account = await ensureLocalIdentity({ dataDir: config.data_dir, baseUrl, random: systemRandom, log })
-  const local = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint })
+  const { data_dir: dataDir } = config
+  const account = await exclusively(db, () => ensureLocalIdentity({ dataDir, baseUrl, random: systemRandom, log }))
+  const vault = createTokenVault(db, systemClock)
+  const local = createLocalIdentity({ account, vault, clock: systemClock, random: systemRandom, publicEndpoint })
   return { authenticator: local.authenticator, local }
 }
 
-async function openBackupDirectory({ backup, data_dir }: Config): Promise<ReturnType<typeof openSystemDisk>> {
-  const disk = openSystemDisk(path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY)))
+async function openBackupDirectory(config: Config): Promise<ReturnType<typeof openSystemDisk>> {
+  const disk = openSystemDisk(backupDirectoryOf(config))
   await disk.makeDirectory('.')
   return disk
 }

@@ -22,8 +22,9 @@ export function dbCommands(ports: CommandPorts): Command[] {
       usesSettings: true,
       summary: 'Compare the database of the API with the store, and say what to do where they differ.',
       description:
-        'Finds volumes, snapshots and rights of attachments that only one of them has, sizes that differ, and quotas that are charged\n' +
-        `wrong. It may run at any time: what is being worked on is left out. Exits with ${EXIT.DATA_UNSOUND} when something is wrong.`,
+        'Finds volumes, snapshots, rights of attachments and backups that only one of them has, sizes that differ, statuses that nothing\n' +
+        'will end, and quotas that are charged wrong. It may run at any time: what is being worked on is left out. Exits with\n' +
+        `${EXIT.DATA_UNSOUND} when something is wrong.`,
       options: [
         {
           flag: 'repair',

@@ -1,19 +1,24 @@
-import { createConfiguredBackends } from './app-backends.ts'
+import { backupDirectoryOf, createConfiguredBackends } from './app-backends.ts'
 import { type CommandCall, CommandFailure, type CommandPorts, EXIT } from './cli/command.ts'
 import { askNode, configOf } from './cli/node-access.ts'
 import { table } from './cli/table.ts'
+import type { Config } from './config.ts'
 import type { ControlClient } from './control/client.ts'
 import { copySqlite } from './db/backup.ts'
 import { type DatabaseOptions, type Db, openExisting } from './db/database.ts'
 import { databaseId } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
-import * as quotas from './db/quotas.ts'
+import type { VolumeDriver } from './drivers/driver.ts'
 import { fileExists } from './runtime/files.ts'
 import { createTarget } from './runtime/image-file.ts'
 import { runProgram } from './runtime/programs.ts'
+import { openSystemDisk } from './runtime/system-disk.ts'
 import { splitHost } from './scheduler/place.ts'
 import type { Backend } from './services/backends.ts'
-import { checkUsage, compare, type Finding, readRecords } from './services/comparison.ts'
+import { createDirectoryTarget } from './services/backup/directory-target.ts'
+import { compareBackups, findBackups, readBackupRecords } from './services/backup-comparison.ts'
+import { compare, type Finding, readRecords } from './services/comparison.ts'
+import { checkStatuses, checkUsage, countRecords, type Mendable } from './services/database-check.ts'
 
 /** What `collie db backup` and `collie db check` do. */
 
@@ -39,16 +44,16 @@ export function check(ports: CommandPorts, call: CommandCall): Promise<number> {
 
 async function checkWith(call: CommandCall, node: ControlClient): Promise<number> {
   return withBoth(call, node, async (db, backends) => {
-    const { findings, checked } = await compareAll(db, backends)
-    const repaired = new Set(call.options.repair === undefined ? [] : await repair(db, findings))
+    const { findings, checked } = await compareAll(db, backends, configOf(call))
+    const repaired = new Set(call.options.repair === undefined ? [] : await repair(findings))
     const sound = findings.every((finding) => repaired.has(finding))
-    const result = {
+    const result: CheckResult = {
       sound,
       checked,
-      findings: findings.map(({ volumeId: _volume, driver: _driver, ...finding }, index) => ({
-        ...finding,
-        repaired: repaired.has(findings[index]!),
-      })),
+      findings: findings.map((found) => {
+        const { kind, id, backend = null, detail, advice } = found
+        return { kind, id, backend, detail, advice, repaired: repaired.has(found) }
+      }),
     }
     call.print(result, () => describe(result))
     return sound ? EXIT.OK : EXIT.DATA_UNSOUND
@@ -88,54 +93,70 @@ async function withBoth<T>(
   }
 }
 
-/** A finding, and who can mend it. */
-type Located = Finding & { driver?: Backend['driver'] }
+/** A finding, and how `--repair` ends it, where it does. */
+type Found = Finding & Partial<Pick<Mendable, 'mend'>>
 
-async function compareAll(db: Db, backends: readonly Backend[]) {
-  const findings: Located[] = []
-  const checked = { volumes: 0, snapshots: 0, attachments: 0, vdis: 0, foreign_vdis: 0 }
+interface CheckResult {
+  sound: boolean
+  checked: Awaited<ReturnType<typeof compareAll>>['checked']
+  findings: {
+    kind: Finding['kind']
+    id: string
+    backend: string | null
+    detail: string
+    advice: string
+    repaired: boolean
+  }[]
+}
+
+async function compareAll(db: Db, backends: readonly Backend[], config: Config) {
+  const findings: Found[] = []
+  const stored = { vdis: 0, foreign_vdis: 0 }
   for (const { name, driver } of backends) {
     const isHere = (host: string) => splitHost(host).backend === name
     const before = await readRecords(db, isHere)
     const found = (await driver.discover?.()) ?? { volumes: [], snapshots: [], exports: [], foreign: [] }
     const different = compare(before, found, await readRecords(db, isHere))
-    findings.push(...different.map((finding) => ({ ...finding, driver })))
-    checked.volumes += before.volumes.size
-    checked.snapshots += before.snapshots.size
-    checked.attachments += before.attachments.size
-    checked.vdis += found.volumes.length + found.snapshots.length
-    checked.foreign_vdis += found.foreign.length
+    findings.push(...different.map((finding) => ({ ...finding, backend: name, ...mendOf(finding, driver) })))
+    stored.vdis += found.volumes.length + found.snapshots.length
+    stored.foreign_vdis += found.foreign.length
   }
-  findings.push(...(await checkUsage(db)))
-  return { findings, checked }
+  const target = createDirectoryTarget(openSystemDisk(backupDirectoryOf(config)))
+  const before = await readBackupRecords(db)
+  const there = await findBackups(target)
+  findings.push(...compareBackups(target.service, before, there, await readBackupRecords(db)))
+  findings.push(...(await checkStatuses(db)), ...(await checkUsage(db)))
+  return { findings, checked: { ...(await countRecords(db)), ...stored, backups_on_target: there.size } }
+}
+
+/** A right that nobody knows of can be taken back. */
+function mendOf({ kind, id, volumeId }: Finding, driver: VolumeDriver): Partial<Pick<Mendable, 'mend'>> {
+  if (kind !== 'export-unknown' || volumeId === undefined) return {}
+  return {
+    mend: async () => {
+      await driver.removeExport({ id: volumeId, sizeGib: 0 }, id)
+      return true
+    },
+  }
 }
 
 /** Answers the findings that are none any more. */
-async function repair(db: Db, findings: readonly Located[]): Promise<Located[]> {
-  const repaired: Located[] = []
-  for (const finding of findings) {
-    if (finding.kind === 'usage-wrong') {
-      const miscount = (await quotas.miscounts(db)).find(({ projectId }) => projectId === finding.id)
-      if (miscount === undefined || (await quotas.correct(db, miscount))) repaired.push(finding)
-    } else if (finding.kind === 'export-unknown' && finding.volumeId !== undefined) {
-      await finding.driver?.removeExport({ id: finding.volumeId, sizeGib: 0 }, finding.id)
-      repaired.push(finding)
-    }
-  }
+async function repair(findings: readonly Found[]): Promise<Found[]> {
+  const repaired: Found[] = []
+  for (const finding of findings) if (await finding.mend?.()) repaired.push(finding)
   return repaired
 }
 
-function describe(result: {
-  sound: boolean
-  checked: Record<string, number>
-  findings: { detail: string; advice: string; repaired: boolean }[]
-}): string {
-  const { volumes, snapshots, attachments, vdis, foreign_vdis } = result.checked
+function describe({ sound, checked, findings }: CheckResult): string {
+  const { volumes, snapshots, attachments, types, work, backups } = checked
   return [
-    result.sound ? 'Database and store agree.' : 'Database and store do NOT agree.',
-    `Checked: ${volumes} volumes, ${snapshots} snapshots, ${attachments} attachments; ${vdis} VDIs, and ${foreign_vdis} that are not volumes.`,
-    ...(result.findings.length === 0 ? [] : ['']),
-    table(result.findings.map(({ detail, advice, repaired }) => [detail, repaired ? 'repaired' : advice])),
+    sound ? 'Database and store agree.' : 'Database and store do NOT agree.',
+    `Checked: ${volumes} volumes, ${snapshots} snapshots, ${attachments} attachments, ${backups} backups, ${types} types, ${work} units of work;`,
+    `in the store ${checked.vdis} VDIs, and ${checked.foreign_vdis} that are not volumes; on the backup target ${checked.backups_on_target} backups.`,
+    ...(findings.length === 0 ? [] : ['']),
+    table(
+      findings.map(({ backend, detail, advice, repaired }) => [backend ?? '-', detail, repaired ? 'repaired' : advice]),
+    ),
   ].join('\n')
 }
 

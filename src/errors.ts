@@ -30,6 +30,7 @@ export const SERVICE_ERRORS = {
     'The request cannot be fulfilled as the default volume type {volume_type_name} cannot be found.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   ServiceNotFound: 'Service {service_id} could not be found on host {host}.',
+  BackupServiceNotFound: 'Service cinder-backup could not be found.',
   BackendNotFound: "Can't find service: {host}",
   HostNotFound: 'Host {host} could not be found.',
   ClusterNotFound: 'Cluster {id} could not be found.',
@@ -48,6 +49,7 @@ export const SERVICE_ERRORS = {
   QuotaExceeded: '{kind}: {reason}',
   NoValidBackend: 'No valid backend was found. {reason}',
   BackendFailure: 'The storage backend failed: {reason}',
+  ResultNotRecorded: 'What was done could not be recorded: {reason}',
   ServiceUnavailable: '{reason}',
 } as const
 

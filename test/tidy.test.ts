@@ -83,7 +83,17 @@ const LAYERS: Record<string, readonly string[]> = {
     'errors.ts',
     'runtime',
   ],
-  'db-maintenance.ts': ['app-backends.ts', 'db', 'scheduler', 'services', 'cli', 'control', 'runtime'],
+  'db-maintenance.ts': [
+    'app-backends.ts',
+    'db',
+    'drivers/driver.ts',
+    'scheduler',
+    'services',
+    'cli',
+    'control',
+    'config.ts',
+    'runtime',
+  ],
   'db-commands.ts': ['db-maintenance.ts', 'cli'],
   'main.ts': ['serve.ts', 'db-commands.ts', 'cli', 'runtime'],
 }

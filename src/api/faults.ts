@@ -29,6 +29,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   VolumeTypeDefaultMisconfigured: { status: 500 },
   ProjectNotFound: { status: 404 },
   ServiceNotFound: { status: 404 },
+  BackupServiceNotFound: { status: 404 },
   BackendNotFound: { status: 404 },
   HostNotFound: { status: 404 },
   ClusterNotFound: { status: 404 },
@@ -47,6 +48,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   QuotaExceeded: { status: 413 },
   NoValidBackend: { status: 503 },
   BackendFailure: { status: 500 },
+  ResultNotRecorded: { status: 500 },
   ServiceUnavailable: { status: 503 },
 }
 
@@ -85,7 +87,7 @@ export function faultOf(error: unknown): Fault {
   // Quota faults tell the client that waiting is pointless: it may try again at once, after it has deleted something.
   return fault(FAULTS[known.code].status, known.message, {
     retryAfter: known.code === 'QuotaExceeded' ? '0' : undefined,
-    unexpected: known.code === 'BackendFailure',
+    unexpected: FAULTS[known.code].status === 500,
   })
 }
 

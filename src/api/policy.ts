@@ -118,6 +118,7 @@ export const RULES = {
   'clusters:get_all': 'admin',
   'clusters:get': 'admin',
   'clusters:update': 'admin',
+  'workers:cleanup': 'admin',
 } as const satisfies Record<string, Check>
 
 export type Rule = keyof typeof RULES

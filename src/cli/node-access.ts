@@ -1,7 +1,8 @@
 import path from 'node:path'
 import { type Config, loadConfig } from '../config.ts'
+import { connectApi } from '../control/api-sockets.ts'
 import type { ControlClient } from '../control/client.ts'
-import { API_CONTROL_SOCKET, CONTROL_SOCKET, ControlError } from '../control/messages.ts'
+import { CONTROL_SOCKET, ControlError } from '../control/messages.ts'
 import { connectControl } from '../control/socket-client.ts'
 import type { CommandCall, CommandPorts } from './command.ts'
 
@@ -16,27 +17,27 @@ export async function askNode<T>(
   call: CommandCall,
   question: (node: ControlClient) => Promise<T>,
 ): Promise<T> {
-  return ask(ports, call, CONTROL_SOCKET, noNode, question)
+  const connect = ({ data_dir }: Config) => connectControl(ports.network, path.resolve(data_dir, CONTROL_SOCKET))
+  return ask(call, connect, noNode, question)
 }
 
-/** The same for the process that serves the block storage API. */
+/** The same for a process that serves the block storage API: any of them. */
 export async function askApi<T>(
   ports: CommandPorts,
   call: CommandCall,
   question: (api: ControlClient) => Promise<T>,
 ): Promise<T> {
-  return ask(ports, call, API_CONTROL_SOCKET, noApi, question)
+  return ask(call, ({ data_dir }) => connectApi(ports.network, data_dir), noApi, question)
 }
 
 async function ask<T>(
-  { network }: CommandPorts,
   call: CommandCall,
-  socket: string,
+  connect: (config: Config) => Promise<ControlClient>,
   absence: (config: Config) => ControlError,
   question: (other: ControlClient) => Promise<T>,
 ): Promise<T> {
   const config = configOf(call)
-  const client = await connectControl(network, path.resolve(config.data_dir, socket)).catch(() => {
+  const client = await connect(config).catch(() => {
     throw absence(config)
   })
   try {

@@ -3,9 +3,6 @@ import { z } from 'zod'
 /** Name of the socket in the data directory by which commands find the running node. */
 export const CONTROL_SOCKET = 'control.sock'
 
-/** The same for the process of the role api, which may be another one. */
-export const API_CONTROL_SOCKET = 'api-control.sock'
-
 /** The three messages of the control channel, the same over every carrier; plain JSON values. */
 export const messageSchema = z.union([
   z.strictObject({ id: z.int(), method: z.string(), params: z.unknown() }),

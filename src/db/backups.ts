@@ -81,6 +81,11 @@ export async function lock(trx: Db, id: string): Promise<ListedBackupRow | undef
   return find(trx, id)
 }
 
+/** Every row: for the comparison with the target, not for requests. */
+export async function all(db: Db): Promise<BackupRow[]> {
+  return db('backups')
+}
+
 export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<ListedBackupRow>> {
   const page = await listRows<ListedBackupRow>(db, 'backups', BACKUP_COLUMNS, listing, {
     ...options,

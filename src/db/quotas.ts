@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import type { Db } from './database.ts'
-import { readOneMoment } from './dialect.ts'
 
 /**
  * What each project uses: one row per project, and one per project and volume type. A charge is one conditional UPDATE of
@@ -93,60 +92,6 @@ function tableOf({ volumeTypeId }: Account): string {
 
 function keyOf({ projectId, volumeTypeId }: Account): Record<string, string> {
   return { project_id: projectId, ...(volumeTypeId === null ? {} : { volume_type_id: volumeTypeId }) }
-}
-
-export interface Miscount {
-  projectId: string
-  kept: Usage
-  counted: Usage
-}
-
-/** Where what is kept is not what the rows add up to; both are read at one moment. */
-export async function miscounts(db: Db): Promise<Miscount[]> {
-  const nothing = (): Usage => ({ volumes: 0, snapshots: 0, gigabytes: 0 })
-  const [kept, counted] = [new Map<string, Usage>(), new Map<string, Usage>()]
-  await db.transaction(async (trx) => {
-    await readOneMoment(trx)
-    for (const { project_id, ...row } of await trx('usages')) kept.set(project_id, { ...nothing(), ...pick(row) })
-    for (const resource of ['volumes', 'snapshots'] as const) {
-      const size = resource === 'volumes' ? trx.raw('coalesce(pending_size_gib, size_gib)') : 'size_gib'
-      const rows: { project_id: string; count: number | string; size: number | string }[] = await trx(resource)
-        .select('project_id')
-        .count({ count: '*' })
-        .sum({ size })
-        .groupBy('project_id')
-      for (const row of rows) {
-        const usage = counted.get(row.project_id) ?? nothing()
-        usage[resource] = Number(row.count)
-        usage.gigabytes += Number(row.size)
-        counted.set(row.project_id, usage)
-      }
-    }
-  })
-  return [...new Set([...kept.keys(), ...counted.keys()])]
-    .map((projectId) => ({
-      projectId,
-      kept: kept.get(projectId) ?? nothing(),
-      counted: counted.get(projectId) ?? nothing(),
-    }))
-    .filter((usage) => RESOURCES.some((resource) => usage.kept[resource] !== usage.counted[resource]))
-}
-
-/** Writes a count that was found wrong, unless it has changed since. Answers whether it did. */
-export async function correct(db: Db, { projectId, kept, counted }: Miscount): Promise<boolean> {
-  await db('usages')
-    .insert({ project_id: projectId, ...kept })
-    .onConflict('project_id')
-    .ignore()
-  return (
-    (await db('usages')
-      .where({ project_id: projectId, ...kept })
-      .update({ ...counted })) === 1
-  )
-}
-
-function pick(row: Usage): Usage {
-  return { volumes: row.volumes, snapshots: row.snapshots, gigabytes: row.gigabytes }
 }
 
 function sums(trx: Db, amounts: Usage, sign: '+' | '-') {

@@ -6,7 +6,7 @@ import { DOMAIN, ROLES } from './constants.ts'
 import type { LocalAccount } from './credentials.ts'
 import { originOf } from './origin.ts'
 import { createPasswordChecker } from './password.ts'
-import { createTokenStore, type TokenStore } from './tokens.ts'
+import { createTokenStore, type TokenStore, type TokenVault } from './tokens.ts'
 
 /**
  * `auth: local`: one account with one project and all roles, enough for a cloud of one tenant and for trying out. More
@@ -29,6 +29,7 @@ export interface UserReference {
 
 export function createLocalIdentity(options: {
   account: LocalAccount
+  vault: TokenVault
   clock: Clock
   random: Random
   publicEndpoint: string | null
@@ -41,15 +42,16 @@ export function createLocalIdentity(options: {
     account,
     authenticator: {
       authenticate: async (headers) => {
-        const session = tokens.find(headerOf(headers, 'x-auth-token') ?? '')
+        const session = await tokens.find(headerOf(headers, 'x-auth-token') ?? '')
         if (session === null) throw new ServiceError('Unauthorized')
         const serviceToken = headerOf(headers, 'x-service-token')
+        const isService = serviceToken !== undefined && (await tokens.find(serviceToken))?.scoped === true
         return {
           userId: account.userId,
           projectId: session.scoped ? account.projectId : null,
           roles: session.scoped ? ROLES : [],
           // There is one account, and it may do everything: any valid token of it vouches.
-          isService: serviceToken !== undefined && tokens.find(serviceToken)?.scoped === true,
+          isService,
         }
       },
       challenge: (headers) => `Keystone uri="${originOf(headers, publicEndpoint)}/identity"`,

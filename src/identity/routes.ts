@@ -74,45 +74,45 @@ export function addLocalIdentity(app: FastifyInstance, identity: LocalIdentity, 
         }
         const { auth } = parsed.data
         const { methods, parent } = await provenBy(auth.identity)
-        const { token, session } = identity.tokens.issue({ methods, parent, scoped: isScoped(auth.scope) })
+        const { token, session } = await identity.tokens.issue({ methods, parent, scoped: isScoped(auth.scope) })
         return sendToken(request, reply.code(201), token, session)
       })
       keystone.route({
         method: ['GET', 'HEAD'],
         url: '/v3/auth/tokens',
         handler: async (request, reply) => {
-          requireToken(request)
-          const { token, session } = subjectOf(request)
+          await requireToken(request)
+          const { token, session } = await subjectOf(request)
           return sendToken(request, reply, token, session)
         },
       })
       keystone.delete('/v3/auth/tokens', async (request, reply) => {
-        requireToken(request)
-        identity.tokens.revoke(subjectOf(request).token)
+        await requireToken(request)
+        await identity.tokens.revoke((await subjectOf(request)).token)
         return reply.code(204).send()
       })
       keystone.get('/v3/auth/catalog', async (request) => {
-        const session = requireToken(request)
+        const session = await requireToken(request)
         return { catalog: session.scoped ? catalogFor(request) : [], links: linksOf(request) }
       })
       for (const url of ['/v3/auth/projects', `/v3/users/${account.userId}/projects`]) {
         keystone.get(url, async (request) => {
-          requireToken(request)
+          await requireToken(request)
           return { projects: [project], links: linksOf(request) }
         })
       }
       keystone.get<{ Querystring: { name?: string } }>('/v3/projects', async (request) => {
-        requireToken(request)
+        await requireToken(request)
         const { name } = request.query
         return { projects: name === undefined || name === project.name ? [project] : [], links: linksOf(request) }
       })
       keystone.get<{ Params: { id: string } }>('/v3/projects/:id', async (request) => {
-        requireToken(request)
+        await requireToken(request)
         if (request.params.id !== project.id) throw notFound('project', request.params.id)
         return { project: { ...project, links: linksOf(request) } }
       })
       keystone.get<{ Params: { id: string } }>('/v3/users/:id', async (request) => {
-        requireToken(request)
+        await requireToken(request)
         if (request.params.id !== user.id) throw notFound('user', request.params.id)
         return { user: { ...user, links: linksOf(request) } }
       })
@@ -131,7 +131,7 @@ export function addLocalIdentity(app: FastifyInstance, identity: LocalIdentity, 
       return { methods: ['password'], parent: null }
     }
     if (method === 'token' && proof.token !== undefined) {
-      const session = identity.tokens.find(proof.token.id)
+      const session = await identity.tokens.find(proof.token.id)
       if (session === null) throw unauthorized()
       return { methods: [...new Set([...session.methods, 'token'])], parent: session }
     }
@@ -149,15 +149,15 @@ export function addLocalIdentity(app: FastifyInstance, identity: LocalIdentity, 
     return reference.name === project.name && isDomain(reference.domain)
   }
 
-  function requireToken(request: FastifyRequest): Session {
-    const session = identity.tokens.find(headerOf(request.headers, 'x-auth-token') ?? '')
+  async function requireToken(request: FastifyRequest): Promise<Session> {
+    const session = await identity.tokens.find(headerOf(request.headers, 'x-auth-token') ?? '')
     if (session === null) throw unauthorized()
     return session
   }
 
-  function subjectOf(request: FastifyRequest): { token: string; session: Session } {
+  async function subjectOf(request: FastifyRequest): Promise<{ token: string; session: Session }> {
     const token = headerOf(request.headers, 'x-subject-token') ?? ''
-    const session = identity.tokens.find(token)
+    const session = await identity.tokens.find(token)
     if (session === null) throw new KeystoneError(404, 'Could not find token.')
     return { token, session }
   }

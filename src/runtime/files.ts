@@ -2,7 +2,9 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -12,8 +14,8 @@ import {
 import { dirname } from 'node:path'
 
 /**
- * Small files that are read and written whole: settings, credentials. Synchronous, for use at start only; what the store
- * keeps goes through the Disk port.
+ * Small files that are read and written whole: settings, credentials; and directories of sockets. Synchronous, for use at start
+ * only; what the store keeps goes through the Disk port.
  */
 
 /** A file of ours that cannot be read as what it is; the message names it and says what to do. */
@@ -27,6 +29,26 @@ export class DamagedFile extends Error {
 
 export function fileExists(path: string): boolean {
   return existsSync(path)
+}
+
+/** The names in a directory, in no order; an absent one has none. */
+export function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+/** Makes a directory that is its owner's only, unless it is there. */
+export function makeDirectory(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+}
+
+/** Removes a file; an absent one is not an error. */
+export function removeFile(path: string): void {
+  rmSync(path, { force: true })
 }
 
 /** The text of a file, or null when there is none. */

@@ -1,17 +1,27 @@
 import type { Db } from '../db/database.ts'
 import * as hostUsage from '../db/host-usage.ts'
 import * as volumeTypes from '../db/volume-types.ts'
+import * as volumes from '../db/volumes.ts'
+import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
 import type { Log } from '../runtime/log.ts'
 import { capabilitiesOf } from '../scheduler/capabilities.ts'
 import type { Capability } from '../scheduler/extra-specs.ts'
+import { splitHost } from '../scheduler/place.ts'
 import { NO_HINTS, type Pool, place } from '../scheduler/scheduler.ts'
 import type { RequestContext } from './context.ts'
 import type { Parts } from './parts.ts'
 import { zonesOf } from './placement.ts'
 import { toPairs } from './rows.ts'
 import type { Binary } from './service-states.ts'
-import type { BackendCapabilities, BackendService, HostResources, ServiceInfo } from './services.ts'
+import type {
+  BackendCapabilities,
+  BackendService,
+  CleanedService,
+  CleanupRequest,
+  HostResources,
+  ServiceInfo,
+} from './services.ts'
 
 /** Upstream's names of the levels that a log can be set to, and those of ours. */
 const LEVELS: Readonly<Record<string, string>> = { DEBUG: 'debug', INFO: 'info', WARNING: 'warn', ERROR: 'error' }
@@ -19,30 +29,23 @@ const LEVELS: Readonly<Record<string, string>> = { DEBUG: 'debug', INFO: 'info',
 /** The one logger of the process, by the name that `prefix` is compared with. */
 const LOGGER = 'collie'
 
-type AdminParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'states' | 'settings' | 'stamp'> & { log: Log }
+/** Services that are there once, whatever the backends. */
+const SINGLE_SERVICES = ['cinder-scheduler', 'cinder-backup'] as const satisfies readonly Binary[]
+
+type AdminParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'states' | 'settings' | 'stamp' | 'work'> & { log: Log }
 
 /**
- * The services, hosts and pools that administrators know from upstream. Here all are one process: a scheduler that is up
- * while it answers, and for each backend a volume service that is up while the backend is.
+ * The services, hosts and pools that administrators know from upstream. Here all are one process: a scheduler and a backup service
+ * that are up while it answers, and for each backend a volume service that is up while the backend is.
  */
 export function createBackendService(parts: AdminParts): BackendService {
-  const { db, backends, pools, states, settings, stamp, log } = parts
+  const { db, backends, pools, states, settings, stamp, work, log } = parts
   const hostOfBackend = (name: string) => `${settings.hostName}@${name}`
   const backendOfHost = (host: string) => backends.all.find(({ name }) => hostOfBackend(name) === host)
 
   function listServices(): ServiceInfo[] {
-    const scheduler = states.of('cinder-scheduler', '')
     return [
-      {
-        binary: 'cinder-scheduler',
-        host: settings.hostName,
-        zone: settings.availabilityZone,
-        disabled: scheduler.disabled,
-        disabledReason: scheduler.disabledReason,
-        up: true,
-        updatedAt: stamp(),
-        frozen: null,
-      },
+      singleService('cinder-scheduler'),
       ...backends.all.map(({ name, availabilityZone }): ServiceInfo => {
         const { disabled, disabledReason, frozen } = states.of('cinder-volume', name)
         const { up, heardAt } = pools.health(name)
@@ -57,12 +60,20 @@ export function createBackendService(parts: AdminParts): BackendService {
           frozen,
         }
       }),
+      singleService('cinder-backup'),
     ]
+  }
+
+  function singleService(binary: (typeof SINGLE_SERVICES)[number]): ServiceInfo {
+    const { disabled, disabledReason } = states.of(binary, '')
+    const { hostName: host, availabilityZone: zone } = settings
+    return { binary, host, zone, disabled, disabledReason, up: true, updatedAt: stamp(), frozen: null }
   }
 
   /** The name under which a service's state is kept. Throws ServiceNotFound. */
   function nameOf(host: string, binary: string): { binary: Binary; name: string } {
-    if (binary === 'cinder-scheduler' && host === settings.hostName) return { binary, name: '' }
+    const single = SINGLE_SERVICES.find((name) => name === binary)
+    if (single !== undefined && host === settings.hostName) return { binary: single, name: '' }
     const backend = backendOfHost(host)
     if (binary === 'cinder-volume' && backend !== undefined) return { binary, name: backend.name }
     throw new ServiceError('ServiceNotFound', { service_id: binary, host })
@@ -76,6 +87,14 @@ export function createBackendService(parts: AdminParts): BackendService {
       return
     }
     throw unchangeable('frozen', host, frozen ? 'False' : 'True', '')
+  }
+
+  /** The volume service that work on a resource goes to. */
+  async function hostOfWork(resourceId: string): Promise<string> {
+    const unit = await workRows.findByResource(db, resourceId)
+    if (unit === undefined) throw invalid(`There is no resource with UUID ${resourceId} pending cleanup.`)
+    const host = (await volumes.find(db, unit.lane))?.host
+    return host ? hostOfBackend(splitHost(host).backend) : settings.hostName // one that is not placed yet is the scheduler's
   }
 
   function servedBackend(host: string) {
@@ -131,6 +150,16 @@ export function createBackendService(parts: AdminParts): BackendService {
       log.level = ours
       log.info({ level: ours }, 'the log level was set')
     },
+    cleanUp: async (context, which) => {
+      authorize(context, 'workers:cleanup')
+      const workHost = which.resourceId === null ? null : await hostOfWork(which.resourceId)
+      await pools.current()
+      const services = listServices()
+        .map((service, index): CleanedService => ({ ...service, id: index + 1 }))
+        .filter((service) => isMeant(service, which) && (workHost === null || service.host === workHost))
+      await work.takeOver()
+      return { cleaning: services.filter(({ up }) => up), unavailable: services.filter(({ up }) => !up) }
+    },
     hosts: async (context, zone) => {
       authorize(context, 'volume_extension:hosts')
       await pools.current()
@@ -163,6 +192,19 @@ export function createBackendService(parts: AdminParts): BackendService {
       return describeBackend(backend.name, backend.volumeBackendName ?? backend.name, pool, backend.driver.capabilities)
     },
   }
+}
+
+/** Whether upstream's filters let a service pass. */
+function isMeant(service: CleanedService, which: CleanupRequest): boolean {
+  const { serviceId, cluster, host, binary, isUp, disabled } = which
+  if (cluster !== null) return false // there is none
+  return (
+    (serviceId === null || service.id === serviceId) &&
+    (host === null || matchesHost(service.host, host)) &&
+    (binary === null || service.binary === binary) &&
+    (isUp === null || service.up === isUp) &&
+    (disabled === null || service.disabled === disabled)
+  )
 }
 
 async function resourcesOf(db: Db, backend: string): Promise<HostResources[]> {

@@ -96,7 +96,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
     }
     await takeSource(trx, volume, snapshot, request.force, createdAt)
     await addBackup(trx, row, settings.quota)
-    const step = snapshot === null ? 'freeze' : 'copy'
+    const step = isDisabled(parts) ? 'schedule' : snapshot === null ? 'freeze' : 'copy'
     const unit = await work.enqueue(trx, {
       kind: 'backup-create',
       resourceId: row.id,
@@ -108,6 +108,16 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
   })
   work.launch(unit)
   return toBackup({ ...row, dependents: 0 })
+}
+
+/** Whether an administrator disabled the backup service: nothing is begun then, what goes on is finished. */
+function isDisabled({ states }: Pick<Parts, 'states'>): boolean {
+  return states.of('cinder-backup', '').disabled
+}
+
+/** For everything but a new backup, which upstream takes and then fails to schedule. */
+function requireService(parts: Pick<Parts, 'states'>): void {
+  if (isDisabled(parts)) throw new ServiceError('BackupServiceNotFound')
 }
 
 /** Keeps what is backed up from being deleted meanwhile. */
@@ -133,11 +143,12 @@ async function takeSource(
 }
 
 async function deleteBackup(
-  { db, stamp, work }: Parts,
+  parts: Parts,
   context: RequestContext,
   id: string,
   { force }: { force: boolean },
 ): Promise<void> {
+  const { db, stamp, work } = parts
   const unit = await db.transaction(async (trx) => {
     const row = visibleBackup(context, id, await backups.lock(trx, id))
     const rule = force ? 'volume_extension:backup_admin_actions:force_delete' : 'backup:delete'
@@ -154,6 +165,7 @@ async function deleteBackup(
       where: backups.withoutDependents,
     })
     if (!won) throw new ServiceError('InvalidBackup', { reason: `Backup status must be ${from.join(' or ')}` })
+    requireService(parts)
     if (force) await releaseAll(trx, row, stamp())
     return work.enqueue(trx, {
       kind: 'backup-delete',
@@ -213,6 +225,7 @@ async function restoreBackup(
       if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
         throw new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
       }
+      requireService(parts)
       let step = 'begin'
       if (to.volumeId !== null) {
         await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
@@ -235,14 +248,16 @@ async function restoreBackup(
 }
 
 async function resetStatus(
-  { db, stamp }: Parts,
+  parts: Parts,
   context: RequestContext,
   id: string,
   status: 'available' | 'error',
 ): Promise<void> {
+  const { db, stamp } = parts
   await db.transaction(async (trx) => {
     const row = visibleBackup(context, id, await backups.lock(trx, id))
     context.authorize('volume_extension:backup_admin_actions:reset_status', { projectId: row.project_id })
+    requireService(parts)
     await releaseAll(trx, row, stamp())
     await workRows.removeOfResource(trx, id)
     const set = { restore_volume_id: null }
@@ -261,7 +276,8 @@ async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): P
 /** What a record tells of a backup. The rest is in its manifest on the target; what other versions wrote besides is not read. */
 const Record = z.object({ id: z.uuid(), container: z.string().min(1).max(255) })
 
-async function exportRecord({ db, backupTarget }: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
+async function exportRecord(parts: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
+  const { db, backupTarget } = parts
   const row = visibleBackup(context, id, await backups.find(db, id))
   context.authorize('backup:export-import', { projectId: row.project_id })
   if (row.status !== 'available') {
@@ -269,16 +285,18 @@ async function exportRecord({ db, backupTarget }: Parts, context: RequestContext
       reason: `Backup status must be available and not ${row.status}.`,
     })
   }
+  requireService(parts)
   const url = Buffer.from(JSON.stringify(locationOf(row))).toString('base64')
   return { service: backupTarget.service, url }
 }
 
-async function importRecord(
-  { db, backupTarget, settings, stamp }: Parts,
-  context: RequestContext,
-  record: BackupRecord,
-): Promise<Backup> {
+async function importRecord(parts: Parts, context: RequestContext, record: BackupRecord): Promise<Backup> {
+  const { db, backupTarget, settings, stamp } = parts
   context.authorize('backup:backup-import', { projectId: context.projectId })
+  if (isDisabled(parts)) {
+    const reason = `Service ${record.service.slice(0, 255)} could not be found.`
+    throw new ServiceError('ServiceUnavailable', { reason })
+  }
   if (record.service !== backupTarget.service) {
     const reason = `It is of ${record.service.slice(0, 255)}, and backups are kept by ${backupTarget.service} here.`
     throw new ServiceError('InvalidBackup', { reason })

@@ -1,7 +1,6 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import { readOneMoment } from '../db/dialect.ts'
-import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import * as work from '../db/work.ts'
@@ -17,11 +16,19 @@ export interface Finding {
     | 'snapshot-unknown'
     | 'export-lost'
     | 'export-unknown'
+    | 'backup-lost'
+    | 'backup-damaged'
+    | 'backup-unknown'
     | 'usage-wrong'
-  /** Of the volume, snapshot, attachment or project. */
+    | 'type-usage-wrong'
+    | 'backup-usage-wrong'
+    | 'status-stuck'
+  /** Of the volume, snapshot, attachment, backup or project. */
   id: string
   detail: string
   advice: string
+  /** The backend, or the backup target, that was compared; absent for what the database says of itself. */
+  backend?: string
   /** For an export: the volume that it leads to. */
   volumeId?: string
 }
@@ -147,17 +154,3 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
   }
   return findings
 }
-
-/** Projects whose usage is not what their rows add up to. */
-export async function checkUsage(db: Db): Promise<Finding[]> {
-  const wrong = await quotas.miscounts(db)
-  return wrong.map(({ projectId, kept, counted }) => ({
-    kind: 'usage-wrong',
-    id: projectId,
-    detail: `project ${projectId} is charged ${describe(kept)}, and has ${describe(counted)}`,
-    advice: 'set it right: collie db check --repair',
-  }))
-}
-
-const describe = ({ volumes, snapshots, gigabytes }: quotas.Usage) =>
-  `${volumes} volumes, ${snapshots} snapshots, ${gigabytes} GiB`

@@ -298,6 +298,14 @@ export interface BackendService {
   ): Promise<{ binary: string; host: string; levels: Record<string, string> }[]>
   /** Of the whole process, whichever service is named. */
   setLogLevel(context: RequestContext, filters: { prefix: string }, level: string): Promise<void>
+  /**
+   * Lets what dead processes left be taken over now. Answers the services whose work that is: those that are up, and those whose
+   * backend nobody reaches. Throws InvalidInput when nothing is to be done about the resource that is named.
+   */
+  cleanUp(
+    context: RequestContext,
+    which: CleanupRequest,
+  ): Promise<{ cleaning: CleanedService[]; unavailable: CleanedService[] }>
   /** Enabled services, as hosts. */
   hosts(context: RequestContext, zone: string | null): Promise<ServiceInfo[]>
   setHostEnabled(context: RequestContext, host: string, enabled: boolean): Promise<void>
@@ -323,6 +331,22 @@ export interface ServiceInfo {
   /** Null for what is no backend. */
   frozen: boolean | null
 }
+
+/** Null for what makes no difference. */
+export interface CleanupRequest {
+  serviceId: number | null
+  cluster: string | null
+  /** Also names all backends of a host. */
+  host: string | null
+  binary: string | null
+  isUp: boolean | null
+  disabled: boolean | null
+  /** A volume or a snapshot: only the service that its work waits for. */
+  resourceId: string | null
+}
+
+/** `id` numbers the services in the order in which they are listed, from 1. */
+export type CleanedService = ServiceInfo & { id: number }
 
 export interface HostResources {
   projectId: string

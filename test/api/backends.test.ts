@@ -85,7 +85,7 @@ describe('services', () => {
 
   it('can be filtered by host, of which a plain name means all its backends, and by binary', async () => {
     const hosts = async (query: string) => (await services('3.0', query)).map(({ host }: { host: string }) => host)
-    expect(await hosts('?host=test')).toEqual(['test', HOST])
+    expect(await hosts('?host=test')).toEqual(['test', HOST, 'test'])
     expect(await hosts(`?host=${HOST}`)).toEqual([HOST])
     expect(await hosts('?binary=cinder-volume')).toEqual([HOST])
     expect(await hosts('?host=other')).toEqual([])
@@ -107,7 +107,7 @@ describe('services', () => {
     expect((await api.ask('GET', '/v3/scheduler-stats/get_pools')).body).toEqual({ pools: [] })
     expect(
       (await api.ask('GET', '/v3/os-hosts')).body.hosts.map((one: { host_name: string }) => one.host_name),
-    ).toEqual(['test'])
+    ).toEqual(['test', 'test'])
 
     const enabled = await put('enable', { ...sample('services-enable-request.json'), host: HOST })
     expect(enabled.body).toEqual({ ...sample('services-enable-response.json'), host: HOST })
@@ -126,7 +126,11 @@ describe('services', () => {
     await put('disable', { host: HOST, binary: 'cinder-volume' })
     await put('disable', { host: 'test', binary: 'cinder-scheduler' })
     await api.services.start()
-    expect((await services()).map(({ status }: { status: string }) => status)).toEqual(['disabled', 'disabled'])
+    expect((await services()).map(({ status }: { status: string }) => status)).toEqual([
+      'disabled',
+      'disabled',
+      'enabled',
+    ])
   })
 
   it.each([
@@ -226,6 +230,7 @@ describe('the log', () => {
         ['cinder-api', 'test'],
         ['cinder-scheduler', 'test'],
         ['cinder-volume', HOST],
+        ['cinder-backup', 'test'],
       ].map(([binary, host]) => ({ binary, host, levels: { collie: 'INFO' } })),
     )
     expect(
@@ -236,7 +241,7 @@ describe('the log', () => {
     await put('set-log', { prefix: 'cinder.volume', level: 'ERROR' })
     const other = await put('get-log', { binary: 'cinder-api', prefix: 'cinder.volume' })
     expect(other.body.log_levels).toEqual([{ binary: 'cinder-api', host: 'test', levels: {} }])
-    expect((await put('get-log', { binary: 'cinder-backup' })).body.log_levels).toEqual([])
+    expect((await put('get-log', { binary: 'cinder-backup', server: 'other' })).body.log_levels).toEqual([])
   })
 })
 
@@ -302,6 +307,7 @@ describe('hosts', () => {
     expect(body.hosts).toMatchObject([
       { host_name: 'test', service: 'cinder-scheduler', 'service-status': 'available' },
       { host_name: HOST, service: 'cinder-volume', 'service-state': 'enabled' },
+      { host_name: 'test', service: 'cinder-backup' },
     ])
     expect((await api.ask('GET', '/v3/os-hosts?zone=mars')).body).toEqual({ hosts: [] })
   })

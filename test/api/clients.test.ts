@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { createApiServer } from '../../src/api/server.ts'
 import { openDatabase } from '../../src/db/database.ts'
+import { createTokenVault } from '../../src/db/tokens.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import { ensureLocalIdentity } from '../../src/identity/credentials.ts'
 import { createLocalIdentity } from '../../src/identity/local.ts'
@@ -47,7 +48,14 @@ beforeAll(async () => {
   })
   await services.start()
   const account = await ensureLocalIdentity({ dataDir, baseUrl: 'http://127.0.0.1:1', random: systemRandom, log })
-  const identity = createLocalIdentity({ account, clock: systemClock, random: systemRandom, publicEndpoint: null })
+  const vault = createTokenVault(db, systemClock)
+  const identity = createLocalIdentity({
+    account,
+    vault,
+    clock: systemClock,
+    random: systemRandom,
+    publicEndpoint: null,
+  })
   const app = createApiServer({
     services,
     authenticator: identity.authenticator,

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { API_CONTROL_SOCKET } from '../../src/control/messages.ts'
-import { listenControl } from '../../src/control/socket-carrier.ts'
+import { listenAsApi } from '../../src/control/api-sockets.ts'
 import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
 import { systemNetwork } from '../../src/runtime/network.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
 import { serviceHandlers } from '../../src/service-control.ts'
 import {
   availableVolume,
@@ -24,12 +24,9 @@ import { runCommandLine } from './live-node.ts'
 async function createApi(options: HarnessOptions = {}) {
   const directory = mkdtempSync(path.join(tmpdir(), 'collie-api-'))
   const harness = await createHarness(options)
-  const listener = await listenControl(
-    systemNetwork,
-    path.join(directory, API_CONTROL_SOCKET),
-    serviceHandlers(harness.services),
-    { onDefect: (error) => expect.unreachable(String(error)) },
-  )
+  const listener = await listenAsApi(systemNetwork, systemRandom, directory, serviceHandlers(harness.services), {
+    onDefect: (error) => expect.unreachable(String(error)),
+  })
   onTestFinished(async () => {
     await listener.close()
     rmSync(directory, { recursive: true, force: true })

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { readFileSync, rmSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import BetterSqlite3 from 'better-sqlite3'
 import { afterEach, expect, it } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
@@ -149,6 +149,48 @@ testUnless(missingPostgres)('goes on with what an API process leaves that is kil
   const { limits } = await b.cinder.request<{ limits: { absolute: Record<string, number> } }>('GET', '/limits')
   expect(limits.absolute).toMatchObject({ totalVolumesUsed: 0, totalGigabytesUsed: 0 })
   expect(await b.api.kill('SIGTERM')).toBe(0)
+})
+
+testUnless(missingPostgres)('answers commands and honours tokens whichever of two API processes lives', async () => {
+  const url = await createPostgresDatabase({ migrated: false })
+  const store = await create('--roles=store,gateway')
+  await store.start()
+  const newApi = () => create('--roles=api', `--data-dir=${store.dataDir}`, `--database=${url}`)
+  const [a, b] = [await newApi(), await newApi()]
+  await Promise.all([a.start(), b.start()]) // one makes the account, and both have it
+  const statusAt = async ({ info }: Collie, token: string) =>
+    (await fetch(`${info.addresses.api}/volumes`, { headers: { 'x-auth-token': token } })).status
+  const listed = async () => (await store.ask<{ name: string }[]>('volume', 'list')).map(({ name }) => name)
+
+  const cinder = new CinderApi(`${store.dataDir}/openrc`)
+  const token = await cinder.token()
+  expect([await statusAt(a, token), await statusAt(b, token), await statusAt(a, `${token}A`)]).toEqual([200, 200, 401])
+  const id = await cinder.createVolume({ name: 'kept' })
+  await cinder.until('volume', id, 'available')
+  for (const [left, other] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    await other.kill('SIGKILL')
+    expect(await listed()).toEqual(['kept'])
+    expect((await store.command('volume', 'explain', id)).out).toContain('available')
+    expect(await statusAt(left, token)).toBe(200)
+    await other.start()
+    expect(await statusAt(other, token)).toBe(200)
+    expect(readdirSync(`${store.dataDir}/api`)).toHaveLength(2)
+  }
+  await b.kill('SIGTERM')
+  expect(await listed()).toEqual(['kept'])
+  const revoked = await fetch(new URL('/identity/v3/auth/tokens', a.info.addresses.api), {
+    method: 'DELETE',
+    headers: { 'x-auth-token': token, 'x-subject-token': token },
+  })
+  expect(revoked.status).toBe(204)
+  await b.start()
+  expect([await statusAt(a, token), await statusAt(b, token)]).toEqual([401, 401])
+  await Promise.all([a.kill('SIGTERM'), b.kill('SIGTERM')])
+  expect(readdirSync(`${store.dataDir}/api`)).toEqual([])
+  expect((await store.command('volume', 'list')).err).toContain('no block storage API is running')
 })
 
 it('refuses a second database over one store, until that is to follow it', async () => {

@@ -1,5 +1,7 @@
 import { fastify } from 'fastify'
 import { parseJson } from '../../src/api/json.ts'
+import { openDatabase } from '../../src/db/database.ts'
+import { createTokenVault } from '../../src/db/tokens.ts'
 import { createLocalIdentity } from '../../src/identity/local.ts'
 import { hashPassword } from '../../src/identity/password.ts'
 import { addLocalIdentity } from '../../src/identity/routes.ts'
@@ -21,7 +23,9 @@ export async function createIdentityHarness() {
     projectName: 'collie',
     passwordHash: await hashPassword(PASSWORD, random),
   }
-  const identity = createLocalIdentity({ account, clock, random, publicEndpoint: null })
+  const db = await openDatabase({ file: ':memory:' })
+  const vault = createTokenVault(db, clock)
+  const identity = createLocalIdentity({ account, vault, clock, random, publicEndpoint: null })
   const app = fastify({ routerOptions: { ignoreTrailingSlash: true } })
   app.removeContentTypeParser('application/json')
   app.addContentTypeParser('application/json', { parseAs: 'string' }, async (_: unknown, source: unknown) =>
@@ -60,7 +64,10 @@ export async function createIdentityHarness() {
         body: { auth: { identity: { methods: ['password'], password: { user: { ...user, password } } }, scope } },
       }),
     pass: (milliseconds: number) => sim.run(clock.sleep(milliseconds)),
-    close: () => app.close(),
+    close: async () => {
+      await app.close()
+      await db.destroy()
+    },
   }
 }
 

@@ -14,7 +14,7 @@ describe('password', () => {
   test('gives a scoped token with roles and a catalog', async () => {
     const { status, body, token } = await id.login()
     expect(status).toBe(201)
-    expect(token).toMatch(/^[\w-]{43}$/)
+    expect(token).toMatch(/^[\w-]+\.[\w-]{43}$/)
     expect(body.token).toMatchObject({
       methods: ['password'],
       user: { id: id.account.userId, name: 'admin', domain: { id: 'default', name: 'Default' } },

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Db } from '../../src/db/database.ts'
 import { ServiceError } from '../../src/errors.ts'
@@ -9,7 +10,7 @@ import { createWorkEngine, type WorkOrder } from '../../src/services/work/engine
 import type { WorkKind, WorkKindName, WorkUnit } from '../../src/services/work/kind.ts'
 import { createMembership } from '../../src/services/work/membership.ts'
 import { backoffMs, DEFAULT_WORK, isWorthRepeating, type WorkSettings } from '../../src/services/work/retry.ts'
-import { DIALECTS, openTestDatabase } from '../db/harness.ts'
+import { DIALECTS, openTestDatabase, volumeRow } from '../db/harness.ts'
 import { PausableClock } from '../tools/pausable-clock.ts'
 import { outcome } from './harness.ts'
 
@@ -38,7 +39,10 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
       deadAfterMs: 5000,
       ...settings,
     }
-    const parts = { db, random: systemRandom, log: createLog('silent'), stamp: createStamp(systemClock) }
+    const lines: { level: number; msg: string }[] = []
+    const log = createLog('warn', { write: (line) => lines.push(JSON.parse(line)) })
+    const logged = (level: 'fatal') => lines.filter((line) => line.level === log.levels.values[level])
+    const parts = { db, random: systemRandom, log, stamp: createStamp(systemClock) }
     const engine = createWorkEngine({
       ...parts,
       clock,
@@ -59,7 +63,7 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
           ...changes,
         }),
       )
-    return { db, engine, order, clock }
+    return { db, engine, order, clock, logged }
   }
 
   const done = { commit: async () => {} }
@@ -201,10 +205,81 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
       giveUp: () => expect.unreachable(),
     })
     await engine.start()
-    expect(await outcome(engine.finish(await order('r')))).toBe('ServiceUnavailable')
-    await engine.idle()
+    expect(await outcome(engine.finish(await order('r')))).toBe('done')
     expect(await db('usages')).toHaveLength(1)
     expect(commits).toBe(2)
+    expect(engine.counts().repeated.get('volume-create')).toBe(1)
+    expect(await db('work')).toEqual([])
+  })
+
+  it('gives up a step whose result cannot be written, and says so loudly where the program is wrong', async () => {
+    const reasons: string[] = []
+    let attempts = 0
+    const { db, engine, order, logged } = await createEngine({
+      attempt: async () => {
+        attempts += 1
+        return { commit: async () => assert(false, 'one and one is\0 three') }
+      },
+      giveUp: (_unit, error) => ({
+        commit: async () => {
+          reasons.push(error.message)
+        },
+      }),
+    })
+    await engine.start()
+    expect(await outcome(engine.finish(await order('r')))).toBe('ResultNotRecorded')
+    expect(attempts).toBe(3)
+    expect(reasons).toEqual(['What was done could not be recorded: one and one is three'])
+    expect(logged('fatal').map(({ msg }) => msg)).toEqual([
+      'work failed and will be repeated',
+      'work failed and will be repeated',
+      'work failed and was given up',
+    ])
+    expect(await db('work')).toEqual([])
+  })
+
+  it('abandons a unit that can neither be done nor given up, and leaves a status with the reason', async () => {
+    let attempts = 0
+    let givenUp = 0
+    const broken = { commit: async () => assert.fail('one and one is three') }
+    const { db, engine, order, logged } = await createEngine({
+      attempt: async () => {
+        attempts += 1
+        return broken
+      },
+      giveUp: () => {
+        givenUp += 1
+        return { commit: async () => assert.fail('two and two is five') }
+      },
+    })
+    await db('volumes').insert(volumeRow({ id: 'r', status: 'creating' }))
+    await engine.start()
+    expect(await outcome(engine.finish(await order('r')))).toBe('ResultNotRecorded')
+    expect([attempts, givenUp]).toEqual([6, 4])
+    expect(await db('volumes').first()).toMatchObject({
+      status: 'error',
+      status_reason:
+        'What was done could not be recorded: one and one is three What was done could not be recorded: two and two is five',
+    })
+    expect(logged('fatal').at(-1)).toMatchObject({ resourceId: 'r', msg: expect.stringContaining('abandoned') })
+    expect(await db('work')).toEqual([])
+    expect(await db('lanes')).toEqual([])
+  })
+
+  it('waits for a database that is away for as long as that takes', async () => {
+    let commits = 0
+    const { db, engine, order } = await createEngine({
+      attempt: async () => ({
+        commit: async () => {
+          if (commits++ < 20) throw new ServiceError('ServiceUnavailable', { reason: 'The database is not available.' })
+        },
+      }),
+      giveUp: () => expect.unreachable(),
+    })
+    await engine.start()
+    expect(await outcome(engine.finish(await order('r')))).toBe('ServiceUnavailable')
+    await engine.idle()
+    expect(commits).toBe(21)
     expect(await db('work')).toEqual([])
   })
 

@@ -20,6 +20,7 @@ import {
   newVolume,
   outcome,
   stranger,
+  TEST_SETTINGS,
 } from './harness.ts'
 
 const connector = { host: 'compute-1' }
@@ -167,15 +168,33 @@ describe('work that was given up', () => {
   })
 
   it('tells it in the transaction of the status: without the message the status stays, and the work comes again', async () => {
-    const harness = await createHarness({ filters: [errorFilter(onMethod('createVolume'), 'before')] })
+    const refused = () => new ServiceError('InvalidInput', { reason: 'never' })
+    const harness = await createHarness({
+      filters: [errorFilter(onMethod('createVolume'), 'before', refused)],
+      settings: { work: { ...TEST_SETTINGS.work, attemptsMax: 100_000 } },
+    })
     await harness.db.schema.renameTable('messages', 'hidden')
     const { id } = await harness.services.volumes.create(asker, newVolume())
-    await expect.poll(() => harness.services.counts().then(({ work }) => work.givenUp.size)).toBe(1)
+    const repeated = async () => (await harness.services.counts()).work.repeated.get('volume-create')
+    await expect.poll(repeated).toBeGreaterThan(1)
     expect((await harness.services.volumes.get(member, id)).status).toBe('creating')
     await harness.db.schema.renameTable('hidden', 'messages')
     await harness.services.idle()
     expect((await harness.services.volumes.get(member, id)).status).toBe('error')
     expect((await harness.services.messages.list(member, everything)).items).toHaveLength(1)
+  })
+
+  it('ends the work where no message can be written at all', async () => {
+    const harness = await createHarness({ filters: [errorFilter(onMethod('createVolume'), 'before')] })
+    await harness.db.schema.renameTable('messages', 'hidden')
+    const { id } = await harness.services.volumes.create(asker, newVolume())
+    await harness.services.idle()
+    expect((await harness.services.volumes.get(member, id)).status).toBe('error')
+    await harness.db.schema.renameTable('hidden', 'messages')
+    expect((await harness.services.explain(id))?.reason).toMatch(
+      /injected fault in createVolume.*could not be recorded/,
+    )
+    expect((await harness.services.messages.list(member, everything)).items).toEqual([])
   })
 
   it('tells nothing of attempts that are repeated and succeed', async () => {

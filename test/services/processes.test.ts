@@ -3,6 +3,7 @@ import { onMethod } from '../../src/drivers/wrappers.ts'
 import { missingPostgres, PostgresServer } from '../tools/postgres.ts'
 import { testUnless } from '../tools/require-command.ts'
 import {
+  admin,
   availableVolume,
   createGate,
   createHarness,
@@ -14,6 +15,7 @@ import {
   newVolume,
   outcome,
   recount,
+  TEST_SETTINGS,
 } from './harness.ts'
 
 /** Several API processes on one PostgreSQL. */
@@ -128,6 +130,23 @@ describe('processes on one database', () => {
     expect(await statusOf(b, second)).toBe('reserved')
     gate.open()
     await a.services.idle()
+  })
+
+  it('look for what one leaves whenever an administrator asks them to', async () => {
+    const gate = createGate(onMethod('createVolume'))
+    const a = await createHarness({ dialect: 'PostgreSQL', filters: [gate.filter] })
+    const b = await a.reopen({ settings: { work: { ...TEST_SETTINGS.work, heartbeatMs: 3_600_000 } } })
+    const { id } = await a.services.volumes.create(member, newVolume())
+    await gate.reached
+    await a.die()
+    const everyService = { serviceId: null, cluster: null, host: null, binary: null, isUp: null, disabled: null }
+    const ask = (resourceId: string | null) => b.services.backends.cleanUp(admin, { ...everyService, resourceId })
+    const { cleaning } = await ask(id)
+    expect(cleaning).toMatchObject([{ binary: 'cinder-volume', host: 'test-host@memory' }])
+    for (let look = 1; look < 3; look++) expect((await ask(null)).cleaning).toHaveLength(3)
+    await b.settled()
+    expect(await statusOf(b, id)).toBe('available')
+    await expect(ask(id)).rejects.toThrow('no resource with UUID')
   })
 
   it('hand over at once what one leaves that stops in order', async () => {

@@ -23,6 +23,7 @@ import { volumeActionRoutes } from './volume-actions.ts'
 import { volumeConnectionRoutes } from './volume-connections.ts'
 import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
 import { volumeRoutes } from './volumes.ts'
+import { workerRoutes } from './workers.ts'
 
 /** Everything that the Cinder API serves, in the order of the document. */
 export const ROUTES: readonly Route[] = [
@@ -50,5 +51,6 @@ export const ROUTES: readonly Route[] = [
   ...serviceRoutes,
   ...hostRoutes,
   ...clusterRoutes,
+  ...workerRoutes,
   ...extensionRoutes,
 ]

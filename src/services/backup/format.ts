@@ -18,6 +18,9 @@ export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
 const FORMAT = 1
 
+/** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
+export type BackupState = 'whole' | 'without a manifest' | 'incomplete'
+
 /** Where a backup is. */
 export interface BackupLocation {
   container: string
@@ -102,6 +105,34 @@ export async function writeManifest(
 ): Promise<void> {
   // What else a row of the database has is none of another cloud's business.
   await target.put(nameOf(location, MANIFEST), encode(ManifestFields.parse({ format: FORMAT, ...manifest })))
+}
+
+/** All that lies on a target, in no order, whole or not. What has no such name was put there by somebody else. */
+export async function listBackups(target: BackupTarget): Promise<BackupLocation[]> {
+  const found: BackupLocation[] = []
+  for (const container of await target.list('')) {
+    for (const id of await target.list(container).catch(ignoreForeign))
+      if (BackupId.safeParse(id).success) found.push({ container, id })
+  }
+  return found
+}
+
+const BackupId = z.uuid()
+
+/** Beside the containers there may be files, and a `lost+found` that only root may read. */
+function ignoreForeign(error: Error): string[] {
+  const code = (error.cause as NodeJS.ErrnoException | undefined)?.code
+  if (code === 'ENOTDIR' || code === 'EACCES') return []
+  throw error
+}
+
+/** Whether a backup has its manifest, and the pages that this names; null when nothing of it is left. Chunks are not looked at. */
+export async function stateOf(target: BackupTarget, location: BackupLocation): Promise<BackupState | null> {
+  const names = new Set(await target.list(`${location.container}/${location.id}`))
+  if (names.size === 0) return null
+  if (!names.has(MANIFEST)) return 'without a manifest'
+  const manifest = await readManifest(target, location).catch(() => null)
+  return manifest?.pages.every((page) => names.has(`${PAGE}${page}`)) ? 'whole' : 'incomplete'
 }
 
 /** Removes all that is left of a backup; may be repeated. */

@@ -19,6 +19,8 @@ type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
 /**
  * freeze (unless a snapshot was named) → copy, page by page → finish; when one of them is given up → undo.
  *
+ * While the backup service is disabled a backup begins at schedule, and fails there.
+ *
  * A volume is backed up as a snapshot of the backup's own, under the backup's id, so that it may be written to meanwhile and a
  * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
  */
@@ -27,6 +29,9 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
 
   return {
     attempt: async (unit): Promise<Outcome> => {
+      if (unit.step === 'schedule') {
+        throw new ServiceError('InvalidInput', { reason: 'Service not found for creating backup.' })
+      }
       const row = await existing(db, unit.resourceId)
       const driver = await driverOf(row)
       const snapshot = snapshotRef(row)

@@ -5,9 +5,17 @@ import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { Stamp } from '../stamp.ts'
+import { abandonResource } from './abandon.ts'
 import type { Outcome, WorkKind, WorkKindName, WorkParams, WorkUnit } from './kind.ts'
 import type { Membership } from './membership.ts'
-import { backoffMs, isWorthRepeating, toServiceError, type WorkSettings } from './retry.ts'
+import {
+  attemptsBeforeAbandon,
+  backoffMs,
+  isBug,
+  isWorthRepeating,
+  toServiceError,
+  type WorkSettings,
+} from './retry.ts'
 
 /**
  * Runs units of work.
@@ -19,7 +27,9 @@ import { backoffMs, isWorthRepeating, toServiceError, type WorkSettings } from '
  * 3. What a process that is gone left is taken over: at `start`, and while this one runs.
  * 4. A result is written by whoever has the unit at that moment, and by nobody else: a process that stood still and comes back
  *    finds its units in other hands.
- * 5. After `stop` no unit writes to the database.
+ * 5. A result that cannot be written though the database answers is a failure of its step. When giving up fails in that way too,
+ *    often enough, the unit is abandoned: nothing repeats for ever but what waits for the database itself.
+ * 6. After `stop` no unit writes to the database.
  */
 export interface WorkEngine {
   /** Writes a unit. It replaces the unit that the resource has, whose result is then dropped. */
@@ -32,6 +42,8 @@ export interface WorkEngine {
    */
   finish(unit: WorkUnit): Promise<void>
   start(): Promise<void>
+  /** Does now what every beat does: gives up processes that are silent, and goes on with what they left. */
+  takeOver(): Promise<void>
   /** Resolves when no unit runs or waits. */
   idle(): Promise<void>
   counts(): WorkCounts
@@ -140,38 +152,78 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
     let current: WorkUnit | null = unit
     let hasFailed = false
     do {
-      let outcome: Outcome
+      const step: WorkUnit = current
+      let failure: ServiceError
       try {
-        outcome = await withinTime(kind.attempt(current))
+        const outcome = await withinTime(kind.attempt(step))
+        if (state === 'stopped') return
+        current = await settle(step, outcome, hasFailed)
+        continue
       } catch (thrown) {
         if (state === 'stopped') return
-        const error = toServiceError(thrown)
-        const about = { kind: unit.kind, resourceId: unit.resourceId, step: current.step, attempt: current.attempt }
-        if (isWorthRepeating(error, current.attempt, settings)) {
-          log.warn({ ...about, err: error }, 'work failed and will be repeated')
-          countUp(counted.repeated, unit.kind)
-          await postpone(current, error)
-          return
-        }
-        log.error({ ...about, err: error }, 'work failed and was given up')
-        countUp(counted.givenUp, unit.kind)
-        hasFailed = true
-        const waiter = waiters.get(unit.id)
-        if (waiter !== undefined) waiter.failure ??= error
-        const given: WorkUnit = { ...current, lastError: error.message }
-        const { next, commit } = kind.giveUp(current, error)
-        outcome = {
-          ...(next === undefined ? {} : { next }),
-          commit: async (trx) => {
-            await recordFailure(trx, given, error) // first: what it is about may go with the commit
-            await commit(trx)
-          },
-        }
-        current = given
+        failure = failureOf(thrown)
       }
-      if (state === 'stopped') return
-      current = await settle(current, outcome, hasFailed)
+      if (isWorthRepeating(failure, step.attempt, settings)) {
+        tell('warn', step, failure, 'work failed and will be repeated')
+        await postpone(step, failure)
+        return
+      }
+      hasFailed = true
+      current = await giveUp(step, failure)
     } while (current !== null && state === 'running')
+  }
+
+  /** Answers the unit at its next step, or null when it has ended or waits. */
+  async function giveUp(unit: WorkUnit, error: ServiceError): Promise<WorkUnit | null> {
+    const given: WorkUnit = { ...unit, lastError: error.message }
+    const waiter = waiters.get(unit.id)
+    if (waiter !== undefined) waiter.failure ??= error
+    try {
+      const { next, commit } = kinds[unit.kind].giveUp(unit, error)
+      const outcome = {
+        ...(next === undefined ? {} : { next }),
+        commit: async (trx: Db) => {
+          await recordFailure(trx, given, error) // first: what it is about may go with the commit
+          await commit(trx)
+        },
+      }
+      const following = await settle(given, outcome, true)
+      tell('error', unit, error, 'work failed and was given up')
+      countUp(counted.givenUp, unit.kind)
+      return following
+    } catch (thrown) {
+      if (state === 'stopped') return null
+      const failure = failureOf(thrown)
+      if (unit.attempt < attemptsBeforeAbandon(error, settings)) {
+        tell('error', unit, failure, 'work failed, and could not be given up; both will be repeated')
+        await postpone(given, failure)
+      } else await abandon(given, error, failure)
+      return null
+    }
+  }
+
+  /** The last resort: a status that says so, and the end of the unit. What it was about may have to be put right by hand. */
+  async function abandon(unit: WorkUnit, error: ServiceError, failure: ServiceError): Promise<void> {
+    const reason = [...new Set([error.message, failure.message])].join(' ')
+    tell('fatal', unit, failure, 'work could neither be done nor given up, and was abandoned; see `collie db check`')
+    try {
+      await settle(unit, { commit: (trx) => abandonResource(trx, unit, reason, stamp()) }, true)
+    } catch (thrown) {
+      if (state === 'stopped') return
+      await postpone(unit, failureOf(thrown))
+      return
+    }
+    countUp(counted.givenUp, unit.kind)
+    await db
+      .transaction((trx) => recordFailure(trx, unit, error))
+      .catch((thrown: unknown) =>
+        tell('error', unit, failureOf(thrown), 'the owner could not be told of abandoned work'),
+      )
+  }
+
+  function tell(level: 'warn' | 'error' | 'fatal', unit: WorkUnit, error: ServiceError, text: string): void {
+    const { kind, resourceId, step, attempt } = unit
+    log[isBug(error) ? 'fatal' : level]({ kind, resourceId, step, attempt, err: error }, text)
   }
 
   /** Writes the outcome of a step; `hasFailed` when one was given up. Answers the unit at its next step, or null when it has ended. */
@@ -189,7 +241,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         if (next === undefined) await leaveLane(trx, unit)
       })
     } catch (error) {
-      if (!(error instanceof NotMine)) throw error
+      if (!(error instanceof NotMine)) throw new Unrecorded('', { cause: error })
       await concludeLost(unit)
       return null
     }
@@ -200,6 +252,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   }
 
   async function postpone(unit: WorkUnit, error: ServiceError): Promise<void> {
+    countUp(counted.repeated, unit.kind)
     const later = { ...unit, attempt: unit.attempt + 1, lastError: error.message }
     const isMine = await db.transaction(async (trx) => {
       const updated = await work.update(trx, unit, progress(later), scheduled(backoffMs(unit.attempt, settings)))
@@ -415,6 +468,9 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
       if (shared) beatLater()
       pump()
     },
+    takeOver: async () => {
+      if (shared && state === 'running') await beat()
+    },
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve)
@@ -453,6 +509,18 @@ function countUp(counts: Map<string, number>, kind: string): void {
 
 /** Ends a transaction whose unit is in other hands. */
 class NotMine extends Error {}
+
+/** What a step came to could not be written. */
+class Unrecorded extends Error {}
+
+/** Why a step failed. Throws when it did not: the database is away, and the row of the unit stands as it was. */
+function failureOf(thrown: unknown): ServiceError {
+  if (!(thrown instanceof Unrecorded)) return toServiceError(thrown)
+  const { cause } = thrown
+  if (cause instanceof ServiceError && cause.code === 'ServiceUnavailable') throw cause
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return toServiceError(new ServiceError('ResultNotRecorded', { reason }, { cause }))
+}
 
 function toUnit(row: work.WorkRow): WorkUnit {
   return {

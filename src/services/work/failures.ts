@@ -11,6 +11,12 @@ export interface Failure {
   detail: MessageDetail
 }
 
+/** By step, of those that are not for copying. */
+const BACKUP_DETAILS: Readonly<Partial<Record<string, MessageDetail>>> = {
+  schedule: 'backupScheduleFailed',
+  undo: 'backupCleanupFailed',
+}
+
 /** By kind, so that a kind without words does not compile. */
 const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Failure> = {
   'volume-create': (unit, { code }) =>
@@ -25,8 +31,7 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'volume-migrate': (unit) =>
     volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
   'volume-revert': (unit) => volume(unit, 'revertVolume', 'revertFailed'),
-  'backup-create': (unit) =>
-    backup(unit, 'createBackup', unit.step === 'undo' ? 'backupCleanupFailed' : 'backupCreateFailed'),
+  'backup-create': (unit) => backup(unit, 'createBackup', BACKUP_DETAILS[unit.step] ?? 'backupCreateFailed'),
   'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),
   'backup-restore': (unit) => backup(unit, 'restoreBackup', 'backupRestoreFailed'),
   'snapshot-create': (unit) => snapshot(unit, 'createSnapshot', 'snapshotCreateFailed'),

@@ -1,3 +1,4 @@
+import { AssertionError } from 'node:assert/strict'
 import { ServiceError, type ServiceErrorCode } from '../../errors.ts'
 
 export interface WorkSettings {
@@ -30,11 +31,26 @@ export const DEFAULT_WORK: WorkSettings = {
 }
 
 /** Errors that another attempt may not meet. Anything else that the driver contract names stays true when repeated. */
-const TRANSIENT: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>(['BackendFailure', 'ServiceUnavailable'])
+const TRANSIENT: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>([
+  'BackendFailure',
+  'ServiceUnavailable',
+  'ResultNotRecorded',
+])
+
+/** What a driver says may be of any length. */
+const REASON_CHARACTERS_MAX = 2000
 
 export function isWorthRepeating(error: ServiceError, attempt: number, settings: WorkSettings): boolean {
-  const attemptsMax = error.code === 'ServiceUnavailable' ? settings.outageAttemptsMax : settings.attemptsMax
-  return TRANSIENT.has(error.code) && attempt < attemptsMax
+  return TRANSIENT.has(error.code) && attempt < attemptsMax(error, settings)
+}
+
+/** The attempts at a step after which it is abandoned when giving it up fails as well. */
+export function attemptsBeforeAbandon(error: ServiceError, settings: WorkSettings): number {
+  return attemptsMax(error, settings) + settings.attemptsMax
+}
+
+function attemptsMax(error: ServiceError, settings: WorkSettings): number {
+  return error.code === 'ServiceUnavailable' ? settings.outageAttemptsMax : settings.attemptsMax
 }
 
 /** Wait after the failed attempt number `attempt`, counted from 1. */
@@ -42,9 +58,23 @@ export function backoffMs(attempt: number, settings: WorkSettings): number {
   return Math.min(settings.backoffMs * 2 ** (attempt - 1), settings.backoffMaxMs)
 }
 
-/** Whatever a driver threw, as an error of the service. */
+/** Whatever was thrown, as an error of the service whose message any database takes. */
 export function toServiceError(error: unknown): ServiceError {
-  if (error instanceof ServiceError) return error
+  if (error instanceof ServiceError) {
+    if (error.message === storable(error.message)) return error
+    const params = Object.entries(error.params).map(([key, value]) => [key, storable(String(value))] as const)
+    return new ServiceError(error.code, Object.fromEntries(params), { cause: error.cause ?? error })
+  }
   const reason = error instanceof Error ? error.message : String(error)
-  return new ServiceError('BackendFailure', { reason }, { cause: error })
+  return toServiceError(new ServiceError('BackendFailure', { reason }, { cause: error }))
+}
+
+/** Whether the program itself is wrong: something that must always hold does not. */
+export function isBug(error: ServiceError): boolean {
+  return error.cause instanceof AssertionError
+}
+
+/** PostgreSQL has no place for a NUL, and neither it nor SQLite for half a character. */
+function storable(text: string): string {
+  return Buffer.from(text.replaceAll('\0', '').slice(0, REASON_CHARACTERS_MAX)).toString()
 }

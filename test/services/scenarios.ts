@@ -1,0 +1,346 @@
+import { expect } from 'vitest'
+import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
+import type { DriverMethod } from '../../src/drivers/wrappers.ts'
+import { systemRandom } from '../../src/runtime/random.ts'
+import {
+  admin,
+  availableVolume,
+  type Harness,
+  type HarnessOptions,
+  keptUsage,
+  member,
+  newAttachment,
+  newBackup,
+  newSnapshot,
+  newVolume,
+  recount,
+} from './harness.ts'
+
+/** A request that leads to work, and what it needs before. */
+export interface Scenario {
+  name: string
+  /** Beside what all have. */
+  options?: () => HarnessOptions
+  /** The call in which it is cut off. */
+  method: DriverMethod
+  /** Makes what the request needs; the driver is whole. */
+  prepare(harness: Harness): Promise<string>
+  /** The request. It may never be answered. */
+  act(harness: Harness, id: string): Promise<unknown>
+  /** What the last attempt leaves behind. */
+  givenUp(harness: Harness, id: string): Promise<void>
+}
+
+export const connector = { host: 'compute-1' }
+
+export const onlyVolume = async (harness: Harness) => {
+  const { items } = await harness.services.volumes.list(
+    member,
+    {
+      limit: 10,
+      offset: 0,
+      marker: null,
+      sort: [{ key: 'created_at', direction: 'desc' }],
+      filters: {},
+      allProjects: false,
+    },
+    { count: false },
+  )
+  return items[0]!
+}
+
+const snapshotOf = async (harness: Harness, volumeId: string): Promise<string> => {
+  const { id } = await harness.services.snapshots.create(member, newSnapshot(volumeId))
+  await harness.services.idle()
+  return id
+}
+
+export const expectNewest = async (harness: Harness, status: string) =>
+  expect((await onlyVolume(harness)).status).toBe(status)
+
+const expectStatus = async (harness: Harness, id: string, status: string, sizeGib: number) =>
+  expect(await harness.services.volumes.get(member, id)).toMatchObject({ status, sizeGib })
+
+const expectReason = async (harness: Harness, id: string) =>
+  expect((await harness.services.explain(id))?.reason).toContain('injected fault')
+
+const createScenario = (name: string, method: DriverMethod, request: (id: string) => object): Scenario => ({
+  name,
+  method,
+  prepare: async (harness) => {
+    const id = await availableVolume(harness)
+    return method === 'createVolumeFromSnapshot' ? snapshotOf(harness, id) : id
+  },
+  act: (harness, id) => harness.services.volumes.create(member, newVolume(request(id))),
+  givenUp: async (harness) => {
+    await expectNewest(harness, 'error')
+    await expectReason(harness, (await onlyVolume(harness)).id)
+  },
+})
+
+export const SCENARIOS: readonly Scenario[] = [
+  createScenario('creating a volume', 'createVolume', () => ({})),
+  createScenario('creating a volume from a snapshot', 'createVolumeFromSnapshot', (id) => ({ snapshotId: id })),
+  createScenario('cloning a volume', 'createClonedVolume', (id) => ({ sourceVolid: id })),
+  {
+    name: 'deleting a volume',
+    method: 'deleteVolume',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) => harness.services.volumes.delete(member, id, { cascade: false, force: false }),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'error_deleting', 1)
+      await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'deleting a volume with its snapshots',
+    method: 'deleteSnapshot',
+    prepare: async (harness) => {
+      const id = await availableVolume(harness)
+      await snapshotOf(harness, id)
+      await snapshotOf(harness, id)
+      return id
+    },
+    act: (harness, id) => harness.services.volumes.delete(member, id, { cascade: true, force: false }),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'error_deleting', 1)
+      await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'extending a volume',
+    method: 'extendVolume',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) => harness.services.volumes.extend(member, id, 5),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'error_extending', 1)
+      await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'creating a snapshot',
+    method: 'createSnapshot',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) => harness.services.snapshots.create(member, newSnapshot(id)),
+    givenUp: async (harness) => {
+      const [row] = await harness.db('snapshots')
+      expect(row.status).toBe('error')
+      await expectReason(harness, row.id)
+    },
+  },
+  {
+    name: 'deleting a snapshot',
+    method: 'deleteSnapshot',
+    prepare: async (harness) => snapshotOf(harness, await availableVolume(harness)),
+    act: (harness, id) => harness.services.snapshots.delete(member, id),
+    givenUp: async (harness, id) => {
+      expect((await harness.services.snapshots.get(member, id)).status).toBe('error_deleting')
+      await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'attaching a volume',
+    method: 'createExport',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) => harness.services.attachments.create(member, newAttachment(id, { connector })),
+    givenUp: expectDetached,
+  },
+  {
+    name: 'connecting a reserved attachment',
+    method: 'createExport',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      return (await harness.services.attachments.create(member, newAttachment(volumeId))).id
+    },
+    act: (harness, id) => harness.services.attachments.update(member, id, connector),
+    givenUp: expectReserved,
+  },
+  {
+    name: 'detaching a volume',
+    method: 'removeExport',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      const { id } = await harness.services.attachments.create(member, newAttachment(volumeId, { connector }))
+      await harness.services.attachments.complete(member, id)
+      return id
+    },
+    act: (harness, id) => harness.services.attachments.delete(member, id),
+    givenUp: async (harness, id) => {
+      expect((await harness.services.attachments.get(member, id)).status).toBe('error_detaching')
+      await expectNewest(harness, 'in-use')
+      await expectReason(harness, id)
+    },
+  },
+]
+
+/** What is cut off. */
+export type CutScenario = Pick<Scenario, 'name' | 'options' | 'prepare' | 'act'>
+
+/** Others that are cut off, whose backend calls the ones above have. */
+export const FURTHER_SCENARIOS: readonly CutScenario[] = [
+  {
+    name: 'completing an attachment',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      return (await harness.services.attachments.create(member, newAttachment(volumeId, { connector }))).id
+    },
+    act: (harness, id) => harness.services.attachments.complete(member, id),
+  },
+  {
+    name: 'extending a volume in use',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      const { id } = await harness.services.attachments.create(member, newAttachment(volumeId, { connector }))
+      await harness.services.attachments.complete(member, id)
+      return volumeId
+    },
+    act: (harness, id) => harness.services.volumes.extend(member, id, 3),
+  },
+  {
+    name: 'deleting a volume by force, with its attachment and snapshot',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      await snapshotOf(harness, volumeId)
+      await harness.services.attachments.create(member, newAttachment(volumeId, { connector }))
+      return volumeId
+    },
+    act: (harness, id) => harness.services.volumes.delete(admin, id, { cascade: true, force: true }),
+  },
+  {
+    name: 'reverting a volume',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      await snapshotOf(harness, volumeId)
+      return volumeId
+    },
+    act: async (harness, id) => {
+      const { id: snapshotId } = await harness.db('snapshots').where({ volume_id: id }).first()
+      await harness.services.volumes.revert(member, id, snapshotId)
+    },
+  },
+  {
+    name: 'retyping a volume',
+    prepare: async (harness) => {
+      await addType(harness, 'another')
+      return availableVolume(harness)
+    },
+    act: (harness, id) => harness.services.volumes.retype(member, id, { newType: 'another', migrationPolicy: 'never' }),
+  },
+  {
+    name: 'migrating a volume',
+    options: withOther,
+    prepare: async (harness) => {
+      const type = await addType(harness, 'on-memory', { volume_backend_name: 'memory' })
+      const id = await availableVolume(harness, { volumeType: type })
+      await harness.services.volumes.retype(member, id, { newType: '__DEFAULT__', migrationPolicy: 'never' })
+      await harness.services.idle()
+      return id
+    },
+    act: (harness, id) =>
+      harness.services.volumes.migrate(admin, id, { host: 'test-host@other#memory', cluster: null }),
+  },
+  {
+    name: 'backing a volume up',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) => harness.services.backups.create(member, newBackup(id)),
+  },
+  {
+    name: 'restoring a backup to its volume',
+    prepare: backedUp,
+    act: async (harness, id) => {
+      const { volume_id: volumeId } = await harness.db('backups').where({ id }).first()
+      await harness.services.backups.restore(member, id, { volumeId, name: null })
+    },
+  },
+  {
+    name: 'restoring a backup to a new volume',
+    prepare: backedUp,
+    act: (harness, id) => harness.services.backups.restore(member, id, { volumeId: null, name: null }),
+  },
+  {
+    name: 'deleting a backup',
+    prepare: backedUp,
+    act: (harness, id) => harness.services.backups.delete(member, id, { force: false }),
+  },
+]
+
+async function backedUp(harness: Harness): Promise<string> {
+  const { id } = await harness.services.backups.create(member, newBackup(await availableVolume(harness)))
+  await harness.services.idle()
+  return id
+}
+
+function withOther(): HarnessOptions {
+  const driver = createMemoryDriver(createMemoryBackend(100), systemRandom)
+  return { others: [{ name: 'other', availabilityZone: 'nova', driver }] }
+}
+
+async function addType(harness: Harness, name: string, extraSpecs: Record<string, string> = {}): Promise<string> {
+  await harness.services.types.create(admin, { name, description: null, isPublic: true, extraSpecs })
+  return name
+}
+
+async function expectDetached(harness: Harness): Promise<void> {
+  expect(await onlyVolume(harness)).toMatchObject({ status: 'available', attachments: [] })
+  expectNoRights(harness)
+}
+
+async function expectReserved(harness: Harness, id: string): Promise<void> {
+  const attachment = await harness.services.attachments.get(member, id)
+  expect(attachment).toMatchObject({ status: 'reserved', connector: null, connectionInfo: null })
+  await expectNewest(harness, 'reserved')
+  expectNoRights(harness)
+}
+
+function expectNoRights(harness: Harness): void {
+  for (const volume of harness.backend.volumes.values()) expect(volume.rights.size).toBe(0)
+}
+
+/** Statuses that only work ends. */
+const IN_WORK = [
+  'creating',
+  'deleting',
+  'extending',
+  'reverting',
+  'restoring',
+  'retyping',
+  'maintenance',
+  'backing-up',
+  'restoring-backup',
+]
+
+/** Nothing waits, nothing is between two statuses, and the counts are right. */
+export async function expectSound(harness: Harness): Promise<void> {
+  expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
+  expect(await harness.db('work')).toEqual([])
+  expect(await harness.db('lanes')).toEqual([])
+  for (const table of ['volumes', 'snapshots', 'attachments', 'backups']) {
+    for (const { status } of await harness.db(table)) expect([table, IN_WORK.includes(status), status]).toContain(false)
+  }
+  for (const { id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
+    const isHere = !host.startsWith('test-host@other#')
+    expect([status, harness.backend.volumes.has(id)]).toEqual(['available', isHere])
+  }
+}
+
+/** What there is, without the ids and times that differ from run to run. */
+export async function worldOf({ db, backend }: Harness): Promise<object> {
+  const sorted = (rows: object[]) => rows.map((row) => JSON.stringify(row)).sort()
+  const volumes = await db('volumes')
+    .join('volume_types', 'volume_types.id', 'volumes.volume_type_id')
+    .select('status', 'size_gib', 'pending_size_gib', 'pending_volume_type_id', 'status_reason', 'host')
+    .select('migration_status', 'volume_types.name as type')
+  const snapshots = await db('snapshots').select('status', 'previous_status', 'progress', 'size_gib', 'status_reason')
+  const attachments = await db('attachments').select('status', 'connector', 'attached_host', 'attach_mode')
+  return {
+    volumes: sorted(volumes),
+    snapshots: sorted(snapshots),
+    attachments: sorted(attachments),
+    backups: sorted(await db('backups').select('status', 'object_count', 'restore_volume_id', 'status_reason')),
+    backupUsage: sorted(await db('backup_usages').where('backups', '>', 0)),
+    connections: (await db('attachments').whereNotNull('connection_info')).length,
+    usage: await keptUsage(db),
+    stored: sorted([...backend.volumes.values()].map(({ sizeGib, rights }) => ({ sizeGib, rights: rights.size }))),
+    storedSnapshots: backend.snapshots.size,
+  }
+}
