@@ -88,7 +88,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     kind: 'gateway',
     run: (session, request, reply) => {
       const durable = ((request.flags ?? 0) & FLAG.FUA) !== 0
-      session.write(request.offset ?? 0, bodyOf(request), durable, answer(reply))
+      session.write(request.offset ?? 0, bodyOf(request), durable, answer(reply), request.crcs)
     },
   },
   [OP.DISCARD_VDI]: { kind: 'gateway', run: discard },

@@ -56,14 +56,16 @@ export class VdiOwner {
     this.#admit(offset, target.length, done, (finish) => this.#read(offset, target, finish))
   }
 
-  write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
+  /** `crcs` as in SheepRequest. */
+  write(offset: number, source: Buffer, durable: boolean, done: StoreDone, crcs?: Uint32Array): void {
     this.#admit(offset, source.length, done, (finish) => {
       eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
         const bytes = length === source.length ? source : source.subarray(from, from + length)
+        const part = { bytes, crcs: crcs?.subarray(from / BLOCK_BYTES, (from + length) / BLOCK_BYTES) }
         this.#change(
           index,
           partDone,
-          (edges) => this.#writeObject(index, at, bytes, durable, edges, partDone),
+          (edges) => this.#writeObject(index, at, part, durable, edges, partDone),
           at,
           length,
         )
@@ -359,8 +361,8 @@ export class VdiOwner {
     return edges
   }
 
-  #writeObject(index: number, at: number, source: Buffer, durable: boolean, edges: Edges, done: StoreDone): boolean {
-    const bytes = wholeBlocks(at, source, edges)
+  #writeObject(index: number, at: number, source: Source, durable: boolean, edges: Edges, done: StoreDone): boolean {
+    const bytes = wholeBlocks(at, source.bytes, edges)
     const target = bytes && this.#writable(index)
     if (!target) return false
     const first = Math.floor(at / BLOCK_BYTES)
@@ -370,7 +372,8 @@ export class VdiOwner {
       done(new StoreError('NoSpace'))
       return true
     }
-    const write: Change = { kind: 'blocks', object: target.object ?? dataOid(this.vid, index), first, bytes }
+    const crcs = bytes === source.bytes ? source.crcs : undefined
+    const write: Change = { kind: 'blocks', object: target.object ?? dataOid(this.vid, index), first, bytes, crcs }
     if (isOverwrite) {
       this.#store.commit([write], { durable }, done)
       return true
@@ -493,6 +496,12 @@ export class VdiOwner {
     if (!object) return this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, NEW_MAP_BYTES)
     return this.#store.hasRoom(object, bytes)
   }
+}
+
+/** What is written to one object. */
+interface Source {
+  bytes: Buffer
+  crcs: Uint32Array | undefined
 }
 
 interface Writable {

@@ -4,7 +4,6 @@ import type { Journal } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
-  blockCrc,
   blockPosition,
   dataWord1,
   type OidWords,
@@ -14,6 +13,7 @@ import {
   type Slot,
   slotOf,
 } from './object-format.ts'
+import { type WrittenBlocks, writtenCrc } from './run-crc.ts'
 import { NOT_WRITTEN, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
 
 /** Where the bytes of a large write were put. */
@@ -91,15 +91,10 @@ export class PlacedWrites {
    * the journal. The transaction has to be appended at once, and flushed when there is something to finish. Throws what
    * writing throws; then nothing has changed.
    */
-  place(
-    object: StoredObject | bigint,
-    first: number,
-    bytes: Buffer,
-    epoch: number,
-    journal: Journal,
-  ): Placement | null {
-    if (typeof object === 'bigint') return this.#placeNew(object, first, bytes, epoch)
+  place(object: StoredObject | bigint, blocks: WrittenBlocks, epoch: number, journal: Journal): Placement | null {
+    if (typeof object === 'bigint') return this.#placeNew(object, blocks, epoch)
     const { file } = object
+    const { first, bytes } = blocks
     // A replay would make the file of an untagged new object anew.
     if (!file || object.isGivingBack || (object.fresh && object.tag === 0)) return null
     const count = bytes.length / BLOCK_BYTES
@@ -109,7 +104,7 @@ export class PlacedWrites {
     let rewrites = 0
     for (const choice of choices) if (isRewrite(choice)) rewrites++
     if (rewrites > 0 && !journal.canWriteNow(choices.length * ENTRY_BYTES + OTHER_RECORDS_BYTES)) return null
-    const words = entriesOf(object.words, first, bytes, epoch, choices)
+    const words = entriesOf(object.words, blocks, epoch, choices)
     const isFree = (i: number) => !isRewrite(choices[i]!)
     try {
       writeRuns(file, first, words, bytes, isFree)
@@ -123,13 +118,14 @@ export class PlacedWrites {
     return { oid: object.oid, bytes, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
   }
 
-  #placeNew(oid: bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
+  #placeNew(oid: bigint, blocks: WrittenBlocks, epoch: number): Placement | null {
+    const { first, bytes } = blocks
     const tag = (this.#lastTag % TAG_COUNT) + 1
     const path = objectPath(oid, tag)
     const file = this.#createNow(path)
     if (!file) return null
     this.#lastTag = tag
-    const words = entriesOf(oidWords(oid), first, bytes, epoch, null)
+    const words = entriesOf(oidWords(oid), blocks, epoch, null)
     try {
       writeRuns(file, first, words, bytes, () => true)
     } catch (error) {
@@ -249,19 +245,12 @@ function willBeCopied(newest: OverlayEntry | null, slot: Slot): boolean {
 }
 
 /** The entries of blocks that go where `choices` says, or all to the first slot. */
-function entriesOf(
-  object: OidWords,
-  first: number,
-  bytes: Buffer,
-  epoch: number,
-  choices: Uint8Array | null,
-): Uint32Array {
-  const count = bytes.length / BLOCK_BYTES
+function entriesOf(object: OidWords, blocks: WrittenBlocks, epoch: number, choices: Uint8Array | null): Uint32Array {
+  const count = blocks.bytes.length / BLOCK_BYTES
   const words = new Uint32Array(count * 2)
   for (let i = 0; i < count; i++) {
     const word1 = dataWord1(epoch, choices === null ? 0 : slotOfChoice(choices[i]!))
-    const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
-    words[i * 2] = blockCrc(object, first + i, word1, block)
+    words[i * 2] = writtenCrc(object, blocks, i, word1)
     words[i * 2 + 1] = word1
   }
   return words
