@@ -113,6 +113,8 @@ export class Transmission {
     this.receivedBytes += chunk.length
     this.reader.push(chunk)
     this.pump()
+    // The device answers small writes at the end of this turn: behind it, the replies leave in the same one.
+    if (this.requestsInFlight > 0) this.wakeLater()
   }
 
   /** Starts nothing more; `idle` resolves once what is in flight is answered and handed to the connection. */
