@@ -67,6 +67,7 @@ const file = {
   close: promisify(close),
 }
 
+const COPY_THREAD = new URL('./copy-worker.mjs', import.meta.url)
 const RWF_NOWAIT = 8
 /** The same on all architectures, as all system calls since Linux 5.1. */
 const SYS_OPENAT2 = 437
@@ -85,10 +86,10 @@ const IOVECS_MAX = 1024
 /** From this many files on, one syncfs costs less than an fdatasync each. */
 const SYNCFS_FILES_MIN = 8
 
-/** The files below `root`, through the page cache of this host. */
-export function openSystemDisk(root: string): Disk & { close(): Promise<void> } {
+/** The files below `root`, through the page cache of this host. `copyThread` is for tests: what runs beside this thread. */
+export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & { close(): Promise<void> } {
   const at = (relative: string) => path.join(root, relative)
-  const copier = new Copier()
+  const copier = new Copier(copyThread)
 
   return {
     open: async (relative, options) => {
@@ -327,13 +328,22 @@ interface CopyAnswer {
   bytes?: ArrayBuffer
 }
 
-/** Hands copies, writes, punches and the making of files to a thread; started at the first use. */
+/**
+ * Hands copies, writes, punches and the making of files to a thread; started at the first use. When the thread ends, nobody knows
+ * what of its work was done: that fails, and so does all that comes after it. The errors bear no code, as no disk is to blame.
+ */
 class Copier {
+  readonly #script: URL
   #worker: Worker | null = null
+  #ended: Error | null = null
   /** Memory that has been to the thread and back: new memory costs more than what is written from it. */
   #spare: ArrayBuffer | null = null
   #nextId = 1
   readonly #waiting = new Map<number, { resolve: (descriptors: number[]) => void; reject: (error: Error) => void }>()
+
+  constructor(script: URL) {
+    this.#script = script
+  }
 
   async create(paths: readonly string[]): Promise<number[]> {
     return paths.length === 0 ? [] : this.#ask({ paths, mode: FILE_MODE })
@@ -374,6 +384,7 @@ class Copier {
   }
 
   #ask(work: object, moved: ArrayBuffer[] = []): Promise<number[]> {
+    if (this.#ended) return Promise.reject(this.#ended)
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
@@ -385,7 +396,7 @@ class Copier {
 
   #thread(): Worker {
     if (this.#worker) return this.#worker
-    const worker = new Worker(new URL('./copy-worker.mjs', import.meta.url), {
+    const worker = new Worker(this.#script, {
       stdout: false,
       stderr: false,
       trackUnmanagedFds: false, // the files that it makes are not its own
@@ -398,12 +409,16 @@ class Copier {
       if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code, syscall: error.syscall }))
       else waiter?.resolve(descriptors)
     })
-    worker.on('error', (error) => {
-      for (const waiter of this.#waiting.values()) waiter.reject(error)
-      this.#waiting.clear()
-    })
+    worker.on('error', (error) => this.#end(`the copying thread has failed: ${error.message}`))
+    worker.on('exit', (code) => this.#end(`the copying thread has ended with code ${code}`))
     this.#worker = worker
     return worker
+  }
+
+  #end(why: string): void {
+    this.#ended ??= new Error(why)
+    for (const waiter of this.#waiting.values()) waiter.reject(this.#ended)
+    this.#waiting.clear()
   }
 
   async close(): Promise<void> {
