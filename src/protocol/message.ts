@@ -17,6 +17,8 @@ export interface SheepRequest {
    */
   dataLength?: number
   target?: Buffer
+  /** Of a caller in this process that has them: CRC-32, from 0, of each 4 KiB of a body that is written to whole blocks. */
+  crcs?: Uint32Array | undefined
 
   // variant obj
   oid?: bigint

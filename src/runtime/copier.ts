@@ -18,13 +18,25 @@ interface CopyAnswer {
   bytes?: ArrayBuffer
 }
 
-/** Hands copies, writes, punches and the making of files to a thread; started at the first use. */
+/** What runs beside this thread. */
+export const COPY_THREAD = new URL('./copy-worker.mjs', import.meta.url)
+
+/**
+ * Hands copies, writes, punches and the making of files to a thread; started at the first use. When the thread ends, nobody knows
+ * what of its work was done: that fails, and so does all that comes after it. The errors bear no code, as no disk is to blame.
+ */
 export class Copier {
+  readonly #script: URL
   #worker: Worker | null = null
+  #ended: Error | null = null
   /** Memory that has been to the thread and back: new memory costs more than what is written from it. */
   #spare: ArrayBuffer | null = null
   #nextId = 1
   readonly #waiting = new Map<number, { resolve: (descriptors: number[]) => void; reject: (error: Error) => void }>()
+
+  constructor(script: URL) {
+    this.#script = script
+  }
 
   /** Makes files, empty ones; resolves with their descriptors. */
   async create(paths: readonly string[], mode: number): Promise<number[]> {
@@ -66,6 +78,7 @@ export class Copier {
   }
 
   #ask(work: object, moved: ArrayBuffer[] = []): Promise<number[]> {
+    if (this.#ended) return Promise.reject(this.#ended)
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
@@ -77,7 +90,7 @@ export class Copier {
 
   #thread(): Worker {
     if (this.#worker) return this.#worker
-    const worker = new Worker(new URL('./copy-worker.mjs', import.meta.url), {
+    const worker = new Worker(this.#script, {
       stdout: false,
       stderr: false,
       trackUnmanagedFds: false, // the files that it makes are not its own
@@ -90,12 +103,16 @@ export class Copier {
       if (error) waiter?.reject(Object.assign(new Error(error.message), { code: error.code, syscall: error.syscall }))
       else waiter?.resolve(descriptors)
     })
-    worker.on('error', (error) => {
-      for (const waiter of this.#waiting.values()) waiter.reject(error)
-      this.#waiting.clear()
-    })
+    worker.on('error', (error) => this.#end(`the copying thread has failed: ${error.message}`))
+    worker.on('exit', (code) => this.#end(`the copying thread has ended with code ${code}`))
     this.#worker = worker
     return worker
+  }
+
+  #end(why: string): void {
+    this.#ended ??= new Error(why)
+    for (const waiter of this.#waiting.values()) waiter.reject(this.#ended)
+    this.#waiting.clear()
   }
 
   async close(): Promise<void> {

@@ -108,3 +108,13 @@ export interface DiskFile {
   dataRanges(): Promise<{ position: number; length: number }[]>
   close(): Promise<void>
 }
+
+/** Runs `use` with something that was opened for it; when that fails, it is closed again. */
+export async function orClose<T>(opened: { close(): Promise<void> }, use: () => T | Promise<T>): Promise<T> {
+  try {
+    return await use()
+  } catch (error) {
+    await opened.close()
+    throw error
+  }
+}

@@ -13,7 +13,7 @@ import {
 } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { Copier } from './copier.ts'
+import { COPY_THREAD, Copier } from './copier.ts'
 import type { Disk, OpenedDisk } from './disk.ts'
 import { lockNow, openCached, startWriteback, syncFileSystem } from './libc.ts'
 import { SystemFile } from './system-file.ts'
@@ -24,10 +24,10 @@ const FILE_MODE = 0o600
 /** From this many files on, one syncfs costs less than an fdatasync each. */
 const SYNCFS_FILES_MIN = 8
 
-/** The files below `root`, through the page cache of this host. */
-export function openSystemDisk(root: string): Disk & { close(): Promise<void> } {
+/** The files below `root`, through the page cache of this host. `copyThread` is for tests: what runs beside this thread. */
+export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & { close(): Promise<void> } {
   const at = (relative: string) => path.join(root, relative)
-  const copier = new Copier()
+  const copier = new Copier(copyThread)
 
   return {
     open: async (relative, options) => {

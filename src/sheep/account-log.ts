@@ -1,5 +1,5 @@
 import { crc32 } from '@node-rs/crc32'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
 import { AccountImages, Accounts } from './accounts.ts'
 import { type AccountImage, readRecord, recordBytes, writeRecord } from './journal-format.ts'
 
@@ -52,9 +52,9 @@ export class AccountLog {
   ): Promise<{ log: AccountLog; accounts: Accounts; known: boolean }> {
     await disk.unlink(NEW_PATH)
     const file = (await disk.list('.')).includes(PATH) ? await disk.open(PATH) : null
-    const bytes = Buffer.alloc(file ? await file.size() : 0)
-    await file?.read(bytes, 0)
-    const scanned = scan(bytes, storeId, generation)
+    const scanned = file
+      ? await orClose(file, async () => scan(await contentOf(file), storeId, generation))
+      : scan(Buffer.alloc(0), storeId, generation)
     const log = new AccountLog(disk, storeId, { file, ...scanned })
     const known = scanned.generation === generation
     if (!known) log.#collected = new AccountImages()
@@ -117,6 +117,12 @@ export class AccountLog {
   async close(): Promise<void> {
     await this.#file?.close()
   }
+}
+
+async function contentOf(file: DiskFile): Promise<Buffer> {
+  const bytes = Buffer.alloc(await file.size())
+  await file.read(bytes, 0)
+  return bytes
 }
 
 interface ScannedAccounts {

@@ -460,7 +460,7 @@ function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
     const { location, word0, word1, freesOtherSlot } = entry
     blocks.push({ block, location, word0, word1, freesOtherSlot })
   }
-  return blocks.sort((a, b) => a.block - b.block)
+  return blocks
 }
 
 /** What was placed had been written before. */

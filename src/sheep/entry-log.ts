@@ -1,6 +1,6 @@
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
 
 /** An entry of the ordered log, as bytes. */
 export interface LoggedEntry {
@@ -45,20 +45,13 @@ export class EntryLog {
     const path = pathOf(logNumber)
     for (const name of await disk.list('.')) if (/^log\.\d+$/.test(name) && name !== path) await disk.unlink(name)
     const file = await disk.open(path, { create: true })
-    await disk.syncDirectory('.')
-    const text = Buffer.alloc(logBytes)
-    const length = await file.read(text, 0)
-    const entries: LoggedEntry[] = []
-    for (let at = 0; at < logBytes; ) {
-      const newline = text.indexOf(0x0a, at)
-      const entry = newline < 0 ? null : parseLine(text.subarray(at, newline))
-      if (!entry || length < logBytes) {
-        throw new StoreError('CorruptBlock', `the ordered log (${path}) is damaged at byte ${Math.min(at, length)}`)
-      }
-      entries.push(entry)
-      at = newline + 1
-    }
-    return { log: new EntryLog(disk, file, position, entries.at(-1)?.index ?? 0, entries.length), entries }
+    return orClose(file, async () => {
+      await disk.syncDirectory('.')
+      const text = Buffer.alloc(logBytes)
+      const length = await file.read(text, 0)
+      const entries = parseLines(text, length, path)
+      return { log: new EntryLog(disk, file, position, entries.at(-1)?.index ?? 0, entries.length), entries }
+    })
   }
 
   /** Durable when it resolves, and counts once the superblock names `position`. Entries that are there already are passed over. */
@@ -109,6 +102,21 @@ const pathOf = (number: number) => `log.${number}`
 function formatLine(entry: LoggedEntry): Buffer {
   const rest = Buffer.concat([Buffer.from(`${entry.index} `), entry.bytes])
   return Buffer.concat([Buffer.from(`${crc32(rest).toString(16).padStart(8, '0')} `), rest, Buffer.from('\n')])
+}
+
+/** `length` is how much of the text the file has. */
+function parseLines(text: Buffer, length: number, path: string): LoggedEntry[] {
+  const entries: LoggedEntry[] = []
+  for (let at = 0; at < text.length; ) {
+    const newline = text.indexOf(0x0a, at)
+    const entry = newline < 0 ? null : parseLine(text.subarray(at, newline))
+    if (!entry || length < text.length) {
+      throw new StoreError('CorruptBlock', `the ordered log (${path}) is damaged at byte ${Math.min(at, length)}`)
+    }
+    entries.push(entry)
+    at = newline + 1
+  }
+  return entries
 }
 
 function parseLine(line: Buffer): LoggedEntry | null {

@@ -186,8 +186,9 @@ export class Journal {
   /** Writes the first of what waits as one frame. False when there is no free segment for it. */
   #writeGroup(): boolean {
     const group = this.#nextGroup()
-    const records = group.flatMap((transaction) => transaction.records)
-    const payload = group.flatMap((transaction) => transaction.payload)
+    const only = group.length === 1 ? group[0]! : null // as always at depth 1
+    const records = only?.records ?? group.flatMap((transaction) => transaction.records)
+    const payload = only?.payload ?? group.flatMap((transaction) => transaction.payload)
     const metaPages = metaPagesFor(records.reduce((sum, record) => sum + recordBytes(record), 0))
     const payloadPages = totalBytes(payload) / BLOCK_BYTES
     assert(metaPages + payloadPages <= this.#segmentPages, 'a transaction that no segment can hold')
@@ -232,6 +233,7 @@ export class Journal {
 
   /** As many of the waiting transactions as make a group of sensible size: always at least one. */
   #nextGroup(): JournalTransaction[] {
+    if (this.#pending.length === 1) return [...this.#pending]
     let bytes = 0
     let count = 0
     for (const transaction of this.#pending) {

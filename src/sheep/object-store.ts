@@ -16,7 +16,6 @@ import {
   BLOCK_BYTES,
   BLOCKS_PER_OBJECT,
   type BlockState,
-  blockCrc,
   dataWord1,
   type InheritRun,
   OBJECT_TAIL_BYTES,
@@ -25,6 +24,7 @@ import {
   zeroWord1,
 } from './object-format.ts'
 import { PlacedWrites, type Placement } from './placed-writes.ts'
+import { type WrittenBlocks, writtenCrc } from './run-crc.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
 import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject, slotBit } from './stored-object.ts'
 import { punchStraySlots } from './stray-slots.ts'
@@ -46,7 +46,14 @@ export type { ObjectStoreOptions } from './store-files.ts'
  */
 export type Change =
   | { kind: 'create'; oid: bigint; runs: readonly InheritRun[] }
-  | { kind: 'blocks'; object: StoredObject | bigint; first: number; bytes: Buffer }
+  /** Whole blocks; with the CRC-32 of each, from 0, if somebody has them already. */
+  | {
+      kind: 'blocks'
+      object: StoredObject | bigint
+      first: number
+      bytes: Buffer
+      crcs?: Uint32Array | undefined
+    }
   | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
   | { kind: 'remove'; oid: bigint }
   | { kind: 'entry'; index: number; bytes: Buffer }
@@ -368,7 +375,7 @@ export class ObjectStore {
     if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
     try {
-      return this.#placedWrites.place(target, write.first, write.bytes, this.epoch, this.#journal)
+      return this.#placedWrites.place(target, write, this.epoch, this.#journal)
     } catch (error) {
       // Others have used the room up. The journal has its own, and its checkpoint waits until there is some.
       if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return null
@@ -407,7 +414,7 @@ export class ObjectStore {
       case 'blocks': {
         const object = this.#objectOf(change.object)
         if (placement?.bytes === change.bytes) this.#applyPlaced(object, change.first, placement, transaction)
-        else this.#applyBlocks(object, change.first, change.bytes, transaction)
+        else this.#applyBlocks(object, change, transaction)
         return
       }
       case 'zero': {
@@ -455,16 +462,16 @@ export class ObjectStore {
     this.#placedWrites.note(object, placement.file !== null, placement.newBlocks)
   }
 
-  #applyBlocks(object: StoredObject, first: number, bytes: Buffer, transaction: Transaction): void {
+  #applyBlocks(object: StoredObject, blocks: WrittenBlocks, transaction: Transaction): void {
+    const { first, bytes } = blocks
     const count = bytes.length / BLOCK_BYTES
     assert(object.loaded && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
     object.version++
     const words = new Uint32Array(count * 2)
     for (let i = 0; i < count; i++) {
-      const block = count === 1 ? bytes : bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
       // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
       const word1 = dataWord1(this.epoch, object.tableSlot(first + i) ?? 0)
-      const word0 = blockCrc(object.words, first + i, word1, block)
+      const word0 = writtenCrc(object.words, blocks, i, word1)
       words[i * 2] = word0
       words[i * 2 + 1] = word1
       transaction.journaled.push(this.#overlay(object, first + i, word0, word1, PENDING))

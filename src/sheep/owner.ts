@@ -56,14 +56,16 @@ export class VdiOwner {
     this.#admit(offset, target.length, done, (finish) => this.#read(offset, target, finish))
   }
 
-  write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
+  /** `crcs` as in SheepRequest. */
+  write(offset: number, source: Buffer, durable: boolean, done: StoreDone, crcs?: Uint32Array): void {
     this.#admit(offset, source.length, done, (finish) => {
       eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
         const bytes = length === source.length ? source : source.subarray(from, from + length)
+        const part = { bytes, crcs: crcs?.subarray(from / BLOCK_BYTES, (from + length) / BLOCK_BYTES) }
         this.#change(
           index,
           partDone,
-          (edges) => this.#writeObject(index, at, bytes, durable, edges, partDone),
+          (edges) => this.#writeObject(index, at, part, durable, edges, partDone),
           at,
           length,
         )
@@ -359,20 +361,26 @@ export class VdiOwner {
     return edges
   }
 
-  #writeObject(index: number, at: number, source: Buffer, durable: boolean, edges: Edges, done: StoreDone): boolean {
-    const bytes = wholeBlocks(at, source, edges)
+  #writeObject(index: number, at: number, source: Source, durable: boolean, edges: Edges, done: StoreDone): boolean {
+    const bytes = wholeBlocks(at, source.bytes, edges)
     const target = bytes && this.#writable(index)
     if (!target) return false
     const first = Math.floor(at / BLOCK_BYTES)
-    if (!this.#hasRoom(target.object, first, bytes.length)) {
+    const count = bytes.length / BLOCK_BYTES
+    const isOverwrite = target.object?.hasData(first, count) === true
+    if (!isOverwrite && !this.#hasRoom(target.object, bytes.length)) {
       done(new StoreError('NoSpace'))
       return true
     }
-    const object = target.object ?? dataOid(this.vid, index)
-    const changes: Change[] = [{ kind: 'blocks', object, first, bytes }]
+    const crcs = bytes === source.bytes ? source.crcs : undefined
+    const write: Change = { kind: 'blocks', object: target.object ?? dataOid(this.vid, index), first, bytes, crcs }
+    if (isOverwrite) {
+      this.#store.commit([write], { durable }, done)
+      return true
+    }
     const tally = this.#tallyObject(target)
-    this.#tally(tally, target.view, first, bytes.length / BLOCK_BYTES, this.vid)
-    this.#store.commit([...target.changes(), ...changes, ...this.#account(index, tally)], { durable }, done)
+    this.#tally(tally, target.view, first, count, this.vid)
+    this.#store.commit([...target.changes(), write, ...this.#account(index, tally)], { durable }, done)
     return true
   }
 
@@ -408,7 +416,7 @@ export class VdiOwner {
       return true
     }
     // Zeros take nothing from an object of its own; after a snapshot there has to be one first.
-    if (!object && !this.#hasRoom(null, 0, changes.length * BLOCK_BYTES)) {
+    if (!object && !this.#hasRoom(null, changes.length * BLOCK_BYTES)) {
       done(new StoreError('NoSpace'))
       return true
     }
@@ -483,15 +491,17 @@ export class VdiOwner {
     return deltas.size > 0 ? [{ kind: 'account', vid: this.vid, index, deltas }] : []
   }
 
-  /** Overwriting needs no room; everything else does. */
-  #hasRoom(object: StoredObject | null, first: number, bytes: number): boolean {
+  /** For what is not an overwrite: that needs none. */
+  #hasRoom(object: StoredObject | null, bytes: number): boolean {
     if (!object) return this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, NEW_MAP_BYTES)
-    if (this.#store.hasRoom(object, bytes)) return true
-    for (let block = first; block < first + bytes / BLOCK_BYTES; block++) {
-      if (this.#store.blockState(object, block)?.state !== 'data') return false
-    }
-    return true
+    return this.#store.hasRoom(object, bytes)
   }
+}
+
+/** What is written to one object. */
+interface Source {
+  bytes: Buffer
+  crcs: Uint32Array | undefined
 }
 
 interface Writable {

@@ -81,8 +81,11 @@ async function checksumOnDisk(member: Member, record: PlacedRecord, i: number, t
   if (!file) throw new StoreError('CorruptBlock', `${objectPath(record.oid)} is missing`)
   const bytes = Buffer.alloc(BLOCK_BYTES)
   const word1 = record.words[i * 2 + 1]!
-  await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
-  await file.close()
+  try {
+    await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
+  } finally {
+    await file.close()
+  }
   return blockCrc(oidWords(record.oid), record.first + i, word1, bytes)
 }
 
@@ -154,12 +157,15 @@ async function heldBlocks(record: PlacedRecord, { member, tag }: ObjectLife): Pr
   const object = oidWords(record.oid)
   const bytes = Buffer.alloc(BLOCK_BYTES)
   const held: boolean[] = []
-  for (let i = 0; i < record.count; i++) {
-    const [word0, word1] = [record.words[i * 2]!, record.words[i * 2 + 1]!]
-    const length = await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
-    held.push(length === BLOCK_BYTES && blockCrc(object, record.first + i, word1, bytes) === word0)
+  try {
+    for (let i = 0; i < record.count; i++) {
+      const [word0, word1] = [record.words[i * 2]!, record.words[i * 2 + 1]!]
+      const length = await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
+      held.push(length === BLOCK_BYTES && blockCrc(object, record.first + i, word1, bytes) === word0)
+    }
+  } finally {
+    await file.close()
   }
-  await file.close()
   return held
 }
 

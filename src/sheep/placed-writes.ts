@@ -4,15 +4,16 @@ import type { Journal } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
-  blockCrc,
   blockPosition,
   dataWord1,
+  type OidWords,
   objectDirectory,
   objectPath,
   oidWords,
   type Slot,
   slotOf,
 } from './object-format.ts'
+import { type WrittenBlocks, writtenCrc } from './run-crc.ts'
 import { NOT_WRITTEN, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
 
 /** Where the bytes of a large write were put. */
@@ -31,12 +32,16 @@ export interface Placement {
   finish: (() => void) | null
 }
 
-/** What a block's new bytes may be written over. */
-interface Choice {
-  slot: Slot
-  /** The slot holds what it held before, not yet synced: the journal has to say first what it will hold. */
-  isRewrite: boolean
-}
+/**
+ * What a block's new bytes may be written over: a slot, and whether it holds what it held before, not yet synced, so that the journal
+ * has to say first what it will hold. Numbers, since there is one for each block.
+ */
+const FREE_SLOT = [0, 1] as const
+const REWRITTEN_SLOT = [2, 3] as const
+const NO_SLOT = 4
+
+const slotOfChoice = (choice: number) => (choice & 1) as Slot
+const isRewrite = (choice: number) => choice >= REWRITTEN_SLOT[0]
 
 /** 16 MiB: enough for the device to write in long runs. */
 const WRITEBACK_BLOCKS = 4096
@@ -86,25 +91,21 @@ export class PlacedWrites {
    * the journal. The transaction has to be appended at once, and flushed when there is something to finish. Throws what
    * writing throws; then nothing has changed.
    */
-  place(
-    object: StoredObject | bigint,
-    first: number,
-    bytes: Buffer,
-    epoch: number,
-    journal: Journal,
-  ): Placement | null {
-    if (typeof object === 'bigint') return this.#placeNew(object, first, bytes, epoch)
+  place(object: StoredObject | bigint, blocks: WrittenBlocks, epoch: number, journal: Journal): Placement | null {
+    if (typeof object === 'bigint') return this.#placeNew(object, blocks, epoch)
     const { file } = object
+    const { first, bytes } = blocks
     // A replay would make the file of an untagged new object anew.
     if (!file || object.isGivingBack || (object.fresh && object.tag === 0)) return null
     const count = bytes.length / BLOCK_BYTES
     if (object.overlay.size > 0) journal.flush()
     const choices = choose(object, first, count, journal)
     if (!choices) return null
-    const words = entriesOf(object.oid, first, bytes, epoch, (i) => choices[i]!.slot)
-    const rewrites = choices.filter((choice) => choice.isRewrite).length
-    if (rewrites > 0 && !journal.canWriteNow(words.byteLength + OTHER_RECORDS_BYTES)) return null
-    const isFree = (i: number) => !choices[i]!.isRewrite
+    let rewrites = 0
+    for (const choice of choices) if (isRewrite(choice)) rewrites++
+    if (rewrites > 0 && !journal.canWriteNow(choices.length * ENTRY_BYTES + OTHER_RECORDS_BYTES)) return null
+    const words = entriesOf(object.words, blocks, epoch, choices)
+    const isFree = (i: number) => !isRewrite(choices[i]!)
     try {
       writeRuns(file, first, words, bytes, isFree)
     } catch (error) {
@@ -112,18 +113,19 @@ export class PlacedWrites {
       forRuns(first, words, isFree, (start, end, position) => file.punch(position, (end - start) * BLOCK_BYTES))
       throw error
     }
-    const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => choices[i]!.isRewrite) : null
+    const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => isRewrite(choices[i]!)) : null
     this.bytesWritten += bytes.length
     return { oid: object.oid, bytes, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
   }
 
-  #placeNew(oid: bigint, first: number, bytes: Buffer, epoch: number): Placement | null {
+  #placeNew(oid: bigint, blocks: WrittenBlocks, epoch: number): Placement | null {
+    const { first, bytes } = blocks
     const tag = (this.#lastTag % TAG_COUNT) + 1
     const path = objectPath(oid, tag)
     const file = this.#createNow(path)
     if (!file) return null
     this.#lastTag = tag
-    const words = entriesOf(oid, first, bytes, epoch, () => 0)
+    const words = entriesOf(oidWords(oid), blocks, epoch, null)
     try {
       writeRuns(file, first, words, bytes, () => true)
     } catch (error) {
@@ -197,14 +199,15 @@ export class PlacedWrites {
 
 /** More than the records take that come with a large write: an object, a page of the map, the words of what is placed. */
 const OTHER_RECORDS_BYTES = 4096
+const ENTRY_BYTES = 8
 
 /** Where each block may go; null when one of them has to go through the journal. */
-function choose(object: StoredObject, first: number, count: number, journal: Journal): Choice[] | null {
-  const choices: Choice[] = []
-  for (let block = first; block < first + count; block++) {
-    const choice = chooseSlot(object, block, journal)
-    if (!choice) return null
-    choices.push(choice)
+function choose(object: StoredObject, first: number, count: number, journal: Journal): Uint8Array | null {
+  const choices = new Uint8Array(count)
+  for (let i = 0; i < count; i++) {
+    const choice = chooseSlot(object, first + i, journal)
+    if (choice === NO_SLOT) return null
+    choices[i] = choice
   }
   return choices
 }
@@ -219,18 +222,18 @@ function choose(object: StoredObject, first: number, count: number, journal: Jou
  *
  * The checkpoint of an older generation copies what the journal had of it; a slot that is about to get such a copy is not free.
  */
-function chooseSlot(object: StoredObject, block: number, journal: Journal): Choice | null {
+function chooseSlot(object: StoredObject, block: number, journal: Journal): number {
   const entry = object.overlay.get(block)
-  if (!entry) return { slot: object.tableSlot(block) === 0 ? 1 : 0, isRewrite: false }
+  if (!entry) return FREE_SLOT[object.tableSlot(block) === 0 ? 1 : 0]
   const isPlaced = entry.location === PLACED
-  if (entry.sequence === NOT_WRITTEN || !(isPlaced || entry.location >= 0)) return null
+  if (entry.sequence === NOT_WRITTEN || !(isPlaced || entry.location >= 0)) return NO_SLOT
   const itsSlot = slotOf(entry.word1)!
   const otherSlot = itsSlot === 0 ? 1 : 0
   if (entry.sequence < journal.syncedSequence || (!isPlaced && !entry.freesOtherSlot)) {
-    return willBeCopied(entry.previous, otherSlot) ? null : { slot: otherSlot, isRewrite: false }
+    return willBeCopied(entry.previous, otherSlot) ? NO_SLOT : FREE_SLOT[otherSlot]
   }
-  if (!isPlaced || entry.generation !== journal.generation || entry.sequence < journal.coveredSequence) return null
-  return { slot: itsSlot, isRewrite: true }
+  if (!isPlaced || entry.generation !== journal.generation || entry.sequence < journal.coveredSequence) return NO_SLOT
+  return REWRITTEN_SLOT[itsSlot]
 }
 
 /** Whether one of these entries is in the journal and its checkpoint will write it to `slot`. */
@@ -241,15 +244,13 @@ function willBeCopied(newest: OverlayEntry | null, slot: Slot): boolean {
   return false
 }
 
-/** `slot` is asked with the index of a block in the write. */
-function entriesOf(oid: bigint, first: number, bytes: Buffer, epoch: number, slot: (i: number) => Slot): Uint32Array {
-  const object = oidWords(oid)
-  const count = bytes.length / BLOCK_BYTES
+/** The entries of blocks that go where `choices` says, or all to the first slot. */
+function entriesOf(object: OidWords, blocks: WrittenBlocks, epoch: number, choices: Uint8Array | null): Uint32Array {
+  const count = blocks.bytes.length / BLOCK_BYTES
   const words = new Uint32Array(count * 2)
   for (let i = 0; i < count; i++) {
-    const word1 = dataWord1(epoch, slot(i))
-    const block = bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)
-    words[i * 2] = blockCrc(object, first + i, word1, block)
+    const word1 = dataWord1(epoch, choices === null ? 0 : slotOfChoice(choices[i]!))
+    words[i * 2] = writtenCrc(object, blocks, i, word1)
     words[i * 2 + 1] = word1
   }
   return words

@@ -26,13 +26,30 @@ function bitsThroughZeros(): Uint32Array {
   return Uint32Array.from({ length: 32 }, (_, bit) => crc32(zeros, (1 << bit) >>> 0) ^ ofNothing)
 }
 
+/** Z */
+function throughZeros(x: number): number {
+  return ZEROS_0[x & 0xff]! ^ ZEROS_1[(x >>> 8) & 0xff]! ^ ZEROS_2[(x >>> 16) & 0xff]! ^ ZEROS_3[x >>> 24]!
+}
+
+/** Whole blocks that are written to an object from its block `first` on; with the CRC of each, from 0, if somebody has them. */
+export interface WrittenBlocks {
+  first: number
+  bytes: Buffer
+  crcs?: Uint32Array | undefined
+}
+
+/** The CRC of the `i`th of these blocks, as an entry with that second word has it. */
+export function writtenCrc(oid: OidWords, { first, bytes, crcs }: WrittenBlocks, i: number, word1: number): number {
+  const seed = blockSeed(oid, first + i, word1)
+  if (crcs !== undefined) return (crcs[i]! ^ throughZeros(seed)) >>> 0
+  return crc32(bytes.length === BLOCK_BYTES ? bytes : bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES), seed)
+}
+
 /** Whether neighbouring blocks are what their entries, two words for each, say; `bytes` is as many blocks as there are entries. */
 export function isRunSound(oid: OidWords, first: number, words: Uint32Array, bytes: Buffer): boolean {
   let expected = 0
   for (let i = 0; i * 2 < words.length; i++) {
-    const x = expected ^ blockSeed(oid, first + i, words[i * 2 + 1]!)
-    expected =
-      ZEROS_0[x & 0xff]! ^ ZEROS_1[(x >>> 8) & 0xff]! ^ ZEROS_2[(x >>> 16) & 0xff]! ^ ZEROS_3[x >>> 24]! ^ words[i * 2]!
+    expected = throughZeros(expected ^ blockSeed(oid, first + i, words[i * 2 + 1]!)) ^ words[i * 2]!
   }
   return crc32(bytes) === expected >>> 0
 }

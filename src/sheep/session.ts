@@ -58,9 +58,10 @@ export class Session {
     if (finish) this.#owner.read(offset, target, finish)
   }
 
-  write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
+  /** `crcs` as in SheepRequest. */
+  write(offset: number, source: Buffer, durable: boolean, done: StoreDone, crcs?: Uint32Array): void {
     const finish = this.#admit(true, done)
-    if (finish) this.#owner.write(offset, source, durable, finish)
+    if (finish) this.#owner.write(offset, source, durable, finish, crcs)
   }
 
   discard(offset: number, lengthBytes: number, durable: boolean, done: StoreDone): void {

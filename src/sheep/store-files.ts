@@ -1,7 +1,7 @@
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { AccountLog } from './account-log.ts'
@@ -69,45 +69,54 @@ export async function openStoreFiles(
   await disk.makeDirectory('obj')
   const lock = await disk.lock('lock')
   if (!lock) throw new StoreError('DiskFailed', 'another process has this store open')
-  try {
-    return await openLocked(options, lock)
-  } catch (error) {
-    await lock.release()
-    throw error
+  const open = new OpenParts()
+  open.add({ close: () => lock.release() })
+  return orClose(open, () => openLocked(options, open))
+}
+
+/** What is open so far, to be closed in the reverse order. */
+class OpenParts {
+  readonly #parts: { close(): Promise<void> }[] = []
+
+  add<T extends { close(): Promise<void> }>(part: T): T {
+    this.#parts.push(part)
+    return part
+  }
+
+  async close(): Promise<void> {
+    for (let part = this.#parts.pop(); part; part = this.#parts.pop()) await part.close()
   }
 }
 
-async function openLocked(options: ObjectStoreOptions, lock: { release(): Promise<void> }) {
+async function openLocked(options: ObjectStoreOptions, open: OpenParts) {
   const { disk, random, segmentBytes } = options
   const found = await Superblock.open(disk)
-  if (!found) await checkEmpty(disk)
+  if (found) open.add(found)
+  else await checkEmpty(disk)
   const segments = [
-    await openSegment(disk, 'journal.0', segmentBytes, found === null),
-    await openSegment(disk, 'journal.1', segmentBytes, found === null),
+    open.add(await openSegment(disk, 'journal.0', segmentBytes, found === null)),
+    open.add(await openSegment(disk, 'journal.1', segmentBytes, found === null)),
   ] as const
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
-  const superblock = found ?? (await Superblock.create(disk, random.bytes(16)))
+  const superblock = found ?? open.add(await Superblock.create(disk, random.bytes(16)))
   const { storeId, generation } = superblock.content
   const { log, entries } = await EntryLog.open(disk, superblock.content)
+  open.add(log)
   const { log: accountLog, accounts, known } = await AccountLog.open(disk, storeId, generation)
-  const disks = await DiskArray.open(disk, { ...options, storeId })
-  try {
-    return await openObjects(options, {
-      superblock,
-      segments,
-      log,
-      accountLog,
-      accounts,
-      accountsKnown: known,
-      entries,
-      disks,
-      lock,
-    })
-  } catch (error) {
-    await disks.close()
-    throw error
-  }
+  open.add(accountLog)
+  const disks = open.add(await DiskArray.open(disk, { ...options, storeId }))
+  return openObjects(options, {
+    superblock,
+    segments,
+    log,
+    accountLog,
+    accounts,
+    accountsKnown: known,
+    entries,
+    disks,
+    open,
+  })
 }
 
 async function openObjects(
@@ -117,10 +126,10 @@ async function openObjects(
     'superblock' | 'segments' | 'log' | 'accountLog' | 'accounts' | 'accountsKnown' | 'disks'
   > & {
     entries: LoggedEntry[]
-    lock: { release(): Promise<void> }
+    open: OpenParts
   },
 ) {
-  const { superblock, segments, log, accountLog, accounts, accountsKnown, entries, disks, lock } = opened
+  const { superblock, segments, log, accountLog, accounts, accountsKnown, entries, disks, open } = opened
   const { storeId, sequence } = superblock.content
   const { objects, tagged } = await listObjects(disks)
 
@@ -160,14 +169,7 @@ async function openObjects(
       },
       replayed,
       disks,
-      close: async () => {
-        await disks.close()
-        await superblock.close()
-        await log.close()
-        await accountLog.close()
-        for (const segment of segments) await segment.close()
-        await lock.release()
-      },
+      close: () => open.close(),
     },
   }
 }
@@ -184,13 +186,15 @@ async function openSegment(disk: Disk, path: string, bytes: number, isFirstStart
   if (!isFirstStart && !(await disk.list('.')).includes(path))
     throw new StoreError('CorruptBlock', `${path} is missing`)
   const file = await disk.open(path, { create: isFirstStart })
-  const zeros = Buffer.alloc(Math.min(bytes, COPY_BYTES))
-  let size = await file.size()
-  if (size >= bytes) return file
-  for (; size < bytes; size += zeros.length)
-    await file.write(zeros.subarray(0, Math.min(zeros.length, bytes - size)), size)
-  await file.sync()
-  return file
+  return orClose(file, async () => {
+    const zeros = Buffer.alloc(Math.min(bytes, COPY_BYTES))
+    let size = await file.size()
+    if (size >= bytes) return file
+    for (; size < bytes; size += zeros.length)
+      await file.write(zeros.subarray(0, Math.min(zeros.length, bytes - size)), size)
+    await file.sync()
+    return file
+  })
 }
 
 interface ObjectFiles {

@@ -13,6 +13,7 @@ import {
   type Slot,
   slotOf,
 } from './object-format.ts'
+import { Overlay } from './overlay.ts'
 
 /** A block that has changed since the last checkpoint: the journal holds it, the object file does not. */
 export interface OverlayEntry {
@@ -83,7 +84,7 @@ export class StoredObject {
   loss: StoreError | null = null
   /** Files that it has moved away from, or that are lost with their disk, and that somebody may still be at work on. */
   retired: DiskFile[] = []
-  readonly overlay = new Map<number, OverlayEntry>()
+  readonly overlay = new Overlay()
   /** Held by so many; the table and the file stay until they let go. */
   holders = 0
   /** Slots that hold nothing are being given back to the file system: nothing may be placed meanwhile. */
@@ -117,6 +118,15 @@ export class StoredObject {
   /** The slot in which the file has a block, as its table says; null for a block without data there. */
   tableSlot(block: number): Slot | null {
     return this.#origin ? null : slotOf(this.#table![block * 2 + 1]!)
+  }
+
+  /** Whether it has the bytes of all these blocks itself: writing them is an overwrite. It has to be loaded. */
+  hasData(first: number, count: number): boolean {
+    for (let block = first; block < first + count; block++) {
+      const entry = this.overlay.get(block)
+      if ((entry === undefined ? this.tableSlot(block) : slotOf(entry.word1)) === null) return false
+    }
+    return true
   }
 
   /**

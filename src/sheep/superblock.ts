@@ -1,6 +1,6 @@
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
-import type { Disk, DiskFile } from '../runtime/disk.ts'
+import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
 import type { LogPosition } from './entry-log.ts'
 
 /** What a node's disk says about itself. Two slots are written in turn, so that one is whole at any moment. */
@@ -48,24 +48,28 @@ export class Superblock {
   static async open(disk: Disk): Promise<Superblock | null> {
     if (!(await disk.list('.')).includes(PATH)) return null
     const file = await disk.open(PATH)
-    const slots = Buffer.alloc(2 * SLOT_BYTES)
-    await file.read(slots, 0)
-    const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES)))
-    const best = valid.filter((content) => content !== null).sort((a, b) => b.count - a.count)[0]
-    if (!best) throw new StoreError('DiskFailed', 'both superblocks are damaged')
-    await file.write(encode(best), slotOf(best))
-    await file.sync()
-    return new Superblock(file, best)
+    return orClose(file, async () => {
+      const slots = Buffer.alloc(2 * SLOT_BYTES)
+      await file.read(slots, 0)
+      const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES)))
+      const best = valid.filter((content) => content !== null).sort((a, b) => b.count - a.count)[0]
+      if (!best) throw new StoreError('DiskFailed', 'both superblocks are damaged')
+      await file.write(encode(best), slotOf(best))
+      await file.sync()
+      return new Superblock(file, best)
+    })
   }
 
   /** Makes the first one, under its name only when it is whole: a superblock that cannot be read is never a new one. */
   static async create(disk: Disk, storeId: Buffer): Promise<Superblock> {
     const file = await disk.open(NEW_PATH, { create: true })
     const superblock = new Superblock(file, { storeId, count: 0, ...FIRST_MARK })
-    for (const _slot of [0, 1]) await superblock.write(FIRST_MARK)
-    await disk.rename(NEW_PATH, PATH)
-    await disk.syncDirectory('.')
-    return superblock
+    return orClose(file, async () => {
+      for (const _slot of [0, 1]) await superblock.write(FIRST_MARK)
+      await disk.rename(NEW_PATH, PATH)
+      await disk.syncDirectory('.')
+      return superblock
+    })
   }
 
   /** Durable when it resolves. */

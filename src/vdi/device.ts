@@ -12,6 +12,15 @@ export interface Extent {
 /** A device keeps its bytes in blocks of this size: zeroing or discarding whole ones touches no bytes. */
 export const DEVICE_BLOCK_BYTES = 4096
 
+export interface WriteOptions {
+  fua: boolean
+  /**
+   * CRC-32 of each block of the source, from 0, by somebody who had the bytes at hand. Only for whole blocks at a multiple of
+   * DEVICE_BLOCK_BYTES. The device believes it: what does not match is damaged when it is read.
+   */
+  crcs?: Uint32Array | undefined
+}
+
 /**
  * A block device that a session has opened, as exports and drivers use it.
  *
@@ -30,7 +39,7 @@ export interface Device {
   readonly sizeBytes: number
   readonly readOnly: boolean
   read(offset: number, target: Buffer, done: Done): void
-  write(offset: number, source: Buffer, options: { fua: boolean }, done: Done): void
+  write(offset: number, source: Buffer, options: WriteOptions, done: Done): void
   /** Gives the space of a range back as far as it can; the range reads as zeros. */
   discard(offset: number, lengthBytes: number, done: Done): void
   /** Makes a range read as zeros. With `mayDiscard: false` its space stays charged to the volume. */

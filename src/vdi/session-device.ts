@@ -4,7 +4,7 @@ import type { SheepRequest } from '../protocol/message.ts'
 import { OP } from '../protocol/opcodes.ts'
 import { decodeExtents, extentEntry } from '../protocol/structs.ts'
 import { errorOf } from '../results.ts'
-import type { Device, Done, Extent } from './device.ts'
+import { DEVICE_BLOCK_BYTES, type Device, type Done, type Extent, type WriteOptions } from './device.ts'
 import type { Transport } from './transport.ts'
 
 /** The most that one request moves: below the limit of a frame, and a bound on what a slow node holds in memory. */
@@ -53,17 +53,20 @@ export class SessionDevice implements Device {
     }
   }
 
-  write(offset: number, source: Buffer, { fua }: { fua: boolean }, done: Done): void {
+  write(offset: number, source: Buffer, options: WriteOptions, done: Done): void {
     const { length } = source
+    const { fua, crcs } = options
     if (offset + length > this.#sizeBytes) {
-      this.#afterGrowth(offset + length, done, () => this.write(offset, source, { fua }, done))
+      this.#afterGrowth(offset + length, done, () => this.write(offset, source, options, done))
     } else if (length > TRANSFER_MAX_BYTES) {
       inParts(length, TRANSFER_MAX_BYTES, done, (at, partLength, partDone) => {
-        this.write(offset + at, source.subarray(at, at + partLength), { fua }, partDone)
+        const part = source.subarray(at, at + partLength)
+        const partCrcs = crcs?.subarray(at / DEVICE_BLOCK_BYTES, (at + partLength) / DEVICE_BLOCK_BYTES)
+        this.write(offset + at, part, { fua, crcs: partCrcs }, partDone)
       })
     } else {
       const flags = fua ? FLAG.WRITE | FLAG.FUA : FLAG.WRITE
-      this.#submit({ opcode: OP.WRITE_VDI, session: this.#session, flags, offset, body: source }, done)
+      this.#submit({ opcode: OP.WRITE_VDI, session: this.#session, flags, offset, body: source, crcs }, done)
     }
   }
 

@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import {
@@ -8,7 +9,7 @@ import {
   oidWords,
   type Slot,
 } from '../../src/sheep/object-format.ts'
-import { isRunSound } from '../../src/sheep/run-crc.ts'
+import { isRunSound, writtenCrc } from '../../src/sheep/run-crc.ts'
 
 /** Neighbouring blocks of some object, with their entries. */
 const run = fc
@@ -36,6 +37,21 @@ it('takes blocks that match their entries, each of its own write', () => {
   fc.assert(
     fc.property(run, ({ object, first, words, bytes }) => {
       expect(isRunSound(object, first, words, bytes)).toBe(true)
+    }),
+  )
+})
+
+it('makes the same entries of checksums that somebody has brought along', () => {
+  fc.assert(
+    fc.property(run, ({ object, first, words, bytes }) => {
+      const crcs = Uint32Array.from({ length: words.length / 2 }, (_, i) =>
+        crc32(bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES)),
+      )
+      for (let i = 0; i < crcs.length; i++) {
+        const word1 = words[i * 2 + 1]!
+        expect(writtenCrc(object, { first, bytes, crcs }, i, word1)).toBe(words[i * 2])
+        expect(writtenCrc(object, { first, bytes }, i, word1)).toBe(words[i * 2])
+      }
     }),
   )
 })

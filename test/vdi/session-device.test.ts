@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { crc32 } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { VdiClient } from '../../src/vdi/client.ts'
 import type { Device, Done } from '../../src/vdi/device.ts'
@@ -53,6 +54,16 @@ describe.each(['call', 'dial'] as const)('a device of a session, by %s', (how) =
     expect([device.sizeBytes, device.readOnly]).toEqual([3 * MIB, false])
     const { device: exported } = await openExport(true)
     expect([exported.sizeBytes, exported.readOnly]).toEqual([64 * MIB, true])
+  })
+
+  it('takes checksums along, in all parts of a write', async () => {
+    const device = await open()
+    const bytes = randomBytes(20 * MIB)
+    const crcs = Uint32Array.from({ length: bytes.length / BLOCK }, (_, i) =>
+      crc32(bytes.subarray(i * BLOCK, (i + 1) * BLOCK)),
+    )
+    await finished((done) => device.write(MIB + BLOCK, bytes, { fua: false, crcs }, done))
+    expect((await read(device, MIB + BLOCK, bytes.length)).equals(bytes)).toBe(true)
   })
 
   it('moves more than fits into a request, at any alignment', async () => {

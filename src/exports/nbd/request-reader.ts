@@ -1,3 +1,5 @@
+import { crc32 } from '@node-rs/crc32'
+import { DEVICE_BLOCK_BYTES } from '../../vdi/device.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { COMMAND, NBD_ERROR, ProtocolError, REQUEST_HEADER_BYTES, REQUEST_MAGIC } from './protocol.ts'
 import { checkRequest, type ExportTerms } from './request-check.ts'
@@ -20,6 +22,8 @@ export interface NbdRequest {
   payload: Buffer
   /** The pool's buffer that `payload` lies in, to be released after use; null when it lies in the chunk that arrived. */
   storage: Buffer | null
+  /** CRC-32 of each block of a payload in the pool's memory, if it consists of whole blocks of the export; see WriteOptions. */
+  crcs: Uint32Array | undefined
 }
 
 /**
@@ -56,7 +60,10 @@ export class RequestReader {
     error: NBD_ERROR.NONE,
     payload: EMPTY,
     storage: null,
+    crcs: undefined,
   }
+  /** Blocks of which `crcs` has the CRC. */
+  private summedBlocks = 0
 
   /** `admit` is asked about each request until it says yes; what comes after waits. */
   constructor(terms: ExportTerms, pool: BufferPool, admit: (request: NbdRequest) => boolean) {
@@ -147,6 +154,7 @@ export class RequestReader {
     request.lengthBytes = bytes.readUInt32BE(at + 24)
     request.payload = EMPTY
     request.storage = null
+    request.crcs = undefined
     request.error = checkRequest(request, this.terms)
     this.payloadMissing = request.type === COMMAND.WRITE ? request.lengthBytes : 0
   }
@@ -163,6 +171,10 @@ export class RequestReader {
       }
       request.storage = this.pool.take(request.lengthBytes)
       request.payload = request.storage.subarray(0, request.lengthBytes)
+      const isOfWholeBlocks =
+        request.offset % DEVICE_BLOCK_BYTES === 0 && request.lengthBytes % DEVICE_BLOCK_BYTES === 0
+      request.crcs = isOfWholeBlocks ? new Uint32Array(request.lengthBytes / DEVICE_BLOCK_BYTES) : undefined
+      this.summedBlocks = 0
     }
     while (this.payloadMissing > 0) {
       if (!this.hasInput()) return false
@@ -170,8 +182,23 @@ export class RequestReader {
       if (request.storage !== null) this.keep(request.storage, request.lengthBytes - this.payloadMissing, end)
       this.payloadMissing -= end - this.position
       this.position = end
+      this.sumBlocks()
     }
     return true
+  }
+
+  /**
+   * The checksums of a large payload are made of it as it comes, while it is in the processor's cache and while the client fills its
+   * socket again, which has room for a fifth of a mebibyte: at the end, the client would have to wait for all of them.
+   */
+  private sumBlocks(): void {
+    const { crcs, payload, lengthBytes } = this.request
+    if (crcs === undefined) return
+    const end = Math.floor((lengthBytes - this.payloadMissing) / DEVICE_BLOCK_BYTES)
+    for (; this.summedBlocks < end; this.summedBlocks++) {
+      const start = this.summedBlocks * DEVICE_BLOCK_BYTES
+      crcs[this.summedBlocks] = crc32(payload.subarray(start, start + DEVICE_BLOCK_BYTES))
+    }
   }
 
   /** Copies the chunk up to `end` into a payload's memory, unless the connection has put it there. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
-import type { Device, Done } from '../../vdi/device.ts'
+import type { Device, Done, WriteOptions } from '../../vdi/device.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
@@ -113,6 +113,8 @@ export class Transmission {
     this.receivedBytes += chunk.length
     this.reader.push(chunk)
     this.pump()
+    // The device answers small writes at the end of this turn: behind it, the replies leave in the same one.
+    if (this.requestsInFlight > 0) this.wakeLater()
   }
 
   /** Starts nothing more; `idle` resolves once what is in flight is answered and handed to the connection. */
@@ -236,7 +238,7 @@ export class Transmission {
         return
       case COMMAND.WRITE:
         record.storage = request.storage
-        this.device.write(offset, request.payload, fua ? FUA : NO_FUA, record.done)
+        this.device.write(offset, request.payload, optionsOf(request, fua), record.done)
         return
       case COMMAND.FLUSH:
         this.device.flush(record.done)
@@ -378,6 +380,11 @@ export class Transmission {
       this.writer.sendDone(record)
     }
   }
+}
+
+function optionsOf({ crcs }: NbdRequest, fua: boolean): WriteOptions {
+  if (crcs !== undefined) return { fua, crcs }
+  return fua ? FUA : NO_FUA
 }
 
 /** Commands whose length is one of bytes that a client reads or changes. */

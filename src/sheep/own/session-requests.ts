@@ -48,7 +48,7 @@ export function read(session: Session, request: SheepRequest, reply: Answer): vo
 }
 
 export function write(session: Session, request: SheepRequest, reply: Answer): void {
-  session.write(request.offset ?? 0, bodyOf(request), isDurable(request), answer(reply))
+  session.write(request.offset ?? 0, bodyOf(request), isDurable(request), answer(reply), request.crcs)
 }
 
 /** DISCARD_VDI and ZERO_VDI. */

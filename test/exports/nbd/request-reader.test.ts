@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto'
+import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BufferPool } from '../../../src/exports/nbd/buffer-pool.ts'
@@ -80,6 +82,43 @@ test('a payload within one chunk is not copied', () => {
   const request = reader.next()
   expect(request?.storage).toBeNull()
   expect(request?.payload.buffer).toBe(WRITE.buffer)
+})
+
+describe('a payload that comes in pieces', () => {
+  const BLOCKS = 40
+  const payload = randomBytes(BLOCKS * 4096)
+  const crcs = Uint32Array.from({ length: BLOCKS }, (_, i) => crc32(payload.subarray(i * 4096, (i + 1) * 4096)))
+
+  /** Pushes a WRITE in pieces, into the memory that the reader names where it names any. */
+  function write(offset: number, bytes: Buffer, cuts: readonly number[]) {
+    const header = Buffer.from(WRITE.subarray(0, 28))
+    header.writeBigUInt64BE(BigInt(offset), 16)
+    header.writeUInt32BE(bytes.length, 24)
+    const reader = new RequestReader(TERMS, new BufferPool(), always)
+    let request: ReturnType<RequestReader['next']>
+    for (const chunk of cutAt(Buffer.concat([header, bytes]), cuts)) {
+      const target = reader.target()
+      const there = target?.subarray(0, chunk.copy(target))
+      reader.push(there?.length === chunk.length ? there : chunk)
+      request = reader.next()
+    }
+    expect(request?.payload.equals(bytes)).toBe(true)
+    return request!
+  }
+
+  test('comes with the checksum of each block, wherever it is cut', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(28 + payload.length), { minLength: 1 }), (cuts) => {
+        fc.pre(cuts.some((cut) => cut > 28 && cut < 28 + payload.length))
+        expect(write(3 * 4096, payload, cuts).crcs).toEqual(crcs)
+      }),
+    )
+  })
+
+  test('comes without when it does not consist of whole blocks of the export', () => {
+    expect(write(512, payload, [9000]).crcs).toBeUndefined()
+    expect(write(0, payload.subarray(512), [9000]).crcs).toBeUndefined()
+  })
 })
 
 test('a payload that claims 4 GiB is dropped as it comes', () => {
