@@ -35,6 +35,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
     bodyLimit: BODY_BYTES_MAX,
+    childLoggerFactory: (logger) => logger, // a line or none per request is not worth a logger of its own
     genReqId: () => `req-${random.uuid()}`,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 255 },
     return503OnClosing: true,
@@ -43,7 +44,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   })
   app.decorateRequest('visit', null)
   acceptJson(app)
-  addHeadersAndLog(app)
+  addHeadersAndLog(app, log)
   if (metrics) addMetrics(app, metrics)
   app.setErrorHandler((error, request, reply) => {
     if (isUnauthorized(error)) reply.header('www-authenticate', authenticator.challenge(request.headers))
@@ -105,15 +106,17 @@ function acceptJson(app: FastifyInstance): void {
   })
 }
 
-function addHeadersAndLog(app: FastifyInstance): void {
+function addHeadersAndLog(app: FastifyInstance, log: Log): void {
+  const requests = log.child({}, { redact: [] }) // no secret is among these keys, and to look for them costs as much as the line
   app.addHook('onRequest', async (request, reply) => {
     addRequestId(reply, request.id)
     if (request.url.split('?')[0]!.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
   })
   app.addHook('onResponse', async (request, reply) => {
     const context = request.visit?.context
-    request.log.info(
+    requests.info(
       {
+        request_id: request.id,
         method: request.method,
         url: request.url,
         status: reply.statusCode,

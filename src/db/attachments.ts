@@ -1,5 +1,6 @@
 import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
 import type { Db } from './database.ts'
+import { whereAmong } from './dialect.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
 
 export interface AttachmentRow {
@@ -21,6 +22,37 @@ export interface AttachmentRow {
   detached_at: string | null
   created_at: string
   updated_at: string | null
+}
+
+const NAMES: Readonly<Record<keyof AttachmentRow, string>> = {
+  id: 'attachment_id',
+  project_id: 'attachment_project_id',
+  volume_id: 'attachment_volume_id',
+  instance_id: 'attachment_instance_id',
+  attached_host: 'attachment_attached_host',
+  mountpoint: 'attachment_mountpoint',
+  status: 'attachment_status',
+  status_reason: 'attachment_status_reason',
+  attach_mode: 'attachment_attach_mode',
+  connector: 'attachment_connector',
+  connection_info: 'attachment_connection_info',
+  attached_at: 'attachment_attached_at',
+  detached_at: 'attachment_detached_at',
+  created_at: 'attachment_created_at',
+  updated_at: 'attachment_updated_at',
+}
+
+/** For the select of a join with what has columns of the same names. */
+export const JOINED_COLUMNS = Object.entries(NAMES)
+  .map(([column, name]) => `attachments.${column} as ${name}`)
+  .join(', ')
+
+/** The attachment in a row that was selected so; null where there is none. */
+export function ofJoined(row: Readonly<Record<string, unknown>>): AttachmentRow | null {
+  if (row[NAMES.id] === null) return null
+  return Object.fromEntries(
+    Object.entries(NAMES).map(([column, name]) => [column, row[name]]),
+  ) as unknown as AttachmentRow
 }
 
 export const ATTACHMENT_COLUMNS: Columns = {
@@ -54,7 +86,9 @@ export async function ofVolume(db: Db, volumeId: string): Promise<AttachmentRow[
 /** The attachments of many volumes in one statement, oldest first. */
 export async function ofVolumes(db: Db, volumeIds: readonly string[]): Promise<AttachmentRow[]> {
   if (volumeIds.length === 0) return []
-  return db('attachments').whereIn('volume_id', volumeIds).orderBy(['created_at', 'id'])
+  const query = db('attachments').orderBy(['created_at', 'id'])
+  whereAmong(query, 'volume_id', volumeIds)
+  return query
 }
 
 /** Every row: for the comparison with a backend, not for requests. */

@@ -1,13 +1,17 @@
-import type BetterSqlite3 from 'better-sqlite3'
+import BetterSqlite3 from 'better-sqlite3'
 import knex, { type Knex } from 'knex'
 import SqliteClient from 'knex/lib/dialects/better-sqlite3/index.js'
 import PostgresClient from 'knex/lib/dialects/postgres/index.js'
+import { type FileSync, openFileSync } from '../runtime/file-sync.ts'
+import { CommitLog } from './commit-log.ts'
 import { isWorthRepeating, translate } from './failures.ts'
 import { prepareConnection } from './sqlite.ts'
+import { createSqliteClient } from './sqlite-client.ts'
 
 /** How often a transaction is run that others keep getting in the way of. */
 const ATTEMPTS_MAX = 8
 const CONNECT_TIMEOUT_MS = 5000
+const BUSY_TIMEOUT_MS = 5000
 /** No statement of the service takes as long; without a bound, one sent into a dead network would wait for ever. */
 const STATEMENT_TIMEOUT_MS = 30_000
 const IDLE_TRANSACTION_MS = 10_000
@@ -43,8 +47,63 @@ const COMMON = {
   log: { error: () => {}, warn: () => {} }, // what knex would print here it also throws, and whoever catches it says it once
 } satisfies Knex.Config
 
-/** One connection, so transactions run one after the other and what one reads does not change under it. */
-export function connectSqlite(file: string, { busyTimeoutMs = 5000, readOnly = false } = {}): Knex {
+export interface SqliteService {
+  /** `:memory:` for a database of this connection only. */
+  file: string
+  busyTimeoutMs?: number
+  /** Of the write-ahead log; a test's own. */
+  sync?: FileSync
+}
+
+/**
+ * A SQLite file for a service that asks it often: see sqlite-client.ts. `prepare` gets it first, to make its tables.
+ * One connection, so transactions run one after the other and what one reads does not change under it.
+ */
+export async function serveSqlite(
+  { file, busyTimeoutMs = BUSY_TIMEOUT_MS, sync = logOf(file) }: SqliteService,
+  prepare: (db: Knex) => Promise<void>,
+): Promise<Knex> {
+  const connection = new BetterSqlite3(file)
+  try {
+    prepareConnection(connection, busyTimeoutMs)
+    const preparing = overConnection(connection)
+    await prepare(preparing).finally(() => preparing.destroy())
+  } catch (error) {
+    connection.close()
+    throw error
+  }
+  // From here on the client syncs the log, off this thread. SQLite still keeps the order of log and pages.
+  connection.pragma('synchronous = NORMAL')
+  const { Client, transact } = createSqliteClient(connection, new CommitLog(sync))
+  const db = knex({
+    ...COMMON,
+    client: Client,
+    connection: { filename: file },
+    useNullAsDefault: true,
+    pool: { max: 0 }, // there is nothing to pool
+  })
+  Object.defineProperty(db, 'transaction', {
+    value: (work: (trx: Knex) => Promise<unknown>) => transact(db, work),
+    configurable: true, // as knex defines its own
+  })
+  return db
+}
+
+function logOf(file: string): FileSync {
+  return file === ':memory:' ? { sync: async () => {}, close: () => {} } : openFileSync(`${file}-wal`)
+}
+
+/** Knex as it is, which can change tables, over a connection that stays when it ends. */
+function overConnection(connection: BetterSqlite3.Database): Knex {
+  class Client extends SpeakingSqlite {
+    override acquireRawConnection = async () => connection
+    override destroyRawConnection = async () => {}
+  }
+  return knex({ ...COMMON, client: Client, connection: {}, useNullAsDefault: true, pool: { min: 1, max: 1 } })
+}
+
+/** A SQLite file for whoever makes its tables, or looks into it from beside the service. */
+export function connectSqlite(file: string, { busyTimeoutMs = BUSY_TIMEOUT_MS, readOnly = false } = {}): Knex {
   return knex({
     ...COMMON,
     client: SpeakingSqlite,

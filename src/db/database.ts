@@ -1,6 +1,6 @@
 import type { Knex } from 'knex'
 import { DamagedFile } from '../runtime/files.ts'
-import { connectPostgres, connectSqlite } from './connections.ts'
+import { connectPostgres, connectSqlite, serveSqlite } from './connections.ts'
 import { isPostgres } from './dialect.ts'
 import { migrate, requireCurrent } from './migrations.ts'
 
@@ -26,7 +26,7 @@ export interface PostgresOptions {
 /**
  * Opens the metadata store and brings its schema up to date.
  *
- * A commit that has resolved survives loss of power: on SQLite the write-ahead log is synced at each (`synchronous = FULL`), on
+ * A commit that has resolved survives loss of power: on SQLite the write-ahead log is synced before (commit-log.ts), on
  * PostgreSQL unless its own settings say otherwise.
  * The caller ends it with `destroy()`. Throws DamagedFile for a file that is no database, StartRefused for a database of a newer
  * version, ServiceUnavailable for one that cannot be reached.
@@ -37,16 +37,13 @@ export async function openDatabase(options: DatabaseOptions): Promise<Db> {
     await migrate(migrating).finally(() => migrating.destroy())
     return connectPostgres(options.url, { connectionsMax: options.connectionsMax })
   }
-  const db = connectSqlite(options.file, { busyTimeoutMs: options.busyTimeoutMs })
   try {
-    await migrate(db)
+    return await serveSqlite(options, migrate)
   } catch (error) {
-    await db.destroy()
     const code = (error as { code?: unknown }).code
     if (code === 'SQLITE_NOTADB' || code === 'SQLITE_CORRUPT') throw new DamagedFile(options.file, error as Error)
     throw error
   }
-  return db
 }
 
 /** Opens a database that is there, beside the process that serves it. Its schema must be that of this version. */

@@ -14,6 +14,12 @@ export function nowMs(db: Knex): Knex.Raw {
     : db.raw("cast(unixepoch('now', 'subsec') * 1000 as integer)")
 }
 
+/** Rows whose text in `column` is among many values; the statement is the same for any number of them. */
+export function whereAmong(query: Knex.QueryBuilder, column: string, values: readonly string[]): void {
+  if (isPostgres(query)) query.whereRaw('?? = any(?)', [column, [...values]])
+  else query.whereRaw('?? in (select value from json_each(?))', [column, JSON.stringify(values)])
+}
+
 /** Rows whose JSON object in `column` has each of the pairs. */
 export function whereJsonContains(
   query: Knex.QueryBuilder,

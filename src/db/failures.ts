@@ -51,6 +51,8 @@ const AWAY: Readonly<Record<string, string>> = {
   EHOSTUNREACH: 'its host cannot be reached',
   ENETUNREACH: 'its network cannot be reached',
   ETIMEDOUT: 'it does not answer',
+  EIO: 'its disk failed',
+  ENOSPC: 'its disk is full',
   '28000': 'it refuses the user',
   '28P01': 'it refuses the password',
   '3D000': 'it does not exist on its server',

@@ -1,7 +1,9 @@
 import type { Knex } from 'knex'
+import { type AttachmentRow, JOINED_COLUMNS, ofJoined } from './attachments.ts'
 import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
 import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
+import { isPostgres } from './dialect.ts'
 import { applyFilters, type Columns, type Listing, listRows, type Rows } from './listing.ts'
 
 export interface VolumeRow {
@@ -81,6 +83,22 @@ export async function find(db: Db, id: string): Promise<NamedVolumeRow | undefin
   return query.first()
 }
 
+/** The volume and its attachments, oldest first, in one statement: what most requests ask for. */
+export async function findAttached(
+  db: Db,
+  id: string,
+): Promise<{ row: NamedVolumeRow; attachments: AttachmentRow[] } | undefined> {
+  const query = db('volumes')
+    .where('volumes.id', id)
+    .leftJoin('attachments', 'attachments.volume_id', 'volumes.id')
+    .orderBy(['attachments.created_at', 'attachments.id'])
+    .select('volumes.*', db.raw(JOINED_COLUMNS))
+  withTypeName(query)
+  const rows: (NamedVolumeRow & Record<string, unknown>)[] = await query
+  const row = rows[0]
+  return row && { row, attachments: rows.flatMap((joined) => ofJoined(joined) ?? []) }
+}
+
 /** As `find`; no other transaction changes the row until this one has ended. */
 export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefined> {
   // No join: PostgreSQL finds nothing when the row has another type by the time that it has waited for it.
@@ -90,6 +108,11 @@ export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefi
     .select('volumes.*', typeName.as('volume_type_name'))
     .forUpdate('volumes')
     .first()
+}
+
+/** Keeps a volume as it is until the transaction ends: of SQLite, each transaction has all of it to itself. */
+export async function hold(trx: Db, id: string): Promise<void> {
+  if (isPostgres(trx)) await trx('volumes').where({ id }).forUpdate().first('id')
 }
 
 /** Every row: for the comparison with a backend, not for requests. */

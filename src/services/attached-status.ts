@@ -21,7 +21,7 @@ export async function followAttachments(
   updatedAt: string,
   options: FollowOptions = {},
 ): Promise<void> {
-  await volumes.lock(trx, volumeId)
+  await volumes.hold(trx, volumeId)
   await follow(trx, volumeId, updatedAt, options)
 }
 

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import * as attachments from '../db/attachments.ts'
-import type { Db } from '../db/database.ts'
+import { type Db, isShared } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import type { Connector } from '../drivers/driver.ts'
@@ -229,9 +229,11 @@ async function deleteAttachment(parts: Parts, context: RequestContext, id: strin
  * change both never wait for each other.
  */
 async function lockWithVolume(trx: Db, context: RequestContext, id: string) {
-  const { volume_id } = visibleAttachment(context, id, await attachments.find(trx, id))
-  const volume = visibleVolume(context, volume_id, await volumes.lock(trx, volume_id))
-  return { row: visibleAttachment(context, id, await attachments.find(trx, id)), volume }
+  const found = visibleAttachment(context, id, await attachments.find(trx, id))
+  const volume = visibleVolume(context, found.volume_id, await volumes.lock(trx, found.volume_id))
+  // Others may have changed it while the lock was theirs.
+  const row = isShared(trx) ? visibleAttachment(context, id, await attachments.find(trx, id)) : found
+  return { row, volume }
 }
 
 /** What the work made of an attachment; another process may have taken it over and undone it. */

@@ -28,9 +28,10 @@ export function createVolumeService(parts: Parts): VolumeService {
   return {
     create: (context, request) => createVolume(parts, context, request),
     get: async (context, id) => {
-      const row = visibleVolume(context, id, await volumes.find(db, id))
+      const found = await volumes.findAttached(db, id)
+      const row = visibleVolume(context, id, found?.row)
       context.authorize('volume:get', { projectId: row.project_id })
-      return withAttachments(db, row)
+      return toVolume(row, (found?.attachments ?? []).map(toAttachment))
     },
     list: async (context, query, options) => {
       context.authorize('volume:get_all', { projectId: context.projectId })

@@ -9,10 +9,10 @@ import { outcome } from '../services/harness.ts'
 import { DIALECTS, newDatabase, openTestDatabase, TYPE_ID, volumeRow } from './harness.ts'
 
 describe('a file', () => {
-  it('has its write-ahead log synced at every commit, and its foreign keys kept', async () => {
+  it('has a write-ahead log, and its foreign keys kept', async () => {
     const { db } = await openTestDatabase()
     expect(await db.raw('pragma journal_mode')).toEqual([{ journal_mode: 'wal' }])
-    expect(await db.raw('pragma synchronous')).toEqual([{ synchronous: 2 }])
+    expect(await db.raw('pragma synchronous')).toEqual([{ synchronous: 1 }]) // commits are synced beside it: commits.test.ts
     expect(await db.raw('pragma foreign_keys')).toEqual([{ foreign_keys: 1 }])
   })
 

@@ -170,11 +170,15 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
 
   async function createExport(volume: VolumeRef, { id, mode }: AttachmentRef): Promise<ConnectionInfo> {
     const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
-    await onWorkingVdi(volume.id, (vid) =>
-      vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' }),
-    )
+    const address = gateway()
+    const [{ host, port }] = await Promise.all([
+      address,
+      onWorkingVdi(volume.id, async (vid) => {
+        await address // no right that nobody could use
+        await vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' })
+      }),
+    ])
     await drained(id) // connections under a name that an earlier call gave out
-    const { host, port } = await gateway()
     return {
       driver_volume_type: 'nbd',
       uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,

@@ -28,7 +28,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         await driver.removeExport(volumeRef(volume), attachment.id)
         return {
           commit: async (trx) => {
-            await volumes.lock(trx, volume.id)
+            await volumes.hold(trx, volume.id)
             if (unit.params.created === true) await attachments.remove(trx, attachment.id)
             else await undoConnector(trx, unit, stamp())
             await followAttachments(trx, volume.id, stamp())
@@ -42,7 +42,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
       const info = withCommonKeys(answer, attachment.id, mode, connector)
       return {
         commit: async (trx) => {
-          await volumes.lock(trx, volume.id)
+          await volumes.hold(trx, volume.id)
           const updatedAt = stamp()
           await attachments.compareAndSet(trx, attachment.id, {
             ...ATTACHMENT_OUTCOMES.connected,
@@ -59,7 +59,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
         commit: async (trx) => {
           const row = await attachments.find(trx, unit.resourceId)
           if (row === undefined) return
-          await volumes.lock(trx, row.volume_id)
+          await volumes.hold(trx, row.volume_id)
           await attachments.compareAndSet(trx, row.id, {
             ...ATTACHMENT_OUTCOMES.connectFailed,
             updatedAt: stamp(),
@@ -80,7 +80,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       await backends.driverOf(hostOf(volume)).removeExport(volumeRef(volume), attachment.id)
       return {
         commit: async (trx) => {
-          await volumes.lock(trx, volume.id)
+          await volumes.hold(trx, volume.id)
           if (unit.params.keep === true) await forgetConnection(trx, attachment.id, stamp())
           else await dropAttachment(trx, attachment, stamp())
         },
@@ -90,7 +90,7 @@ export function attachmentDisconnect({ db, backends, stamp }: KindParts): WorkKi
       commit: async (trx) => {
         const row = await attachments.find(trx, unit.resourceId)
         if (row === undefined) return
-        await volumes.lock(trx, row.volume_id)
+        await volumes.hold(trx, row.volume_id)
         const set = { status_reason: error.message }
         await attachments.compareAndSet(trx, row.id, {
           ...ATTACHMENT_OUTCOMES.disconnectFailed,
