@@ -1,46 +1,35 @@
 import assert from 'node:assert'
 import { StoreError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Copy, DiskFile, FileRange, Write } from '../runtime/disk.ts'
+import type { Copy, DiskFile, Write } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { MemberFailed, memberOfFile } from './disks/member.ts'
 import type { LoggedEntry } from './entry-log.ts'
+import { giveBack } from './give-back.ts'
 import { Journal } from './journal.ts'
 import type { AccountImage } from './journal-format.ts'
 import type { ObjectCache } from './object-cache.ts'
 import {
   BLOCK_BYTES,
   blockPosition,
-  encodeHeader,
-  HEADER_OFFSET,
   OBJECT_TAIL_BYTES,
   objectDirectory,
   objectPath,
-  type Slot,
   slotOf,
   TABLE_OFFSET,
 } from './object-format.ts'
+import { blocksOf, encodeTail, type ObjectWrite, settle, writtenBytes } from './object-write.ts'
 import type { StoreFiles } from './store-files.ts'
-import {
-  type DirtyGeneration,
-  NO_PAYLOAD,
-  type OverlayEntry,
-  PLACED,
-  type StoredObject,
-  slotBit,
-} from './stored-object.ts'
-import { writeWords } from './words.ts'
+import { type DirtyGeneration, NO_PAYLOAD, PLACED, type StoredObject } from './stored-object.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
 const OBJECTS_PER_BATCH = 1024
 /** Tables that wait to be written, at 12 KiB each. */
 const TAILS_PER_BATCH = 128
-/** Holes that are made in one go, with the rest of the last object's. */
-const PUNCHES_PER_BATCH = 64
 const NO_SPACE_RETRY_MS = 1000
 const LOG_SLACK_ENTRIES = 1000
 const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -52,7 +41,8 @@ const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
  * 1. sync the journal, and say in the superblock that it is synced: an object file is never changed in place before the
  *    record that says so is durable, and no replay asks whether it is;
  * 2. remove, create and write files; sync them and their directories; append to the log and the accounts and sync them;
- * 3. write the superblock: only now the generation does not need its segment any more; release it.
+ * 3. write the superblock: only now the generation does not need its segment any more; release it;
+ * 4. give the slots back that nothing names any more (give-back.ts).
  *
  * The files get every block as this generation left it, also where a newer one has replaced it since: what is newer may not
  * be durable, and may never be. A crash anywhere in between repeats everything from the journal: records are post-images.
@@ -106,7 +96,8 @@ export class Checkpointer {
     if (!replayed) return
     this.#dirty.set(replayed.generation, replayed.dirty)
     try {
-      await this.#apply(replayed.generation, replayed.nextSequence)
+      const written = await this.#apply(replayed.generation, replayed.nextSequence)
+      await this.#complete(replayed.generation, written)
     } catch (error) {
       if (!isNoSpace(error)) throw error
       throw new StoreError('NoSpace', 'what the journal holds does not fit into the object files', { cause: error })
@@ -193,8 +184,9 @@ export class Checkpointer {
   start(generation: number, nextSequence: number): void {
     this.#running = this.#running.then(async () => {
       try {
-        await this.#applyWithRoom(generation, nextSequence)
+        const written = await this.#applyWithRoom(generation, nextSequence)
         this.#journal.release()
+        await this.#complete(generation, written)
       } catch (error) {
         this.#journal.fail('checkpoint', error)
       }
@@ -210,11 +202,10 @@ export class Checkpointer {
     }
   }
 
-  async #applyWithRoom(generation: number, nextSequence: number): Promise<void> {
+  async #applyWithRoom(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
     for (;;) {
       try {
-        await this.#apply(generation, nextSequence)
-        return
+        return await this.#apply(generation, nextSequence)
       } catch (error) {
         if (!isNoSpace(error) || this.#finishing) throw error
         this.#disk.placement.assumeFull(error)
@@ -224,7 +215,7 @@ export class Checkpointer {
     }
   }
 
-  async #apply(generation: number, nextSequence: number): Promise<void> {
+  async #apply(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
     const startedMs = this.#clock.monotonicMs()
     let written: ObjectWrite[] = []
     for (let failures = -1; failures !== this.#disk.membership.failures; ) {
@@ -242,7 +233,17 @@ export class Checkpointer {
       if (object.removedIn <= generation) this.#disk.placement.removed(object)
     }
     this.#dirty.delete(generation)
-    this.#disk.placement.settle(generation)
+    return written
+  }
+
+  /** What may come after the segment is released: nothing of it is wanted after a crash. */
+  async #complete(generation: number, written: readonly ObjectWrite[]): Promise<void> {
+    try {
+      await giveBack(written, this.#disk, this.#cache)
+    } catch (error) {
+      if (!(error instanceof MemberFailed)) throw error
+    }
+    this.#disk.placement.settle(generation) // what was promised to it counts as taken until the disk is asked anew
     await this.#disk.membership.refresh()
     this.completed++
   }
@@ -333,32 +334,11 @@ export class Checkpointer {
       }
       await this.#disk.copyMany(copies)
       await this.#disk.writeMany(tailWrites)
-      await this.#giveBack(writes, generation)
       await this.#disk.syncMany(files)
     } finally {
       for (const object of held) this.#cache.release(object)
     }
     return writes
-  }
-
-  /** Gives the slots back that hold nothing any more, a few objects at a time: large writes to them go through the journal meanwhile. */
-  async #giveBack(writes: readonly ObjectWrite[], generation: number): Promise<void> {
-    for (let first = 0; first < writes.length; ) {
-      const ranges: FileRange[] = []
-      const objects: StoredObject[] = []
-      while (first < writes.length && ranges.length < PUNCHES_PER_BATCH) {
-        const write = writes[first++]!
-        const before = ranges.length
-        ranges.push(...freeRanges(write, generation))
-        if (ranges.length > before) objects.push(write.object)
-      }
-      for (const object of objects) object.isGivingBack = true
-      try {
-        await this.#disk.punchMany(ranges)
-      } finally {
-        for (const object of objects) object.isGivingBack = false
-      }
-    }
   }
 
   /** Every object has a file under its own name from now on. */
@@ -435,94 +415,3 @@ export class Checkpointer {
 }
 
 const isNoSpace = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOSPC'
-
-interface BlockWrite {
-  block: number
-  location: number
-  word0: number
-  word1: number
-  freesOtherSlot: boolean
-}
-
-interface ObjectWrite {
-  object: StoredObject
-  version: number
-  blocks: BlockWrite[]
-}
-
-/** The blocks of an object that a generation changed, in order, as it left them. */
-function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
-  const blocks: BlockWrite[] = []
-  for (const [block, newest] of object.overlay) {
-    let entry: OverlayEntry | null = newest
-    while (entry && entry.generation !== generation) entry = entry.previous
-    if (!entry) continue
-    const { location, word0, word1, freesOtherSlot } = entry
-    blocks.push({ block, location, word0, word1, freesOtherSlot })
-  }
-  return blocks
-}
-
-/** What was placed had been written before. */
-function writtenBytes({ blocks }: ObjectWrite): number {
-  return blocks.filter(({ location }) => location >= 0).length * BLOCK_BYTES + OBJECT_TAIL_BYTES
-}
-
-/** The slots that hold nothing any more once the generation is in the file, in runs. */
-function* freeRanges(write: ObjectWrite, generation: number): Iterable<FileRange> {
-  const { file } = write.object
-  if (!file) return // its disk has failed
-  for (const slot of [0, 1] as const) {
-    let first = -1
-    let end = -1
-    const run = () => ({ file, position: blockPosition(first, slot), length: (end - first) * BLOCK_BYTES })
-    for (const { block, word1, freesOtherSlot } of write.blocks) {
-      if (!freesOtherSlot || slotOf(word1) === slot || isReused(write.object, block, slot, generation)) continue
-      if (block !== end) {
-        if (first >= 0) yield run()
-        first = block
-      }
-      end = block + 1
-    }
-    if (first >= 0) yield run()
-  }
-}
-
-/** Whether a write of a newer generation has been placed in a slot. */
-function isReused(object: StoredObject, block: number, slot: Slot, generation: number): boolean {
-  let entry = object.overlay.get(block) ?? null
-  for (; entry && entry.generation !== generation; entry = entry.previous) {
-    if (entry.placedSlots & slotBit(slot)) return true
-  }
-  return false
-}
-
-/** Table and header as they are after the generation. */
-function encodeTail(tail: Buffer, write: ObjectWrite, table: Uint32Array, storeId: Buffer): void {
-  writeWords(tail, table)
-  for (const { block, word0, word1 } of write.blocks) {
-    tail.writeUInt32LE(word0, block * 8)
-    tail.writeUInt32LE(word1, block * 8 + 4)
-  }
-  encodeHeader({ storeId, oid: write.object.oid, version: write.version }, tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
-}
-
-/**
- * The file holds the generation now: the table says so, if it is in memory, and the overlay keeps only what is newer.
- */
-function settle({ object, blocks }: ObjectWrite, generation: number): void {
-  for (const { block, word0, word1 } of blocks) {
-    if (object.table) {
-      object.table[block * 2] = word0
-      object.table[block * 2 + 1] = word1
-    }
-    let entry = object.overlay.get(block)
-    if (entry?.generation === generation) object.overlay.delete(block)
-    while (entry) {
-      if (entry.previous?.generation === generation) entry.previous = null
-      entry = entry.previous ?? undefined
-    }
-  }
-  object.fresh = false
-  object.tag = 0
-}

@@ -1,72 +1,25 @@
-import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
 import { oidVid } from '../protocol/oid.ts'
 import type { HistogramData } from '../runtime/histogram.ts'
-import type { Account, Accounts } from './accounts.ts'
+import type { Accounts } from './accounts.ts'
 import { BlockReader } from './block-reader.ts'
+import type { AccountChange, Change, StoreDone } from './change.ts'
+import { ChangeApplier } from './change-applier.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { MemberFailed } from './disks/member.ts'
 import { StoreDisks } from './disks/store-disks.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
-import type { AccountImage } from './journal-format.ts'
 import { ObjectCache } from './object-cache.ts'
-import {
-  BLOCK_BYTES,
-  BLOCKS_PER_OBJECT,
-  type BlockState,
-  dataWord1,
-  type InheritRun,
-  OBJECT_TAIL_BYTES,
-  slotOf,
-  zeroWord0,
-  zeroWord1,
-} from './object-format.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT, type BlockState, type InheritRun, OBJECT_TAIL_BYTES } from './object-format.ts'
 import { PlacedWrites, type Placement } from './placed-writes.ts'
-import { type WrittenBlocks, writtenCrc } from './run-crc.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
-import { NO_PAYLOAD, NOT_WRITTEN, type OverlayEntry, PENDING, PLACED, StoredObject, slotBit } from './stored-object.ts'
+import type { StoredObject } from './stored-object.ts'
 import { punchStraySlots } from './stray-slots.ts'
-import { Transaction } from './transaction.ts'
 
+export type { AccountChange, Change, StoreDone } from './change.ts'
 export type { ObjectStoreOptions } from './store-files.ts'
-
-/**
- * The objects of one node. How to use it:
- *
- * 1. Changes go through `commit`, which makes several of them one transaction: all or none after a crash. They are
- *    visible to reads at once and acknowledged by `done`.
- * 2. An object must be loaded before it is changed or looked into. `loadedNow` answers without waiting, and what it
- *    answers stays loaded until the caller awaits something; `hold` loads it and keeps it loaded until `release`.
- * 3. What a read returns has survived the end of this process, and with durability `write` also loss of power: a read
- *    that meets a write in flight waits for it. Each block is verified against its checksum.
- * 4. After a failure of the first disk everything is answered with DiskFailed; the node must leave. After that of another one
- *    this goes for its objects alone; see `disks`.
- */
-export type Change =
-  | { kind: 'create'; oid: bigint; runs: readonly InheritRun[] }
-  /** Whole blocks; with the CRC-32 of each, from 0, if somebody has them already. */
-  | {
-      kind: 'blocks'
-      object: StoredObject | bigint
-      first: number
-      bytes: Buffer
-      crcs?: Uint32Array | undefined
-    }
-  | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
-  | { kind: 'remove'; oid: bigint }
-  | { kind: 'entry'; index: number; bytes: Buffer }
-  | AccountChange
-
-/** What a transaction does to the account of a VDI; see Accounts. */
-export type AccountChange =
-  /** Blocks that come into its view, or leave it, with the object of `index`. */
-  | { kind: 'account'; vid: number; index: number; deltas: Account }
-  /** The account is this from now on. */
-  | { kind: 'accountSet'; vid: number; account: Account }
-
-export type StoreDone = (error: StoreError | null) => void
 
 export interface StoreStats {
   objects: number
@@ -105,6 +58,18 @@ const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
  */
 const PLACED_SEGMENTS_MAX = 64
 
+/**
+ * The objects of one node. How to use it:
+ *
+ * 1. Changes go through `commit`, which makes several of them one transaction: all or none after a crash. They are
+ *    visible to reads at once and acknowledged by `done`.
+ * 2. An object must be loaded before it is changed or looked into. `loadedNow` answers without waiting, and what it
+ *    answers stays loaded until the caller awaits something; `hold` loads it and keeps it loaded until `release`.
+ * 3. What a read returns has survived the end of this process, and with durability `write` also loss of power: a read
+ *    that meets a write in flight waits for it. Each block is verified against its checksum.
+ * 4. After a failure of the first disk everything is answered with DiskFailed; the node must leave. After that of another one
+ *    this goes for its objects alone; see `disks`.
+ */
 export class ObjectStore {
   readonly #options: ObjectStoreOptions
   readonly #disk: DiskArray
@@ -114,17 +79,12 @@ export class ObjectStore {
   readonly #reader: BlockReader
   readonly #checkpointer: Checkpointer
   readonly #placedWrites: PlacedWrites
+  readonly #applier: ChangeApplier
   readonly #placedMinBytes: number
   #sealScheduled = false
   /** Which disks there are; how they come and go. */
   readonly disks: StoreDisks
   #closed = false
-
-  /** The epoch that new blocks are stamped with; the sheep sets it with each view. */
-  epoch = 1
-
-  /** Told of each change of an account, in the turn in which it is committed. */
-  readonly accountListeners = new Set<(change: AccountChange) => void>()
 
   /** Told that there is something in the journal again that no checkpoint is at work on. */
   onJournalBegun: () => void = () => {}
@@ -142,6 +102,12 @@ export class ObjectStore {
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
     this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache })
+    this.#applier = new ChangeApplier({
+      cache: this.#cache,
+      disks: files.disks,
+      accounts: files.accounts,
+      placedWrites: this.#placedWrites,
+    })
     this.#journal = new Journal({
       segments: files.segments,
       segmentBytes: options.segmentBytes,
@@ -193,6 +159,20 @@ export class ObjectStore {
       throw error
     }
     return { store, entries }
+  }
+
+  /** The epoch that new blocks are stamped with; the sheep sets it with each view. */
+  get epoch(): number {
+    return this.#applier.epoch
+  }
+
+  set epoch(epoch: number) {
+    this.#applier.epoch = epoch
+  }
+
+  /** Told of each change of an account, in the turn in which it is committed. */
+  get accountListeners(): Set<(change: AccountChange) => void> {
+    return this.#applier.accountListeners
   }
 
   get accounts(): Accounts {
@@ -319,8 +299,7 @@ export class ObjectStore {
       for (const { oid } of made) this.#disk.placement.unplace(oid)
       return this.commit(changes, options, done)
     }
-    const transaction = new Transaction()
-    for (const change of changes) this.#apply(change, placement, transaction)
+    const transaction = this.#applier.apply(changes, placement)
     this.#journal.append({
       records: transaction.records,
       payload: transaction.payload,
@@ -398,88 +377,6 @@ export class ObjectStore {
     return this.#checkpointer.placedBytes(this.#journal.generation) / this.#options.segmentBytes
   }
 
-  #apply(change: Change, placement: Placement | null, transaction: Transaction): void {
-    switch (change.kind) {
-      case 'create': {
-        const object = this.#create(change.oid, change.runs)
-        if (placement?.file && placement.oid === change.oid) {
-          object.file = placement.file
-          object.tag = placement.tag
-        }
-        const { oid, version, tag } = object
-        const disk = tag === 0 ? 0 : this.#disk.placement.placeOf(oid).shortId
-        transaction.add(object, { kind: 'create', oid, version, epoch: this.epoch, tag, disk, runs: change.runs })
-        return
-      }
-      case 'blocks': {
-        const object = this.#objectOf(change.object)
-        if (placement?.bytes === change.bytes) this.#applyPlaced(object, change.first, placement, transaction)
-        else this.#applyBlocks(object, change, transaction)
-        return
-      }
-      case 'zero': {
-        const { first, count } = change
-        const object = this.#objectOf(change.object)
-        transaction.inPlace.push(...this.#zeroBlocks(object, first, count))
-        const { oid, version } = object
-        transaction.add(object, { kind: 'zero', oid, version, epoch: this.epoch, first, count })
-        return
-      }
-      case 'remove': {
-        if (!this.#cache.exists(change.oid)) return
-        const object = this.#cache.find(change.oid)
-        object.version++
-        object.removed = true
-        this.#cache.remove(object)
-        this.#disk.placement.removing(object)
-        transaction.removed.push(object)
-        transaction.add(object, { kind: 'remove', oid: change.oid, version: object.version })
-        return
-      }
-      case 'entry':
-        transaction.records.push(change)
-        transaction.entries.push(change)
-        return
-      case 'account':
-      case 'accountSet': {
-        const image = this.#account(change)
-        transaction.records.push(image)
-        transaction.accounts.push(image)
-        return
-      }
-    }
-  }
-
-  #applyPlaced(object: StoredObject, first: number, placement: Placement, transaction: Transaction): void {
-    const { words } = placement
-    const count = words.length / 2
-    object.version++
-    for (let i = 0; i < count; i++) {
-      transaction.inPlace.push(this.#overlay(object, first + i, words[i * 2]!, words[i * 2 + 1]!, PLACED))
-    }
-    transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
-    transaction.placedBlocks += placement.newBlocks
-    this.#placedWrites.note(object, placement.file !== null, placement.newBlocks)
-  }
-
-  #applyBlocks(object: StoredObject, blocks: WrittenBlocks, transaction: Transaction): void {
-    const { first, bytes } = blocks
-    const count = bytes.length / BLOCK_BYTES
-    assert(object.loaded && Number.isInteger(count) && first + count <= BLOCKS_PER_OBJECT)
-    object.version++
-    const words = new Uint32Array(count * 2)
-    for (let i = 0; i < count; i++) {
-      // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
-      const word1 = dataWord1(this.epoch, object.tableSlot(first + i) ?? 0)
-      const word0 = writtenCrc(object.words, blocks, i, word1)
-      words[i * 2] = word0
-      words[i * 2 + 1] = word1
-      transaction.journaled.push(this.#overlay(object, first + i, word0, word1, PENDING))
-    }
-    transaction.payload.push(bytes)
-    transaction.add(object, { kind: 'blocks', oid: object.oid, version: object.version, first, count, words })
-  }
-
   /** A change of an object that is lost with its disk is refused; removing it is not. */
   #lossOf(changes: readonly Change[]): StoreError | null {
     for (const change of changes) {
@@ -488,58 +385,6 @@ export class ObjectStore {
       if (object?.loss) return object.loss
     }
     return null
-  }
-
-  /** Changes of a transaction may name an object by its oid, because an earlier change of the same makes it. */
-  #objectOf(object: StoredObject | bigint): StoredObject {
-    return typeof object === 'bigint' ? this.#cache.find(object) : object
-  }
-
-  #account(change: AccountChange): AccountImage {
-    const { accounts } = this.#files
-    const image =
-      change.kind === 'account' ? accounts.add(change.vid, change.deltas) : accounts.replace(change.vid, change.account)
-    for (const listen of this.accountListeners) listen(change)
-    return image
-  }
-
-  #create(oid: bigint, runs: readonly InheritRun[]): StoredObject {
-    assert(!this.#cache.exists(oid), `object ${oid.toString(16)} exists`)
-    const object = new StoredObject(oid)
-    object.version = 1
-    object.fresh = true
-    object.begin(this.epoch, runs)
-    this.#cache.add(object)
-    return object
-  }
-
-  #zeroBlocks(object: StoredObject, first: number, count: number): OverlayEntry[] {
-    assert(object.loaded && first + count <= BLOCKS_PER_OBJECT)
-    object.version++
-    const word1 = zeroWord1(this.epoch)
-    const entries: OverlayEntry[] = []
-    for (let block = first; block < first + count; block++) {
-      entries.push(this.#overlay(object, block, zeroWord0(object.words, block, word1), word1, NO_PAYLOAD))
-    }
-    return entries
-  }
-
-  #overlay(object: StoredObject, block: number, word0: number, word1: number, location: number): OverlayEntry {
-    const previous = object.overlay.get(block) ?? null
-    const freesOtherSlot = location !== PENDING || previous?.freesOtherSlot === true
-    const placedSlots = location === PLACED ? slotBit(slotOf(word1)!) : 0
-    const entry = {
-      word0,
-      word1,
-      location,
-      freesOtherSlot,
-      placedSlots,
-      generation: 0,
-      sequence: NOT_WRITTEN,
-      previous,
-    }
-    object.overlay.set(block, entry)
-    return entry
   }
 
   /** Makes everything acknowledged so far durable. */

@@ -1,13 +1,15 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../errors.ts'
 import { dataOid, oidVid } from '../protocol/oid.ts'
-import { objectsOf } from './accounts.ts'
 import { BlockMap } from './block-map.ts'
 import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from './block-range.ts'
+import type { Change, StoreDone } from './change.ts'
 import { MemberFailed } from './disks/member.ts'
+import { Gate } from './gate.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
-import type { Change, ObjectStore, StoreDone } from './object-store.ts'
+import type { ObjectStore } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
+import { Tally } from './tally.ts'
 
 export interface OwnerExtent {
   lengthBytes: number
@@ -35,9 +37,8 @@ export class VdiOwner {
   #objects: (StoredObject | undefined)[] = []
   /** Objects too damaged to be loaded, as found by a discard of all of them: they go, uncounted. */
   readonly #unreadable = new Set<bigint>()
-  #inFlight = 0
-  #held: (() => void)[] | null = null
-  #idle: (() => void) | null = null
+  /** Closed while the VDI is frozen. */
+  readonly #gate = new Gate()
   vid: number
   sizeBytes: number
 
@@ -98,10 +99,7 @@ export class VdiOwner {
    * `late` is told ReadOnly; and when the map is loaded where it will be looked into.
    */
   whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void {
-    if (this.#held) {
-      this.#held.push(() => this.whenCurrent(vid, range, late, run))
-      return
-    }
+    if (this.#gate.holds(() => this.whenCurrent(vid, range, late, run))) return
     if (vid !== this.vid) return late(new StoreError('ReadOnly'))
     if (this.#map.isLoaded(range)) return run()
     this.#map.loadRange(range).then(
@@ -141,16 +139,12 @@ export class VdiOwner {
   }
 
   /** Resolves when everything received is answered; what comes from now on waits for `thaw`. */
-  async freeze(): Promise<void> {
-    this.#held ??= []
-    if (this.#inFlight === 0) return
-    await new Promise<void>((resolve) => {
-      this.#idle = resolve
-    })
+  freeze(): Promise<void> {
+    return this.#gate.close()
   }
 
   get frozen(): boolean {
-    return this.#held !== null
+    return this.#gate.isClosed
   }
 
   /** The frozen VDI goes on under another vid, whose inode object has inherited the map. */
@@ -170,29 +164,16 @@ export class VdiOwner {
   }
 
   thaw(): void {
-    const held = this.#held ?? []
-    this.#held = null
-    for (const run of held) run()
+    this.#gate.open()
   }
 
   #admit(offset: number, length: number, done: StoreDone, run: (finish: StoreDone) => void): void {
-    if (this.#held) {
-      this.#held.push(() => this.#admit(offset, length, done, run))
-      return
-    }
+    if (this.#gate.holds(() => this.#admit(offset, length, done, run))) return
     if (!isInRange(offset, length, this.sizeBytes)) {
       done(new StoreError('InvalidParameters', 'beyond the end of the VDI'))
       return
     }
-    this.#inFlight++
-    run((error) => {
-      this.#inFlight--
-      done(error)
-      if (this.#inFlight === 0 && this.#idle) {
-        this.#idle()
-        this.#idle = null
-      }
-    })
+    run(this.#gate.pass(done))
   }
 
   #read(offset: number, target: Buffer, finish: StoreDone): void {
@@ -378,9 +359,9 @@ export class VdiOwner {
       this.#store.commit([write], { durable }, done)
       return true
     }
-    const tally = this.#tallyObject(target)
-    this.#tally(tally, target.view, first, count, this.vid)
-    this.#store.commit([...target.changes(), write, ...this.#account(index, tally)], { durable }, done)
+    const tally = this.#tallyOf(target)
+    this.#tallyBlocks(tally, target.view, first, count, this.vid)
+    this.#store.commit([...target.changes(), write, ...tally.changes(this.vid, index)], { durable }, done)
     return true
   }
 
@@ -396,7 +377,7 @@ export class VdiOwner {
     if (!target) return false
     const changes: Change[] = []
     const object = target.object
-    const tally = this.#tallyObject(target)
+    const tally = this.#tallyOf(target)
     const first = Math.ceil(at / BLOCK_BYTES)
     const end = Math.floor((at + length) / BLOCK_BYTES)
     for (const block of partialBlocks(at, length)) {
@@ -405,10 +386,10 @@ export class VdiOwner {
       if (!bytes) return false
       bytes.fill(0, Math.max(0, at - block * BLOCK_BYTES), Math.min(BLOCK_BYTES, at + length - block * BLOCK_BYTES))
       changes.push({ kind: 'blocks', object: object ?? dataOid(this.vid, index), first: block, bytes })
-      this.#tally(tally, target.view, block, 1, this.vid)
+      this.#tallyBlocks(tally, target.view, block, 1, this.vid)
     }
     if (end > first && this.#holdsData(target.view, first, end - first)) {
-      this.#tally(tally, target.view, first, end - first, 0)
+      this.#tallyBlocks(tally, target.view, first, end - first, 0)
       changes.push({ kind: 'zero', object: object ?? dataOid(this.vid, index), first, count: end - first })
     }
     if (changes.length === 0 && !durable) {
@@ -420,7 +401,7 @@ export class VdiOwner {
       done(new StoreError('NoSpace'))
       return true
     }
-    const all = changes.length > 0 ? [...target.changes(), ...changes, ...this.#account(index, tally)] : []
+    const all = changes.length > 0 ? [...target.changes(), ...changes, ...tally.changes(this.vid, index)] : []
     this.#store.commit(all, { durable }, done)
     return true
   }
@@ -438,9 +419,10 @@ export class VdiOwner {
     const oid = dataOid(vid, index)
     const view = this.#store.loadedNow(oid)
     if (!this.#map.changeable(index) || (!view && !this.#unreadable.delete(oid))) return false
-    const tally = new Map([[objectsOf(vid), -1]])
-    if (view) this.#tally(tally, view, 0, BLOCKS_PER_OBJECT, 0)
-    const changes = [...this.#map.change(index, 0), ...this.#account(index, tally)]
+    const tally = new Tally()
+    tally.moveObject(vid, 0)
+    if (view) this.#tallyBlocks(tally, view, 0, BLOCKS_PER_OBJECT, 0)
+    const changes = [...this.#map.change(index, 0), ...tally.changes(this.vid, index)]
     if (vid === this.vid) changes.push({ kind: 'remove', oid: dataOid(vid, index) })
     this.#objects[index] = undefined
     this.#store.commit(changes, { durable }, done)
@@ -469,26 +451,18 @@ export class VdiOwner {
     }
   }
 
-  /** A new object takes the place in the map of the one that it replaces. */
-  #tallyObject({ object, view }: Writable): Map<number, number> {
-    const tally = new Map<number, number>()
-    if (object) return tally
-    if (view) tally.set(objectsOf(oidVid(view.oid)), -1)
-    return tally.set(objectsOf(this.vid), 1)
+  /** For a change of this target: a new object takes the place in the map of the one that it replaces. */
+  #tallyOf({ object, view }: Writable): Tally {
+    const tally = new Tally()
+    if (!object) tally.moveObject(view ? oidVid(view.oid) : 0, this.vid)
+    return tally
   }
 
-  /** Blocks of an object that go to another holder, or to none (0), as the account sees it. */
-  #tally(tally: Map<number, number>, view: StoredObject | null, first: number, count: number, holder: number): void {
+  /** Blocks of an object go to another holder, or to none (0). */
+  #tallyBlocks(tally: Tally, view: StoredObject | null, first: number, count: number, holder: number): void {
     for (let block = first; block < first + count; block++) {
-      const before = view ? this.#store.holderOf(view, block) : 0
-      if (before === holder) continue
-      if (before !== 0) tally.set(before, (tally.get(before) ?? 0) - 1)
-      if (holder !== 0) tally.set(holder, (tally.get(holder) ?? 0) + 1)
+      tally.move(view ? this.#store.holderOf(view, block) : 0, holder)
     }
-  }
-
-  #account(index: number, deltas: ReadonlyMap<number, number>): Change[] {
-    return deltas.size > 0 ? [{ kind: 'account', vid: this.vid, index, deltas }] : []
   }
 
   /** For what is not an overwrite: that needs none. */

@@ -64,8 +64,8 @@ const TAG_COUNT = 0xffff
  * 5. A disk other than the first that fails takes with it what was placed there: the journal has no bytes to give to another one.
  *    The list of disks says that it has failed before a frame that names such bytes is known to be durable (`sync`): so no start
  *    takes what is left on it for good, and a replay does not ask for what is not there. Its objects are lost as a whole.
- * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same. Nor while a
- *    checkpoint gives slots of it back, which takes another thread its time: one of them might be the one.
+ * 6. Nothing is placed in the file of an object that is being moved to another disk: both its files stay the same. Nor while
+ *    slots of it are given back, which takes another thread its time: one of them might be the one.
  */
 export class PlacedWrites {
   readonly #disks: DiskArray
@@ -96,7 +96,7 @@ export class PlacedWrites {
     const { file } = object
     const { first, bytes } = blocks
     // A replay would make the file of an untagged new object anew.
-    if (!file || object.isGivingBack || (object.fresh && object.tag === 0)) return null
+    if (!file || object.givingBack > 0 || (object.fresh && object.tag === 0)) return null
     const count = bytes.length / BLOCK_BYTES
     if (object.overlay.size > 0) journal.flush()
     const choices = choose(object, first, count, journal)
@@ -109,7 +109,8 @@ export class PlacedWrites {
     try {
       writeRuns(file, first, words, bytes, isFree)
     } catch (error) {
-      // What a full disk has taken of it is wanted by nobody, and would never be given back.
+      // What a full disk has taken of it is wanted by nobody. At once, since the journal will have the bytes, and its checkpoint may
+      // want the very slot.
       forRuns(first, words, isFree, (start, end, position) => file.punch(position, (end - start) * BLOCK_BYTES))
       throw error
     }

@@ -87,8 +87,8 @@ export class StoredObject {
   readonly overlay = new Overlay()
   /** Held by so many; the table and the file stay until they let go. */
   holders = 0
-  /** Slots that hold nothing are being given back to the file system: nothing may be placed meanwhile. */
-  isGivingBack = false
+  /** So many are giving slots that hold nothing back to the file system: nothing may be placed meanwhile. */
+  givingBack = 0
   /** Used since the last look of the eviction. */
   touched = false
   /** Set while the table is being read; everyone who needs it waits for the same promise. */

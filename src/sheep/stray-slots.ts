@@ -7,7 +7,7 @@ import type { StoredObject } from './stored-object.ts'
  *
  * A slot is wanted if the table names it, or if the block has changed since the last checkpoint: then the overlay has the block,
  * from the turn on in which it was written. What has left the overlay is in the file's table durably. So one look at both, in the turn
- * of the punch, is enough. A file that is made only now has a table in memory alone, and is left to its checkpoint.
+ * of the punch, is enough; the copying thread would come too late, when a checkpoint may write the block there. A file that is made only now has a table in memory alone, and is left to its checkpoint.
  */
 export async function punchStraySlots(object: StoredObject): Promise<number> {
   const { file } = object

@@ -193,6 +193,37 @@ describe('a large write', () => {
     expect(givenBack).toBeGreaterThan(20)
   })
 
+  it('has its old slot given back when the segment of the journal is free already, so that writes do not wait for that', async () => {
+    let held: Promise<void> | null = null
+    let punched = 0
+    const wrap = (disk: Disk): Disk => ({
+      ...disk,
+      punchMany: async (ranges) => {
+        await held
+        punched += ranges.length
+        return disk.punchMany(ranges)
+      },
+    })
+    const bench = await StoreBench.open({ ...options, wrap })
+    await createLarge(bench, 1, true)
+    await bench.settle()
+    await overwrite(bench, 2, true)
+    let goOn: () => void = () => {}
+    held = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    punched = 0
+    bench.store.startCheckpoint()
+    // Of 40 pages each: more than one segment has room for, if the checkpoint keeps the other.
+    for (let fill = 3; fill < 33; fill++) await writeSmall(bench, fill, false)
+    expect(punched).toBe(0)
+    goOn()
+    await bench.checkpointed(1)
+    expect(punched).toBe(1)
+    await bench.restart('powerLoss')
+    expect(await bench.read(OBJECT, 1, LARGE - 1)).toEqual(blocksOf(2, 2, 2))
+  })
+
   it('is placed also while a checkpoint is at work on what was before it, small or large', async () => {
     const never = new Promise(() => {})
     let placedMeanwhile = 0

@@ -1,0 +1,66 @@
+import { BLOCK_BYTES, encodeHeader, HEADER_OFFSET, OBJECT_TAIL_BYTES, TABLE_OFFSET } from './object-format.ts'
+import type { OverlayEntry, StoredObject } from './stored-object.ts'
+import { writeWords } from './words.ts'
+
+/** What the checkpoint of a generation writes to the file of one object. */
+export interface ObjectWrite {
+  object: StoredObject
+  /** The object's after its last change of the generation. */
+  version: number
+  /** In the order of the blocks. */
+  blocks: BlockWrite[]
+}
+
+export interface BlockWrite {
+  block: number
+  location: number
+  word0: number
+  word1: number
+  freesOtherSlot: boolean
+}
+
+/** The blocks of an object that a generation changed, in order, as it left them. */
+export function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
+  const blocks: BlockWrite[] = []
+  for (const [block, newest] of object.overlay) {
+    let entry: OverlayEntry | null = newest
+    while (entry && entry.generation !== generation) entry = entry.previous
+    if (!entry) continue
+    const { location, word0, word1, freesOtherSlot } = entry
+    blocks.push({ block, location, word0, word1, freesOtherSlot })
+  }
+  return blocks
+}
+
+/** What was placed had been written before. */
+export function writtenBytes({ blocks }: ObjectWrite): number {
+  return blocks.filter(({ location }) => location >= 0).length * BLOCK_BYTES + OBJECT_TAIL_BYTES
+}
+
+/** Table and header as they are after the generation. */
+export function encodeTail(tail: Buffer, write: ObjectWrite, table: Uint32Array, storeId: Buffer): void {
+  writeWords(tail, table)
+  for (const { block, word0, word1 } of write.blocks) {
+    tail.writeUInt32LE(word0, block * 8)
+    tail.writeUInt32LE(word1, block * 8 + 4)
+  }
+  encodeHeader({ storeId, oid: write.object.oid, version: write.version }, tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
+}
+
+/** The file holds the generation now: the table says so, if it is in memory, and the overlay keeps only what is newer. */
+export function settle({ object, blocks }: ObjectWrite, generation: number): void {
+  for (const { block, word0, word1 } of blocks) {
+    if (object.table) {
+      object.table[block * 2] = word0
+      object.table[block * 2 + 1] = word1
+    }
+    let entry = object.overlay.get(block)
+    if (entry?.generation === generation) object.overlay.delete(block)
+    while (entry) {
+      if (entry.previous?.generation === generation) entry.previous = null
+      entry = entry.previous ?? undefined
+    }
+  }
+  object.fresh = false
+  object.tag = 0
+}
