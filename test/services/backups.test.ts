@@ -334,8 +334,9 @@ describe('a process that dies', () => {
       ])
       const { id: backupId } = await harness.services.backups.create(member, newBackup(id))
       await hung
+      await harness.die()
       const next = await harness.reopen()
-      await next.services.idle()
+      await next.settled()
       expect(await next.services.backups.get(member, backupId)).toMatchObject({ status: 'available', objectCount: 2 })
       expect(await statusOf(next, id)).toBe('available')
       expect(next.backend.snapshots.size).toBe(0)
@@ -360,8 +361,9 @@ describe('a process that dies', () => {
     const backup = await backUp(harness, id)
     const { volumeId } = await harness.services.backups.restore(member, backup.id, { volumeId: null, name: null })
     await hung
+    await harness.die()
     const next = await harness.reopen()
-    await next.services.idle()
+    await next.settled()
     expect(await statusOf(next, volumeId)).toBe('available')
     expect((await read(next, volumeId, 600 * MIB, 4096)).equals(bytes)).toBe(true)
   })
