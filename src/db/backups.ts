@@ -45,6 +45,7 @@ export const BACKUP_COLUMNS: Columns = {
   volume_id: { name: 'volume_id', kind: 'text' },
   snapshot_id: { name: 'snapshot_id', kind: 'text', nullable: true },
   name: { name: 'name', kind: 'text', nullable: true },
+  display_name: { name: 'name', kind: 'text', nullable: true },
   description: { name: 'description', kind: 'text', nullable: true },
   status: { name: 'status', kind: 'text' },
   size: { name: 'size_gib', kind: 'number' },

@@ -9,9 +9,9 @@ import { ServiceError } from '../errors.ts'
 import { addBackup } from './accounting.ts'
 import { type BackupLocation, readManifest } from './backup/format.ts'
 import type { RequestContext } from './context.ts'
-import type { Backup, BackupCreate, BackupRecord } from './model.ts'
+import type { Backup, BackupCreate, BackupRecord, Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
-import { toBackup } from './rows.ts'
+import { toBackup, toVolume } from './rows.ts'
 import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { enqueueVolume, withPromise } from './volume-create.ts'
@@ -47,6 +47,7 @@ export function createBackupService(parts: Parts): BackupService {
       }),
     delete: (context, id, options) => deleteBackup(parts, context, id, options),
     restore: (context, id, to) => restoreBackup(parts, context, id, to),
+    createVolume: (context, id, request) => createFromBackup(parts, context, id, request),
     resetStatus: (context, id, status) => resetStatus(parts, context, id, status),
     exportRecord: (context, id) => exportRecord(parts, context, id),
     importRecord: (context, record) => importRecord(parts, context, record),
@@ -184,35 +185,62 @@ async function restoreBackup(
   id: string,
   to: { volumeId: string | null; name: string | null },
 ): Promise<{ volumeId: string; volumeName: string | null }> {
+  const toNew = (row: backups.BackupRow): VolumeCreate => ({
+    sizeGib: row.size_gib,
+    name: to.name ?? `restore_backup_${id}`,
+    description: row.description,
+    volumeType: null,
+    snapshotId: null,
+    sourceVolid: null,
+    availabilityZone: null,
+    metadata: {},
+  })
+  const volume = await restoreTo(parts, context, id, to.volumeId ?? toNew, 'backup:restore')
+  return { volumeId: volume.id, volumeName: volume.name }
+}
+
+/** A volume with what a backup holds, and otherwise as it is asked for. */
+async function createFromBackup(
+  parts: Parts,
+  context: RequestContext,
+  id: string,
+  request: VolumeCreate,
+): Promise<Volume> {
+  const toNew = (row: backups.BackupRow): VolumeCreate => {
+    if (request.snapshotId !== null || request.sourceVolid !== null) {
+      const reason = 'Invalid input received: May specify only one of snapshot, source_volume, backup'
+      throw new ServiceError('InvalidInput', { reason })
+    }
+    if (row.status !== 'available') {
+      throw new ServiceError('InvalidBackup', { reason: "Originating backup status must be one of 'available' values" })
+    }
+    const sizeGib = request.sizeGib ?? row.size_gib
+    if (sizeGib < row.size_gib) {
+      const reason = `Invalid input received: Volume size ${sizeGib}GB cannot be smaller than the backup size ${row.size_gib}GB. It must be >= backup size.`
+      throw new ServiceError('InvalidInput', { reason })
+    }
+    return { ...request, sizeGib }
+  }
+  return toVolume(await restoreTo(parts, context, id, toNew, 'backup:get'), [])
+}
+
+/** `to` is the id of a volume, or says what volume is made of a backup. */
+async function restoreTo(
+  parts: Parts,
+  context: RequestContext,
+  id: string,
+  to: string | ((row: backups.BackupRow) => VolumeCreate),
+  rule: 'backup:restore' | 'backup:get',
+): Promise<volumes.NamedVolumeRow> {
   const { db, stamp, work } = parts
   const { volume, units } = await withPromise(parts, (newId) =>
     db.transaction(async (trx) => {
       const row = visibleBackup(context, id, await backups.lock(trx, id))
-      context.authorize('backup:restore', { projectId: row.project_id })
+      context.authorize(rule, { projectId: row.project_id })
       const units: WorkUnit[] = []
-      let volume: volumes.VolumeRow
-      if (to.volumeId === null) {
-        const name = to.name ?? `restore_backup_${id}`
-        const created = await enqueueVolume(
-          trx,
-          parts,
-          context,
-          {
-            sizeGib: row.size_gib,
-            name,
-            description: row.description,
-            volumeType: null,
-            snapshotId: null,
-            sourceVolid: null,
-            availabilityZone: null,
-            metadata: {},
-          },
-          newId,
-        )
-        volume = created.row
-        units.push(created.unit)
-      } else {
-        volume = visibleVolume(context, to.volumeId, await volumes.lock(trx, to.volumeId))
+      let volume: volumes.NamedVolumeRow
+      if (typeof to === 'string') {
+        volume = visibleVolume(context, to, await volumes.lock(trx, to))
         if (volume.size_gib < row.size_gib) {
           const reason = `Invalid input received: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
           throw new ServiceError('InvalidInput', { reason })
@@ -220,6 +248,10 @@ async function restoreBackup(
         if (volume.status !== 'available') {
           throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
         }
+      } else {
+        const created = await enqueueVolume(trx, parts, context, to(row), newId)
+        volume = created.row
+        units.push(created.unit)
       }
       const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
       if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
@@ -227,7 +259,7 @@ async function restoreBackup(
       }
       requireService(parts)
       let step = 'begin'
-      if (to.volumeId !== null) {
+      if (typeof to === 'string') {
         await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
         step = 'copy'
       }
@@ -244,7 +276,7 @@ async function restoreBackup(
     }),
   )
   for (const unit of units) work.launch(unit)
-  return { volumeId: volume.id, volumeName: volume.name }
+  return volume
 }
 
 async function resetStatus(

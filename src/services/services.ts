@@ -195,6 +195,8 @@ export interface BackupService {
     id: string,
     to: { volumeId: string | null; name: string | null },
   ): Promise<{ volumeId: string; volumeName: string | null }>
+  /** A new volume that holds what the backup holds; as large as that when the request names no size. */
+  createVolume(context: RequestContext, id: string, request: VolumeCreate): Promise<Volume>
   /** Admin: ends what goes on with it. */
   resetStatus(context: RequestContext, id: string, status: 'available' | 'error'): Promise<void>
   exportRecord(context: RequestContext, id: string): Promise<BackupRecord>

@@ -55,6 +55,28 @@ describe.each(STAGES)('backups at %s look as in the samples', (version, folder) 
   })
 })
 
+it('are what a volume is made of from 3.47 on', async () => {
+  const create = (version: string, fields: object) =>
+    api.ask('POST', '/v3/volumes', { version, body: { volume: { name: 'of a backup', ...fields } } })
+  const made = await create('3.47', { backup_id: backupId })
+  expect([made.status, made.body.volume]).toMatchObject([202, { size: 1, name: 'of a backup' }])
+  await api.services.idle()
+  expect((await api.ask('GET', `/v3/volumes/${made.body.volume.id}`)).body.volume.status).toBe('available')
+  const absent = await create('3.71', { backup_id: '00000000-0000-4000-8000-000000000000', size: 1 })
+  expect(absent.status).toBe(404)
+  const unknown = await create('3.46', { backup_id: backupId })
+  expect(unknown.status).toBe(400) // the field means nothing yet, and there is no size
+})
+
+it('are sorted by name, which has a name of its own before 3.37', async () => {
+  const sorted = async (key: string, version: string) =>
+    (await api.ask('GET', `/v3/backups?sort=${key}:asc`, { version })).status
+  expect([await sorted('display_name', '3.0'), await sorted('name', '3.37'), await sorted('name', '3.36')]).toEqual([
+    200, 200, 400,
+  ])
+  expect((await api.ask('GET', '/v3/volumes?sort=display_name:desc')).status).toBe(200)
+})
+
 it('PUT changes name and description from 3.9 on, and metadata from 3.43 on', async () => {
   const url = `/v3/backups/${backupId}`
   const body = sample('backups/v3.9/backup-update-request.json')

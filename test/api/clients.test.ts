@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { createApiServer } from '../../src/api/server.ts'
-import { openDatabase } from '../../src/db/database.ts'
+import { type Db, openDatabase } from '../../src/db/database.ts'
 import { createTokenVault } from '../../src/db/tokens.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import { ensureLocalIdentity } from '../../src/identity/credentials.ts'
@@ -22,19 +22,20 @@ import { requireCommand } from '../tools/require-command.ts'
 
 /** The clients that people use, with the credentials from openrc, against a listening server. */
 
-vi.setConfig({ testTimeout: 180_000 }) // each command starts a Python and logs in
+vi.setConfig({ testTimeout: 600_000 }) // each command starts a Python and logs in
 
 const withOpenstack = requireCommand('openstack', 'python3-openstackclient')
 const withCinder = requireCommand('cinder', 'python3-cinderclient')
 
 let services: RunningServices
+let db: Db
 let environment: Record<string, string>
 let close: () => Promise<void>
 
 beforeAll(async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'collie-clients-'))
   const log = createLog('silent')
-  const db = await openDatabase({ file: ':memory:' })
+  db = await openDatabase({ file: ':memory:' })
   services = createServices({
     db,
     backupTarget: await openBackupTarget(),
@@ -181,6 +182,49 @@ describe('cinder', () => {
     expect(await cinder('list', '--filters', 'name~=c')).toContain(id)
     await cinder('delete', id)
     await services.idle()
+  })
+
+  withCinder('backups, every command', async () => {
+    const cinder = async (...words: string[]) => {
+      const printed = await run('cinder', words)
+      await services.idle()
+      return printed
+    }
+    const idIn = (printed: string, key = 'id') => new RegExp(`\\| ${key} +\\| (\\S+)`).exec(printed)![1]!
+    const id = idIn(await cinder('create', '--name', 'source', '1'))
+    const about = ['--description', 'd', '--container', 'box', '--metadata', 'a=b']
+    const whole = idIn(await cinder('backup-create', '--name', 'whole', ...about, id))
+    const later = idIn(await cinder('backup-create', '--name', 'later', '--incremental', 'source'))
+    const snapshot = idIn(await cinder('snapshot-create', '--name', 's', 'source'))
+    await cinder('backup-create', '--name', 'of-snapshot', '--snapshot-id', snapshot, '--force', 'source')
+    const filters = ['--status', 'available', '--volume-id', id, '--sort', 'name:desc', '--limit', '2', '--with-count']
+    const listed = await cinder('backup-list', '--all-tenants', '1', ...filters)
+    expect([...listed.matchAll(/available \| (\S+)/g)].map(([, name]) => name)).toEqual(['whole', 'of-snapshot'])
+    expect(listed).toContain('Backup in total: 3')
+    expect(await cinder('backup-list', '--filters', 'name~=later')).toContain(later)
+    await cinder('backup-update', 'whole', '--name', 'first', '--description', 'e', '--metadata', 'k=v')
+    expect(await cinder('backup-show', 'first')).toMatch(/\| metadata +\| \{'k': 'v'\}/)
+    await cinder('backup-reset-state', '--state', 'error', 'of-snapshot')
+    expect(await cinder('backup-show', 'of-snapshot')).toMatch(/\| status +\| error/)
+
+    expect(await cinder('backup-restore', 'first', '--volume', 'source')).toContain(id)
+    const placed = ['--volume-type', '__DEFAULT__', '--availability-zone', 'nova', '--name', 'placed']
+    const restored = [
+      idIn(await cinder('backup-restore', whole), 'volume_id'),
+      idIn(await cinder('backup-restore', 'later', ...placed), 'volume_id'),
+    ]
+    expect(
+      await db('volumes')
+        .whereIn('id', [id, ...restored])
+        .pluck('status'),
+    ).toEqual(Array(3).fill('available'))
+
+    await cinder('backup-delete', 'later', 'of-snapshot')
+    const exported = await cinder('backup-export', whole)
+    await db('backups').where({ id: whole }).delete() // as in a cloud that never had it
+    await cinder('backup-import', idIn(exported, 'backup_service'), idIn(exported, 'backup_url'))
+    await cinder('backup-delete', '--force', 'whole')
+    expect(await db('backups')).toEqual([])
   })
 
   withCinder('pools, capabilities, log levels', async () => {

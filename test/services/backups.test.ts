@@ -15,6 +15,7 @@ import {
   newAttachment,
   newBackup,
   newSnapshot,
+  newVolume,
   outcome,
   stranger,
   TEST_SETTINGS,
@@ -105,6 +106,37 @@ describe('a backup', () => {
       (await read(harness, id, 4 * MIB, 8192)).equals(Buffer.concat([Buffer.alloc(4096, 1), Buffer.alloc(4096)])),
     ).toBe(true)
     expect((await read(harness, id, 900 * MIB, 4096)).equals(Buffer.alloc(4096))).toBe(true)
+  })
+
+  it('is what a new volume holds that is made of it, as large as it is asked for', async () => {
+    const harness = await createHarness()
+    const id = await availableVolume(harness, { sizeGib: 2 })
+    const bytes = randomBytes(4096)
+    await fill(harness, id, [[GIB, bytes]])
+    const backup = await backUp(harness, id)
+    const { backups, types, idle, volumes } = harness.services
+    await types.create(admin, { name: 'gold', description: null, isPublic: true, extraSpecs: {} })
+    const request = { ...newVolume({ name: 'copy', volumeType: 'gold', metadata: { k: 'v' } }), sizeGib: null }
+    const [same, larger] = [
+      await backups.createVolume(member, backup.id, request),
+      await idle().then(() => backups.createVolume(member, backup.id, { ...request, sizeGib: 3 })),
+    ]
+    expect(same).toMatchObject({ status: 'creating', sizeGib: 2, name: 'copy', volumeTypeName: 'gold' })
+    await idle()
+    for (const volume of [same, larger]) {
+      expect(await volumes.get(member, volume.id)).toMatchObject({ status: 'available', metadata: { k: 'v' } })
+      expect((await read(harness, volume.id, GIB, 4096)).equals(bytes)).toBe(true)
+    }
+    expect(larger.sizeGib).toBe(3)
+    expect((await backups.get(member, backup.id)).status).toBe('available')
+    const refused = (changes: object, who = member) => backups.createVolume(who, backup.id, { ...request, ...changes })
+    await expect(refused({ sizeGib: 1 })).rejects.toThrow(
+      'Volume size 1GB cannot be smaller than the backup size 2GB. It must be >= backup size.',
+    )
+    await expect(refused({ sourceVolid: id })).rejects.toThrow('May specify only one of')
+    expect(await outcome(refused({}, stranger))).toBe('BackupNotFound')
+    await backups.resetStatus(admin, backup.id, 'error')
+    await expect(refused({})).rejects.toThrow("Originating backup status must be one of 'available' values")
   })
 
   it('that is incremental writes what has changed, and restores by itself', async () => {
@@ -302,8 +334,9 @@ describe('a process that dies', () => {
       ])
       const { id: backupId } = await harness.services.backups.create(member, newBackup(id))
       await hung
+      await harness.die()
       const next = await harness.reopen()
-      await next.services.idle()
+      await next.settled()
       expect(await next.services.backups.get(member, backupId)).toMatchObject({ status: 'available', objectCount: 2 })
       expect(await statusOf(next, id)).toBe('available')
       expect(next.backend.snapshots.size).toBe(0)
@@ -328,8 +361,9 @@ describe('a process that dies', () => {
     const backup = await backUp(harness, id)
     const { volumeId } = await harness.services.backups.restore(member, backup.id, { volumeId: null, name: null })
     await hung
+    await harness.die()
     const next = await harness.reopen()
-    await next.services.idle()
+    await next.settled()
     expect(await statusOf(next, volumeId)).toBe('available')
     expect((await read(next, volumeId, 600 * MIB, 4096)).equals(bytes)).toBe(true)
   })

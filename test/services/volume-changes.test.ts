@@ -117,8 +117,9 @@ describe('revert', () => {
     await write(driver, id, 0, 2)
     await harness.services.volumes.revert(member, id, snapshot)
     await reached
-    const { services } = await harness.reopen()
-    await services.idle()
+    await harness.die()
+    const { services, settled } = await harness.reopen()
+    await settled()
     expect((await services.volumes.get(member, id)).status).toBe('available')
     expect((await services.snapshots.get(member, snapshot)).status).toBe('available')
     expect(await byteAt(driver, id, 0)).toBe(1)
@@ -303,8 +304,9 @@ describe('migrate', () => {
     await migrate(harness, id)
     await reached
     const others = [{ name: 'other', availabilityZone: 'nova', driver: driverOf(other) }]
-    const { services } = await harness.reopen({ others })
-    await services.idle()
+    await harness.die()
+    const { services, settled } = await harness.reopen({ others })
+    await settled()
     expect(await services.volumes.get(member, id)).toMatchObject({
       status: 'available',
       migrationStatus: 'success',

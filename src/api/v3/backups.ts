@@ -18,7 +18,18 @@ const BACKUPS = listing({
     snapshot_id: adminOnly(textFilter),
     container: adminOnly(textFilter),
   },
-  sortKeys: ['id', 'name', 'status', 'size', 'container', 'volume_id', 'created_at', 'updated_at', 'data_timestamp'],
+  sortKeys: [
+    'id',
+    'display_name',
+    'status',
+    'size',
+    'container',
+    'volume_id',
+    'created_at',
+    'updated_at',
+    'data_timestamp',
+  ],
+  sortKeysSince: { name: '3.37' },
 })
 
 const nullableText = z.string().nullable()

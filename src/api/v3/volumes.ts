@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
-import type { Volume, VolumeHints } from '../../services/model.ts'
+import type { Volume, VolumeCreate, VolumeHints } from '../../services/model.ts'
 import { description, flag, guid, Link, metadata, name, sizeGib, text } from '../fields.ts'
 import { booleanFilter, metadataFilter, numberFilter, textFilter, timeFilter } from '../filters.ts'
 import { adminOnly, refuseSince, since, strictSince } from '../microversion.ts'
@@ -31,7 +31,18 @@ const LIST = {
     snapshot_id: adminOnly(textFilter),
     source_volid: adminOnly(textFilter),
   },
-  sortKeys: ['id', 'name', 'status', 'size', 'availability_zone', 'bootable', 'host', 'created_at', 'updated_at'],
+  sortKeys: [
+    'id',
+    'name',
+    'display_name',
+    'status',
+    'size',
+    'availability_zone',
+    'bootable',
+    'host',
+    'created_at',
+    'updated_at',
+  ],
   constants: { group_id: 'none', consumes_quota: 'true' },
 } satisfies Parameters<typeof listing>[0]
 
@@ -111,7 +122,7 @@ export const volumeRoutes: Route[] = [
     method: 'POST',
     url: '/volumes',
     operation: 'create_volume',
-    summary: 'Create a volume: empty, from a snapshot, or as a copy of a volume',
+    summary: 'Create a volume: empty, from a snapshot or a backup, or as a copy of a volume',
     policy: 'volume:create',
     body: VolumeCreateBody,
     response: z.object({ volume: VolumeDetail }),
@@ -119,7 +130,7 @@ export const volumeRoutes: Route[] = [
     handler: async ({ services, context, body, links }) => {
       const { volume: request, 'OS-SCH-HNT:scheduler_hints': hints } = body
       refuseWhatIsNotThere(request)
-      const volume = await services.volumes.create(context, {
+      const create: VolumeCreate = {
         name: request.name ?? request.display_name ?? null,
         description: request.description ?? request.display_description ?? null,
         sizeGib: request.size ?? null,
@@ -129,7 +140,10 @@ export const volumeRoutes: Route[] = [
         availabilityZone: request.availability_zone ?? null,
         metadata: request.metadata ?? {},
         hints: hints ? toHints(hints) : null,
-      })
+      }
+      const volume = await (request.backup_id
+        ? services.backups.createVolume(context, request.backup_id, create)
+        : services.volumes.create(context, create))
       return { volume: volumeDetail(volume, context, links) }
     },
   }),
@@ -288,7 +302,6 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
   }
   if (request.imageRef || request.image_id)
     throw invalid('Volumes cannot be created from images: no image service is set up.')
-  if (request.backup_id) throw invalid(`Backup ${request.backup_id} could not be found.`)
   const group = request.group_id || request.consistencygroup_id
   if (group) throw new ServiceError('GroupNotFound', { group_id: group })
 }
