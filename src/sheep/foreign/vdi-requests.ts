@@ -99,7 +99,7 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
     return success
   }
   const isShared = request.type === LOCK_TYPE.SHARED
-  if (lock.shared === isShared && lock.hosts.includes(hostOf(client))) await sheep.releaseLock(vdi.name, hostOf(client))
+  if (lock.shared === isShared && lock.hosts.includes(hostOf(client))) await sheep.releaseLock(vdi.name)
   return success
 }
 

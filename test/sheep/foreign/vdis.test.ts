@@ -208,16 +208,36 @@ describe('a lock', () => {
     expect(await qemu.release(0xabcdef)).toBe(VDI_NOT_LOCKED)
   })
 
-  it('of tgt is shared, and goes with the last', async () => {
+  it('of tgt is shared in name, but for one through this node: two would not see what the other allocates', async () => {
     await connected(TGT_VER, async (tgt) => {
       expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
-      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
       expect(await state(vid)).toBe(3)
+      expect((await tgt.lock(name, { shared: true })).result).toBe(VDI_LOCKED)
+      expect((await connected(TGT_VER, (other) => other.lock(name, { shared: true }))).result).toBe(VDI_LOCKED)
       expect((await qemu.lock(name)).result).toBe(VDI_LOCKED)
-      expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
       expect(await state(vid)).toBe(3)
       expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
       expect(await state(vid)).toBe(1)
+      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
+      expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
+    })
+  })
+
+  it('of tgt is asked for again when a snapshot was taken, by any of its connections', async () => {
+    await connected(TGT_VER, async (tgt) => {
+      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
+      await tgt.allocate(vid, 0, 1)
+      const working = await snapshotOf(vid, 'one')
+      await connected(TGT_VER, async (worker) => {
+        for (const each of [tgt, worker]) {
+          expect(await each.create(dataOid(vid, 1), 0, Buffer.alloc(512, 2))).toBe(READONLY)
+          expect(vidOf(await each.lock(name, { shared: true }))).toBe(working)
+          expect(await each.create(dataOid(working, 1), 0, Buffer.alloc(512, 2))).toBe(SUCCESS)
+        }
+        expect((await connected(TGT_VER, (other) => other.lock(name, { shared: true }))).result).toBe(VDI_LOCKED)
+        expect(await worker.release(working, { shared: true })).toBe(SUCCESS)
+      })
+      expect(await state(working)).toBe(1)
     })
   })
 
