@@ -2,7 +2,7 @@ import { StoreError } from '../errors.ts'
 import type { Clock, Timer } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry } from './entries.ts'
+import type { Entry, Vdi } from './entries.ts'
 import type { SheepClient } from './server.ts'
 
 /** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */
@@ -52,6 +52,8 @@ export class Locks {
   readonly #holdings = new Map<string, Holding>()
   /** How often a snapshot was opened with LOCK_VDI, so that its RELEASE_VDI is not taken for the working VDI's. */
   readonly #snapshotOpens = new Map<number, number>()
+  /** The connections that may be of those who have opened a snapshot of a name. */
+  readonly #snapshotUsers = new Map<string, Set<SheepClient>>()
   /** The name that a connection writes to. QEMU and tgt have connections of their own for each VDI. */
   readonly #writesTo = new WeakMap<SheepClient, string>()
   /** Connections whose lock was broken, and on which names: what they still send is refused. */
@@ -92,6 +94,9 @@ export class Locks {
   closed(client: SheepClient): void {
     this.#silent.delete(client)
     for (const name of this.#holdings.keys()) this.#leave(name, client)
+    for (const [name, users] of this.#snapshotUsers) {
+      if (users.delete(client) && users.size === 0) this.#snapshotUsers.delete(name)
+    }
   }
 
   /** `protoVer` is the version of LOCK_VDI. Throws VdiLocked; not for a tgt that has it and, after a snapshot, opens its VDI anew. */
@@ -104,9 +109,7 @@ export class Locks {
     const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts: [host] } })
     this.#broken.get(client)?.delete(name)
     this.#holding(name).protoVer = protoVer > LOCK_PROTO_VER_MAX ? protoVer : null
-    for (const other of [client, ...this.#silent]) {
-      if (hostOf(other) === host && !this.#isBroken(name, other)) this.#join(name, other)
-    }
+    for (const other of this.#likelyOf(client)) if (!this.#isBroken(name, other)) this.#join(name, other)
     await taken
   }
 
@@ -135,8 +138,9 @@ export class Locks {
     return cutOff
   }
 
-  snapshotOpened(vid: number): void {
+  snapshotOpened({ vid, name }: Vdi, client: SheepClient): void {
     this.#snapshotOpens.set(vid, (this.#snapshotOpens.get(vid) ?? 0) + 1)
+    this.#snapshotUsers.set(name, new Set([...(this.#snapshotUsers.get(name) ?? []), ...this.#likelyOf(client)]))
   }
 
   /** Whether a RELEASE_VDI of a snapshot is for an open of that snapshot, and not of the working VDI that it once was. */
@@ -180,6 +184,21 @@ export class Locks {
     return !this.#state.locks.has(name) || this.#isHolders(name, client, protoVer)
   }
 
+  /**
+   * Whether the client may put a snapshot in the place of the working VDI, as QEMU does when it goes back to one, and when
+   * it writes to one that it has opened. Not when it may be another QEMU of the holder's host that does the latter.
+   */
+  allowsGoingBack(name: string, client: SheepClient, protoVer: number): boolean {
+    if (!this.#state.locks.has(name)) return true
+    if (!this.#isHolders(name, client, protoVer)) return false
+    const writers = this.#holdings.get(name)?.writers
+    for (const user of this.#snapshotUsers.get(name) ?? []) {
+      const isOwn = user === client || writers?.has(user)
+      if (!isOwn && hostOf(user) === hostOf(client)) return false
+    }
+    return true
+  }
+
   /** Whether the connection is one of those that keep the lock alive. */
   isHeldBy(name: string, client: SheepClient): boolean {
     return this.#holdings.get(name)?.connections.has(client) ?? false
@@ -188,6 +207,11 @@ export class Locks {
   /** The connections that have written under a lock. */
   writersOf(name: string): SheepClient[] {
     return [...(this.#holdings.get(name)?.writers ?? [])]
+  }
+
+  /** The connections of who asks over this one, for all that is known: QEMU's for I/O has sent nothing yet. */
+  #likelyOf(client: SheepClient): SheepClient[] {
+    return [client, ...[...this.#silent].filter((other) => hostOf(other) === hostOf(client))]
   }
 
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {

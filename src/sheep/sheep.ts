@@ -388,7 +388,7 @@ export class Sheep {
   /** QEMU deletes the VDI that it has locked and writes to over another connection, when it goes back to a snapshot. */
   async #endOf(vdi: Vdi, sender: Sender | null): Promise<void> {
     const locked = this.state.locks.has(vdi.name)
-    if (locked && !(sender && this.locks.allows(vdi.name, sender.client, sender.protoVer)))
+    if (locked && !(sender && this.locks.allowsGoingBack(vdi.name, sender.client, sender.protoVer)))
       throw new StoreError('VdiLocked', vdi.name)
     await this.sessions.endForeign(vdi.vid)
   }

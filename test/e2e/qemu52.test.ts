@@ -270,6 +270,24 @@ describe('locks', () => {
     await qemuIo(url('shown'), ['read -P 2 0 4M'])
   })
 
+  withQemu52('who writes to a snapshot does not take the VDI from another one of the same host', async () => {
+    await qemuImg('create', url('kept'), '8M')
+    await qemuIo(url('kept'), ['write -P 1 0 4M'])
+    await qemuImg('snapshot', '-c', 's', url('kept'))
+    const machine = await OpenQemuIo.open(url('kept'))
+    await machine.run('write -P 2 0 4M')
+    const other = await OpenQemuIo.open(url('kept', 's'))
+    await other.run('read -P 1 0 4M')
+    await expect(other.run('write -P 3 0 4k')).rejects.toThrow('failed')
+    await machine.run('write -P 4 4M 4k')
+    await machine.run('read -P 2 0 4M')
+    await other.close()
+    await machine.close()
+    await qemuIo(url('kept'), ['read -P 2 0 4M', 'read -P 4 4M 4k'])
+    await qemuIo(url('kept', 's'), ['write -P 3 0 4k']) // nobody has it now: QEMU goes back to the snapshot
+    await qemuIo(url('kept'), ['read -P 3 0 4k', 'read -P 1 4k 1M', 'read -P 0 4M 4k'])
+  })
+
   withQemu52('a client that dies does not keep it, whether it wrote or not', async () => {
     const impatient = await Collie.create('--lock-grace-seconds=1')
     await impatient.start()

@@ -8,6 +8,7 @@ import {
   Foreign,
   inodeOid,
   MIB,
+  NO_OBJ,
   NO_SUPPORT,
   NO_TAG,
   NO_VDI,
@@ -124,6 +125,28 @@ describe('going back to a snapshot', () => {
     const left = live.sheep.state.vdis.snapshotsOf(name).map((vdi) => vdi.vid)
     expect(left.sort()).toEqual([vid, working].sort())
     expect(await byteAt(qemu, working, 0)).toBe(2)
+  })
+
+  it('is not done by a neighbour of the holder, who has opened the snapshot and writes to it', async () => {
+    const working = await snapshotOf(vid, 'one')
+    await connected(QEMU, async (machine) => {
+      expect((await machine.lock(name)).result).toBe(SUCCESS)
+      await machine.allocate(working, 0, 1)
+      await connected(QEMU, async (neighbour) => {
+        expect(vidOf(await connected(QEMU, (control) => control.lock(name, { tag: 'one' })))).toBe(vid)
+        expect((await neighbour.readObj(dataOid(vid, 0), 0, 512)).result).toBe(NO_OBJ)
+        expect(await neighbour.create(dataOid(vid, 0), 0, Buffer.alloc(512, 2))).toBe(READONLY)
+        expect((await connected(QEMU, (control) => control.remove(name))).result).toBe(VDI_LOCKED)
+        const rebase = connected(QEMU, (control) => control.newVdi(name, 8 * OBJECT, { base: vid, snapId: 1 }))
+        expect((await rebase).result).toBe(READONLY)
+      })
+      expect(await machine.write(dataOid(working, 0), 512, Buffer.alloc(512, 3))).toBe(SUCCESS)
+      expect(await byteAt(machine, working, 0)).toBe(1)
+      // The neighbour is gone, and the holder goes back by itself.
+      await expect.poll(async () => (await connected(QEMU, (control) => control.remove(name))).result).toBe(SUCCESS)
+      const back = await connected(QEMU, (control) => control.made(name, 8 * OBJECT, { base: vid }))
+      expect(await machine.release(back)).toBe(SUCCESS)
+    })
   })
 
   it('is not done by a late snapshot of `dog`', async () => {
