@@ -36,13 +36,13 @@ export interface VdiHeader {
 }
 
 /**
- * A lock that a client of the original protocol took on a name: on the working VDI, whatever its vid becomes. QEMU's is for one,
- * tgt's are shared.
+ * A lock that a client of the original protocol took on a name: on the working VDI, whatever its vid becomes. tgt's are
+ * called shared; src/sheep/locks.ts says what that means.
  */
 export interface Lock {
   name: string
   shared: boolean
-  /** Host of each holder; one unless shared. */
+  /** Host of its holder. */
   hosts: string[]
 }
 

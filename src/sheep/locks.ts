@@ -1,9 +1,8 @@
 import { StoreError } from '../errors.ts'
-import { PARTICIPANTS_MAX } from '../protocol/structs.ts'
 import type { Clock, Timer } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry } from './entries.ts'
+import type { Entry, Vdi } from './entries.ts'
 import type { SheepClient } from './server.ts'
 
 /** Versions that foreign clients write into the header of object requests; nothing else tells them apart. */
@@ -19,6 +18,8 @@ interface Holding {
   protoVer: number | null
   /** Every connection that may be its holder's. */
   readonly connections: Set<SheepClient>
+  /** Those that have read or written under it, or tried to. */
+  readonly users: Set<SheepClient>
   /** Those that have written under it. */
   readonly writers: Set<SheepClient>
   grace: Timer | null
@@ -33,8 +34,11 @@ interface Holding {
  *    connection that asked, by those of the same host that had sent nothing yet, unless they write to another VDI, and by all
  *    that do its I/O later.
  * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again.
- * 4. Connections of the same host are the holder's if they have the version that it has in object requests.
- * 5. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
+ * 4. tgt's is called shared: at upstream, tgts may have it that reach the VDI through different nodes, which tell each other
+ *    of changes to the map. There is one node, and two tgts on it would read zeros where the other one has written, so that
+ *    it is for one as QEMU's is. But a tgt that was killed and started again asks anew at once, and gets it.
+ * 5. Connections of the same host are the holder's if they have the version that it has in object requests.
+ * 6. A client that connects again sends again what was under way. Its new connection replaces the old one, which is cut before
  *    anything new runs. That goes by host and kind of client; two QEMUs of one host cannot be told apart.
  */
 export class Locks {
@@ -48,6 +52,8 @@ export class Locks {
   readonly #holdings = new Map<string, Holding>()
   /** How often a snapshot was opened with LOCK_VDI, so that its RELEASE_VDI is not taken for the working VDI's. */
   readonly #snapshotOpens = new Map<number, number>()
+  /** The connections that may be of those who have opened a snapshot of a name. */
+  readonly #snapshotUsers = new Map<string, Set<SheepClient>>()
   /** The name that a connection writes to. QEMU and tgt have connections of their own for each VDI. */
   readonly #writesTo = new WeakMap<SheepClient, string>()
   /** Connections whose lock was broken, and on which names: what they still send is refused. */
@@ -88,32 +94,26 @@ export class Locks {
   closed(client: SheepClient): void {
     this.#silent.delete(client)
     for (const name of this.#holdings.keys()) this.#leave(name, client)
+    for (const [name, users] of this.#snapshotUsers) {
+      if (users.delete(client) && users.size === 0) this.#snapshotUsers.delete(name)
+    }
   }
 
-  /** `protoVer` is the version of LOCK_VDI. Throws VdiLocked. */
+  /** `protoVer` is the version of LOCK_VDI. Throws VdiLocked; not for a tgt that has it and, after a snapshot, opens its VDI anew. */
   async take(name: string, shared: boolean, client: SheepClient, protoVer = LOCK_PROTO_VER_MAX): Promise<void> {
     const lock = this.#state.locks.get(name)
-    const hosts = [...(lock?.hosts ?? []), hostOf(client)]
-    if (lock && !(shared && lock.shared && hosts.length <= PARTICIPANTS_MAX)) throw new StoreError('VdiLocked', name)
-    const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts } })
+    if (shared && lock?.shared && this.#holding(name).users.has(client)) return
+    const host = hostOf(client)
+    const isLeft = lock?.hosts.includes(host) && this.#holding(name).connections.size === 0
+    if (lock && !(isLeft && lock.shared && shared)) throw new StoreError('VdiLocked', name)
+    const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts: [host] } })
     this.#broken.get(client)?.delete(name)
     this.#holding(name).protoVer = protoVer > LOCK_PROTO_VER_MAX ? protoVer : null
-    for (const other of [client, ...this.#silent]) {
-      if (hostOf(other) === hostOf(client) && !this.#isBroken(name, other)) this.#join(name, other)
-    }
+    for (const other of this.#likelyOf(client)) if (!this.#isBroken(name, other)) this.#join(name, other)
     await taken
   }
 
-  /** Gives up one share of a shared lock, else the lock. Nothing when there is none. */
-  async release(name: string, host: string): Promise<void> {
-    const lock = this.#state.locks.get(name)
-    if (!lock) return
-    const at = Math.max(0, lock.hosts.indexOf(host))
-    const hosts = lock.hosts.filter((_, index) => index !== at)
-    if (hosts.length > 0) await this.#propose({ type: 'lock', lock: { ...lock, hosts } })
-    else await this.drop(name)
-  }
-
+  /** Ends a lock, if there is one. */
   async drop(name: string): Promise<void> {
     const holding = this.#holdings.get(name)
     this.#holdings.delete(name)
@@ -138,8 +138,9 @@ export class Locks {
     return cutOff
   }
 
-  snapshotOpened(vid: number): void {
+  snapshotOpened({ vid, name }: Vdi, client: SheepClient): void {
     this.#snapshotOpens.set(vid, (this.#snapshotOpens.get(vid) ?? 0) + 1)
+    this.#snapshotUsers.set(name, new Set([...(this.#snapshotUsers.get(name) ?? []), ...this.#likelyOf(client)]))
   }
 
   /** Whether a RELEASE_VDI of a snapshot is for an open of that snapshot, and not of the working VDI that it once was. */
@@ -166,19 +167,36 @@ export class Locks {
     for (const other of this.#holdings.keys()) if (other !== name) this.#leave(other, client)
     const holding = this.#join(name, client)
     for (const other of replaced) this.closed(other)
+    holding.users.add(client)
     holding.writers.add(client)
     return replaced
   }
 
-  /** A connection that reads as the holder would keeps the lock alive; one that writes to a clone only reads its base. */
-  noteReader(name: string, client: SheepClient, protoVer: number): void {
+  /** A connection that does I/O as the holder would keeps the lock alive; one that writes to a clone only reads its base. */
+  noteUser(name: string, client: SheepClient, protoVer: number): void {
     const isElsewhere = (this.#writesTo.get(client) ?? name) !== name
-    if (!isElsewhere && this.#state.locks.has(name) && this.#isHolders(name, client, protoVer)) this.#join(name, client)
+    if (isElsewhere || !this.#state.locks.has(name) || !this.#isHolders(name, client, protoVer)) return
+    this.#join(name, client).users.add(client)
   }
 
   /** Whether nobody has locked it, or the client itself has. */
   allows(name: string, client: SheepClient, protoVer: number): boolean {
     return !this.#state.locks.has(name) || this.#isHolders(name, client, protoVer)
+  }
+
+  /**
+   * Whether the client may put a snapshot in the place of the working VDI, as QEMU does when it goes back to one, and when
+   * it writes to one that it has opened. Not when it may be another QEMU of the holder's host that does the latter.
+   */
+  allowsGoingBack(name: string, client: SheepClient, protoVer: number): boolean {
+    if (!this.#state.locks.has(name)) return true
+    if (!this.#isHolders(name, client, protoVer)) return false
+    const writers = this.#holdings.get(name)?.writers
+    for (const user of this.#snapshotUsers.get(name) ?? []) {
+      const isOwn = user === client || writers?.has(user)
+      if (!isOwn && hostOf(user) === hostOf(client)) return false
+    }
+    return true
   }
 
   /** Whether the connection is one of those that keep the lock alive. */
@@ -189,6 +207,11 @@ export class Locks {
   /** The connections that have written under a lock. */
   writersOf(name: string): SheepClient[] {
     return [...(this.#holdings.get(name)?.writers ?? [])]
+  }
+
+  /** The connections of who asks over this one, for all that is known: QEMU's for I/O has sent nothing yet. */
+  #likelyOf(client: SheepClient): SheepClient[] {
+    return [client, ...[...this.#silent].filter((other) => hostOf(other) === hostOf(client))]
   }
 
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
@@ -204,7 +227,8 @@ export class Locks {
   }
 
   #leave(name: string, client: SheepClient): void {
-    const { connections, writers } = this.#holding(name)
+    const { connections, users, writers } = this.#holding(name)
+    users.delete(client)
     writers.delete(client)
     if (connections.delete(client)) this.#graceIfAlone(name)
   }
@@ -220,7 +244,7 @@ export class Locks {
   #holding(name: string): Holding {
     let holding = this.#holdings.get(name)
     if (!holding) {
-      holding = { protoVer: null, connections: new Set(), writers: new Set(), grace: null }
+      holding = { protoVer: null, connections: new Set(), users: new Set(), writers: new Set(), grace: null }
       this.#holdings.set(name, holding)
     }
     return holding

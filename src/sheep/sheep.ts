@@ -354,11 +354,10 @@ export class Sheep {
     })
   }
 
-  /** A holder gives its lock back, or its share: it has nothing under way any more. */
-  async releaseLock(name: string, host: string): Promise<void> {
+  /** A holder gives its lock back: it has nothing under way any more. */
+  async releaseLock(name: string): Promise<void> {
     const writers = new Set<object | null>(this.locks.writersOf(name))
-    await this.locks.release(name, host)
-    if (this.state.locks.has(name)) return
+    await this.locks.drop(name)
     for (const { vid, snapshotAt } of this.state.vdis.of(name)) {
       if (snapshotAt === 0) await this.sessions.endForeign(vid, (holder) => writers.has(holder))
     }
@@ -389,7 +388,7 @@ export class Sheep {
   /** QEMU deletes the VDI that it has locked and writes to over another connection, when it goes back to a snapshot. */
   async #endOf(vdi: Vdi, sender: Sender | null): Promise<void> {
     const locked = this.state.locks.has(vdi.name)
-    if (locked && !(sender && this.locks.allows(vdi.name, sender.client, sender.protoVer)))
+    if (locked && !(sender && this.locks.allowsGoingBack(vdi.name, sender.client, sender.protoVer)))
       throw new StoreError('VdiLocked', vdi.name)
     await this.sessions.endForeign(vdi.vid)
   }

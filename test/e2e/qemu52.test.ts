@@ -77,6 +77,32 @@ describe('images', () => {
     expect(await qemuImg('check', '-f', 'qcow2', url('nest'))).toContain('No errors')
   })
 
+  withQemu52('they are found by each form of a URL', async () => {
+    await qemuImg('create', url('named'), '8M')
+    await qemuIo(url('named'), ['write -P 5 0 4k'])
+    await qemuImg('snapshot', '-c', 'tagged', url('named'))
+    await qemuIo(url('named'), ['write -P 6 0 4k'])
+    const address = collie.info.addresses.sheep!
+    const working = [`sheepdog://${address}/named`, `sheepdog+tcp://${address}/named`]
+    for (const uri of [...working, `sheepdog+unix:///named?socket=${collie.dataDir}/sock`]) {
+      await qemuIo(uri, ['read -P 6 0 4k', 'write -P 6 4M 4k'])
+    }
+    for (const uri of working) {
+      for (const which of ['tagged', '1']) await qemuIo(`${uri}#${which}`, ['read -P 5 0 4k', 'read -P 0 4M 4k'], '-r')
+    }
+    await expect(qemuIo(`${working[0]}#2`, ['read 0 4k'], '-r')).rejects.toThrow('Failed to find the requested tag')
+  })
+
+  withQemu52('they are not made in ways that there are not, and are in the others', async () => {
+    for (const option of ['redundancy=3', 'redundancy=4:2', 'object_size=8M']) {
+      await expect(qemuImg('create', '-f', 'sheepdog', '-o', option, url('odd'), '8M')).rejects.toThrow('Invalid error')
+    }
+    for (const option of ['redundancy=1', 'object_size=4M', 'preallocation=off']) {
+      await qemuImg('create', '-f', 'sheepdog', '-o', option, url('odd'), '8M')
+      await dog.delete('odd')
+    }
+  })
+
   withQemu52('they grow and do not shrink', async () => {
     await qemuImg('create', url('grown'), '8M')
     await qemuIo(url('grown'), ['write -P 1 0 8M'])
@@ -268,6 +294,24 @@ describe('locks', () => {
     await expect(qemuIo(url('shown'), ['read 0 4k'])).rejects.toThrow(BUSY) // the reader let go of its own
     await io.close()
     await qemuIo(url('shown'), ['read -P 2 0 4M'])
+  })
+
+  withQemu52('who writes to a snapshot does not take the VDI from another one of the same host', async () => {
+    await qemuImg('create', url('kept'), '8M')
+    await qemuIo(url('kept'), ['write -P 1 0 4M'])
+    await qemuImg('snapshot', '-c', 's', url('kept'))
+    const machine = await OpenQemuIo.open(url('kept'))
+    await machine.run('write -P 2 0 4M')
+    const other = await OpenQemuIo.open(url('kept', 's'))
+    await other.run('read -P 1 0 4M')
+    await expect(other.run('write -P 3 0 4k')).rejects.toThrow('failed')
+    await machine.run('write -P 4 4M 4k')
+    await machine.run('read -P 2 0 4M')
+    await other.close()
+    await machine.close()
+    await qemuIo(url('kept'), ['read -P 2 0 4M', 'read -P 4 4M 4k'])
+    await qemuIo(url('kept', 's'), ['write -P 3 0 4k']) // nobody has it now: QEMU goes back to the snapshot
+    await qemuIo(url('kept'), ['read -P 3 0 4k', 'read -P 1 4k 1M', 'read -P 0 4M 4k'])
   })
 
   withQemu52('a client that dies does not keep it, whether it wrote or not', async () => {

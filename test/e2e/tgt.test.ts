@@ -127,7 +127,23 @@ describe('tgt', () => {
     expect(firstDifference(await dog.read('lasting', 4 * MIB, MIB), Buffer.alloc(MIB, 2))).toBeNull()
   })
 
-  withTgt('shares the lock of its VDI with its own kind only, and lets go of it', async () => {
+  withTgt('serves several VDIs as units beside each other, and each VDI once', async () => {
+    tgtd = await Tgtd.start()
+    const units: string[] = []
+    for (const name of ['beside-1', 'beside-2', 'beside-3']) {
+      await dog.create(name, 16 * MIB)
+      units.push(await tgtd.serve('sheepdog', overUnix(name)))
+    }
+    await Promise.all(units.map((unit, i) => iscsiIo(unit, `write -P ${i + 1} 1M 6M`, `read -P ${i + 1} 1M 6M`)))
+    // A second unit would go on reading zeros where the first one has written since.
+    await expect(tgtd.serve('sheepdog', overUnix('beside-2'))).rejects.toThrow()
+    await tgtd.withdraw(units[1]!)
+    const again = await tgtd.serve('sheepdog', overTcp('beside-2'))
+    await iscsiIo(again, 'read -P 2 1M 6M', 'write -P 9 8M 1M', 'read -P 9 8M 1M')
+    await iscsiIo(units[2]!, 'read -P 3 1M 6M', 'write -P 8 12M 1M', 'read -P 0 8M 4M', 'read -P 8 12M 1M')
+  })
+
+  withTgt('has the lock of its VDI, and lets go of it', async () => {
     await dog.create('shared', 16 * MIB)
     tgtd = await Tgtd.start()
     const unit = await tgtd.serve('sheepdog', overUnix('shared'))

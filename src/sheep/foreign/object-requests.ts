@@ -94,7 +94,7 @@ function readPlain(
   if (vid === HOLE_VID) return reply({ result: RESULT.SUCCESS, body: Buffer.alloc(dataLength) })
   const vdi = sheep.state.vdis.get(vid)
   if (!vdi) return reply({ result: RESULT.NO_OBJ })
-  if (sheep.state.locks.size > 0) sheep.locks.noteReader(vdi.name, client, protoVer)
+  if (sheep.state.locks.size > 0) sheep.locks.noteUser(vdi.name, client, protoVer)
   const body = Buffer.allocUnsafe(dataLength)
   sheep.objects.read(oid, offset, body, (error) => {
     reply(error ? { result: resultOf(error) } : { result: RESULT.SUCCESS, copies: sheep.copies, body })

@@ -46,8 +46,8 @@ async function newSnapshot(sheep: Sheep, name: string, baseVid: number, { client
   if (base.snapshotAt === 0) return sheep.snapshot(baseVid, base.header?.tag ?? '')
   // QEMU goes back to a snapshot and could not delete the working VDI: that is to become a snapshot as well.
   const working = sheep.state.find(name)
-  const mayMove = protoVer === QEMU_PROTO_VER && sheep.locks.allows(name, client, protoVer) && isFree(sheep, working)
-  if (!mayMove) throw new StoreError('ReadOnly', name)
+  const mayMove = protoVer === QEMU_PROTO_VER && sheep.locks.allowsGoingBack(name, client, protoVer)
+  if (!mayMove || !isFree(sheep, working)) throw new StoreError('ReadOnly', name)
   const left = await sheep.snapshot(working.vid, '')
   return sheep.rollTo(left.vid, baseVid)
 }
@@ -68,7 +68,7 @@ export async function lockVdi(sheep: Sheep, request: SheepRequest, { client, pro
     throw new StoreError('InvalidParameters', `no type of lock: ${type}`)
   const vdi = findVdi(sheep, request)
   if (vdi.snapshotAt > 0) {
-    sheep.locks.snapshotOpened(vdi.vid)
+    sheep.locks.snapshotOpened(vdi, client)
     return vdiReply(vdi)
   }
   try {
@@ -99,7 +99,7 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
     return success
   }
   const isShared = request.type === LOCK_TYPE.SHARED
-  if (lock.shared === isShared && lock.hosts.includes(hostOf(client))) await sheep.releaseLock(vdi.name, hostOf(client))
+  if (lock.shared === isShared && lock.hosts.includes(hostOf(client))) await sheep.releaseLock(vdi.name)
   return success
 }
 

@@ -33,7 +33,10 @@ export class ForeignWriters {
     try {
       const vdi = this.#sheep.state.vdis.get(vid)
       if (!vdi || vdi.deleting) throw new StoreError('NoObject')
-      if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
+      if (vdi.snapshotAt > 0) {
+        this.#sheep.locks.noteUser(vdi.name, sender.client, sender.protoVer)
+        throw new StoreError('ReadOnly', vdi.name)
+      }
       const settled = this.#settling.get(vdi.name) ?? this.#takeOver(vdi, sender)
       if (settled) void settled.then(() => this.withSession(vid, sender, done, use))
       else use(this.#session(vid, sender.client))

@@ -78,7 +78,7 @@ describe('a lock', () => {
 
   it('is kept by a holder that comes back in time, to write or to read', async () => {
     for (const comesBack of [
-      (client: SheepClient) => locks.noteReader('a', client, QEMU),
+      (client: SheepClient) => locks.noteUser('a', client, QEMU),
       (client: SheepClient) => void locks.admitWriter('a', client, QEMU),
     ]) {
       const io = await qemuOpens()
@@ -98,8 +98,8 @@ describe('a lock', () => {
     const io = await qemuOpens()
     locks.closed(io)
     const stranger = connect('10.0.0.2')
-    locks.noteReader('a', stranger, QEMU)
-    locks.noteReader('a', connect(), 2)
+    locks.noteUser('a', stranger, QEMU)
+    locks.noteUser('a', connect(), 2)
     expect(() => locks.admitWriter('a', stranger, QEMU)).toThrow(expect.objectContaining({ code: 'VdiLocked' }))
     timePasses()
     expect(isLocked()).toBe(false)
@@ -122,7 +122,7 @@ describe('a lock', () => {
     locks.resume()
     expect(isLocked()).toBe(true)
     const back = connect()
-    locks.noteReader('a', back, QEMU)
+    locks.noteUser('a', back, QEMU)
     expect(timePasses()).toBe(false)
     clock.endProcess()
     locks = open()
@@ -138,11 +138,32 @@ describe('a lock', () => {
     expect(timePasses()).toBe(false) // it could be the neighbour's too
     locks.spoke(neighbour)
     locks.admitWriter('b', neighbour, QEMU)
-    locks.noteReader('a', neighbour, QEMU)
+    locks.noteUser('a', neighbour, QEMU)
     expect(timePasses()).toBe(true)
     expect(isLocked()).toBe(false)
     expect(state.locks.has('b')).toBe(true)
     locks.closed(neighbour)
+  })
+
+  it('of a tgt that has ended is taken by the next one of the same host at once, and by nobody else', async () => {
+    const asking = (host?: string) => {
+      const client = connect(host)
+      locks.spoke(client)
+      return client
+    }
+    const refused = expect.objectContaining({ code: 'VdiLocked' })
+    const tgt = asking()
+    await locks.take('a', true, tgt)
+    await expect(locks.take('a', true, asking())).rejects.toEqual(refused)
+    locks.closed(tgt)
+    await expect(locks.take('a', false, asking())).rejects.toEqual(refused)
+    await expect(locks.take('a', true, asking('10.0.0.2'))).rejects.toEqual(refused)
+    const next = asking()
+    await locks.take('a', true, next)
+    expect(timePasses()).toBe(false) // somebody holds it
+    expect(state.locks.get('a')?.hosts).toEqual(['10.0.0.1'])
+    locks.closed(next)
+    expect([timePasses(), isLocked()]).toEqual([true, false])
   })
 
   it('that is broken refuses who had it, also when the next one has it', async () => {
@@ -154,7 +175,7 @@ describe('a lock', () => {
     refused()
     const next = await qemuOpens()
     refused()
-    locks.noteReader('a', io, QEMU)
+    locks.noteUser('a', io, QEMU)
     for (const client of [next, silent]) locks.closed(client)
     timePasses()
     expect(isLocked()).toBe(false)

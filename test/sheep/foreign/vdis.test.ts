@@ -8,6 +8,7 @@ import {
   Foreign,
   inodeOid,
   MIB,
+  NO_OBJ,
   NO_SUPPORT,
   NO_TAG,
   NO_VDI,
@@ -126,6 +127,28 @@ describe('going back to a snapshot', () => {
     expect(await byteAt(qemu, working, 0)).toBe(2)
   })
 
+  it('is not done by a neighbour of the holder, who has opened the snapshot and writes to it', async () => {
+    const working = await snapshotOf(vid, 'one')
+    await connected(QEMU, async (machine) => {
+      expect((await machine.lock(name)).result).toBe(SUCCESS)
+      await machine.allocate(working, 0, 1)
+      await connected(QEMU, async (neighbour) => {
+        expect(vidOf(await connected(QEMU, (control) => control.lock(name, { tag: 'one' })))).toBe(vid)
+        expect((await neighbour.readObj(dataOid(vid, 0), 0, 512)).result).toBe(NO_OBJ)
+        expect(await neighbour.create(dataOid(vid, 0), 0, Buffer.alloc(512, 2))).toBe(READONLY)
+        expect((await connected(QEMU, (control) => control.remove(name))).result).toBe(VDI_LOCKED)
+        const rebase = connected(QEMU, (control) => control.newVdi(name, 8 * OBJECT, { base: vid, snapId: 1 }))
+        expect((await rebase).result).toBe(READONLY)
+      })
+      expect(await machine.write(dataOid(working, 0), 512, Buffer.alloc(512, 3))).toBe(SUCCESS)
+      expect(await byteAt(machine, working, 0)).toBe(1)
+      // The neighbour is gone, and the holder goes back by itself.
+      await expect.poll(async () => (await connected(QEMU, (control) => control.remove(name))).result).toBe(SUCCESS)
+      const back = await connected(QEMU, (control) => control.made(name, 8 * OBJECT, { base: vid }))
+      expect(await machine.release(back)).toBe(SUCCESS)
+    })
+  })
+
   it('is not done by a late snapshot of `dog`', async () => {
     const working = await snapshotOf(vid, 'one')
     expect((await dog.newVdi(name, 0, { base: vid, snapId: 1 })).result).toBe(READONLY)
@@ -208,16 +231,36 @@ describe('a lock', () => {
     expect(await qemu.release(0xabcdef)).toBe(VDI_NOT_LOCKED)
   })
 
-  it('of tgt is shared, and goes with the last', async () => {
+  it('of tgt is shared in name, but for one through this node: two would not see what the other allocates', async () => {
     await connected(TGT_VER, async (tgt) => {
       expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
-      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
       expect(await state(vid)).toBe(3)
+      expect((await tgt.lock(name, { shared: true })).result).toBe(VDI_LOCKED)
+      expect((await connected(TGT_VER, (other) => other.lock(name, { shared: true }))).result).toBe(VDI_LOCKED)
       expect((await qemu.lock(name)).result).toBe(VDI_LOCKED)
-      expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
       expect(await state(vid)).toBe(3)
       expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
       expect(await state(vid)).toBe(1)
+      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
+      expect(await tgt.release(vid, { shared: true })).toBe(SUCCESS)
+    })
+  })
+
+  it('of tgt is asked for again when a snapshot was taken, by any of its connections', async () => {
+    await connected(TGT_VER, async (tgt) => {
+      expect((await tgt.lock(name, { shared: true })).result).toBe(SUCCESS)
+      await tgt.allocate(vid, 0, 1)
+      const working = await snapshotOf(vid, 'one')
+      await connected(TGT_VER, async (worker) => {
+        for (const each of [tgt, worker]) {
+          expect(await each.create(dataOid(vid, 1), 0, Buffer.alloc(512, 2))).toBe(READONLY)
+          expect(vidOf(await each.lock(name, { shared: true }))).toBe(working)
+          expect(await each.create(dataOid(working, 1), 0, Buffer.alloc(512, 2))).toBe(SUCCESS)
+        }
+        expect((await connected(TGT_VER, (other) => other.lock(name, { shared: true }))).result).toBe(VDI_LOCKED)
+        expect(await worker.release(working, { shared: true })).toBe(SUCCESS)
+      })
+      expect(await state(working)).toBe(1)
     })
   })
 
