@@ -9,7 +9,7 @@ import type { Parts } from '../parts.ts'
 import { toPairs } from '../rows.ts'
 import { isShared } from '../type-rules.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
-import { existing, volumeRef } from './volume-kinds.ts'
+import { deleteWhole, existing, volumeRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 
@@ -55,7 +55,7 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       }
       const origin = backends.driverOf(source)
       if (unit.step === 'delete-source') {
-        await origin.deleteVolume(volume)
+        await deleteWhole(db, origin, volume)
         return finish(row.id, 'success', null)
       }
       if (unit.step === 'check') {

@@ -4,7 +4,7 @@ import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
-import type { SnapshotRef, VolumeRef } from '../../drivers/driver.ts'
+import type { SnapshotRef, VolumeDriver, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { placeOf } from '../../scheduler/place.ts'
@@ -117,10 +117,7 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
       if (unit.params.unmanage !== true) {
-        for (const { id } of await backups.failedOf(db, volume.id)) {
-          await driver?.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
-        }
-        await driver?.deleteVolume(volume)
+        if (driver !== null) await deleteWhole(db, driver, volume)
       }
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
@@ -132,6 +129,14 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
       },
     }),
   }
+}
+
+/** Deletes a volume with the snapshots that failed backups may have left of it. */
+export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRef): Promise<void> {
+  for (const { id } of await backups.failedOf(db, volume.id)) {
+    await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
+  }
+  await driver.deleteVolume(volume)
 }
 
 export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKind {
