@@ -2,7 +2,6 @@ import * as attachments from '../../db/attachments.ts'
 import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
-import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeDriver, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
@@ -13,7 +12,8 @@ import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
-import { hostOf, toPairs } from '../rows.ts'
+import { hostOf } from '../rows.ts'
+import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
@@ -145,8 +145,7 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       const newSizeGib = row.pending_size_gib ?? row.size_gib
-      const type = await volumeTypes.find(db, row.volume_type_id)
-      const extraSpecs = toPairs(type?.extra_specs ?? '{}')
+      const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
       pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }, newSizeGib)
       await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
