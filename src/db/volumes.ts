@@ -163,6 +163,11 @@ export function notBeingCloned(query: Knex.QueryBuilder): void {
   })
 }
 
+/** Whether a volume is being made from this one. */
+export async function isBeingCloned(db: Db, id: string): Promise<boolean> {
+  return (await db('volumes').where({ source_volid: id, status: 'creating' }).first('id')) !== undefined
+}
+
 /** Migration statuses that say that no migration goes on; null does too. */
 const SETTLED_MIGRATIONS = ['deleting', 'error', 'success']
 

@@ -19,6 +19,8 @@ import {
   usageLimits,
   volumeCharge,
 } from './quota.ts'
+import { extraSpecsOf } from './type-lookup.ts'
+import { isShared } from './type-rules.ts'
 
 /**
  * The only places where rows that count come, go and change their size or type. Each writes the counts, of the project
@@ -77,19 +79,28 @@ export async function reserveRetype(
   await volumes.update(trx, row.id, { pending_volume_type_id: newTypeId, updated_at: updatedAt })
 }
 
-/** The retype has ended: with a `newType` it was done, without one it was not. The other type is given back its charge. */
+/**
+ * The retype has ended, if there was one: the volume has the new type when it was done, and the other type is given back its
+ * charge. The caller has locked the volume.
+ */
 export async function endRetype(
   trx: Db,
   row: volumes.VolumeRow,
   updatedAt: string,
-  newType?: Pick<volumes.VolumeRow, 'volume_type_id' | 'multiattach'>,
+  { isDone }: { isDone: boolean },
 ): Promise<void> {
   if (row.pending_volume_type_id === null) return
-  const volumeTypeId = newType === undefined ? row.pending_volume_type_id : row.volume_type_id
+  const volumeTypeId = isDone ? row.volume_type_id : row.pending_volume_type_id
   const amounts = await amountsOf(trx, row)
   await quotas.lock(trx, [...amounts.keys()])
   for (const [projectId, amount] of amounts) await quotas.refund(trx, { projectId, volumeTypeId }, amount)
-  await volumes.update(trx, row.id, { ...newType, pending_volume_type_id: null, updated_at: updatedAt })
+  const columns = isDone ? await columnsOfType(trx, row.pending_volume_type_id) : {}
+  await volumes.update(trx, row.id, { ...columns, pending_volume_type_id: null, updated_at: updatedAt })
+}
+
+async function columnsOfType(trx: Db, id: string) {
+  const multiattach = isShared(await extraSpecsOf(trx, id))
+  return { volume_type_id: id, multiattach }
 }
 
 /** What a volume and its snapshots count, by project. */

@@ -1,22 +1,21 @@
-import { z } from 'zod'
 import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
-import { isUniqueViolation } from '../db/failures.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
 import { addBackup } from './accounting.ts'
-import { type BackupLocation, readManifest } from './backup/format.ts'
+import { exportRecord, importRecord } from './backup-records.ts'
+import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
-import type { Backup, BackupCreate, BackupRecord, Volume, VolumeCreate } from './model.ts'
+import type { Backup, BackupCreate, Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toBackup, toVolume } from './rows.ts'
 import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { enqueueVolume, withPromise } from './volume-create.ts'
 import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
-import { endRestore, locationOf, releaseSource } from './work/backup-kinds.ts'
+import { endRestore, releaseSource } from './work/backup-kinds.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** As upstream's backup drivers call theirs. */
@@ -109,16 +108,6 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
   })
   work.launch(unit)
   return toBackup({ ...row, dependents: 0 })
-}
-
-/** Whether an administrator disabled the backup service: nothing is begun then, what goes on is finished. */
-function isDisabled({ states }: Pick<Parts, 'states'>): boolean {
-  return states.of('cinder-backup', '').disabled
-}
-
-/** For everything but a new backup, which upstream takes and then fails to schedule. */
-function requireService(parts: Pick<Parts, 'states'>): void {
-  if (isDisabled(parts)) throw new ServiceError('BackupServiceNotFound')
 }
 
 /** Keeps what is backed up from being deleted meanwhile. */
@@ -303,88 +292,4 @@ async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): P
   if (row.restore_volume_id === null) return
   await volumes.compareAndSet(trx, row.restore_volume_id, { ...VOLUME_OUTCOMES.restoreFailed, updatedAt })
   await endRestore(trx, row.id, null, updatedAt)
-}
-
-/** What a record tells of a backup. The rest is in its manifest on the target; what other versions wrote besides is not read. */
-const Record = z.object({ id: z.uuid(), container: z.string().min(1).max(255) })
-
-async function exportRecord(parts: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
-  const { db, backupTarget } = parts
-  const row = visibleBackup(context, id, await backups.find(db, id))
-  context.authorize('backup:export-import', { projectId: row.project_id })
-  if (row.status !== 'available') {
-    throw new ServiceError('InvalidBackup', {
-      reason: `Backup status must be available and not ${row.status}.`,
-    })
-  }
-  requireService(parts)
-  const url = Buffer.from(JSON.stringify(locationOf(row))).toString('base64')
-  return { service: backupTarget.service, url }
-}
-
-async function importRecord(parts: Parts, context: RequestContext, record: BackupRecord): Promise<Backup> {
-  const { db, backupTarget, settings, stamp } = parts
-  context.authorize('backup:backup-import', { projectId: context.projectId })
-  if (isDisabled(parts)) {
-    const reason = `Service ${record.service.slice(0, 255)} could not be found.`
-    throw new ServiceError('ServiceUnavailable', { reason })
-  }
-  if (record.service !== backupTarget.service) {
-    const reason = `It is of ${record.service.slice(0, 255)}, and backups are kept by ${backupTarget.service} here.`
-    throw new ServiceError('InvalidBackup', { reason })
-  }
-  const location = parseRecord(record.url)
-  const manifest = await readManifest(backupTarget, location)
-  const row: backups.BackupRow = {
-    id: location.id,
-    project_id: context.projectId,
-    user_id: context.userId,
-    volume_id: manifest.volume_id,
-    snapshot_id: manifest.snapshot_id,
-    parent_id: manifest.parent_id,
-    restore_volume_id: null,
-    name: manifest.name,
-    description: manifest.description,
-    size_gib: manifest.size_gib,
-    status: 'available',
-    status_reason: null,
-    metadata: JSON.stringify(manifest.metadata),
-    availability_zone: settings.availabilityZone,
-    container: location.container,
-    object_count: manifest.object_count,
-    next_page: 0,
-    data_timestamp: manifest.data_timestamp,
-    created_at: manifest.created_at,
-    updated_at: stamp(),
-  }
-  try {
-    await db.transaction(async (trx) => {
-      if (row.parent_id !== null) await requireParent(trx, row.parent_id)
-      await addBackup(trx, row, settings.quota)
-    })
-  } catch (error) {
-    if (!isUniqueViolation(error)) throw error
-    throw new ServiceError(
-      'InvalidBackup',
-      { reason: `Backup already exists in database: ${row.id}` },
-      { cause: error },
-    )
-  }
-  return toBackup({ ...row, dependents: 0 })
-}
-
-/** The backup that another is based on stays until the transaction has ended, and then because of that. */
-async function requireParent(trx: Db, id: string): Promise<void> {
-  const parent = await backups.lock(trx, id)
-  if (parent !== undefined && parent.status !== 'deleting') return
-  const trouble = parent === undefined ? 'has to be imported before' : `is ${parent.status}`
-  throw new ServiceError('InvalidBackup', { reason: `It is based on backup ${id}, which ${trouble}.` })
-}
-
-function parseRecord(url: string): BackupLocation {
-  try {
-    return Record.parse(JSON.parse(Buffer.from(url, 'base64').toString()))
-  } catch (error) {
-    throw new ServiceError('InvalidInput', { reason: "Can't parse backup record." }, { cause: error })
-  }
 }

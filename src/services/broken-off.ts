@@ -12,6 +12,6 @@ export async function breakOffWork(trx: Db, row: VolumeRow, updatedAt: string): 
   if (row.status === 'deleting') await snapshots.restoreOfVolume(trx, row.id, 'The deletion was broken off.', updatedAt)
   await snapshots.endReverts(trx, row.id, updatedAt)
   await releaseGrowth(trx, row, updatedAt)
-  await endRetype(trx, row, updatedAt)
+  await endRetype(trx, row, updatedAt, { isDone: false })
   await workRows.removeOfResource(trx, row.id)
 }

@@ -96,7 +96,7 @@ export interface Message {
   id: string
   /** The request that asked for the work; null when that is not known. */
   requestId: string | null
-  /** `VOLUME` or `VOLUME_SNAPSHOT`. */
+  /** `VOLUME`, `VOLUME_SNAPSHOT` or `VOLUME_BACKUP`. */
   resourceType: string
   resourceId: string | null
   /** `VOLUME_VOLUME_001_003`: resource, action and detail. */

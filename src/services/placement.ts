@@ -1,8 +1,7 @@
-import assert from 'node:assert/strict'
 import type { Db } from '../db/database.ts'
 import * as hostUsage from '../db/host-usage.ts'
 import * as snapshots from '../db/snapshots.ts'
-import * as volumeTypes from '../db/volume-types.ts'
+import { ZONES_SPEC } from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { placeOf, splitHost } from '../scheduler/place.ts'
@@ -18,9 +17,9 @@ import {
 import type { Weights } from '../scheduler/weighers.ts'
 import type { Backends } from './backends.ts'
 import type { VolumeHints } from './model.ts'
-import { toPairs } from './rows.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
+import { extraSpecsOf } from './type-lookup.ts'
 
 /** What a volume's row keeps about its placement until a pool has made it. */
 export interface PlacementMemo {
@@ -54,9 +53,7 @@ export async function placementRequest(
 
 /** The same for a volume whose row is written. */
 export async function placementOf(db: Db, row: volumes.VolumeRow): Promise<PlacementRequest> {
-  const type = await volumeTypes.find(db, row.volume_type_id)
-  assert(type !== undefined, 'a foreign key keeps the type of a volume')
-  return placementRequest(db, row, toPairs(type.extra_specs), memoOf(row))
+  return placementRequest(db, row, await extraSpecsOf(db, row.volume_type_id), memoOf(row))
 }
 
 export function memoOf(row: volumes.VolumeRow): PlacementMemo {
@@ -129,7 +126,7 @@ export function zonesFor(
 
 /** The zones that a type names; null when its volumes may be in any. */
 function zonesOfType(extraSpecs: Readonly<Record<string, string>>): readonly string[] | null {
-  const zones = extraSpecs[volumeTypes.ZONES_SPEC]?.split(',').map((zone) => zone.trim())
+  const zones = extraSpecs[ZONES_SPEC]?.split(',').map((zone) => zone.trim())
   return zones?.filter((zone) => zone !== '') ?? null
 }
 

@@ -51,9 +51,17 @@ export interface Pools {
    */
   choose(volumeId: string, request: PlacementRequest): Promise<Pool>
   /** Promises room to a volume that grows, and whose row says so already. Throws NoValidBackend. */
-  reserveGrowth(volume: { id: string; host: string; sizeGib: number }, newSizeGib: number): void
+  reserveGrowth(volume: Growing, newSizeGib: number): void
   settle(volumeId: string): void
   withdraw(volumeId: string): void
+}
+
+/** A volume that grows; `extraSpecs` are those of its type. */
+export interface Growing {
+  id: string
+  host: string
+  sizeGib: number
+  extraSpecs: Readonly<Record<string, string>>
 }
 
 export interface PoolsOptions {
@@ -203,12 +211,14 @@ export function createPools(options: PoolsOptions): Pools {
       if (later.candidates.length > 0) throw new ServiceError('ServiceUnavailable', { reason })
       throw new ServiceError('NoValidBackend', { reason })
     },
-    reserveGrowth: ({ id, host, sizeGib }, newSizeGib) => {
+    reserveGrowth: ({ id, host, sizeGib, extraSpecs }, newSizeGib) => {
       const claim = claimOf(id, newSizeGib)
       const growthGib = newSizeGib - sizeGib
       const pool = poolsWithout(claim).find(({ name }) => placeOf(name) === placeOf(host))
       if (pool === undefined) return // nothing is known of it, and the backend will say
-      const request = { ...NO_WISHES, sizeGib: growthGib, extraSpecs: {} }
+      // It is there already, so that of its type only that counts which says what room is.
+      const provisioning = Object.entries(extraSpecs).filter(([key]) => key.startsWith('provisioning:'))
+      const request = { ...NO_WISHES, sizeGib: growthGib, extraSpecs: Object.fromEntries(provisioning) }
       const { candidates, dropped } = place([{ ...pool, closed: null }], request)
       if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
       promises.add(claim, placeOf(host), growthGib)

@@ -1,9 +1,11 @@
+import assert from 'node:assert/strict'
 import type { Db } from '../db/database.ts'
 import * as defaultTypes from '../db/default-types.ts'
 import * as typeAccess from '../db/type-access.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import { ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
+import { toPairs } from './rows.ts'
 
 /** Finds types as one caller sees them: public ones, private ones that the project has access to; administrators all. */
 
@@ -17,6 +19,13 @@ export async function visibleType(db: Db, context: RequestContext, id: string): 
 /** As `visibleType`; nothing changes the type until the transaction has ended. */
 export async function lockVisibleType(trx: Db, context: RequestContext, id: string): Promise<Row> {
   return visible(trx, context, await volumeTypes.lock(trx, id), () => notFound(id))
+}
+
+/** Of a type that a volume has, or is to get. */
+export async function extraSpecsOf(db: Db, id: string): Promise<Record<string, string>> {
+  const row = await volumeTypes.find(db, id)
+  assert(row !== undefined, 'a type that a volume has is not deleted')
+  return toPairs(row.extra_specs)
 }
 
 /** The type as it is now, which nothing changes until the transaction that gives it to a volume has ended. */

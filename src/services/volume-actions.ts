@@ -1,5 +1,4 @@
 import * as attachments from '../db/attachments.ts'
-import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { reserveGrowth } from './accounting.ts'
@@ -7,7 +6,8 @@ import { breakOffWork } from './broken-off.ts'
 import type { RequestContext } from './context.ts'
 import type { StatusReset, VolumeStatus } from './model.ts'
 import type { Parts } from './parts.ts'
-import { hostOf, toPairs } from './rows.ts'
+import { hostOf } from './rows.ts'
+import { extraSpecsOf } from './type-lookup.ts'
 import { checkTypeBounds } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 import { canResetTo, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
@@ -30,8 +30,7 @@ export async function extendVolume(
         `(current: ${row.size_gib}, extended: ${newSizeGib}).`
       throw new ServiceError('InvalidInput', { reason })
     }
-    const type = await volumeTypes.find(trx, row.volume_type_id)
-    checkTypeBounds(newSizeGib, row.volume_type_name, toPairs(type?.extra_specs ?? '{}'))
+    checkTypeBounds(newSizeGib, row.volume_type_name, await extraSpecsOf(trx, row.volume_type_id))
     const { from, to } =
       attached && backends.driverOf(hostOf(row)).capabilities.extendInUse
         ? VOLUME_ACTIONS.extendAttached

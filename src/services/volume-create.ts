@@ -1,6 +1,6 @@
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
-import * as volumeTypes from '../db/volume-types.ts'
+import type { VolumeTypeRow } from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
@@ -9,7 +9,7 @@ import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
-import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
+import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
@@ -169,14 +169,9 @@ function sourceOf(row: volumes.VolumeRow, advice: string): Source {
  * A copy is made by the backend that has its source. So its type must be that of the source, unless all volumes are in one
  * backend, or both types name the same.
  */
-async function checkTypeOfCopy(
-  trx: Db,
-  { backends }: Parts,
-  source: Source,
-  type: volumeTypes.VolumeTypeRow,
-): Promise<void> {
+async function checkTypeOfCopy(trx: Db, { backends }: Parts, source: Source, type: VolumeTypeRow): Promise<void> {
   if (type.id === source.volumeTypeId || backends.all.length === 1) return
-  const original = toPairs((await volumeTypes.find(trx, source.volumeTypeId))?.extra_specs ?? '{}')
+  const original = await extraSpecsOf(trx, source.volumeTypeId)
   const wanted = toPairs(type.extra_specs).volume_backend_name
   if (wanted !== undefined && wanted === original.volume_backend_name) return
   throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)

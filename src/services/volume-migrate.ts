@@ -59,8 +59,9 @@ export async function migrateVolume(
   work.launch(unit)
 }
 
-/** Whether nothing hangs on the volume that could not go with it. */
+/** Whether nothing hangs on the volume that could not go with it. Of a volume that the caller has locked it stays so. */
 export async function standsAlone(trx: Db, id: string): Promise<boolean> {
+  if (await volumes.isBeingCloned(trx, id)) return false
   return (await snapshots.ofVolume(trx, id)).length === 0 && (await attachments.ofVolume(trx, id)).length === 0
 }
 

@@ -390,6 +390,19 @@ describe('room', () => {
     expect(volumes.map(({ sizeGib }) => sizeGib).sort()).toEqual([1, 1, 4, 4])
   })
 
+  it('is real room for a volume that grows and whose type is thick', async () => {
+    const cloud = await openCloud({ one: { stats: { totalCapacityGib: 10, freeCapacityGib: 5 } } })
+    const thick = await create(cloud, { volumeType: await makeType(cloud, { 'provisioning:type': 'thick' }) })
+    const thin = await create(cloud)
+    for (const { id } of [thick, thin]) {
+      await cloud.services.volumes.extend(member, id, 7)
+      await cloud.services.idle()
+    }
+    expect(await cloud.services.volumes.get(member, thick.id)).toMatchObject({ status: 'available', sizeGib: 1 })
+    expect((await cloud.services.explain(thick.id))?.reason).toContain('6 GiB do not fit into')
+    expect(await cloud.services.volumes.get(member, thin.id)).toMatchObject({ status: 'available', sizeGib: 7 })
+  })
+
   it('that a request was refused for is free again', async () => {
     const quota = { ...TEST_SETTINGS.quota, gigabytes: 5 }
     const cloud = await openCloud({ one: { capacityGib: 10, stats: exact } }, { settings: { quota } })

@@ -18,7 +18,7 @@ import {
   recount,
   TEST_SETTINGS,
 } from './harness.ts'
-import { anyGentleStep, anyStep, OTHER_TYPE, perform, type Step } from './random-requests.ts'
+import { anyGentleStep, anyStep, OTHER_TYPE, perform, populate, type Step } from './random-requests.ts'
 
 /** Requests that change the status of a volume at once, in the words of the table. */
 const ACTIONS: Record<string, (harness: Harness, id: string) => Promise<unknown>> = {
@@ -158,16 +158,23 @@ function unreliable(coin: Iterator<boolean>): DriverFilter[] {
   return (['before', 'after'] as const).map((point) => errorFilter(toss, point))
 }
 
+/** `filters` begin when there is something of everything. */
 async function smallCloud(dialect: Dialect, filters: DriverFilter[]): Promise<Harness> {
-  const quota = { ...TEST_SETTINGS.quota, volumes: 5, snapshots: 3, gigabytes: 20, backups: 3 }
+  let isPopulated = false
+  const quota = { ...TEST_SETTINGS.quota, volumes: 7, snapshots: 4, gigabytes: 30, backups: 4 }
   const other = createMemoryDriver(createMemoryBackend(1000), systemRandom)
   const harness = await createHarness({
     dialect,
-    filters,
+    filters: filters.map((filter) => ({
+      ...filter,
+      around: (call, next) => (isPopulated ? filter.around(call, next) : next()),
+    })),
     settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
     others: [{ name: 'other', availabilityZone: 'east', driver: other }],
   })
   await harness.services.types.create(admin, OTHER_TYPE)
+  await populate(harness)
+  isPopulated = true
   return harness
 }
 
@@ -204,7 +211,7 @@ describe.each(DIALECTS)('the count of what a project uses on %s', (dialect) => {
 
 describe.each(DIALECTS)('any requests at the same time on %s', (dialect) => {
   const batchesOf = (steps: fc.Arbitrary<Step>) =>
-    fc.array(fc.array(steps, { minLength: 2, maxLength: 8 }), { minLength: 2, maxLength: 8 })
+    fc.array(fc.array(steps, { minLength: 4, maxLength: 10 }), { minLength: 3, maxLength: 8 })
   const runs = { numRuns: dialect === 'SQLite' ? 25 : 5 }
 
   async function inBatches(batches: Step[][], filters: DriverFilter[]): Promise<Harness> {

@@ -36,7 +36,7 @@ async function retype(db: Db, volumeId: string, typeId: string): Promise<void> {
     const at = '2026-01-01T00:00:00.000000'
     await reserveRetype(trx, row, typeId, TEST_SETTINGS.quota, at)
     const reserved = { ...row, pending_volume_type_id: typeId }
-    await endRetype(trx, reserved, at, { volume_type_id: typeId, multiattach: row.multiattach })
+    await endRetype(trx, reserved, at, { isDone: true })
   })
 }
 

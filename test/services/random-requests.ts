@@ -1,10 +1,34 @@
 import fc from 'fast-check'
-import { admin, type Harness, member, newAttachment, newBackup, newSnapshot, newVolume, stranger } from './harness.ts'
+import {
+  admin,
+  availableVolume,
+  type Harness,
+  member,
+  newAttachment,
+  newBackup,
+  newSnapshot,
+  newVolume,
+  stranger,
+} from './harness.ts'
 
 /** Random requests of administrators and two projects, for property tests. What they are about is chosen among what there is. */
 
 /** A type that retypes lead to, and that may be deleted. */
 export const OTHER_TYPE = { name: 'other', description: null, isPublic: true, extraSpecs: {} }
+
+/** Something of everything, so that the first requests find what they are about. */
+export async function populate(harness: Harness): Promise<void> {
+  const { attachments, backups, snapshots, idle } = harness.services
+  const [first, second] = [await availableVolume(harness), await availableVolume(harness, { sizeGib: 2 })]
+  const attached = await attachments.create(
+    member,
+    newAttachment(await availableVolume(harness), { connector: { host: 'h' } }),
+  )
+  await attachments.complete(member, attached.id)
+  await snapshots.create(member, newSnapshot(first))
+  await backups.create(member, newBackup(second))
+  await idle()
+}
 
 type Name = keyof typeof REQUESTS
 
@@ -52,9 +76,9 @@ const REQUESTS = {
       cluster: null,
     }),
   ),
-  revert: about('volumes', async ({ services, db }, id) => {
-    const latest = await db('snapshots').where({ volume_id: id }).orderBy('created_at', 'desc').first()
-    return services.volumes.revert(admin, id, latest?.id ?? null)
+  revert: about('snapshots', async ({ services, db }, id) => {
+    const snapshot = await db('snapshots').where({ id }).first()
+    return services.volumes.revert(admin, snapshot?.volume_id ?? 'none', id)
   }),
   'name it': about('volumes', ({ services }, id) => services.volumes.update(admin, id, { name: 'new' })),
   snapshot: about('volumes', ({ services }, id) => services.snapshots.create(admin, newSnapshot(id, true))),
@@ -81,9 +105,10 @@ const REQUESTS = {
     services.connections.forceDetach(admin, id, { attachmentId: null, connector: null }),
   ),
   'back up': about('volumes', ({ services }, id) => services.backups.create(member, newBackup(id, { force: true }))),
-  'back up what changed': about('volumes', ({ services }, id) =>
-    services.backups.create(member, newBackup(id, { incremental: true })),
-  ),
+  'back up what changed': about('backups', async ({ services, db }, id) => {
+    const backup = await db('backups').where({ id }).first()
+    return services.backups.create(member, newBackup(backup?.volume_id ?? 'none', { incremental: true, force: true }))
+  }),
   'back up a snapshot': about('snapshots', async ({ services, db }, id) => {
     const snapshot = await db('snapshots').where({ id }).first()
     return services.backups.create(admin, newBackup(snapshot?.volume_id ?? 'none', { snapshotId: id }))
@@ -128,7 +153,7 @@ function stepOf(requests: readonly Name[]): fc.Arbitrary<Step> {
       { weight: 1, arbitrary: fc.constantFrom(...OFTEN) },
       { weight: 3, arbitrary: fc.constantFrom(...requests) },
     ),
-    at: fc.nat(5),
+    at: fc.nat(4),
     sizeGib: fc.integer({ min: 1, max: 6 }),
   })
 }

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { VolumeDriver } from '../../src/drivers/driver.ts'
 import { createMemoryBackend, createMemoryDriver, type MemoryBackend } from '../../src/drivers/memory.ts'
 import { errorFilter, firstCalls, hangFilter, onMethod, wrapDriver } from '../../src/drivers/wrappers.ts'
@@ -16,6 +16,7 @@ import {
   keptUsage,
   member,
   newAttachment,
+  newBackup,
   newSnapshot,
   newVolume,
   outcome,
@@ -227,6 +228,37 @@ describe('migrate', () => {
     )
     await harness.services.attachments.complete(member, attachmentId)
     await expect(migrate(harness, id)).rejects.toThrow('only the compute service could move it')
+  })
+
+  it('waits for nobody who copies the volume: it is refused', async () => {
+    const gate = createGate(onMethod('createClonedVolume'))
+    const { harness, other } = await withTwoBackends({ filters: [gate.filter] })
+    const id = await availableVolume(harness)
+    const { id: clone } = await harness.services.volumes.create(member, newVolume({ sourceVolid: id }))
+    await gate.reached
+    expect(await outcome(migrate(harness, id))).toBe('InvalidVolume')
+    await harness.services.volumes.retype(member, id, { newType: 'on-other', migrationPolicy: 'on-demand' })
+    await vi.waitFor(async () => expect((await harness.services.explain(id))?.reason).toContain('is being copied'))
+    gate.open()
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, clone)).toMatchObject({ status: 'available' })
+    expect(other.volumes.size).toBe(0)
+  })
+
+  it('leaves no snapshot at the first backend that a failed backup has left there', async () => {
+    const faults = [
+      errorFilter(firstCalls(3, onMethod('deleteSnapshot')), 'before'),
+      errorFilter(onMethod('openSnapshot'), 'before'),
+    ]
+    const { harness } = await withTwoBackends({ filters: faults })
+    const id = await availableVolume(harness)
+    await harness.services.backups.create(member, newBackup(id))
+    await harness.services.idle()
+    expect(harness.backend.snapshots.size).toBe(1)
+    await migrate(harness, id)
+    await harness.services.idle()
+    expect(await harness.services.volumes.get(member, id)).toMatchObject({ host: OTHER, migrationStatus: 'success' })
+    expect(harness.backend.snapshots.size + harness.backend.volumes.size).toBe(0)
   })
 
   it('that fails takes the copy away and says why', async () => {

@@ -1,4 +1,3 @@
-import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { VolumeData, VolumeDriver, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
@@ -6,10 +5,9 @@ import { explainDropped, NO_WISHES, place } from '../../scheduler/scheduler.ts'
 import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
-import { toPairs } from '../rows.ts'
-import { isShared } from '../type-rules.ts'
+import { extraSpecsOf } from '../type-lookup.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
-import { existing, volumeRef } from './volume-kinds.ts'
+import { deleteWhole, existing, volumeRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 
@@ -34,9 +32,7 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       commit: async (trx) => {
         const row = await volumes.lock(trx, id)
         if (row === undefined) return
-        const type = row.pending_volume_type_id && (await volumeTypes.find(trx, row.pending_volume_type_id))
-        const newType = type ? { volume_type_id: type.id, multiattach: isShared(toPairs(type.extra_specs)) } : undefined
-        await endRetype(trx, row, stamp(), migrationStatus === 'success' ? newType : undefined)
+        await endRetype(trx, row, stamp(), { isDone: migrationStatus === 'success' })
         const set = { migration_status: migrationStatus, status_reason: reason }
         await followAttachments(trx, id, stamp(), { ...locked, set })
       },
@@ -55,14 +51,13 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       }
       const origin = backends.driverOf(source)
       if (unit.step === 'delete-source') {
-        await origin.deleteVolume(volume)
+        await deleteWhole(db, origin, volume)
         return finish(row.id, 'success', null)
       }
       if (unit.step === 'check') {
         await pools.refresh()
         const there = (await pools.current()).filter(({ name }) => name === destination)
-        const type = await volumeTypes.find(db, row.pending_volume_type_id ?? row.volume_type_id)
-        const extraSpecs = toPairs(type?.extra_specs ?? '{}')
+        const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
         const { candidates, dropped } = place(there, { ...NO_WISHES, sizeGib: row.size_gib, extraSpecs })
         if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
         if (await has(target, volume)) {

@@ -1,5 +1,4 @@
 import * as snapshots from '../../db/snapshots.ts'
-import * as volumeTypes from '../../db/volume-types.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
 import { explainDropped } from '../../scheduler/scheduler.ts'
@@ -7,8 +6,8 @@ import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { placeWhereItIs } from '../placement.ts'
-import { hostOf, toPairs } from '../rows.ts'
-import { isShared } from '../type-rules.ts'
+import { hostOf } from '../rows.ts'
+import { extraSpecsOf } from '../type-lookup.ts'
 import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 import { existing, snapshotRef } from './volume-kinds.ts'
@@ -49,10 +48,7 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
-      const typeId = row.pending_volume_type_id ?? row.volume_type_id
-      const type = await volumeTypes.find(db, typeId)
-      if (type === undefined) throw new ServiceError('VolumeTypeNotFound', { volume_type_id: typeId })
-      const extraSpecs = toPairs(type.extra_specs)
+      const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
       await pools.refresh()
       const { candidates, dropped } = placeWhereItIs(await pools.current(), row, extraSpecs)
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
@@ -60,7 +56,7 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
         commit: async (trx) => {
           const locked = await volumes.lock(trx, row.id) // a snapshot that goes meanwhile is given back under both types
           if (locked === undefined) return
-          await endRetype(trx, locked, stamp(), { volume_type_id: type.id, multiattach: isShared(extraSpecs) })
+          await endRetype(trx, locked, stamp(), { isDone: true })
           await followAttachments(trx, row.id, stamp(), restore)
         },
       }
@@ -69,7 +65,7 @@ export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
       commit: async (trx) => {
         const row = await volumes.lock(trx, unit.resourceId)
         if (row === undefined) return
-        await endRetype(trx, row, stamp())
+        await endRetype(trx, row, stamp(), { isDone: false })
         await followAttachments(trx, row.id, stamp(), { ...restore, set: { status_reason: error.message } })
       },
     }),
@@ -83,6 +79,6 @@ function needsMigration(
   const reason =
     params.migrationPolicy === 'never'
       ? 'Retype requires migration but is not allowed.'
-      : 'Retype requires migration, and there is nowhere to go, or the volume is attached or has snapshots.'
+      : 'Retype requires migration, and there is nowhere to go, or the volume is attached, is being copied, or has snapshots.'
   return `${reason} ${explainDropped(dropped)}`
 }

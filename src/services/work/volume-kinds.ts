@@ -3,7 +3,7 @@ import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
-import type { SnapshotRef, VolumeRef } from '../../drivers/driver.ts'
+import type { SnapshotRef, VolumeDriver, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { placeOf } from '../../scheduler/place.ts'
@@ -13,6 +13,7 @@ import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
 import { hostOf } from '../rows.ts'
+import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
@@ -116,10 +117,7 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
       if (unit.params.unmanage !== true) {
-        for (const { id } of await backups.failedOf(db, volume.id)) {
-          await driver?.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
-        }
-        await driver?.deleteVolume(volume)
+        if (driver !== null) await deleteWhole(db, driver, volume)
       }
       return { commit: (trx) => dropVolume(trx, volume.id) }
     },
@@ -133,13 +131,22 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   }
 }
 
+/** Deletes a volume with the snapshots that failed backups may have left of it. */
+export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRef): Promise<void> {
+  for (const { id } of await backups.failedOf(db, volume.id)) {
+    await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
+  }
+  await driver.deleteVolume(volume)
+}
+
 export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKind {
   const restore = { from: ['extending'] } as const
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       const newSizeGib = row.pending_size_gib ?? row.size_gib
-      pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib }, newSizeGib)
+      const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
+      pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }, newSizeGib)
       await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
         commit: (trx) =>
