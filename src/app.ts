@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
 import { backupDirectoryOf, createConfiguredBackends, reachable } from './app-backends.ts'
@@ -19,6 +20,7 @@ import { createNoauth } from './identity/noauth.ts'
 import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
 import { systemClock } from './runtime/clock.ts'
+import { systemHttp } from './runtime/http-client.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
@@ -28,6 +30,9 @@ import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
+import { createGlance } from './services/images/glance.ts'
+import type { ImageOptions } from './services/images/images.ts'
+import { createSpool } from './services/images/spool.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import type { StatusDoor } from './status-listener.ts'
 
@@ -45,6 +50,9 @@ export interface RunningApp {
   close(): Promise<void>
 }
 
+/** Of an attempt at a transfer: after that it is written down how far it came. */
+const TRANSFER_SLICE_MS = 4000
+
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
@@ -55,10 +63,12 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const backends = createConfiguredBackends(config, control)
   await refuseSecondDatabase(db, backends, log)
   const backupDisk = await openBackupDirectory(config)
+  const images = imageOptions(config)
   const services = createServices({
     db,
     backends,
     backupTarget: createDirectoryTarget(backupDisk),
+    images: images?.options ?? null,
     clock: systemClock,
     random: systemRandom,
     log,
@@ -88,8 +98,8 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     settings: { publicEndpoint: config.public_endpoint },
   })
   if (local) {
-    addLocalIdentity(server, local, config.public_endpoint)
-    addImageDiscovery(server, config.public_endpoint)
+    addLocalIdentity(server, local, { publicEndpoint: config.public_endpoint, imageUrl: config.image_service.url })
+    if (config.image_service.url === null) addImageDiscovery(server, config.public_endpoint)
   }
   const listen = parseAddress(config.listen)
   await server.listen(listen)
@@ -111,6 +121,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       await services.stop()
       await served
       await backupDisk.close()
+      await images?.disk.close()
       await db.destroy()
     },
   }
@@ -165,6 +176,20 @@ async function openBackupDirectory(config: Config): Promise<ReturnType<typeof op
   const disk = openSystemDisk(backupDirectoryOf(config))
   await disk.makeDirectory('.')
   return disk
+}
+
+function imageOptions({ data_dir, image_service }: Config) {
+  const { url, timeout_seconds, transfers, conversion_directory, conversion_gib } = image_service
+  if (url === null) return null
+  const directory = path.resolve(conversion_directory ?? path.join(data_dir, 'conversion'))
+  const disk = openSystemDisk(directory)
+  const options: ImageOptions = {
+    service: createGlance({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000 }),
+    spool: createSpool({ disk, directory, bytesMax: conversion_gib * 1024 ** 3, random: systemRandom }),
+    transfersMax: transfers,
+    sliceMs: TRANSFER_SLICE_MS,
+  }
+  return { disk, options }
 }
 
 function serviceSettings(config: Config): ServiceSettings {

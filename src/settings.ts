@@ -245,6 +245,44 @@ export const SETTINGS_SCHEMA = z.strictObject({
     })
     .prefault({}),
 
+  image_service: z
+    .strictObject({
+      url: z
+        .url({ protocol: /^https?$/ })
+        .nullable()
+        .default(null)
+        .describe(
+          'Where volumes get images from and are uploaded to: OpenStack Glance, `http://host:9292`. It is called with the token of whoever asks. Without it, images are refused.',
+        ),
+      timeout_seconds: z
+        .int()
+        .min(1)
+        .max(45)
+        .default(30)
+        .describe('How long it may stay silent before a transfer counts as broken off and is tried again.'),
+      transfers: z
+        .int()
+        .min(1)
+        .max(16)
+        .default(4)
+        .describe('Images that are downloaded at the same time, and as many that are uploaded; others wait.'),
+      conversion_directory: z
+        .string()
+        .min(1)
+        .nullable()
+        .default(null)
+        .describe(
+          'Where qcow2 images lie while they are converted; by default `conversion` in the data directory. Created when absent; no two processes may share it.',
+        ),
+      conversion_gib: z
+        .int()
+        .min(1)
+        .max(1_048_576)
+        .default(64)
+        .describe('How much of that directory images may fill; one that needs more is refused.'),
+    })
+    .prefault({}),
+
   log: z
     .strictObject({
       level: z

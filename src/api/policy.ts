@@ -11,6 +11,7 @@ export type Check = 'reader' | 'member' | 'admin'
 
 export const RULES = {
   'volume:create': 'member',
+  'volume:create_from_image': 'member',
   'volume:get': 'reader',
   'volume:get_all': 'reader',
   'volume:update': 'member',
@@ -40,6 +41,8 @@ export const RULES = {
   'volume_extension:volume_admin_actions:migrate_volume_completion': 'admin',
   'volume_extension:volume_admin_actions:extend_volume_completion': 'admin',
   'volume_extension:volume_unmanage': 'admin',
+  'volume_extension:volume_actions:upload_image': 'member',
+  'volume_extension:volume_actions:upload_public': 'admin',
   'volume_extension:volume_image_metadata:show': 'reader',
   'volume_extension:volume_image_metadata:set': 'member',
   'volume_extension:volume_image_metadata:remove': 'member',

@@ -49,6 +49,7 @@ function contextOf(principal: Principal, request: FastifyRequest): RequestContex
     roles: principal.roles,
     isAdmin: principal.roles.includes('admin'),
     isService: principal.isService,
+    token: headerOf(request.headers, 'x-auth-token') ?? '',
     authorize: (rule, target) => authorize(rule, context, target),
   }
   return context

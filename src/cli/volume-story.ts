@@ -89,6 +89,7 @@ function section(title: string, rows: readonly (readonly string[])[]): string[] 
 const BUSY: ReadonlySet<string> = new Set([
   'creating',
   'deleting',
+  'downloading',
   'extending',
   'unmanaging',
   'updating',
@@ -96,7 +97,7 @@ const BUSY: ReadonlySet<string> = new Set([
   'restoring-backup',
 ])
 /** The same, of work that leaves what the volume or snapshot holds as it was. */
-const BUSY_WITH_DATA: ReadonlySet<string> = new Set(['retyping', 'maintenance', 'backing-up', 'reverting'])
+const BUSY_WITH_DATA: ReadonlySet<string> = new Set(['retyping', 'maintenance', 'backing-up', 'reverting', 'uploading'])
 
 function adviceLines({ kind, id, status, work, work_beside, attachments }: Explanation): string[] {
   const client = `openstack volume${kind === 'snapshot' ? ' snapshot' : ''}`

@@ -6,6 +6,7 @@ import * as messages from '../../migrations/0004-messages.ts'
 import * as volumeActions from '../../migrations/0005-volume-actions.ts'
 import * as backends from '../../migrations/0006-backends.ts'
 import * as backups from '../../migrations/0007-backups.ts'
+import * as images from '../../migrations/0008-images.ts'
 import * as tokens from '../../migrations/0009-tokens.ts'
 import * as lookups from '../../migrations/0010-lookups.ts'
 import { StartRefused } from '../errors.ts'
@@ -25,6 +26,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0005-volume-actions', ...volumeActions },
   { name: '0006-backends', ...backends },
   { name: '0007-backups', ...backups },
+  { name: '0008-images', ...images },
   { name: '0009-tokens', ...tokens },
   { name: '0010-lookups', ...lookups },
 ]

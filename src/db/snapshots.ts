@@ -17,8 +17,9 @@ export interface SnapshotRow {
   previous_status: string | null
   status_reason: string | null
   progress: string
-  /** JSON object of strings. */
+  /** JSON objects of strings. */
   metadata: string
+  image_metadata: string
   created_at: string
   updated_at: string | null
 }

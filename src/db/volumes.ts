@@ -33,6 +33,8 @@ export interface VolumeRow {
   /** JSON objects of strings. */
   admin_metadata: string
   image_metadata: string
+  /** The image that is made of it, under whose id its work and its snapshot are. */
+  upload_image_id: string | null
   migration_status: string | null
   /** The type it is being changed to. The quota counts both while it is set. */
   pending_volume_type_id: string | null

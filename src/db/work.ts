@@ -51,8 +51,14 @@ export async function findByResource(db: Db, resourceId: string): Promise<WorkRo
   return fromStore(await db('work').where({ resource_id: resourceId }).first())
 }
 
-export async function all(db: Db): Promise<Pick<WorkRow, 'resource_id' | 'lane'>[]> {
-  return db('work').select('resource_id', 'lane')
+/** What work is about: its resource, its lane, and the volume of work that has a lane of its own. */
+export async function allConcerned(db: Db): Promise<Set<string>> {
+  const rows: { resource_id: string; lane: string }[] = await db('work').select('resource_id', 'lane')
+  const uploaded: string[] = await db('volumes')
+    .whereIn('upload_image_id', db('work').select('resource_id'))
+    .pluck('id')
+  const backedUp: string[] = await db('backups').whereIn('id', db('work').select('resource_id')).pluck('volume_id')
+  return new Set([...rows.flatMap(({ resource_id, lane }) => [resource_id, lane]), ...uploaded, ...backedUp])
 }
 
 /** Which of the units there still are. */
@@ -64,7 +70,12 @@ export async function existing(db: Db, ids: readonly string[]): Promise<Set<stri
 export async function ofVolume(db: Db, volumeId: string): Promise<WorkRow[]> {
   const backups = db('backups').where({ volume_id: volumeId }).select('id')
   const ofBackups = db('work').whereIn('resource_id', backups).whereNot({ lane: volumeId })
-  const rows: WorkRow[] = await db('work').where({ lane: volumeId }).unionAll(ofBackups).orderBy(['created_at', 'id'])
+  const uploads = db('volumes').where({ id: volumeId }).whereNotNull('upload_image_id').select('upload_image_id')
+  const ofUploads = db('work').whereIn('resource_id', uploads)
+  const rows: WorkRow[] = await db('work')
+    .where({ lane: volumeId })
+    .unionAll([ofBackups, ofUploads])
+    .orderBy(['created_at', 'id'])
   return rows.map((row) => fromStore(row)!)
 }
 

@@ -5,16 +5,16 @@ const INTERFACES = ['public', 'internal', 'admin'] as const
 
 /**
  * What a token says about where the services are. Block storage is there under its name of today and the one that
- * cinderclient looks for; the image service is only there because openstackclient asks for its versions before it
- * creates a volume.
+ * cinderclient looks for; without an image service there is one all the same, because openstackclient asks for its versions
+ * before it creates a volume.
  */
-export function catalogOf(origin: string, projectId: string) {
+export function catalogOf(origin: string, projectId: string, imageUrl: string | null) {
   const volume = `${origin}/v3/${projectId}`
   return [
     service('block-storage', 'cinder', volume),
     service('volumev3', 'cinderv3', volume),
     service('identity', 'keystone', `${origin}/identity`),
-    service('image', 'glance', `${origin}/image`),
+    service('image', 'glance', imageUrl ?? `${origin}/image`),
   ]
 }
 

@@ -31,7 +31,11 @@ const AuthRequest = z.object({
  * The part of Keystone's v3 API that clients of block storage use, for the one account of `auth: local`: tokens, the
  * catalog, and their own project and user.
  */
-export function addLocalIdentity(app: FastifyInstance, identity: LocalIdentity, publicEndpoint: string | null): void {
+export function addLocalIdentity(
+  app: FastifyInstance,
+  identity: LocalIdentity,
+  { publicEndpoint, imageUrl }: { publicEndpoint: string | null; imageUrl: string | null },
+): void {
   const { account } = identity
   const project = {
     id: account.projectId,
@@ -184,7 +188,7 @@ export function addLocalIdentity(app: FastifyInstance, identity: LocalIdentity, 
   }
 
   function catalogFor(request: FastifyRequest) {
-    return catalogOf(originOf(request.headers, publicEndpoint), account.projectId)
+    return catalogOf(originOf(request.headers, publicEndpoint), account.projectId, imageUrl)
   }
 
   function linksOf(request: FastifyRequest) {

@@ -14,7 +14,7 @@ import { toAttachment, toPairs } from './rows.ts'
 import type { AttachmentService } from './services.ts'
 import type { Stamp } from './stamp.ts'
 import { toListing, visibleAttachment, visibleVolume } from './visibility.ts'
-import { ATTACHMENT_ACTIONS, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
+import { ATTACHMENT_ACTIONS, mayIn, VOLUME_ACTIONS, VOLUME_PERMISSIONS } from './volume-status.ts'
 
 export function createAttachmentService(parts: Parts): AttachmentService {
   const { db } = parts
@@ -41,7 +41,7 @@ async function createAttachment(parts: Parts, context: RequestContext, request: 
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('volume:attachment_create', { projectId: volume.project_id })
-    if (!mayIn(volume.status, 'connect')) {
+    if (!mayIn(volume.status, request.connector === null ? 'makeAttachment' : 'connect')) {
       const reason =
         'Volume attachments can not be created if the volume is in an error state. ' +
         `The Volume ${volume.id} currently has a status of: ${volume.status} `
@@ -85,9 +85,10 @@ async function reserve(
   const { from, to } = volume.multiattach ? VOLUME_ACTIONS.reserveShared : VOLUME_ACTIONS.reserve
   if (await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt: stamp() })) return
   const others = await attachments.ofVolume(trx, volume.id)
+  if (mayIn(volume.status, 'reserveAhead') && (volume.multiattach || others.length === 0)) return
   const sameInstance = instanceId !== null && others.some((other) => other.instance_id === instanceId)
   if (sameInstance && mayIn(volume.status, 'reserveAgain')) return
-  const reason = `Volume ${volume.id} status must be ${from.join(' or ')} to reserve, but the current status is ${volume.status}.`
+  const reason = `Volume ${volume.id} status must be ${[...from, ...VOLUME_PERMISSIONS.reserveAhead].join(' or ')} to reserve, but the current status is ${volume.status}.`
   throw new ServiceError('InvalidVolume', { reason })
 }
 

@@ -22,7 +22,7 @@ export async function readBackupRecords(db: Db): Promise<BackupRecords> {
     const rows = await backups.all(trx)
     return {
       rows: new Map(rows.map((row) => [row.id, row])),
-      busy: new Set((await work.all(trx)).map(({ resource_id }) => resource_id)),
+      busy: await work.allConcerned(trx),
     }
   })
 }

@@ -49,7 +49,7 @@ const UNCERTAIN = /^(creating|deleting|extending|error)/
 export async function readRecords(db: Db, isHere: (host: string) => boolean): Promise<Records> {
   return db.transaction(async (trx) => {
     await readOneMoment(trx)
-    const units = await work.all(trx)
+    const busy = await work.allConcerned(trx)
     const rows = (await volumes.all(trx)).filter(({ host }) => host === null || isHere(host))
     const ids = new Set(rows.map(({ id }) => id))
     return {
@@ -62,7 +62,7 @@ export async function readRecords(db: Db, isHere: (host: string) => boolean): Pr
           .filter((row) => ids.has(row.volume_id))
           .map(({ id, volume_id, connection_info }) => [id, { volume_id, isConnected: connection_info !== null }]),
       ),
-      busy: new Set(units.flatMap(({ resource_id, lane }) => [resource_id, lane])),
+      busy,
     }
   })
 }

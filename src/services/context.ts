@@ -9,6 +9,8 @@ export interface RequestContext {
   isAdmin: boolean
   /** True when a service (Nova) vouches for the call with X-Service-Token. */
   isService: boolean
+  /** What the caller showed, for services that are asked on his behalf; never logged. */
+  token: string
   /**
    * Throws PolicyNotAuthorized unless the rule allows the action on the target. Rules about an owned object run in
    * the service, where the row is known.

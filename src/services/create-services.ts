@@ -12,6 +12,7 @@ import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
 import { createInspection, type Inspection } from './explain.ts'
+import { createImages, type ImageOptions } from './images/images.ts'
 import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
@@ -34,6 +35,8 @@ export interface ServicesOptions {
   backends: readonly Backend[]
   /** Where backups are kept. */
   backupTarget: BackupTarget
+  /** None: volumes are neither made from images nor made into such. */
+  images?: ImageOptions | null
   clock: Clock
   random: Random
   log: Log
@@ -62,6 +65,7 @@ export function createServices({
   ...options
 }: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
+  const images = options.images ? createImages(clock, options.images) : null
   const stamp = createStamp(clock)
   const states = createServiceStates(db, stamp)
   const pools = createPools({ db, backends, states, settings, clock, stamp, log })
@@ -81,11 +85,11 @@ export function createServices({
       settings: settings.work,
     }),
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, backupTarget, pools, settings, stamp, log }),
+    kinds: createWorkKinds({ db, backends, backupTarget, images, pools, settings, stamp, log }),
     recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
   const messageSweep = createMessageSweep({ db, clock, log })
-  const parts: Parts = { db, backends, backupTarget, pools, states, random, stamp, settings, work }
+  const parts: Parts = { db, backends, backupTarget, images, pools, states, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),
@@ -101,6 +105,7 @@ export function createServices({
     messages: createMessageService(parts),
     start: async () => {
       await ensureDefaultType(parts)
+      await images?.spool.start()
       await pools.refresh().catch(() => {}) // logged; a backend that is away is asked again, and its work waits
       await work.start()
       messageSweep.start()
@@ -108,6 +113,7 @@ export function createServices({
     stop: async () => {
       await messageSweep.stop()
       await work.stop(settings.stopGraceMs)
+      await Promise.all([images?.fills.close(), images?.sends.close()])
       await Promise.allSettled(backends.all.map(({ driver }) => driver.stop()))
     },
     idle: () => work.idle(),

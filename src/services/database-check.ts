@@ -46,6 +46,8 @@ const IN_WORK = {
   volumes: {
     statuses: [
       'creating',
+      'downloading',
+      'uploading',
       'deleting',
       'extending',
       'reverting',
@@ -70,7 +72,7 @@ const IN_WORK = {
 export async function checkStatuses(db: Db): Promise<Finding[]> {
   return db.transaction(async (trx) => {
     await readOneMoment(trx)
-    const busy = new Set((await work.all(trx)).flatMap(({ resource_id, lane }) => [resource_id, lane]))
+    const busy = await work.allConcerned(trx)
     const findings: Finding[] = []
     for (const [table, { statuses, word, command }] of Object.entries(IN_WORK)) {
       for (const { id, status, volume_id } of await findByStatus(trx, table, statuses)) {

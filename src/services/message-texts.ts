@@ -65,6 +65,12 @@ export const MESSAGE_DETAILS = {
     text: 'The backend that has the volume does not suit the type, or it could not be moved.',
   },
   migrateFailed: { id: '903', text: 'The volume could not be moved; it is where it was.' },
+  imageDownloadFailed: { id: '905', text: 'Image download failed.' },
+  imageUnacceptable: {
+    id: '906',
+    text: 'The image cannot be written to a volume: it is not what it claims to be, or too large.',
+  },
+  reimageFailed: { id: '907', text: 'Driver failed to reimage the volume.' },
   revertFailed: { id: '904', text: 'Driver failed to revert the volume.' },
 } as const satisfies Record<string, MessageText>
 

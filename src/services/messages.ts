@@ -70,8 +70,9 @@ export async function recordMessage(
  */
 export function failureRecorder(parts: MessageParts) {
   return async (trx: Db, unit: WorkUnit, error: ServiceError): Promise<void> => {
-    // A backup outlives its volume.
-    const owner = (await volumes.find(trx, unit.lane)) ?? (await backups.find(trx, unit.resourceId))
+    // A backup outlives its volume; the lane of an upload is its own.
+    const volumeId = unit.kind === 'volume-upload' ? String(unit.params.volumeId) : unit.lane
+    const owner = (await volumes.find(trx, volumeId)) ?? (await backups.find(trx, unit.resourceId))
     if (owner === undefined) return
     const message = { ...failureOf(unit, error), projectId: owner.project_id, requestId: unit.requestId }
     await recordMessage(trx, parts, message)

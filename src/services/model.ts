@@ -172,6 +172,10 @@ export interface VolumeCreate {
   sourceVolid: string | null
   availabilityZone: string | null
   metadata: Record<string, string>
+  /** Id or name of the image that it is to hold. */
+  imageRef?: string | null
+  /** Whether an image of Nova's that stands for a snapshot means that snapshot. */
+  takesBootSnapshots?: boolean
   hints?: VolumeHints | null
 }
 
@@ -206,6 +210,31 @@ export interface Migration {
   /** `host@backend#pool` */
   host: string | null
   cluster: string | null
+}
+
+/** An image that is to be made of a volume. */
+export interface VolumeUpload {
+  imageName: string
+  diskFormat: string
+  containerFormat: string
+  /** Null leaves them to the image service. */
+  visibility: string | null
+  isProtected: boolean | null
+  /** Upload a volume that is in use. */
+  force: boolean
+}
+
+/** What an upload begins with: the volume as it is then, and its image, which has no content yet. */
+export interface StartedUpload {
+  volume: Volume
+  image: {
+    id: string
+    name: string | null
+    diskFormat: string | null
+    containerFormat: string | null
+    visibility: string | null
+    isProtected: boolean
+  }
 }
 
 export interface OldAttach {

@@ -2,6 +2,7 @@ import type { Db } from '../db/database.ts'
 import type { Random } from '../runtime/random.ts'
 import type { Backends } from './backends.ts'
 import type { BackupTarget } from './backup/target.ts'
+import type { Images } from './images/images.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
@@ -13,6 +14,8 @@ export interface Parts {
   db: Db
   backends: Backends
   backupTarget: BackupTarget
+  /** Null without an image service. */
+  images: Images | null
   pools: Pools
   states: ServiceStates
   random: Random

@@ -18,11 +18,13 @@ import type {
   Snapshot,
   SnapshotCreate,
   SnapshotStatus,
+  StartedUpload,
   StatusReset,
   TypeEncryption,
   Volume,
   VolumeCreate,
   VolumeType,
+  VolumeUpload,
 } from './model.ts'
 import type { QuotaName } from './quota.ts'
 
@@ -105,6 +107,7 @@ export interface VolumeService {
   /** For backends that need the compute host's help to extend; no driver here does. */
   completeExtension(context: RequestContext, id: string): Promise<void>
   reimage(context: RequestContext, id: string, request: { imageId: string; reserved: boolean }): Promise<void>
+  uploadImage(context: RequestContext, id: string, request: VolumeUpload): Promise<StartedUpload>
 }
 
 /**

@@ -87,6 +87,7 @@ async function createSnapshot(
       status_reason: null,
       progress: '0%',
       metadata: JSON.stringify(request.metadata),
+      image_metadata: volume.bootable ? volume.image_metadata : '{}',
       created_at: stamp(),
       updated_at: null,
     }

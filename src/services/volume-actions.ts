@@ -10,6 +10,7 @@ import { hostOf } from './rows.ts'
 import { extraSpecsOf } from './type-lookup.ts'
 import { checkTypeBounds } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
+import { breakOffUpload } from './volume-images.ts'
 import { canResetTo, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
 import type { WorkUnit } from './work/kind.ts'
 
@@ -84,40 +85,19 @@ export async function completeExtension({ db }: Parts, context: RequestContext, 
   throw new ServiceError('InvalidVolume', { reason })
 }
 
-/** Checks the request as far as it goes without images. */
-export async function reimageVolume(
-  { db }: Parts,
-  context: RequestContext,
-  id: string,
-  { reserved }: { imageId: string; reserved: boolean },
-): Promise<void> {
-  const row = visibleVolume(context, id, await volumes.find(db, id))
-  const rule = row.status === 'reserved' ? 'volume:reimage_reserved' : 'volume:reimage'
-  context.authorize(rule, { projectId: row.project_id })
-  if ((await attachments.ofVolume(db, id)).length > 1) {
-    const reason = 'Cannot re-image a volume which is attached to more than one server.'
-    throw new ServiceError('ResourceConflict', { reason })
-  }
-  const { from } = VOLUME_ACTIONS[reserved ? 'reimageReserved' : 'reimage']
-  if (!(from as readonly string[]).includes(row.status)) {
-    const reason = `Volume ${id} status must be ${from.join(' or ')}, but current status is ${row.status}.`
-    throw new ServiceError('InvalidVolume', { reason })
-  }
-  throw new ServiceError('InvalidInput', { reason: 'Volumes cannot be re-imaged: no image service is set up.' })
-}
-
 /**
  * Writes what it is told and drops the work that stood behind the old status; the backend is not asked. Attachments are
  * the exception: their exports are taken back, because nobody would know of them any more.
  */
 export async function resetStatus(
-  { db, stamp, work }: Parts,
+  parts: Parts,
   context: RequestContext,
   id: string,
   status: string | null,
   { attachStatus = null, migrationStatus = null }: StatusReset,
 ): Promise<void> {
-  const units = await db.transaction(async (trx) => {
+  const { db, stamp, work } = parts
+  const { undoing, disconnects } = await db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     context.authorize('volume_extension:volume_admin_actions:reset_status', { projectId: row.project_id })
     const attached = await attachments.ofVolume(trx, id)
@@ -127,12 +107,13 @@ export async function resetStatus(
     const aborted = status !== null && volumes.isMigrating(row) ? { migration_status: 'error' } : {}
     const set = migrationStatus === null ? aborted : { migration_status: migration }
     if (status !== null) await breakOffWork(trx, row, stamp())
+    const undoing = status === null ? null : await breakOffUpload(trx, parts, context, row)
     const reason = status === null ? {} : { status_reason: null }
     await volumes.compareAndSet(trx, id, { from: [row.status], to, updatedAt: stamp(), set: { ...set, ...reason } })
-    if (attachStatus !== 'detached') return []
-    const units: WorkUnit[] = []
+    const disconnects: WorkUnit[] = []
+    if (attachStatus !== 'detached') return { undoing, disconnects }
     for (const { id: resourceId } of attached) {
-      units.push(
+      disconnects.push(
         await work.enqueue(trx, {
           kind: 'attachment-disconnect',
           resourceId,
@@ -142,9 +123,10 @@ export async function resetStatus(
         }),
       )
     }
-    return units
+    return { undoing, disconnects }
   })
-  await Promise.all(units.map((unit) => work.finish(unit)))
+  if (undoing !== null) work.launch(undoing)
+  await Promise.all(disconnects.map((unit) => work.finish(unit)))
 }
 
 function resettable(status: string, hasAttachments: boolean): VolumeStatus {

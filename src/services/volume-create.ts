@@ -5,6 +5,8 @@ import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
+import type { Image } from './images/image-service.ts'
+import { checkedSource } from './images/rules.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
@@ -12,7 +14,9 @@ import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
+import { resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
+import { fillParams } from './work/image-transfer.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** What a new volume takes over from where it comes from. */
@@ -29,8 +33,13 @@ interface Source {
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
 export async function createVolume(parts: Parts, context: RequestContext, request: VolumeCreate): Promise<Volume> {
+  refuseSeveralSources(request)
+  const { imageRef } = request
+  const { image, snapshotId } = imageRef
+    ? await resolveImage(parts, context, { ...request, imageRef })
+    : { image: null, snapshotId: request.snapshotId }
   const { row, unit } = await withPromise(parts, (id) =>
-    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, request, id)),
+    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image)),
   )
   parts.work.launch(unit)
   return toVolume(row, [])
@@ -56,14 +65,12 @@ export async function enqueueVolume(
   context: RequestContext,
   request: VolumeCreate,
   id: string,
+  image: Image | null = null,
 ): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
   context.authorize('volume:create', { projectId: context.projectId })
-  if (request.snapshotId !== null && request.sourceVolid !== null) {
-    throw invalid('May specify only one of snapshot, source_volume')
-  }
   const { backends, pools, settings, stamp, states, work } = parts
   const source = await lockSource(trx, context, request)
-  const named = request.volumeType ?? source?.volumeTypeId ?? null
+  const named = request.volumeType ?? source?.volumeTypeId ?? image?.properties.cinder_img_volume_type ?? null
   const found = await (named === null
     ? defaultType(trx, context, settings.defaultVolumeType)
     : typeByNameOrId(trx, context, named))
@@ -74,6 +81,7 @@ export async function enqueueVolume(
   await refuseEncrypted(trx, type, multiattach)
   if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
   const sizeGib = checkedSize(request, source, type.name, extraSpecs)
+  const content = image && checkedSource(image, sizeGib)
   const zones = zonesFor(
     {
       asked: request.availabilityZone,
@@ -115,6 +123,7 @@ export async function enqueueVolume(
     placement: JSON.stringify(memo),
     admin_metadata: '{}',
     image_metadata: source?.imageMetadata ?? '{}',
+    upload_image_id: null,
     migration_status: null,
     pending_volume_type_id: null,
     created_at: stamp(),
@@ -127,9 +136,15 @@ export async function enqueueVolume(
     resourceId: row.id,
     lane: row.id,
     step: pool === null ? 'schedule' : 'provision',
+    ...(content === null ? {} : { params: fillParams(content, context.token) }),
     requestId: context.requestId,
   })
   return { row, unit }
+}
+
+function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreate): void {
+  const sources = [snapshotId, sourceVolid, imageRef || null].filter((source) => source !== null)
+  if (sources.length > 1) throw invalid('May specify only one of backup, imageRef, snapshot, source volume')
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */
@@ -143,7 +158,11 @@ async function lockSource(trx: Db, context: RequestContext, request: VolumeCreat
     const origin = await volumes.find(trx, snapshot.volume_id)
     return origin === undefined
       ? null
-      : { ...sourceOf(origin, 'recommend omitting the type argument'), sizeGib: snapshot.size_gib }
+      : {
+          ...sourceOf(origin, 'recommend omitting the type argument'),
+          sizeGib: snapshot.size_gib,
+          imageMetadata: origin.bootable ? snapshot.image_metadata : '{}',
+        }
   }
   if (request.sourceVolid === null) return null
   const origin = visibleVolume(context, request.sourceVolid, await volumes.lock(trx, request.sourceVolid))
@@ -161,7 +180,7 @@ function sourceOf(row: volumes.VolumeRow, advice: string): Source {
     volumeTypeId: row.volume_type_id,
     availabilityZone: row.availability_zone,
     bootable: Boolean(row.bootable),
-    imageMetadata: row.image_metadata,
+    imageMetadata: row.bootable ? row.image_metadata : '{}', // as upstream: only who boots has to know it
   }
 }
 

@@ -74,13 +74,15 @@ async function removeVolume(
       if (!taken) throw notRemovable(force)
     }
     for (const part of [...attached, ...children]) await workRows.removeOfResource(trx, part.id)
+    const { upload_image_id: imageId } = row
+    if (imageId !== null) await workRows.removeOfResource(trx, imageId)
     const step = attached.length > 0 ? 'remove-exports' : children.length > 0 ? 'delete-snapshots' : 'delete-volume'
     return work.enqueue(trx, {
       kind: 'volume-delete',
       resourceId: id,
       lane: id,
       step,
-      params: { unmanage },
+      params: { unmanage, ...(imageId === null ? {} : { imageId }) },
       requestId: context.requestId,
     })
   })

@@ -32,8 +32,8 @@ export const VOLUME_ACTIONS = {
   reimage: { from: ['available', 'error'], to: 'downloading' },
   reimageReserved: { from: ['available', 'error', 'reserved'], to: 'downloading' },
   /** An attachment is made. */
-  reserve: { from: ['available', 'downloading'], to: 'reserved' },
-  reserveShared: { from: ['available', 'in-use', 'downloading'], to: 'reserved' },
+  reserve: { from: ['available'], to: 'reserved' },
+  reserveShared: { from: ['available', 'in-use'], to: 'reserved' },
   /** os-reserve of the old way to attach, which knows no attachments yet. */
   claim: { from: ['available'], to: 'attaching' },
   claimShared: { from: ['available', 'in-use'], to: 'attaching' },
@@ -42,6 +42,8 @@ export const VOLUME_ACTIONS = {
   backUp: { from: ['available'], to: 'backing-up' },
   backUpForced: { from: ['available', 'in-use'], to: 'backing-up' },
   restoreBackup: { from: ['available'], to: 'restoring-backup' },
+  upload: { from: ['available'], to: 'uploading' },
+  uploadForced: { from: ['available', 'in-use'], to: 'uploading' },
 } as const satisfies Record<string, Transition<VolumeStatus>>
 
 /** Statuses in which the content of a volume is being made, replaced or taken down, so that nobody may connect to it. */
@@ -53,6 +55,15 @@ const UNFINISHED = [
   'reverting',
   'deleting',
   'unmanaging',
+] as const satisfies readonly VolumeStatus[]
+
+const FAILED = [
+  'error',
+  'error_deleting',
+  'error_managing',
+  'error_restoring',
+  'error_backing-up',
+  'error_extending',
 ] as const satisfies readonly VolumeStatus[]
 
 /** What a request may do in which status without changing it; what it does to the attachments may change it later. */
@@ -67,14 +78,11 @@ export const VOLUME_PERMISSIONS = {
   completeExtension: ['extending'],
   /** The instance that has the volume asks for it on another host. */
   reserveAgain: ['in-use', 'reserved'],
-  connect: except(
-    'error',
-    'error_deleting',
-    'error_managing',
-    'error_restoring',
-    'error_backing-up',
-    'error_extending',
-  ),
+  /** An image is being written to it: it may be promised, and is reserved and connected once it is whole. */
+  reserveAhead: ['downloading'],
+  makeAttachment: except(...FAILED),
+  /** An image is being written to one that downloads. */
+  connect: except('downloading', ...FAILED),
   initializeConnection: except('maintenance', ...UNFINISHED),
   attach: ['available', 'reserved', 'attaching', 'in-use'],
   detach: except('maintenance'),
@@ -97,6 +105,11 @@ function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
 export const VOLUME_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
+  /** An image is written to it; then its attachments say what it is. */
+  filling: { from: ['creating'], to: 'downloading' },
+  fillFailed: { from: ['downloading'], to: 'error' },
+  /** As upstream leaves it. */
+  reimagedInError: { from: ['downloading'], to: 'error' },
   extendFailed: { from: ['extending'], to: 'error_extending' },
   reverted: { from: ['reverting'], to: 'available' },
   revertFailed: { from: ['reverting'], to: 'error' },

@@ -7,16 +7,10 @@ import type { Parts } from './parts.ts'
 import { toAttachment, toVolume } from './rows.ts'
 import type { VolumeService } from './services.ts'
 import { toListing, visibleVolume } from './visibility.ts'
-import {
-  beginDetaching,
-  completeExtension,
-  extendVolume,
-  reimageVolume,
-  resetStatus,
-  rollDetaching,
-} from './volume-actions.ts'
+import { beginDetaching, completeExtension, extendVolume, resetStatus, rollDetaching } from './volume-actions.ts'
 import { createVolume } from './volume-create.ts'
 import { deleteVolume, unmanageVolume } from './volume-delete.ts'
+import { reimageVolume, uploadVolume } from './volume-images.ts'
 import { completeMigration, migrateVolume } from './volume-migrate.ts'
 import * as properties from './volume-properties.ts'
 import { retypeVolume } from './volume-retype.ts'
@@ -66,6 +60,7 @@ export function createVolumeService(parts: Parts): VolumeService {
     completeMigration: (context, id, request) => completeMigration(parts, context, id, request),
     completeExtension: (context, id) => completeExtension(parts, context, id),
     reimage: (context, id, request) => reimageVolume(parts, context, id, request),
+    uploadImage: (context, id, request) => uploadVolume(parts, context, id, request),
     beginDetaching: (context, id) => beginDetaching(parts, context, id),
     rollDetaching: (context, id) => rollDetaching(parts, context, id),
     resetStatus: (context, id, status, others = {}) => resetStatus(parts, context, id, status, others),

@@ -64,7 +64,7 @@ beforeAll(async () => {
     random: systemRandom,
     settings: { publicEndpoint: null },
   })
-  addLocalIdentity(app, identity, null)
+  addLocalIdentity(app, identity, { publicEndpoint: null, imageUrl: null })
   addImageDiscovery(app, null)
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo

@@ -8,6 +8,7 @@ import { systemClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
+import type { ImageOptions } from '../../src/services/images/images.ts'
 import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
 import { openBackupTarget } from '../tools/backup-target.ts'
 
@@ -43,13 +44,14 @@ export interface Answer {
   text: string
 }
 
-export async function createHarness(): Promise<Harness> {
+export async function createHarness(options: { images?: ImageOptions } = {}): Promise<Harness> {
   const logged: string[] = []
   const log = createLog('info', { write: (line) => logged.push(line) })
   const db = await openDatabase({ file: ':memory:' })
   const services = createServices({
     db,
     backupTarget: await openBackupTarget(),
+    images: options.images ?? null,
     backends: [
       { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
     ],

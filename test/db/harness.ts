@@ -58,6 +58,7 @@ export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): Volum
     placement: null,
     admin_metadata: '{}',
     image_metadata: '{}',
+    upload_image_id: null,
     migration_status: null,
     pending_volume_type_id: null,
     created_at: '2026-01-01T00:00:00.000000',

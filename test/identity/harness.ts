@@ -31,7 +31,7 @@ export async function createIdentityHarness() {
   app.addContentTypeParser('application/json', { parseAs: 'string' }, async (_: unknown, source: unknown) =>
     parseJson(String(source)),
   )
-  addLocalIdentity(app, identity, null)
+  addLocalIdentity(app, identity, { publicEndpoint: null, imageUrl: null })
   addImageDiscovery(app, null)
   await app.ready()
 

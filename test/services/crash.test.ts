@@ -1,25 +1,74 @@
-import { describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { errorFilter, type FaultPoint, hangFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import type { ImageOptions } from '../../src/services/images/images.ts'
 import { DIALECTS } from '../db/harness.ts'
+import { type FakeGlance, startFakeGlance } from '../tools/fake-glance.ts'
+import { imageOptions } from '../tools/image-options.ts'
 import { Cutter } from './cutter.ts'
-import { createHarness, member, newAttachment, newVolume, outcome, TEST_SETTINGS } from './harness.ts'
-import { connector, expectNewest, expectSound, FURTHER_SCENARIOS, SCENARIOS, worldOf } from './scenarios.ts'
+import { availableVolume, createHarness, member, newAttachment, newVolume, outcome, TEST_SETTINGS } from './harness.ts'
+import {
+  type CutScenario,
+  connector,
+  expectNewest,
+  expectSound,
+  FURTHER_SCENARIOS,
+  SCENARIOS,
+  worldOf,
+} from './scenarios.ts'
 
 /**
  * Each kind of work, cut off in two ways: the process dies, at every moment at which that makes a difference, and other services
  * go on with the same database; and the backend fails for good, before or after it did its part.
  */
+/** The image service of the test; a transfer takes one attempt. */
+let glance: FakeGlance
+let images: ImageOptions
+
+beforeEach(async () => {
+  glance = await startFakeGlance()
+  images = imageOptions(glance.url, { sliceMs: 10_000 })
+})
+
+const IMAGE_SCENARIOS: readonly CutScenario[] = [
+  {
+    name: 'creating a volume from an image',
+    prepare: async () => glance.add(Buffer.alloc(8192, 'image')),
+    act: (harness, imageRef) => harness.services.volumes.create(member, newVolume({ imageRef })),
+  },
+  {
+    name: 'writing an image over a volume',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) =>
+      harness.services.volumes.reimage(member, id, {
+        imageId: glance.add(Buffer.alloc(8192, 'image')),
+        reserved: false,
+      }),
+  },
+  {
+    name: 'making an image of a volume',
+    prepare: (harness) => availableVolume(harness),
+    act: (harness, id) =>
+      harness.services.volumes.uploadImage(member, id, {
+        imageName: 'made',
+        diskFormat: 'qcow2',
+        containerFormat: 'bare',
+        visibility: null,
+        isProtected: null,
+        force: false,
+      }),
+  },
+]
 
 /** Requests that answer once they are done: what nobody waits for any more may be undone. */
 const ANSWERED_WHEN_DONE = ['attaching a volume', 'connecting a reserved attachment']
 
 describe.each(DIALECTS)('a process that dies on %s', (dialect) => {
-  it.each([...SCENARIOS, ...FURTHER_SCENARIOS])(
+  it.each<CutScenario>([...SCENARIOS, ...FURTHER_SCENARIOS, ...IMAGE_SCENARIOS])(
     'at any moment of $name leaves nothing stuck, lost or counted twice',
     async ({ name, options, prepare, act }) => {
       const cut = async (at: number | null) => {
         const cutter = new Cutter(at)
-        const harness = await createHarness({ ...options?.(), dialect, settings: { stopGraceMs: 0 } })
+        const harness = await createHarness({ images, ...options?.(), dialect, settings: { stopGraceMs: 0 } })
         const id = await prepare(harness)
         const before = await worldOf(harness)
         const { filter, wrapDatabase } = cutter

@@ -16,6 +16,8 @@ import {
   VOLUME_ACTIONS,
   VOLUME_PERMISSIONS,
 } from '../../src/services/volume-status.ts'
+import { startFakeGlance } from '../tools/fake-glance.ts'
+import { imageOptions } from '../tools/image-options.ts'
 import {
   admin,
   createHarness,
@@ -80,6 +82,16 @@ async function aBackup({ db }: Harness, id: string): Promise<void> {
   })
 }
 
+/** Of an image service that has one. */
+let imageId: string
+const upload = {
+  imageName: 'made',
+  diskFormat: 'raw',
+  containerFormat: 'bare',
+  visibility: null,
+  isProtected: null,
+}
+
 const oldAttach = { instanceId: '2'.repeat(36), hostName: null, mountpoint: '/dev/vdb', mode: 'rw' as const }
 
 const has = (statuses: readonly string[], status: string) => statuses.includes(status)
@@ -142,21 +154,29 @@ const CASES: Record<string, Case> = {
     act: ({ services }, id) => services.volumes.migrate(admin, id, { host: 'test-host@memory#another', cluster: null }),
   },
   reimage: {
-    from: [], // there are no images, but the status is looked at before that is said
-    refusal: (status) => (has(VOLUME_ACTIONS.reimage.from, status) ? 'InvalidInput' : 'InvalidVolume'),
-    act: ({ services }, id) => services.volumes.reimage(member, id, { imageId: id, reserved: false }),
+    ...VOLUME_ACTIONS.reimage,
+    act: ({ services }, id) => services.volumes.reimage(member, id, { imageId, reserved: false }),
   },
   'reimage a reserved volume': {
-    from: [],
-    refusal: (status) => (has(VOLUME_ACTIONS.reimageReserved.from, status) ? 'InvalidInput' : 'InvalidVolume'),
-    act: ({ services }, id) => services.volumes.reimage(member, id, { imageId: id, reserved: true }),
+    ...VOLUME_ACTIONS.reimageReserved,
+    act: ({ services }, id) => services.volumes.reimage(member, id, { imageId, reserved: true }),
+  },
+  'upload to an image': {
+    ...VOLUME_ACTIONS.upload,
+    act: ({ services }, id) => services.volumes.uploadImage(member, id, { ...upload, force: false }),
+  },
+  'upload to an image by force': {
+    ...VOLUME_ACTIONS.uploadForced,
+    act: ({ services }, id) => services.volumes.uploadImage(member, id, { ...upload, force: true }),
   },
   'make an attachment': {
-    ...VOLUME_ACTIONS.reserve,
+    from: [...VOLUME_ACTIONS.reserve.from, ...VOLUME_PERMISSIONS.reserveAhead],
+    to: (status) => (has(VOLUME_ACTIONS.reserve.from, status) ? 'reserved' : status),
     act: ({ services }, id) => services.attachments.create(member, newAttachment(id)),
   },
   'make another attachment of a shared volume': {
-    ...VOLUME_ACTIONS.reserveShared,
+    from: [...VOLUME_ACTIONS.reserveShared.from, ...VOLUME_PERMISSIONS.reserveAhead],
+    to: (status) => (has(VOLUME_ACTIONS.reserveShared.from, status) ? 'reserved' : status),
     shared: true,
     act: ({ services }, id) => services.attachments.create(member, newAttachment(id)),
   },
@@ -292,7 +312,9 @@ async function aVolumeOfEach(harness: Harness, shared: boolean): Promise<Map<Vol
 }
 
 async function start(): Promise<Harness> {
-  const harness = await createHarness({ start: false })
+  const glance = await startFakeGlance()
+  imageId = glance.add(Buffer.alloc(1))
+  const harness = await createHarness({ start: false, images: imageOptions(glance.url) })
   for (const name of [TEST_SETTINGS.defaultVolumeType, 'other', 'shared']) {
     const extraSpecs: Record<string, string> = name === 'shared' ? { multiattach: '<is> True' } : {}
     await harness.services.types.create(admin, { name, description: null, isPublic: true, extraSpecs })
@@ -327,10 +349,12 @@ describe('every action in every status', () => {
     // Those that are parts of a case, not a case of their own.
     const parts: readonly (readonly VolumeStatus[])[] = [
       VOLUME_ACTIONS.extendAttached.from,
-      VOLUME_ACTIONS.reimage.from,
-      VOLUME_ACTIONS.reimageReserved.from,
+      VOLUME_ACTIONS.reserve.from,
+      VOLUME_ACTIONS.reserveShared.from,
       VOLUME_ACTIONS.rollDetaching.from,
+      VOLUME_PERMISSIONS.makeAttachment,
       VOLUME_PERMISSIONS.reserveAgain,
+      VOLUME_PERMISSIONS.reserveAhead,
       VOLUME_PERMISSIONS.completeExtension,
     ]
     expect(rows.filter((row) => !told.has(row) && !parts.includes(row))).toEqual([])

@@ -11,6 +11,7 @@ import type { Backend } from '../../src/services/backends.ts'
 import type { BackupTarget } from '../../src/services/backup/target.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
+import type { ImageOptions } from '../../src/services/images/images.ts'
 import type { BackupCreate, ListQuery, VolumeCreate } from '../../src/services/model.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
 import { type Dialect, newDatabase } from '../db/harness.ts'
@@ -47,6 +48,7 @@ export interface HarnessOptions {
   others?: readonly Backend[]
   /** Another than one of its own. */
   backupTarget?: BackupTarget
+  images?: ImageOptions
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -85,6 +87,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     others = [],
     start = true,
     wrapDatabase,
+    images,
   }: HarnessOptions): Promise<Harness> => {
     const db = await openDatabase(location)
     const clock = new PausableClock()
@@ -92,6 +95,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     const services = createServices({
       db: wrapDatabase?.(db) ?? db,
       backupTarget: backups,
+      images: images ?? null,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock,
       random: systemRandom,
@@ -131,6 +135,7 @@ export function contextOf(overrides: Partial<RequestContext> = {}): RequestConte
     roles: ['member', 'reader'],
     isAdmin: false,
     isService: false,
+    token: 'token',
     authorize: () => {},
     ...overrides,
   }

@@ -307,6 +307,8 @@ const IN_WORK = [
   'maintenance',
   'backing-up',
   'restoring-backup',
+  'downloading',
+  'uploading',
 ]
 
 /** Nothing waits, nothing is between two statuses, and the counts are right. */

@@ -69,10 +69,8 @@ describe('the status tables', () => {
       'reimageReserved: error -> downloading',
       'reimageReserved: reserved -> downloading',
       'reserve: available -> reserved',
-      'reserve: downloading -> reserved',
       'reserveShared: available -> reserved',
       'reserveShared: in-use -> reserved',
-      'reserveShared: downloading -> reserved',
       'claim: available -> attaching',
       'claimShared: available -> attaching',
       'claimShared: in-use -> attaching',
@@ -82,10 +80,16 @@ describe('the status tables', () => {
       'backUpForced: available -> backing-up',
       'backUpForced: in-use -> backing-up',
       'restoreBackup: available -> restoring-backup',
+      'upload: available -> uploading',
+      'uploadForced: available -> uploading',
+      'uploadForced: in-use -> uploading',
     ])
     expect(matrix(VOLUME_STATUSES, VOLUME_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',
+      'filling: creating -> downloading',
+      'fillFailed: downloading -> error',
+      'reimagedInError: downloading -> error',
       'extendFailed: extending -> error_extending',
       'reverted: reverting -> available',
       'revertFailed: reverting -> error',
@@ -107,7 +111,17 @@ describe('the status tables', () => {
     ['clone', 'only', 'available in-use'],
     ['completeExtension', 'only', 'extending'],
     ['reserveAgain', 'only', 'in-use reserved'],
-    ['connect', 'all but', 'error error_deleting error_managing error_restoring error_backing-up error_extending'],
+    ['reserveAhead', 'only', 'downloading'],
+    [
+      'makeAttachment',
+      'all but',
+      'error error_deleting error_managing error_restoring error_backing-up error_extending',
+    ],
+    [
+      'connect',
+      'all but',
+      'downloading error error_deleting error_managing error_restoring error_backing-up error_extending',
+    ],
     [
       'initializeConnection',
       'all but',
@@ -125,7 +139,7 @@ describe('the status tables', () => {
   })
 
   it('have a case above for every permission', () => {
-    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(12)
+    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(14)
   })
 
   it('allow a snapshot exactly these transitions', () => {
@@ -184,10 +198,11 @@ describe('the status tables', () => {
 
   it('leave every status in which work stands behind a volume both ways: done and given up', () => {
     const left = new Set<string>(Object.values(VOLUME_OUTCOMES).flatMap(({ from }) => from))
-    // Of an extension, a retype and a migration the attachments say where they end.
+    // Of an extension, a retype, a migration and an upload the attachments say where they end.
     expect([...left].sort()).toEqual([
       'creating',
       'deleting',
+      'downloading',
       'extending',
       'restoring-backup',
       'reverting',

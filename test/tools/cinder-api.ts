@@ -172,7 +172,8 @@ export class CinderApi {
   }
 }
 
-const isTransient = (status: string) => /^(creating|deleting|downloading|attaching|detaching|extending)$/.test(status)
+const isTransient = (status: string) =>
+  /^(creating|deleting|downloading|uploading|attaching|detaching|extending)$/.test(status)
 
 /** The variables that the file exports. */
 export function readOpenrc(path: string): Record<string, string> {

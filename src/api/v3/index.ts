@@ -22,6 +22,7 @@ import { typeRoutes } from './types.ts'
 import { volumeActionRoutes } from './volume-actions.ts'
 import { volumeConnectionRoutes } from './volume-connections.ts'
 import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
+import { volumeImageRoutes } from './volume-images.ts'
 import { volumeRoutes } from './volumes.ts'
 import { workerRoutes } from './workers.ts'
 
@@ -30,6 +31,7 @@ export const ROUTES: readonly Route[] = [
   ...volumeRoutes,
   ...volumeActionRoutes,
   ...volumeConnectionRoutes,
+  ...volumeImageRoutes,
   ...volumeImageMetadataRoutes,
   ...volumeMetadataRoutes,
   ...snapshotRoutes,

@@ -212,20 +212,4 @@ export const volumeActionRoutes: Route[] = [
     status: 202,
     handler: ({ services, context, params }) => services.volumes.completeExtension(context, params.volume_id),
   }),
-  defineRoute({
-    method: 'POST',
-    url: URL,
-    action: 'os-reimage',
-    operation: 'reimage_volume',
-    summary: 'Write an image over a volume; refused while there are no images',
-    since: '3.68',
-    policy: 'volume:reimage',
-    body: z.strictObject({ image_id: guid, reimage_reserved: flag.optional() }),
-    status: 202,
-    handler: ({ services, context, params, body }) =>
-      services.volumes.reimage(context, params.volume_id, {
-        imageId: body.image_id,
-        reserved: body.reimage_reserved ?? false,
-      }),
-  }),
 ]

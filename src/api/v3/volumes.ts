@@ -122,12 +122,12 @@ export const volumeRoutes: Route[] = [
     method: 'POST',
     url: '/volumes',
     operation: 'create_volume',
-    summary: 'Create a volume: empty, from a snapshot or a backup, or as a copy of a volume',
+    summary: 'Create a volume: empty, from a snapshot, a backup or an image, or as a copy of a volume',
     policy: 'volume:create',
     body: VolumeCreateBody,
     response: z.object({ volume: VolumeDetail }),
     status: 202,
-    handler: async ({ services, context, body, links }) => {
+    handler: async ({ services, context, body, links, supports }) => {
       const { volume: request, 'OS-SCH-HNT:scheduler_hints': hints } = body
       refuseWhatIsNotThere(request)
       const create: VolumeCreate = {
@@ -139,6 +139,8 @@ export const volumeRoutes: Route[] = [
         sourceVolid: request.source_volid ?? null,
         availabilityZone: request.availability_zone ?? null,
         metadata: request.metadata ?? {},
+        imageRef: (request.image_id === undefined ? request.imageRef : request.image_id) || null,
+        takesBootSnapshots: supports('3.46'),
         hints: hints ? toHints(hints) : null,
       }
       const volume = await (request.backup_id
@@ -300,8 +302,6 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
         'Contact your administrator to create a multiattach enabled volume type and use it to create multiattach volumes.',
     )
   }
-  if (request.imageRef || request.image_id)
-    throw invalid('Volumes cannot be created from images: no image service is set up.')
   const group = request.group_id || request.consistencygroup_id
   if (group) throw new ServiceError('GroupNotFound', { group_id: group })
 }

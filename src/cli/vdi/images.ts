@@ -1,5 +1,6 @@
 import { UsageError } from '../../errors.ts'
 import { openSource, type SourceFile, type TargetFile } from '../../runtime/image-file.ts'
+import { nonZeroRuns } from '../../runtime/zeros.ts'
 import type { VdiClient, VdiInfo } from '../../vdi/client.ts'
 import type { Device } from '../../vdi/device.ts'
 import { EXPORT_MARK } from '../../vdi/export-mark.ts'
@@ -12,7 +13,7 @@ import { inputChunks, intoFile } from './files.ts'
 import { createVdi, jsonOf, orDelete, parseSize, takeSnapshot, toSectors } from './manage.ts'
 import { checkedFormat, convertIn, convertOut, imageInfo } from './qemu-img.ts'
 import { about, checkedName, findVdi, isCode, labelOf, SNAPSHOT, snapshotsIn, withDevice, withStore } from './store.ts'
-import { dataRanges, flush, nonZeroRuns, PIECE_BYTES, PieceWriter, readPieces } from './streams.ts'
+import { dataRanges, flush, PIECE_BYTES, PieceWriter, readPieces } from './streams.ts'
 
 /** A VDI whose size is not known beforehand grows by this much at a time; it is held in memory until then. */
 const GROWTH_BYTES = 16 * PIECE_BYTES

@@ -1,4 +1,5 @@
 import type { StoreError } from '../../errors.ts'
+import { nonZeroRuns } from '../../runtime/zeros.ts'
 import type { Device, Done } from '../../vdi/device.ts'
 
 /** Long reads and writes of a device, several pieces at a time. */
@@ -6,10 +7,6 @@ import type { Device, Done } from '../../vdi/device.ts'
 /** One piece: long enough that a request costs little, short enough that several fit into memory and are answered soon. */
 export const PIECE_BYTES = 1024 * 1024
 const PIECES_AT_ONCE = 8
-
-/** Blocks that a transfer leaves out when they hold nothing but zeros. */
-const BLOCK_BYTES = 4096
-const ZEROS = Buffer.alloc(PIECE_BYTES)
 
 export interface Range {
   offset: number
@@ -125,26 +122,4 @@ export class PieceWriter {
   #check(): void {
     if (this.#failure !== null) throw this.#failure
   }
-}
-
-/** Where a buffer holds something but zeros, in runs of whole blocks. */
-export function* nonZeroRuns(bytes: Buffer): Generator<Range> {
-  if (isZero(bytes)) return
-  let start = -1
-  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
-    const zero = isZero(bytes.subarray(at, at + BLOCK_BYTES))
-    if (zero && start >= 0) {
-      yield { offset: start, lengthBytes: at - start }
-      start = -1
-    } else if (!zero && start < 0) start = at
-  }
-  if (start >= 0) yield { offset: start, lengthBytes: bytes.length - start }
-}
-
-function isZero(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROS.length) {
-    const part = bytes.subarray(at, at + ZEROS.length)
-    if (part.compare(ZEROS, 0, part.length) !== 0) return false
-  }
-  return true
 }

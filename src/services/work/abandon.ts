@@ -32,8 +32,10 @@ export async function abandonResource(trx: Db, unit: WorkUnit, reason: string, u
 
 /** By kind, so that a kind without an end does not compile. */
 const ABANDON: Record<WorkKindName, Abandon> = {
-  'volume-create': (trx, { resourceId }, end) =>
-    volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.createFailed, ...end }),
+  'volume-create': async (trx, { resourceId }, end) => {
+    await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.createFailed, ...end })
+    await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.fillFailed, ...end })
+  },
   'volume-delete': async (trx, { resourceId }, end) => {
     await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.deleteFailed, ...end })
     await snapshots.restoreOfVolume(trx, resourceId, end.set.status_reason, end.updatedAt)
@@ -53,6 +55,11 @@ const ABANDON: Record<WorkKindName, Abandon> = {
     await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.revertFailed, ...end })
     await snapshots.compareAndSet(trx, String(params.snapshotId), { ...SNAPSHOT_OUTCOMES.reverted, ...end })
   },
+  'volume-reimage': (trx, { resourceId }, end) =>
+    volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.fillFailed, ...end }),
+  // The volume still names the image, so that a deletion finds the snapshot.
+  'volume-upload': (trx, { params }, end) =>
+    followAttachments(trx, String(params.volumeId), end.updatedAt, { from: [VOLUME_ACTIONS.upload.to], set: end.set }),
   'snapshot-create': (trx, { resourceId }, end) =>
     snapshots.compareAndSet(trx, resourceId, { ...SNAPSHOT_OUTCOMES.createFailed, ...end }),
   'snapshot-delete': (trx, { resourceId }, end) =>
@@ -65,12 +72,15 @@ const ABANDON: Record<WorkKindName, Abandon> = {
     await attachments.compareAndSet(trx, resourceId, { ...ATTACHMENT_OUTCOMES.disconnectFailed, ...end })
     await followAttachments(trx, lane, end.updatedAt)
   },
-  'backup-create': async (trx, { resourceId, lane }, end) => {
+  'backup-create': async (trx, { resourceId }, end) => {
     const row = await backups.find(trx, resourceId)
     await backups.compareAndSet(trx, resourceId, { ...BACKUP_OUTCOMES.createFailed, ...end })
     if (row?.snapshot_id) {
       await snapshots.compareAndSet(trx, row.snapshot_id, { ...SNAPSHOT_OUTCOMES.backedUp, ...end })
-    } else await followAttachments(trx, lane, end.updatedAt, { from: [VOLUME_ACTIONS.backUp.to], set: end.set })
+    } else if (row !== undefined) {
+      const change = { from: [VOLUME_ACTIONS.backUp.to], set: end.set }
+      await followAttachments(trx, row.volume_id, end.updatedAt, change) // the lane of a backup is its own
+    }
   },
   'backup-delete': (trx, { resourceId }, end) =>
     backups.compareAndSet(trx, resourceId, { ...BACKUP_OUTCOMES.deleteFailed, ...end }),

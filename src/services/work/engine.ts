@@ -228,7 +228,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
 
   /** Writes the outcome of a step; `hasFailed` when one was given up. Answers the unit at its next step, or null when it has ended. */
   async function settle(unit: WorkUnit, outcome: Outcome, hasFailed: boolean): Promise<WorkUnit | null> {
-    const { next } = outcome
+    const { next, afterMs = 0 } = outcome
     try {
       await db.transaction(async (trx) => {
         // The unit last: requests lock a volume before its work, and so must this.
@@ -236,13 +236,17 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
         const isMine =
           next === undefined
             ? await work.remove(trx, unit)
-            : await work.update(trx, unit, progress({ ...unit, step: next, attempt: 1 }), scheduled(0))
+            : await work.update(trx, unit, progress({ ...unit, step: next, attempt: 1 }), scheduled(afterMs))
         if (!isMine) throw new NotMine()
-        if (next === undefined) await leaveLane(trx, unit)
+        if (next === undefined || afterMs > 0) await leaveLane(trx, unit)
       })
     } catch (error) {
       if (!(error instanceof NotMine)) throw new Unrecorded('', { cause: error })
       await concludeLost(unit)
+      return null
+    }
+    if (next !== undefined && afterMs > 0) {
+      rowsWait = true
       return null
     }
     if (next !== undefined) return { ...unit, step: next, attempt: 1 }

@@ -1,6 +1,7 @@
-import type { ServiceError } from '../../errors.ts'
+import type { ServiceError, ServiceErrorCode } from '../../errors.ts'
 import type { MessageAction, MessageDetail } from '../message-texts.ts'
 import type { MessageResource } from '../messages.ts'
+import { isFilling } from './image-transfer.ts'
 import type { WorkKindName, WorkUnit } from './kind.ts'
 
 /** What users are told when work was given up. */
@@ -22,7 +23,9 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'volume-create': (unit, { code }) =>
     unit.step === 'schedule'
       ? volume(unit, 'scheduleVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'unknownError')
-      : volume(unit, 'createVolume', 'createFailed'),
+      : isFilling(unit.step)
+        ? volume(unit, 'copyImageToVolume', IMAGE_FAILURES[code] ?? 'createFailed')
+        : volume(unit, 'createVolume', 'createFailed'),
   'volume-delete': (unit, { code }) =>
     volume(unit, 'deleteVolume', code === 'InvalidVolume' ? 'volumeStateInvalid' : 'deleteFailed'),
   'volume-extend': (unit, { code }) =>
@@ -34,6 +37,11 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'backup-create': (unit) => backup(unit, 'createBackup', BACKUP_DETAILS[unit.step] ?? 'backupCreateFailed'),
   'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),
   'backup-restore': (unit) => backup(unit, 'restoreBackup', 'backupRestoreFailed'),
+  'volume-reimage': (unit, { code }) => volume(unit, 'reimageVolume', IMAGE_FAILURES[code] ?? 'reimageFailed'),
+  'volume-upload': (unit) => ({
+    ...volume(unit, 'copyVolumeToImage', 'uploadFailed'),
+    resourceId: String(unit.params.volumeId),
+  }),
   'snapshot-create': (unit) => snapshot(unit, 'createSnapshot', 'snapshotCreateFailed'),
   'snapshot-delete': (unit, { code }) =>
     snapshot(unit, 'deleteSnapshot', code === 'InvalidSnapshot' ? 'snapshotBusy' : 'snapshotDeleteFailed'),
@@ -42,6 +50,18 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
       ? volume(unit, 'updateAttachment', 'detachFailed')
       : volume(unit, unit.params.created === true ? 'attachVolume' : 'updateAttachment', 'attachFailed'),
   'attachment-disconnect': (unit) => volume(unit, 'updateAttachment', 'detachFailed'),
+}
+
+/** What kept an image from getting into a volume, when it was not the backend. */
+const IMAGE_FAILURES: Partial<Record<ServiceErrorCode, MessageDetail>> = {
+  ImageNotFound: 'imageDownloadFailed',
+  ImageNotAuthorized: 'imageDownloadFailed',
+  ImageDownloadFailed: 'imageDownloadFailed',
+  ImageCopyFailure: 'imageDownloadFailed',
+  ImageRefused: 'imageDownloadFailed',
+  GlanceConnectionFailed: 'imageDownloadFailed',
+  ImageUnacceptable: 'imageUnacceptable',
+  ImageTooBig: 'imageTooLarge',
 }
 
 export function failureOf(unit: WorkUnit, error: ServiceError): Failure {

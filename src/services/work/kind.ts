@@ -15,6 +15,8 @@ export type WorkKindName =
   | 'backup-create'
   | 'backup-delete'
   | 'backup-restore'
+  | 'volume-reimage'
+  | 'volume-upload'
 
 /** What a unit is about; JSON in its row. */
 export type WorkParams = Readonly<Record<string, string | number | boolean>>
@@ -57,4 +59,6 @@ export interface Outcome {
   commit(trx: Db): Promise<void>
   /** The step that follows; the unit is done without one. */
   next?: string
+  /** How long to wait with the step that follows, without keeping a slot or the lane. */
+  afterMs?: number
 }

@@ -2,6 +2,7 @@ import type { Log } from '../../runtime/log.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
+import { volumeReimage, volumeUpload } from './image-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
 import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
@@ -9,7 +10,7 @@ import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget'> & { log: Log },
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images'> & { log: Log },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),
@@ -25,5 +26,7 @@ export function createWorkKinds(
     'backup-create': backupCreate(parts),
     'backup-delete': backupDelete(parts),
     'backup-restore': backupRestore(parts),
+    'volume-reimage': volumeReimage(parts),
+    'volume-upload': volumeUpload(parts),
   }
 }

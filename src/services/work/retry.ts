@@ -33,15 +33,21 @@ export const DEFAULT_WORK: WorkSettings = {
 /** Errors that another attempt may not meet. Anything else that the driver contract names stays true when repeated. */
 const TRANSIENT: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>([
   'BackendFailure',
-  'ServiceUnavailable',
+  'ImageCopyFailure',
   'ResultNotRecorded',
+])
+
+/** The same of what cannot be reached at all. */
+const OUTAGES: ReadonlySet<ServiceErrorCode> = new Set<ServiceErrorCode>([
+  'ServiceUnavailable',
+  'GlanceConnectionFailed',
 ])
 
 /** What a driver says may be of any length. */
 const REASON_CHARACTERS_MAX = 2000
 
 export function isWorthRepeating(error: ServiceError, attempt: number, settings: WorkSettings): boolean {
-  return TRANSIENT.has(error.code) && attempt < attemptsMax(error, settings)
+  return (TRANSIENT.has(error.code) || OUTAGES.has(error.code)) && attempt < attemptsMax(error, settings)
 }
 
 /** The attempts at a step after which it is abandoned when giving it up fails as well. */
@@ -50,7 +56,7 @@ export function attemptsBeforeAbandon(error: ServiceError, settings: WorkSetting
 }
 
 function attemptsMax(error: ServiceError, settings: WorkSettings): number {
-  return error.code === 'ServiceUnavailable' ? settings.outageAttemptsMax : settings.attemptsMax
+  return OUTAGES.has(error.code) ? settings.outageAttemptsMax : settings.attemptsMax
 }
 
 /** Wait after the failed attempt number `attempt`, counted from 1. */

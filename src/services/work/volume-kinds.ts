@@ -15,21 +15,28 @@ import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
+import { FILL, failFill, filledColumns, fillSome, frozenAs, isFilling, resumeFill } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
-type CreateParts = KindParts & Pick<Parts, 'settings'> & { log: Log }
+type CreateParts = KindParts & Pick<Parts, 'images' | 'settings'> & { log: Log }
 
 /**
  * schedule (when no pool was known at the request) → provision; once more in another pool when this one fails, which is so
- * few times that a user waits no longer for it than for one backend.
+ * few times that a user waits no longer for it than for one backend. With an image: → download → (convert).
  */
 export function volumeCreate(parts: CreateParts): WorkKind {
   const { db, backends, pools, stamp } = parts
   return {
+    resumeAt: resumeFill,
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
+      if (isFilling(unit.step)) {
+        const open = () => backends.driverOf(hostOf(row)).openVolume(volumeRef(row))
+        const outcome = await fillSome(parts.images, unit, { sizeGib: row.size_gib, open })
+        return outcome ?? { commit: (trx) => endFill(trx, unit) }
+      }
       if (unit.step === 'schedule')
         return goTo(await pools.choose(row.id, await placementOf(db, row)), row, memoOf(row))
       pools.settle(row.id)
@@ -46,15 +53,18 @@ export function volumeCreate(parts: CreateParts): WorkKind {
         if (elsewhere === null) throw error
         return elsewhere
       }
+      const hasImage = unit.params.image !== undefined
+      const ended = hasImage ? VOLUME_OUTCOMES.filling : VOLUME_OUTCOMES.created
       return {
+        ...(hasImage ? { next: FILL } : {}),
         commit: async (trx) => {
-          const set = { placement: null }
-          await volumes.compareAndSet(trx, row.id, { ...VOLUME_OUTCOMES.created, updatedAt: stamp(), set })
+          await volumes.compareAndSet(trx, row.id, { ...ended, updatedAt: stamp(), set: { placement: null } })
         },
       }
     },
     giveUp: (unit, error) => ({
       commit: async (trx) => {
+        if (isFilling(unit.step)) return failFill(trx, unit, error, stamp())
         pools.withdraw(unit.resourceId)
         await volumes.compareAndSet(trx, unit.resourceId, {
           ...VOLUME_OUTCOMES.createFailed,
@@ -63,6 +73,12 @@ export function volumeCreate(parts: CreateParts): WorkKind {
         })
       },
     }),
+  }
+
+  async function endFill(trx: Db, unit: WorkUnit): Promise<void> {
+    await volumes.lock(trx, unit.resourceId)
+    await volumes.update(trx, unit.resourceId, { ...filledColumns(unit), updated_at: stamp() })
+    await followAttachments(trx, unit.resourceId, stamp(), { from: [VOLUME_OUTCOMES.filling.to] })
   }
 
   function goTo(pool: Pool, row: volumes.VolumeRow, memo: PlacementMemo): Outcome {
@@ -117,6 +133,8 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
       if (unit.params.unmanage !== true) {
+        // An upload was broken off that read it.
+        if (unit.params.imageId !== undefined) await driver?.deleteSnapshot(frozenAs(String(unit.params.imageId), row))
         if (driver !== null) await deleteWhole(db, driver, volume)
       }
       return { commit: (trx) => dropVolume(trx, volume.id) }

@@ -1,0 +1,141 @@
+import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
+import https from 'node:https'
+
+/**
+ * Requests to an HTTP service whose bodies may be larger than memory: both ways nothing moves that nobody asked for. A
+ * connection serves one request, redirects are answers, and whoever does not answer in time is given up.
+ */
+export interface HttpClient {
+  /** Resolves with the head of the answer. Rejects when the service cannot be reached. */
+  request(request: HttpRequest): Promise<HttpResponse>
+  /** Begins a request whose body follows, `lengthBytes` of it. */
+  upload(request: HttpUploadRequest): HttpUpload
+}
+
+export interface HttpRequest {
+  method: 'GET' | 'POST' | 'DELETE'
+  url: string
+  headers: Readonly<Record<string, string>>
+  body?: Buffer
+  /** How long to wait for the answer, and for each read of its body. */
+  timeoutMs: number
+}
+
+export interface HttpUploadRequest extends Omit<HttpRequest, 'method' | 'body'> {
+  method: 'PUT'
+  lengthBytes: number
+}
+
+export interface HttpResponse {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  /** The next bytes of the body, null at its end. Rejects when the connection breaks before that. */
+  read(): Promise<Buffer | null>
+  /** Drops what was not read. */
+  destroy(): void
+}
+
+export interface HttpUpload {
+  /** Resolves when there is room for more; with false when the service has answered already and wants no more. */
+  write(bytes: Buffer): Promise<boolean>
+  /** Resolves with the answer to all of it. */
+  end(): Promise<HttpResponse>
+  destroy(): void
+}
+
+/** What went wrong between here and the service. */
+export class HttpFailure extends Error {
+  override readonly name = 'HttpFailure'
+}
+
+export const systemHttp: HttpClient = {
+  request: async ({ body, ...request }) => {
+    const { answered, outgoing } = begin(request, body?.length ?? 0)
+    outgoing.end(body)
+    return within(answered, request.timeoutMs, outgoing)
+  },
+  upload: (request) => {
+    const { answered, outgoing } = begin(request, request.lengthBytes)
+    let hasAnswer = false
+    answered.then(
+      () => {
+        hasAnswer = true
+      },
+      () => {}, // told by `write` and `end`
+    )
+    return {
+      write: async (bytes) => {
+        if (hasAnswer) return false
+        const written = new Promise<boolean>((resolve, reject) => {
+          outgoing.write(bytes, (error) => (error ? reject(failure(error)) : resolve(true)))
+        })
+        return within(Promise.race([written, answered.then(() => false)]), request.timeoutMs, outgoing)
+      },
+      end: () => {
+        outgoing.end()
+        return within(answered, request.timeoutMs, outgoing)
+      },
+      destroy: () => {
+        outgoing.destroy()
+      },
+    }
+  },
+}
+
+function begin(
+  { method, url, headers, timeoutMs }: Omit<HttpRequest, 'method' | 'body'> & { method: string },
+  lengthBytes: number,
+): { answered: Promise<HttpResponse>; outgoing: http.ClientRequest } {
+  const { request } = url.startsWith('https:') ? https : http
+  const length = lengthBytes > 0 || method !== 'GET' ? { 'content-length': String(lengthBytes) } : {}
+  const outgoing = request(url, { method, headers: { ...headers, ...length }, agent: false })
+  const answered = new Promise<HttpResponse>((resolve, reject) => {
+    outgoing.on('error', (error) => reject(failure(error)))
+    outgoing.once('response', (incoming) => resolve(responseOf(incoming, timeoutMs)))
+  })
+  return { answered, outgoing }
+}
+
+function responseOf(incoming: IncomingMessage, timeoutMs: number): HttpResponse {
+  const chunks = incoming.iterator({ destroyOnReturn: false })
+  return {
+    status: incoming.statusCode ?? 0,
+    headers: incoming.headers,
+    read: async () => {
+      const next = chunks.next().catch((error: Error) => {
+        throw failure(error)
+      })
+      const { done, value } = await within(next, timeoutMs, incoming)
+      return done ? null : (value as Buffer)
+    },
+    destroy: () => {
+      incoming.on('error', () => {}) // of being destroyed
+      incoming.destroy()
+    },
+  }
+}
+
+/** Gives up what takes too long, by ending the connection that it waits for. */
+async function within<T>(
+  work: Promise<T>,
+  timeoutMs: number,
+  connection: { destroy(error?: Error): unknown },
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const tooLate = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const error = new HttpFailure(`no answer within ${timeoutMs / 1000} s`)
+      reject(error)
+      connection.destroy(error)
+    }, timeoutMs)
+  })
+  try {
+    return await Promise.race([work, tooLate])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function failure(error: Error): HttpFailure {
+  return error instanceof HttpFailure ? error : new HttpFailure(error.message || error.name, { cause: error })
+}
