@@ -1,6 +1,7 @@
 import { z } from 'zod'
-import { text, WHOLE_SENTENCE } from './fields.ts'
+import { text } from './fields.ts'
 import { before } from './microversion.ts'
+import { WHOLE_SENTENCE } from './validation.ts'
 
 /** The kinds of values that filters of lists take; they arrive as text. */
 

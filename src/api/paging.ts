@@ -1,10 +1,11 @@
 import { z } from 'zod'
 import { ServiceError } from '../errors.ts'
 import type { ListQuery, Page } from '../services/model.ts'
-import { booleanParameter, flag, text, WHOLE_SENTENCE } from './fields.ts'
+import { booleanParameter, readBoolean, text } from './fields.ts'
 import { MATCHES_NOTHING } from './filters.ts'
 import type { Links } from './links.ts'
 import { at, type Client, isAdminOnly, minorOf, since, strictSince, type Version } from './microversion.ts'
+import { WHOLE_SENTENCE } from './validation.ts'
 
 /** As upstream's osapi_max_limit. */
 export const PAGE_SIZE_MAX = 1000
@@ -105,7 +106,7 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
       marker: (marker as string | undefined) ?? null,
       sort: parseSort({ sort, sort_key, sort_dir } as SortParameters, list, client),
       filters,
-      allProjects: client.admin && all_tenants !== undefined && isTrue(all_tenants as string),
+      allProjects: client.admin && readBoolean((all_tenants as string | undefined) ?? '') === true,
     },
     count: with_count === true,
     nothing,
@@ -165,7 +166,7 @@ function parseSort(
       throw invalid("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
     }
     if (!Object.hasOwn(sortKeys, key) || sortKeys[key]! > minor) {
-      throw invalid(`Invalid input received: Invalid sort key: ${key}`)
+      throw invalid('Invalid input received: Invalid sort key')
     }
     return { key, direction }
   })
@@ -199,10 +200,6 @@ export function refusedFilters(keys: readonly string[]): string {
 
 function isAscii(key: string): boolean {
   return /^\p{ASCII}*$/u.test(key)
-}
-
-function isTrue(word: string): boolean {
-  return flag.safeParse(word).data === true
 }
 
 function invalid(reason: string): ServiceError {

@@ -14,4 +14,6 @@ export interface RequestContext {
    * the service, where the row is known.
    */
   authorize(rule: string, target: { projectId: string }): void
+  /** Whether `authorize` would let it pass. */
+  may(rule: string, target: { projectId: string }): boolean
 }

@@ -59,7 +59,7 @@ export async function enqueueVolume(
 ): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
   context.authorize('volume:create', { projectId: context.projectId })
   if (request.snapshotId !== null && request.sourceVolid !== null) {
-    throw invalid('May specify only one of snapshot, source_volume')
+    throw invalid('Invalid input received: May specify only one of backup, imageRef, snapshot, source volume')
   }
   const { backends, pools, settings, stamp, states, work } = parts
   const source = await lockSource(trx, context, request)

@@ -103,7 +103,7 @@ describe('bodies', () => {
     const schema = refuseSince(
       '3.53',
       (value) => Object.keys(value).length > 0,
-      'is empty',
+      { error: 'is empty' },
       z.object({ a: since('3.2', z.int().optional()) }).refine((value) => value.a !== 7, 'is seven'),
     )
     expect(at(schema, { minor: 52, admin: false }).safeParse({}).success).toBe(true)

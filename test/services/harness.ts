@@ -132,6 +132,7 @@ export function contextOf(overrides: Partial<RequestContext> = {}): RequestConte
     isAdmin: false,
     isService: false,
     authorize: () => {},
+    may: () => true,
     ...overrides,
   }
 }

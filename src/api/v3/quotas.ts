@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { flag } from '../fields.ts'
+import { booleanParameter } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 const LIMIT_MAX = 2_147_483_647
@@ -52,7 +52,7 @@ export const quotaRoutes: Route[] = [
     operation: 'show_quota_set',
     summary: 'Show the quotas of a project, with `usage` also what is used of them',
     policy: 'volume_extension:quotas:show',
-    query: z.object({ usage: flag.optional().default(false) }),
+    query: z.object({ usage: booleanParameter('usage') }),
     response: z.object({ quota_set: LimitsOrUsage }),
     handler: async ({ services, context, params: { id }, query }) => {
       if (!query.usage) return { quota_set: { ...(await services.quotas.get(context, id)), id } }

@@ -25,12 +25,12 @@ const ServiceView = z.object({
 
 /** As upstream's cinder_host: a host name with backend and pool. */
 const host = text(255)
-  .min(1, { error: 'is empty' })
-  .regex(/^[a-zA-Z0-9\-._#@:/+[\]]*$/, { error: 'is not the name of a host' })
+  .min(1)
+  .regex(/^[a-zA-Z0-9\-._#@:/+[\]]*$/, { error: "does not match '^[a-zA-Z0-9-._#@:/+\\\\[\\\\]]*$'" })
   .nullish()
 
 const cluster = text(255).nullish()
-const serviceName = text(255).min(1, { error: 'is empty' })
+const serviceName = text(255).min(1)
 
 const Target = z.strictObject({ host, cluster, binary: serviceName.optional(), service: serviceName.optional() })
 
@@ -46,11 +46,7 @@ const ChangedWithReason = Changed.extend({ disabled_reason: nullableText })
 const Frozen = z.strictObject({ host, cluster })
 
 const LogTarget = z.strictObject({
-  binary: z
-    .enum(['cinder-scheduler', 'cinder-volume', 'cinder-backup', 'cinder-api', '', '*'], {
-      error: 'is not the name of a service',
-    })
-    .optional(),
+  binary: z.enum(['cinder-scheduler', 'cinder-volume', 'cinder-backup', 'cinder-api', '', '*']).optional(),
   server: text(255).nullish(),
   prefix: text(255).nullish(),
 })
@@ -105,7 +101,7 @@ export const serviceRoutes: Route[] = [
     operation: 'disable_service_with_reason',
     summary: 'Place no new volumes in a backend, and say why',
     policy,
-    body: Target.extend({ disabled_reason: text(255).trim().min(1, { error: 'is empty' }).optional() }),
+    body: Target.extend({ disabled_reason: text(255).trim().min(1).optional() }),
     response: ChangedWithReason,
     handler: async ({ services, context, body }) => {
       const target = targetOf(body)
