@@ -8,10 +8,9 @@ import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 import { repr } from '../validation.ts'
 
-const BACKUPS = listing({
+export const BACKUPS = listing({
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     volume_id: textFilter,
     project_id: adminOnly(textFilter),

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Snapshot } from '../../services/model.ts'
 import { description, flag, guidOrNull, Link, metadata, name } from '../fields.ts'
-import { metadataFilter, textFilter } from '../filters.ts'
+import { metadataFilter, quotaFilter, textFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
@@ -10,12 +10,12 @@ import { WHOLE_SENTENCE } from '../validation.ts'
 export const SNAPSHOTS = listing({
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     volume_id: textFilter,
     metadata: since('3.22', metadataFilter),
     availability_zone: since('3.31', textFilter),
-    consumes_quota: since('3.31', textFilter),
+    consumes_quota: since('3.31', quotaFilter),
+    id: adminOnly(textFilter),
     host: adminOnly(textFilter),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),

@@ -13,7 +13,7 @@ import {
   volumeDescription,
   volumeName,
 } from '../fields.ts'
-import { booleanFilter, metadataFilter, numberFilter, textFilter, timeFilter } from '../filters.ts'
+import { booleanFilter, metadataFilter, numberFilter, quotaFilter, textFilter, timeFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since, strictSince } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
@@ -23,19 +23,20 @@ import { VolumeDetail, VolumeFull, VolumeSummary, volumeDetail, volumeFull, volu
 const LIST = {
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     metadata: metadataFilter,
-    glance_metadata: since('3.4', metadataFilter),
     bootable: booleanFilter,
-    availability_zone: textFilter,
-    size: numberFilter,
-    group_id: since('3.10', textFilter),
     migration_status: textFilter,
-    // Upstream's document says 3.65 and 3.60 for these; its code takes them since filters are configured.
-    consumes_quota: since('3.31', textFilter),
+    availability_zone: textFilter,
+    group_id: since('3.10', textFilter),
+    size: numberFilter,
+    // Upstream's document says 3.60 and 3.65 for these; its code takes them since filters are configured.
     created_at: since('3.31', timeFilter),
     updated_at: since('3.31', timeFilter),
+    consumes_quota: since('3.31', quotaFilter),
+    id: adminOnly(textFilter),
+    display_name: adminOnly(textFilter),
+    glance_metadata: since('3.4', adminOnly(metadataFilter)),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
     host: adminOnly(textFilter),
