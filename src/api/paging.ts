@@ -96,8 +96,8 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
   const allProjects = client.admin && meansAll(all_tenants as string | undefined)
   if (!allProjects) delete given.project_id // the own project, whatever is asked for
   const filters: Record<string, ListQuery['filters'][string]> = {}
-  // To an administrator, a count that came later is an attribute that no row has.
-  let nothing = client.admin && 'with_count' in query && 'with_count' in list.query.shape && !('with_count' in known)
+  // To an administrator, a count that came later or never is an attribute that no row has.
+  let nothing = client.admin && 'with_count' in query && !('with_count' in known)
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue
     if (value === MATCHES_NOTHING) nothing = true

@@ -10,6 +10,9 @@ import { ServiceError } from '../errors.ts'
 /** Mark of a reason that is a sentence of its own; nothing is put before it. */
 export const WHOLE_SENTENCE = { wholeSentence: true }
 
+/** Mark of a reason that begins with the name of the field, and says nothing of its value. */
+export const FIELD_SENTENCE = { fieldSentence: true }
+
 /** How a reason speaks of what was checked. */
 export interface Words {
   /** What the value itself is called, null for a whole body. */
@@ -56,6 +59,9 @@ const TYPE_NAMES: Readonly<Record<string, string>> = { int: 'integer', record: '
 function reasonOf(schema: z.ZodType, issues: readonly z.core.$ZodIssue[], sent: unknown, words: Words): string {
   const issue = issues[0]!
   if (issue.code === 'custom' && issue.params?.wholeSentence === true) return issue.message
+  if (issue.code === 'custom' && issue.params?.fieldSentence === true) {
+    return `${shorten(String(issue.path.at(-1)), 100)} ${issue.message}`
+  }
   if (issue.code === 'unrecognized_keys') {
     const reason = shorten(words.unknown(issue.keys.map((key) => shorten(key, 100))))
     return about(issue.path, sent, words, reason)

@@ -4,7 +4,7 @@ import { ServiceError } from '../errors.ts'
 import { type Authenticator, headerOf, type Principal } from '../identity/authenticator.ts'
 import type { RequestContext } from '../services/context.ts'
 import { parseVersionHeader } from './microversion.ts'
-import { authorize, isAllowed } from './policy.ts'
+import { authorize } from './policy.ts'
 
 /** What is known of a request once it is through the door: who asks, and in which version of the API. */
 export interface Visit {
@@ -56,7 +56,6 @@ function contextOf(principal: Principal, request: FastifyRequest): RequestContex
     isAdmin: principal.roles.includes('admin'),
     isService: principal.isService,
     authorize: (rule, target) => authorize(rule, context, target),
-    may: (rule, target) => isAllowed(rule, context, target),
   }
   return context
 }

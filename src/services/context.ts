@@ -14,6 +14,4 @@ export interface RequestContext {
    * the service, where the row is known.
    */
   authorize(rule: string, target: { projectId: string }): void
-  /** Whether `authorize` would let it pass. */
-  may(rule: string, target: { projectId: string }): boolean
 }

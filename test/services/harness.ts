@@ -132,7 +132,6 @@ export function contextOf(overrides: Partial<RequestContext> = {}): RequestConte
     isAdmin: false,
     isService: false,
     authorize: () => {},
-    may: () => true,
     ...overrides,
   }
 }

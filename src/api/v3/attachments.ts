@@ -45,7 +45,7 @@ const Connector = z.record(z.string(), z.unknown()).and(
 const AttachmentCreateBody = z.strictObject({
   attachment: z.strictObject({
     volume_uuid: guid,
-    instance_uuid: guid.nullish(),
+    instance_uuid: guid.optional(),
     connector: Connector.nullish(),
     mode: since('3.54', z.enum(MODES, { error: "is not one of ['rw', 'ro']" }).optional()),
   }),

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
 import type { VolumeType } from '../../services/model.ts'
 import { description, flag, Link, readBoolean, text } from '../fields.ts'
@@ -10,22 +11,20 @@ import { defineRoute, type Route } from '../route.ts'
 import { shorten, WHOLE_SENTENCE } from '../validation.ts'
 import { onlyUserVisible, seesAllSpecs, specs, USER_VISIBLE_SPECS } from './type-extra-specs.ts'
 
-/** Absent means public types only; "None" means all that the caller may see. Only administrators are asked what they mean. */
-const publicFilter = z
-  .string()
-  .optional()
-  .transform((word = 'true', context) => {
-    if (/^none$/i.test(word)) return null
-    const read = readBoolean(word)
-    if (read !== null) return read
-    const message = `Invalid is_public filter [${shorten(word)}]`
-    context.addIssue({ code: 'custom', message, params: WHOLE_SENTENCE })
-    return z.NEVER
-  })
+/** Absent means public types only; "None" means all. Only administrators are asked what they mean. */
+function scopeOf(word: string | undefined, { isAdmin }: RequestContext): 'all' | 'public' | 'private' {
+  if (word === undefined || !isAdmin) return 'public'
+  if (/^none$/i.test(word)) return 'all'
+  const read = readBoolean(word)
+  if (read === null) {
+    throw new ServiceError('InvalidInput', { reason: `Invalid is_public filter [${shorten(word)}]` })
+  }
+  return read ? 'public' : 'private'
+}
 
 export const TYPES = listing({
   filters: {
-    is_public: publicFilter,
+    is_public: textFilter,
     extra_specs: metadataFilter,
     id: adminOnly(textFilter),
     name: adminOnly(textFilter),
@@ -103,7 +102,7 @@ export const typeRoutes: Route[] = [
       // Before 3.52 this filter was dropped, but never an administrator's.
       const bySpecs = wanted !== undefined && (context.isAdmin || supports('3.52'))
       const request = toListRequest(TYPES, bySpecs ? { ...rest, extra_specs: wanted } : rest, client)
-      const scope = isPublic === null ? 'all' : isPublic ? 'public' : 'private'
+      const scope = scopeOf(isPublic as string | undefined, context)
       const page =
         request.nothing || asksForHiddenSpecs(context, request.query.filters.extra_specs)
           ? { items: [], more: false }
