@@ -10,7 +10,7 @@ export const SERVICE_ERRORS = {
   PolicyNotAuthorized: "Policy doesn't allow {action} to be performed.",
   ResourceNotFound: 'The resource could not be found.',
   BodyTooLarge: 'Request body is larger than {limit_bytes} bytes.',
-  UnsupportedMediaType: 'Unsupported Content-Type: {content_type}',
+  UnsupportedMediaType: 'Unsupported Content-Type',
   VersionNotFound: 'The resource could not be found.', // upstream keeps to itself that it came later or went
   VersionNotAcceptable:
     'Version {version} is not supported by the API. Minimum is {min_version} and maximum is {max_version}.',

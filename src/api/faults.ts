@@ -94,10 +94,13 @@ export function faultOf(error: unknown): Fault {
   const known = error instanceof ServiceError ? error : asServiceError(error)
   if (known === null) return fault(500, UNEXPECTED_MESSAGE, { unexpected: true })
   // Quota faults tell the client that waiting is pointless: it may try again at once, after it has deleted something.
-  return fault(FAULTS[known.code].status, known.message, {
+  const answer = fault(FAULTS[known.code].status, known.message, {
     retryAfter: known.code === 'QuotaExceeded' ? '0' : undefined,
     unexpected: FAULTS[known.code].status === 500,
   })
+  // The version that was asked for, though it is none.
+  if (known.code === 'VersionNotAcceptable') answer.headers['openstack-api-version'] = `volume ${known.params.version}`
+  return answer
 }
 
 const UNEXPECTED_MESSAGE = 'The server has either erred or is incapable of performing the requested operation.'
@@ -131,7 +134,7 @@ function asServiceError(error: unknown): ServiceError | null {
           'decoded by Cinder.',
       })
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return new ServiceError('UnsupportedMediaType', { content_type: 'use application/json' })
+      return new ServiceError('UnsupportedMediaType')
     default:
       return 'statusCode' in error && error.statusCode === 400
         ? new ServiceError('InvalidInput', { reason: 'Malformed request body' })

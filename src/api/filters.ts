@@ -1,15 +1,22 @@
 import { z } from 'zod'
-import { text, WHOLE_SENTENCE } from './fields.ts'
+import { booleanParameter, text } from './fields.ts'
 import { before } from './microversion.ts'
+import { WHOLE_SENTENCE } from './validation.ts'
 
 /** The kinds of values that filters of lists take; they arrive as text. */
 
+/** The value of a filter that no row can match. */
+export const MATCHES_NOTHING = Symbol('matches nothing')
+
 export const textFilter = text(255).optional()
 
+/** Whether something is counted in quotas, which upstream knows by another name inside. */
+export const quotaFilter = booleanParameter('use_quota')
+
+/** No row has a number that is none. */
 export const numberFilter = z
   .string()
-  .regex(/^\d{1,10}$/, { error: 'is not a whole number' })
-  .transform(Number)
+  .transform((digits) => (/^\d{1,10}$/.test(digits) ? Number(digits) : MATCHES_NOTHING))
   .optional()
 
 /** Before 3.2 everything except "false" meant true; from then on only clear words are taken. */
@@ -17,13 +24,14 @@ export const booleanFilter = before(
   '3.2',
   (word) => (typeof word === 'string' && word.toLowerCase() !== 'false' ? 'true' : word),
   z
-    .enum(['true', 'True', 'TRUE', '1', 'false', 'False', 'FALSE', '0'], { error: 'is not a boolean' })
+    .string()
+    .refine((word) => ['true', '1', 'false', '0'].includes(word.toLowerCase()), {
+      error: ({ input }) => `Invalid input received: 'bootable = ${input}'`,
+      params: WHOLE_SENTENCE,
+    })
     .transform((word) => word === '1' || word.toLowerCase() === 'true')
     .optional(),
 )
-
-/** The value of a filter that no row can match. */
-export const MATCHES_NOTHING = Symbol('matches nothing')
 
 /**
  * Pairs that a row must have: a JSON object, or a Python dictionary of strings as cinderclient prints it. Anything else

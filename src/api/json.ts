@@ -9,11 +9,14 @@ export const JSON_DEPTH_MAX = 32
 /** Parses a request body; null for an empty one. Throws InvalidInput when it is not JSON or is nested too deeply. */
 export function parseJson(source: string): unknown {
   if (source.trim() === '') return null
-  if (depthOf(source) > JSON_DEPTH_MAX) throw malformed(`nested more than ${JSON_DEPTH_MAX} levels deep`)
+  if (depthOf(source) > JSON_DEPTH_MAX) {
+    const reason = `Malformed request body: nested more than ${JSON_DEPTH_MAX} levels deep`
+    throw new ServiceError('InvalidInput', { reason })
+  }
   try {
     return JSON.parse(source, (key, value) => (key === '__proto__' ? undefined : value))
   } catch {
-    throw malformed('not valid JSON')
+    throw new ServiceError('InvalidInput', { reason: 'Malformed request body' })
   }
 }
 
@@ -36,8 +39,4 @@ function endOfString(source: string, start: number): number {
     else if (source[index] === '"') return index
   }
   return source.length
-}
-
-function malformed(detail: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Malformed request body: ${detail}` })
 }

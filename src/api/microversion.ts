@@ -18,6 +18,10 @@ import { ServiceError } from '../errors.ts'
 export const MIN_VERSION = '3.0'
 export const MAX_VERSION = '3.71'
 
+/** What upstream says when it has nothing to say. */
+const NOT_UNDERSTOOD =
+  'The server could not comply with the request since it is either malformed or otherwise incorrect.'
+
 export type Version = `3.${number}`
 
 /** Who asks, as far as the shape of a document depends on it. */
@@ -30,7 +34,7 @@ export interface Client {
 interface Refusal {
   since: number
   accepts: (value: unknown) => boolean
-  reason: string
+  error: z.core.$ZodCustomParams
 }
 
 interface Mark {
@@ -73,10 +77,10 @@ export function strictSince<S extends z.ZodObject>(
 export function refuseSince<S extends z.ZodType>(
   version: Version,
   accepts: (value: z.output<S>) => boolean,
-  reason: string,
+  error: { error: string; params?: Record<string, unknown> },
   schema: S,
 ): S {
-  const refusal: Refusal = { since: minorOf(version), accepts: accepts as Refusal['accepts'], reason }
+  const refusal: Refusal = { since: minorOf(version), accepts: accepts as Refusal['accepts'], error }
   return withMark(schema, { refusals: [...(marks.get(schema)?.refusals ?? []), refusal] })
 }
 
@@ -128,14 +132,16 @@ export function at<S extends z.ZodType>(schema: S, client: Client): S {
 
 /**
  * Reads `OpenStack-API-Version: volume 3.27`, also `volume latest` and lists with entries of other services. Without
- * an entry for `volume` the client gets the oldest version, as one that knows nothing of microversions expects.
+ * the header the client gets the oldest version, as one that knows nothing of microversions expects; one that speaks of
+ * other services only is refused, as upstream does.
  */
 export function parseVersionHeader(header: string | undefined): number {
+  if (header === undefined) return minorOf(MIN_VERSION)
   const entry = header
-    ?.split(',')
+    .split(',')
     .map((part) => part.trim().split(/\s+/))
     .find(([service]) => service === 'volume')
-  if (entry === undefined) return minorOf(MIN_VERSION)
+  if (entry === undefined) throw new ServiceError('InvalidInput', { reason: NOT_UNDERSTOOD })
   const version = entry[1] ?? ''
   if (version === 'latest') return minorOf(MAX_VERSION)
   const match = /^([1-9]\d{0,8})\.(0|[1-9]\d{0,8})$/.exec(version)
@@ -174,8 +180,8 @@ function build(schema: z.ZodType, client: Client): z.ZodType {
     const strict = client.minor >= mark.strictSince && (mark.strictForAdmin || !client.admin)
     if (strict) built = built.strict()
   }
-  for (const { since, accepts, reason } of mark?.refusals ?? []) {
-    if (client.minor >= since) built = built.refine(accepts, { error: reason })
+  for (const { since, accepts, error } of mark?.refusals ?? []) {
+    if (client.minor >= since) built = built.refine(accepts, error)
   }
   if (mark?.before !== undefined && client.minor < mark.before.minor) built = z.preprocess(mark.before.convert, built)
   return built

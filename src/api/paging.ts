@@ -1,10 +1,11 @@
 import { z } from 'zod'
 import { ServiceError } from '../errors.ts'
 import type { ListQuery, Page } from '../services/model.ts'
-import { booleanParameter, flag, text, WHOLE_SENTENCE } from './fields.ts'
+import { booleanParameter, readBoolean, text } from './fields.ts'
 import { MATCHES_NOTHING } from './filters.ts'
 import type { Links } from './links.ts'
 import { at, type Client, isAdminOnly, minorOf, since, strictSince, type Version } from './microversion.ts'
+import { shorten, WHOLE_SENTENCE } from './validation.ts'
 
 /** As upstream's osapi_max_limit. */
 export const PAGE_SIZE_MAX = 1000
@@ -23,6 +24,8 @@ export interface Listing {
   constants: Readonly<Record<string, string>>
   /** Filters that everybody may use; what `resource_filters` tells. */
   filterNames: readonly string[]
+  /** From when on filters are checked. */
+  strictSince: number
   /** From when on a filter that nobody knows finds nothing, until it is refused; null ignores it. */
   unknownFindsNothingSince: number | null
 }
@@ -78,6 +81,7 @@ export function listing(options: ListingOptions): Listing {
     sortKeys: Object.fromEntries(sortKeys.map(([key, version]) => [key, minorOf(version)])),
     constants: options.constants ?? {},
     filterNames: Object.entries(options.filters).flatMap(([name, field]) => (isAdminOnly(field) ? [] : [name])),
+    strictSince: strict === null ? Number.POSITIVE_INFINITY : minorOf(strict),
     unknownFindsNothingSince: options.pagesSince === undefined ? null : minorOf(pagesSince),
   }
 }
@@ -88,9 +92,12 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
   const { limit, offset, marker, sort, sort_key, sort_dir, all_tenants, with_count, ...given } = Object.fromEntries(
     Object.entries(query).filter(([key]) => Object.hasOwn(known, key) || !Object.hasOwn(list.query.shape, key)),
   )
-  if (Object.keys(given).some((key) => !isAscii(key))) throw invalid(ASCII_REASON)
+  if (list.strictSince <= client.minor && Object.keys(given).some((key) => !isAscii(key))) throw invalid(ASCII_REASON)
+  const allProjects = client.admin && meansAll(all_tenants as string | undefined)
+  if (!allProjects) delete given.project_id // the own project, whatever is asked for
   const filters: Record<string, ListQuery['filters'][string]> = {}
-  let nothing = false
+  // To an administrator, a count that came later or never is an attribute that no row has.
+  let nothing = client.admin && 'with_count' in query && !('with_count' in known)
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue
     if (value === MATCHES_NOTHING) nothing = true
@@ -105,11 +112,18 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
       marker: (marker as string | undefined) ?? null,
       sort: parseSort({ sort, sort_key, sort_dir } as SortParameters, list, client),
       filters,
-      allProjects: client.admin && all_tenants !== undefined && isTrue(all_tenants as string),
+      allProjects,
     },
     count: with_count === true,
     nothing,
   }
+}
+
+/** Only administrators are asked what they mean by `all_tenants`; from others it is ignored. */
+function meansAll(word: string | undefined): boolean {
+  const read = word === undefined ? false : readBoolean(word)
+  if (read === null) throw invalid(`Value '${shorten(word!)}' for 'all_tenants' is not a boolean.`)
+  return read
 }
 
 /** `status~`: administrators may look for a part of any text that is stored. */
@@ -165,7 +179,7 @@ function parseSort(
       throw invalid("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
     }
     if (!Object.hasOwn(sortKeys, key) || sortKeys[key]! > minor) {
-      throw invalid(`Invalid input received: Invalid sort key: ${key}`)
+      throw invalid('Invalid input received: Invalid sort key')
     }
     return { key, direction }
   })
@@ -199,10 +213,6 @@ export function refusedFilters(keys: readonly string[]): string {
 
 function isAscii(key: string): boolean {
   return /^\p{ASCII}*$/u.test(key)
-}
-
-function isTrue(word: string): boolean {
-  return flag.safeParse(word).data === true
 }
 
 function invalid(reason: string): ServiceError {

@@ -8,6 +8,7 @@ import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
 import { refusedFilters } from './paging.ts'
 import { authorize, isAllowed, type Rule } from './policy.ts'
+import { check, shorten, unknownProperties, type Words } from './validation.ts'
 import { visitOf } from './visit.ts'
 
 /**
@@ -171,9 +172,8 @@ function select(candidates: readonly Route[], request: FastifyRequest): Route {
   if (keys.length !== 1) throw new ServiceError('InvalidInput', { reason: 'Malformed request body' })
   const route = candidates.find(({ action }) => action === keys[0])
   if (route !== undefined) return route
-  const action = keys[0]!.slice(0, 64)
   throw new ServiceError('InvalidInput', {
-    reason: `There is no such action: ${action}. Verify the request body and Content-Type header and try again.`,
+    reason: `There is no such action: ${shorten(keys[0]!, 100)}. Verify the request body and Content-Type header and try again.`,
   })
 }
 
@@ -187,6 +187,7 @@ async function serve(
   if (!inRange(minor, route.since, route.until)) throw new ServiceError('VersionNotFound', { version: `3.${minor}` })
   const { project_id: projectInUrl, ...params } = request.params as Record<string, string>
   if (projectInUrl !== undefined && projectInUrl !== context.projectId) {
+    if (!PROJECT_ID.test(projectInUrl)) throw new ServiceError('ResourceNotFound')
     throw new ServiceError('InvalidInput', { reason: 'Malformed request url' })
   }
 
@@ -226,68 +227,10 @@ async function serve(
   return reply.type('application/json').send(document === null ? '' : JSON.stringify(document)) // None says nothing, as in Cinder
 }
 
-/** Parses a body or a query; throws InvalidInput that names the first field that is wrong, and the reason. */
-function check<S extends z.ZodType>(schema: S, value: unknown, words: Words): z.output<S> {
-  const result = schema.safeParse(value, { error: inOurWords })
-  if (result.success) return result.data
-  throw new ServiceError('InvalidInput', { reason: reasonOf(result.error.issues[0]!, value, words) })
-}
+/** What may be the id of a project in a path, as upstream's project_id_regex; anything else is no path of the API. */
+const PROJECT_ID = /^[0-9a-f-]+$/
 
-/** The end of the sentence that reasonOf begins, for fields whose schema says none. */
-const inOurWords: z.core.$ZodErrorMap = (issue) => {
-  switch (issue.code) {
-    case 'invalid_type':
-      return `is not of type '${TYPE_NAMES[issue.expected] ?? issue.expected}'`
-    case 'invalid_value':
-      return `is not one of [${issue.values.map((value) => `'${String(value)}'`).join(', ')}]`
-    case 'too_big':
-      return `is more than ${issue.maximum}`
-    case 'too_small':
-      return `is less than ${issue.minimum}`
-    case 'unrecognized_keys':
-      return undefined // reasonOf names them
-    default:
-      return 'is not valid'
-  }
-}
-
-const TYPE_NAMES: Readonly<Record<string, string>> = { int: 'integer', record: 'object' }
-
-/** How a reason speaks of what was checked. */
-interface Words {
-  /** What the value itself is called, null for a whole body. */
-  root: string | null
-  unknown(keys: string[]): string
-}
-
-const QUERY: Words = {
-  root: null,
-  unknown: refusedFilters,
-}
-
-function unknownProperties(keys: string[]): string {
-  const quoted = keys.map((key) => `'${key}'`).join(', ')
-  return `Additional properties are not allowed (${quoted} ${keys.length > 1 ? 'were' : 'was'} unexpected)`
-}
-
-function reasonOf(issue: z.core.$ZodIssue, root: unknown, words: Words): string {
-  const field = issue.path.at(-1) ?? words.root
-  if (issue.code === 'unrecognized_keys') return shorten(words.unknown(issue.keys.map((key) => shorten(key))), 400)
-  if (issue.code === 'custom' && issue.params?.wholeSentence === true) return issue.message
-  if (field === null) return isObject(root) ? issue.message : 'Malformed request body'
-  const value = issue.path.reduce<unknown>(
-    (at, key) => (isObject(at) || Array.isArray(at) ? at[key as never] : undefined),
-    root,
-  )
-  if (value === undefined && issue.code !== 'custom') return `'${String(field)}' is a required property`
-  const reason = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
-  return `Invalid input for field/attribute ${shorten(String(field))}. Value: ${shorten(JSON.stringify(value) ?? 'none')}. ${reason}`
-}
-
-/** What a client sent is repeated to it, but not at any length. */
-function shorten(value: string, length = 100): string {
-  return value.length > length ? `${value.slice(0, length)}…` : value
-}
+const QUERY: Words = { root: null, unknown: refusedFilters }
 
 /** A parameter that is given several times counts with its last value, as in Cinder. */
 function lastValues(query: Record<string, string | string[]>): Record<string, string> {

@@ -37,7 +37,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     bodyLimit: BODY_BYTES_MAX,
     childLoggerFactory: (logger) => logger, // a line or none per request is not worth a logger of its own
     genReqId: () => `req-${random.uuid()}`,
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 255 },
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
     return503OnClosing: true,
     rewriteUrl: ({ url = '/' }) => withoutFormat(url),
     frameworkErrors: (error, request, reply) => sendFault(error, request.id, reply),
@@ -102,7 +102,7 @@ function acceptJson(app: FastifyInstance): void {
   app.addContentTypeParser('*', { parseAs: 'string' }, (request, _source, done) => {
     const type = request.headers['content-type']
     if (type === undefined) done(null, null)
-    else done(new ServiceError('UnsupportedMediaType', { content_type: `${type.slice(0, 64)}; use application/json` }))
+    else done(new ServiceError('UnsupportedMediaType'))
   })
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { ServiceError } from '../errors.ts'
 import { type Authenticator, headerOf, type Principal } from '../identity/authenticator.ts'
 import type { RequestContext } from '../services/context.ts'
@@ -24,12 +24,18 @@ declare module 'fastify' {
  */
 export function addDoor(app: FastifyInstance, authenticator: Authenticator): void {
   app.addHook('onRequest', async (request, reply) => {
-    reply.header('vary', 'OpenStack-API-Version')
     const principal = await authenticator.authenticate(request.headers)
-    const minor = parseVersionHeader(headerOf(request.headers, 'openstack-api-version'))
-    reply.header('openstack-api-version', `volume 3.${minor}`)
+    const minor = addVersionHeaders(request, reply)
     request.visit = { context: contextOf(principal, request), minor }
   })
+}
+
+/** Reads the microversion that is asked for, and says in the answer which one it is; returns what follows `3.`. */
+export function addVersionHeaders(request: FastifyRequest, reply: FastifyReply): number {
+  reply.header('vary', 'OpenStack-API-Version')
+  const minor = parseVersionHeader(headerOf(request.headers, 'openstack-api-version'))
+  reply.header('openstack-api-version', `volume 3.${minor}`)
+  return minor
 }
 
 export function visitOf(request: FastifyRequest): Visit {

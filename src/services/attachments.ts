@@ -188,10 +188,11 @@ async function completeAttachment({ db, stamp }: Parts, context: RequestContext,
     const won = await attachments.compareAndSet(trx, id, {
       ...ATTACHMENT_ACTIONS.complete,
       updatedAt: stamp(),
-      where: (query) => query.whereNotNull('connection_info'),
+      // Not while a connection is being made.
+      where: (query) => query.where((one) => one.where('status', 'reserved').orWhereNotNull('connection_info')),
     })
     if (!won) {
-      const reason = `Attachment ${id} must be attaching and have a connection to be completed, but it is ${row.status}.`
+      const reason = `Attachment ${id} must not be connecting to be completed, but it is ${row.status}.`
       throw new ServiceError('InvalidAttachment', { reason })
     }
     await followAttachments(trx, row.volume_id, stamp())

@@ -100,7 +100,7 @@ export function createBackendService(parts: AdminParts): BackendService {
   function servedBackend(host: string) {
     const backend = backendOfHost(host)
     if (backend !== undefined) return backend
-    throw invalid(`No service found with host=${host}`)
+    throw new ServiceError('InvalidInput', { reason: `No service found with host=${host}` })
   }
 
   return {

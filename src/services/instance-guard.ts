@@ -22,6 +22,6 @@ export function checkNotProtected(
   const [only] = named.length === 1 ? named : []
   if (only !== undefined && (only.instance_id === null || only.connection_info === null)) return
   throw new ServiceError('ResourceConflict', {
-    reason: `Detach volume from instance ${only?.instance_id ?? ''} using the Compute API`,
+    reason: `ConflictNovaUsingAttachment: Detach volume from instance ${only?.instance_id ?? ''} using the Compute API`,
   })
 }

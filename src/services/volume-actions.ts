@@ -37,7 +37,7 @@ export async function extendVolume(
         ? VOLUME_ACTIONS.extendAttached
         : VOLUME_ACTIONS.extend
     if (!(await volumes.compareAndSet(trx, id, { from, to, updatedAt: stamp(), set: { status_reason: null } }))) {
-      const reason = `Volume ${id} status must be '${from.join(', ')}' to extend, currently ${row.status}.`
+      const reason = `Volume ${id} status must be '{'status': '${from.join(', ')}'}' to extend, currently ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserveGrowth(trx, row, newSizeGib, settings.quota, stamp())

@@ -168,7 +168,8 @@ export const BACKUP_OUTCOMES = {
 
 export const ATTACHMENT_ACTIONS = {
   connect: { from: ['reserved', 'attaching', 'error_attaching'], to: 'attaching' },
-  complete: { from: ['attaching', 'attached'], to: 'attached' },
+  /** Also before there is a connection: upstream believes who says that it is done. */
+  complete: { from: ['reserved', 'attaching', 'attached'], to: 'attached' },
   /** os-attach, which may come before there is a connection. */
   attach: { from: ['reserved', 'attaching'], to: 'attached' },
   /** os-terminate_connection: the connection goes, the attachment stays until os-detach. */

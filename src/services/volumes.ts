@@ -1,6 +1,7 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
+import { ServiceError } from '../errors.ts'
 import { collectValues } from './metadata.ts'
 import type { Attachment, Volume } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -24,7 +25,12 @@ export function createVolumeService(parts: Parts): VolumeService {
     get: async (context, id) => {
       const found = await volumes.findAttached(db, id)
       const row = visibleVolume(context, id, found?.row)
-      context.authorize('volume:get', { projectId: row.project_id })
+      try {
+        context.authorize('volume:get', { projectId: row.project_id })
+      } catch (error) {
+        if (!(error instanceof ServiceError && error.code === 'PolicyNotAuthorized')) throw error
+        throw new ServiceError('VolumeNotFound', { volume_id: id }) // upstream does not even tell that it is there
+      }
       return toVolume(row, (found?.attachments ?? []).map(toAttachment))
     },
     list: async (context, query, options) => {

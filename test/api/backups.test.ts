@@ -49,7 +49,8 @@ describe.each(STAGES)('backups at %s look as in the samples', (version, folder) 
   })
   it.each(['', '/detail'])('list%s', async (path) => {
     const expected = sample(`${folder}/backups-list${path === '' ? '' : '-detailed'}-response.json`)
-    const { body } = await api.ask('GET', `/v3/backups${path}?with_count=true`, { version })
+    const count = 'count' in expected ? '?with_count=true' : ''
+    const { body } = await api.ask('GET', `/v3/backups${path}${count}`, { version })
     expect(keys(body)).toEqual(keys(expected))
     expect(keys(body.backups[0])).toEqual(keys(expected.backups[0]))
   })

@@ -5,6 +5,7 @@ import { JSON_DEPTH_MAX, parseJson } from '../../src/api/json.ts'
 test('parses whatever JSON.stringify prints, up to the depth that is allowed', () => {
   fc.assert(
     fc.property(fc.jsonValue({ maxDepth: 10 }), (value) => {
+      fc.pre(!JSON.stringify(value).includes('__proto__')) // see below
       expect(parseJson(JSON.stringify(value))).toEqual(JSON.parse(JSON.stringify(value)))
     }),
   )
@@ -34,7 +35,7 @@ test('what is not JSON is refused as a body, not as a failure of ours', () => {
       }
     }),
   )
-  expect(() => parseJson('{"a":')).toThrow('Malformed request body: not valid JSON')
+  expect(() => parseJson('{"a":')).toThrow(/^Malformed request body$/)
 })
 
 test('a key cannot reach the prototype', () => {

@@ -103,7 +103,7 @@ describe('bodies', () => {
     const schema = refuseSince(
       '3.53',
       (value) => Object.keys(value).length > 0,
-      'is empty',
+      { error: 'is empty' },
       z.object({ a: since('3.2', z.int().optional()) }).refine((value) => value.a !== 7, 'is seven'),
     )
     expect(at(schema, { minor: 52, admin: false }).safeParse({}).success).toBe(true)
@@ -126,13 +126,14 @@ describe('parseVersionHeader', () => {
     ['volume 3.71', 71],
     ['volume latest', 71],
     ['compute 2.90, volume 3.27', 27],
-    ['compute 2.90', 0],
     [' volume  3.5 ', 5],
   ])('%j is 3.%i', (header, minor) => {
     expect(parseVersionHeader(header)).toBe(minor)
   })
 
   test.each([
+    ['compute 2.90', 'InvalidInput'],
+    ['', 'InvalidInput'],
     ['volume 3.72', 'VersionNotAcceptable'],
     ['volume 2.0', 'VersionNotAcceptable'],
     ['volume 4.1', 'VersionNotAcceptable'],

@@ -40,10 +40,13 @@ describe('os-reset_status', () => {
     const answer = await act(await newSnapshot(), 'os-reset_status', { status: 'in-use' })
     expect(answer.body.badRequest.message).toBe(
       "Snapshot status: in-use is invalid, valid statuses are: ('error', 'available', 'creating', 'deleting', " +
-        "'error_deleting', 'deleted', 'updating', 'unmanaging', 'backing-up', 'restoring').",
+        "'deleted', 'updating', 'error_deleting', 'unmanaging', 'backing-up', 'restoring').",
     )
     const surplus = await act(await newSnapshot(), 'os-reset_status', { status: 'error', progress: '1%' })
-    expect(surplus.body.badRequest.message).toBe("Additional properties are not allowed ('progress' was unexpected)")
+    expect(surplus.body.badRequest.message).toBe(
+      "Invalid input for field/attribute os-reset_status. Value: {'status': 'error', 'progress': '1%'}. " +
+        "Additional properties are not allowed ('progress' was unexpected)",
+    )
   })
 })
 
@@ -138,7 +141,7 @@ describe('the list', () => {
     expect((await ask(`metadata=${noSuchPair}`, '3.22')).body.snapshots).toEqual([])
     expect((await ask(`metadata=${encodeURIComponent("{'a': 'b'}")}`, '3.22')).body.snapshots[0].id).toBe(id)
     expect((await ask('metadata=nonsense', '3.22')).body.snapshots).toEqual([])
-    expect((await ask('sort=name:asc', '3.27')).body.badRequest.message).toMatch(/Invalid sort key: name$/)
+    expect((await ask('sort=name:asc', '3.27')).body.badRequest.message).toMatch(/Invalid sort key$/)
     expect((await ask('sort=name:asc', '3.28')).status).toBe(200)
     expect((await ask('sort_key=display_name', '3.0')).status).toBe(200)
   })

@@ -169,12 +169,25 @@ describe('the rules of sharing', () => {
     expect(await statusOf(harness, volumeId)).toBe('available')
   })
 
+  it('are complete when the caller says so, also before there is a connection', async () => {
+    const harness = await createHarness()
+    const volumeId = await availableVolume(harness)
+    const made = await create(harness, volumeId)
+    await harness.services.attachments.complete(member, made.id)
+    expect(await statusOf(harness, volumeId)).toBe('in-use')
+    expect(await harness.services.attachments.get(member, made.id)).toMatchObject({
+      status: 'attached',
+      connectionInfo: null,
+    })
+    await harness.services.attachments.delete(member, made.id)
+    expect(await statusOf(harness, volumeId)).toBe('available')
+  })
+
   it('refuse volumes in error, and give an attached one no other connector', async () => {
     const harness = await createHarness()
     const { attachments, volumes } = harness.services
     const volumeId = await availableVolume(harness)
     const made = await create(harness, volumeId)
-    expect(await outcome(attachments.complete(member, made.id))).toBe('InvalidAttachment')
     await attachments.update(member, made.id, connector)
     await attachments.complete(member, made.id)
     expect(await outcome(attachments.update(member, made.id, { host: 'elsewhere' }))).toBe('ResourceConflict')

@@ -178,6 +178,7 @@ describe('the status tables', () => {
       'connect: reserved -> attaching',
       'connect: attaching -> attaching',
       'connect: error_attaching -> attaching',
+      'complete: reserved -> attached',
       'complete: attaching -> attached',
       'complete: attached -> attached',
       'attach: reserved -> attached',

@@ -35,25 +35,25 @@ const AttachmentDetail = AttachmentSummary.extend({
 
 const MODES = ['rw', 'ro'] as const
 
-const Connector = z.record(z.string(), z.unknown(), { error: 'is not an object' }).and(
+const Connector = z.record(z.string(), z.unknown()).and(
   z.object({
-    host: z.string({ error: 'is not a string' }).max(255).nullish(),
-    ip: z.string({ error: 'is not a string' }).max(255).nullish(),
+    host: z.string().max(255).nullish(),
+    ip: z.string().max(255).nullish(),
   }),
 )
 
 const AttachmentCreateBody = z.strictObject({
   attachment: z.strictObject({
     volume_uuid: guid,
-    instance_uuid: guid.nullish(),
+    instance_uuid: guid.optional(),
     connector: Connector.nullish(),
-    mode: since('3.54', z.enum(MODES, { error: "is neither 'rw' nor 'ro'" }).optional()),
+    mode: since('3.54', z.enum(MODES, { error: "is not one of ['rw', 'ro']" }).optional()),
   }),
 })
 
 const AttachmentUpdateBody = z.strictObject({
   attachment: z.strictObject({
-    connector: Connector.refine((connector) => Object.keys(connector).length > 0, { error: 'is empty' }),
+    connector: Connector.refine((connector) => Object.keys(connector).length > 0, { error: 'should be non-empty' }),
   }),
 })
 

@@ -1,16 +1,16 @@
 import { z } from 'zod'
 import type { Backup } from '../../services/model.ts'
-import { description, flag, guid, Link, metadata, name, text } from '../fields.ts'
+import { description, flag, guid, Link, metadata, name, optionalGuid, statusOf, text } from '../fields.ts'
 import { textFilter } from '../filters.ts'
 import type { Links } from '../links.ts'
 import { adminOnly, since } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
+import { repr } from '../validation.ts'
 
-const BACKUPS = listing({
+export const BACKUPS = listing({
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     volume_id: textFilter,
     project_id: adminOnly(textFilter),
@@ -60,14 +60,14 @@ const BackupDetail = BackupSummary.extend({
 const BackupCreateBody = z.strictObject({
   backup: z.strictObject({
     volume_id: guid,
-    container: text(255).min(1, { error: 'is empty' }).nullish(),
+    container: text(255).min(1).nullish(),
     name: name.optional(),
     description: description.optional(),
-    incremental: flag.nullish(),
-    force: flag.nullish(),
-    snapshot_id: guid.nullish(),
+    incremental: flag.optional(),
+    force: flag.optional(),
+    snapshot_id: optionalGuid,
     metadata: since('3.43', metadata.nullish()),
-    availability_zone: since('3.51', text(255).min(1, { error: 'is empty' }).nullish()),
+    availability_zone: since('3.51', text(255).min(1).nullish()),
   }),
 })
 
@@ -174,7 +174,7 @@ export const backupRoutes: Route[] = [
     summary: 'Restore a backup to a volume, or to a new one',
     policy: 'backup:restore',
     body: z.strictObject({
-      restore: z.strictObject({ volume_id: guid.nullish(), name: name.optional() }),
+      restore: z.strictObject({ volume_id: optionalGuid, name: name.optional() }),
     }),
     response: z.object({
       restore: z.object({ backup_id: z.string(), volume_id: z.string(), volume_name: nullableText }),
@@ -194,7 +194,7 @@ export const backupRoutes: Route[] = [
     summary: 'Write the status of a backup',
     policy: 'volume_extension:backup_admin_actions:reset_status',
     body: z.strictObject({
-      status: z.enum(['available', 'error'], { error: "is neither 'available' nor 'error'" }),
+      status: statusOf('Backup', ['available', 'error'], repr(['available', 'error'])),
     }),
     status: 202,
     handler: ({ services, context, params, body: { status } }) =>

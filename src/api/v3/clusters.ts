@@ -11,7 +11,7 @@ const FILTERS = ['name', 'binary', 'is_up', 'disabled', 'num_hosts', 'num_down_h
 const REPLICATION_FILTERS = ['replication_status', 'frozen', 'active_backend_id']
 
 const NoClusters = z.object({ clusters: z.array(z.never()) })
-const name = text(255).trim().min(1, { error: 'is empty' })
+const name = text(255).trim().min(1)
 
 export const clusterRoutes: Route[] = [
   ...(['', '/detail'] as const).map((path) =>

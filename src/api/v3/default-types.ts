@@ -1,13 +1,13 @@
 import { z } from 'zod'
 import type { DefaultType } from '../../services/model.ts'
-import { text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { typeName } from './types.ts'
 
 const DefaultTypeView = z.object({ project_id: z.string(), volume_type_id: z.string() })
 
 const DefaultTypeBody = z.object({
   default_type: z.strictObject({
-    volume_type: text(255).refine((name) => name.trim() !== '', { error: "The 'name' can not be empty." }),
+    volume_type: typeName,
   }),
 })
 

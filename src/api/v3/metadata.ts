@@ -4,7 +4,7 @@ import { ServiceError } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
 import type { Services } from '../../services/services.ts'
 import { PreconditionFailed } from '../faults.ts'
-import { metadata } from '../fields.ts'
+import { exactlyOne, metadata, pairsOf, text } from '../fields.ts'
 import type { Rule } from '../policy.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 
@@ -17,6 +17,7 @@ interface Owner {
   collection: '/volumes' | '/snapshots'
   resource: string
   etag: boolean
+  bodies: { all: z.ZodType<z.output<typeof Metadata>>; one: z.ZodType<z.output<typeof Meta>> }
   rules: { read: Rule; create: Rule; update: Rule; delete: Rule }
   service(services: Services): {
     get(context: RequestContext, id: string): Promise<{ metadata: Record<string, string> }>
@@ -30,13 +31,17 @@ interface Owner {
   }
 }
 
-const MetadataBody = z.strictObject({ metadata })
-const MetaBody = z.strictObject({ meta: metadata })
+const Metadata = z.object({ metadata })
+const Meta = z.object({ meta: metadata })
+
+/** What is sent to those of snapshots: keys with fewer characters, and unknown things beside are ignored. */
+const snapshotMetadata = pairsOf(/^[a-zA-Z0-9\-_:. ]{1,255}$/, text(255))
 
 export const volumeMetadataRoutes = metadataRoutes({
   collection: '/volumes',
   resource: 'volume',
   etag: true,
+  bodies: { all: Metadata.strict(), one: z.strictObject({ meta: exactlyOne(metadata) }) },
   rules: {
     read: 'volume:get_volume_metadata',
     create: 'volume:create_volume_metadata',
@@ -50,6 +55,7 @@ export const snapshotMetadataRoutes = metadataRoutes({
   collection: '/snapshots',
   resource: 'snapshot',
   etag: false,
+  bodies: { all: z.object({ metadata: snapshotMetadata }), one: z.object({ meta: exactlyOne(snapshotMetadata) }) },
   rules: {
     read: 'volume:get_snapshot_metadata',
     create: 'volume:update_snapshot_metadata',
@@ -59,7 +65,7 @@ export const snapshotMetadataRoutes = metadataRoutes({
   service: (services) => services.snapshots,
 })
 
-function metadataRoutes({ collection, resource, etag, rules, service }: Owner): Route[] {
+function metadataRoutes({ collection, resource, etag, bodies, rules, service }: Owner): Route[] {
   const ownerName = collection === '/volumes' ? 'Volume' : 'Snapshot'
   const url = `${collection}/:id/metadata` as const
   const item = `${collection}/:id/metadata/:key` as const
@@ -70,7 +76,7 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       operation: `list_${resource}_metadata`,
       summary: `Show the metadata of a ${resource}`,
       policy: rules.read,
-      response: MetadataBody,
+      response: Metadata,
       handler: async ({ services, context, params, supports, setHeader }) => {
         const found = await service(services).get(context, params.id)
         if (etag && supports('3.15')) setHeader('etag', `"${etagOf(found.metadata)}"`)
@@ -83,8 +89,8 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       operation: `create_${resource}_metadata`,
       summary: `Add to the metadata of a ${resource}`,
       policy: rules.create,
-      body: MetadataBody,
-      response: MetadataBody,
+      body: bodies.all,
+      response: Metadata,
       handler: async ({ services, context, params, body }) => ({
         metadata: await service(services).setMetadata(context, params.id, body.metadata, { replace: false }),
       }),
@@ -95,8 +101,8 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       operation: `replace_${resource}_metadata`,
       summary: `Replace the metadata of a ${resource}`,
       policy: rules.update,
-      body: MetadataBody,
-      response: MetadataBody,
+      body: bodies.all,
+      response: Metadata,
       handler: async (request) => {
         await checkIfMatch(request)
         const { services, context, params, body } = request
@@ -109,7 +115,7 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       operation: `show_${resource}_metadata_item`,
       summary: `Show one pair of the metadata of a ${resource}`,
       policy: rules.read,
-      response: MetaBody,
+      response: Meta,
       handler: async ({ services, context, params }) => {
         const found = await service(services).get(context, params.id)
         if (!Object.hasOwn(found.metadata, params.key))
@@ -123,16 +129,13 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
       operation: `update_${resource}_metadata_item`,
       summary: `Set one pair of the metadata of a ${resource}`,
       policy: rules.update,
-      body: MetaBody,
-      response: MetaBody,
+      body: bodies.one,
+      response: Meta,
       handler: async (request) => {
         await checkIfMatch(request)
         const { services, context, params, body } = request
         if (!Object.hasOwn(body.meta, params.key)) {
           throw new ServiceError('InvalidInput', { reason: 'Request body and URI mismatch' })
-        }
-        if (Object.keys(body.meta).length > 1) {
-          throw new ServiceError('InvalidInput', { reason: 'Request body contains too many items' })
         }
         await service(services).setMetadata(context, params.id, body.meta, { replace: false })
         return { meta: body.meta }
@@ -156,7 +159,7 @@ function metadataRoutes({ collection, resource, etag, rules, service }: Owner): 
     supports,
   }: Pick<ApiRequest<unknown, unknown, { id: string }>, 'services' | 'context' | 'params' | 'headers' | 'supports'>) {
     const wanted = headers['if-match']
-    if (!etag || wanted === undefined || !supports('3.15')) return
+    if (!etag || !wanted || !supports('3.15')) return
     const current = etagOf((await service(services).get(context, params.id)).metadata)
     const tags = wanted.split(',').map((tag) => tag.trim().replace(/^"|"$/g, ''))
     if (!tags.includes(current) && !tags.includes('*')) throw new PreconditionFailed()

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { PoolReport } from '../../services/services.ts'
 import { VERSION } from '../../version.ts'
-import { flag, text } from '../fields.ts'
+import { booleanParameter, text } from '../fields.ts'
 import { strictSince } from '../microversion.ts'
 import { defineRoute, type Route } from '../route.ts'
 
@@ -10,10 +10,14 @@ const Capability = z.union([Single, z.null(), z.array(Single).readonly()])
 
 const PoolView = z.object({ name: z.string(), capabilities: z.record(z.string(), Capability).optional() })
 
+export const POOL_FILTERS = ['name', 'volume_type'] as const
+
+/** Unlike other lists, this one refuses what it does not know from administrators too. */
 const PoolQuery = strictSince(
   '3.31',
-  z.object({ detail: flag.optional(), name: text(255).optional(), volume_type: text(255).optional() }).loose(),
-  { admin: false },
+  z
+    .object({ detail: booleanParameter('detail'), name: text(255).optional(), volume_type: text(255).optional() })
+    .loose(),
 )
 
 const nullableText = z.string().nullable()

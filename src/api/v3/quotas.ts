@@ -1,19 +1,26 @@
 import { z } from 'zod'
-import { flag } from '../fields.ts'
+import { booleanParameter, wholeNumber } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { FIELD_SENTENCE } from '../validation.ts'
 
 const LIMIT_MAX = 2_147_483_647
 
-/** -1 is no limit. */
-function limit(text: RegExp) {
-  return z
-    .union([z.int(), z.string().regex(text).transform(Number)], { error: 'must be an integer' })
-    .refine((value) => value >= -1, { error: 'must be >= -1' })
-    .refine((value) => value <= LIMIT_MAX, { error: `must be <= ${LIMIT_MAX}` })
-}
+/** -1 is no limit. Upstream says what is wrong with the quotas of a project in other words than with those of a class. */
+const setLimit = z
+  .unknown()
+  .meta({ type: ['integer', 'string'] })
+  .transform((sent, context) => {
+    const value = typeof sent === 'string' && /^\s*[-+]?\d{1,10}\s*$/.test(sent) ? Number(sent) : sent
+    if (Number.isInteger(value) && Number(value) >= -1 && Number(value) <= LIMIT_MAX) return Number(value)
+    const bound = Number(value) < -1 ? '>= -1' : `<= ${LIMIT_MAX}`
+    const message = Number.isInteger(value) ? `must be ${bound}` : 'must be an integer'
+    context.addIssue({ code: 'custom', message, params: FIELD_SENTENCE })
+    return z.NEVER
+  })
+const classLimit = wholeNumber({ min: -1, pattern: /^[0-9]*$/ })
 
 /** Also the quotas of each type are taken: `volumes_fast`. */
-function limitsOf(value: ReturnType<typeof limit>) {
+function limitsOf<Limit extends z.ZodType<number>>(value: Limit) {
   const optional = value.optional()
   return {
     volumes: optional,
@@ -26,15 +33,12 @@ function limitsOf(value: ReturnType<typeof limit>) {
   }
 }
 
-const setLimit = limit(/^\s*[-+]?\d{1,10}\s*$/)
-const classLimit = limit(/^\d{1,10}$/)
-
 const QuotaSetBody = z.strictObject({
   quota_set: z
     .object({ ...limitsOf(setLimit), id: z.unknown(), tenant_id: z.unknown() }) // what a client may have read is ignored
     .partial()
     .catchall(setLimit)
-    .refine((limits) => Object.keys(limits).length > 0, { error: 'does not have enough properties' }),
+    .refine((limits) => Object.keys(limits).length > 0, { error: 'should be non-empty' }),
 })
 
 const QuotaClassBody = z.strictObject({ quota_class_set: z.object(limitsOf(classLimit)).catchall(classLimit) })
@@ -52,7 +56,7 @@ export const quotaRoutes: Route[] = [
     operation: 'show_quota_set',
     summary: 'Show the quotas of a project, with `usage` also what is used of them',
     policy: 'volume_extension:quotas:show',
-    query: z.object({ usage: flag.optional().default(false) }),
+    query: z.object({ usage: booleanParameter('usage') }),
     response: z.object({ quota_set: LimitsOrUsage }),
     handler: async ({ services, context, params: { id }, query }) => {
       if (!query.usage) return { quota_set: { ...(await services.quotas.get(context, id)), id } }

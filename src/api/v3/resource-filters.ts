@@ -2,17 +2,21 @@ import { z } from 'zod'
 import type { Listing } from '../paging.ts'
 import { defineRoute, type Route } from '../route.ts'
 import { ATTACHMENTS } from './attachments.ts'
+import { BACKUPS } from './backups.ts'
 import { MESSAGES } from './messages.ts'
+import { POOL_FILTERS } from './pools.ts'
 import { SNAPSHOTS } from './snapshots.ts'
 import { TYPES } from './types.ts'
 import { VOLUMES } from './volumes.ts'
 
 /** The lists of upstream's resource_filters.json that exist here; the filters are those that each list declares. */
-const LISTS: Readonly<Record<string, Listing>> = {
+const LISTS: Readonly<Record<string, Pick<Listing, 'filterNames'>>> = {
   volume: VOLUMES,
+  backup: BACKUPS,
   snapshot: SNAPSHOTS,
   attachment: ATTACHMENTS,
   message: MESSAGES,
+  pool: { filterNames: POOL_FILTERS },
   volume_type: TYPES,
 }
 

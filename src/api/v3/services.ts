@@ -25,14 +25,28 @@ const ServiceView = z.object({
 
 /** As upstream's cinder_host: a host name with backend and pool. */
 const host = text(255)
-  .min(1, { error: 'is empty' })
-  .regex(/^[a-zA-Z0-9\-._#@:/+[\]]*$/, { error: 'is not the name of a host' })
+  .min(1)
+  .regex(/^[a-zA-Z0-9\-._#@:/+[\]]*$/, { error: "does not match '^[a-zA-Z0-9-._#@:/+\\\\[\\\\]]*$'" })
   .nullish()
 
 const cluster = text(255).nullish()
-const serviceName = text(255).min(1, { error: 'is empty' })
+const serviceName = text(255).min(1)
 
-const Target = z.strictObject({ host, cluster, binary: serviceName.optional(), service: serviceName.optional() })
+const target = { host, cluster, binary: serviceName.optional(), service: serviceName.optional() }
+
+/** `binary` wins over its old name `service`; one of them has to be there. */
+function namingABinary<Body extends z.ZodType<{ binary?: string | undefined; service?: string | undefined }>>(
+  body: Body,
+) {
+  return body.refine(({ binary, service }) => (binary ?? service) !== undefined, {
+    error: 'is not valid under any of the given schemas',
+  })
+}
+
+const Target = namingABinary(z.strictObject(target))
+const TargetAndReason = namingABinary(
+  z.strictObject({ ...target, disabled_reason: text(255).trim().min(1).optional() }),
+)
 
 const Changed = z.object({
   host: z.string(),
@@ -46,11 +60,7 @@ const ChangedWithReason = Changed.extend({ disabled_reason: nullableText })
 const Frozen = z.strictObject({ host, cluster })
 
 const LogTarget = z.strictObject({
-  binary: z
-    .enum(['cinder-scheduler', 'cinder-volume', 'cinder-backup', 'cinder-api', '', '*'], {
-      error: 'is not the name of a service',
-    })
-    .optional(),
+  binary: z.enum(['cinder-scheduler', 'cinder-volume', 'cinder-backup', 'cinder-api', '', '*']).optional(),
   server: text(255).nullish(),
   prefix: text(255).nullish(),
 })
@@ -105,7 +115,7 @@ export const serviceRoutes: Route[] = [
     operation: 'disable_service_with_reason',
     summary: 'Place no new volumes in a backend, and say why',
     policy,
-    body: Target.extend({ disabled_reason: text(255).trim().min(1, { error: 'is empty' }).optional() }),
+    body: TargetAndReason,
     response: ChangedWithReason,
     handler: async ({ services, context, body }) => {
       const target = targetOf(body)
@@ -201,11 +211,8 @@ function serviceView(service: ServiceInfo): z.input<typeof ServiceView> {
   }
 }
 
-/** `binary` wins over its old name `service`; one of them has to be there. */
 function targetOf(body: z.output<typeof Target>): { host: string; binary: string } {
-  const binary = body.binary ?? body.service
-  if (binary === undefined) throw invalid("'binary' is a required property")
-  return { host: hostIn(body, false), binary }
+  return { host: hostIn(body, false), binary: (body.binary ?? body.service)! } // the schema saw that there is one
 }
 
 function changed(target: { host: string }, body: z.output<typeof Target>, disabled: boolean) {
@@ -221,7 +228,7 @@ function hostIn(body: { host?: string | null | undefined; cluster?: string | nul
       `Invalid input received: ${clustered ? 'One and only one of cluster and host must be set.' : 'Host field is missing.'}`,
     )
   }
-  if (clusterName) throw invalid(`Invalid input received: No service found with cluster=${clusterName}`)
+  if (clusterName) throw invalid(`No service found with cluster=${clusterName}`)
   return body.host!
 }
 

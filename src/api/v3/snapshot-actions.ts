@@ -1,27 +1,27 @@
 import { z } from 'zod'
-import { SNAPSHOT_STATUSES, type SnapshotStatus } from '../../services/statuses.ts'
-import { text, WHOLE_SENTENCE } from '../fields.ts'
+import { SNAPSHOT_STATUSES } from '../../services/statuses.ts'
+import { statusOf, text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { WHOLE_SENTENCE } from '../validation.ts'
 
 const URL = '/snapshots/:snapshot_id/action'
 
 /** Actions without parameters take anything below their key: Nova sends null, clients an empty object. */
 const anything = z.unknown()
 
-const statusName = text(255).transform((word, context) => {
-  const status = SNAPSHOT_STATUSES.find((known) => known === word.toLowerCase())
-  if (status !== undefined) return status
-  const valid = SNAPSHOT_STATUSES.map((known) => `'${known}'`).join(', ')
-  const message = `Snapshot status: ${word.slice(0, 100)} is invalid, valid statuses are: (${valid}).`
-  context.addIssue({ code: 'custom', message, params: WHOLE_SENTENCE })
-  return z.NEVER
-}) satisfies z.ZodType<SnapshotStatus>
-
-const PROGRESS_REASON = 'Invalid input received: progress must be an integer percentage between 0 and 100'
+const PROGRESS_REASON = 'Invalid input received: progress must be an integer percentage'
 
 /** `80%`; upstream takes null and the empty text for none. */
 const progress = text(255)
-  .refine((word) => word === '' || /^(\d{1,2}|100)%$/.test(word), { error: PROGRESS_REASON, params: WHOLE_SENTENCE })
+  .refine((word) => word === '' || /^-?\d+.$/.test(word), {
+    error: PROGRESS_REASON,
+    params: WHOLE_SENTENCE,
+    abort: true,
+  })
+  .refine((word) => word === '' || /^(\d{1,2}|100)%$/.test(word), {
+    error: `${PROGRESS_REASON} between 0 and 100`,
+    params: WHOLE_SENTENCE,
+  })
   .nullish()
   .transform((word) => word || null)
 
@@ -33,7 +33,7 @@ export const snapshotActionRoutes: Route[] = [
     operation: 'reset_snapshot_status',
     summary: 'Write the status of a snapshot without asking the backend',
     policy: 'volume_extension:snapshot_admin_actions:reset_status',
-    body: z.strictObject({ status: statusName }),
+    body: z.strictObject({ status: statusOf('Snapshot', SNAPSHOT_STATUSES) }),
     status: 202,
     handler: ({ services, context, params, body }) =>
       services.snapshots.resetStatus(context, params.snapshot_id, body.status),

@@ -1,20 +1,21 @@
 import { z } from 'zod'
 import type { Snapshot } from '../../services/model.ts'
-import { description, flag, guid, Link, metadata, name } from '../fields.ts'
-import { metadataFilter, textFilter } from '../filters.ts'
+import { description, flag, guidOrNull, Link, metadata, name } from '../fields.ts'
+import { metadataFilter, quotaFilter, textFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
+import { WHOLE_SENTENCE } from '../validation.ts'
 
 export const SNAPSHOTS = listing({
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     volume_id: textFilter,
     metadata: since('3.22', metadataFilter),
     availability_zone: since('3.31', textFilter),
-    consumes_quota: since('3.31', textFilter),
+    consumes_quota: since('3.31', quotaFilter),
+    id: adminOnly(textFilter),
     host: adminOnly(textFilter),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
@@ -51,13 +52,14 @@ const SnapshotFull = SnapshotDetail.extend({
   'os-extended-snapshot-attributes:project_id': z.string(),
 })
 
+/** Upstream's, to the letter. */
 const FORCE_REASON =
-  "Since microversion 3.66 the 'force' flag is invalid for this request. For backward compatibility, however, when the " +
+  "Since microversion 3.66 the 'force' flag is invalid for this request.  For backward compatability, however, when the " +
   "'force' flag is passed with a value evaluating to True, it is silently ignored."
 
 const SnapshotCreateBody = z.strictObject({
   snapshot: z.strictObject({
-    volume_id: guid,
+    volume_id: guidOrNull.transform((id) => id ?? 'None'), // the id of no volume
     name: name.optional(),
     display_name: name.optional(),
     description: description.optional(),
@@ -65,8 +67,8 @@ const SnapshotCreateBody = z.strictObject({
     force: refuseSince(
       '3.66',
       (force) => force,
-      FORCE_REASON,
-      before('3.66', (force) => force ?? false, flag.optional().default(true)),
+      { error: FORCE_REASON, params: WHOLE_SENTENCE },
+      before('3.66', (force) => (force === undefined ? false : force), flag.optional().default(true)),
     ),
     metadata: metadata.nullish(),
   }),
@@ -80,7 +82,7 @@ const SnapshotUpdateBody = z.strictObject({
       description: description.optional(),
       display_description: description.optional(),
     })
-    .refine((changes) => Object.keys(changes).length > 0, { error: "does not name any of 'name' and 'description'" }),
+    .refine((changes) => Object.keys(changes).length > 0, { error: 'is not valid under any of the given schemas' }),
 })
 
 export const snapshotRoutes: Route[] = [

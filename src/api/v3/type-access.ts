@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
-const ProjectBody = z.strictObject({ project: text(255).min(1, { error: 'is empty' }) })
+const ProjectBody = z.strictObject({ project: text(255).min(1) })
 
 const Access = z.object({ volume_type_id: z.string(), project_id: z.string() })
 

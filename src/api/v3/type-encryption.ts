@@ -1,28 +1,14 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { TypeEncryption } from '../../services/model.ts'
-import { text } from '../fields.ts'
+import { text, wholeNumber } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
-const KEY_SIZE_MAX = 2_147_483_647
-
-/** Bits; a string of digits is taken too. */
-const keySize = z
-  .union(
-    [
-      z.int(),
-      z
-        .string()
-        .regex(/^\d{1,10}$/)
-        .transform(Number),
-    ],
-    { error: 'key_size must be an integer.' },
-  )
-  .refine((bits) => bits >= 0 && bits <= KEY_SIZE_MAX, { error: `is not between 0 and ${KEY_SIZE_MAX}` })
-  .nullable()
+/** Bits. */
+const keySize = wholeNumber({ min: 0, pattern: /^-?[0-9]+$/ }).nullable()
 
 const provider = text(255)
-const controlLocation = z.enum(['front-end', 'back-end'], { error: "is not one of 'front-end' and 'back-end'" })
+const controlLocation = z.enum(['front-end', 'back-end'], { error: "is not one of ['front-end', 'back-end']" })
 const cipher = text(255).nullable()
 
 /** Keys that nobody knows are ignored, as upstream does here. */

@@ -1,14 +1,12 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
-import { text } from '../fields.ts'
+import { exactlyOne, METADATA_KEY, pairsOf, text } from '../fields.ts'
 import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 /** Extra specs that tell a tenant something; all others tell how the backend is built. */
 export const USER_VISIBLE_SPECS: readonly string[] = ['multiattach', 'RESKEY:availability_zones', 'replication_enabled']
-
-const SPECS_MAX = 128
 
 /** A value of nothing is kept as empty text. */
 const specValue = text(255)
@@ -16,11 +14,11 @@ const specValue = text(255)
   .transform((value) => value ?? '')
 
 /** Extra specs that come with a new type. */
-export const specs = specsWithKeys(/^[a-zA-Z0-9\-_:. /]{1,255}$/)
+export const specs = pairsOf(METADATA_KEY, specValue)
 
-const specsWithoutSpaces = specsWithKeys(/^[a-zA-Z0-9\-_:.]{1,255}$/)
+const specsWithoutSpaces = pairsOf(/^[a-zA-Z0-9\-_:.]{1,255}$/, specValue)
 
-const oneSpec = specsWithoutSpaces.refine((pairs) => Object.keys(pairs).length === 1, { error: 'is not a single pair' })
+const oneSpec = exactlyOne(specsWithoutSpaces)
 
 const ManySpecs = z.object({ extra_specs: z.record(z.string(), z.string()) })
 const OneSpec = z.record(z.string(), z.string())
@@ -103,12 +101,4 @@ export function onlyUserVisible(
 ): Record<string, string> {
   const pairs = Object.entries(extraSpecs)
   return Object.fromEntries(seesAllSpecs(context) ? pairs : pairs.filter(([key]) => USER_VISIBLE_SPECS.includes(key)))
-}
-
-function specsWithKeys(key: RegExp) {
-  return z
-    .record(z.string().regex(key, { error: 'is not the name of an extra spec' }), specValue, {
-      error: 'is not an object of strings',
-    })
-    .refine((pairs) => Object.keys(pairs).length <= SPECS_MAX, { error: `has more than ${SPECS_MAX} keys` })
 }

@@ -1,55 +1,69 @@
 import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
 import type { VolumeType } from '../../services/model.ts'
-import { flag, Link, text } from '../fields.ts'
+import { description, flag, Link, readBoolean, text } from '../fields.ts'
 import { metadataFilter, textFilter } from '../filters.ts'
 import { adminOnly } from '../microversion.ts'
 import { listing, nextLinks, toListRequest } from '../paging.ts'
 import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { shorten, WHOLE_SENTENCE } from '../validation.ts'
 import { onlyUserVisible, seesAllSpecs, specs, USER_VISIBLE_SPECS } from './type-extra-specs.ts'
 
-/** Absent means public types only; "None" means all that the caller may see. */
-const publicFilter = z
-  .union([z.stringFormat('none', /^none$/i).transform(() => null), flag], { error: 'is not a boolean' })
-  .optional()
-  .default(true)
+/** Absent means public types only; "None" means all. Only administrators are asked what they mean. */
+function scopeOf(word: string | undefined, { isAdmin }: RequestContext): 'all' | 'public' | 'private' {
+  if (word === undefined || !isAdmin) return 'public'
+  if (/^none$/i.test(word)) return 'all'
+  const read = readBoolean(word)
+  if (read === null) {
+    throw new ServiceError('InvalidInput', { reason: `Invalid is_public filter [${shorten(word)}]` })
+  }
+  return read ? 'public' : 'private'
+}
 
 export const TYPES = listing({
   filters: {
-    is_public: publicFilter,
+    is_public: textFilter,
     extra_specs: metadataFilter,
     id: adminOnly(textFilter),
     name: adminOnly(textFilter),
     description: adminOnly(textFilter),
   },
   strict: '3.52',
+  counts: false,
   sortKeys: ['id', 'name', 'description', 'is_public', 'created_at', 'updated_at'],
 })
 
-/** What create and update answer to all who may. */
+/** What an update answers. */
 const TypeBase = z.object({
   id: z.string(),
   name: z.string(),
   description: z.string().nullable(),
   is_public: z.boolean(),
   extra_specs: z.record(z.string(), z.string()),
-  qos_specs_id: adminOnly(z.string().nullable()),
 })
 
 /** Absent for those who may not know it: `volume_extension:volume_type_access`. */
-const TypeFull = TypeBase.extend({ 'os-volume-type-access:is_public': z.boolean().optional() })
+const access = { 'os-volume-type-access:is_public': z.boolean().optional() }
+const quality = { qos_specs_id: adminOnly(z.null()) }
 
-const typeName = text(255).refine((name) => name.trim() !== '', { error: "The 'name' can not be empty." })
+const TypeCreated = TypeBase.extend(access)
+const TypeDefault = TypeBase.extend(quality)
+const TypeFull = TypeBase.extend({ ...access, ...quality })
 
-const typeDescription = text(255)
-  .regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, { error: 'has characters that cannot be printed' })
-  .nullable()
+/** As long as the whole is not empty, spaces around it do not count. */
+export const typeName = text(255)
+  .min(1, { abort: true })
+  .refine((name) => name.trim() !== '', {
+    error: "An invalid 'name' value was provided. The 'name' can not be empty.",
+    params: WHOLE_SENTENCE,
+  })
 
 const TypeCreateBody = z.strictObject({
   volume_type: z.strictObject({
     name: typeName,
-    description: typeDescription.optional(),
+    description: description.optional(),
     extra_specs: specs.optional(),
     'os-volume-type-access:is_public': flag.optional().default(true),
   }),
@@ -59,14 +73,18 @@ const TypeUpdateBody = z.strictObject({
   volume_type: z
     .strictObject({
       name: text(255)
-        .min(1, { error: 'is too short' })
-        .refine((name) => name.trim() !== '', { error: 'Volume type name can not be empty.' })
+        .min(1)
+        .refine((name) => name.trim() !== '', {
+          error: 'Volume type name can not be empty.',
+          params: WHOLE_SENTENCE,
+        })
         .nullish(),
-      description: typeDescription.optional(),
+      description: description.optional(),
       is_public: flag.optional(),
     })
     .refine((changes) => Object.values(changes).some((value) => value !== null && value !== undefined), {
       error: 'Specify volume type name, description, is_public or a combination thereof.',
+      params: WHOLE_SENTENCE,
     }),
 })
 
@@ -84,7 +102,7 @@ export const typeRoutes: Route[] = [
       // Before 3.52 this filter was dropped, but never an administrator's.
       const bySpecs = wanted !== undefined && (context.isAdmin || supports('3.52'))
       const request = toListRequest(TYPES, bySpecs ? { ...rest, extra_specs: wanted } : rest, client)
-      const scope = isPublic === null ? 'all' : isPublic ? 'public' : 'private'
+      const scope = scopeOf(isPublic as string | undefined, context)
       const page =
         request.nothing || asksForHiddenSpecs(context, request.query.filters.extra_specs)
           ? { items: [], more: false }
@@ -101,9 +119,9 @@ export const typeRoutes: Route[] = [
     operation: 'show_default_type',
     summary: 'Show the volume type that is used when none is named',
     policy: 'volume_extension:type_get',
-    response: z.object({ volume_type: TypeBase }),
+    response: z.object({ volume_type: TypeDefault }),
     handler: async ({ services, context }) => ({
-      volume_type: typeBase(await services.types.getDefault(context), context),
+      volume_type: { ...typeBase(await services.types.getDefault(context), context), qos_specs_id: null },
     }),
   }),
   defineRoute({
@@ -124,7 +142,7 @@ export const typeRoutes: Route[] = [
     summary: 'Create a volume type',
     policy: 'volume_extension:type_create',
     body: TypeCreateBody,
-    response: z.object({ volume_type: TypeFull }),
+    response: z.object({ volume_type: TypeCreated }),
     handler: async ({ services, context, body: { volume_type: request } }) => {
       const type = await services.types.create(context, {
         name: request.name,
@@ -177,7 +195,6 @@ function typeBase(type: VolumeType, context: RequestContext): z.input<typeof Typ
     description: type.description,
     is_public: type.isPublic,
     extra_specs: onlyUserVisible(type.extraSpecs, context),
-    qos_specs_id: null,
   }
 }
 
@@ -185,6 +202,7 @@ function typeFull(type: VolumeType, context: RequestContext): z.input<typeof Typ
   const seesAccess = isAllowed('volume_extension:volume_type_access', context, context)
   return {
     ...typeBase(type, context),
+    qos_specs_id: null,
     ...(seesAccess ? { 'os-volume-type-access:is_public': type.isPublic } : {}),
   }
 }

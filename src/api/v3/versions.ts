@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { originOf } from '../../identity/origin.ts'
 import { MAX_VERSION, MIN_VERSION } from '../microversion.ts'
 import type { ApiSettings } from '../route.ts'
+import { addVersionHeaders } from '../visit.ts'
 
 /** When upstream's API last changed; a client compares it with nothing but shows it. */
 const UPDATED = '2023-08-31T00:00:00Z'
@@ -11,9 +12,10 @@ const UPDATED = '2023-08-31T00:00:00Z'
  * though there is only one.
  */
 export function addVersions(app: FastifyInstance, settings: ApiSettings): void {
-  app.get('/', (request, reply) =>
-    reply.code(300).send(versionDocument(originOf(request.headers, settings.publicEndpoint))),
-  )
+  app.get('/', (request, reply) => {
+    addVersionHeaders(request, reply)
+    return reply.code(300).send(versionDocument(originOf(request.headers, settings.publicEndpoint)))
+  })
 }
 
 /** The same document within the API, behind its door as everything there. */

@@ -1,33 +1,33 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import { MIGRATION_STATUSES, NAMED_VOLUME_STATUSES } from '../../services/statuses.ts'
-import { flag, guid, sizeGib, text } from '../fields.ts'
+import { flag, guid, sizeGib, statusOf, text } from '../fields.ts'
 import { since } from '../microversion.ts'
 import { defineRoute, type Route } from '../route.ts'
+import { repr, WHOLE_SENTENCE } from '../validation.ts'
 
 const URL = '/volumes/:volume_id/action'
 
-/** A word of a fixed set in any case; null and an empty text say nothing. */
-function oneOf<const Words extends readonly [string, ...string[]]>(words: Words) {
-  return text(255)
-    .toLowerCase()
-    .pipe(z.enum(['', ...words], { error: `is not one of ${words.join(', ')}` }))
-    .transform((word) => (word === '' ? null : (word as Words[number])))
-    .nullish()
+/** Null and an empty text say nothing. */
+function orNothing<Status extends z.ZodType>(status: Status) {
+  return z.preprocess((word) => (word === '' ? null : word), status.nullish())
 }
+
+const ATTACH_STATUSES = ['attached', 'detached'] as const
 
 const ResetBody = z
   .strictObject({
-    status: oneOf(NAMED_VOLUME_STATUSES),
-    attach_status: oneOf(['attached', 'detached']),
-    migration_status: oneOf(MIGRATION_STATUSES),
+    status: orNothing(statusOf('Volume', NAMED_VOLUME_STATUSES)).optional(),
+    attach_status: orNothing(statusOf('Volume attach', ATTACH_STATUSES, repr(ATTACH_STATUSES))).optional(),
+    migration_status: orNothing(statusOf('Volume migration', MIGRATION_STATUSES)).optional(),
   })
   .refine((body) => body.status || body.attach_status || body.migration_status, {
     error: "Must specify 'status', 'attach_status' or 'migration_status' for update.",
+    params: WHOLE_SENTENCE,
   })
 
 /** An old way to say that something failed: true, or any text that is not empty. */
-const failure = z.union([z.boolean(), z.string()], { error: 'is neither a boolean nor a string' }).nullish()
+const failure = z.union([z.boolean(), z.string()], { error: "is not of type 'string', 'null', 'boolean'" }).nullish()
 
 /** Actions without parameters take anything below their key: Nova sends null, clients an empty object. */
 const anything = z.unknown()
@@ -149,8 +149,8 @@ export const volumeActionRoutes: Route[] = [
     summary: 'Give a volume another type',
     policy: 'volume:retype',
     body: z.strictObject({
-      new_type: text(255),
-      migration_policy: z.enum(['never', 'on-demand'], { error: "is neither 'never' nor 'on-demand'" }).optional(),
+      new_type: text(1024),
+      migration_policy: z.enum(['on-demand', 'never'], { error: "is not one of ['on-demand', 'never']" }).optional(),
     }),
     status: 202,
     handler: ({ services, context, params, body }) =>

@@ -10,22 +10,22 @@ const URL = '/volumes/:volume_id/action'
 const anything = z.unknown()
 
 /** What an initiator says about itself. Upstream takes text too and fails on it later. */
-export const OldConnector = z.record(z.string(), z.unknown(), { error: 'is not an object' }).and(
+export const OldConnector = z.record(z.string(), z.unknown()).and(
   z.object({
-    host: z.string({ error: 'is not a string' }).max(255).nullish(),
-    ip: z.string({ error: 'is not a string' }).max(255).nullish(),
+    host: z.string().max(255).nullish(),
+    ip: z.string().max(255).nullish(),
   }),
 )
 
 const AttachBody = z
   .strictObject({
     instance_uuid: guid.optional(),
-    mountpoint: text(255).min(1, { error: 'is empty' }),
+    mountpoint: text(255).min(1),
     host_name: text(255).optional(),
-    mode: z.enum(['rw', 'ro'], { error: "is neither 'rw' nor 'ro'" }).optional(),
+    mode: z.enum(['rw', 'ro'], { error: "is not one of ['rw', 'ro']" }).optional(),
   })
   .refine((body) => body.instance_uuid !== undefined || body.host_name !== undefined, {
-    error: "names neither 'instance_uuid' nor 'host_name'",
+    error: 'is not valid under any of the given schemas',
   })
 
 export const volumeConnectionRoutes: Route[] = [

@@ -1,10 +1,13 @@
 import { z } from 'zod'
-import { metadata, text } from '../fields.ts'
+import { METADATA_KEY, pairsOf, text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 /** Metadata of the image that a volume was made from, kept with the volume. */
 
 const URL = '/volumes/:volume_id/action'
+
+/** Values are as long as those of images. */
+const metadata = pairsOf(METADATA_KEY, text(65_535))
 
 const ImageMetadata = z.object({ metadata: z.record(z.string(), z.string()) })
 
@@ -42,7 +45,7 @@ export const volumeImageMetadataRoutes: Route[] = [
     operation: 'unset_volume_image_metadata',
     summary: 'Remove a key from the image metadata of a volume',
     policy: 'volume_extension:volume_image_metadata:remove',
-    body: z.strictObject({ key: text(255).min(1, { error: 'is empty' }) }),
+    body: z.strictObject({ key: text(255).min(1) }),
     handler: ({ services, context, params, body }) =>
       services.volumes.unsetImageMetadata(context, params.volume_id, body.key),
   }),

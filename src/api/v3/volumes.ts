@@ -1,29 +1,42 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { Volume, VolumeCreate, VolumeHints } from '../../services/model.ts'
-import { description, flag, guid, Link, metadata, name, sizeGib, text } from '../fields.ts'
-import { booleanFilter, metadataFilter, numberFilter, textFilter, timeFilter } from '../filters.ts'
-import { adminOnly, refuseSince, since, strictSince } from '../microversion.ts'
+import {
+  booleanParameter,
+  guid,
+  Link,
+  metadata,
+  optionalFlag,
+  optionalGuid,
+  sizeGib,
+  text,
+  volumeDescription,
+  volumeName,
+} from '../fields.ts'
+import { booleanFilter, metadataFilter, numberFilter, quotaFilter, textFilter, timeFilter } from '../filters.ts'
+import { adminOnly, before, refuseSince, since, strictSince } from '../microversion.ts'
 import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
+import { str } from '../validation.ts'
 import { VolumeDetail, VolumeFull, VolumeSummary, volumeDetail, volumeFull, volumeSummary } from './volume-view.ts'
 
 const LIST = {
   filters: {
     name: textFilter,
-    'name~': since('3.34', textFilter),
     status: textFilter,
     metadata: metadataFilter,
-    glance_metadata: since('3.4', metadataFilter),
     bootable: booleanFilter,
-    availability_zone: textFilter,
-    size: numberFilter,
-    group_id: since('3.10', textFilter),
     migration_status: textFilter,
-    // Upstream's document says 3.65 and 3.60 for these; its code takes them since filters are configured.
-    consumes_quota: since('3.31', textFilter),
+    availability_zone: textFilter,
+    group_id: since('3.10', textFilter),
+    size: numberFilter,
+    // Upstream's document says 3.60 and 3.65 for these; its code takes them since filters are configured.
     created_at: since('3.31', timeFilter),
     updated_at: since('3.31', timeFilter),
+    consumes_quota: since('3.31', quotaFilter),
+    id: adminOnly(textFilter),
+    display_name: adminOnly(textFilter),
+    glance_metadata: since('3.4', adminOnly(metadataFilter)),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
     host: adminOnly(textFilter),
@@ -51,19 +64,23 @@ export const VOLUMES = listing(LIST)
 /** The summary takes the same filters, and has never refused another one. */
 const SUMMARY = listing({ ...LIST, strict: null })
 
-const optionalGuid = guid.nullish()
-
 /** Ids of volumes: one, or several that differ. */
-const volumeIds = z.union([guid.transform((id) => [id]), z.array(guid).max(100)], {
-  error: 'is neither the id of a volume nor a list of such ids',
-})
+const volumeIds = z.union([
+  guid.transform((id) => [id]),
+  z
+    .array(guid)
+    .max(100)
+    .refine((ids) => new Set(ids).size === ids.length),
+])
 
 const SchedulerHints = z.looseObject({
   same_host: volumeIds.optional(),
   different_host: volumeIds.optional(),
   local_to_instance: optionalGuid,
   query: z
-    .union([text(4096), z.array(z.unknown()), z.record(z.string(), z.unknown())], { error: 'is not a query' })
+    .union([text(4096), z.array(z.unknown()), z.record(z.string(), z.unknown())], {
+      error: "is not of type 'string', 'object'",
+    })
     .optional(),
 })
 
@@ -71,22 +88,23 @@ const VolumeCreateBody = z.strictObject({
   volume: strictSince(
     '3.53',
     z.object({
-      name: name.optional(),
-      display_name: name.optional(),
-      description: description.optional(),
-      display_description: description.optional(),
+      name: volumeName.optional(),
+      display_name: volumeName.optional(),
+      description: volumeDescription.optional(),
+      display_description: volumeDescription.optional(),
       size: sizeGib.nullish(),
       volume_type: text(255).nullish(),
       metadata: metadata.nullish(),
       snapshot_id: optionalGuid,
       source_volid: optionalGuid,
-      availability_zone: text(255).min(1, { error: 'is empty' }).nullish(),
-      multiattach: flag.nullish(),
+      availability_zone: text(255).min(1).nullish(),
+      multiattach: optionalFlag,
       imageRef: text(255).nullish(),
       image_id: text(255).nullish(),
       consistencygroup_id: optionalGuid,
-      group_id: since('3.13', text(255).nullish()),
-      backup_id: since('3.47', optionalGuid),
+      // Upstream has always looked at these, though it took them for unknown keys before.
+      group_id: before('3.13', asText, text(255).nullish()),
+      backup_id: before('3.47', asText, optionalGuid),
     }),
   ),
   'OS-SCH-HNT:scheduler_hints': SchedulerHints.nullish(),
@@ -96,18 +114,16 @@ const VolumeUpdateBody = z.strictObject({
   volume: refuseSince(
     '3.53',
     (changes) => Object.keys(changes).length > 0,
-    "does not name any of 'name', 'description' and 'metadata'",
+    { error: 'is not valid under any of the given schemas' },
     z.strictObject({
-      name: name.optional(),
-      display_name: name.optional(),
-      description: description.optional(),
-      display_description: description.optional(),
+      name: volumeName.optional(),
+      display_name: volumeName.optional(),
+      description: volumeDescription.optional(),
+      display_description: volumeDescription.optional(),
       metadata: metadata.optional(),
     }),
   ),
 })
-
-const flagParameter = flag.optional().default(false)
 
 const SummaryResponse = z.object({
   'volume-summary': z.object({
@@ -228,12 +244,12 @@ export const volumeRoutes: Route[] = [
     operation: 'delete_volume',
     summary: 'Delete a volume, with `cascade` its snapshots too',
     policy: 'volume:delete',
-    query: z.object({ cascade: flagParameter, force: since('3.23', flagParameter) }),
+    query: z.object({ cascade: booleanParameter('cascade'), force: since('3.23', booleanParameter('force')) }),
     status: 202,
     handler: async ({ services, context, params, query }) => {
       const force = query.force === true // absent before 3.23
       if (force) context.authorize('volume:force_delete', context)
-      await services.volumes.delete(context, params.volume_id, { cascade: query.cascade, force })
+      await services.volumes.delete(context, params.volume_id, { cascade: query.cascade === true, force })
     },
   }),
   defineRoute({
@@ -254,7 +270,7 @@ export const volumeRoutes: Route[] = [
     response: z.union([z.string(), z.number(), z.null()]),
     handler: async ({ services, context, params }) => {
       const encryption = await services.volumes.encryption(context, params.volume_id)
-      if (!Object.hasOwn(encryption, params.key)) throw new ServiceError('MetadataKeyNotFound', { key: params.key })
+      if (!Object.hasOwn(encryption, params.key)) throw new ServiceError('ResourceNotFound')
       return encryption[params.key] ?? null
     },
   }),
@@ -296,14 +312,20 @@ function toHints(hints: z.output<typeof SchedulerHints>): VolumeHints {
 
 /** Sources that need services which do not exist here are refused, instead of making an empty volume without a word. */
 function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume']): void {
+  if (request.multiattach === null) throw invalid("Value 'None' for 'multiattach' is not a boolean.")
   if (request.multiattach) {
     throw invalid(
       'multiattach parameter has been removed. The default behavior is to use multiattach enabled volume types. ' +
         'Contact your administrator to create a multiattach enabled volume type and use it to create multiattach volumes.',
     )
   }
-  const group = request.group_id || request.consistencygroup_id
-  if (group) throw new ServiceError('GroupNotFound', { group_id: group })
+  const group = request.group_id ?? request.consistencygroup_id
+  if (group != null) throw new ServiceError('GroupNotFound', { group_id: group })
+}
+
+/** Python's words for what is no text. */
+function asText(value: unknown): unknown {
+  return value === null || value === undefined ? value : str(value)
 }
 
 function invalid(reason: string): ServiceError {
