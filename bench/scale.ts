@@ -114,7 +114,8 @@ const REQUESTS: Readonly<Record<string, (of: Filled, round: number) => Promise<s
   'create to available': (of) => of.createAvailable(),
   show: (of, round) => of.get(`/volumes/${of.id(round)}`),
   'page, the newest': (of) => of.get(PAGE),
-  'page, in the middle': (of, round) => of.get(`${PAGE}&marker=${of.id(round)}`),
+  // A tenth of a page: there have to be as many behind the marker of the few.
+  'page of 100, in the middle': (of, round) => of.get(`/volumes/detail?limit=100&marker=${of.id(round)}`),
   'page, of all projects': (of) => of.get(`${PAGE}&all_tenants=1`),
   'page, of a status': (of) => of.get(`${PAGE}&status=available`),
   ...Object.fromEntries(

@@ -19,3 +19,11 @@ export async function up(knex: Knex): Promise<void> {
   }
   await knex.raw('create index volumes_of_project_by_id on volumes (project_id, id)')
 }
+
+export async function down(knex: Knex): Promise<void> {
+  await knex.raw('drop index volumes_of_project_by_id')
+  for (const { name } of ORDERS) {
+    await knex.raw(`drop index volumes_of_project_by_${name}`)
+    await knex.raw(`drop index volumes_by_${name}`)
+  }
+}
