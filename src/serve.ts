@@ -11,6 +11,7 @@ import { systemClock } from './runtime/clock.ts'
 import { createLog, type Log } from './runtime/log.ts'
 import { type Listener, systemNetwork } from './runtime/network.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
+import { yieldMainThread } from './runtime/thread-priority.ts'
 import { listenForStatus, storeDoor } from './status-listener.ts'
 import { startStoreThread } from './store-thread.ts'
 import { VERSION } from './version.ts'
@@ -53,6 +54,8 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
   const store = config.roles.includes('store')
     ? await runStore(config, log, requestStop)
     : await reachStore(config, log)
+  // An API that is busy must not keep a disk waiting. The store's thread is there already, so that it keeps its place.
+  if (config.roles.includes('store')) yieldMainThread()
   const app = config.roles.includes('api') ? await startService(config, log, store) : null
   const status = await showStatus(config, log, store, app)
   const info: Result<'info'> = {

@@ -165,11 +165,15 @@ export function applyFilters(
   }
 }
 
-/** A total order: creation time and id follow, in the direction of the first key, as in Cinder. */
+/**
+ * A total order: creation time and id follow, in the direction of the first key, as in Cinder. After the id nothing has to,
+ * and PostgreSQL would sort by it all the same.
+ */
 export function withTieBreakers(sort: readonly SortKey[]): SortKey[] {
+  const id = sort.findIndex(({ key }) => key === 'id')
+  if (id !== -1) return sort.slice(0, id + 1)
   const direction = sort[0]?.direction ?? 'desc'
-  const keys = sort.map(({ key }) => key)
-  const missing = ['created_at', 'id'].filter((key) => !keys.includes(key))
+  const missing = ['created_at', 'id'].filter((tie) => !sort.some(({ key }) => key === tie))
   return [...sort, ...missing.map((key) => ({ key, direction }))]
 }
 

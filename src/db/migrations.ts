@@ -9,6 +9,7 @@ import * as backups from '../../migrations/0007-backups.ts'
 import * as images from '../../migrations/0008-images.ts'
 import * as tokens from '../../migrations/0009-tokens.ts'
 import * as lookups from '../../migrations/0010-lookups.ts'
+import * as listOrders from '../../migrations/0011-list-orders.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -29,6 +30,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0008-images', ...images },
   { name: '0009-tokens', ...tokens },
   { name: '0010-lookups', ...lookups },
+  { name: '0011-list-orders', ...listOrders },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

@@ -88,6 +88,22 @@ const LISTINGS: Readonly<Record<string, Partial<Listing>>> = {
   'of a name': { filters: { name: 'name-000003' } },
 }
 
+/** Orders that only volumes have. */
+const VOLUME_LISTINGS: typeof LISTINGS = {
+  'by size': by('size', 'asc'),
+  'by size, backwards, a page in the middle': { ...by('size', 'desc'), marker: MIDDLE },
+  'by zone': by('availability_zone', 'asc'),
+  'by what boots': by('bootable', 'desc'),
+  'by host': by('host', 'asc'),
+  'by host, backwards': by('host', 'desc'),
+  'by host, a page in the middle': { ...by('host', 'asc'), marker: MIDDLE },
+  'by change': by('updated_at', 'asc'),
+  'by change, backwards': by('updated_at', 'desc'),
+  'by change, backwards, a page in the middle': { ...by('updated_at', 'desc'), marker: MIDDLE },
+  'by id': by('id', 'asc'),
+  'by id, a page in the middle': { ...by('id', 'asc'), marker: MIDDLE },
+}
+
 /** The snapshot of a volume has its id with an s in front. */
 const prefixed = (resource: string, marker: string | null = null) =>
   marker !== null && resource === 'snapshots' ? `s${marker}` : marker
@@ -96,9 +112,12 @@ describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
   it('are read from an index in their order, without sorting and without reading what they leave out', async () => {
     const { db } = await openTestDatabase(dialect)
     await fill(db, dialect)
-    const lists = { volumes: volumes.list, snapshots: snapshots.list }
-    for (const [resource, list] of Object.entries(lists)) {
-      for (const [name, changes] of Object.entries(LISTINGS)) {
+    const lists = [
+      { resource: 'volumes', list: volumes.list, listings: { ...LISTINGS, ...VOLUME_LISTINGS } },
+      { resource: 'snapshots', list: snapshots.list, listings: LISTINGS },
+    ]
+    for (const { resource, list, listings } of lists) {
+      for (const [name, changes] of Object.entries(listings)) {
         for (const projectId of ['p3', null]) {
           const marker =
             resource === 'snapshots' && changes.marker === MIDDLE ? 'sv010008' : prefixed(resource, changes.marker)

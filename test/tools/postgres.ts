@@ -1,110 +1,13 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
 import { afterAll, onTestFinished } from 'vitest'
-import { connectPostgres } from '../../src/db/connections.ts'
 import { openDatabase } from '../../src/db/database.ts'
+import { missingPostgres, PostgresServer } from './postgres-server.ts'
 
-/**
- * A PostgreSQL server for the tests of one file, started when first asked for and ended with the file. It listens on a
- * socket in its own directory only. Nothing is synced: tests kill processes, not hosts.
- */
+/** A PostgreSQL server for the tests of one file, started when first asked for and ended with the file. */
 
-const PROGRAMS = '/usr/lib/postgresql/15/bin'
-/** PostgreSQL refuses to run as root: it is run as Debian's nobody then. */
-const NOBODY = 65_534
-const OPTIONS = [
-  ['listen_addresses', ''],
-  ['fsync', 'off'],
-  ['full_page_writes', 'off'],
-  ['shared_buffers', '32MB'],
-  ['max_connections', '200'],
-  ['deadlock_timeout', '200ms'],
-] as const
-
-/** Why there is no PostgreSQL here, for `testUnless`; false when there is. */
-export const missingPostgres: string | false =
-  !existsSync(`${PROGRAMS}/postgres`) && 'PostgreSQL 15 is missing: apt-get install postgresql'
+export { missingPostgres, PostgresServer }
 
 /** Whether tests on PostgreSQL run: they do with CI=true even when it is missing, and fail. */
 export const runsPostgres = missingPostgres === false || process.env.CI === 'true'
-
-export class PostgresServer {
-  readonly #directory: string
-  readonly #identity: { uid?: number; gid?: number }
-  #child: ChildProcess | null = null
-
-  private constructor(directory: string, identity: { uid?: number; gid?: number }) {
-    this.#directory = directory
-    this.#identity = identity
-  }
-
-  static async create(): Promise<PostgresServer> {
-    if (missingPostgres !== false) throw new Error(missingPostgres)
-    const directory = mkdtempSync(path.join(tmpdir(), 'collie-pg-'))
-    const identity = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
-    if (identity.uid !== undefined) chownSync(directory, identity.uid, identity.gid)
-    execFileSync(
-      `${PROGRAMS}/initdb`,
-      // A locale whose order is not that of bytes, so that what relies on its own order shows.
-      [
-        '--locale-provider=icu',
-        '--icu-locale=en',
-        '--locale=C',
-        '--encoding=UTF8',
-        '--auth=trust',
-        '--username=collie',
-      ].concat('--no-sync', '-D', `${directory}/data`),
-      { ...identity, cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] },
-    )
-    const server = new PostgresServer(directory, identity)
-    await server.start()
-    return server
-  }
-
-  /** Resolves when it takes connections. It ends with this process, however that ends. */
-  async start(): Promise<void> {
-    const options = OPTIONS.flatMap(([name, value]) => ['-c', `${name}=${value}`])
-    // The shell holds our end of its standard input: end of file tells it that we are gone.
-    const script = '"$0" "$@" & read _; kill -QUIT $!; wait'
-    const child = spawn(
-      'sh',
-      ['-c', script, `${PROGRAMS}/postgres`, '-D', `${this.#directory}/data`, '-k', this.#directory, ...options],
-      { ...this.#identity, cwd: this.#directory, stdio: ['pipe', 'ignore', 'pipe'] },
-    )
-    child.stdin!.on('error', () => {}) // it ended first
-    this.#child = child
-    let log = ''
-    for await (const chunk of child.stderr!.iterator({ destroyOnReturn: false })) {
-      log += String(chunk)
-      if (!log.includes('ready to accept connections')) continue
-      child.stderr!.resume()
-      return
-    }
-    throw new Error(`PostgreSQL did not start:\n${log}`)
-  }
-
-  /** Ends it at once, as a crash would. */
-  async stop(): Promise<void> {
-    const child = this.#child
-    if (child === null) return
-    this.#child = null
-    const ended = once(child, 'exit')
-    child.stdin!.end()
-    await ended
-  }
-
-  async dispose(): Promise<void> {
-    await this.stop()
-    rmSync(this.#directory, { recursive: true, force: true })
-  }
-
-  url(database: string): string {
-    return `postgres://collie@localhost/${database}?host=${encodeURIComponent(this.#directory)}`
-  }
-}
 
 let shared: Promise<PostgresServer> | null = null
 let template: Promise<void> | null = null
@@ -128,17 +31,12 @@ export async function createPostgresDatabase({ migrated = true } = {}): Promise<
     await template
   }
   const name = `test_${++databases}`
-  await asMaster(server, `create database ${name} template ${migrated ? 'migrated' : 'template0'}`)
-  onTestFinished(() => asMaster(server, `drop database ${name} with (force)`))
+  await server.execute(`create database ${name} template ${migrated ? 'migrated' : 'template0'}`)
+  onTestFinished(() => server.execute(`drop database ${name} with (force)`))
   return server.url(name)
 }
 
 async function makeTemplate(server: PostgresServer): Promise<void> {
-  await asMaster(server, 'create database migrated')
+  await server.execute('create database migrated')
   await (await openDatabase({ url: server.url('migrated') })).destroy()
-}
-
-async function asMaster(server: PostgresServer, statement: string): Promise<void> {
-  const db = connectPostgres(server.url('postgres'), { connectionsMax: 1 })
-  await db.raw(statement).finally(() => db.destroy())
 }
