@@ -11,7 +11,7 @@ import { runCommand } from './run-command.ts'
 const PACKAGES: Readonly<Record<string, string>> = { corosync: 'corosync', ip: 'iproute2', nsenter: 'util-linux' }
 
 /** `test` for tests that need corosync, and may make network namespaces for it. */
-export const withCorosync = testUnless(missing())
+export const withCorosync = { isPossible: missing() === false, test: testUnless(missing()) }
 
 function missing(): string | false {
   if (process.getuid?.() !== 0) return 'needs root, to make network namespaces'
@@ -115,6 +115,20 @@ export class CorosyncHosts {
     ) {
       if (host.daemon.exitCode === null && Date.now() < deadline) continue
       throw new Error(`corosync did not start: ${this.#logOf(host)}`)
+    }
+  }
+
+  /** Until all have a ring of all. */
+  async untilTogether(): Promise<void> {
+    const deadline = Date.now() + 30_000
+    const isTogether = async (id: number) =>
+      // It ends badly without a majority, and says what it has to say all the same.
+      /^Total votes: +(\d+)$/m.exec(await this.run(id, 'sh', '-c', 'corosync-quorumtool -s || true'))?.[1] ===
+      String(this.#hosts.length)
+    for (const { id } of this.#hosts) {
+      while (!(await isTogether(id))) {
+        if (Date.now() > deadline) throw new Error(`the rings did not join: ${this.logs()}`)
+      }
     }
   }
 

@@ -84,6 +84,7 @@ class CorosyncThread {
         backlogBytesMax: BACKLOG_BYTES_MAX,
       },
       trackUnmanagedFds: false,
+      execArgv: [], // loaders of the sources are not for it
     })
     this.ended = new Promise((resolve) => {
       this.worker.once('exit', () => {
