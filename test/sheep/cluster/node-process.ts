@@ -1,6 +1,9 @@
 import { systemClock } from '../../../src/runtime/clock.ts'
+import { systemHttpPoster } from '../../../src/runtime/http-poster.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
 import { joinCorosync } from '../../../src/sheep/cluster/corosync.ts'
+import { joinEtcd } from '../../../src/sheep/cluster/etcd.ts'
+import { parseEtcdUrl } from '../../../src/sheep/cluster/etcd-client.ts'
 import type { JoinGroup } from '../../../src/sheep/cluster/group.ts'
 import type { Told } from './group-history.ts'
 import { type Burst, LocalMember } from './group-member.ts'
@@ -23,7 +26,7 @@ export type Answer = { member: number } & (
   | { did: 'fail'; reason: string }
 )
 
-export type Engine = { name: 'corosync' }
+export type Engine = { name: 'corosync' } | { name: 'etcd'; place: string }
 
 const engine: Engine = JSON.parse(process.argv[2]!)
 const members = new Map<number, LocalMember>()
@@ -34,6 +37,8 @@ function joinBy(cluster: string): JoinGroup {
   switch (engine.name) {
     case 'corosync':
       return joinCorosync({ ...ports, cluster })
+    case 'etcd':
+      return joinEtcd({ ...ports, place: parseEtcdUrl(`${engine.place}/${cluster}`), http: systemHttpPoster() })
   }
 }
 

@@ -1,0 +1,112 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { freePort } from './collie.ts'
+import { commandExists, testUnless } from './require-command.ts'
+
+const isMissing = !commandExists('etcd') && 'etcd is missing: apt-get install etcd-server'
+
+/** `test` for tests that need etcd. */
+export const withEtcd = { isPossible: isMissing === false, test: testUnless(isMissing) }
+
+const READY_MS = 30_000
+const POLL_MS = 50
+/** Half a second by default, which a machine with much to do does not always keep. */
+const TIMING = ['--heartbeat-interval=100', '--election-timeout=1000']
+
+interface Member {
+  readonly name: string
+  readonly client: string
+  readonly peer: string
+  process: ChildProcess | null
+}
+
+/** Some members of etcd on loopback, whose files are in memory: a slow disk would cost leases here. */
+export class EtcdCluster {
+  readonly #directory = mkdtempSync('/dev/shm/collie-etcd-')
+  readonly #members: Member[] = []
+  readonly #killWithUs = () => {
+    for (const { process } of this.#members) process?.kill('SIGKILL')
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+
+  static async start(count: number): Promise<EtcdCluster> {
+    const cluster = new EtcdCluster()
+    process.once('exit', cluster.#killWithUs)
+    for (let i = 0; i < count; i++) {
+      const [client, peer] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`]
+      cluster.#members.push({ name: `e${i}`, client, peer, process: null })
+    }
+    await Promise.all(cluster.#members.map((_, index) => cluster.startMember(index)))
+    await cluster.untilReady()
+    return cluster
+  }
+
+  /** `host:port` of each. */
+  get endpoints(): string[] {
+    return this.#members.map(({ client }) => client)
+  }
+
+  async startMember(index: number): Promise<void> {
+    const member = this.#members[index]!
+    const initial = this.#members.map(({ name, peer }) => `${name}=http://${peer}`).join(',')
+    const log = openSync(this.#logFile(member), 'a')
+    member.process = spawn(
+      'etcd',
+      [
+        ['--name', member.name],
+        ['--data-dir', path.join(this.#directory, member.name)],
+        ['--listen-client-urls', `http://${member.client}`],
+        ['--advertise-client-urls', `http://${member.client}`],
+        ['--listen-peer-urls', `http://${member.peer}`],
+        ['--initial-advertise-peer-urls', `http://${member.peer}`],
+        ['--initial-cluster', initial],
+        TIMING,
+      ].flat(),
+      { stdio: ['ignore', log, log] },
+    )
+    closeSync(log)
+    await once(member.process, 'spawn')
+  }
+
+  async killMember(index: number): Promise<void> {
+    const { process } = this.#members[index]!
+    if (process === null) return
+    const ended = once(process, 'close')
+    process.kill('SIGKILL')
+    await ended
+    this.#members[index]!.process = null
+  }
+
+  /** Until they have a leader and take what is written. */
+  async untilReady(): Promise<void> {
+    const deadline = Date.now() + READY_MS
+    for (const member of this.#members) {
+      while (
+        !(await this.post(member.client, '/v3/kv/put', { key: 'cmVhZHk=' }).then(
+          ({ ok }) => ok,
+          () => false,
+        ))
+      ) {
+        if (Date.now() > deadline) throw new Error(`etcd is not ready: ${readFileSync(this.#logFile(member), 'utf8')}`)
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      }
+    }
+  }
+
+  /** A request to one member, past any proxy. */
+  post(endpoint: string, request: string, body: object): Promise<Response> {
+    return fetch(`http://${endpoint}${request}`, { method: 'POST', body: JSON.stringify(body) })
+  }
+
+  async stop(): Promise<void> {
+    for (const index of this.#members.keys()) await this.killMember(index)
+    rmSync(this.#directory, { recursive: true, force: true })
+    process.off('exit', this.#killWithUs)
+  }
+
+  #logFile({ name }: Member): string {
+    return path.join(this.#directory, `${name}.log`)
+  }
+}
