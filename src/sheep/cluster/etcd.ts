@@ -15,11 +15,12 @@ export interface EtcdOptions {
   readonly compactMs?: number
 }
 
-const LEASE_SECONDS = 3
-const BEATS_PER_LEASE = 3
+/** etcd chooses another leader within 2 s by its defaults, and answers nobody meanwhile: a lease has to outlast that. */
+const LEASE_SECONDS = 4
+const BEATS_PER_LEASE = 4
 const COMPACT_MS = 300_000
 const QUIET_MS = 60_000
-const JOIN_MS = 10_000
+const JOIN_MS = 6000
 const LEAVE_MS = 3000
 /** A short rest after a request that failed, so that an etcd that is away is not asked without a pause. */
 const RETRY_MS = 100

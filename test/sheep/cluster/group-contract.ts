@@ -104,7 +104,7 @@ const textsOf = ({ text, count, bytes }: Burst) =>
 const BURST = 5000
 const BURST_BYTES = 200
 /** What a member may need more while far more is sent at once than it is willing to keep. */
-const FLOOD = 3000
+const FLOOD = 2000
 const FLOOD_BYTES_MAX = 100 * 1024 * 1024
 
 /** The tests of `src/sheep/cluster/group.ts`, for a stage that is there when they run. */
@@ -285,6 +285,7 @@ export function groupContract(
         'a configuration with the newcomer',
         () => lastOf(c) !== undefined && lastOf(a)!.id === lastOf(c)!.id,
       )
+      if (stage.minority === 'is lost') await play.untilTogether([a, c])
       await stage.resume!(two)
       if (stage.minority === 'goes on') await play.untilTogether([a, b, c])
       else await play.until('the end of who stood still', () => b.told.at(-1)?.kind === 'lost')

@@ -1,4 +1,4 @@
-import type { Group, JoinGroup, MemberId } from '../../../src/sheep/cluster/group.ts'
+import { type Group, type JoinGroup, MESSAGE_BYTES_MAX, type MemberId } from '../../../src/sheep/cluster/group.ts'
 import { History, type Told } from './group-history.ts'
 
 /** Many messages, `text 0` and so on, each filled up to `bytes` with what shows damage. */
@@ -8,14 +8,15 @@ export interface Burst {
   readonly bytes?: number
 }
 
-const PERIOD = 251
+/** Whatever is not where it was sent to shows in it. */
+const FILLING = Buffer.from(Uint8Array.from({ length: MESSAGE_BYTES_MAX }, (_, i) => i % 251))
 
 export function* messagesOf({ text, count, bytes = 0 }: Burst): Generator<Buffer> {
   for (let number = 0; number < count; number++) {
     const words = Buffer.from(`${text} ${number}`)
-    const message = Buffer.alloc(Math.max(bytes, words.length))
-    for (let i = words.length + 1; i < bytes; i++) message[i] = i % PERIOD
+    const message = Buffer.from(FILLING.subarray(0, Math.max(bytes, words.length)))
     words.copy(message)
+    if (bytes > words.length) message[words.length] = 0
     yield message
   }
 }
@@ -24,10 +25,8 @@ export function* messagesOf({ text, count, bytes = 0 }: Burst): Generator<Buffer
 export function textOf(message: Buffer): string {
   const end = message.indexOf(0)
   if (end === -1) return message.toString('latin1')
-  for (let i = end + 1; i < message.length; i++) {
-    if (message[i] !== i % PERIOD) return `damaged at ${i}: ${message.toString('latin1', 0, end)}`
-  }
-  return `${message.toString('latin1', 0, end)} (${message.length} bytes)`
+  const isIntact = message.subarray(end + 1).equals(FILLING.subarray(end + 1, message.length))
+  return `${message.toString('latin1', 0, end)} (${message.length} bytes${isIntact ? '' : ', damaged'})`
 }
 
 /** A member in this process. It watches, too, when its listener is called. */
