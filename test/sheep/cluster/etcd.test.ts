@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { systemHttpPoster } from '../../../src/runtime/http-poster.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
@@ -144,6 +144,32 @@ describe('etcd', () => {
     expect((await range()).count).toBe('2')
     await member.leave()
     expect((await range()).count).toBeUndefined()
+  })
+})
+
+describe('etcd with a login', () => {
+  withEtcd.test('lets in who has the password, and tells who has not', async () => {
+    const etcd = await EtcdCluster.start(1)
+    onTestFinished(() => etcd.stop())
+    const [endpoint] = etcd.endpoints
+    for (const [request, body] of [
+      ['user/add', { name: 'root', password: 'secret' }],
+      ['user/grant', { user: 'root', role: 'root' }],
+      ['enable', {}],
+    ] as const) {
+      expect((await etcd.post(endpoint!, `/v3/auth/${request}`, body)).ok).toBe(true)
+    }
+    const ports = { clock: systemClock, random: systemRandom, http: systemHttpPoster() }
+    const join = (login: string) =>
+      LocalMember.join(joinEtcd({ ...ports, place: parseEtcdUrl(`etcd://${login}${endpoint}/test`) }))
+    await expect(join('')).rejects.toThrow(/lets this node in/)
+    const wrong = await join('root:wrong@').catch((error: Error) => error.message)
+    expect(wrong).toMatch(/authentication failed/)
+    expect(wrong).not.toMatch(/:wrong/)
+    const member = await join('root:secret@')
+    member.send({ text: 'in', count: 1 })
+    expect(await untilDeadline(() => member.told.some(({ kind }) => kind === 'delivered'))).toBe(true)
+    await member.leave()
   })
 })
 

@@ -104,8 +104,8 @@ const textsOf = ({ text, count, bytes }: Burst) =>
 const BURST = 5000
 const BURST_BYTES = 200
 /** What a member may need more while far more is sent at once than it is willing to keep. */
-const FLOOD = 2000
-const FLOOD_BYTES_MAX = 100 * 1024 * 1024
+const FLOOD = 4000
+const FLOOD_BYTES_MAX = 192 * 1024 * 1024
 
 /** The tests of `src/sheep/cluster/group.ts`, for a stage that is there when they run. */
 export function groupContract(

@@ -102,7 +102,7 @@ describe('a group on processes', () => {
   const nodes = ['n1', 'n2', 'n3', 'n4']
 
   it.each([0, 0.3])('keeps the contract under all faults, with %d of the messages lost at changes', async (loss) => {
-    await runSeeds('test/sheep/cluster/process-group.test.ts', 60, async (seed) => {
+    await runSeeds('test/sheep/cluster/process-group.test.ts', 40, async (seed) => {
       const cluster = new Cluster(seed, loss)
       const { random } = cluster
       const stopped = new Set<string>()
