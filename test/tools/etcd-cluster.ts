@@ -15,6 +15,12 @@ const POLL_MS = 50
 /** Half of what it is by default, so that a new leader is there sooner. */
 const TIMING = ['--heartbeat-interval=100', '--election-timeout=500']
 
+/** PEM, for the address of loopback. */
+export interface TlsFiles {
+  readonly certificateFile: string
+  readonly keyFile: string
+}
+
 interface Member {
   readonly name: string
   readonly client: string
@@ -31,15 +37,22 @@ export class EtcdCluster {
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  static async start(count: number): Promise<EtcdCluster> {
-    const cluster = new EtcdCluster()
+  readonly #tls: TlsFiles | null
+
+  private constructor(tls: TlsFiles | null) {
+    this.#tls = tls
+  }
+
+  /** With `tls` clients have to use it; the members among each other do not. */
+  static async start(count: number, { tls }: { tls?: TlsFiles } = {}): Promise<EtcdCluster> {
+    const cluster = new EtcdCluster(tls ?? null)
     process.once('exit', cluster.#killWithUs)
     for (let i = 0; i < count; i++) {
       const [client, peer] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`]
       cluster.#members.push({ name: `e${i}`, client, peer, process: null })
     }
     await Promise.all(cluster.#members.map((_, index) => cluster.startMember(index)))
-    await cluster.untilReady()
+    if (tls === undefined) await cluster.untilReady()
     return cluster
   }
 
@@ -51,14 +64,17 @@ export class EtcdCluster {
   async startMember(index: number): Promise<void> {
     const member = this.#members[index]!
     const initial = this.#members.map(({ name, peer }) => `${name}=http://${peer}`).join(',')
+    const scheme = this.#tls === null ? 'http' : 'https'
+    const files = this.#tls === null ? [] : ['--cert-file', this.#tls.certificateFile, '--key-file', this.#tls.keyFile]
     const log = openSync(this.#logFile(member), 'a')
     member.process = spawn(
       'etcd',
       [
         ['--name', member.name],
         ['--data-dir', path.join(this.#directory, member.name)],
-        ['--listen-client-urls', `http://${member.client}`],
-        ['--advertise-client-urls', `http://${member.client}`],
+        ['--listen-client-urls', `${scheme}://${member.client}`],
+        ['--advertise-client-urls', `${scheme}://${member.client}`],
+        files,
         ['--listen-peer-urls', `http://${member.peer}`],
         ['--initial-advertise-peer-urls', `http://${member.peer}`],
         ['--initial-cluster', initial],

@@ -11,6 +11,8 @@ export interface EtcdOptions {
   readonly random: Random
   /** How long a member that says nothing is believed to live. etcd makes 2 s of less. */
   readonly leaseSeconds?: number
+  /** How long etcd is asked to let a member in, while it does not answer. */
+  readonly joinMs?: number
   /** How often old revisions are dropped. */
   readonly compactMs?: number
 }
@@ -48,7 +50,7 @@ const NOT_FOUND = 5
 export function joinEtcd(options: EtcdOptions): JoinGroup {
   return async (listener) => {
     const client = new EtcdClient(options.place, options)
-    const deadlineMs = options.clock.monotonicMs() + JOIN_MS
+    const deadlineMs = options.clock.monotonicMs() + (options.joinMs ?? JOIN_MS)
     for (;;) {
       // A request without an answer may have taken effect, so each attempt is another member, and the lease of the last one runs out.
       const member = new EtcdMember(client, options, listener)

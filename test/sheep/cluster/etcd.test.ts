@@ -1,12 +1,16 @@
 import { randomUUID } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/runtime/clock.ts'
-import { systemHttpPoster } from '../../../src/runtime/http-poster.ts'
+import { type HttpPoster, systemHttpPoster } from '../../../src/runtime/http-poster.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
 import { joinEtcd } from '../../../src/sheep/cluster/etcd.ts'
 import { parseEtcdUrl } from '../../../src/sheep/cluster/etcd-client.ts'
 import { CuttableProxy } from '../../tools/cuttable-proxy.ts'
 import { EtcdCluster, withEtcd } from '../../tools/etcd-cluster.ts'
+import { runCommand } from '../../tools/run-command.ts'
 import { groupContract, type Stage } from './group-contract.ts'
 import { periodsOf } from './group-history.ts'
 import { LocalMember } from './group-member.ts'
@@ -170,6 +174,27 @@ describe('etcd with a login', () => {
     member.send({ text: 'in', count: 1 })
     expect(await untilDeadline(() => member.told.some(({ kind }) => kind === 'delivered'))).toBe(true)
     await member.leave()
+  })
+})
+
+describe('etcd with TLS', () => {
+  withEtcd.test('is believed by the certificate that is given, and by no other', async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), 'collie-etcd-tls-'))
+    onTestFinished(() => rmSync(directory, { recursive: true }))
+    const tls = { certificateFile: path.join(directory, 'cert.pem'), keyFile: path.join(directory, 'key.pem') }
+    const names = ['-subj', '/CN=etcd', '-addext', 'subjectAltName=IP:127.0.0.1']
+    const files = ['-keyout', tls.keyFile, '-out', tls.certificateFile]
+    await runCommand(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', ...names, ...files])
+    const etcd = await EtcdCluster.start(1, { tls })
+    onTestFinished(() => etcd.stop())
+    const place = parseEtcdUrl(`etcds://${etcd.endpoints[0]}/test`)
+    const join = (http: HttpPoster) =>
+      LocalMember.join(joinEtcd({ clock: systemClock, random: systemRandom, http, place, joinMs: 2000 }))
+    const member = await join(systemHttpPoster({ ca: readFileSync(tls.certificateFile, 'utf8') }))
+    member.send({ text: 'in', count: 1 })
+    expect(await untilDeadline(() => member.told.some(({ kind }) => kind === 'delivered'))).toBe(true)
+    await member.leave()
+    await expect(join(systemHttpPoster())).rejects.toThrow(/self-signed certificate/)
   })
 })
 

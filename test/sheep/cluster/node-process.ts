@@ -37,8 +37,10 @@ function joinBy(cluster: string): JoinGroup {
   switch (engine.name) {
     case 'corosync':
       return joinCorosync({ ...ports, cluster })
-    case 'etcd':
-      return joinEtcd({ ...ports, place: parseEtcdUrl(`${engine.place}/${cluster}`), http: systemHttpPoster() })
+    case 'etcd': {
+      const place = parseEtcdUrl(`${engine.place}/${cluster}`)
+      return joinEtcd({ ...ports, place, http: systemHttpPoster(), joinMs: 3000 })
+    }
   }
 }
 
