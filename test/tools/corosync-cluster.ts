@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { type CorosyncCluster, corosyncConf, createCorosyncCluster } from '../../src/sheep/cluster/corosync-files.ts'
+import { ENDS_WITH_US, OWN_PREFIX, removeLeftDirectories, removeLeftNamespaces } from './leftovers.ts'
 import { commandExists, testUnless } from './require-command.ts'
 import { runCommand } from './run-command.ts'
 
@@ -33,23 +34,25 @@ interface Host {
 
 /**
  * Several hosts as network namespaces on one bridge, which is in a namespace too, so that nothing of this machine's own network
- * is touched; on each of them a corosync, with the files that Collie makes. Names have this process's id in them.
+ * is touched; on each of them a corosync, with the files that Collie makes.
  */
 export class CorosyncHosts {
-  readonly #directory = mkdtempSync(path.join(tmpdir(), 'collie-corosync-'))
+  readonly #directory = mkdtempSync(path.join(tmpdir(), OWN_PREFIX))
   readonly #switch: string
   readonly #hosts: Host[] = []
   readonly #cluster: CorosyncCluster
+  /** When the tests end without `stop`. */
   readonly #killWithUs = () => {
     for (const { daemon } of this.#hosts) daemon?.kill('SIGKILL')
+    for (const namespace of this.#namespaces) spawnSync('ip', ['netns', 'del', namespace])
+    rmSync(this.#directory, { recursive: true, force: true })
   }
 
   private constructor(count: number) {
-    const unique = process.pid.toString(36)
-    this.#switch = `cl${unique}sw`
+    this.#switch = `${OWN_PREFIX}switch`
     for (let id = 1; id <= count; id++) {
       const directory = path.join(this.#directory, String(id))
-      this.#hosts.push({ id, namespace: `cl${unique}h${id}`, port: `cl${unique}p${id}`, directory, daemon: null })
+      this.#hosts.push({ id, namespace: `${OWN_PREFIX}${id}`, port: `port${id}`, directory, daemon: null })
     }
     const addresses = this.#hosts.map(({ id }) => `10.77.0.${id}`)
     this.#cluster = createCorosyncCluster({ name: 'test', addresses }, systemRandom)
@@ -57,6 +60,8 @@ export class CorosyncHosts {
   }
 
   static async start(count: number): Promise<CorosyncHosts> {
+    removeLeftDirectories(tmpdir())
+    await removeLeftNamespaces()
     const hosts = new CorosyncHosts(count)
     try {
       await hosts.#makeNetwork()
@@ -101,9 +106,8 @@ export class CorosyncHosts {
       `exec corosync -f -c "${within('etc/corosync.conf')}"`,
     ].join(' && ')
     const output = openSync(within('output'), 'a')
-    host.daemon = spawn('ip', ['netns', 'exec', host.namespace, 'unshare', '-m', 'sh', '-c', script], {
-      stdio: ['ignore', output, output],
-    })
+    const [command, ...words] = [...ENDS_WITH_US, 'ip', 'netns', 'exec', host.namespace, 'unshare', '-m']
+    host.daemon = spawn(command, [...words, 'sh', '-c', script], { stdio: ['ignore', output, output] })
     closeSync(output)
     const answers = () => this.run(id, 'corosync-cmapctl', '-g', 'totem.version')
     const deadline = Date.now() + 30_000
@@ -179,11 +183,15 @@ export class CorosyncHosts {
 
   async stop(): Promise<void> {
     for (const { id } of this.#hosts) await this.killDaemon(id)
-    for (const { namespace } of [...this.#hosts, { namespace: this.#switch }]) {
+    for (const namespace of this.#namespaces) {
       await ip('netns', 'del', namespace).catch(() => {}) // it may never have been made
     }
     rmSync(this.#directory, { recursive: true, force: true })
     process.off('exit', this.#killWithUs)
+  }
+
+  get #namespaces(): string[] {
+    return [...this.#hosts.map(({ namespace }) => namespace), this.#switch]
   }
 
   #host(id: number): Host {

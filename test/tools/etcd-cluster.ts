@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { freePort } from './collie.ts'
+import { ENDS_WITH_US, OWN_PREFIX, removeLeftDirectories } from './leftovers.ts'
 import { commandExists, testUnless } from './require-command.ts'
 
 const isMissing = !commandExists('etcd') && 'etcd is missing: apt-get install etcd-server'
@@ -10,6 +11,7 @@ const isMissing = !commandExists('etcd') && 'etcd is missing: apt-get install et
 /** `test` for tests that need etcd. */
 export const withEtcd = { isPossible: isMissing === false, test: testUnless(isMissing) }
 
+const MEMORY = '/dev/shm'
 const READY_MS = 30_000
 const POLL_MS = 50
 /** Half of what it is by default, so that a new leader is there sooner. */
@@ -30,7 +32,7 @@ interface Member {
 
 /** Some members of etcd on loopback, whose files are in memory: a slow disk would cost leases here. */
 export class EtcdCluster {
-  readonly #directory = mkdtempSync('/dev/shm/collie-etcd-')
+  readonly #directory = mkdtempSync(path.join(MEMORY, OWN_PREFIX))
   readonly #members: Member[] = []
   readonly #killWithUs = () => {
     for (const { process } of this.#members) process?.kill('SIGKILL')
@@ -45,6 +47,7 @@ export class EtcdCluster {
 
   /** With `tls` clients have to use it; the members among each other do not. */
   static async start(count: number, { tls }: { tls?: TlsFiles } = {}): Promise<EtcdCluster> {
+    removeLeftDirectories(MEMORY)
     const cluster = new EtcdCluster(tls ?? null)
     process.once('exit', cluster.#killWithUs)
     for (let i = 0; i < count; i++) {
@@ -68,8 +71,9 @@ export class EtcdCluster {
     const files = this.#tls === null ? [] : ['--cert-file', this.#tls.certificateFile, '--key-file', this.#tls.keyFile]
     const log = openSync(this.#logFile(member), 'a')
     member.process = spawn(
-      'etcd',
+      ENDS_WITH_US[0],
       [
+        [...ENDS_WITH_US.slice(1), 'etcd'],
         ['--name', member.name],
         ['--data-dir', path.join(this.#directory, member.name)],
         ['--listen-client-urls', `${scheme}://${member.client}`],

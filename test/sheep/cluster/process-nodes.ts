@@ -24,6 +24,9 @@ export class NodeProcess {
       for (const member of this.#members.values()) member.answered({ did: 'fail', reason: 'the process has ended' })
     })
     this.#child.on('error', () => {}) // 'close' follows
+    const killWithUs = () => this.#child.kill('SIGKILL')
+    process.once('exit', killWithUs)
+    this.#child.once('close', () => process.off('exit', killWithUs))
   }
 
   async join(cluster: string): Promise<RemoteMember> {
