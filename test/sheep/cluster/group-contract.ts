@@ -236,26 +236,30 @@ export function groupContract(
     await play.untilTold([a!, c!, again], ['again 0'])
   })
 
-  play('who is cut off goes on alone, and after the heal with the others', ['cut', 'minority'], async (play, stage) => {
-    if (stage.minority === 'is lost') return isLostWhenCutOff(play, stage)
-    const [a, b, c] = await play.joinAll()
-    await stage.cut!(stage.nodes[2]!)
-    await Promise.all([play.untilTogether([a!, b!]), play.untilTogether([c!])])
-    a!.send({ text: 'majority', count: 3 })
-    c!.send({ text: 'minority', count: 3 })
-    await play.untilTold([a!, b!], textsOf({ text: 'majority', count: 3 }))
-    await play.untilTold([c!], textsOf({ text: 'minority', count: 3 }))
-    await stage.heal!(stage.nodes[2]!)
-    await play.untilTogether([a!, b!, c!])
-    c!.send({ text: 'healed', count: 1 })
-    await play.untilTold([a!, b!, c!], ['healed 0'])
-    expect(messagesTo(a!)).not.toContain('minority 0')
-    expect(messagesTo(c!)).not.toContain('majority 0')
-    await play.until('the votes of who was cut off', () => {
-      const votes = c!.told.flatMap((event) => (event.kind === 'quorate' ? event.isQuorate : []))
-      return votes.slice(-2).join() === 'false,true'
-    })
-  })
+  play(
+    'who is cut off is apart from the others, and with them again after the heal',
+    ['cut', 'minority'],
+    async (play, stage) => {
+      if (stage.minority === 'is lost') return isLostWhenCutOff(play, stage)
+      const [a, b, c] = await play.joinAll()
+      await stage.cut!(stage.nodes[2]!)
+      await Promise.all([play.untilTogether([a!, b!]), play.untilTogether([c!])])
+      a!.send({ text: 'majority', count: 3 })
+      c!.send({ text: 'minority', count: 3 })
+      await play.untilTold([a!, b!], textsOf({ text: 'majority', count: 3 }))
+      await play.untilTold([c!], textsOf({ text: 'minority', count: 3 }))
+      await stage.heal!(stage.nodes[2]!)
+      await play.untilTogether([a!, b!, c!])
+      c!.send({ text: 'healed', count: 1 })
+      await play.untilTold([a!, b!, c!], ['healed 0'])
+      expect(messagesTo(a!)).not.toContain('minority 0')
+      expect(messagesTo(c!)).not.toContain('majority 0')
+      await play.until('the votes of who was cut off', () => {
+        const votes = c!.told.flatMap((event) => (event.kind === 'quorate' ? event.isQuorate : []))
+        return votes.slice(-2).join() === 'false,true'
+      })
+    },
+  )
 
   async function isLostWhenCutOff(play: Play, stage: Stage): Promise<void> {
     const [a, b, c] = await play.joinAll()
