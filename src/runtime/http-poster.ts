@@ -15,7 +15,10 @@ export interface HttpPost {
   readonly signal: AbortSignal
 }
 
-/** Requests to others. Connections are kept for the next one. */
+/**
+ * Small requests, many of them, and answers that may go on for days: connections are kept for the next request, and only the caller
+ * ends one that is silent. For bodies of any size see `http-client.ts`.
+ */
 export interface HttpPoster {
   post(request: HttpPost): Promise<HttpAnswer>
 }
