@@ -9,6 +9,7 @@ const PAGES = [
   'CHANGELOG.md',
   'bench/README.md',
   'docs/api.md',
+  'docs/cluster.md',
   'docs/configuration.md',
   'docs/metrics.md',
   'docs/operations.md',

@@ -34,7 +34,7 @@ export interface Configuration {
 export interface GroupListener {
   configured(configuration: Configuration): void
   delivered(sender: MemberId, message: Buffer): void
-  /** What the driver's own count of votes says; null where it has none. */
+  /** What the driver's own count of votes says. Never called where it has none. */
   quorate(isQuorate: boolean): void
   /** The driver has come to its end (corosync died, the lease is gone): who joins again is another member. */
   lost(reason: Error): void

@@ -17,19 +17,23 @@ export class History implements GroupListener {
   }
 
   configured({ id, members }: Configuration): void {
-    this.told.push({ kind: 'configured', id, members })
+    this.remember({ kind: 'configured', id, members })
   }
 
   delivered(sender: MemberId, message: Buffer): void {
-    this.told.push({ kind: 'delivered', sender, message: this.#textOf(message) })
+    this.remember({ kind: 'delivered', sender, message: this.#textOf(message) })
   }
 
   quorate(isQuorate: boolean): void {
-    this.told.push({ kind: 'quorate', isQuorate })
+    this.remember({ kind: 'quorate', isQuorate })
   }
 
   lost(reason: Error): void {
-    this.told.push({ kind: 'lost', reason: reason.message })
+    this.remember({ kind: 'lost', reason: reason.message })
+  }
+
+  protected remember(event: Told): void {
+    this.told.push(event)
   }
 }
 

@@ -96,12 +96,14 @@ class Schedule {
 }
 
 describe('the simulated group', () => {
-  it('keeps the contract under all faults, and comes to one configuration when they end', async () => {
-    await runSeeds('test/sheep/cluster/sim-group.test.ts', 60, async (seed) => {
+  it('keeps the contract under all faults, is as weak as it allows, and ends in one configuration', async () => {
+    const met = new Set<string>()
+    const seeds = await runSeeds('test/sheep/cluster/sim-group.test.ts', 60, async (seed) => {
       const schedule = new Schedule(seed)
       await schedule.run()
       const told = new Map([...schedule.histories].map(([self, history]) => [self, history.told]))
       expect(breachesOf(told)).toEqual([])
+      for (const weakness of weaknessesOf(schedule.histories)) met.add(weakness)
       const lasts = NODES.map((node) => periodsOf(schedule.running.get(node)!.history.told).at(-1)!)
       expect(new Set(lasts.map(({ id }) => id)).size).toBe(1)
       expect(lasts[0]!.members).toHaveLength(NODES.length)
@@ -110,15 +112,7 @@ describe('the simulated group', () => {
         expect(history.told.findLast(({ kind }) => kind === 'quorate')).toEqual({ kind: 'quorate', isQuorate: true })
       }
     })
-  })
-
-  it('is as weak as the contract allows: each weakness is met', async () => {
-    const met = new Set<string>()
-    await runSeeds('test/sheep/cluster/sim-group.test.ts', 60, async (seed) => {
-      const schedule = new Schedule(seed)
-      await schedule.run()
-      for (const weakness of weaknessesOf(schedule.histories)) met.add(weakness)
-    })
+    if (seeds < 60) return // a few do not meet all
     expect([...met].sort()).toEqual([
       'a member that was cut off was told its own message in the configuration with those who were not',
       'of a sender, a message was lost and a later one was told',
