@@ -144,8 +144,7 @@ export async function enqueueVolume(
 
 function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreate): void {
   const sources = [snapshotId, sourceVolid, imageRef || null].filter((source) => source !== null)
-  if (sources.length > 1)
-    throw invalid('Invalid input received: May specify only one of backup, imageRef, snapshot, source volume')
+  if (sources.length > 1) throw invalid('May specify only one of backup, imageRef, snapshot, source volume')
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */

@@ -17,6 +17,7 @@ import {
   createHarness,
   everything,
   type Harness,
+  type HarnessOptions,
   keptUsage,
   member,
   newAttachment,
@@ -47,6 +48,12 @@ beforeEach(async () => {
   options = imageOptions(glance.url)
   harness = await createHarness({ images: options })
 })
+
+/** In the place of the process that there is, which would take part in its work. */
+async function restart(changed: HarnessOptions): Promise<void> {
+  await harness.services.stop()
+  harness = await harness.reopen(changed)
+}
 
 const fromImage = (imageRef: string, overrides = {}) =>
   harness.services.volumes.create(member, newVolume({ imageRef, ...overrides }))
@@ -384,6 +391,26 @@ describe('an upload', () => {
     expect(imageOf(started.image.id).document.status).toBe('active')
   })
 
+  it('does not keep a volume in use from being detached', async () => {
+    const id = await filled()
+    const { attachments } = harness.services
+    const attached = await attachments.create(member, newAttachment(id, { connector: { host: 'compute-1' } }))
+    await attachments.complete(member, attached.id)
+    const { until, letGo } = createHold()
+    glance.misbehave('upload', { holdAt: 0, until })
+    const started = await upload(id, { force: true, diskFormat: 'qcow2' })
+    await vi.waitFor(() => expect(imageOf(started.image.id).document.status).toBe('saving'))
+    await attachments.delete(member, attached.id)
+    expect(await show(id)).toMatchObject({ status: 'uploading', attachments: [] })
+    expect((await harness.services.explain(id))?.workBeside).toMatchObject([
+      { kind: 'volume-upload', resourceId: started.image.id },
+    ])
+    letGo()
+    await harness.settled()
+    expect((await show(id)).status).toBe('available')
+    expect(imageOf(started.image.id).document.status).toBe('active')
+  })
+
   it.each([
     ['breaks off', { cutAt: 0 }],
     ['is refused for a while', { status: 503 }],
@@ -433,7 +460,7 @@ describe('an upload', () => {
 
   it('is broken off when an administrator writes another status, or deletes the volume by force', async () => {
     const gate = createGate(onMethod('openSnapshot'))
-    harness = await harness.reopen({ images: imageOptions(glance.url), filters: [gate.filter] })
+    await restart({ images: imageOptions(glance.url), filters: [gate.filter] })
     const [kept, gone] = [await filled(), await filled()]
     const uploads = [await upload(kept), await upload(gone)]
     await gate.reached
@@ -461,12 +488,12 @@ describe('an upload', () => {
   })
 
   it('ends when the backend does not let it read', async () => {
-    harness = await harness.reopen({
+    await restart({
       images: imageOptions(glance.url),
       filters: [errorFilter(onMethod('openSnapshot'), 'before')],
     })
     const id = await filled()
-    const { image } = await upload(id)
+    const { image } = await upload(id, { diskFormat: 'qcow2' })
     await harness.settled()
     expect((await show(id)).status).toBe('available')
     expect(glance.images.has(image.id)).toBe(false)
@@ -502,7 +529,7 @@ describe('conversion', () => {
 
   it('refuses what there is no room for, and leaves no file', async () => {
     const narrow = imageOptions(glance.url, { bytesMax: 1024 })
-    harness = await harness.reopen({ images: narrow })
+    await restart({ images: narrow })
     const { id } = await fromImage(glance.add(CONTENT, { disk_format: 'qcow2' }))
     await harness.settled()
     expect((await messagesOf(id))[0]?.text).toBe(
