@@ -144,6 +144,6 @@ function escaped(character: string): string {
 }
 
 /** What a client sent is repeated to it, but not at any length. */
-export function shorten(value: string, length = 1000): string {
+export function shorten(value: string, length = 400): string {
   return value.length > length ? `${value.slice(0, length)}…` : value
 }
