@@ -6,9 +6,11 @@
  *    next one are told the same messages in the same order in between. Those that part may each have been told more.
  * 2. Nothing is durable. Whoever was told a message may die with all others who were.
  * 3. A message is told in the configuration that holds when it is delivered, which may be a later one than that in which it was
- *    sent; or it is lost, when its sender leaves or the configuration changes. The sender is told its own messages in their turn.
+ *    sent, and has its sender; messages of one sender come in their order. Or it is lost, when it is sent before the first
+ *    configuration, when it is too long, or when the configuration changes. The sender is told its own messages in their turn.
  * 4. A configuration is no majority: a member that is cut off goes on, alone, in one of its own, and is told its own messages.
- * 5. Who is a member need not be well: a process that was stopped stays in for a while, and acts on old news when it goes on.
+ * 5. Who is a member need not be well: a process that was stopped stays in for a while, and acts on old news when it goes on. It may
+ *    be put out and come in again as the same member.
  * 6. `quorate` comes at any time before or after the configuration that it is about. It can only forbid.
  */
 export interface Group {
