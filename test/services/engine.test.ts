@@ -92,6 +92,32 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
     })
   })
 
+  it('lets others in between the steps of work that takes all slots', async () => {
+    const ended: string[] = []
+    let steps = 0
+    const { engine, order } = await createEngine(
+      {
+        attempt: async ({ resourceId }) => {
+          const isLong = resourceId.startsWith('long')
+          if (isLong && !ended.includes('short')) {
+            steps++
+            return { ...done, next: 'more' } // without end, unless the short one has its turn
+          }
+          ended.push(resourceId)
+          return done
+        },
+        giveUp: () => expect.unreachable(),
+      },
+      { concurrency: 2 },
+    )
+    await engine.start()
+    const long = [await order('long 1'), await order('long 2')].map((unit) => engine.finish(unit))
+    await engine.finish(await order('short'))
+    await Promise.all(long)
+    expect(ended.toSorted()).toEqual(['long 1', 'long 2', 'short'])
+    expect(steps).toBeGreaterThan(0)
+  })
+
   it('gives up after the last attempt, goes through the undoing step, and tells the first reason', async () => {
     const steps: string[] = []
     const { engine, order } = await createEngine({

@@ -29,7 +29,8 @@ import {
  *    finds its units in other hands.
  * 5. A result that cannot be written though the database answers is a failure of its step. When giving up fails in that way too,
  *    often enough, the unit is abandoned: nothing repeats for ever but what waits for the database itself.
- * 6. After `stop` no unit writes to the database.
+ * 6. Units of many steps, such as backups, do not keep others out: between two steps a unit goes to the end of those that wait for a slot.
+ * 7. After `stop` no unit writes to the database.
  */
 export interface WorkEngine {
   /** Writes a unit. It replaces the unit that the resource has, whose result is then dropped. */
@@ -229,6 +230,7 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
   /** Writes the outcome of a step; `hasFailed` when one was given up. Answers the unit at its next step, or null when it has ended. */
   async function settle(unit: WorkUnit, outcome: Outcome, hasFailed: boolean): Promise<WorkUnit | null> {
     const { next, afterMs = 0 } = outcome
+    const waits = next !== undefined && (afterMs > 0 || othersWaitForSlots())
     try {
       await db.transaction(async (trx) => {
         // The unit last: requests lock a volume before its work, and so must this.
@@ -238,14 +240,14 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
             ? await work.remove(trx, unit)
             : await work.update(trx, unit, progress({ ...unit, step: next, attempt: 1 }), scheduled(afterMs))
         if (!isMine) throw new NotMine()
-        if (next === undefined || afterMs > 0) await leaveLane(trx, unit)
+        if (next === undefined || waits) await leaveLane(trx, unit)
       })
     } catch (error) {
       if (!(error instanceof NotMine)) throw new Unrecorded('', { cause: error })
       await concludeLost(unit)
       return null
     }
-    if (next !== undefined && afterMs > 0) {
+    if (waits) {
       rowsWait = true
       return null
     }
@@ -253,6 +255,10 @@ export function createWorkEngine(options: WorkEngineOptions): WorkEngine {
     if (!hasFailed) countUp(counted.done, unit.kind)
     conclude(unit, null)
     return null
+  }
+
+  function othersWaitForSlots(): boolean {
+    return rowsWait && running.size >= settings.concurrency
   }
 
   async function postpone(unit: WorkUnit, error: ServiceError): Promise<void> {
