@@ -54,7 +54,8 @@ export function createSqliteClient(
 
     /** For what is changed about tables, which takes several statements, knex's own runner will do. */
     override runner(builder: Builder): { run(): Promise<unknown> } {
-      return { run: () => this.#run(builder) }
+      const isKnexTransaction = 'transacting' in this && this.transacting === true // as batchInsert makes one, with a client of its own
+      return isKnexTransaction ? super.runner(builder) : { run: () => this.#run(builder) }
     }
 
     override async destroy(): Promise<void> {

@@ -7,6 +7,7 @@ import { errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
 import { systemNetwork } from '../../src/runtime/network.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { serviceHandlers } from '../../src/service-control.ts'
+import { insertMany } from '../db/harness.ts'
 import {
   availableVolume,
   contextOf,
@@ -132,7 +133,7 @@ test('volumes are listed over pages, by status and by project', async () => {
   const first = await availableVolume({ services, db, ...rest }, { name: 'a\u001b[31m' })
   const [row] = await db('volumes').where({ id: first })
   const more = Array.from({ length: 1500 }, (_, index) => ({ ...row, id: `volume-${index}`, name: null }))
-  await db.batchInsert('volumes', more, 25)
+  await insertMany(db, 'volumes', more)
   await db('volumes').where({ id: 'volume-7' }).update({ status: 'error', project_id: 'other' })
   expect(JSON.parse((await run('volume', 'list', '--json')).out)).toHaveLength(1501)
   const { out } = await run('volume', 'list')

@@ -37,6 +37,11 @@ export async function openTestDatabase(dialect: Dialect = 'SQLite'): Promise<{ d
   return { db, options }
 }
 
+/** Inserts rows, as many at a time as a statement may have values for. */
+export async function insertMany(db: Db, table: string, rows: readonly object[], atATime = 25): Promise<void> {
+  for (let first = 0; first < rows.length; first += atATime) await db(table).insert(rows.slice(first, first + atATime))
+}
+
 export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): VolumeRow {
   return {
     project_id: 'project',

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { createTokenVault, REVOKED_MAX } from '../../src/db/tokens.ts'
 import { createTokenStore, REVOCATION_AGE_MS, TOKEN_LIFETIME_MS } from '../../src/identity/tokens.ts'
-import { DIALECTS, openTestDatabase } from '../db/harness.ts'
+import { DIALECTS, insertMany, openTestDatabase } from '../db/harness.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SeededRandom } from '../sim/random.ts'
 
@@ -50,7 +50,8 @@ describe.each(DIALECTS)('tokens of processes that share %s', (dialect) => {
     const [a, b] = [process(), process()]
     const [kept, revoked] = [await a.issue(NEW), await a.issue(NEW)]
     const row = (index: number) => ({ id: `revoked ${index}`, expires_at_ms: clock.now() + TOKEN_LIFETIME_MS })
-    await db.batchInsert(
+    await insertMany(
+      db,
       'revoked_tokens',
       Array.from({ length: REVOKED_MAX }, (_, index) => row(index)),
       500,

@@ -91,7 +91,7 @@ describe('a volume from an image', () => {
     const { id, status, bootable } = await fromImage(imageId)
     expect({ status, bootable }).toEqual({ status: 'creating', bootable: false })
     await glance.held()
-    await vi.waitFor(async () => expect((await harness.services.explain(id))?.work?.step).toBe('download@1/7'))
+    await vi.waitFor(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[12].7$/))
     expect((await show(id)).status).toBe('downloading')
     expect(await outcome(harness.services.volumes.delete(member, id, { cascade: false, force: false }))).toBe(
       'InvalidVolume',

@@ -6,7 +6,7 @@ import type { Clock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
 import { MESSAGE_ACTIONS, MESSAGE_DETAILS, userMessage } from '../../src/services/message-texts.ts'
 import { createMessageSweep } from '../../src/services/messages.ts'
-import { openTestDatabase } from '../db/harness.ts'
+import { insertMany, openTestDatabase } from '../db/harness.ts'
 import {
   admin,
   availableVolume,
@@ -278,7 +278,7 @@ describe('the sweep', () => {
     const { db } = await openTestDatabase()
     const expiry = (index: number) => (index < 1100 ? '2026-01-31T00:00:00.000000' : '2026-02-02T00:00:00.000000')
     const rows = Array.from({ length: 1200 }, (_, index) => row(index, expiry(index)))
-    await db.batchInsert('messages', rows, 50)
+    await insertMany(db, 'messages', rows)
     const left = async () => Number((await db('messages').count({ count: '*' }))[0]?.count)
     const { clock, waiting } = handClock(Date.parse('2026-02-01T00:00:00Z'))
     const sweep = createMessageSweep({ db, clock, log: createLog('silent') })

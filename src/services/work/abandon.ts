@@ -75,12 +75,11 @@ const ABANDON: Record<WorkKindName, Abandon> = {
   'backup-create': async (trx, { resourceId }, end) => {
     const row = await backups.find(trx, resourceId)
     await backups.compareAndSet(trx, resourceId, { ...BACKUP_OUTCOMES.createFailed, ...end })
-    if (row?.snapshot_id) {
+    if (row === undefined) return
+    if (row.snapshot_id !== null) {
       await snapshots.compareAndSet(trx, row.snapshot_id, { ...SNAPSHOT_OUTCOMES.backedUp, ...end })
-    } else if (row !== undefined) {
-      const change = { from: [VOLUME_ACTIONS.backUp.to], set: end.set }
-      await followAttachments(trx, row.volume_id, end.updatedAt, change) // the lane of a backup is its own
-    }
+    } else
+      await followAttachments(trx, row.volume_id, end.updatedAt, { from: [VOLUME_ACTIONS.backUp.to], set: end.set })
   },
   'backup-delete': (trx, { resourceId }, end) =>
     backups.compareAndSet(trx, resourceId, { ...BACKUP_OUTCOMES.deleteFailed, ...end }),
