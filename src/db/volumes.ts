@@ -126,7 +126,7 @@ export async function list(db: Db, listing: Listing, options: { count: boolean }
   return listRows(db, 'volumes', VOLUME_COLUMNS, listing, { ...options, select: withTypeName })
 }
 
-/** Counts and sums over all rows that match; `metadata` are the distinct JSON texts that are not empty. */
+/** Counts and sums over all rows that match; `metadata` are the distinct JSON texts that are not empty, as they first came up. */
 export async function summarize(
   db: Db,
   listing: Pick<Listing, 'projectId' | 'filters'>,
@@ -138,7 +138,11 @@ export async function summarize(
     return query
   }
   const [sums] = await matching().count({ count: '*' }).sum({ size: 'size_gib' })
-  const texts: { metadata: string }[] = await matching().whereNot('metadata', '{}').distinct('metadata')
+  const texts: { metadata: string }[] = await matching()
+    .whereNot('metadata', '{}')
+    .groupBy('metadata')
+    .select('metadata')
+    .orderByRaw('min(created_at)')
   return { count: Number(sums?.count), sizeGib: Number(sums?.size ?? 0), metadata: texts.map((row) => row.metadata) }
 }
 

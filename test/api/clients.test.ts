@@ -120,6 +120,7 @@ describe('openstack', () => {
     expect(await listed()).toMatchObject([
       { Binary: 'cinder-scheduler', Host: 'test', Status: 'enabled', State: 'up' },
       { Binary: 'cinder-volume', Host: 'test@memory', Zone: 'nova', Status: 'enabled', State: 'up' },
+      { Binary: 'cinder-backup', Host: 'test', Zone: 'nova', Status: 'enabled', State: 'up' },
     ])
     const service = ['volume', 'service', 'set', 'test@memory', 'cinder-volume']
     await openstack(...service, '--disable', '--disable-reason', 'rest')
