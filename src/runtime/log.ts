@@ -17,12 +17,20 @@ const SECRET_KEYS = [
 ]
 
 /** JSON lines on standard error, so that standard output stays free for what a command prints. */
-export function createLog(level: string, destination: DestinationStream = batched(pino.destination(2))): Log {
+export function createLog(level: string, destination: DestinationStream = standardError()): Log {
   const paths = SECRET_KEYS.flatMap((key) => {
     const tail = key.startsWith('[') ? key : `.${key}`
     return [key, `*${tail}`, `*.*${tail}`]
   })
   return pino({ level, base: null, redact: { paths, censor: '[redacted]' } }, destination)
+}
+
+let opened: DestinationStream | null = null
+
+/** One for all logs of the thread: each has something to do when the process exits. */
+function standardError(): DestinationStream {
+  opened ??= batched(pino.destination(2))
+  return opened
 }
 
 /** Lines of a busy moment are written at once, at most this late. */
