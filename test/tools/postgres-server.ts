@@ -22,6 +22,8 @@ const OPTIONS = [
   ['deadlock_timeout', '200ms'],
 ] as const
 
+const LOG_LENGTH_MAX = 64 * 1024
+
 /** Why there is no PostgreSQL here, for `testUnless`; false when there is. */
 export const missingPostgres: string | false =
   !existsSync(`${PROGRAMS}/postgres`) && 'PostgreSQL 15 is missing: apt-get install postgresql'
@@ -71,14 +73,16 @@ export class PostgresServer {
     )
     child.stdin!.on('error', () => {}) // it ended first
     this.#child = child
-    let log = ''
-    for await (const chunk of child.stderr!.iterator({ destroyOnReturn: false })) {
-      log += String(chunk)
-      if (!log.includes('ready to accept connections')) continue
-      child.stderr!.resume()
-      return
-    }
-    throw new Error(`PostgreSQL did not start:\n${log}`)
+    await new Promise<void>((resolve, reject) => {
+      let log = ''
+      // Read for as long as it runs: a server that cannot write its log stands still.
+      child.stderr!.on('data', (chunk) => {
+        log += String(chunk)
+        if (log.includes('ready to accept connections')) resolve()
+        log = log.slice(-LOG_LENGTH_MAX)
+      })
+      child.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
+    })
   }
 
   /** Ends it at once, as a crash would. */
