@@ -1,6 +1,7 @@
 import { expect } from 'vitest'
 import type { AttachmentRow } from '../../src/db/attachments.ts'
 import type { VolumeRow } from '../../src/db/volumes.ts'
+import type { MemoryBackend } from '../../src/drivers/memory.ts'
 import { type Harness, keptUsage, recount } from './harness.ts'
 
 /** What is true whenever no work goes on, whatever was asked for before. Apart from the scenarios that lead there. */
@@ -11,23 +12,36 @@ export async function checkAtRest({ db }: Harness): Promise<void> {
   checkAttachments(await db('volumes'), await db('attachments'))
 }
 
-/** The same of the backend, unless it has failed, or an administrator has written a status without asking it. */
-export async function checkBackend({ db, backend }: Harness): Promise<void> {
+/**
+ * The same of the backends by name, unless one has failed, or an administrator has written a status without asking it. A
+ * volume is where its host says, and nowhere else, and its snapshots are there with it.
+ */
+export async function checkBackends(db: Harness['db'], backends: Record<string, MemoryBackend>): Promise<void> {
   const [volumes, snapshots, attachments] = [await db('volumes'), await db('snapshots'), await db('attachments')]
-  const usable = volumes.filter((row: VolumeRow) => ['available', 'in-use'].includes(row.status))
-  for (const { id, host, size_gib } of usable.filter((row: VolumeRow) => row.host?.includes('@memory#'))) {
-    expect(backend.volumes.get(id)?.sizeGib, `volume ${id} at ${host}`).toBeGreaterThanOrEqual(size_gib)
+  for (const { id, host, size_gib } of volumes.filter(({ status }) => ['available', 'in-use'].includes(status))) {
+    const holders = Object.keys(backends).filter((name) => backends[name]!.volumes.has(id))
+    expect(holders, `volume ${id} at ${host}`).toEqual([backendName(host)])
+    const { sizeGib } = backends[backendName(host)]!.volumes.get(id)!
+    expect(sizeGib, `volume ${id} at ${host}`).toBeGreaterThanOrEqual(size_gib)
   }
-  for (const { id } of snapshots.filter(({ status }: { status: string }) => status === 'available')) {
-    expect(backend.snapshots.has(id), `snapshot ${id}`).toBe(true)
+  const hosts = new Map<string, string>(volumes.map(({ id, host }) => [id, host]))
+  for (const { id, volume_id } of snapshots.filter(({ status }) => status === 'available')) {
+    const host = hosts.get(volume_id)!
+    const holders = Object.keys(backends).filter((name) => backends[name]!.snapshots.has(id))
+    expect(holders, `snapshot ${id} of volume ${volume_id} at ${host}`).toEqual([backendName(host)])
   }
-  const known = new Set(attachments.map(({ id }: AttachmentRow) => id))
-  for (const [id, { rights }] of backend.volumes) {
+  const known = new Set(attachments.map(({ id }) => id))
+  for (const [id, { rights }] of Object.values(backends).flatMap((backend) => [...backend.volumes])) {
     expect(
       [...rights.keys()].filter((right) => !known.has(right)),
       `rights to volume ${id} of nobody`,
     ).toEqual([])
   }
+}
+
+/** Of `host@backend#pool`. */
+function backendName(host: string): string {
+  return /@(.*)#/.exec(host)![1]!
 }
 
 async function checkCounts(db: Harness['db']): Promise<void> {

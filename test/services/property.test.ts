@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
+import { createMemoryBackend, createMemoryDriver, type MemoryBackend } from '../../src/drivers/memory.ts'
 import { type DriverCall, type DriverFilter, errorFilter, onMethod } from '../../src/drivers/wrappers.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { DIALECTS, type Dialect } from '../db/harness.ts'
-import { checkAtRest, checkBackend } from './at-rest.ts'
+import { checkAtRest, checkBackends } from './at-rest.ts'
 import {
   admin,
   createHarness,
@@ -158,11 +158,16 @@ function unreliable(coin: Iterator<boolean>): DriverFilter[] {
   return (['before', 'after'] as const).map((point) => errorFilter(toss, point))
 }
 
+interface SmallCloud extends Harness {
+  /** By name: `memory` and one to migrate to. */
+  backends: Record<string, MemoryBackend>
+}
+
 /** `filters` begin when there is something of everything. */
-async function smallCloud(dialect: Dialect, filters: DriverFilter[]): Promise<Harness> {
+async function smallCloud(dialect: Dialect, filters: DriverFilter[]): Promise<SmallCloud> {
   let isPopulated = false
   const quota = { ...TEST_SETTINGS.quota, volumes: 7, snapshots: 4, gigabytes: 30, backups: 4 }
-  const other = createMemoryDriver(createMemoryBackend(1000), systemRandom)
+  const other = createMemoryBackend(1000)
   const harness = await createHarness({
     dialect,
     filters: filters.map((filter) => ({
@@ -170,12 +175,12 @@ async function smallCloud(dialect: Dialect, filters: DriverFilter[]): Promise<Ha
       around: (call, next) => (isPopulated ? filter.around(call, next) : next()),
     })),
     settings: { quota, work: { ...TEST_SETTINGS.work, attemptsMax: 2 } },
-    others: [{ name: 'other', availabilityZone: 'east', driver: other }],
+    others: [{ name: 'other', availabilityZone: 'east', driver: createMemoryDriver(other, systemRandom) }],
   })
   await harness.services.types.create(admin, OTHER_TYPE)
   await populate(harness)
   isPopulated = true
-  return harness
+  return { ...harness, backends: { memory: harness.backend, other } }
 }
 
 async function close({ services, db }: Harness): Promise<void> {
@@ -214,7 +219,7 @@ describe.each(DIALECTS)('any requests at the same time on %s', (dialect) => {
     fc.array(fc.array(steps, { minLength: 4, maxLength: 10 }), { minLength: 3, maxLength: 8 })
   const runs = { numRuns: dialect === 'SQLite' ? 25 : 5 }
 
-  async function inBatches(batches: Step[][], filters: DriverFilter[]): Promise<Harness> {
+  async function inBatches(batches: Step[][], filters: DriverFilter[]): Promise<SmallCloud> {
     const harness = await smallCloud(dialect, filters)
     for (const batch of batches) await Promise.all(batch.map((step) => outcome(perform(harness, step))))
     await harness.settled()
@@ -222,11 +227,11 @@ describe.each(DIALECTS)('any requests at the same time on %s', (dialect) => {
     return harness
   }
 
-  it('leave nothing that waits, nothing counted wrong, and what the backend has', async () => {
+  it('leave nothing that waits, nothing counted wrong, and what the backends have', async () => {
     await fc.assert(
       fc.asyncProperty(batchesOf(anyGentleStep), async (batches) => {
         const harness = await inBatches(batches, [])
-        await checkBackend(harness)
+        await checkBackends(harness.db, harness.backends)
         await close(harness)
       }),
       runs,
