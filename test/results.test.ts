@@ -23,6 +23,6 @@ it('answers a defect of ours with SYSTEM_ERROR', () => {
 
 it('takes SUCCESS for no failure, and names a code that it does not know', () => {
   expect(errorOf(0)).toBeNull()
-  expect(errorOf(0x19)?.message).toContain('HALT')
+  expect(errorOf(0x12)?.message).toContain('NO_MEM')
   expect(errorOf(0xee)?.message).toContain('0xee')
 })
