@@ -10,6 +10,7 @@ import {
   type Harness,
   keptUsage,
   member,
+  newAttachment,
   newBackup,
   newSnapshot,
   newVolume,
@@ -171,6 +172,26 @@ describe.each(DIALECTS)('a restore that an administrator breaks off, on %s', (di
     await idle()
     expect((await volumes.get(member, volumeId)).status).toBe('available')
     expect((await backups.get(member, good)).status).toBe('available')
+  })
+})
+
+describe.each(DIALECTS)('a volume that an administrator calls detached, on %s', (dialect) => {
+  it('is connected to nobody else before the backend has let go', async () => {
+    const cut = createGate(onMethod('removeExport'))
+    const broken = errorFilter(onMethod('removeExport'), 'before')
+    const harness = await createHarness({ dialect, filters: [cut.filter, broken] })
+    const { attachments, volumes, idle } = harness.services
+    const id = await availableVolume(harness)
+    const attach = () => outcome(attachments.create(member, newAttachment(id, { connector: { host: 'h' } })))
+    expect(await attach()).toBe('done')
+    const reset = volumes.resetStatus(admin, id, 'available', { attachStatus: 'detached' })
+    const refused = expect(reset).rejects.toThrow('injected fault')
+    await cut.reached
+    expect(await attach()).toBe('ResourceConflict')
+    cut.open()
+    await refused
+    await idle()
+    expect(harness.backend.volumes.get(id)!.rights.size).toBe(1)
   })
 })
 
