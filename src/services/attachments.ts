@@ -48,6 +48,14 @@ async function createAttachment(parts: Parts, context: RequestContext, request: 
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserve(trx, parts, context, volume, request.instanceId)
+    if (request.connector !== null) {
+      const others = await attachments.ofVolume(trx, volume.id)
+      // After an administrator wrote that the volume is available, the backend may still know of a connection.
+      checkNotConnected(
+        volume,
+        others.filter((other) => !isOfInstance(other, request.instanceId)),
+      )
+    }
     const mode = attachModeOf(volume, request.mode)
     const row = newAttachmentRow(parts, volume, { instanceId: request.instanceId, mode })
     await attachments.insert(trx, row)
@@ -86,10 +94,21 @@ async function reserve(
   if (await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt: stamp() })) return
   const others = await attachments.ofVolume(trx, volume.id)
   if (mayIn(volume.status, 'reserveAhead') && (volume.multiattach || others.length === 0)) return
-  const sameInstance = instanceId !== null && others.some((other) => other.instance_id === instanceId)
+  const sameInstance = others.some((other) => isOfInstance(other, instanceId))
   if (sameInstance && mayIn(volume.status, 'reserveAgain')) return
   const reason = `Volume ${volume.id} status must be ${[...from, ...VOLUME_PERMISSIONS.reserveAhead].join(' or ')} to reserve, but the current status is ${volume.status}.`
   throw new ServiceError('InvalidVolume', { reason })
+}
+
+const isOfInstance = (row: attachments.AttachmentRow, instanceId: string | null) =>
+  instanceId !== null && row.instance_id === instanceId
+
+/** Refuses a second connection beside one that there is, or that is being made. */
+function checkNotConnected(volume: volumes.VolumeRow, others: readonly attachments.AttachmentRow[]): void {
+  if (volume.multiattach) return
+  if (others.some((other) => other.connection_info !== null || other.status === 'attaching')) {
+    throw conflict(`duplicate connectors detected on volume ${volume.id}`)
+  }
 }
 
 async function connectAttachment(
@@ -111,9 +130,7 @@ async function connectAttachment(
     // The answer to a repeated request is the right that is in force: another would cut it off.
     if (row.connection_info !== null && isDeepStrictEqual(connector, JSON.parse(row.connector ?? 'null'))) return null
     const others = (await attachments.ofVolume(trx, volume.id)).filter((other) => other.id !== id)
-    if (!volume.multiattach && others.some((other) => other.connection_info !== null || other.status === 'attaching')) {
-      throw conflict(`duplicate connectors detected on volume ${volume.id}`)
-    }
+    checkNotConnected(volume, others)
     if ((await workRows.findByResource(trx, id)) !== undefined) {
       throw conflict(`another request is changing attachment ${id}`)
     }

@@ -15,7 +15,7 @@ import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { enqueueVolume, withPromise } from './volume-create.ts'
 import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
-import { endRestore, releaseSource } from './work/backup-kinds.ts'
+import { releaseSource } from './work/backup-kinds.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** As upstream's backup drivers call theirs. */
@@ -151,7 +151,7 @@ async function deleteBackup(
       from: force ? [row.status] : from,
       to,
       updatedAt: stamp(),
-      set: { status_reason: null },
+      set: { status_reason: null, restore_volume_id: null },
       where: backups.withoutDependents,
     })
     if (!won) throw new ServiceError('InvalidBackup', { reason: `Backup status must be ${from.join(' or ')}` })
@@ -286,10 +286,9 @@ async function resetStatus(
   })
 }
 
-/** Work on a backup ends without being finished: whatever it held is let go. */
+/** Work on a backup ends without being finished: whatever it held is let go. The caller writes the row of the backup. */
 async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): Promise<void> {
   if (row.status === 'creating') await releaseSource(trx, row, updatedAt)
   if (row.restore_volume_id === null) return
   await volumes.compareAndSet(trx, row.restore_volume_id, { ...VOLUME_OUTCOMES.restoreFailed, updatedAt })
-  await endRestore(trx, row.id, null, updatedAt)
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { errorFilter, hangFilter, onMethod } from '../../src/drivers/wrappers.ts'
+import { errorFilter, hangFilter, nthCall, onMethod } from '../../src/drivers/wrappers.ts'
 import { ServiceError } from '../../src/errors.ts'
 import { DIALECTS } from '../db/harness.ts'
 import {
@@ -10,6 +10,7 @@ import {
   type Harness,
   keptUsage,
   member,
+  newAttachment,
   newBackup,
   newSnapshot,
   newVolume,
@@ -117,6 +118,80 @@ describe.each(DIALECTS)('a deletion that an administrator breaks off, on %s', (d
     await volumes.delete(member, id, cascade)
     await volumes.resetStatus(admin, id, 'available')
     expect((await snapshots.get(member, snapshotId)).status).toBe('available')
+  })
+})
+
+describe.each(DIALECTS)('a restore that an administrator breaks off, on %s', (dialect) => {
+  async function availableBackup({ services }: Harness, volumeId: string): Promise<string> {
+    const { id } = await services.backups.create(member, newBackup(volumeId))
+    await services.idle()
+    return id
+  }
+
+  it('by writing the status of the backup leaves it in that status', async () => {
+    const gate = createGate(onMethod('openVolume'))
+    const harness = await createHarness({ dialect, filters: [gate.filter] })
+    const { volumes, backups, idle } = harness.services
+    const volumeId = await availableVolume(harness)
+    const backupId = await availableBackup(harness, volumeId)
+    await backups.restore(member, backupId, { volumeId, name: null })
+    await gate.reached
+    await backups.resetStatus(admin, backupId, 'error')
+    gate.open()
+    await idle()
+    expect((await backups.get(member, backupId)).status).toBe('error')
+    expect((await volumes.get(member, volumeId)).status).toBe('error_restoring')
+  })
+
+  it('by deleting the backup has no more to do with the volume, even when the deletion fails', async () => {
+    const [first, second] = [
+      createGate(nthCall(1, onMethod('openVolume'))),
+      createGate(nthCall(2, onMethod('openVolume'))),
+    ]
+    const deletions = onMethod('deleteSnapshot')
+    let isBroken = false
+    const broken = errorFilter({ ...deletions, matches: (call) => isBroken && deletions.matches(call) }, 'before')
+    const harness = await createHarness({ dialect, filters: [first.filter, second.filter, broken] })
+    const { volumes, backups, idle } = harness.services
+    const volumeId = await availableVolume(harness)
+    const [doomed, good] = [await availableBackup(harness, volumeId), await availableBackup(harness, volumeId)]
+    isBroken = true
+    await backups.restore(member, doomed, { volumeId, name: null })
+    await first.reached
+    await backups.delete(admin, doomed, { force: true })
+    first.open()
+    await idle()
+    expect((await backups.get(member, doomed)).status).toBe('error_deleting')
+    expect((await volumes.get(member, volumeId)).status).toBe('error_restoring')
+
+    await volumes.resetStatus(admin, volumeId, 'available')
+    await backups.restore(member, good, { volumeId, name: null })
+    await second.reached
+    await backups.delete(admin, doomed, { force: true })
+    second.open()
+    await idle()
+    expect((await volumes.get(member, volumeId)).status).toBe('available')
+    expect((await backups.get(member, good)).status).toBe('available')
+  })
+})
+
+describe.each(DIALECTS)('a volume that an administrator calls detached, on %s', (dialect) => {
+  it('is connected to nobody else before the backend has let go', async () => {
+    const cut = createGate(onMethod('removeExport'))
+    const broken = errorFilter(onMethod('removeExport'), 'before')
+    const harness = await createHarness({ dialect, filters: [cut.filter, broken] })
+    const { attachments, volumes, idle } = harness.services
+    const id = await availableVolume(harness)
+    const attach = () => outcome(attachments.create(member, newAttachment(id, { connector: { host: 'h' } })))
+    expect(await attach()).toBe('done')
+    const reset = volumes.resetStatus(admin, id, 'available', { attachStatus: 'detached' })
+    const refused = expect(reset).rejects.toThrow('injected fault')
+    await cut.reached
+    expect(await attach()).toBe('ResourceConflict')
+    cut.open()
+    await refused
+    await idle()
+    expect(harness.backend.volumes.get(id)!.rights.size).toBe(1)
   })
 })
 

@@ -179,7 +179,7 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
   }
 }
 
-export async function endRestore(trx: Db, id: string, reason: string | null, updatedAt: string): Promise<void> {
+async function endRestore(trx: Db, id: string, reason: string | null, updatedAt: string): Promise<void> {
   const set = { restore_volume_id: null, status_reason: reason }
   await backups.compareAndSet(trx, id, { ...BACKUP_OUTCOMES.restoreEnded, updatedAt, set })
 }
