@@ -19,9 +19,9 @@ export interface Heartbeat extends Member {
   appliedIndex: number
 }
 
-export const LEASE_MS = 2000
+const LEASE_MS = 2000
 /** A promise outlasts the lease, should clocks differ in pace. */
-export const PROMISE_MS = 1.1 * LEASE_MS
+const PROMISE_MS = 1.1 * LEASE_MS
 
 /** The member's side. */
 export class Lease {
@@ -67,11 +67,6 @@ export class LeasePromises {
       else if (endsLease(history, heartbeat)) untilMs = Math.max(untilMs, endMs)
     }
     return untilMs
-  }
-
-  /** The process is known to have ended: it acts no more. */
-  ended({ node, incarnation }: Member): void {
-    this.#given.delete(`${node} ${incarnation}`)
   }
 }
 

@@ -54,12 +54,5 @@ export function voterChangesAfter({ views }: ViewHistory, index: number): number
 }
 
 function sameVoters(a: View, b: View): boolean {
-  return votersApart(a, b) === 0
-}
-
-/** By how many voters two views differ. With one at most, any majority of the one meets any majority of the other. */
-export function votersApart(a: View, b: View): number {
-  const gone = a.voters.filter((voter) => !b.voters.includes(voter)).length
-  const added = b.voters.filter((voter) => !a.voters.includes(voter)).length
-  return gone + added
+  return a.voters.length === b.voters.length && a.voters.every((voter) => b.voters.includes(voter))
 }
