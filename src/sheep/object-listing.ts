@@ -1,7 +1,7 @@
 import { dataOid } from '../protocol/oid.ts'
-import type { BlockMap } from './block-map.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from './object-format.ts'
 import type { ObjectStore } from './object-store.ts'
+import type { VdiMap } from './owner-contract.ts'
 
 /** What stands behind one entry of a block map. */
 export interface ListedObject {
@@ -17,7 +17,7 @@ export interface ListedObject {
 /** Up to `count` objects of a VDI with an index from `from` on and below `limit`, in order. */
 export async function listObjects(
   store: ObjectStore,
-  map: BlockMap,
+  map: VdiMap,
   { from, limit, count }: { from: number; limit: number; count: number },
 ): Promise<ListedObject[]> {
   const listed: ListedObject[] = []

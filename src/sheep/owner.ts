@@ -8,17 +8,12 @@ import { MemberFailed } from './disks/member.ts'
 import { Gate } from './gate.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { ObjectStore } from './object-store.ts'
+import type { Owner, OwnerExtent, OwnerMaker } from './owner-contract.ts'
 import type { StoredObject } from './stored-object.ts'
 import { Tally } from './tally.ts'
 
-export interface OwnerExtent {
-  lengthBytes: number
-  kind: 'data' | 'hole'
-}
-
 /**
- * The owner of one VDI: its only sequencer, which alone maps and allocates. Byte ranges come in, transactions on objects
- * go out.
+ * The owner of one VDI on a single node: it alone maps and allocates. Byte ranges come in, transactions on objects go out.
  *
  * 1. A write to an object of its own is one transaction; one that needs a new object is one transaction of the object, its
  *    bytes and the map entry. A new object inherits block by block from the object that it replaces, so the first write
@@ -28,7 +23,7 @@ export interface OwnerExtent {
  * 4. `freeze` lets everything received be answered and holds what comes after; `thaw` goes on, under a new vid if
  *    `moveTo` has named one.
  */
-export class VdiOwner {
+export class VdiOwner implements Owner {
   readonly #store: ObjectStore
   #map: BlockMap
   /** Changes that wait for an object on which an asynchronous one is at work. */
@@ -57,7 +52,6 @@ export class VdiOwner {
     this.#admit(offset, target.length, done, (finish) => this.#read(offset, target, finish))
   }
 
-  /** `crcs` as in SheepRequest. */
   write(offset: number, source: Buffer, durable: boolean, done: StoreDone, crcs?: Uint32Array): void {
     this.#admit(offset, source.length, done, (finish) => {
       eachObject(offset, source.length, finish, (index, at, from, length, partDone) => {
@@ -74,7 +68,6 @@ export class VdiOwner {
     })
   }
 
-  /** Makes a range read as zeros and gives back the space of the whole blocks in it. */
   discard(offset: number, length: number, durable: boolean, done: StoreDone): void {
     this.#admit(offset, length, done, (finish) => {
       eachObject(offset, length, finish, (index, at, _from, part, partDone) => {
@@ -89,15 +82,10 @@ export class VdiOwner {
     })
   }
 
-  /** Makes everything acknowledged so far durable. */
   flush(done: StoreDone): void {
     this.#admit(0, 0, done, (finish) => this.#store.sync(finish))
   }
 
-  /**
-   * Runs something that a client asks for who keeps the map itself: as long as the VDI has the vid that the client knows, else
-   * `late` is told ReadOnly; and when the map is loaded where it will be looked into.
-   */
   whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void {
     if (this.#gate.holds(() => this.whenCurrent(vid, range, late, run))) return
     if (vid !== this.vid) return late(new StoreError('ReadOnly'))
@@ -108,7 +96,6 @@ export class VdiOwner {
     )
   }
 
-  /** What a range holds, in order, adjacent kinds merged. */
   async extents(offset: number, length: number): Promise<OwnerExtent[]> {
     if (!isInRange(offset, length, this.sizeBytes))
       throw new StoreError('InvalidParameters', 'beyond the end of the VDI')
@@ -138,7 +125,6 @@ export class VdiOwner {
     }
   }
 
-  /** Resolves when everything received is answered; what comes from now on waits for `thaw`. */
   freeze(): Promise<void> {
     return this.#gate.close()
   }
@@ -147,7 +133,7 @@ export class VdiOwner {
     return this.#gate.isClosed
   }
 
-  /** The frozen VDI goes on under another vid, whose inode object has inherited the map. */
+  /** The inode object of the new vid has inherited the map. */
   moveTo(newVid: number): void {
     assert(this.frozen)
     this.vid = newVid
@@ -155,7 +141,6 @@ export class VdiOwner {
     this.#objects = []
   }
 
-  /** The frozen VDI goes on under another vid with another map: it was rolled back. */
   rollTo(newVid: number): void {
     assert(this.frozen)
     this.vid = newVid
@@ -471,6 +456,12 @@ export class VdiOwner {
     return this.#store.hasRoom(object, bytes)
   }
 }
+
+/** The owners of VDIs whose objects are all on this node. */
+export const localOwners = (store: ObjectStore): OwnerMaker => ({
+  ownerOf: (vid, sizeBytes) => new VdiOwner(store, vid, sizeBytes),
+  mapOf: (vid) => new BlockMap(store, vid),
+})
 
 /** What is written to one object. */
 interface Source {

@@ -1,39 +1,37 @@
-import { BlockMap } from './block-map.ts'
 import type { ClusterState } from './cluster-state.ts'
 import type { Entry } from './entries.ts'
-import type { ObjectStore } from './object-store.ts'
-import { VdiOwner } from './owner.ts'
+import type { Owner, OwnerMaker, VdiMap } from './owner-contract.ts'
 
 /** The owners of VDIs that have one: while they are open, or something is done to them as a whole. */
 export class Owners {
-  readonly #byVid = new Map<number, VdiOwner>()
-  readonly #store: ObjectStore
+  readonly #byVid = new Map<number, Owner>()
+  readonly #maker: OwnerMaker
   readonly #state: ClusterState
   readonly #isOpen: (vid: number) => boolean
 
   constructor(options: {
-    store: ObjectStore
+    maker: OwnerMaker
     state: ClusterState
     /** Whether a VDI has sessions. */
     isOpen(vid: number): boolean
   }) {
-    this.#store = options.store
+    this.#maker = options.maker
     this.#state = options.state
     this.#isOpen = options.isOpen
   }
 
   /** Throws NoVdi. */
-  of(vid: number): VdiOwner {
+  of(vid: number): Owner {
     const existing = this.#byVid.get(vid)
     if (existing) return existing
-    const owner = new VdiOwner(this.#store, vid, this.#state.get(vid).sizeBytes)
+    const owner = this.#maker.ownerOf(vid, this.#state.get(vid).sizeBytes)
     this.#byVid.set(vid, owner)
     return owner
   }
 
   /** The block map of a VDI, without an owner if it has none. */
-  mapOf(vid: number): BlockMap {
-    return this.#byVid.get(vid)?.map ?? new BlockMap(this.#store, vid)
+  mapOf(vid: number): VdiMap {
+    return this.#byVid.get(vid)?.map ?? this.#maker.mapOf(vid)
   }
 
   /** An owner keeps nothing that the store does not have; without sessions it goes, unless a snapshot is at work on it. */

@@ -3,7 +3,7 @@ import { StoreError } from '../errors.ts'
 import type { ClusterState } from './cluster-state.ts'
 import type { ExportRight } from './entries.ts'
 import type { StoreDone } from './object-store.ts'
-import type { OwnerExtent, VdiOwner } from './owner.ts'
+import type { Owner, OwnerExtent } from './owner-contract.ts'
 
 /**
  * The right of one client connection to one VDI, admitted by its owner. Once fenced, every request is answered with Fenced,
@@ -18,14 +18,14 @@ export class Session {
   readonly holder: object | null
   /** Of a client of the original protocol, which opens none itself. */
   readonly foreign: boolean
-  readonly #owner: VdiOwner
+  readonly #owner: Owner
   #inFlight = 0
   #over = false
   #drained: (() => void)[] = []
 
   constructor(options: {
     id: number
-    owner: VdiOwner
+    owner: Owner
     right: { attachmentId: string; nameHash: string } | null
     readOnly: boolean
     holder: object | null
@@ -69,7 +69,7 @@ export class Session {
     if (finish) this.#owner.discard(offset, lengthBytes, durable, finish)
   }
 
-  /** See VdiOwner. */
+  /** See Owner. */
   whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void {
     this.#owner.whenCurrent(vid, range, late, run)
   }
@@ -121,7 +121,7 @@ export class Session {
 
 /** All sessions of this node. */
 export class Sessions {
-  readonly #ownerOf: (vid: number) => VdiOwner
+  readonly #ownerOf: (vid: number) => Owner
   readonly #state: ClusterState
   /** Told when the last session of a VDI has ended. */
   readonly #onUnused: (vid: number) => void
@@ -129,7 +129,7 @@ export class Sessions {
   #nextId = 1
 
   constructor(options: {
-    ownerOf: (vid: number) => VdiOwner
+    ownerOf: (vid: number) => Owner
     state: ClusterState
     onUnused: (vid: number) => void
   }) {

@@ -27,6 +27,7 @@ import { type Usage, UsageMeter } from './maintenance/usage.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from './object-format.ts'
 import { type ListedObject, listObjects } from './object-listing.ts'
 import { type Change, ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
+import { localOwners } from './owner.ts'
 import { Owners } from './owners.ts'
 import { PlainObjects } from './plain-objects.ts'
 import type { SheepClient } from './server.ts'
@@ -99,7 +100,11 @@ export class Sheep {
     this.contact = options.address
     this.#store = store
     this.#driver = createSingleDriver((entry) => this.#deliver(entry))
-    this.#owners = new Owners({ store, state: this.state, isOpen: (vid) => this.sessions.isOpen(vid) })
+    this.#owners = new Owners({
+      maker: localOwners(store),
+      state: this.state,
+      isOpen: (vid) => this.sessions.isOpen(vid),
+    })
     this.sessions = new Sessions({
       ownerOf: (vid) => this.#owners.of(vid),
       state: this.state,

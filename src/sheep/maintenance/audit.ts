@@ -2,11 +2,11 @@ import { StoreError } from '../../errors.ts'
 import { formatOid, oidIndex, oidKind, oidVid, withVid } from '../../protocol/oid.ts'
 import { type Account, blocksIn, isNamedIn } from '../accounts.ts'
 import { attributeOid } from '../attributes.ts'
-import type { BlockMap } from '../block-map.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, Vdi } from '../entries.ts'
 import { BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { Change, ObjectStore } from '../object-store.ts'
+import type { VdiMap } from '../owner-contract.ts'
 import type { StoredObject } from '../stored-object.ts'
 import { recountFamily, sameBlocks } from './recount.ts'
 import { blockRuns, type Damage, damageOf, lookup, verifyBlocks } from './verify.ts'
@@ -47,7 +47,7 @@ export interface AuditOptions {
   store: ObjectStore
   state: ClusterState
   /** The map of a VDI as its owner has it, so that nothing changes it unseen. */
-  ownedMapOf(vid: number): BlockMap
+  ownedMapOf(vid: number): VdiMap
   propose(entry: Entry): Promise<void>
   /** Lets other work run; awaited now and then. */
   pause(): Promise<void>
@@ -272,7 +272,7 @@ class Audit {
   }
 }
 
-async function isLoaded(map: BlockMap, index: number): Promise<boolean> {
+async function isLoaded(map: VdiMap, index: number): Promise<boolean> {
   try {
     await map.load(index)
     return true
