@@ -3,8 +3,9 @@ import { VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../
 import { attrIdOf, vidOfName } from '../protocol/hash.ts'
 import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
-import type { Entry, Lock, Member, Vdi, View } from './entries.ts'
+import type { Entry, Lock, Vdi } from './entries.ts'
 import { ExportTable } from './export-table.ts'
+import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
 import { VdiTable } from './vdi-table.ts'
 
 /** How many epochs `dog cluster info` can show. */
@@ -19,10 +20,8 @@ const ATTR_ID_COUNT = 2 ** 32
 export class ClusterState {
   /** Index of the last entry applied. */
   index = 0
-  epoch = 0
-  members: Member[] = []
-  /** The last epochs, the newest at the end. */
-  views: View[] = []
+  /** The last views and where they stand in the log, the newest at the end; at least one. */
+  views: readonly LoggedView[] = [{ index: 0, view: NO_VIEW }]
   readonly vdis = new VdiTable()
   readonly exports = new ExportTable()
   readonly attributes = new AttributeTable()
@@ -30,6 +29,19 @@ export class ClusterState {
   readonly locks = new Map<string, Lock>()
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
+
+  /** The view in effect. */
+  get view(): View {
+    return this.views.at(-1)!.view
+  }
+
+  get epoch(): number {
+    return this.view.epoch
+  }
+
+  get members(): readonly Member[] {
+    return this.view.members
+  }
 
   /** The working VDI of a name; with a tag or a snapshot id, that snapshot. Throws NoVdi or NoTag. */
   find(name: string, which: { tag?: string; snapId?: number } = {}): Vdi {
@@ -57,6 +69,9 @@ export class ClusterState {
   /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
   check(entry: Entry): void {
     switch (entry.type) {
+      case 'view':
+        checkViewFollows(entry, this.view)
+        return
       case 'vdi':
         checkName(entry.vdi.name, entry.vdi.sizeBytes)
         if (this.vdis.hasWorking(entry.vdi.name)) throw new StoreError('VdiExists', entry.vdi.name)
@@ -129,9 +144,7 @@ export class ClusterState {
     this.index = index
     switch (entry.type) {
       case 'view':
-        this.epoch = entry.epoch
-        this.members = entry.members
-        if (entry.epoch > 0) this.views = [...this.views, viewOf(entry)].slice(-VIEWS_MAX)
+        this.#follow(loggedView(index, entry))
         return
       case 'vdi':
         this.vdis.put(entry.vdi)
@@ -204,7 +217,7 @@ export class ClusterState {
   snapshotEntries(): Entry[] {
     return [
       // Never nothing at all, so that whoever applies them gets to know the index.
-      ...(this.views.length > 0 ? this.views : [NO_VIEW]).map((view): Entry => ({ type: 'view', ...view })),
+      ...this.views.map(({ index, view }): Entry => ({ type: 'view', index, ...view })),
       ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
@@ -215,7 +228,7 @@ export class ClusterState {
 
   get liveEntries(): number {
     const { views, vdis, exports, attributes, locks, drivenBy } = this
-    const few = Math.max(1, views.length) + (drivenBy === null ? 0 : 1)
+    const few = views.length + (drivenBy === null ? 0 : 1)
     return few + vdis.size + exports.size + attributes.size + locks.size
   }
 
@@ -226,6 +239,12 @@ export class ClusterState {
       const oid = attrOid(vid, id)
       if (!this.attributes.byOid(oid)) return oid
     }
+  }
+
+  #follow(logged: LoggedView): void {
+    if (logged.view.epoch === 0) return // there was none yet
+    const before = this.views.filter(({ view }) => view.epoch > 0)
+    this.views = [...before, logged].slice(-VIEWS_MAX)
   }
 
   /** A working VDI goes on under another vid, with the rights to it and its attributes. */
@@ -245,9 +264,11 @@ export class ClusterState {
   }
 }
 
-const NO_VIEW: View = { epoch: 0, members: [], at: 0 }
+const NO_VIEW: View = { epoch: 0, members: [], voters: [], at: 0 }
 
-const viewOf = ({ epoch, members, at = 0 }: Entry & { type: 'view' }): View => ({ epoch, members, at })
+function loggedView(at: number, { type: _type, index = at, ...view }: Entry & { type: 'view' }): LoggedView {
+  return { index, view }
+}
 
 function checkName(name: string, sizeBytes: number): void {
   if (name === '' || name.includes('\0') || Buffer.byteLength(name) >= VDI_NAME_SIZE_BYTES) {

@@ -1,4 +1,5 @@
 import type { Attribute } from './attributes.ts'
+import type { Member, View } from './membership/view.ts'
 
 /** What the ordered log tells of: its entries, and what they are about. All of it is kept as JSON, so that names stay. */
 
@@ -56,23 +57,9 @@ export interface ExportRight {
   readOnly: boolean
 }
 
-export interface Member {
-  address: string
-  zone: number
-  vnodes: number
-  /** New with each start of the node. */
-  incarnation: string
-}
-
-/** An epoch and who was in it from when on, milliseconds since 1970. */
-export interface View {
-  epoch: number
-  members: Member[]
-  at: number
-}
-
 export type Entry =
-  | { type: 'view'; epoch: number; members: Member[]; at?: number }
+  /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
+  | ({ type: 'view'; index?: number } & View)
   | { type: 'vdi'; vdi: Vdi }
   /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
   | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
@@ -92,3 +79,26 @@ export type Entry =
   | { type: 'unlock'; name: string }
   /** The service's database `database` says what the store is to hold, in the place of `replaces`. */
   | { type: 'driven'; database: string; replaces: string | null }
+
+export const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))
+
+/** An entry as this or an earlier version wrote it. */
+export function decodeEntry(bytes: Buffer): Entry {
+  const entry = JSON.parse(bytes.toString()) as Entry | EarlierView
+  return isEarlier(entry) ? completeView(entry) : entry
+}
+
+/** A view of the versions that knew one node only: its members had no name but their address, and nobody voted. */
+interface EarlierView {
+  type: 'view'
+  epoch: number
+  members: Omit<Member, 'node'>[]
+  at?: number
+}
+
+const isEarlier = (entry: Entry | EarlierView): entry is EarlierView => entry.type === 'view' && !('voters' in entry)
+
+function completeView({ members, ...view }: EarlierView): Entry {
+  const named = members.map((member) => ({ node: member.address, ...member }))
+  return { at: 0, voters: [], ...view, members: named }
+}

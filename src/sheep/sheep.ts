@@ -9,7 +9,7 @@ import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
-import type { Entry, ExportRight, Vdi, VdiHeader } from './entries.ts'
+import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi, type VdiHeader } from './entries.ts'
 import { effectsOf } from './entry-effects.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { FamilyTurns } from './family-turns.ts'
@@ -167,7 +167,7 @@ export class Sheep {
   }
 
   async #start(entries: readonly LoggedEntry[]): Promise<void> {
-    for (const { index, bytes } of entries) this.state.apply(index, JSON.parse(bytes.toString()) as Entry)
+    for (const { index, bytes } of entries) this.state.apply(index, decodeEntry(bytes))
     this.#store.logSnapshot = () => ({
       index: this.state.index,
       liveEntries: this.state.liveEntries,
@@ -190,10 +190,11 @@ export class Sheep {
   /** A start is a new incarnation and makes a new epoch. */
   async #join(): Promise<void> {
     const { address, zone, random } = this.#options
+    const node = this.#store.storeId.toString('hex')
     const incarnation = random.bytes(8).toString('hex')
-    const members = [{ address, zone, vnodes: VNODES, incarnation }]
+    const members = [{ node, incarnation, address, zone, vnodes: VNODES }]
     const at = this.#options.clock.now()
-    await this.#propose({ type: 'view', epoch: this.state.epoch + 1, members, at })
+    await this.#propose({ type: 'view', epoch: this.state.epoch + 1, members, voters: [node], at })
   }
 
   get failure(): StoreError | null {
@@ -496,5 +497,3 @@ export class Sheep {
 }
 
 const NO_HEADER: VdiHeader = { tag: '', vmStateBytes: 0, vmClockNsec: '0' }
-
-const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))

@@ -5,7 +5,7 @@ import { VDI_SIZE_MAX_BYTES } from '../../src/protocol/constants.ts'
 import { vidOfName } from '../../src/protocol/hash.ts'
 import { attributeOid, newAttribute } from '../../src/sheep/attributes.ts'
 import { ClusterState } from '../../src/sheep/cluster-state.ts'
-import type { Entry, ExportRight, Vdi } from '../../src/sheep/entries.ts'
+import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi } from '../../src/sheep/entries.ts'
 import { HOLE_VID, VdiTable } from '../../src/sheep/vdi-table.ts'
 
 function vdi(fields: Partial<Vdi> & { vid: number; name: string }): Vdi {
@@ -202,6 +202,41 @@ describe('the state of the cluster', () => {
     expect(refusal(state, { type: 'driven', database: 'b', replaces: 'a' })).toBeNull()
   })
 
+  it('refuses a view that follows another one than the last, and voters that change by more than one', () => {
+    const view = (epoch: number, voters: string[], members = voters): Entry => ({
+      type: 'view',
+      epoch,
+      members: members.map((node) => ({ node, incarnation: 'x', address: node, zone: 0, vnodes: 1 })),
+      voters,
+      at: 5,
+    })
+    const state = stateOf(view(1, ['a']), view(2, ['a', 'b']), made, view(3, ['a', 'b', 'c']))
+    expect(state.views.map(({ index }) => index)).toEqual([1, 2, 4])
+    expect(state.view.voters).toEqual(['a', 'b', 'c'])
+    expect(refusal(state, view(4, ['a', 'b'], ['a']))).toBeNull()
+    expect(refusal(state, view(3, ['a', 'b']))).toBe('OldEpoch')
+    expect(refusal(state, view(5, ['a', 'b']))).toBe('OldEpoch')
+    expect(refusal(state, view(4, ['a', 'b', 'd']))).toBe('InvalidParameters')
+    expect(refusal(state, view(4, []))).toBe('InvalidParameters')
+    expect(refusal(state, view(4, ['a', 'b', 'c', 'c']))).toBe('InvalidParameters')
+    expect(refusal(state, view(4, ['a', 'b'], ['a', 'a']))).toBe('InvalidParameters')
+  })
+
+  it('reads views of versions that knew one node only, whose voters no later ones need to follow', () => {
+    const written = '{"type":"view","epoch":7,"members":[{"address":"h:7000","zone":3,"vnodes":128,"incarnation":"i"}]}'
+    const state = stateOf()
+    state.apply(9, decodeEntry(Buffer.from(written)))
+    expect(state.view).toEqual({
+      epoch: 7,
+      members: [{ node: 'h:7000', incarnation: 'i', address: 'h:7000', zone: 3, vnodes: 128 }],
+      voters: [],
+      at: 0,
+    })
+    const next: Entry = { type: 'view', epoch: 8, members: [], voters: ['n'], at: 6 }
+    expect(refusal(state, next)).toBeNull()
+    expect(decodeEntry(encodeEntry(next))).toEqual(next)
+  })
+
   it('is the same again after its entries in short', () => {
     const command = fc.record({
       kind: fc.constantFrom(
@@ -238,7 +273,9 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
       return {
         type: 'view',
         epoch: state.epoch + 1,
-        members: [{ address: name, zone: 0, vnodes: 1, incarnation: name }],
+        members: [{ node: name, incarnation: name, address: name, zone: 0, vnodes: 1 }],
+        voters: state.view.voters.length === 0 ? ['a'] : [...new Set([...state.view.voters, name])],
+        at: pick,
       }
     case 'unexport':
       return { type: 'unexport', attachmentId: name }

@@ -21,7 +21,7 @@ import {
   sdNode,
 } from '../../protocol/structs.ts'
 import { parseAddress } from '../../runtime/network.ts'
-import type { Member, View } from '../entries.ts'
+import type { Member, View } from '../membership/view.ts'
 import { bodyOf } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
@@ -44,7 +44,7 @@ export async function statCluster(sheep: Sheep, { dataLength = 0, nodesNr = 0 }:
   const entryBytes = epochLogHead.sizeBytes + nodesNr * sdNode.sizeBytes
   const space = await spaceOf(sheep)
   const entries: Buffer[] = []
-  for (const view of [...sheep.state.views].reverse().slice(0, Math.floor(dataLength / entryBytes))) {
+  for (const { view } of [...sheep.state.views].reverse().slice(0, Math.floor(dataLength / entryBytes))) {
     if (nodesNr > 0 && view.members.length > nodesNr) return { result: RESULT.BUFFER_SMALL }
     const isNewest = entries.length === 0
     const nodes = nodesNr === 0 ? [] : nodesOf(sheep, view.members, space)
@@ -171,7 +171,7 @@ export async function getHash(sheep: Sheep, { oid = 0n }: SheepRequest): Promise
 
 /** GET_EPOCH: the nodes of an epoch, then when it began. */
 export async function getEpoch(sheep: Sheep, { tgtEpoch = 0 }: SheepRequest): Promise<Reply> {
-  const view = sheep.state.views.find(({ epoch }) => epoch === tgtEpoch)
+  const view = sheep.state.views.find(({ view: { epoch } }) => epoch === tgtEpoch)?.view
   if (!view) return { result: RESULT.NO_TAG }
   const nodes = nodesOf(sheep, view.members, await spaceOf(sheep)).map((node) => sdNode.encode(node))
   const time = Buffer.alloc(8)
@@ -185,7 +185,7 @@ export function unsupported(): Reply {
 }
 
 /** When the cluster was made: its first epoch that is still known. */
-const ctimeOf = (sheep: Sheep): bigint => encodeTime(sheep.state.views[0]?.at ?? 0)
+const ctimeOf = (sheep: Sheep): bigint => encodeTime(sheep.state.views[0]!.view.at)
 
 async function spaceOf(sheep: Sheep): Promise<number> {
   return (await sheep.stats()).totalBytes

@@ -1,5 +1,5 @@
 import type { NodeId } from '../order/item.ts'
-import { currentAndLater, isIn, type Member, type ViewHistory, voterChangesAfter } from './view.ts'
+import { currentAndLater, isIn, type Life, type ViewHistory, voterChangesAfter } from './view.ts'
 
 /**
  * Leases keep a node that was put out of the view from acting on old news: whatever a member does for a client, it does while it
@@ -14,7 +14,7 @@ import { currentAndLater, isIn, type Member, type ViewHistory, voterChangesAfter
  *    time; a voter whose log has two changes that the member does not know answers it no more, and holds the second one back.
  * 5. A voter that starts may have promised anything to anybody in its life before.
  */
-export interface Heartbeat extends Member {
+export interface Heartbeat extends Life {
   /** The last entry that has taken effect at the sender. */
   appliedIndex: number
 }

@@ -1,18 +1,36 @@
+import { StoreError } from '../../errors.ts'
 import type { NodeId } from '../order/item.ts'
 
 /** Who is in the cluster from an entry of the log on. */
 export interface View {
-  /** Counts views. */
+  /** Counts views, from 1; 0 before there was one. */
   epoch: number
   members: readonly Member[]
-  /** Those whose disks count for the log; members all of them. */
+  /**
+   * Those whose disks count for the log. Mostly members, but one that is away may go on to vote: it costs nothing, and when it
+   * is back its vote counts from then on. None in views of versions that knew of no other nodes.
+   */
   voters: readonly NodeId[]
+  /** When it was proposed, milliseconds since 1970; 0 where that is not known. */
+  at: number
 }
 
-export interface Member {
+/** One start of a node. */
+export interface Life {
   node: NodeId
   /** New with each start: what the process before it promised or had not synced is no matter of this one. */
   incarnation: string
+}
+
+export interface Member extends Life {
+  /** Where the other nodes reach it. */
+  address: string
+  /** Copies of an object lie in different ones. */
+  zone: number
+  /** Places on the ring; a node with none holds no objects: a gateway, or a witness that only votes. */
+  vnodes: number
+  /** It is to hold nothing any more, and to vote no longer than it must; so `vnodes` is 0. */
+  isDraining?: true
 }
 
 /** A view and its place in the log. */
@@ -31,7 +49,7 @@ export interface ViewHistory {
   appliedIndex: number
 }
 
-export function isIn({ members }: View, { node, incarnation }: Member): boolean {
+export function isIn({ members }: View, { node, incarnation }: Life): boolean {
   return members.some((member) => member.node === node && member.incarnation === incarnation)
 }
 
@@ -53,6 +71,28 @@ export function voterChangesAfter({ views }: ViewHistory, index: number): number
   return later.filter(({ view }, at) => at > 0 && !sameVoters(later[at - 1]!.view, view)).length
 }
 
-function sameVoters(a: View, b: View): boolean {
+/**
+ * Throws the StoreError with which a view must be refused that is to follow another one: OldEpoch when another one came first,
+ * InvalidParameters when no view may ever look like that.
+ */
+export function checkViewFollows(view: View, before: Pick<View, 'epoch' | 'voters'>): void {
+  if (view.epoch !== before.epoch + 1)
+    throw new StoreError('OldEpoch', `view ${view.epoch} is to follow view ${before.epoch}`)
+  if (hasTwice(view.members.map(({ node }) => node)) || hasTwice(view.voters))
+    throw new StoreError('InvalidParameters', 'a view names each node once')
+  if (view.voters.length === 0) throw new StoreError('InvalidParameters', 'a view has voters')
+  if (!isVoterStep(before.voters, view.voters)) throw new StoreError('InvalidParameters', 'voters change one at a time')
+}
+
+/** Whether voters may follow others at once: a majority of the ones then meets every majority of the others. */
+export function isVoterStep(from: readonly NodeId[], to: readonly NodeId[]): boolean {
+  const changed =
+    to.filter((voter) => !from.includes(voter)).length + from.filter((voter) => !to.includes(voter)).length
+  return from.length === 0 || (to.length > 0 && changed <= 1)
+}
+
+export function sameVoters(a: Pick<View, 'voters'>, b: Pick<View, 'voters'>): boolean {
   return a.voters.length === b.voters.length && a.voters.every((voter) => b.voters.includes(voter))
 }
+
+const hasTwice = (nodes: readonly NodeId[]) => new Set(nodes).size < nodes.length

@@ -4,6 +4,7 @@ import { type Heartbeat, Lease, LeasePromises } from '../../../src/sheep/members
 import {
   currentAndLater,
   isIn,
+  type Life,
   type LoggedView,
   type Member,
   type View,
@@ -26,7 +27,7 @@ export interface LeaseBreak {
 }
 
 interface Holder {
-  member: Member
+  member: Life
   clock: Clock
   lease: Lease
   promises: LeasePromises
@@ -118,14 +119,15 @@ export class LeaseModel extends OrderModel {
     if (!view || !incarnation || isIn(view, { node: node.name, incarnation })) return
     this.leaseCounts.joins++
     const others = view.members.filter((member) => member.node !== node.name)
-    this.#proposeView(node, [...others, { node: node.name, incarnation }], view.voters)
+    const member = { node: node.name, incarnation, address: node.name, zone: 0, vnodes: 1 }
+    this.#proposeView(node, [...others, member], view.voters)
   }
 
   #proposeView(node: Node, members: readonly Member[], voters: readonly string[]): void {
     const electorate = node.process?.state.electorate
     const view = this.#viewOf(node)
     if (!view || !electorate || voters.length === 0) return
-    const next: View = { epoch: view.epoch + 1, members, voters }
+    const next: View = { epoch: view.epoch + 1, members, voters, at: 0 }
     this.beside(this.propose(node, JSON.stringify(next), { voters: [...voters], afterIndex: electorate.index }))
   }
 
@@ -214,6 +216,6 @@ export class LeaseModel extends OrderModel {
 }
 
 function viewsOf({ index, payload }: Item): LoggedView[] {
-  if (payload === 'genesis') return [{ index, view: { epoch: 1, members: [], voters: ['n1'] } }]
+  if (payload === 'genesis') return [{ index, view: { epoch: 1, members: [], voters: ['n1'], at: 0 } }]
   return payload.startsWith('{') ? [{ index, view: JSON.parse(payload) as View }] : []
 }
