@@ -1,0 +1,76 @@
+/**
+ * The name of a state of an object. An owner numbers all that it writes to its VDI; a generation is one owner under one view.
+ *
+ * The order of versions is the order of the log: a node that knows the view `epoch` also knows every owner that was named before
+ * that view. So no two owners ever have the same generation, and one that was replaced never has the higher one.
+ */
+export interface Generation {
+  /** The view that the owner acts under, not the one that it was named in. */
+  epoch: number
+  /** The entry of the log that named the owner. */
+  index: number
+  /** The life of the owner's process. It follows from `index`; said for those who read it. */
+  incarnation: string
+}
+
+export interface Version {
+  generation: Generation
+  /** Counts the writes of a generation to its VDI, from 1. */
+  sequence: number
+}
+
+export function compareGenerations(a: Generation, b: Generation): number {
+  return a.epoch - b.epoch || a.index - b.index
+}
+
+export function compareVersions(a: Version, b: Version): number {
+  return compareGenerations(a.generation, b.generation) || a.sequence - b.sequence
+}
+
+/** `null` is the state before the first write. */
+export function isSameVersion(a: Version | null, b: Version | null): boolean {
+  return a === b || (a !== null && b !== null && compareVersions(a, b) === 0)
+}
+
+/** For logs and reports. */
+export function formatVersion({ generation: { epoch, index }, sequence }: Version): string {
+  return `${epoch}.${index}.${sequence}`
+}
+
+const FIXED_BYTES = 21
+
+/**
+ * ```
+ * epoch u32 | index u64 | sequence u64 | length of the incarnation u8 | incarnation
+ * ```
+ * All little endian.
+ */
+export function encodeVersion({ generation, sequence }: Version): Buffer {
+  const incarnation = Buffer.from(generation.incarnation)
+  const bytes = Buffer.alloc(FIXED_BYTES + incarnation.length)
+  bytes.writeUInt32LE(generation.epoch, 0)
+  bytes.writeBigUInt64LE(BigInt(generation.index), 4)
+  bytes.writeBigUInt64LE(BigInt(sequence), 12)
+  bytes.writeUInt8(incarnation.length, 20)
+  incarnation.copy(bytes, FIXED_BYTES)
+  return bytes
+}
+
+/** Throws a RangeError when the bytes end too early, or say more than a number can hold. */
+export function decodeVersion(bytes: Buffer): Version {
+  const end = FIXED_BYTES + bytes.readUInt8(20)
+  if (bytes.length < end) throw new RangeError('the version ends too early')
+  return {
+    generation: {
+      epoch: bytes.readUInt32LE(0),
+      index: wholeNumber(bytes.readBigUInt64LE(4)),
+      incarnation: bytes.toString('utf8', FIXED_BYTES, end),
+    },
+    sequence: wholeNumber(bytes.readBigUInt64LE(12)),
+  }
+}
+
+function wholeNumber(value: bigint): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new RangeError(`no owner has counted to ${value}`)
+  return Number(value)
+}
