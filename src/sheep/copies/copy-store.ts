@@ -1,5 +1,5 @@
 import type { StoreError } from '../../errors.ts'
-import type { Generation, Version } from './version.ts'
+import type { Version } from './version.ts'
 
 /**
  * What the copies of objects ask of the disks of one node.
@@ -13,8 +13,8 @@ import type { Generation, Version } from './version.ts'
  */
 export interface CopyStore {
   /**
-   * The last epoch in which this node may have accepted something that a loss of power took: 0 when there has been none. Durable
-   * until a clean epoch passes it.
+   * The last epoch in which this node accepted a change that was not to be durable and that a loss of power may have taken; 0 when
+   * there is none. So that a start can know it, the first such change of an epoch waits until that epoch is on the disk.
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
@@ -23,12 +23,13 @@ export interface CopyStore {
   /** Sets blocks, version and tail. The caller has compared `previous` with `stateOf`; the store asserts it. */
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void
   /**
-   * Gives a copy another version without a write, as one of several that were made equal: `valid` is what it has of that version.
-   * It has no tail then; nothing is left of the object's old one. Makes an object of zeros, of which nothing is valid, when there is none.
+   * Gives a copy another version without a write, durably, as one of several that are made equal: `valid` is what it has of that
+   * version, and it is no longer stale. Makes an empty copy when there is none. The tail stays, and gets an entry without blocks:
+   * until the copies are equal, what this one had before still counts.
    */
-  adopt(adoption: Adoption, durable: boolean, done: CopyDone): void
-  /** Puts blocks into a copy that were not valid, and makes them so; the version remains. Others are left alone. */
-  fill(oid: bigint, version: Version, blocks: readonly BlockRun[], done: CopyDone): void
+  adopt(adoption: Adoption, done: CopyDone): void
+  /** Puts in blocks that are not valid, and makes them so; the version remains. Blocks that are valid are left alone. */
+  fill(oid: bigint, contents: BlockContents, done: CopyDone): void
   /** What was written above the watermark, oldest first. */
   tailOf(oid: bigint): readonly TailEntry[]
   /**
@@ -42,13 +43,14 @@ export interface CopyStore {
   touchedSince(vid: number, epoch: number): readonly { oid: bigint; epochs: readonly number[] }[]
   /** The blocks last written in `epoch` or later. Zeros have been written too. */
   blocksSince(oid: bigint, epoch: number): readonly BlockRange[]
-  /** Calls back when the mark is on the disk. A stale copy is good for nothing until it is adopted. */
+  /** Calls back when the mark is on the disk. A stale copy is good for nothing until it adopts a version. */
   markStale(oid: bigint, done: CopyDone): void
-  /** Sets space aside for writing these blocks; false when there is not enough. What is not used is given back by `release`. */
+  /** Sets space aside for blocks that have none; false, and nothing is, when there is not enough. Not durable. */
   reserve(oid: bigint, blocks: readonly BlockRange[]): boolean
+  /** Gives back what was set aside and not used. */
   release(oid: bigint): void
-  read(oid: bigint, range: BlockRange, done: (error: StoreError | null, bytes: Buffer) => void): void
-  remove(oid: bigint, durable: boolean, done: CopyDone): void
+  read(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
+  remove(oid: bigint, done: CopyDone): void
   /** Calls back when all that was accepted before is on the disk. */
   sync(done: CopyDone): void
 }
@@ -67,21 +69,26 @@ export interface BlockRun {
   bytes: Buffer
 }
 
+export interface BlockContents {
+  blocks: readonly BlockRun[]
+  zeros: readonly BlockRange[]
+}
+
 export interface CopyState {
   version: Version
   /** `partial`: only some blocks are what they are in this version. */
   kind: 'full' | 'partial' | 'stale'
   /** All blocks of a full copy, none of a stale one. */
   valid: readonly BlockRange[]
+  /** The blocks that have space on the disk: to write them again takes none. */
+  allocated: readonly BlockRange[]
 }
 
-export interface CopyWrite {
+export interface CopyWrite extends BlockContents {
   oid: bigint
   version: Version
   /** What the object must have; null makes it, of zeros, whatever there was before. */
   previous: Version | null
-  blocks: readonly BlockRun[]
-  zeros: readonly BlockRange[]
 }
 
 export interface Adoption {
@@ -95,9 +102,4 @@ export interface TailEntry extends BlockRange {
   version: Version
   /** The version before it. */
   previous: Version | null
-}
-
-/** What a watermark speaks of. */
-export function isOfGeneration({ generation }: Version, { epoch, index }: Generation): boolean {
-  return generation.epoch === epoch && generation.index === index
 }

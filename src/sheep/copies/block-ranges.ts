@@ -1,0 +1,56 @@
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
+import type { BlockContents, BlockRange } from './copy-store.ts'
+
+/** Sets of the blocks of an object, as ranges in order that neither overlap nor touch. */
+export type Blocks = readonly BlockRange[]
+
+export const ALL_BLOCKS: Blocks = [{ first: 0, count: BLOCKS_PER_OBJECT }]
+
+/** Any ranges, made a set. */
+export function toBlocks(ranges: readonly BlockRange[]): Blocks {
+  const merged: BlockRange[] = []
+  for (const { first, count } of [...ranges].sort((a, b) => a.first - b.first)) {
+    if (count === 0) continue
+    const last = merged.at(-1)
+    if (last && first <= last.first + last.count) last.count = Math.max(last.count, first + count - last.first)
+    else merged.push({ first, count })
+  }
+  return merged
+}
+
+export function subtract(from: Blocks, ranges: readonly BlockRange[]): Blocks {
+  let left: BlockRange[] = [...from]
+  for (const { first, count } of ranges) {
+    left = left.flatMap((range) => {
+      const end = range.first + range.count
+      const before = { first: range.first, count: Math.min(end, first) - range.first }
+      const after = { first: Math.max(range.first, first + count), count: end - Math.max(range.first, first + count) }
+      if (before.count >= range.count || after.count >= range.count) return [range]
+      return [before, after].filter((part) => part.count > 0)
+    })
+  }
+  return left
+}
+
+export function intersect(a: Blocks, b: Blocks): Blocks {
+  return subtract(a, subtract(ALL_BLOCKS, b))
+}
+
+export function overlaps(a: readonly BlockRange[], b: readonly BlockRange[]): boolean {
+  return a.some((x) => b.some((y) => x.first < y.first + y.count && y.first < x.first + x.count))
+}
+
+export function countBlocks(blocks: Blocks): number {
+  return blocks.reduce((sum, { count }) => sum + count, 0)
+}
+
+/** The first blocks of a set, `count` of them at most. */
+export function firstBlocks(blocks: Blocks, count: number): BlockRange | null {
+  const [range] = blocks
+  return range ? { first: range.first, count: Math.min(range.count, count) } : null
+}
+
+/** The blocks that contents say something of. */
+export function blocksOf({ blocks, zeros }: BlockContents): Blocks {
+  return toBlocks([...blocks.map(({ first, bytes }) => ({ first, count: bytes.length / BLOCK_BYTES })), ...zeros])
+}

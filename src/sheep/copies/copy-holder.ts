@@ -1,0 +1,126 @@
+import { StoreError } from '../../errors.ts'
+import type { CopyDone, CopyStore } from './copy-store.ts'
+import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
+import { compareGenerations, type Generation, isSameVersion } from './version.ts'
+
+/**
+ * The copies that one node has, towards the owners of VDIs.
+ *
+ * 1. Who opens an object of a VDI seals it: requests of older generations are refused from then on, reads too. The seal is in memory
+ *    only: a process that starts is in a later view than all that its predecessor was asked under.
+ * 2. Nothing is done for a view that is older than the newest one known here.
+ * 3. A write is applied on the version that it names, or not at all: then the copy is stale, on the disk, before the owner hears of
+ *    it. So it never counts as one that has all that was acknowledged.
+ * 4. What the answer to an open says is on the disk.
+ *
+ * A rejected answer means that the disk failed: the node must leave.
+ */
+export class CopyHolder {
+  readonly #store: CopyStore
+  readonly #seals = new Map<number, Generation>()
+  #epoch = 0
+
+  constructor(store: CopyStore) {
+    this.#store = store
+  }
+
+  /** A view has taken effect here. */
+  viewChanged(epoch: number): void {
+    this.#epoch = Math.max(this.#epoch, epoch)
+  }
+
+  /** To be called in the order of arrival: what a request does is in order with others when the call returns. */
+  answer(request: CopyRequest): Promise<CopyAnswer> {
+    if (this.#isOld(request)) return refuse('old generation')
+    switch (request.type) {
+      case 'open':
+        return this.#open(request)
+      case 'blocks-since':
+        return accept(this.#store.blocksSince(request.oid, request.epoch))
+      case 'adopt':
+        return this.#do((done) => this.#store.adopt(request.adoption, done))
+      case 'fill':
+        return this.#fill(request)
+      case 'settle':
+        this.#store.settle(request.oid)
+        return accept(null)
+      case 'reserve':
+        return this.#store.reserve(request.oid, request.blocks) ? accept(null) : refuse('no space')
+      case 'write':
+        return this.#write(request)
+      case 'read':
+        return this.#read(request)
+      case 'sync':
+        return this.#do((done) => this.#store.sync(done))
+      case 'watermark':
+        this.#store.setWatermark(request.vid, request.watermark)
+        return accept(null)
+    }
+  }
+
+  #isOld({ vid, generation }: CopyRequest): boolean {
+    const seal = this.#seals.get(vid)
+    return generation.epoch < this.#epoch || (seal !== undefined && compareGenerations(generation, seal) < 0)
+  }
+
+  async #open({ vid, generation, oids }: RequestOf<'open'>): Promise<CopyAnswer<'open'>> {
+    this.#seals.set(vid, generation)
+    const copies = oids.map((oid) => {
+      this.#store.release(oid)
+      return { oid, state: this.#store.stateOf(oid), tail: this.#store.tailOf(oid) }
+    })
+    await settled((done) => this.#store.sync(done))
+    return { refused: null, result: { copies, lostThroughEpoch: this.#store.lostThroughEpoch } }
+  }
+
+  async #write({ write, durable, watermark, vid }: RequestOf<'write'>): Promise<CopyAnswer> {
+    const state = this.#store.stateOf(write.oid)
+    const isNext = state !== null && state.kind !== 'stale' && isSameVersion(state.version, write.previous)
+    if (write.previous !== null && !isNext) return this.#refuseStale(write.oid)
+    const error = await outcome((done) => this.#store.apply(write, durable, done))
+    if (error) return this.#refuseStale(write.oid)
+    if (watermark) this.#store.setWatermark(vid, watermark)
+    return { refused: null, result: null }
+  }
+
+  async #refuseStale(oid: bigint): Promise<CopyAnswer> {
+    if (this.#store.stateOf(oid)) await settled((done) => this.#store.markStale(oid, done))
+    return { refused: 'stale' }
+  }
+
+  #fill({ oid, contents }: RequestOf<'fill'>): Promise<CopyAnswer> {
+    const state = this.#store.stateOf(oid)
+    if (!state || state.kind === 'stale') return refuse('stale')
+    return this.#do((done) => this.#store.fill(oid, contents, done))
+  }
+
+  async #read({ oid, range }: RequestOf<'read'>): Promise<CopyAnswer<'read'>> {
+    const state = this.#store.stateOf(oid)
+    if (!state || state.kind === 'stale') return { refused: 'stale' }
+    const result = await new Promise<CopyResults['read']>((resolve, reject) =>
+      this.#store.read(oid, range, (error, contents) => (error ? reject(error) : resolve(contents))),
+    )
+    return { refused: null, result }
+  }
+
+  async #do(start: (done: CopyDone) => void): Promise<CopyAnswer> {
+    const error = await outcome(start)
+    return error ? { refused: 'no space' } : { refused: null, result: null }
+  }
+}
+
+const refuse = async (refused: Refusal): Promise<CopyAnswer> => ({ refused })
+
+const accept = async (result: CopyResults['blocks-since'] | null): Promise<CopyAnswer> => ({ refused: null, result })
+
+/** Null, or the want of space. Rejects when the disk failed. */
+function outcome(start: (done: CopyDone) => void): Promise<StoreError | null> {
+  return new Promise((resolve, reject) =>
+    start((error) => (error && error.code !== 'NoSpace' ? reject(error) : resolve(error))),
+  )
+}
+
+async function settled(start: (done: CopyDone) => void): Promise<void> {
+  const error = await outcome(start)
+  if (error) throw new StoreError('DiskFailed', 'a note needed space', { cause: error })
+}

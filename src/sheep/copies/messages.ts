@@ -1,0 +1,56 @@
+import type { Adoption, BlockContents, BlockRange, CopyState, CopyWrite, TailEntry } from './copy-store.ts'
+import type { Generation, Version } from './version.ts'
+
+/**
+ * What the owner of a VDI asks of the nodes that have copies. Every request bears the owner's generation. Requests of one owner to
+ * one holder arrive in the order in which they were sent, or not at all.
+ */
+export type CopyRequest = { vid: number; generation: Generation } & (
+  | { type: 'open'; oids: readonly bigint[] }
+  | { type: 'blocks-since'; oid: bigint; epoch: number }
+  | { type: 'adopt'; adoption: Adoption }
+  | { type: 'fill'; oid: bigint; contents: BlockContents }
+  /** All holders have what was open before this. */
+  | { type: 'settle'; oid: bigint }
+  | { type: 'reserve'; oid: bigint; blocks: readonly BlockRange[] }
+  | { type: 'write'; write: CopyWrite; durable: boolean; watermark: Version | null }
+  | { type: 'read'; oid: bigint; range: BlockRange }
+  | { type: 'sync' }
+  | { type: 'watermark'; watermark: Version }
+)
+
+export type RequestType = CopyRequest['type']
+export type RequestOf<T extends RequestType> = Extract<CopyRequest, { type: T }>
+
+export interface OpenedCopy {
+  oid: bigint
+  /** Null when there is none. */
+  state: CopyState | null
+  tail: readonly TailEntry[]
+}
+
+/** Why a holder did not do what it was asked. */
+export type Refusal =
+  /** A newer view or owner is known here. Nothing was done, and nothing will be for this generation. */
+  | 'old generation'
+  /** The copy is stale, by this request or before, and this is on the disk; or there is no copy. */
+  | 'stale'
+  /** Nothing was done. */
+  | 'no space'
+
+export interface CopyResults {
+  open: { copies: readonly OpenedCopy[]; lostThroughEpoch: number }
+  'blocks-since': readonly BlockRange[]
+  adopt: null
+  fill: null
+  settle: null
+  reserve: null
+  write: null
+  read: BlockContents
+  sync: null
+  watermark: null
+}
+
+export type CopyAnswer<T extends RequestType = RequestType> =
+  | { refused: Refusal }
+  | { refused: null; result: CopyResults[T] }

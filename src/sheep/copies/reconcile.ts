@@ -1,0 +1,82 @@
+import type { Member, View } from '../membership/view.ts'
+import type { NodeId } from '../order/item.ts'
+import { ALL_BLOCKS, type Blocks, subtract, toBlocks } from './block-ranges.ts'
+import type { OpenedCopy } from './messages.ts'
+import { compareVersions, isSameVersion, type Version } from './version.ts'
+
+/** What an open decides from the answers of the holders. */
+
+/** What one holder says of an object. */
+export interface Report extends OpenedCopy {
+  member: Member
+  lostThroughEpoch: number
+}
+
+export interface PlacedView extends View {
+  /** Where the object belongs in this view. */
+  targets: readonly NodeId[]
+}
+
+/**
+ * Who may have a copy that counted in each of the views, which are all since the last clean one. Whoever had one before remains a
+ * holder as long as he is in the view.
+ */
+export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, readonly NodeId[]> {
+  const seen = new Set<NodeId>()
+  return new Map(
+    views.map((view) => {
+      for (const target of view.targets) seen.add(target)
+      return [view, view.members.map(({ node }) => node).filter((node) => seen.has(node))]
+    }),
+  )
+}
+
+/**
+ * The copy to which the others are brought: of those that are whole the one with the highest version; null when an acknowledged
+ * write may be missing in all of them.
+ *
+ * In each view in which there could be an acknowledgement, somebody who was asked then must be here with a whole copy: all that
+ * were in sync had every acknowledged write. One that may have lost what it had in that view counts only when nobody else is left
+ * who could know better.
+ */
+export function findAuthority(
+  views: readonly PlacedView[],
+  reports: readonly Report[],
+  copiesMin: number,
+): Report | null {
+  const whole = reports.filter(({ state }) => state?.kind === 'full')
+  for (const [{ epoch }, holders] of holdersByView(views)) {
+    if (holders.length < copiesMin) continue
+    const witnesses = whole.filter(({ member }) => holders.includes(member.node))
+    const isSure = witnesses.some(({ lostThroughEpoch }) => lostThroughEpoch < epoch)
+    const areAllHere = holders.every((node) => reports.some(({ member }) => member.node === node))
+    if (witnesses.length === 0 || !(isSure || areAllHere)) return null
+  }
+  return whole.reduce<Report | null>(
+    (best, report) => (best && compareVersions(best.state!.version, report.state!.version) >= 0 ? best : report),
+    null,
+  )
+}
+
+/** The last version that the copy had before what is open about it; null when it was made since. */
+export function baseOf({ state, tail }: OpenedCopy): Version | null {
+  const [first] = tail
+  return first ? first.previous : (state?.version ?? null)
+}
+
+/**
+ * The blocks in which a copy is sure to be what the authority is. They differ at most in what either has in its tail, and in what
+ * the authority got (`changed`) since the copy's base.
+ */
+export function validBlocks(
+  copy: OpenedCopy,
+  authority: OpenedCopy,
+  changed: readonly { first: number; count: number }[],
+): Blocks {
+  const { state } = copy
+  if (!state || state.kind === 'stale') return []
+  const valid = state.kind === 'full' ? ALL_BLOCKS : state.valid
+  if (isSameVersion(state.version, authority.state!.version)) return valid
+  if (!baseOf(copy)) return []
+  return subtract(valid, toBlocks([...copy.tail, ...authority.tail, ...changed]))
+}
