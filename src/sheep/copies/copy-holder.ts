@@ -29,6 +29,16 @@ export class CopyHolder {
     this.#epoch = Math.max(this.#epoch, epoch)
   }
 
+  /**
+   * What this node has and no target of a view since the clean one should have goes. An owner that knows a later view than this
+   * node may count on such a copy: then it stays until that view is known here.
+   */
+  async drop(vid: number, belongsHere: (oid: bigint) => boolean): Promise<void> {
+    if ((this.#seals.get(vid)?.epoch ?? 0) > this.#epoch) return
+    const dropped = this.#store.objectsOf(vid).filter((oid) => !belongsHere(oid))
+    await Promise.all(dropped.map((oid) => settled((done) => this.#store.remove(oid, done))))
+  }
+
   /** To be called in the order of arrival: what a request does is in order with others when the call returns. */
   answer(request: CopyRequest): Promise<CopyAnswer> {
     if (this.#isOld(request)) return refuse('old generation')

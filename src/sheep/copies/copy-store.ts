@@ -13,8 +13,8 @@ import type { Version } from './version.ts'
  */
 export interface CopyStore {
   /**
-   * The last epoch in which this node accepted a change that was not to be durable and that a loss of power may have taken; 0 when
-   * there is none. So that a start can know it, the first such change of an epoch waits until that epoch is on the disk.
+   * The last epoch in which this node accepted a write that was not to be durable and that a loss of power may have taken; 0 when
+   * there is none. So that a start can know it, the first such write of an epoch waits until that epoch is on the disk.
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
