@@ -118,7 +118,6 @@ export class CopySequencer {
       if (object.term !== term) continue
       if (isReserved === false) throw new StoreError('NoSpace')
       if (isReserved && object.acting.size >= this.#options.copiesMin) break
-      if (isReserved && this.#lacksTarget(object)) throw new StoreError('NoSpace')
       await changed
     }
     const version = this.#nextVersion()
@@ -196,10 +195,9 @@ export class CopySequencer {
   async fill(oid: bigint, blocksMax: number): Promise<number> {
     const object = this.#object(oid, true)
     await this.#opened(object)
-    if (this.#lacksTarget(object)) object.close() // one was stale, or had no space: it gets another chance
+    if (this.#lacksTarget(object)) object.close() // one is stale
     await this.#opened(object)
     const { term } = object
-    if (this.#lacksTarget(object)) throw new StoreError('NoSpace')
     const copy = [...object.acting.values()].find(
       ({ member, missing }) => missing.length > 0 && this.#isTarget(oid, member),
     )
@@ -409,23 +407,13 @@ export class CopySequencer {
   }
 
   /** All, or nobody is filled: what is filled must not meet a copy later that knows nothing of this. */
-  async #adopt(plans: Plan[], version: Version): Promise<boolean> {
+  async #adopt(plans: readonly Plan[], version: Version): Promise<boolean> {
     const answers = await Promise.all(
-      plans.map(async (plan) => {
-        const { oid, member } = plan.report
-        return {
-          plan,
-          answer: await this.#ask(member, { type: 'adopt', adoption: { oid, version, valid: plan.valid } }),
-        }
-      }),
+      plans.map(({ report: { oid, member }, valid }) =>
+        this.#ask(member, { type: 'adopt', adoption: { oid, version, valid } }),
+      ),
     )
-    for (const { plan, answer } of answers) {
-      if (answer?.refused === null) continue
-      // A new target without space takes no part. It has no copy that could be mistaken for one.
-      if (answer?.refused !== 'no space' || plan.report.state) return false
-      plans.splice(plans.indexOf(plan), 1)
-    }
-    return true
+    return answers.every((answer) => answer?.refused === null)
   }
 
   /** Writes under way have reached some copies: what they left there, or did not, is made the same before anybody reads it. */

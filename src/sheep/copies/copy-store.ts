@@ -14,7 +14,8 @@ import type { Version } from './version.ts'
 export interface CopyStore {
   /**
    * The last epoch in which this node accepted a write that was not to be durable and that a loss of power may have taken; 0 when
-   * there is none. So that a start can know it, the first such write of an epoch waits until that epoch is on the disk.
+   * there is none. So that a start can know it, the first such write of an epoch waits until that epoch is on the disk. Disks that are
+   * new in an old node have lost everything through the view before.
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
@@ -24,7 +25,7 @@ export interface CopyStore {
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void
   /**
    * Gives a copy another version without a write, durably, as one of several that are made equal: `valid` is what it has of that
-   * version, and it is no longer stale. Makes an empty copy when there is none. The tail stays, and gets an entry without blocks:
+   * version, and it is no longer stale. Makes an empty copy when there is none, which never fails for want of space. The tail stays, and gets an entry without blocks:
    * until the copies are equal, what this one had before still counts.
    */
   adopt(adoption: Adoption, done: CopyDone): void

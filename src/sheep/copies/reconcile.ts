@@ -35,9 +35,10 @@ export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, rea
  * The copy to which the others are brought: of those that are whole the one with the highest version; null when an acknowledged
  * write may be missing in all of them.
  *
- * In each view in which there could be an acknowledgement, somebody who was asked then must be here with a whole copy: all that
- * were in sync had every acknowledged write. One that may have lost what it had in that view counts only when nobody else is left
- * who could know better.
+ * For each view in which there could be an acknowledgement somebody must speak who was asked then. All that were in sync had every
+ * acknowledged write, and who was not is stale on its disk. So either there is a whole copy, or one that is older than the view, or a
+ * target without any: then nothing was acknowledged. One that may have lost what it had in that view counts only when nobody else
+ * is left who could know better.
  */
 export function findAuthority(
   views: readonly PlacedView[],
@@ -45,12 +46,19 @@ export function findAuthority(
   copiesMin: number,
 ): Report | null {
   const whole = reports.filter(({ state }) => state?.kind === 'full')
-  for (const [{ epoch }, holders] of holdersByView(views)) {
+  for (const [{ epoch, targets }, holders] of holdersByView(views)) {
     if (holders.length < copiesMin) continue
-    const witnesses = whole.filter(({ member }) => holders.includes(member.node))
-    const isSure = witnesses.some(({ lostThroughEpoch }) => lostThroughEpoch < epoch)
-    const areAllHere = holders.every((node) => reports.some(({ member }) => member.node === node))
-    if (witnesses.length === 0 || !(isSure || areAllHere)) return null
+    const asked = reports.filter(({ member }) => holders.includes(member.node))
+    const isSure = asked
+      .filter(({ lostThroughEpoch }) => lostThroughEpoch < epoch)
+      .some(
+        ({ state, member }) =>
+          state?.kind === 'full' ||
+          (state === null && targets.includes(member.node)) ||
+          (state?.kind === 'partial' && state.version.generation.epoch < epoch),
+      )
+    const isAnybodyLeft = holders.some((node) => !asked.some(({ member }) => member.node === node))
+    if (!isSure && isAnybodyLeft) return null
   }
   return whole.reduce<Report | null>(
     (best, report) => (best && compareVersions(best.state!.version, report.state!.version) >= 0 ? best : report),

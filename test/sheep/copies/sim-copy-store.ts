@@ -148,7 +148,6 @@ export class SimCopyStore implements CopyStore {
   adopt({ oid, version, valid }: Adoption, done: CopyDone): void {
     const before = this.#disk.copies.get(oid)
     const copy = before ?? emptyCopy(version, [])
-    if (!before && this.#disk.freeBlocks < 1) return this.#later(() => done(new StoreError('NoSpace')))
     const entry = { first: 0, count: 0, version, previous: before?.version ?? null }
     this.#set(oid, { ...copy, version, isStale: false, valid, tail: [...copy.tail, entry] }, true, done)
   }

@@ -1,0 +1,702 @@
+import assert from 'node:assert'
+import { StoreError } from '../../../src/errors.ts'
+import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
+import type { Clock } from '../../../src/runtime/clock.ts'
+import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
+import type { BlockContents } from '../../../src/sheep/copies/copy-store.ts'
+import type { CopyAnswer, CopyRequest, CopyResults } from '../../../src/sheep/copies/messages.ts'
+import { isIn, type Member, type View } from '../../../src/sheep/membership/view.ts'
+import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { createRing } from '../../../src/sheep/ring.ts'
+import { SimClock } from '../../sim/clock.ts'
+import { SeededRandom } from '../../sim/random.ts'
+import { type Operation, whyNotLinearizable } from './linearizable.ts'
+import { ModelOwner, VID } from './model-owner.ts'
+import { SimCopyDisk, SimCopyStore } from './sim-copy-store.ts'
+
+/** A way to break a rule on purpose: the checks must find it. */
+export interface CopyBreak {
+  /** An open seals nothing. */
+  forgetsSeals?: boolean
+  /** Holders take requests of any generation. */
+  takesAnyGeneration?: boolean
+  /** A write is applied whatever it names as the version before it. */
+  takesAnyPredecessor?: boolean
+  /** Who was in earlier views does not matter. */
+  ignoresPastViews?: boolean
+  /** Copies say nothing of what is open about them. */
+  hasNoTails?: boolean
+  /** Nor of what was written while another one was away. */
+  hasNoEpochs?: boolean
+  /** A copy that has not answered a write counts as one that has. */
+  acknowledgesEarly?: boolean
+  /** Acts on news of any age. */
+  needsNoLease?: boolean
+  /** A refused write leaves the copy as it was. */
+  marksNothingStale?: boolean
+}
+
+export type LogEntry =
+  | { type: 'view'; view: View }
+  | { type: 'owner'; owner: Member }
+  /** Nothing was missing in this epoch, says this owner; void when there is another one. */
+  | { type: 'clean'; epoch: number; owner: number }
+
+/** What a node has of the log, made into what matters. */
+export interface Known {
+  /** Since the last clean one. */
+  views: readonly View[]
+  owner: { index: number; member: Member } | null
+}
+
+export interface Node {
+  name: string
+  clock: SimClock
+  disk: SimCopyDisk
+  lives: number
+  process: Process | null
+  isStopped: boolean
+  leaseEndMs: number
+}
+
+export interface Process {
+  member: Member
+  clock: Clock
+  store: SimCopyStore
+  holder: CopyHolder
+  /** How many entries have taken effect here. */
+  applied: number
+  owner: ModelOwner | null
+}
+
+interface Action {
+  weight: number
+  act(node: Node): void
+}
+
+export const OBJECTS = 4
+const BLOCKS = 6
+const LEASE_MS = 2000
+const CALL_MS = 1000
+const ATTEMPT_MS = 4000
+const LIVENESS_MS = 600_000
+
+/**
+ * A few nodes with copies of the objects of one VDI, whose owner changes; clients that send requests to any node and try again
+ * elsewhere. The log of views, owners and clean entries is one list that cannot be wrong, and nodes hear of it late. Processes end, power fails,
+ * nodes stand still, the network is cut, disks fill up. Checked: no block shows a history that no order of the requests explains; with
+ * everything mended all requests are answered, all copies become the same, and are where they belong.
+ */
+export class CopyModel {
+  readonly random: SeededRandom
+  readonly #root: SimClock
+  readonly clock: Clock
+  readonly nodes: Node[]
+  readonly #broken: CopyBreak
+  readonly #entries: LogEntry[] = []
+  readonly #copies: number
+  readonly isDurable: boolean
+  readonly #syncMsMax: number
+  readonly #latencyMsMax: number
+  readonly #rings = new Map<View, (oid: bigint) => readonly string[]>()
+  #sides: string[][] | null = null
+  readonly #lastDelivery = new Map<string, number>()
+  readonly #suspects = new Set<string>()
+  readonly #leaving = new Set<string>()
+  /** Who lost power since everything was last on all disks. */
+  readonly #lossy = new Set<string>()
+  readonly #mixture: readonly Action[]
+  #events = 0
+  #values = 0
+  readonly #history = new Map<string, Operation[]>()
+  #failure: Error | null = null
+  #areFaultsOver = false
+  readonly counts = {
+    writes: 0,
+    reads: 0,
+    flushes: 0,
+    unanswered: 0,
+    noSpace: 0,
+    views: 0,
+    owners: 0,
+    cleans: 0,
+    kills: 0,
+    powerLosses: 0,
+    blackouts: 0,
+    cuts: 0,
+    stops: 0,
+    fullDisks: 0,
+    dropped: 0,
+  }
+
+  constructor(seed: number, broken: CopyBreak = {}) {
+    this.#broken = broken
+    this.random = new SeededRandom(seed)
+    this.#root = new SimClock(this.random)
+    this.clock = this.#root.node().mount()
+    const count = 3 + this.random.below(5)
+    this.#copies = this.random.pick([2, 3, 3])
+    this.isDurable = this.random.chance(0.5)
+    this.#syncMsMax = this.random.pick([2, 30, 200])
+    this.#latencyMsMax = this.random.pick([2, 30, 100])
+    this.nodes = Array.from({ length: count }, (_, index) => ({
+      name: `n${index + 1}`,
+      clock: this.#root.node(),
+      disk: new SimCopyDisk(this.random),
+      lives: 0,
+      process: null,
+      isStopped: false,
+      leaseEndMs: 0,
+    }))
+    this.#mixture = this.#mix()
+  }
+
+  async run(requests: number): Promise<void> {
+    await this.#root.run(this.#scenario(requests), 5_000_000)
+  }
+
+  async #scenario(requests: number): Promise<void> {
+    for (const node of this.nodes) this.#start(node)
+    const members = this.nodes.map(({ process }) => process!.member)
+    this.#commit({ type: 'view', view: { epoch: 1, members, voters: this.nodes.map(({ name }) => name) } })
+    this.#format()
+    this.#watchMembers()
+    const clients = Array.from({ length: 4 }, () => this.#client(requests / 4))
+    let areDone = false
+    const all = Promise.all(clients).then(() => {
+      areDone = true
+    })
+    this.#beside(all)
+    while (!areDone && this.#events < 40 * requests) {
+      await this.clock.sleep(this.random.next() * 1000)
+      this.#act()
+      if (this.#failure) throw this.#failure
+    }
+    this.#mendAll()
+    const deadline = this.clock.monotonicMs() + LIVENESS_MS
+    while (!(areDone && this.#isClean())) {
+      if (this.#failure) throw this.#failure
+      assert(this.clock.monotonicMs() < deadline, `no progress: ${this.#describe(areDone)}`)
+      await this.clock.sleep(500)
+    }
+    await this.#readAll()
+    this.#checkCopies()
+    this.#checkHistory()
+  }
+
+  #beside(work: Promise<unknown>): void {
+    work.catch((error: Error) => {
+      this.#failure ??= error
+    })
+  }
+
+  // Clients
+
+  async #client(requests: number): Promise<void> {
+    for (let count = 0; count < requests; count++) {
+      await this.clock.sleep(this.random.next() * this.random.pick([10, 200]))
+      const dice = this.random.next()
+      const index = this.random.below(OBJECTS)
+      const first = this.random.below(BLOCKS)
+      const blocks = Array.from({ length: 1 + this.random.below(Math.min(3, BLOCKS - first)) }, (_, at) => first + at)
+      if (dice < 0.5) await this.#write(index, blocks)
+      else if (dice < 0.95 || this.isDurable) await this.#read(index, blocks)
+      else await this.#flush()
+    }
+  }
+
+  /** Each attempt is a write of its own: whether the ones before took effect, and when, nobody knows. */
+  async #write(index: number, blocks: readonly number[]): Promise<void> {
+    for (;;) {
+      const value = ++this.#values
+      const operations = blocks.map((block) => this.#begin(index, block, 'write', value))
+      const bytes = Buffer.alloc(blocks.length * BLOCK_BYTES)
+      for (const [at] of blocks.entries()) bytes.writeUInt32LE(value, at * BLOCK_BYTES)
+      const outcome = await this.#attempt((owner) => owner.write(index, { first: blocks[0]!, bytes }))
+      if (outcome === 'NoSpace') {
+        for (const block of blocks) this.#withdraw(index, block, value)
+        this.counts.noSpace++
+        return
+      }
+      if (outcome !== 'unanswered') {
+        this.#end(operations)
+        this.counts.writes++
+        return
+      }
+    }
+  }
+
+  async #read(index: number, blocks: readonly number[]): Promise<void> {
+    for (;;) {
+      const operations = blocks.map((block) => this.#begin(index, block, 'read', 0))
+      const range = { first: blocks[0]!, count: blocks.length }
+      const outcome = await this.#attempt((owner) => owner.read(index, range))
+      if (typeof outcome === 'string') continue
+      for (const [at, operation] of operations.entries()) operation.value = valueIn(outcome, blocks[at]!)
+      this.#end(operations)
+      this.counts.reads++
+      return
+    }
+  }
+
+  async #flush(): Promise<void> {
+    while ((await this.#attempt((owner) => owner.flush())) === 'unanswered') {}
+    this.counts.flushes++
+  }
+
+  /** One request by way of some node, to whom that takes to be the owner. */
+  async #attempt<T>(request: (owner: ModelOwner) => Promise<T>): Promise<T | 'NoSpace' | 'unanswered'> {
+    const gateway = this.random.pick(this.nodes)
+    const serve = async () => {
+      const owner = gateway.process && this.#known(gateway.process).owner?.member
+      const node = this.nodes.find(({ name }) => name === owner?.node)
+      if (!node) throw new StoreError('NoQuorum')
+      return this.#call(gateway, node, async () => {
+        if (!node.process?.owner || node.process.member.incarnation !== owner!.incarnation)
+          throw new StoreError('OldEpoch')
+        return request(node.process.owner)
+      })
+    }
+    try {
+      return await this.#within(ATTEMPT_MS, this.#overClientsLink(gateway, serve))
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      if (error.code === 'NoSpace') return 'NoSpace'
+      this.counts.unanswered++
+      await this.clock.sleep(this.random.next() * 300)
+      return 'unanswered'
+    }
+  }
+
+  #begin(index: number, block: number, kind: 'read' | 'write', value: number): Operation {
+    const operation: Operation = { kind, value, start: ++this.#events, end: Number.POSITIVE_INFINITY }
+    const key = `${index}:${block}`
+    this.#history.set(key, [...(this.#history.get(key) ?? []), operation])
+    return operation
+  }
+
+  #end(operations: readonly Operation[]): void {
+    const end = ++this.#events
+    for (const operation of operations) operation.end = end
+  }
+
+  /** It was refused: nobody may ever read it. */
+  #withdraw(index: number, block: number, value: number): void {
+    const key = `${index}:${block}`
+    this.#history.set(
+      key,
+      this.#history.get(key)!.filter((operation) => operation.kind === 'read' || operation.value !== value),
+    )
+  }
+
+  // Network
+
+  #reach(a: Node, b: Node): boolean {
+    return this.#sides === null || this.#sides.some((side) => side.includes(a.name) && side.includes(b.name))
+  }
+
+  /** In order on each link. What is under way when the network is cut, or its receiver ends, is lost. */
+  #deliver(from: Node, to: Node, fire: () => void): void {
+    if (!this.#reach(from, to)) return
+    const link = `${from.name} ${to.name}`
+    const { lives } = to
+    const nowMs = this.clock.monotonicMs()
+    const atMs = Math.max(this.#lastDelivery.get(link) ?? 0, nowMs + this.random.next() * this.#latencyMsMax)
+    this.#lastDelivery.set(link, atMs)
+    this.clock.timer(atMs - nowMs, () => {
+      if (this.#reach(from, to) && to.lives === lives) to.process?.clock.afterInput(fire)
+    })
+  }
+
+  #call<T>(from: Node, to: Node, serve: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#deliver(from, to, () => {
+        serve().then(
+          (answer) => this.#deliver(to, from, () => resolve(answer)),
+          (error: Error) => this.#deliver(to, from, () => reject(error)),
+        )
+      })
+    })
+  }
+
+  /** Clients reach every node that lives, whatever is cut between nodes. */
+  async #overClientsLink<T>(gateway: Node, serve: () => Promise<T>): Promise<T> {
+    await this.clock.sleep(this.random.next() * this.#latencyMsMax)
+    if (!gateway.process) throw new StoreError('Disconnected')
+    const { clock } = gateway.process
+    return new Promise((resolve, reject) => clock.afterInput(() => serve().then(resolve, reject)))
+  }
+
+  #within<T>(limitMs: number, work: Promise<T>, clock = this.clock): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const timer = clock.timer(limitMs, () => reject(new StoreError('Disconnected')))
+      work.then(resolve, reject).finally(() => timer.cancel())
+    })
+  }
+
+  /** What an owner asks a holder. */
+  ask(from: Node, to: Member, request: CopyRequest): Promise<CopyAnswer> {
+    const node = this.nodes.find(({ name }) => name === to.node)!
+    const { clock } = from.process!
+    const work = this.#call(from, node, () => {
+      const { process } = node
+      if (process?.member.incarnation !== to.incarnation) return new Promise<never>(() => {})
+      return this.#serve(process, request)
+    })
+    const isEarly = this.#broken.acknowledgesEarly && request.type === 'write' && this.random.chance(0.3)
+    if (isEarly) return Promise.resolve({ refused: null, result: null })
+    return this.#within(CALL_MS, work, clock)
+  }
+
+  async #serve(process: Process, request: CopyRequest): Promise<CopyAnswer> {
+    const broken = this.#broken
+    if (broken.forgetsSeals && request.type !== 'open') process.holder = this.#holder(process)
+    if (broken.takesAnyGeneration) {
+      const generation = { ...request.generation, epoch: Number.MAX_SAFE_INTEGER, index: 0 }
+      return process.holder.answer({ ...request, generation })
+    }
+    if (broken.takesAnyPredecessor && request.type === 'write' && request.write.previous) {
+      const previous = process.store.stateOf(request.write.oid)?.version ?? null
+      return process.holder.answer({ ...request, write: { ...request.write, previous } })
+    }
+    if (broken.hasNoEpochs && request.type === 'blocks-since') return { refused: null, result: [] }
+    const answer = await process.holder.answer(request)
+    if (broken.hasNoTails && request.type === 'open' && answer.refused === null) {
+      const { copies, lostThroughEpoch } = answer.result as CopyResults['open']
+      return { refused: null, result: { copies: copies.map((copy) => ({ ...copy, tail: [] })), lostThroughEpoch } }
+    }
+    return answer
+  }
+
+  // The log
+
+  #commit(entry: LogEntry): void {
+    this.#entries.push(entry)
+    if (entry.type === 'view') this.counts.views++
+    if (entry.type === 'owner') this.counts.owners++
+    if (entry.type === 'clean') {
+      this.counts.cleans++
+      this.#lossy.clear()
+    }
+  }
+
+  /** What follows from the first so many entries. */
+  #known({ applied }: { applied: number }): Known {
+    const entries = this.#entries.slice(0, applied)
+    const clean = entries.findLast((entry) => entry.type === 'clean')?.epoch ?? 0
+    const views = entries.flatMap((entry) => (entry.type === 'view' && entry.view.epoch >= clean ? [entry.view] : []))
+    const index = entries.findLastIndex(({ type }) => type === 'owner')
+    const owner = entries[index]
+    return { views, owner: owner?.type === 'owner' ? { index, member: owner.owner } : null }
+  }
+
+  get #view(): View {
+    return this.#known({ applied: this.#entries.length }).views.at(-1)!
+  }
+
+  targetsOf(oid: bigint, view: View): readonly string[] {
+    let locate = this.#rings.get(view)
+    if (!locate) {
+      const ring = createRing(
+        view.members.map(({ node }) => {
+          const number = Number(node.slice(1))
+          const addr = Buffer.alloc(16, number)
+          return { node, vnodeCount: 4, zone: number, nid: { addr, port: 7000 } }
+        }),
+      )
+      locate = (wanted) => ring.locate(wanted, this.#copies).map(({ node }) => node)
+      this.#rings.set(view, locate)
+    }
+    return locate(oid)
+  }
+
+  /** The nodes that make a majority and reach each other. */
+  #majority(): readonly Node[] {
+    const sides = this.#sides ?? [this.nodes.map(({ name }) => name)]
+    const alive = sides.map((side) =>
+      this.nodes.filter(({ name, process, isStopped }) => side.includes(name) && process && !isStopped),
+    )
+    return alive.find((side) => 2 * side.length > this.nodes.length) ?? []
+  }
+
+  /** An owner says that nothing was missing. */
+  proposeClean(node: Node, epoch: number, owner: number): void {
+    const now = this.#known({ applied: this.#entries.length })
+    const isVoid = now.owner?.index !== owner || epoch <= now.views[0]!.epoch
+    if (!isVoid && this.#majority().includes(node)) this.#commit({ type: 'clean', epoch, owner })
+  }
+
+  /** Puts out who is not there, and takes in who is. */
+  #watchMembers(): void {
+    const majority = this.#majority()
+    if (majority.length > 0) {
+      const view = this.#view
+      for (const member of view.members) {
+        const isThere = majority.some(({ process }) => process?.member.incarnation === member.incarnation)
+        if (!isThere || this.#suspects.has(member.incarnation)) this.#leaving.add(member.incarnation)
+      }
+      const isOver = ({ node, incarnation }: Member) => {
+        const { process, leaseEndMs } = this.nodes.find(({ name }) => name === node)!
+        return process?.member.incarnation !== incarnation || leaseEndMs <= this.clock.monotonicMs()
+      }
+      const gone = view.members.filter((member) => this.#leaving.has(member.incarnation) && isOver(member))
+      const came = majority
+        .map(({ process }) => process!.member)
+        .filter((member) => !view.members.some(({ node }) => node === member.node))
+      const members = [...view.members.filter((member) => !gone.includes(member)), ...came]
+      if (members.length > 0 && (gone.length > 0 || came.length > 0)) {
+        this.#commit({ type: 'view', view: { ...view, epoch: view.epoch + 1, members } })
+        for (const { incarnation } of gone) {
+          this.#leaving.delete(incarnation)
+          this.#suspects.delete(incarnation)
+        }
+      }
+      const { owner } = this.#known({ applied: this.#entries.length })
+      if (!owner || !isIn(this.#view, owner.member)) this.#nameOwner()
+    }
+    this.clock.timer(300 + this.random.next() * 500, () => this.#watchMembers())
+  }
+
+  #nameOwner(): void {
+    if (this.#majority().length > 0) this.#commit({ type: 'owner', owner: this.random.pick(this.#view.members) })
+  }
+
+  suspect(node: Node, member: Member): void {
+    if (this.#majority().includes(node)) this.#suspects.add(member.incarnation)
+  }
+
+  mayAct(node: Node): boolean {
+    return this.#broken.needsNoLease || this.clock.monotonicMs() < node.leaseEndMs
+  }
+
+  // Nodes
+
+  #holder({ store }: { store: SimCopyStore }): CopyHolder {
+    if (!this.#broken.marksNothingStale) return new CopyHolder(store)
+    return new CopyHolder(
+      Object.create(store, { markStale: { value: (_oid: bigint, done: (error: null) => void) => done(null) } }),
+    )
+  }
+
+  #start(node: Node): void {
+    if (node.process) return
+    node.lives++
+    const clock = node.clock.mount()
+    const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
+    const member = { node: node.name, incarnation: `${node.name}.${node.lives}` }
+    const process: Process = { member, clock, store, holder: this.#holder({ store }), applied: 0, owner: null }
+    node.process = process
+    const beat = () => {
+      clock.timer(250, beat)
+      const isIn = this.#view.members.some(({ incarnation }) => incarnation === member.incarnation)
+      if (isIn && !this.#leaving.has(member.incarnation) && this.#majority().includes(node))
+        node.leaseEndMs = this.clock.monotonicMs() + LEASE_MS
+    }
+    const learn = () => {
+      clock.timer(this.random.next() * 300, learn)
+      if (this.#majority().includes(node)) this.#learn(node, process)
+    }
+    clock.timer(0, beat)
+    clock.timer(0, learn)
+  }
+
+  /** Some of the entries take effect here. */
+  #learn(node: Node, process: Process): void {
+    const count = this.random.below(this.#entries.length - process.applied + 1)
+    if (count === 0) return
+    const before = this.#known(process)
+    process.applied += count
+    const known = this.#known(process)
+    const { views, owner } = known
+    if (views.length === 0) return
+    process.holder.viewChanged(views.at(-1)!.epoch)
+    if (owner?.index !== before.owner?.index || !process.owner) {
+      process.owner?.end()
+      process.owner = null
+      if (owner?.member.incarnation === process.member.incarnation) {
+        const seen = this.#broken.ignoresPastViews ? withoutPast(views) : views
+        process.owner = new ModelOwner(this, node, { views: seen, owner })
+      }
+    } else process.owner.viewsChanged(this.#broken.ignoresPastViews ? withoutPast(views) : views)
+    if (views[0] !== before.views[0]) this.#drop(process, views)
+  }
+
+  #drop(process: Process, views: readonly View[]): void {
+    const { node } = process.member
+    const before = process.store.objectsOf(VID).length
+    void process.holder.drop(VID, (oid) => views.some((view) => this.targetsOf(oid, view).includes(node)))
+    this.counts.dropped += before - process.store.objectsOf(VID).length
+  }
+
+  /** The inode of the VDI, which holds its map here. */
+  #format(): void {
+    const oid = inodeOid(VID)
+    const version = { generation: { epoch: 1, index: 0, incarnation: 'format' }, sequence: 1 }
+    for (const node of this.nodes.filter(({ name }) => this.targetsOf(oid, this.#view).includes(name))) {
+      const { store } = node.process!
+      store.apply({ oid, version, previous: null, blocks: [], zeros: [] }, true, () => {})
+      store.sync(() => {})
+      store.settle(oid)
+      node.disk.synced(node.disk.accepted)
+    }
+  }
+
+  // Faults
+
+  #act(): void {
+    const node = this.random.pick(this.nodes)
+    let dice = this.random.next() * this.#mixture.reduce((sum, { weight }) => sum + weight, 0)
+    for (const { weight, act } of this.#mixture) {
+      dice -= weight
+      if (dice < 0) return act(node)
+    }
+  }
+
+  #mix(): Action[] {
+    const some = (weight: number, act: (node: Node) => void) => ({
+      weight: this.random.chance(0.3) ? 0 : weight * this.random.next() * 3,
+      act,
+    })
+    return [
+      { weight: 10, act: (node) => this.#start(node) },
+      { weight: 10, act: () => this.#heal() },
+      { weight: 10, act: (node) => this.#resume(node) },
+      { weight: 10, act: (node) => this.#emptyDisk(node) },
+      { weight: 10, act: () => {} },
+      some(8, (node) => this.#kill(node, false)),
+      some(8, (node) => this.#kill(node, true)),
+      some(1, () => this.#blackout()),
+      some(8, () => this.#cut()),
+      some(8, (node) => this.#stop(node)),
+      some(6, (node) => this.#fillDisk(node)),
+      some(12, () => this.#nameOwner()),
+    ]
+  }
+
+  /** What need not be durable may be lost with the power of all nodes that have it: so one at a time loses its power then. */
+  #kill(node: Node, isPowerLoss: boolean): void {
+    if (!node.process) return
+    const mayLose = this.isDurable || this.#lossy.size === 0 || this.#lossy.has(node.name)
+    node.process.owner?.end()
+    node.process = null
+    node.isStopped = false
+    node.clock.endProcess()
+    this.counts.kills++
+    if (!isPowerLoss || !mayLose) return
+    node.disk.powerLoss()
+    this.#lossy.add(node.name)
+    this.counts.powerLosses++
+  }
+
+  #blackout(): void {
+    if (!this.isDurable) return
+    this.counts.blackouts++
+    for (const node of this.nodes) this.#kill(node, true)
+  }
+
+  #cut(): void {
+    const side = this.nodes.map(({ name }) => ({ name, isLeft: this.random.chance(0.4) }))
+    this.#sides = [true, false].map((left) => side.filter(({ isLeft }) => isLeft === left).map(({ name }) => name))
+    this.counts.cuts++
+  }
+
+  #heal(): void {
+    this.#sides = null
+  }
+
+  #stop(node: Node): void {
+    if (!node.process || node.isStopped) return
+    node.isStopped = true
+    node.clock.stop()
+    this.counts.stops++
+  }
+
+  #resume(node: Node): void {
+    if (!node.isStopped) return
+    node.isStopped = false
+    node.clock.resume()
+  }
+
+  #fillDisk(node: Node): void {
+    node.disk.freeBlocks = this.random.below(4)
+    this.counts.fullDisks++
+  }
+
+  #emptyDisk(node: Node): void {
+    node.disk.freeBlocks = Number.POSITIVE_INFINITY
+  }
+
+  #mendAll(): void {
+    this.#areFaultsOver = true
+    this.#heal()
+    for (const node of this.nodes) {
+      this.#resume(node)
+      this.#start(node)
+      this.#emptyDisk(node)
+    }
+  }
+
+  // What must be so in the end
+
+  #isClean(): boolean {
+    const { views } = this.#known({ applied: this.#entries.length })
+    const isKnown = this.nodes.every(({ process }) => process?.applied === this.#entries.length)
+    return views.length === 1 && views[0]!.members.length === this.nodes.length && isKnown && this.#areFaultsOver
+  }
+
+  async #readAll(): Promise<void> {
+    for (let index = 0; index < OBJECTS; index++)
+      await this.#read(
+        index,
+        Array.from({ length: BLOCKS }, (_, block) => block),
+      )
+  }
+
+  #checkCopies(): void {
+    const oids = [inodeOid(VID), ...Array.from({ length: OBJECTS }, (_, index) => dataOid(VID, index))]
+    const owner = this.nodes.find(({ process }) => process?.owner)!.process!.owner!
+    for (const oid of oids) {
+      const isMapped = oid === inodeOid(VID) || owner.maps(oid)
+      const targets = isMapped ? this.targetsOf(oid, this.#view) : []
+      const [first] = targets
+      const expected = this.nodes.find(({ name }) => name === first)?.disk.describe(oid)
+      for (const { name, disk } of this.nodes) {
+        if (targets.includes(name)) assert.equal(disk.describe(oid), expected, `copies of ${oid.toString(16)} differ`)
+        else if (isMapped) assert(!disk.copies.has(oid), `${name} has ${oid.toString(16)}, which does not belong there`)
+      }
+      if (isMapped) assert(expected?.startsWith('[{"first":0,"count":1024}]'), `no whole copy of ${oid.toString(16)}`)
+    }
+  }
+
+  #checkHistory(): void {
+    for (const [block, operations] of this.#history) {
+      const why = whyNotLinearizable(operations)
+      assert(why === null, `block ${block}: ${why}`)
+    }
+  }
+
+  #describe(areDone: boolean): string {
+    const { views, owner } = this.#known({ applied: this.#entries.length })
+    const owned = this.nodes.map(({ name, process, disk }) => ({
+      name,
+      applied: process?.applied,
+      isOwner: process?.owner != null,
+      copies: [...disk.copies.keys()].map((oid) => `${oid.toString(16)} ${disk.describe(oid).slice(0, 60)}`),
+    }))
+    return JSON.stringify(
+      { areDone, entries: this.#entries.length, epochs: views.map(({ epoch }) => epoch), owner, owned },
+      null,
+      1,
+    )
+  }
+}
+
+/** As if those who are there now had always been. */
+function withoutPast(views: readonly View[]): readonly View[] {
+  return views.map((view) => ({ ...view, members: views.at(-1)!.members }))
+}
+
+function valueIn({ blocks }: BlockContents, block: number): number {
+  const run = blocks.find(({ first, bytes }) => block >= first && block < first + bytes.length / BLOCK_BYTES)
+  return run ? run.bytes.readUInt32LE((block - run.first) * BLOCK_BYTES) : 0
+}
