@@ -31,7 +31,8 @@ export class CopyHolder {
 
   /**
    * What this node has and no target of a view since the clean one should have goes. An owner that knows a later view than this
-   * node may count on such a copy: then it stays until that view is known here.
+   * node may count on such a copy: then it stays until that view is known here. For the same reason it is not to be called before a
+   * view with this life of the node is known, as owners may have known later ones in the lives before.
    */
   async drop(vid: number, belongsHere: (oid: bigint) => boolean): Promise<void> {
     if ((this.#seals.get(vid)?.epoch ?? 0) > this.#epoch) return

@@ -358,13 +358,12 @@ export class CopySequencer {
   /** Makes the copies one object again. False when that has to wait for what is not here. */
   async #bringTogether(object: OwnedObject, reports: readonly Report[], isStill: () => boolean): Promise<boolean> {
     const { oid } = object
-    if (!object.exists)
-      return this.#begin(
-        object,
-        null,
-        reports.map((report) => ({ report, valid: ALL_BLOCKS })),
-        isStill,
-      )
+    if (!object.exists) {
+      // Whatever anybody has is left of an attempt to make it.
+      const made = reports.filter(({ state, member }) => state || this.#isTarget(oid, member))
+      const plans = made.map((report) => ({ report, valid: ALL_BLOCKS }))
+      return this.#begin(object, null, plans, isStill)
+    }
     const authority = findAuthority(this.#placedViews(oid), reports, this.#options.copiesMin)
     if (!authority) return false
     const plans = await this.#plan(object, reports, authority)

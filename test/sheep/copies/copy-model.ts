@@ -3,7 +3,7 @@ import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
-import type { BlockContents } from '../../../src/sheep/copies/copy-store.ts'
+import type { BlockContents, CopyDone } from '../../../src/sheep/copies/copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults } from '../../../src/sheep/copies/messages.ts'
 import { isIn, type Member, type View } from '../../../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
@@ -98,13 +98,15 @@ export class CopyModel {
   readonly isDurable: boolean
   readonly #syncMsMax: number
   readonly #latencyMsMax: number
+  /** Between two faults. */
+  readonly #pauseMsMax: number
   readonly #rings = new Map<View, (oid: bigint) => readonly string[]>()
   #sides: string[][] | null = null
   readonly #lastDelivery = new Map<string, number>()
   readonly #suspects = new Set<string>()
   readonly #leaving = new Set<string>()
-  /** Who lost power since everything was last on all disks. */
-  readonly #lossy = new Set<string>()
+  /** Who lost power, in which life, since everything was last on all disks. */
+  readonly #lossy = new Map<string, string>()
   readonly #mixture: readonly Action[]
   #events = 0
   #values = 0
@@ -139,6 +141,7 @@ export class CopyModel {
     this.isDurable = this.random.chance(0.5)
     this.#syncMsMax = this.random.pick([2, 30, 200])
     this.#latencyMsMax = this.random.pick([2, 30, 100])
+    this.#pauseMsMax = this.random.pick([500, 2000, 6000])
     this.nodes = Array.from({ length: count }, (_, index) => ({
       name: `n${index + 1}`,
       clock: this.#root.node(),
@@ -168,7 +171,7 @@ export class CopyModel {
     })
     this.#beside(all)
     while (!areDone && this.#events < 40 * requests) {
-      await this.clock.sleep(this.random.next() * 1000)
+      await this.clock.sleep(this.random.next() * this.#pauseMsMax)
       this.#act()
       if (this.#failure) throw this.#failure
     }
@@ -350,7 +353,7 @@ export class CopyModel {
 
   async #serve(process: Process, request: CopyRequest): Promise<CopyAnswer> {
     const broken = this.#broken
-    if (broken.forgetsSeals && request.type !== 'open') process.holder = this.#holder(process)
+    if (broken.forgetsSeals && request.type !== 'open') process.holder = new CopyHolder(process.store)
     if (broken.takesAnyGeneration) {
       const generation = { ...request.generation, epoch: Number.MAX_SAFE_INTEGER, index: 0 }
       return process.holder.answer({ ...request, generation })
@@ -376,7 +379,9 @@ export class CopyModel {
     if (entry.type === 'owner') this.counts.owners++
     if (entry.type === 'clean') {
       this.counts.cleans++
-      this.#lossy.clear()
+      const view = this.#entries.find((other) => other.type === 'view' && other.view.epoch === entry.epoch)
+      for (const [node, incarnation] of this.#lossy)
+        if (view?.type === 'view' && !isIn(view.view, { node, incarnation })) this.#lossy.delete(node)
     }
   }
 
@@ -440,11 +445,12 @@ export class CopyModel {
         return process?.member.incarnation !== incarnation || leaseEndMs <= this.clock.monotonicMs()
       }
       const gone = view.members.filter((member) => this.#leaving.has(member.incarnation) && isOver(member))
+      const staying = view.members.filter((member) => !gone.includes(member))
       const came = majority
         .map(({ process }) => process!.member)
-        .filter((member) => !view.members.some(({ node }) => node === member.node))
-      const members = [...view.members.filter((member) => !gone.includes(member)), ...came]
-      if (members.length > 0 && (gone.length > 0 || came.length > 0)) {
+        .filter((member) => !staying.some(({ node }) => node === member.node))
+      const members = [...staying, ...came]
+      if (gone.length > 0 || came.length > 0) {
         this.#commit({ type: 'view', view: { ...view, epoch: view.epoch + 1, members } })
         for (const { incarnation } of gone) {
           this.#leaving.delete(incarnation)
@@ -471,20 +477,14 @@ export class CopyModel {
 
   // Nodes
 
-  #holder({ store }: { store: SimCopyStore }): CopyHolder {
-    if (!this.#broken.marksNothingStale) return new CopyHolder(store)
-    return new CopyHolder(
-      Object.create(store, { markStale: { value: (_oid: bigint, done: (error: null) => void) => done(null) } }),
-    )
-  }
-
   #start(node: Node): void {
     if (node.process) return
     node.lives++
     const clock = node.clock.mount()
-    const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
+    const Store = this.#broken.marksNothingStale ? HastyStore : SimCopyStore
+    const store = new Store(node.disk, clock, this.random, this.#syncMsMax)
     const member = { node: node.name, incarnation: `${node.name}.${node.lives}` }
-    const process: Process = { member, clock, store, holder: this.#holder({ store }), applied: 0, owner: null }
+    const process: Process = { member, clock, store, holder: new CopyHolder(store), applied: 0, owner: null }
     node.process = process
     const beat = () => {
       clock.timer(250, beat)
@@ -518,7 +518,7 @@ export class CopyModel {
         process.owner = new ModelOwner(this, node, { views: seen, owner })
       }
     } else process.owner.viewsChanged(this.#broken.ignoresPastViews ? withoutPast(views) : views)
-    if (views[0] !== before.views[0]) this.#drop(process, views)
+    if (views.some((view) => isIn(view, process.member))) this.#drop(process, views)
   }
 
   #drop(process: Process, views: readonly View[]): void {
@@ -577,6 +577,7 @@ export class CopyModel {
   #kill(node: Node, isPowerLoss: boolean): void {
     if (!node.process) return
     const mayLose = this.isDurable || this.#lossy.size === 0 || this.#lossy.has(node.name)
+    const { member } = node.process
     node.process.owner?.end()
     node.process = null
     node.isStopped = false
@@ -584,7 +585,7 @@ export class CopyModel {
     this.counts.kills++
     if (!isPowerLoss || !mayLose) return
     node.disk.powerLoss()
-    this.#lossy.add(node.name)
+    this.#lossy.set(node.name, member.incarnation)
     this.counts.powerLosses++
   }
 
@@ -688,6 +689,13 @@ export class CopyModel {
       null,
       1,
     )
+  }
+}
+
+/** Says that a copy is marked without doing it. */
+class HastyStore extends SimCopyStore {
+  override markStale(_oid: bigint, done: CopyDone): void {
+    done(null)
   }
 }
 
