@@ -28,7 +28,7 @@ export interface CopySequencerOptions {
   /** All views since the last clean one, which comes first, up to the one in effect. */
   views: readonly View[]
   targetsOf(oid: bigint, view: View): readonly NodeId[]
-  /** Brings requests of one owner to one holder in order, or not at all: rejects when there is no answer in time. */
+  /** Brings requests to a holder, as `messages.ts` says. Rejects when there is no answer in time. */
   ask(to: Member, request: CopyRequest): Promise<CopyAnswer>
   /** Whether there is a lease. Asked after the data is in hand. */
   mayAct(): boolean

@@ -2,8 +2,9 @@ import type { Adoption, BlockContents, BlockRange, CopyState, CopyWrite, TailEnt
 import type { Generation, Version } from './version.ts'
 
 /**
- * What the owner of a VDI asks of the nodes that have copies. Every request bears the owner's generation. Requests of one owner to
- * one holder arrive in the order in which they were sent, or not at all.
+ * What the owner of a VDI asks of the nodes that have copies. Every request bears the owner's generation. Requests of one generation
+ * to one holder arrive in the order in which they were sent; when one is lost, all that were sent after it are. So a connection that
+ * breaks is the end of it: what is sent over another one needs another view.
  */
 export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'open'; oids: readonly bigint[] }

@@ -103,6 +103,9 @@ export class CopyModel {
   readonly #rings = new Map<View, (oid: bigint) => readonly string[]>()
   #sides: string[][] | null = null
   readonly #lastDelivery = new Map<string, number>()
+  /** Requests of one owner under one view to one holder. */
+  readonly #sent = new Map<string, number>()
+  readonly #arrived = new Map<string, number>()
   readonly #suspects = new Set<string>()
   readonly #leaving = new Set<string>()
   /** Who lost power, in which life, since everything was last on all disks. */
@@ -341,8 +344,13 @@ export class CopyModel {
   ask(from: Node, to: Member, request: CopyRequest): Promise<CopyAnswer> {
     const node = this.nodes.find(({ name }) => name === to.node)!
     const { clock } = from.process!
+    const session = `${from.process!.member.incarnation} ${to.incarnation} ${request.generation.epoch}.${request.generation.index}`
+    const number = (this.#sent.get(session) ?? 0) + 1
+    this.#sent.set(session, number)
     const work = this.#call(from, node, () => {
       const { process } = node
+      if (number !== (this.#arrived.get(session) ?? 0) + 1) return new Promise<never>(() => {}) // one before it was lost
+      this.#arrived.set(session, number)
       if (process?.member.incarnation !== to.incarnation) return new Promise<never>(() => {})
       return this.#serve(process, request)
     })
@@ -353,10 +361,10 @@ export class CopyModel {
 
   async #serve(process: Process, request: CopyRequest): Promise<CopyAnswer> {
     const broken = this.#broken
-    if (broken.forgetsSeals && request.type !== 'open') process.holder = new CopyHolder(process.store)
-    if (broken.takesAnyGeneration) {
-      const generation = { ...request.generation, epoch: Number.MAX_SAFE_INTEGER, index: 0 }
-      return process.holder.answer({ ...request, generation })
+    if ((broken.forgetsSeals || broken.takesAnyGeneration) && request.type !== 'open') {
+      const forgetful = new CopyHolder(process.store)
+      if (broken.forgetsSeals) forgetful.viewChanged(this.#known(process).views.at(-1)?.epoch ?? 0)
+      return forgetful.answer(request)
     }
     if (broken.takesAnyPredecessor && request.type === 'write' && request.write.previous) {
       const previous = process.store.stateOf(request.write.oid)?.version ?? null
