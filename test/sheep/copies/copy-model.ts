@@ -94,6 +94,7 @@ export class CopyModel {
   readonly nodes: Node[]
   readonly #broken: CopyBreak
   readonly #entries: LogEntry[] = []
+  readonly #knownAt = new Map<number, Known>()
   readonly #copies: number
   readonly isDurable: boolean
   readonly #syncMsMax: number
@@ -269,7 +270,7 @@ export class CopyModel {
       if (!(error instanceof StoreError)) throw error
       if (error.code === 'NoSpace') return 'NoSpace'
       this.counts.unanswered++
-      await this.clock.sleep(this.random.next() * 300)
+      await this.clock.sleep(this.random.next() * 1000)
       return 'unanswered'
     }
   }
@@ -277,7 +278,9 @@ export class CopyModel {
   #begin(index: number, block: number, kind: 'read' | 'write', value: number): Operation {
     const operation: Operation = { kind, value, start: ++this.#events, end: Number.POSITIVE_INFINITY }
     const key = `${index}:${block}`
-    this.#history.set(key, [...(this.#history.get(key) ?? []), operation])
+    const operations = this.#history.get(key) ?? []
+    this.#history.set(key, operations)
+    operations.push(operation)
     return operation
   }
 
@@ -395,6 +398,12 @@ export class CopyModel {
 
   /** What follows from the first so many entries. */
   #known({ applied }: { applied: number }): Known {
+    const known = this.#knownAt.get(applied) ?? this.#sumUp(applied)
+    this.#knownAt.set(applied, known)
+    return known
+  }
+
+  #sumUp(applied: number): Known {
     const entries = this.#entries.slice(0, applied)
     const clean = entries.findLast((entry) => entry.type === 'clean')?.epoch ?? 0
     const views = entries.flatMap((entry) => (entry.type === 'view' && entry.view.epoch >= clean ? [entry.view] : []))
