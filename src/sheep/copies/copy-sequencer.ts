@@ -12,10 +12,18 @@ import {
   subtract,
   toBlocks,
 } from './block-ranges.ts'
-import type { BlockContents, BlockRange, CopyState } from './copy-store.ts'
+import type { BlockContents, BlockRange, BlockRun, CopyState } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, RequestOf, RequestType } from './messages.ts'
 import { deferred, OwnedObject, type PendingWrite } from './open-object.ts'
-import { baseOf, findAuthority, holdersByView, type PlacedView, type Report, validBlocks } from './reconcile.ts'
+import {
+  aheadOf,
+  baseOf,
+  findAuthority,
+  holdersByView,
+  type PlacedView,
+  type Report,
+  validBlocks,
+} from './reconcile.ts'
 import { type Generation, isSameVersion, type Version } from './version.ts'
 
 export interface CopySequencerOptions {
@@ -32,7 +40,7 @@ export interface CopySequencerOptions {
   ask(to: Member, request: CopyRequest): Promise<CopyAnswer>
   /** Whether there is a lease. Asked after the data is in hand. */
   mayAct(): boolean
-  /** The member does not answer: it should be put out of the view. */
+  /** The member does not answer: it is to be put out of the view, however long that takes. Nothing goes on before. */
   suspect(member: Member): void
 }
 
@@ -364,9 +372,11 @@ export class CopySequencer {
       const plans = made.map((report) => ({ report, valid: ALL_BLOCKS }))
       return this.#begin(object, null, plans, isStill)
     }
-    const authority = findAuthority(this.#placedViews(oid), reports, this.#options.copiesMin)
-    if (!authority) return false
-    const plans = await this.#plan(object, reports, authority)
+    const best = findAuthority(this.#placedViews(oid), reports, this.#options.copiesMin)
+    const authority = best && (await this.#complete(best, reports, isStill))
+    if (!authority || !isStill()) return false
+    const all = reports.map((report) => (report === best ? authority : report))
+    const plans = await this.#plan(object, all, authority)
     if (!plans || !isStill()) return false
     const isOne = plans.every(
       ({ report: { state } }) => state?.kind === 'full' && isSameVersion(state.version, authority.state!.version),
@@ -383,6 +393,35 @@ export class CopySequencer {
     for (const { report } of plans)
       if (!isOne || report.tail.length > 0) void this.#ask(report.member, { type: 'settle', oid })
     return this.#begin(object, version, plans, isStill)
+  }
+
+  /**
+   * Brings to the best whole copy what a partial one has that is newer: such writes may have been acknowledged, when the whole one
+   * has lost power since. By a write, so that there is a whole copy at every moment. Null when that does not come about.
+   */
+  async #complete(best: Report, reports: readonly Report[], isStill: () => boolean): Promise<Report | null> {
+    const ahead = aheadOf(best, reports)
+    if (!ahead) return best
+    const { oid, member, tail } = best
+    const state = best.state!
+    const { epoch } = state.version.generation
+    const changed = await this.#ask(ahead.member, { type: 'blocks-since', oid, epoch })
+    if (!changed || changed.refused || !isStill()) return null
+    const newer = intersect(ahead.state!.valid, toBlocks([...ahead.tail, ...(changed.result as readonly BlockRange[])]))
+    const reads = await Promise.all(newer.map((range) => this.#ask(ahead.member, { type: 'read', oid, range })))
+    const contents: { blocks: BlockRun[]; zeros: BlockRange[] } = { blocks: [], zeros: [] }
+    for (const read of reads) {
+      if (!read || read.refused) return null
+      contents.blocks.push(...(read.result as BlockContents).blocks)
+      contents.zeros.push(...(read.result as BlockContents).zeros)
+    }
+    if (!isStill()) return null
+    const version = this.#nextVersion()
+    const write = { ...contents, oid, version, previous: state.version }
+    const written = await this.#ask(member, { type: 'write', write, durable: true, watermark: null })
+    if (written?.refused !== null) return null
+    const entries = newer.map((range) => ({ ...range, version, previous: state.version }))
+    return { ...best, state: { ...state, version }, tail: [...tail, ...entries] }
   }
 
   /** What each copy keeps; null when the authority does not say. */

@@ -66,6 +66,14 @@ export function findAuthority(
   )
 }
 
+/** The partial copy with the highest version above that of the best whole one; null when there is none. */
+export function aheadOf(best: Report, reports: readonly Report[]): Report | null {
+  return reports.reduce<Report | null>((ahead, report) => {
+    const { version } = (ahead ?? best).state!
+    return report.state?.kind === 'partial' && compareVersions(report.state.version, version) > 0 ? report : ahead
+  }, null)
+}
+
 /** The last version that the copy had before what is open about it; null when it was made since. */
 export function baseOf({ state, tail }: OpenedCopy): Version | null {
   const [first] = tail

@@ -69,6 +69,11 @@ export interface Process {
   owner: ModelOwner | null
 }
 
+interface Accusation {
+  by: Member
+  member: Member
+}
+
 interface Action {
   weight: number
   act(node: Node): void
@@ -107,6 +112,7 @@ export class CopyModel {
   /** Requests of one owner under one view to one holder. */
   readonly #sent = new Map<string, number>()
   readonly #arrived = new Map<string, number>()
+  readonly #accusations: Accusation[] = []
   readonly #suspects = new Set<string>()
   readonly #leaving = new Set<string>()
   /** Who lost power, in which life, since everything was last on all disks. */
@@ -186,6 +192,8 @@ export class CopyModel {
       assert(this.clock.monotonicMs() < deadline, `no progress: ${this.#describe(areDone)}`)
       await this.clock.sleep(500)
     }
+    await this.#readAll() // opens what nobody has opened since
+    await this.clock.sleep(10_000) // attempts that no client waits for any more come to an end
     await this.#readAll()
     this.#checkCopies()
     this.#checkHistory()
@@ -452,6 +460,7 @@ export class CopyModel {
   #watchMembers(): void {
     const majority = this.#majority()
     if (majority.length > 0) {
+      this.#hearAccusations(majority)
       const view = this.#view
       for (const member of view.members) {
         const isThere = majority.some(({ process }) => process?.member.incarnation === member.incarnation)
@@ -485,7 +494,17 @@ export class CopyModel {
   }
 
   suspect(node: Node, member: Member): void {
-    if (this.#majority().includes(node)) this.#suspects.add(member.incarnation)
+    this.#accusations.push({ by: node.process!.member, member })
+  }
+
+  /** Of those that are heard by now. Who is cut off accuses all others. */
+  #hearAccusations(majority: readonly Node[]): void {
+    const view = this.#view
+    const isHeard = ({ by }: Accusation) => majority.some(({ process }) => process?.member === by) && isIn(view, by)
+    for (const accusation of this.#accusations.filter(isHeard)) {
+      this.#suspects.add(accusation.member.incarnation)
+      this.#accusations.splice(this.#accusations.indexOf(accusation), 1)
+    }
   }
 
   mayAct(node: Node): boolean {
