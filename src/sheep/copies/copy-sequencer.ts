@@ -415,7 +415,9 @@ export class CopySequencer {
       contents.blocks.push(...(read.result as BlockContents).blocks)
       contents.zeros.push(...(read.result as BlockContents).zeros)
     }
-    if (!isStill()) return null
+    const blocks = toBlocks(contents.blocks.map(rangeOf))
+    const reserved = await this.#ask(member, { type: 'reserve', oid, blocks })
+    if (reserved?.refused !== null || !isStill()) return null
     const version = this.#nextVersion()
     const write = { ...contents, oid, version, previous: state.version }
     const written = await this.#ask(member, { type: 'write', write, durable: true, watermark: null })

@@ -631,9 +631,13 @@ export class CopyModel {
     for (const node of this.nodes) this.#kill(node, true)
   }
 
+  /** Anyhow, or so that the owner is left with few others: what they have then is what matters. */
   #cut(): void {
-    const side = this.nodes.map(({ name }) => ({ name, isLeft: this.random.chance(0.4) }))
-    this.#sides = [true, false].map((left) => side.filter(({ isLeft }) => isLeft === left).map(({ name }) => name))
+    const owner = this.#known({ applied: this.#entries.length }).owner?.member.node
+    const isOwners = this.random.chance(0.5)
+    const isLeft = (name: string) => (isOwners ? name === owner || this.random.chance(0.2) : this.random.chance(0.4))
+    const left = this.nodes.map(({ name }) => name).filter(isLeft)
+    this.#sides = [left, this.nodes.map(({ name }) => name).filter((name) => !left.includes(name))]
     this.counts.cuts++
   }
 
@@ -655,7 +659,7 @@ export class CopyModel {
   }
 
   #fillDisk(node: Node): void {
-    node.disk.freeBlocks = this.random.below(4)
+    node.disk.freeBlocks = (node.process?.store.reservedBlocks ?? 0) + this.random.below(4)
     this.counts.fullDisks++
   }
 

@@ -252,8 +252,13 @@ export class SimCopyStore implements CopyStore {
     })
   }
 
+  /** Nobody else can have these. */
+  get reservedBlocks(): number {
+    return [...this.#reserved.values()].reduce((sum, blocks) => sum + countBlocks(blocks), 0)
+  }
+
   get #unreserved(): number {
-    return this.#disk.freeBlocks - [...this.#reserved.values()].reduce((sum, blocks) => sum + countBlocks(blocks), 0)
+    return this.#disk.freeBlocks - this.reservedBlocks
   }
 
   /** Takes from what is reserved for these blocks, and from the rest. */
