@@ -539,7 +539,8 @@ export class CopyModel {
   /** Some of the entries take effect here. */
   #learn(node: Node, process: Process): void {
     const count = this.random.below(this.#entries.length - process.applied + 1)
-    if (count === 0) return
+    const { views: viewsBefore } = this.#known(process)
+    if (count === 0) return this.#dropIfIn(process, viewsBefore)
     const before = this.#known(process)
     process.applied += count
     const known = this.#known(process)
@@ -554,10 +555,11 @@ export class CopyModel {
         process.owner = new ModelOwner(this, node, { views: seen, owner })
       }
     } else process.owner.viewsChanged(this.#broken.ignoresPastViews ? withoutPast(views) : views)
-    if (views.some((view) => isIn(view, process.member))) this.#drop(process, views)
+    this.#dropIfIn(process, views)
   }
 
-  #drop(process: Process, views: readonly View[]): void {
+  #dropIfIn(process: Process, views: readonly View[]): void {
+    if (!views.some((view) => isIn(view, process.member))) return
     const { node } = process.member
     const before = process.store.objectsOf(VID).length
     void process.holder.drop(VID, (oid) => views.some((view) => this.targetsOf(oid, view).includes(node)))

@@ -1,5 +1,6 @@
 import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
+import type { Clock } from '../../../src/runtime/clock.ts'
 import { recover } from '../../../src/sheep/copies/copy-recovery.ts'
 import { CopySequencer } from '../../../src/sheep/copies/copy-sequencer.ts'
 import type { BlockContents, BlockRange, BlockRun } from '../../../src/sheep/copies/copy-store.ts'
@@ -39,7 +40,7 @@ export class ModelOwner {
       mayAct: () => model.mayAct(node),
       suspect: (member) => model.suspect(node, member),
     })
-    this.#mapped = this.#load()
+    this.#mapped = this.#load(clock)
     this.#mapped.catch(() => {})
     const objects = () => [INODE, ...this.#map]
     const cleanUp = async (): Promise<never> => {
@@ -107,9 +108,15 @@ export class ModelOwner {
     this.#map.add(oid)
   }
 
-  async #load(): Promise<Set<bigint>> {
-    const { blocks } = await this.#sequencer.read(INODE, { first: 0, count: 1 })
-    const text = blocks[0]?.bytes.toString().replaceAll('\0', '') ?? ''
+  async #load(clock: Clock): Promise<Set<bigint>> {
+    const inode = await this.#sequencer.read(INODE, { first: 0, count: 1 }).catch((error: StoreError) => {
+      if (error.code !== 'Unsure') throw error
+    })
+    if (!inode) {
+      await clock.sleep(100) // there is no lease yet
+      return this.#load(clock)
+    }
+    const text = inode.blocks[0]?.bytes.toString().replaceAll('\0', '') ?? ''
     this.#map = new Set(text.split(' ').filter(Boolean).map(BigInt))
     return this.#map
   }
