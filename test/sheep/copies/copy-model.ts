@@ -3,7 +3,7 @@ import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
-import type { BlockContents, CopyDone } from '../../../src/sheep/copies/copy-store.ts'
+import type { BlockContents } from '../../../src/sheep/copies/copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults } from '../../../src/sheep/copies/messages.ts'
 import { isIn, type Member, type View } from '../../../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
@@ -32,8 +32,6 @@ export interface CopyBreak {
   acknowledgesEarly?: boolean
   /** Acts on news of any age. */
   needsNoLease?: boolean
-  /** A refused write leaves the copy as it was. */
-  marksNothingStale?: boolean
 }
 
 export type LogEntry =
@@ -517,8 +515,7 @@ export class CopyModel {
     if (node.process) return
     node.lives++
     const clock = node.clock.mount()
-    const Store = this.#broken.marksNothingStale ? HastyStore : SimCopyStore
-    const store = new Store(node.disk, clock, this.random, this.#syncMsMax)
+    const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
     const member = { node: node.name, incarnation: `${node.name}.${node.lives}` }
     const process: Process = { member, clock, store, holder: new CopyHolder(store), applied: 0, owner: null }
     node.process = process
@@ -731,13 +728,6 @@ export class CopyModel {
       null,
       1,
     )
-  }
-}
-
-/** Says that a copy is marked without doing it. */
-class HastyStore extends SimCopyStore {
-  override markStale(_oid: bigint, done: CopyDone): void {
-    done(null)
   }
 }
 
