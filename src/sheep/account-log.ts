@@ -1,13 +1,10 @@
-import { crc32 } from '@node-rs/crc32'
 import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
 import { AccountImages, Accounts } from './accounts.ts'
-import { type AccountImage, readRecord, recordBytes, writeRecord } from './journal-format.ts'
+import type { AccountImage } from './journal-format.ts'
+import { BATCH_HEADER_BYTES, batchLength, decodeBatch, encodeBatch } from './record-batch.ts'
 
 const MAGIC = 0x6363_4143 // "CAcc"
 const FORMAT = 1
-/** magic u32, format u32, store id 16 bytes, generation u48 and 2 bytes of nothing, bytes of records u32, CRC of it all u32. */
-const HEADER_BYTES = 40
-const CRC_OFFSET = HEADER_BYTES - 4
 const PATH = 'accounts'
 const NEW_PATH = 'accounts.new'
 /** The file is written anew when it is this many times as long as what it says, and somewhat. */
@@ -78,7 +75,7 @@ export class AccountLog {
     if (!this.#file) return this.#writeWhole(generation, images)
     if (generation <= this.#generation) return
     if (this.#end > BLOAT * this.#wholeBytes + SLACK_BYTES) await this.#compact()
-    const batch = encodeBatch(this.#storeId, generation, images)
+    const batch = encodeBatch(kindOf(this.#storeId), generation, [...images])
     await this.#file.write(batch, this.#end)
     await this.#file.sync()
     this.#end += batch.length
@@ -95,7 +92,7 @@ export class AccountLog {
 
   /** Under its name only when it is whole. */
   async #writeWhole(generation: number, images: Iterable<AccountImage>): Promise<void> {
-    const batch = encodeBatch(this.#storeId, generation, images)
+    const batch = encodeBatch(kindOf(this.#storeId), generation, [...images])
     const file = await this.#disk.open(NEW_PATH, { create: true })
     try {
       await file.truncate(0)
@@ -135,46 +132,20 @@ interface ScannedAccounts {
 
 /** The batches up to a generation, as far as they are whole. */
 function scan(bytes: Buffer, storeId: Buffer, upTo: number): ScannedAccounts {
+  const kind = kindOf(storeId)
   const accounts = new Accounts()
   let [generation, end, wholeBytes] = [0, 0, 0]
-  while (end + HEADER_BYTES <= bytes.length) {
-    const header = bytes.subarray(end, end + HEADER_BYTES)
-    const next = end + HEADER_BYTES + header.readUInt32LE(32)
-    const isBatch =
-      header.readUInt32LE(0) === MAGIC &&
-      header.readUInt32LE(4) === FORMAT &&
-      header.subarray(8, 24).equals(storeId) &&
-      next <= bytes.length
-    if (!isBatch || batchCrc(bytes.subarray(end, next)) !== header.readUInt32LE(CRC_OFFSET)) break
-    if (header.readUIntLE(24, 6) > upTo) break
-    for (let at = end + HEADER_BYTES; at < next; ) {
-      const record = readRecord(bytes, at)
-      if (record.kind === 'account') accounts.apply(record)
-      at += recordBytes(record)
-    }
-    generation = header.readUIntLE(24, 6)
-    if (end === 0) wholeBytes = next
-    end = next
+  while (end < bytes.length) {
+    const length = batchLength(kind, bytes.subarray(end, end + BATCH_HEADER_BYTES))
+    if (length === null || end + length > bytes.length) break
+    const batch = decodeBatch(bytes.subarray(end, end + length))
+    if (batch === null || batch.generation > upTo) break
+    for (const record of batch.records) if (record.kind === 'account') accounts.apply(record)
+    generation = batch.generation
+    if (end === 0) wholeBytes = length
+    end += length
   }
   return { accounts, generation, end, wholeBytes }
 }
 
-function encodeBatch(storeId: Buffer, generation: number, images: Iterable<AccountImage>): Buffer {
-  const records = [...images]
-  const length = records.reduce((sum, record) => sum + recordBytes(record), 0)
-  const batch = Buffer.alloc(HEADER_BYTES + length)
-  batch.writeUInt32LE(MAGIC, 0)
-  batch.writeUInt32LE(FORMAT, 4)
-  storeId.copy(batch, 8)
-  batch.writeUIntLE(generation, 24, 6)
-  batch.writeUInt32LE(length, 32)
-  let at = HEADER_BYTES
-  for (const record of records) at = writeRecord(batch, at, record)
-  batch.writeUInt32LE(batchCrc(batch), CRC_OFFSET)
-  return batch
-}
-
-/** CRC-32 of all but the field that holds it. */
-function batchCrc(batch: Buffer): number {
-  return crc32(batch.subarray(HEADER_BYTES), crc32(batch.subarray(0, CRC_OFFSET)))
-}
+const kindOf = (storeId: Buffer) => ({ magic: MAGIC, format: FORMAT, storeId })

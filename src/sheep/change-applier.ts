@@ -28,8 +28,10 @@ export class ChangeApplier {
   readonly #accounts: Accounts
   readonly #placedWrites: PlacedWrites
 
-  /** The epoch that new blocks are stamped with. */
+  /** The epoch that new blocks are stamped with, unless a transaction brings its own. */
   epoch = 1
+  /** That of the transaction that is being applied. */
+  #stamp = 1
 
   /** Told of each change of an account. */
   readonly accountListeners = new Set<(change: AccountChange) => void>()
@@ -42,7 +44,8 @@ export class ChangeApplier {
   }
 
   /** `placement` is where the bytes of one of the changes are already. */
-  apply(changes: readonly Change[], placement: Placement | null): Transaction {
+  apply(changes: readonly Change[], placement: Placement | null, epoch: number): Transaction {
+    this.#stamp = epoch
     const transaction = new Transaction()
     for (const change of changes) this.#applyOne(change, placement, transaction)
     return transaction
@@ -58,7 +61,7 @@ export class ChangeApplier {
         }
         const { oid, version, tag } = object
         const disk = tag === 0 ? 0 : this.#disks.placement.placeOf(oid).shortId
-        transaction.add(object, { kind: 'create', oid, version, epoch: this.epoch, tag, disk, runs: change.runs })
+        transaction.add(object, { kind: 'create', oid, version, epoch: this.#stamp, tag, disk, runs: change.runs })
         return
       }
       case 'blocks': {
@@ -72,7 +75,7 @@ export class ChangeApplier {
         const object = this.#objectOf(change.object)
         transaction.inPlace.push(...this.#zeroBlocks(object, first, count))
         const { oid, version } = object
-        transaction.add(object, { kind: 'zero', oid, version, epoch: this.epoch, first, count })
+        transaction.add(object, { kind: 'zero', oid, version, epoch: this.#stamp, first, count })
         return
       }
       case 'remove': {
@@ -97,6 +100,11 @@ export class ChangeApplier {
         transaction.accounts.push(image)
         return
       }
+      case 'copies':
+        transaction.records.push(change.record)
+        transaction.copies ??= []
+        transaction.copies.push(change.record)
+        return
     }
   }
 
@@ -120,7 +128,7 @@ export class ChangeApplier {
     const words = new Uint32Array(count * 2)
     for (let i = 0; i < count; i++) {
       // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
-      const word1 = dataWord1(this.epoch, object.tableSlot(first + i) ?? 0)
+      const word1 = dataWord1(this.#stamp, object.tableSlot(first + i) ?? 0)
       const word0 = writtenCrc(object.words, blocks, i, word1)
       words[i * 2] = word0
       words[i * 2 + 1] = word1
@@ -149,7 +157,7 @@ export class ChangeApplier {
     const object = new StoredObject(oid)
     object.version = 1
     object.fresh = true
-    object.begin(this.epoch, runs)
+    object.begin(this.#stamp, runs)
     this.#cache.add(object)
     return object
   }
@@ -157,7 +165,7 @@ export class ChangeApplier {
   #zeroBlocks(object: StoredObject, first: number, count: number): OverlayEntry[] {
     assert(object.loaded && first + count <= BLOCKS_PER_OBJECT)
     object.version++
-    const word1 = zeroWord1(this.epoch)
+    const word1 = zeroWord1(this.#stamp)
     const entries: OverlayEntry[] = []
     for (let block = first; block < first + count; block++) {
       entries.push(this.#overlay(object, block, zeroWord0(object.words, block, word1), word1, NO_PAYLOAD))

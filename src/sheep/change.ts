@@ -1,5 +1,6 @@
 import type { StoreError } from '../errors.ts'
 import type { Account } from './accounts.ts'
+import type { CopyRecord } from './copies/copy-records.ts'
 import type { InheritRun } from './object-format.ts'
 import type { StoredObject } from './stored-object.ts'
 
@@ -17,6 +18,8 @@ export type Change =
   | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
   | { kind: 'remove'; oid: bigint }
   | { kind: 'entry'; index: number; bytes: Buffer }
+  /** What this node knows of its copies from now on; who commits it keeps it in mind itself. */
+  | { kind: 'copies'; record: CopyRecord }
   | AccountChange
 
 /** What a transaction does to the account of a VDI; see Accounts. */

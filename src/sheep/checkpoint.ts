@@ -5,6 +5,8 @@ import type { Copy, DiskFile, Write } from '../runtime/disk.ts'
 import { Histogram } from '../runtime/histogram.ts'
 import type { Log } from '../runtime/log.ts'
 import { AccountImages } from './accounts.ts'
+import type { CopyRecord } from './copies/copy-records.ts'
+import { CopyChanges } from './copies/copy-table.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { MemberFailed, memberOfFile } from './disks/member.ts'
 import type { LoggedEntry } from './entry-log.ts'
@@ -40,7 +42,7 @@ const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
  *
  * 1. sync the journal, and say in the superblock that it is synced: an object file is never changed in place before the
  *    record that says so is durable, and no replay asks whether it is;
- * 2. remove, create and write files; sync them and their directories; append to the log and the accounts and sync them;
+ * 2. remove, create and write files; sync them and their directories; append to the logs and the accounts and sync them;
  * 3. write the superblock: only now the generation does not need its segment any more; release it;
  * 4. give the slots back that nothing names any more (give-back.ts).
  *
@@ -111,20 +113,38 @@ export class Checkpointer {
       objects: readonly StoredObject[]
       entries: readonly LoggedEntry[]
       accounts: readonly AccountImage[]
+      copies: readonly CopyRecord[] | null
       placedBlocks: number
     },
   ): void {
     const { objects, entries } = changed
-    let dirty = this.#dirty.get(generation)
-    if (!dirty) {
-      dirty = { objects: new Map(), entries: [], accounts: new AccountImages(), placedBlocks: 0 }
-      this.#dirty.set(generation, dirty)
-    }
+    const dirty = this.#dirtyOf(generation)
     for (const image of changed.accounts) dirty.accounts.put(image)
     for (const object of objects) dirty.objects.set(object, object.version)
     dirty.entries.push(...entries)
+    if (changed.copies) for (const record of changed.copies) dirty.copies.put(record)
     dirty.placedBlocks += changed.placedBlocks
     this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
+  }
+
+  #dirtyOf(generation: number): DirtyGeneration {
+    let dirty = this.#dirty.get(generation)
+    if (!dirty) {
+      dirty = {
+        objects: new Map(),
+        entries: [],
+        accounts: new AccountImages(),
+        copies: new CopyChanges(),
+        placedBlocks: 0,
+      }
+      this.#dirty.set(generation, dirty)
+    }
+    return dirty
+  }
+
+  /** The checkpoint of this generation will say so; until then a crash may take it. */
+  noteCopies(generation: number, record: CopyRecord): void {
+    this.#dirtyOf(generation).copies.put(record)
   }
 
   /** Bytes that transactions of a generation have put into object files. */
@@ -268,10 +288,13 @@ export class Checkpointer {
       await this.#files.log.append(dirty.entries)
     }
     await this.#files.accountLog.append(generation, dirty?.accounts ?? [])
+    if (dirty) await this.#files.copyLog.append(generation, dirty.copies)
     await this.#compactLog()
     await this.#disk.membership.prove()
     await this.#disk.membership.save()
-    await this.#files.superblock.write({ generation, sequence: nextSequence, ...this.#files.log.position })
+    const positions = { ...this.#files.log.position, ...this.#files.copyLog.position }
+    await this.#files.superblock.write({ generation, sequence: nextSequence, ...positions })
+    await this.#files.copyLog.named()
     return written
   }
 

@@ -1,6 +1,14 @@
 import assert from 'node:assert'
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
+import {
+  COPY_KINDS,
+  type CopyRecord,
+  copyRecordBytes,
+  isCopyRecord,
+  readCopyRecord,
+  writeCopyRecord,
+} from './copies/copy-records.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, type InheritRun, slotOf } from './object-format.ts'
 
 /**
@@ -46,6 +54,7 @@ export type JournalRecord =
   | { kind: 'remove'; oid: bigint; version: number }
   | { kind: 'entry'; index: number; bytes: Buffer }
   | AccountImage
+  | CopyRecord
 
 /** What the account of a VDI says after a change: holder → blocks. `whole` when it says nothing else any more. */
 export interface AccountImage {
@@ -57,15 +66,16 @@ export interface AccountImage {
 
 const MAGIC = 0x6e724a43 // "CJrn"
 /**
- * Format 1 had no `placed` and `account` records and no tags, and format 2 placed on the first disk alone; what they wrote reads
- * the same.
+ * Format 1 had no `placed` and `account` records and no tags, format 2 placed on the first disk alone, and format 3 knew nothing of
+ * copies; what they wrote reads the same.
  */
-const FORMAT = 3
+const FORMAT = 4
 const HEADER_BYTES = 72
 const RECORD_FIXED_BYTES = 28
 const ACCOUNT_PAIR_BYTES = 12
 const CRC_OFFSET = HEADER_BYTES - 4
-const KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed', 'account'] as const
+const OWN_KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed', 'account'] as const
+const KINDS: readonly string[] = [...OWN_KINDS, ...COPY_KINDS]
 
 /** Bytes that a record takes in the meta pages. */
 export function recordBytes(record: JournalRecord): number {
@@ -82,6 +92,8 @@ export function recordBytes(record: JournalRecord): number {
       return RECORD_FIXED_BYTES + record.bytes.length
     case 'account':
       return RECORD_FIXED_BYTES + record.blocks.length * ACCOUNT_PAIR_BYTES
+    default:
+      return copyRecordBytes(record)
   }
 }
 
@@ -162,9 +174,12 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
  *   remove   no words, no tail
  *   entry    oid 0, version = index in the ordered log, length u32 @24; tail: the bytes
  *   account  oid 0, version = vid, whole u32 @20, pair count u32 @24; tail: pairs of (holder vid u32, blocks u64)
+ *
+ * and those of copies (copies/copy-records.ts).
  */
 export function writeRecord(meta: Buffer, start: number, record: JournalRecord): number {
   meta.writeUInt32LE(KINDS.indexOf(record.kind), start)
+  if (isCopyRecord(record)) return writeCopyRecord(meta, start, record)
   if ('oid' in record) meta.writeBigUInt64LE(record.oid, start + 4)
   meta.writeUIntLE(numberOf(record), start + 12, 6)
   let at = start + RECORD_FIXED_BYTES
@@ -213,14 +228,15 @@ export function writeRecord(meta: Buffer, start: number, record: JournalRecord):
   }
 }
 
-function numberOf(record: JournalRecord): number {
+function numberOf(record: Exclude<JournalRecord, CopyRecord>): number {
   if (record.kind === 'entry') return record.index
   return record.kind === 'account' ? record.vid : record.version
 }
 
 export function readRecord(meta: Buffer, start: number): JournalRecord {
   if (start + RECORD_FIXED_BYTES > meta.length) throw malformed(start)
-  const kind = KINDS[meta.readUInt32LE(start)]
+  const number = meta.readUInt32LE(start)
+  const kind = OWN_KINDS[number]
   const oid = meta.readBigUInt64LE(start + 4)
   const version = meta.readUIntLE(start + 12, 6)
   const word20 = meta.readUInt32LE(start + 20)
@@ -263,8 +279,15 @@ export function readRecord(meta: Buffer, start: number): JournalRecord {
       return { kind, vid: version, whole: word20 === 1, blocks }
     }
     default:
-      throw malformed(start)
+      return readOfCopies(number - OWN_KINDS.length, meta, start)
   }
+}
+
+function readOfCopies(number: number, meta: Buffer, start: number): CopyRecord {
+  const kind = COPY_KINDS[number]
+  const record = kind && readCopyRecord(kind, meta, start)
+  if (!record) throw malformed(start)
+  return record
 }
 
 const isWithinObject = (first: number, count: number) => first + count <= BLOCKS_PER_OBJECT

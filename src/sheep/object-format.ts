@@ -82,6 +82,13 @@ export function slotOf(word1: number): Slot | null {
   return ((word1 >>> SLOT_SHIFT) & 1) as Slot
 }
 
+/** When the block was written that an entry with this second word describes; null for one that is inherited, or for no entry. */
+export function writtenEpoch(word1: number): number | null {
+  const state = word1 >>> STATE_SHIFT
+  if (state === STATE_DATA) return word1 & LOW_29_BITS
+  return state === STATE_ZERO ? word1 & LOW_30_BITS : null
+}
+
 /** Offset in the object file. */
 export function blockPosition(block: number, slot: Slot): number {
   return slot * OBJECT_FILE_BYTES + block * BLOCK_BYTES

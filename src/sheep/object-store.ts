@@ -6,6 +6,8 @@ import { BlockReader } from './block-reader.ts'
 import type { AccountChange, Change, StoreDone } from './change.ts'
 import { ChangeApplier } from './change-applier.ts'
 import { Checkpointer } from './checkpoint.ts'
+import type { CopyRecord } from './copies/copy-records.ts'
+import type { CopyTable } from './copies/copy-table.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { MemberFailed } from './disks/member.ts'
 import { StoreDisks } from './disks/store-disks.ts'
@@ -47,6 +49,12 @@ export interface StoreMeasures {
   checkpoints: { seconds: HistogramData; bytes: number }
   /** Bytes of large writes, which pass the journal by. */
   placedBytes: number
+}
+
+export interface CommitOptions {
+  durable: boolean
+  /** What its blocks are stamped with, if not with the epoch of the store. */
+  epoch?: number
 }
 
 const LOADED_OBJECTS_DEFAULT = 4096
@@ -150,7 +158,13 @@ export class ObjectStore {
       const { generation, sequence } = files.journalState
       // The accounts have to name the same generation, though all frames of it may have been cut.
       await files.accountLog.append(generation - 1, [])
-      await files.superblock.write({ generation: generation - 1, sequence, synced: sequence, cache: files.cache })
+      const { horizon } = files.copies
+      // That power was lost has to last as long as the name of the page cache that it is known by.
+      if (horizon.lost > 0) await files.copyLog.append(generation - 1, [{ kind: 'horizon', ...horizon }])
+      const copies = files.copyLog.position
+      const mark = { generation: generation - 1, sequence, synced: sequence, cache: files.cache, ...copies }
+      await files.superblock.write(mark)
+      await files.copyLog.named()
       await files.disks.membership.adoptCaches()
       for (const path of files.leftovers) await files.disks.unlink(path)
       store.disks.resume()
@@ -198,6 +212,20 @@ export class ObjectStore {
         done: (error) => (error ? reject(error) : resolve()),
       })
     })
+  }
+
+  /** What this node knows of its copies; whoever commits changes of it applies them to this first. */
+  get copies(): CopyTable {
+    return this.#files.copies
+  }
+
+  /** Has the next checkpoint say so, without a transaction: for what costs little when a crash takes it. */
+  noteCopies(record: CopyRecord): void {
+    this.#checkpointer.noteCopies(this.#journal.generation, record)
+  }
+
+  get durability(): 'flush' | 'write' {
+    return this.#options.durability
   }
 
   get storeId(): Buffer {
@@ -253,6 +281,11 @@ export class ObjectStore {
     return this.#cache.loadedNow(oid)
   }
 
+  /** Why an object cannot be read any more: its disk has failed. */
+  lossOf(oid: bigint): StoreError | null {
+    return this.#cache.peek(oid)?.loss ?? null
+  }
+
   /** Loads an object and keeps it loaded until `release`. Throws NoObject or CorruptBlock; then nothing is held. */
   hold(oid: bigint): Promise<StoredObject> {
     return this.#cache.hold(oid)
@@ -268,7 +301,7 @@ export class ObjectStore {
   }
 
   /** Whether an object may take `bytes` more; asked before a change, so that a full disk refuses and breaks nothing. */
-  hasRoom(object: StoredObject, bytes: number): boolean {
+  hasRoom(object: Pick<StoredObject, 'oid'>, bytes: number): boolean {
     return this.#checkpointer.hasRoom(object.oid, bytes)
   }
 
@@ -281,7 +314,8 @@ export class ObjectStore {
    * Applies the changes in memory, appends them to the journal as one transaction, and calls `done` when they are
    * acknowledged: with `durable`, or durability `write`, after a sync. Buffers must not change until then.
    */
-  commit(changes: readonly Change[], options: { durable: boolean }, done: StoreDone): void {
+  commit(changes: readonly Change[], options: CommitOptions, done: StoreDone): void {
+    const epoch = options.epoch ?? this.#applier.epoch
     if (this.#closed) return done(new StoreError('Stopping'))
     const loss = this.#lossOf(changes)
     if (loss) return done(loss)
@@ -289,7 +323,7 @@ export class ObjectStore {
     for (const { oid } of made) this.#disk.placement.place(oid, bytesOf(changes, oid))
     let placement: Placement | null
     try {
-      placement = this.#place(changes)
+      placement = this.#place(changes, epoch)
     } catch (error) {
       if (!(error instanceof MemberFailed)) {
         for (const { oid } of made) this.#disk.placement.unplace(oid)
@@ -299,7 +333,7 @@ export class ObjectStore {
       for (const { oid } of made) this.#disk.placement.unplace(oid)
       return this.commit(changes, options, done)
     }
-    const transaction = this.#applier.apply(changes, placement)
+    const transaction = this.#applier.apply(changes, placement, epoch)
     this.#journal.append({
       records: transaction.records,
       payload: transaction.payload,
@@ -342,7 +376,7 @@ export class ObjectStore {
    * Writes the bytes of a transaction that has one large write to where they will stay, if that may be done. Beside it the
    * transaction of a new object may have small ones, such as a page of the map: nothing of it waits to be replaced.
    */
-  #place(changes: readonly Change[]): Placement | null {
+  #place(changes: readonly Change[], epoch: number): Placement | null {
     const writes = changes.filter((change) => change.kind === 'blocks')
     const [write, another] = writes.filter((change) => change.bytes.length >= this.#placedMinBytes)
     if (!write || another) return null
@@ -354,7 +388,7 @@ export class ObjectStore {
     if (writes.length > 1 && !isNew) return null
     const target = typeof object === 'bigint' && !isNew ? this.#cache.find(object) : object
     try {
-      return this.#placedWrites.place(target, write, this.epoch, this.#journal)
+      return this.#placedWrites.place(target, write, epoch, this.#journal)
     } catch (error) {
       // Others have used the room up. The journal has its own, and its checkpoint waits until there is some.
       if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return null

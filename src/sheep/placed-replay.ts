@@ -1,5 +1,6 @@
 import { StoreError } from '../errors.ts'
 import type { DiskFile } from '../runtime/disk.ts'
+import { isCopyRecord } from './copies/copy-records.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { innerFile, type Member } from './disks/member.ts'
 import { LOCATION_SEGMENT } from './journal.ts'
@@ -116,7 +117,7 @@ async function historiesOf(
   }
   for (const [frame, { header, records }] of frames.entries()) {
     for (const record of records) {
-      if (record.kind === 'entry' || record.kind === 'account') continue
+      if (record.kind === 'entry' || record.kind === 'account' || isCopyRecord(record)) continue
       if (record.kind === 'create') {
         const member = disks.membership.memberOf(record.disk) ?? null
         lives.set(record.oid, { tag: record.tag, member, blocks: new Map() })

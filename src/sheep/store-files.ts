@@ -6,6 +6,9 @@ import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { AccountLog } from './account-log.ts'
 import { AccountImages, type Accounts } from './accounts.ts'
+import { CopyLog } from './copies/copy-log.ts'
+import { isCopyRecord } from './copies/copy-records.ts'
+import { CopyChanges, type CopyTable } from './copies/copy-table.ts'
 import { DiskArray } from './disks/disk-array.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
@@ -45,6 +48,9 @@ export interface StoreFiles {
   accounts: Accounts
   /** Whether `accounts` can be believed; else they have to be counted again. */
   accountsKnown: boolean
+  copyLog: CopyLog
+  /** What this node knew of its copies, with what the journal held. */
+  copies: CopyTable
   segments: readonly [DiskFile, DiskFile]
   objects: Map<bigint, StoredObject>
   /** Where the journal goes on. */
@@ -105,6 +111,8 @@ async function openLocked(options: ObjectStoreOptions, open: OpenParts) {
   open.add(log)
   const { log: accountLog, accounts, known } = await AccountLog.open(disk, storeId, generation)
   open.add(accountLog)
+  const { log: copyLog, copies } = await CopyLog.open(disk, storeId, superblock.content)
+  open.add(copyLog)
   const disks = open.add(await DiskArray.open(disk, { ...options, storeId }))
   return openObjects(options, {
     superblock,
@@ -113,6 +121,8 @@ async function openLocked(options: ObjectStoreOptions, open: OpenParts) {
     accountLog,
     accounts,
     accountsKnown: known,
+    copyLog,
+    copies,
     entries,
     disks,
     open,
@@ -123,13 +133,14 @@ async function openObjects(
   { random }: ObjectStoreOptions,
   opened: Pick<
     StoreFiles,
-    'superblock' | 'segments' | 'log' | 'accountLog' | 'accounts' | 'accountsKnown' | 'disks'
+    'superblock' | 'segments' | 'log' | 'accountLog' | 'accounts' | 'accountsKnown' | 'copyLog' | 'copies' | 'disks'
   > & {
     entries: LoggedEntry[]
     open: OpenParts
   },
 ) {
-  const { superblock, segments, log, accountLog, accounts, accountsKnown, entries, disks, open } = opened
+  const { superblock, segments, log, accountLog, accounts, accountsKnown, copyLog, copies } = opened
+  const { entries, disks, open } = opened
   const { storeId, sequence } = superblock.content
   const { objects, tagged } = await listObjects(disks)
 
@@ -144,8 +155,9 @@ async function openObjects(
   const last = frames.at(-1)
   const nextSequence = last ? last.header.sequence + 1 : sequence
   const replayed = last
-    ? { generation: scan.generation, nextSequence, dirty: replay(frames, objects, accounts, scan.generation, disks) }
+    ? { generation: scan.generation, nextSequence, dirty: replay(frames, scan.generation, { ...opened, objects }) }
     : null
+  if (!isAllThere) noteLossOfPower(copies, replayed?.dirty)
   if (replayed) await rewritePlaced(disks, replayed.dirty.objects.keys(), scan.provenSynced)
   for (const entry of replayed?.dirty.entries ?? []) if (entry.index > log.lastIndex) entries.push(entry)
 
@@ -159,6 +171,8 @@ async function openObjects(
       accountLog,
       accounts,
       accountsKnown,
+      copyLog,
+      copies,
       segments,
       objects,
       journalState: {
@@ -172,6 +186,15 @@ async function openObjects(
       close: () => open.close(),
     },
   }
+}
+
+/** What was acknowledged before it was durable may be gone. */
+function noteLossOfPower(copies: CopyTable, replayed: DirtyGeneration | undefined): void {
+  const { clean, accepted, lost } = copies.horizon
+  if (accepted <= Math.max(clean, lost)) return
+  const record = { kind: 'horizon' as const, clean, accepted, lost: accepted }
+  copies.apply(record)
+  replayed?.copies.put(record)
 }
 
 /** A first start makes objects and a log only after the superblock: with them and without it, it is the superblock that is lost. */
@@ -235,12 +258,16 @@ async function rewrite(file: DiskFile, pages: number): Promise<void> {
 /** Applies the records in memory, as if they had just been committed in one generation. */
 function replay(
   frames: readonly ScannedFrame[],
-  objects: Map<bigint, StoredObject>,
-  accounts: Accounts,
   generation: number,
-  disks: DiskArray,
+  { objects, accounts, copies, disks }: Pick<StoreFiles, 'objects' | 'accounts' | 'copies' | 'disks'>,
 ): DirtyGeneration {
-  const dirty: DirtyGeneration = { objects: new Map(), entries: [], accounts: new AccountImages(), placedBlocks: 0 }
+  const dirty: DirtyGeneration = {
+    objects: new Map(),
+    entries: [],
+    accounts: new AccountImages(),
+    copies: new CopyChanges(),
+    placedBlocks: 0,
+  }
   const placeless = new Set<StoredObject>()
   /**
    * An object whose file is not there: it was removed by a record that follows, which an earlier replay had applied, or it is lost
@@ -265,6 +292,11 @@ function replay(
       if (record.kind === 'account') {
         accounts.apply(record)
         dirty.accounts.put(record)
+        continue
+      }
+      if (isCopyRecord(record)) {
+        copies.apply(record)
+        dirty.copies.put(record)
         continue
       }
       if (record.kind === 'create') {

@@ -1,6 +1,7 @@
 import type { StoreError } from '../errors.ts'
 import type { DiskFile } from '../runtime/disk.ts'
 import type { AccountImages } from './accounts.ts'
+import type { CopyChanges } from './copies/copy-table.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import {
   BLOCKS_PER_OBJECT,
@@ -12,6 +13,7 @@ import {
   oidWords,
   type Slot,
   slotOf,
+  writtenEpoch,
 } from './object-format.ts'
 import { Overlay } from './overlay.ts'
 
@@ -55,6 +57,7 @@ export interface DirtyGeneration {
   objects: Map<StoredObject, number>
   entries: LoggedEntry[]
   accounts: AccountImages
+  copies: CopyChanges
   /** Blocks that are in object files already. */
   placedBlocks: number
 }
@@ -149,6 +152,11 @@ export class StoredObject {
       holderVids[block] = state === 'data' ? ownVid : state === 'inherit' ? word0 : 0
     }
     return holderVids
+  }
+
+  /** When a block was written, which is null for one that is inherited. It has to be loaded. */
+  writtenEpoch(block: number): number | null {
+    return writtenEpoch(this.overlay.get(block)?.word1 ?? this.table![block * 2 + 1]!)
   }
 
   get lost(): boolean {

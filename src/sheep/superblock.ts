@@ -1,10 +1,11 @@
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
 import { type Disk, type DiskFile, orClose } from '../runtime/disk.ts'
+import type { CopyLogPosition } from './copies/copy-log.ts'
 import type { LogPosition } from './entry-log.ts'
 
 /** What a node's disk says about itself. Two slots are written in turn, so that one is whole at any moment. */
-export interface SuperblockContent extends LogPosition {
+export interface SuperblockContent extends LogPosition, CopyLogPosition {
   storeId: Buffer
   /** Counts the writings; the slot with the higher count is the one that holds. */
   count: number
@@ -22,14 +23,23 @@ export interface SuperblockContent extends LogPosition {
 export type CheckpointMark = Omit<SuperblockContent, 'storeId' | 'count'>
 
 const MAGIC = 0x62755343 // "CSub"
-/** Format 1 had neither `synced` nor `cache`. */
-const FORMAT = 2
+/** Format 1 had neither `synced` nor `cache`, and neither had a log of copies. */
+const FORMAT = 3
 const SLOT_BYTES = 4096
-const USED_BYTES = 80
-const USED_BYTES_FORMAT_1 = 72
+const USED_BYTES = [72, 80, 96] // of each format
+const USED_BYTES_NOW = 96
 const PATH = 'superblock'
 const NEW_PATH = 'superblock.new'
-const FIRST_MARK: CheckpointMark = { generation: 0, sequence: 1, synced: 1, cache: 0, logNumber: 0, logBytes: 0 }
+const FIRST_MARK: CheckpointMark = {
+  generation: 0,
+  sequence: 1,
+  synced: 1,
+  cache: 0,
+  logNumber: 0,
+  logBytes: 0,
+  copyLogNumber: 0,
+  copyLogBytes: 0,
+}
 
 export class Superblock {
   readonly #file: DiskFile
@@ -51,7 +61,7 @@ export class Superblock {
     return orClose(file, async () => {
       const slots = Buffer.alloc(2 * SLOT_BYTES)
       await file.read(slots, 0)
-      const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES)))
+      const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES_NOW)))
       const best = valid.filter((content) => content !== null).sort((a, b) => b.count - a.count)[0]
       if (!best) throw new StoreError('DiskFailed', 'both superblocks are damaged')
       await file.write(encode(best), slotOf(best))
@@ -99,14 +109,17 @@ function encode(content: SuperblockContent): Buffer {
   slot.writeBigUInt64LE(BigInt(content.logBytes), 56)
   slot.writeBigUInt64LE(BigInt(content.synced), 64)
   slot.writeUInt32LE(content.cache, 72)
-  slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES - 4)), USED_BYTES - 4)
+  slot.writeBigUInt64LE(BigInt(content.copyLogNumber), 76)
+  slot.writeBigUInt64LE(BigInt(content.copyLogBytes), 84)
+  slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES_NOW - 4)), USED_BYTES_NOW - 4)
   return slot
 }
 
 function decode(slot: Buffer): SuperblockContent | null {
   if (slot.readUInt32LE(0) !== MAGIC) return null
   const format = slot.readUInt32LE(4)
-  const usedBytes = format === 1 ? USED_BYTES_FORMAT_1 : USED_BYTES
+  // One that comes later is at least told from damage if it has grown no more.
+  const usedBytes = USED_BYTES[format - 1] ?? USED_BYTES_NOW
   if (crc32(slot.subarray(0, usedBytes - 4)) !== slot.readUInt32LE(usedBytes - 4)) return null
   if (format < 1 || format > FORMAT) {
     throw new StoreError('DiskFailed', `the store has format ${format}; this version reads up to format ${FORMAT}`)
@@ -121,5 +134,7 @@ function decode(slot: Buffer): SuperblockContent | null {
     cache: format === 1 ? 0 : slot.readUInt32LE(72),
     logNumber: Number(slot.readBigUInt64LE(48)),
     logBytes: Number(slot.readBigUInt64LE(56)),
+    copyLogNumber: format < 3 ? 0 : Number(slot.readBigUInt64LE(76)),
+    copyLogBytes: format < 3 ? 0 : Number(slot.readBigUInt64LE(84)),
   }
 }

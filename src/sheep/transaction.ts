@@ -1,3 +1,4 @@
+import type { CopyRecord } from './copies/copy-records.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import type { AccountImage, JournalRecord } from './journal-format.ts'
 import type { OverlayEntry, StoredObject } from './stored-object.ts'
@@ -10,6 +11,8 @@ export class Transaction {
   readonly removed: StoredObject[] = []
   readonly entries: LoggedEntry[] = []
   readonly accounts: AccountImage[] = []
+  /** Null for none, as always in a store of one node. */
+  copies: CopyRecord[] | null = null
   /** Blocks whose bytes are in `payload`, in that order. */
   readonly journaled: OverlayEntry[] = []
   /** Blocks without bytes in the journal. */

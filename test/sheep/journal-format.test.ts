@@ -24,7 +24,30 @@ const range = (countMax: number) =>
     .integer({ min: 1, max: countMax })
     .chain((count) => fc.record({ first: fc.nat({ max: BLOCKS_PER_OBJECT - count }), count: fc.constant(count) }))
 
+const copyVersion = fc.record({
+  generation: fc.record({ epoch: u32, index: count53, incarnation: fc.string({ maxLength: 40 }) }),
+  sequence: count53,
+})
+const someBlocks = fc.array(range(BLOCKS_PER_OBJECT), { maxLength: 8 })
+const image = fc.record({
+  version: copyVersion,
+  epochs: fc.array(u32, { maxLength: 16 }),
+  stale: fc.boolean(),
+  valid: fc.option(fc.array(u32, { minLength: 32, maxLength: 32 }).map((words) => Uint32Array.from(words))),
+})
+
 const record: fc.Arbitrary<JournalRecord> = fc.oneof(
+  fc.record({ kind: fc.constant('copy' as const), oid, image: fc.option(image) }),
+  fc.record({
+    kind: fc.constant('wrote' as const),
+    oid,
+    version: copyVersion,
+    previous: fc.option(copyVersion),
+    ranges: someBlocks,
+  }),
+  fc.record({ kind: fc.constant('settled' as const), oid }),
+  fc.record({ kind: fc.constant('watermark' as const), vid: fc.nat({ max: 0xffffff }), version: copyVersion }),
+  fc.record({ kind: fc.constant('horizon' as const), clean: u32, accepted: u32, lost: u32 }),
   fc.record({
     kind: fc.constant('create' as const),
     oid,
@@ -97,6 +120,10 @@ describe('a journal frame', () => {
   it('has these bytes', () => {
     const words = Uint32Array.of(0x11111111, 0x40000001)
     const run = { first: 1, count: 2, holderVid: 3 }
+    const version = { generation: { epoch: 4, index: 2 ** 32 + 9, incarnation: 'ab' }, sequence: 17 }
+    const valid = new Uint32Array(32)
+    valid[0] = 6
+    const versionHex = '04000000 0900000001000000 1100000000000000 02 6162'
     const records: JournalRecord[] = [
       { kind: 'blocks', oid: 0x0000_0005_0000_0007n, version: 3, first: 9, count: 1, words },
       { kind: 'zero', oid: 0x0000_0005_0000_0007n, version: 4, epoch: 2, first: 0x102, count: 0x203 },
@@ -104,21 +131,34 @@ describe('a journal frame', () => {
       { kind: 'placed', oid: 0x0000_0005_0000_0007n, version: 2, first: 9, count: 1, words },
       { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
       { kind: 'account', vid: 0xabcdef, whole: true, blocks: [[5, 2 ** 32 + 7]] },
+      { kind: 'copy', oid: 0x0000_0005_0000_0007n, image: { version, epochs: [3, 4], stale: true, valid } },
+      { kind: 'copy', oid: 0x0000_0005_0000_0007n, image: null },
+      { kind: 'wrote', oid: 0x0000_0005_0000_0007n, version, previous: version, ranges: [{ first: 1, count: 0x203 }] },
+      { kind: 'settled', oid: 0x0000_0005_0000_0007n },
+      { kind: 'watermark', vid: 0xabcdef, version },
+      { kind: 'horizon', clean: 2, accepted: 4, lost: 3 },
     ]
     const frame = { storeId, incarnation: 0xaabbccdd, generation: 6, sequence: 2 ** 32 + 1, syncedSequence: 8 }
     const meta = encodeMeta({ ...frame, metaPages: 1, payloadPages: 1 }, records)
     const expected = Buffer.from(
       [
-        '434a726e 03000000', // magic, format
+        '434a726e 04000000', // magic, format
         '00010203 04050607 08090a0b 0c0d0e0f', // store id
         'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
-        '01000000 01000000 06000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
+        '01000000 01000000 0c000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
         '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
         '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
         '00000000 0700000005000000 010000000000 0809 02000000 0100 0400 01000000 02000000 03000000',
         '05000000 0700000005000000 020000000000 0000 09000000 01000000 11111111 01000040',
         '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
         '06000000 0000000000000000 efcdab000000 0000 01000000 01000000 05000000 0700000001000000',
+        `07000000 0700000005000000 010000000000 0000 03000000 02000000 ${versionHex} 03000000 04000000`,
+        `06000000 ${'00000000'.repeat(31)}`,
+        '07000000 0700000005000000 000000000000 0000 00000000 00000000',
+        `08000000 0700000005000000 010000000000 0000 00000000 01000000 ${versionHex} ${versionHex} 0100 0302`,
+        '09000000 0700000005000000 000000000000 0000 00000000 00000000',
+        `0a000000 0000000000000000 efcdab000000 0000 00000000 00000000 ${versionHex}`,
+        '0b000000 0000000000000000 020000000000 0000 04000000 03000000',
       ]
         .join('')
         .replaceAll(' ', ''),
@@ -142,6 +182,16 @@ describe('a journal frame', () => {
         tag: 0,
         disk: 0,
         runs: [{ first: 0, count: 1025, holderVid: 1 }],
+      },
+    ],
+    [
+      'written blocks',
+      {
+        kind: 'wrote',
+        oid: 5n,
+        version: { generation: { epoch: 1, index: 1, incarnation: '' }, sequence: 1 },
+        previous: null,
+        ranges: [{ first: 1000, count: 25 }],
       },
     ],
   ])('is refused with %s behind the end of an object, although its CRC is right', (_, record) => {

@@ -2,6 +2,9 @@ import assert from 'node:assert'
 import { crc32 } from 'node:zlib'
 import { pino } from 'pino'
 import { StoreError } from '../../src/errors.ts'
+import { oidVid } from '../../src/protocol/oid.ts'
+import { type CopyRecord, isCopyRecord } from '../../src/sheep/copies/copy-records.ts'
+import type { TailEntry } from '../../src/sheep/copies/copy-store.ts'
 import { Journal, LOCATION_SEGMENT } from '../../src/sheep/journal.ts'
 import { encodeMeta, type JournalRecord, metaPagesFor, recordBytes } from '../../src/sheep/journal-format.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, blockCrc, dataWord1, oidWords } from '../../src/sheep/object-format.ts'
@@ -131,6 +134,7 @@ export class JournalFuzz {
       const oid = random.pick(OIDS)
       const version = sequence * 4 + i
       const first = random.below(BLOCKS)
+      if (random.chance(0.3)) return this.#copyRecord(oid, sequence * 4 + i)
       if (random.chance(0.2)) return { kind: 'entry', index: sequence, bytes: Buffer.from(`entry ${sequence}`) }
       if (!this.#live.has(oid)) {
         this.#live.add(oid)
@@ -156,6 +160,23 @@ export class JournalFuzz {
       }
     })
     return { records, payload }
+  }
+
+  #copyRecord(oid: bigint, number: number): CopyRecord {
+    const random = this.#random
+    const version = { generation: { epoch: 3, index: 1 + random.below(2), incarnation: 'a' }, sequence: number }
+    switch (random.below(4)) {
+      case 0: {
+        const valid = random.chance(0.5) ? null : new Uint32Array(32).fill(number)
+        return { kind: 'copy', oid, image: { version, epochs: [3, 3], stale: random.chance(0.5), valid } }
+      }
+      case 1:
+        return { kind: 'settled', oid }
+      case 2:
+        return { kind: 'watermark', vid: oidVid(oid), version: { ...version, sequence: number - random.below(20) } }
+      default:
+        return { kind: 'wrote', oid, version, previous: null, ranges: [{ first: random.below(1000), count: 3 }] }
+    }
   }
 
   async #input(): Promise<void> {
@@ -246,7 +267,14 @@ export class JournalFuzz {
     const proven = Math.max(0, ...this.#frames.filter(isWhole).map((frame) => frame.synced))
     assert(files.journalState.sequence >= proven, `frames below ${proven} were synced, and are lost without a word`)
     const replayed = files.replayed?.dirty.objects.keys() ?? []
-    assert.deepStrictEqual(imageOf(replayed), imageAfter(this.#frames.slice(0, count)))
+    const records = this.#frames.slice(0, count).flatMap((frame) => frame.records)
+    assert.deepStrictEqual(imageOf(replayed), imageAfter(records))
+    for (const oid of OIDS) {
+      const copies = records.filter(isCopyRecord)
+      const images = copies.flatMap((record) => (record.kind === 'copy' && record.oid === oid ? [record.image] : []))
+      assert.deepStrictEqual(files.copies.imageOf(oid), images.at(-1) ?? null)
+      assert.deepStrictEqual(files.copies.tailOf(oid), tailAfter(copies, oid))
+    }
   }
 
   /** Whether a page has become the start of a frame that stands elsewhere. */
@@ -262,10 +290,10 @@ export class JournalFuzz {
 }
 
 /** What the frames leave in each object that they name, by a dumb replay. */
-function imageAfter(frames: readonly Frame[]): Image {
+function imageAfter(records: readonly JournalRecord[]): Image {
   const image: Image = new Map()
-  for (const record of frames.flatMap(({ records }) => records)) {
-    if (record.kind === 'entry' || record.kind === 'account') continue
+  for (const record of records) {
+    if (record.kind === 'entry' || record.kind === 'account' || isCopyRecord(record)) continue
     const { oid, version } = record
     const words = record.kind === 'create' ? new Map<number, string>() : (image.get(oid)?.words ?? new Map())
     if (record.kind === 'remove') {
@@ -279,6 +307,21 @@ function imageAfter(frames: readonly Frame[]): Image {
     image.set(oid, { version, words })
   }
   return image
+}
+
+function tailAfter(records: readonly CopyRecord[], oid: bigint): TailEntry[] {
+  let tail: TailEntry[] = []
+  for (const record of records) {
+    if (record.kind === 'settled' && record.oid === oid) tail = []
+    if (record.kind === 'wrote' && record.oid === oid) {
+      const { version, previous } = record
+      for (const range of record.ranges) tail.push({ ...range, version, previous })
+    }
+    if (record.kind !== 'watermark' || record.vid !== oidVid(oid)) continue
+    const { generation, sequence } = record.version
+    tail = tail.filter(({ version }) => version.generation.index !== generation.index || version.sequence > sequence)
+  }
+  return tail
 }
 
 function imageOf(objects: Iterable<StoredObject>): Image {

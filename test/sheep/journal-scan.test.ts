@@ -160,7 +160,7 @@ describe('a scan of the journal', () => {
   it('refuses whole frames of a format that it does not know', async () => {
     const files = segments(LIVE.map(frame), [], ([first]) => {
       const meta = first.subarray(2 * BLOCK_BYTES, 3 * BLOCK_BYTES)
-      meta.writeUInt32LE(4, 4)
+      meta.writeUInt32LE(5, 4)
       meta.writeUInt32LE(crc32(Buffer.concat([meta.subarray(0, 68), meta.subarray(72)])), 68)
     })
     await expect(scan(files)).rejects.toMatchObject({ code: 'DiskFailed' })

@@ -8,7 +8,16 @@ import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
 const STORE = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
-const MARK = { generation: 6, sequence: 2 ** 33, synced: 7, cache: 9, logNumber: 3, logBytes: 258 }
+const MARK = {
+  generation: 6,
+  sequence: 2 ** 33,
+  synced: 7,
+  cache: 9,
+  logNumber: 3,
+  logBytes: 258,
+  copyLogNumber: 5,
+  copyLogBytes: 2 ** 32 + 6,
+}
 
 function newDisk() {
   const random = new SeededRandom(1)
@@ -31,15 +40,15 @@ describe('the superblock', () => {
     const file = await run(disk.open('superblock'))
     const bytes = Buffer.alloc(8192)
     await run(file.read(bytes, 0))
-    const fields = `43537562 02000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000`
-    const used = Buffer.concat([Buffer.from(fields.replaceAll(' ', ''), 'hex')], 76)
-    expect(bytes.toString('hex', 4096, 4096 + 76)).toBe(used.toString('hex'))
-    expect(bytes.readUInt32LE(4096 + 76)).toBe(crc32(used))
+    const fields = `43537562 03000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000 0500000000000000 0600000001000000`
+    const used = Buffer.concat([Buffer.from(fields.replaceAll(' ', ''), 'hex')], 92)
+    expect(bytes.toString('hex', 4096, 4096 + 92)).toBe(used.toString('hex'))
+    expect(bytes.readUInt32LE(4096 + 92)).toBe(crc32(used))
     expect(bytes.readUInt32LE(24)).toBe(2) // the writing before
   })
 
   it('is read from the slot that was written last, and from the other when that one is damaged', async () => {
-    for (let bit = 0; bit < 80 * 8; bit++) {
+    for (let bit = 0; bit < 96 * 8; bit++) {
       const { disk, run, patch } = newDisk()
       const superblock = await run(Superblock.create(disk, STORE))
       await run(superblock.write({ ...MARK, generation: 5 }))
@@ -57,14 +66,26 @@ describe('the superblock', () => {
   it('is refused when both slots are damaged, or when it is of another format', async () => {
     const { disk, run, patch } = newDisk()
     await run(Superblock.create(disk, STORE))
-    const other = Buffer.alloc(80)
+    const other = Buffer.alloc(96)
     other.writeUInt32LE(0x62755343, 0)
-    other.writeUInt32LE(3, 4)
-    other.writeUInt32LE(crc32(other.subarray(0, 76)), 76)
+    other.writeUInt32LE(4, 4)
+    other.writeUInt32LE(crc32(other.subarray(0, 92)), 92)
     await patch('superblock', 0, other)
-    await expect(run(Superblock.open(disk))).rejects.toThrow(/format 3; this version reads up to format 2/)
+    await expect(run(Superblock.open(disk))).rejects.toThrow(/format 4; this version reads up to format 3/)
     await patch('superblock', 0, Buffer.alloc(8192))
     await expect(run(Superblock.open(disk))).rejects.toThrow(/both superblocks are damaged/)
+  })
+
+  it('is read as format 2 wrote it, which knew nothing of copies', async () => {
+    const { disk, run, patch } = newDisk()
+    await run(Superblock.create(disk, STORE))
+    const slot = Buffer.alloc(4096)
+    const fields = `43537562 02000000 ${STORE.toString('hex')} 0900000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000`
+    Buffer.from(fields.replaceAll(' ', ''), 'hex').copy(slot)
+    slot.writeUInt32LE(crc32(slot.subarray(0, 76)), 76)
+    await patch('superblock', 4096, slot)
+    const content = (await run(Superblock.open(disk)))?.content
+    expect(content).toEqual({ storeId: STORE, ...MARK, count: 9, copyLogNumber: 0, copyLogBytes: 0 })
   })
 
   it('is absent from an empty directory', async () => {

@@ -1,0 +1,297 @@
+import { oidVid } from '../../protocol/oid.ts'
+import type { CopyImage, CopyRecord, Horizon } from './copy-records.ts'
+import type { BlockRange, TailEntry } from './copy-store.ts'
+import { type EpochRuns, epochsAfter } from './epoch-runs.ts'
+import { compareGenerations, type Generation, type Version } from './version.ts'
+
+/** A write above the watermark. */
+export interface TailWrite {
+  version: Version
+  previous: Version | null
+  ranges: readonly BlockRange[]
+}
+
+/** More writes than these become one for the object: the blocks of all, at the last version. */
+export const TAIL_WRITES_MAX = 256
+
+/** What all writes of one VDI have in their tails. */
+class Tails {
+  readonly #objects = new Map<bigint, TailWrite[]>()
+
+  get isEmpty(): boolean {
+    return this.#objects.size === 0
+  }
+
+  of(oid: bigint): readonly TailWrite[] {
+    return this.#objects.get(oid) ?? []
+  }
+
+  add(oid: bigint, write: TailWrite): void {
+    const writes = this.#objects.get(oid)
+    if (!writes) this.#objects.set(oid, [write])
+    else if (writes.length < TAIL_WRITES_MAX) writes.push(write)
+    else writes.splice(0, writes.length, joined([...writes, write]))
+  }
+
+  settle(oid: bigint): void {
+    this.#objects.delete(oid)
+  }
+
+  passed({ generation, sequence }: Version): void {
+    this.#keep(({ version }) => version.sequence > sequence || compareGenerations(version.generation, generation) !== 0)
+  }
+
+  clean(upToEpoch: number): void {
+    this.#keep(({ version }) => version.generation.epoch > upToEpoch)
+  }
+
+  #keep(isAbove: (write: TailWrite) => boolean): void {
+    for (const [oid, writes] of this.#objects) {
+      if (writes.every(isAbove)) continue
+      const left = writes.filter(isAbove)
+      if (left.length === 0) this.#objects.delete(oid)
+      else this.#objects.set(oid, left)
+    }
+  }
+
+  *[Symbol.iterator](): Generator<CopyRecord> {
+    for (const [oid, writes] of this.#objects) {
+      for (const write of writes) yield { kind: 'wrote', oid, ...write }
+    }
+  }
+}
+
+function joined(writes: readonly TailWrite[]): TailWrite {
+  const ranges = [...writes.flatMap((write) => write.ranges)].sort((a, b) => a.first - b.first)
+  const whole: { first: number; count: number }[] = []
+  for (const { first, count } of ranges) {
+    const last = whole.at(-1)
+    if (last && first <= last.first + last.count) last.count = Math.max(last.count, first + count - last.first)
+    else whole.push({ first, count })
+  }
+  return { version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges: whole }
+}
+
+/** The tails of all VDIs. */
+class TailTable {
+  readonly #vdis = new Map<number, Tails>()
+
+  of(oid: bigint): readonly TailWrite[] {
+    return this.#vdis.get(oidVid(oid))?.of(oid) ?? []
+  }
+
+  add(oid: bigint, write: TailWrite): void {
+    const vid = oidVid(oid)
+    let tails = this.#vdis.get(vid)
+    if (!tails) {
+      tails = new Tails()
+      this.#vdis.set(vid, tails)
+    }
+    tails.add(oid, write)
+  }
+
+  settle(oid: bigint): void {
+    const vid = oidVid(oid)
+    const tails = this.#vdis.get(vid)
+    tails?.settle(oid)
+    if (tails?.isEmpty) this.#vdis.delete(vid)
+  }
+
+  passed(vid: number, version: Version): void {
+    const tails = this.#vdis.get(vid)
+    tails?.passed(version)
+    if (tails?.isEmpty) this.#vdis.delete(vid)
+  }
+
+  clean(upToEpoch: number): void {
+    for (const [vid, tails] of this.#vdis) {
+      tails.clean(upToEpoch)
+      if (tails.isEmpty) this.#vdis.delete(vid)
+    }
+  }
+
+  *[Symbol.iterator](): Generator<CopyRecord> {
+    for (const tails of this.#vdis.values()) yield* tails
+  }
+}
+
+/**
+ * What one generation of the journal changed in the copies, as it left them: what its checkpoint appends to their log.
+ */
+export class CopyChanges {
+  readonly #images = new Map<bigint, CopyImage | null>()
+  readonly #settled = new Set<bigint>()
+  /** Of each VDI, one for each generation of its owners. */
+  readonly #watermarks = new Map<number, Version[]>()
+  readonly #tails = new TailTable()
+  #horizon: Horizon | null = null
+
+  put(record: CopyRecord): void {
+    switch (record.kind) {
+      case 'copy':
+        this.#images.set(record.oid, record.image)
+        if (record.image === null) this.#settle(record.oid)
+        return
+      case 'wrote':
+        this.#tails.add(record.oid, record)
+        return
+      case 'settled':
+        this.#settle(record.oid)
+        return
+      case 'watermark':
+        this.#pass(record.vid, record.version)
+        return
+      case 'horizon':
+        this.#horizon = this.#horizon ? later(this.#horizon, record) : record
+    }
+  }
+
+  #settle(oid: bigint): void {
+    this.#tails.settle(oid)
+    this.#settled.add(oid)
+  }
+
+  #pass(vid: number, version: Version): void {
+    this.#tails.passed(vid, version)
+    const others = this.#watermarks.get(vid) ?? []
+    const rest = others.filter((other) => compareGenerations(other.generation, version.generation) !== 0)
+    this.#watermarks.set(vid, [...rest, version])
+  }
+
+  /** What the tails lose comes before what they gain, and what is clean after what has been so since. */
+  *[Symbol.iterator](): Generator<CopyRecord> {
+    for (const oid of this.#settled) yield { kind: 'settled', oid }
+    for (const [vid, versions] of this.#watermarks)
+      for (const version of versions) yield { kind: 'watermark', vid, version }
+    for (const [oid, image] of this.#images) yield { kind: 'copy', oid, image }
+    yield* this.#tails
+    if (this.#horizon) yield { ...this.#horizon, kind: 'horizon' }
+  }
+}
+
+/**
+ * What this node knows of its copies beside their bytes: all in memory, known without waiting.
+ *
+ * An object that was written since the last clean epoch, or is not whole, takes about 200 bytes (384 more while it is partial), as
+ * long as objects share generations and epochs; a write above the watermark takes about 250. What is clean takes nothing.
+ */
+export class CopyTable {
+  readonly #vdis = new Map<number, Map<bigint, CopyImage>>()
+  readonly #tails = new TailTable()
+  #horizon: Horizon = { clean: 0, accepted: 0, lost: 0 }
+  /** Equal ones are kept once: objects that are written under the same owner, or in the same epochs, share them. */
+  #generation: Generation | null = null
+  readonly #epochs = new Map<string, EpochRuns>()
+
+  get horizon(): Readonly<Horizon> {
+    return this.#horizon
+  }
+
+  /** Null for one that is clean: written in no epoch since, and whole. */
+  imageOf(oid: bigint): CopyImage | null {
+    return this.#vdis.get(oidVid(oid))?.get(oid) ?? null
+  }
+
+  imagesOf(vid: number): ReadonlyMap<bigint, CopyImage> {
+    return this.#vdis.get(vid) ?? NO_IMAGES
+  }
+
+  /** What was written above the watermark, oldest first. */
+  tailOf(oid: bigint): TailEntry[] {
+    return this.#tails
+      .of(oid)
+      .flatMap(({ version, previous, ranges }) =>
+        ranges.map(({ first, count }) => ({ first, count, version, previous })),
+      )
+  }
+
+  apply(record: CopyRecord): void {
+    switch (record.kind) {
+      case 'copy':
+        this.#setImage(record.oid, record.image)
+        return
+      case 'wrote': {
+        const { oid, version, previous, ranges } = record
+        this.#tails.add(oid, { version: this.#shared(version), previous: previous && this.#shared(previous), ranges })
+        return
+      }
+      case 'settled':
+        this.#tails.settle(record.oid)
+        return
+      case 'watermark':
+        this.#tails.passed(record.vid, record.version)
+        return
+      case 'horizon': {
+        const { clean } = this.#horizon
+        this.#horizon = later(this.#horizon, record)
+        if (record.clean > clean) this.#clean(record.clean)
+      }
+    }
+  }
+
+  #setImage(oid: bigint, image: CopyImage | null): void {
+    const vid = oidVid(oid)
+    let images = this.#vdis.get(vid)
+    if (image === null) this.#tails.settle(oid)
+    if (image === null || isClean(image)) {
+      images?.delete(oid)
+      if (images?.size === 0) this.#vdis.delete(vid)
+      return
+    }
+    if (!images) {
+      images = new Map()
+      this.#vdis.set(vid, images)
+    }
+    images.set(oid, { ...image, version: this.#shared(image.version), epochs: this.#sharedEpochs(image.epochs) })
+  }
+
+  #shared(version: Version): Version {
+    const { generation, sequence } = version
+    const known = this.#generation
+    if (known === generation) return version
+    if (known && compareGenerations(known, generation) === 0 && known.incarnation === generation.incarnation)
+      return { generation: known, sequence }
+    this.#generation = generation
+    return version
+  }
+
+  #sharedEpochs(epochs: EpochRuns): EpochRuns {
+    const key = epochs.join()
+    const known = this.#epochs.get(key) ?? epochs
+    this.#epochs.set(key, known)
+    return known
+  }
+
+  /** Forgets what was written in epochs up to this one, and objects that were written in no other, unless they are not whole. */
+  #clean(upToEpoch: number): void {
+    this.#epochs.clear()
+    this.#tails.clean(upToEpoch)
+    for (const [vid, images] of this.#vdis) {
+      for (const [oid, image] of images) {
+        const epochs = this.#sharedEpochs(epochsAfter(image.epochs, upToEpoch))
+        if (isClean({ ...image, epochs })) images.delete(oid)
+        else images.set(oid, { ...image, epochs })
+      }
+      if (images.size === 0) this.#vdis.delete(vid)
+    }
+  }
+
+  /** All that there is. */
+  *[Symbol.iterator](): Generator<CopyRecord> {
+    for (const images of this.#vdis.values()) for (const [oid, image] of images) yield { kind: 'copy', oid, image }
+    yield* this.#tails
+    yield { ...this.#horizon, kind: 'horizon' }
+  }
+}
+
+const isClean = ({ epochs, stale, valid }: CopyImage) => epochs.length === 0 && !stale && !valid
+
+function later(a: Horizon, b: Horizon): Horizon {
+  return {
+    clean: Math.max(a.clean, b.clean),
+    accepted: Math.max(a.accepted, b.accepted),
+    lost: Math.max(a.lost, b.lost),
+  }
+}
+
+const NO_IMAGES: ReadonlyMap<bigint, CopyImage> = new Map()
