@@ -1,4 +1,5 @@
 import { BLOCKS_PER_OBJECT } from '../object-format.ts'
+import type { Blocks } from './block-ranges.ts'
 import type { BlockRange } from './copy-store.ts'
 
 /** A bit for each block of an object, in words of 32; never changed once somebody has it. */
@@ -6,8 +7,6 @@ export type BlockBits = Uint32Array
 
 export const BLOCK_BITS_WORDS = BLOCKS_PER_OBJECT / 32
 const ALL_ONES = 0xffffffff
-
-export const ALL_BLOCKS: readonly BlockRange[] = [{ first: 0, count: BLOCKS_PER_OBJECT }]
 
 export function bitsOf(ranges: Iterable<BlockRange>): BlockBits {
   return withBlocks(new Uint32Array(BLOCK_BITS_WORDS), ranges)
@@ -26,7 +25,7 @@ export function withBlocks(bits: BlockBits, ranges: Iterable<BlockRange>): Block
 }
 
 /** The blocks of which `has` is true, in order, in as few ranges as there can be. */
-export function rangesWhere(has: (block: number) => boolean, from = 0, to = BLOCKS_PER_OBJECT): BlockRange[] {
+export function rangesWhere(has: (block: number) => boolean, from = 0, to = BLOCKS_PER_OBJECT): Blocks {
   const ranges: BlockRange[] = []
   for (let block = from; block < to; block++) {
     if (!has(block)) continue

@@ -1,4 +1,5 @@
 import { oidVid } from '../../protocol/oid.ts'
+import { toBlocks } from './block-ranges.ts'
 import type { CopyImage, CopyRecord, Horizon } from './copy-records.ts'
 import type { BlockRange, TailEntry } from './copy-store.ts'
 import { type EpochRuns, epochsAfter } from './epoch-runs.ts'
@@ -62,14 +63,8 @@ class Tails {
 }
 
 function joined(writes: readonly TailWrite[]): TailWrite {
-  const ranges = [...writes.flatMap((write) => write.ranges)].sort((a, b) => a.first - b.first)
-  const whole: { first: number; count: number }[] = []
-  for (const { first, count } of ranges) {
-    const last = whole.at(-1)
-    if (last && first <= last.first + last.count) last.count = Math.max(last.count, first + count - last.first)
-    else whole.push({ first, count })
-  }
-  return { version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges: whole }
+  const ranges = toBlocks(writes.flatMap((write) => write.ranges))
+  return { version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges }
 }
 
 /** The tails of all VDIs. */
@@ -198,11 +193,10 @@ export class CopyTable {
 
   /** What was written above the watermark, oldest first. */
   tailOf(oid: bigint): TailEntry[] {
-    return this.#tails
-      .of(oid)
-      .flatMap(({ version, previous, ranges }) =>
-        ranges.map(({ first, count }) => ({ first, count, version, previous })),
-      )
+    return this.#tails.of(oid).flatMap(({ version, previous, ranges }) => {
+      const some = ranges.length > 0 ? ranges : NO_BLOCKS
+      return some.map(({ first, count }) => ({ first, count, version, previous }))
+    })
   }
 
   apply(record: CopyRecord): void {
@@ -212,6 +206,7 @@ export class CopyTable {
         return
       case 'wrote': {
         const { oid, version, previous, ranges } = record
+        if (version.generation.epoch <= this.#horizon.clean) return
         this.#tails.add(oid, { version: this.#shared(version), previous: previous && this.#shared(previous), ranges })
         return
       }
@@ -229,7 +224,8 @@ export class CopyTable {
     }
   }
 
-  #setImage(oid: bigint, image: CopyImage | null): void {
+  #setImage(oid: bigint, said: CopyImage | null): void {
+    const image = said && { ...said, epochs: epochsAfter(said.epochs, this.#horizon.clean) }
     const vid = oidVid(oid)
     let images = this.#vdis.get(vid)
     if (image === null) this.#tails.settle(oid)
@@ -293,5 +289,8 @@ function later(a: Horizon, b: Horizon): Horizon {
     lost: Math.max(a.lost, b.lost),
   }
 }
+
+/** An adoption changes none. */
+const NO_BLOCKS: readonly BlockRange[] = [{ first: 0, count: 0 }]
 
 const NO_IMAGES: ReadonlyMap<bigint, CopyImage> = new Map()

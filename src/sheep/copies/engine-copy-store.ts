@@ -1,14 +1,16 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../../errors.ts'
-import { oidVid } from '../../protocol/oid.ts'
+import { formatOid, oidVid } from '../../protocol/oid.ts'
 import type { Change } from '../change.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_TAIL_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
 import type { StoredObject } from '../stored-object.ts'
-import { ALL_BLOCKS, bitsOf, hasAllBlocks, hasBlock, rangesWhere, withBlocks } from './block-sets.ts'
+import { ALL_BLOCKS, type Blocks, blocksOf, countBlocks, subtract, toBlocks } from './block-ranges.ts'
+import { bitsOf, hasAllBlocks, hasBlock, rangesWhere, withBlocks } from './block-sets.ts'
 import type { CopyImage, CopyRecord } from './copy-records.ts'
 import type {
   Adoption,
+  BlockContents,
   BlockRange,
   BlockRun,
   CopyDone,
@@ -19,10 +21,7 @@ import type {
 } from './copy-store.ts'
 import type { CopyTable } from './copy-table.ts'
 import { epochsFrom, NO_EPOCHS, withEpoch } from './epoch-runs.ts'
-import { compareVersions, isSameVersion, type Version } from './version.ts'
-
-/** Of a whole copy that was written in no epoch since the last clean one: all of these are equal. */
-export const CLEAN_VERSION: Version = { generation: { epoch: 0, index: 0, incarnation: '' }, sequence: 0 }
+import { isSameVersion, type Version } from './version.ts'
 
 /** Told whether the object could be loaded. */
 type Turn = (failure: StoreError | null) => void
@@ -46,10 +45,8 @@ export class EngineCopyStore implements CopyStore {
   readonly #there = new Map<bigint, boolean>()
   /** Of each VDI the last watermark, if no transaction has it yet. */
   readonly #watermarks = new Map<number, CopyRecord>()
-  /** Of partial copies: what was read of an older version may be older than what made the copy partial. */
-  readonly #adopted = new Map<bigint, Version>()
-  readonly #reserved = new Map<bigint, number>()
-  #reservedBytes = 0
+  /** Blocks that have no space on the disk yet. */
+  readonly #reserved = new Map<bigint, Blocks>()
   /** It is durable that something may be accepted in epochs up to this one. */
   #acceptedEpoch: number
 
@@ -69,15 +66,33 @@ export class EngineCopyStore implements CopyStore {
     return this.#copies.imageOf(oid)?.version ?? null
   }
 
+  /** Of a whole copy that was written in no epoch since the last clean one: all of these are equal. */
+  get cleanVersion(): Version {
+    return { generation: { epoch: this.#copies.horizon.clean, index: 0, incarnation: '' }, sequence: 0 }
+  }
+
   stateOf(oid: bigint): CopyState | null {
     const image = this.#copies.imageOf(oid)
     const isThere = this.#isThere(oid)
     if (!image && !isThere) return null
-    const version = image?.version ?? CLEAN_VERSION
-    if (image?.stale || !isThere || this.#store.lossOf(oid)) return { version, kind: 'stale', valid: [] }
+    const version = image?.version ?? this.cleanVersion
+    const isStale = image?.stale || !isThere || this.#store.lossOf(oid)
+    const allocated = isStale ? [] : this.#allocated(oid)
+    if (isStale) return { version, kind: 'stale', valid: [], allocated }
     const valid = image?.valid
-    if (!valid) return { version, kind: 'full', valid: ALL_BLOCKS }
-    return { version, kind: 'partial', valid: rangesWhere((block) => hasBlock(valid, block)) }
+    if (!valid) return { version, kind: 'full', valid: ALL_BLOCKS, allocated }
+    return { version, kind: 'partial', valid: rangesWhere((block) => hasBlock(valid, block)), allocated }
+  }
+
+  /** None of an object that would have to be read from a cold disk first. */
+  #allocated(oid: bigint): Blocks {
+    const object = this.#objectNow(oid)
+    return object ? rangesWhere((block) => object.hasData(block, 1)) : []
+  }
+
+  /** The object with all that was accepted for it, if that needs no waiting. */
+  #objectNow(oid: bigint): StoredObject | null {
+    return this.#lines.has(oid) ? null : (this.#store.loadedNow(oid) ?? null)
   }
 
   #isThere(oid: bigint): boolean {
@@ -94,11 +109,10 @@ export class EngineCopyStore implements CopyStore {
 
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void {
     const { oid, version, previous, blocks, zeros } = write
-    const state = this.stateOf(oid)
-    assert(previous === null || (state && state.kind !== 'stale' && this.#isAt(state.version, previous)))
-    if (!this.#hasRoomFor(oid, blocks)) return done(new StoreError('NoSpace'))
+    assert(previous === null || this.isAt(oid, previous))
+    if (!this.#hasRoomFor(oid, { blocks, zeros })) return done(new StoreError('NoSpace'))
     const before = previous === null ? null : this.#copies.imageOf(oid)
-    const ranges = rangesOf(blocks, zeros)
+    const ranges = blocksOf(write)
     const image: CopyImage = {
       version,
       epochs: withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch),
@@ -112,8 +126,7 @@ export class EngineCopyStore implements CopyStore {
     if (previous === null) records.unshift({ kind: 'settled', oid })
     const changes = (): Change[] => [
       ...(previous === null ? [this.#zeros(oid)] : []),
-      ...blocks.map(({ first, bytes }) => ({ kind: 'blocks' as const, object: oid, first, bytes })),
-      ...zeros.map(({ first, count }) => ({ kind: 'zero' as const, object: oid, first, count })),
+      ...changesOf(oid, { blocks, zeros }),
     ]
     this.#commit({ oid, epoch: version.generation.epoch, durable, leaves: true, writes: true, records, changes }, done)
   }
@@ -124,14 +137,18 @@ export class EngineCopyStore implements CopyStore {
     return { kind: 'zero', object: oid, first: 0, count: BLOCKS_PER_OBJECT }
   }
 
-  /** What is clean is one version under many names. */
-  #isAt(version: Version, previous: Version): boolean {
+  /** Whether a copy that is not stale has this version. What is clean is one version under many names. */
+  isAt(oid: bigint, version: Version): boolean {
+    const image = this.#copies.imageOf(oid)
+    if (image?.stale || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
     const { clean } = this.#copies.horizon
     const isClean = (each: Version) => each.generation.epoch <= clean
-    return isSameVersion(version, previous) || (isClean(version) && isClean(previous))
+    const own = image?.version ?? this.cleanVersion
+    return isSameVersion(own, version) || (isClean(own) && isClean(version))
   }
 
-  adopt({ oid, version, valid }: Adoption, durable: boolean, done: CopyDone): void {
+  adopt({ oid, version, valid }: Adoption, done: CopyDone): void {
+    const before = this.#isThere(oid) ? (this.#copies.imageOf(oid)?.version ?? this.cleanVersion) : null
     const bits = bitsOf(valid)
     const image: CopyImage = {
       version,
@@ -139,11 +156,9 @@ export class EngineCopyStore implements CopyStore {
       stale: false,
       valid: hasAllBlocks(bits) ? null : bits,
     }
-    if (image.valid) this.#adopted.set(oid, version)
-    else this.#adopted.delete(oid)
     const records: CopyRecord[] = [
-      { kind: 'settled', oid },
       { kind: 'copy', oid, image },
+      { kind: 'wrote', oid, version, previous: before, ranges: [] },
     ]
     const changes = (): Change[] => {
       // What is lost with its disk, or is all that cannot be read, gives way to a new one: until that is there the copy is missing.
@@ -151,23 +166,22 @@ export class EngineCopyStore implements CopyStore {
       if (isUseless) this.#store.commit([{ kind: 'remove', oid }], { durable: false }, () => {})
       return this.#store.exists(oid) ? [] : [{ kind: 'create', oid, runs: [] }]
     }
-    this.#commit({ oid, epoch: version.generation.epoch, durable, leaves: true, records, changes }, done)
+    this.#commit({ oid, epoch: version.generation.epoch, durable: true, leaves: true, records, changes }, done)
   }
 
-  fill(oid: bigint, version: Version, blocks: readonly BlockRun[], done: CopyDone): void {
+  fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
     const image = this.#copies.imageOf(oid)
-    const adopted = this.#adopted.get(oid)
-    const isOld = adopted && compareVersions(version, adopted) < 0
     const valid = image?.valid
-    if (!valid || image.stale || isOld || !this.#isThere(oid)) return done(null)
-    const missing = blocks.flatMap((run) => partsOf(run, (block) => !hasBlock(valid, block)))
-    if (missing.length === 0) return done(null)
-    if (!this.#hasRoomFor(oid, missing)) return done(new StoreError('NoSpace'))
-    const filled = grown(valid, rangesOf(missing, []))
-    if (!filled) this.#adopted.delete(oid)
+    if (!valid || image.stale || !this.#isThere(oid)) return done(null)
+    const isMissing = (block: number) => !hasBlock(valid, block)
+    const blocks = contents.blocks.flatMap((run) => partsOf(run, isMissing))
+    const zeros = contents.zeros.flatMap(({ first, count }) => rangesWhere(isMissing, first, first + count))
+    if (blocks.length + zeros.length === 0) return done(null)
+    if (!this.#hasRoomFor(oid, { blocks, zeros })) return done(new StoreError('NoSpace'))
+    const filled = grown(valid, blocksOf({ blocks, zeros }))
     const records: CopyRecord[] = [{ kind: 'copy', oid, image: { ...image, valid: filled } }]
-    const changes = (): Change[] => missing.map(({ first, bytes }) => ({ kind: 'blocks', object: oid, first, bytes }))
-    const { epoch } = version.generation
+    const changes = (): Change[] => changesOf(oid, { blocks, zeros })
+    const { epoch } = image.version.generation
     this.#commit({ oid, epoch, durable: false, leaves: true, writes: true, records, changes }, done)
   }
 
@@ -201,7 +215,7 @@ export class EngineCopyStore implements CopyStore {
    */
   blocksSince(oid: bigint, epoch: number): readonly BlockRange[] {
     if (!this.#isThere(oid)) return []
-    const object = this.#lines.has(oid) ? null : this.#store.loadedNow(oid)
+    const object = this.#objectNow(oid)
     if (!object) return ALL_BLOCKS
     const isTouched = (this.#copies.imageOf(oid)?.epochs.at(-1) ?? 0) >= epoch
     return rangesWhere((block) => {
@@ -211,61 +225,81 @@ export class EngineCopyStore implements CopyStore {
   }
 
   markStale(oid: bigint, done: CopyDone): void {
-    const { version, epochs } = this.#copies.imageOf(oid) ?? { version: CLEAN_VERSION, epochs: NO_EPOCHS }
+    const { version, epochs } = this.#copies.imageOf(oid) ?? { version: this.cleanVersion, epochs: NO_EPOCHS }
     const records: CopyRecord[] = [{ kind: 'copy', oid, image: { version, epochs, stale: true, valid: null } }]
     this.#commit({ oid, epoch: 0, durable: true, leaves: null, records, changes: () => [] }, done)
   }
 
   reserve(oid: bigint, ranges: readonly BlockRange[]): boolean {
-    const bytes = this.#bytesFor(oid, ranges)
-    if (bytes > 0 && !this.#hasRoom(oid, this.#reservedBytes + bytes)) return false
-    this.#reserved.set(oid, (this.#reserved.get(oid) ?? 0) + bytes)
-    this.#reservedBytes += bytes
+    const before = this.#reserved.get(oid) ?? []
+    const more = subtract(subtract(toBlocks(ranges), this.#allocated(oid)), before)
+    if (!this.#hasRoom(oid, more)) return false
+    this.#reserved.set(oid, toBlocks([...before, ...more]))
     return true
   }
 
   release(oid: bigint): void {
-    this.#reservedBytes -= this.#reserved.get(oid) ?? 0
     this.#reserved.delete(oid)
   }
 
-  #hasRoomFor(oid: bigint, blocks: readonly BlockRun[]): boolean {
-    const bytes = this.#bytesFor(oid, rangesOf(blocks, [])) - (this.#reserved.get(oid) ?? 0)
-    return bytes <= 0 || this.#hasRoom(oid, this.#reservedBytes + bytes)
+  /** What was set aside for these blocks is theirs. */
+  #hasRoomFor(oid: bigint, { blocks }: BlockContents): boolean {
+    const reserved = this.#reserved.get(oid) ?? []
+    const needed = subtract(blocksOf({ blocks, zeros: [] }), reserved)
+    return needed.length === 0 || this.#hasRoom(oid, subtract(needed, this.#allocated(oid)))
   }
 
-  #hasRoom(oid: bigint, bytes: number): boolean {
-    return this.#isThere(oid) ? this.#store.hasRoom({ oid }, bytes) : this.#store.hasRoomForNew(bytes, 0)
+  /** For blocks that have no space yet, beside what is set aside for others. */
+  #hasRoom(oid: bigint, blocks: Blocks): boolean {
+    const isThere = this.#isThere(oid)
+    if (isThere && blocks.length === 0) return true
+    let bytes = countBlocks(blocks) * BLOCK_BYTES
+    for (const reserved of this.#reserved.values()) bytes += countBlocks(reserved) * BLOCK_BYTES
+    return isThere ? this.#store.hasRoom({ oid }, bytes) : this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, 0)
   }
 
-  /** What these blocks take at most: nothing where they overwrite. */
-  #bytesFor(oid: bigint, ranges: readonly BlockRange[]): number {
-    const object = this.#isThere(oid) ? this.#store.loadedNow(oid) : null
-    let bytes = this.#isThere(oid) ? 0 : OBJECT_TAIL_BYTES
-    for (const { first, count } of ranges) if (!object?.hasData(first, count)) bytes += count * BLOCK_BYTES
-    return bytes
-  }
-
-  read(oid: bigint, range: BlockRange, done: (error: StoreError | null, bytes: Buffer) => void): void {
-    const { first, count } = range
-    const bytes = Buffer.alloc(count * BLOCK_BYTES)
-    const refuse = (error: StoreError) => done(error, Buffer.alloc(0))
-    const valid = this.stateOf(oid)?.valid ?? []
-    const isValid = valid.some((part) => part.first <= first && first + count <= part.first + part.count)
-    if (!isValid) return refuse(new StoreError('NoObject', `blocks of ${oid.toString(16)} that this copy has not`))
+  /** Reads blocks that are valid; others are NoObject. */
+  read(
+    oid: bigint,
+    { first, count }: BlockRange,
+    done: (error: StoreError | null, contents: BlockContents) => void,
+  ): void {
+    const refuse = (error: StoreError) => done(error, { blocks: [], zeros: [] })
+    if (!this.#isValid(oid, { first, count }))
+      return refuse(new StoreError('NoObject', `blocks of ${formatOid(oid)} that this copy has not`))
     this.#inLine(oid, (failure) => {
       const object = this.#store.loadedNow(oid)
-      if (failure || !object) return refuse(failure ?? new StoreError('NoObject', oid.toString(16)))
-      this.#store.read(object, first, count, bytes, (error) => (error ? refuse(error) : done(null, bytes)))
+      if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
+      const isZero = (block: number) => this.#store.blockState(object, block)?.state === 'zero'
+      const zeros = rangesWhere(isZero, first, first + count)
+      const parts = subtract([{ first, count }], zeros)
+      const blocks = parts.map((part) => ({ first: part.first, bytes: Buffer.alloc(part.count * BLOCK_BYTES) }))
+      let left = blocks.length
+      let failed: StoreError | null = null
+      const partDone = (error: StoreError | null) => {
+        failed ??= error
+        if (--left > 0) return
+        if (failed) refuse(failed)
+        else done(null, { blocks, zeros })
+      }
+      if (left === 0) return done(null, { blocks, zeros })
+      for (const part of blocks)
+        this.#store.read(object, part.first, part.bytes.length / BLOCK_BYTES, part.bytes, partDone)
     })
   }
 
-  remove(oid: bigint, durable: boolean, done: CopyDone): void {
+  #isValid(oid: bigint, { first, count }: BlockRange): boolean {
+    const image = this.#copies.imageOf(oid)
+    if (image?.stale || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
+    const valid = image?.valid
+    return !valid || rangesWhere((block) => !hasBlock(valid, block), first, first + count).length === 0
+  }
+
+  remove(oid: bigint, done: CopyDone): void {
     const epoch = this.#copies.imageOf(oid)?.version.generation.epoch ?? 0
     const records: CopyRecord[] = [{ kind: 'copy', oid, image: null }]
     const changes = (): Change[] => [{ kind: 'remove', oid }]
-    this.#adopted.delete(oid)
-    this.#commit({ oid, epoch, durable, leaves: false, records, changes }, done)
+    this.#commit({ oid, epoch, durable: true, leaves: false, records, changes }, done)
   }
 
   sync(done: CopyDone): void {
@@ -370,10 +404,11 @@ export class EngineCopyStore implements CopyStore {
   }
 }
 
-function rangesOf(blocks: readonly BlockRun[], zeros: readonly BlockRange[]): BlockRange[] {
-  const runs = blocks.map(({ first, bytes }) => ({ first, count: bytes.length / BLOCK_BYTES }))
-  const bits = bitsOf([...runs, ...zeros])
-  return rangesWhere((block) => hasBlock(bits, block))
+function changesOf(oid: bigint, { blocks, zeros }: BlockContents): Change[] {
+  return [
+    ...blocks.map(({ first, bytes }) => ({ kind: 'blocks' as const, object: oid, first, bytes })),
+    ...zeros.map(({ first, count }) => ({ kind: 'zero' as const, object: oid, first, count })),
+  ]
 }
 
 /** Null when all are valid. */
