@@ -572,15 +572,15 @@ describe('a start', () => {
     await bench.create(OBJECT)
     await bench.close()
     for (const slot of [0, 4096]) {
-      const bytes = Buffer.alloc(80)
+      const bytes = Buffer.alloc(96)
       bytes.writeUInt32LE(0x62755343, 0)
-      bytes.writeUInt32LE(3, 4)
-      bytes.writeUInt32LE(crc32(bytes.subarray(0, 76)), 76)
+      bytes.writeUInt32LE(4, 4)
+      bytes.writeUInt32LE(crc32(bytes.subarray(0, 92)), 92)
       await bench.patch('superblock', slot, bytes)
     }
     const before = await bench.image()
     const larger = new StoreBench({ segmentBlocks: 80 })
-    await expect(bench.open()).rejects.toThrow(/format 3; this version reads up to format 2/)
+    await expect(bench.open()).rejects.toThrow(/format 4; this version reads up to format 3/)
     bench.disk.kill()
     expect(await bench.image()).toEqual(before)
     await larger.open() // a larger journal is what the same start would have made on an empty directory

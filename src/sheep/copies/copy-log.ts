@@ -52,7 +52,8 @@ export class CopyLog {
     storeId: Buffer,
     position: CopyLogPosition,
   ): Promise<{ log: CopyLog; copies: CopyTable }> {
-    if (position.copyLogNumber === 0) return { log: new CopyLog(disk, storeId, null, position), copies: new CopyTable() }
+    if (position.copyLogNumber === 0)
+      return { log: new CopyLog(disk, storeId, null, position), copies: new CopyTable() }
     const path = pathOf(position.copyLogNumber)
     const found = (await disk.list('.')).filter((name) => /^copies\.\d+$/.test(name))
     for (const name of found) if (name !== path) await disk.unlink(name)

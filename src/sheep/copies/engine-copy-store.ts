@@ -344,7 +344,7 @@ export class EngineCopyStore implements CopyStore {
         const noted = all.map((record): Change => ({ kind: 'copies', record }))
         const options = { durable: change.durable || more.durable, ...(epoch > 0 && { epoch }) }
         this.#store.commit([...change.changes(), ...noted], options, (error) => {
-          if (!error && more.durable) this.#acceptedEpoch = Math.max(this.#acceptedEpoch, epoch)
+          if (!error && more.records.length > 0) this.#acceptedEpoch = Math.max(this.#acceptedEpoch, epoch)
           done(error)
         })
       },
@@ -355,9 +355,8 @@ export class EngineCopyStore implements CopyStore {
   /** What has to be durable before anything of this epoch is acknowledged that is not. */
   #announced(epoch: number, durable: boolean): { durable: boolean; records: CopyRecord[] } {
     if (durable || this.#store.durability === 'write' || epoch <= this.#acceptedEpoch) return { durable, records: [] }
-    const { horizon } = this.#copies
-    if (epoch <= horizon.accepted) return { durable: true, records: [] } // it is on its way
-    const record: CopyRecord = { ...horizon, kind: 'horizon', accepted: epoch }
+    // Each says so until one is durable: which of them comes first is not known before they are not in line any more.
+    const record: CopyRecord = { ...this.#copies.horizon, kind: 'horizon', accepted: epoch }
     this.#copies.apply(record)
     return { durable: true, records: [record] }
   }
