@@ -341,9 +341,13 @@ export class EngineCopyStore implements CopyStore {
       oid,
       (failure) => {
         if (failure && change.writes) return this.#spoil(oid, failure, done)
+        const changes = change.changes()
+        // The one that was to make it was refused.
+        const isGone = !this.#store.exists(oid) && !changes.some(({ kind }) => kind === 'create')
+        if (change.writes && isGone) return this.#spoil(oid, new StoreError('NoObject', formatOid(oid)), done)
         const noted = all.map((record): Change => ({ kind: 'copies', record }))
         const options = { durable: change.durable || more.durable, ...(epoch > 0 && { epoch }) }
-        this.#store.commit([...change.changes(), ...noted], options, (error) => {
+        this.#store.commit([...changes, ...noted], options, (error) => {
           if (!error && more.records.length > 0) this.#acceptedEpoch = Math.max(this.#acceptedEpoch, epoch)
           done(error)
         })
