@@ -111,11 +111,11 @@ export class EngineCopyModel {
     for (let step = 0; step < steps; step++) {
       const dice = this.#random.next()
       if (dice < 0.62) this.#change()
-      else if (dice < 0.68) this.#setWatermark()
+      else if (dice < 0.68) await this.#setWatermark()
       else if (dice < 0.7) this.#settle()
       else if (dice < 0.72) this.#epoch += 1 + this.#random.below(2)
-      else if (dice < 0.73) this.#clean()
-      else if (dice < 0.74) this.#fillDisk()
+      else if (dice < 0.73) await this.#clean()
+      else if (dice < 0.74) await this.#fillDisk()
       else if (dice < 0.79) await this.#look()
       else if (dice < 0.81) await this.#sync()
       else if (dice < 0.83) this.#store.startCheckpoint()
@@ -355,7 +355,8 @@ export class EngineCopyModel {
   }
 
   /** A watermark says nothing of what is not acknowledged. */
-  #setWatermark(): void {
+  async #setWatermark(): Promise<void> {
+    if (this.#random.chance(0.4)) await this.#sync()
     const vid = this.#random.pick(VIDS)
     const tails = [...this.#now.copies].flatMap(([oid, { tail }]) => (oidVid(oid) === vid ? tail : []))
     if (tails.length === 0 || this.#accepted.some(({ isAcknowledged }) => !isAcknowledged)) return
@@ -380,7 +381,8 @@ export class EngineCopyModel {
   }
 
   /** Only of epochs that are over, and of which everything is acknowledged. */
-  #clean(): void {
+  async #clean(): Promise<void> {
+    await this.#sync()
     const clean = this.#epoch - 1 - this.#random.below(2)
     if (clean <= this.#now.clean || this.#accepted.some(({ isAcknowledged }) => !isAcknowledged)) return
     const apply = (image: Image) => {
@@ -396,10 +398,16 @@ export class EngineCopyModel {
     this.counts.cleans++
   }
 
-  #fillDisk(): void {
+  async #fillDisk(): Promise<void> {
     const isFull = this.#disk.capacityBytes < 2 ** 40
-    const pages = this.#random.below(60)
-    this.#disk.capacityBytes = isFull ? 2 ** 40 : this.#disk.usedBytes() + pages * BLOCK_BYTES
+    this.#disk.capacityBytes = 0 // so that it counts
+    const room = this.#random.below(40) * BLOCK_BYTES
+    this.#disk.capacityBytes = isFull ? 2 ** 40 : this.#disk.usedBytes() + room
+    this.#store.startCheckpoint() // which asks the disk how much there is
+    for (let i = 0; i < 60; i++) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+      this.#clock.step()
+    }
   }
 
   async #sync(): Promise<void> {
