@@ -167,8 +167,8 @@ export class CopyChanges {
 /**
  * What this node knows of its copies beside their bytes: all in memory, known without waiting.
  *
- * An object that was written since the last clean epoch, or is not whole, takes about 200 bytes (384 more while it is partial), as
- * long as objects share generations and epochs; a write above the watermark takes about 250. What is clean takes nothing.
+ * An object that was written since the last clean epoch, or is not whole, takes about 170 bytes (250 more while it is partial), as
+ * long as objects share generations and epochs; a write above the watermark takes about 280. What is clean takes nothing.
  */
 export class CopyTable {
   readonly #vdis = new Map<number, Map<bigint, CopyImage>>()

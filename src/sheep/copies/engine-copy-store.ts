@@ -104,7 +104,7 @@ export class EngineCopyStore implements CopyStore {
     const oids = new Set(this.#copies.imagesOf(vid).keys())
     for (const oid of this.#store.oids()) if (oidVid(oid) === vid) oids.add(oid)
     for (const oid of this.#there.keys()) if (oidVid(oid) === vid) oids.add(oid)
-    return [...oids].filter((oid) => this.stateOf(oid) !== null)
+    return [...oids].filter((oid) => this.#copies.imageOf(oid) !== null || this.#isThere(oid))
   }
 
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void {
