@@ -23,11 +23,15 @@ export interface SuperblockContent extends LogPosition, CopyLogPosition {
 export type CheckpointMark = Omit<SuperblockContent, 'storeId' | 'count'>
 
 const MAGIC = 0x62755343 // "CSub"
-/** Format 1 had neither `synced` nor `cache`, and neither had a log of copies. */
+/**
+ * Format 1 had neither `synced` nor `cache`; format 2 had no log of copies. What came later stands behind the 80 bytes of format 2,
+ * which keep their CRC: so an older program says which format it has met, and not that the store is damaged.
+ */
 const FORMAT = 3
 const SLOT_BYTES = 4096
-const USED_BYTES = [72, 80, 96] // of each format
-const USED_BYTES_NOW = 96
+const HEAD_BYTES_FORMAT_1 = 72
+const HEAD_BYTES = 80
+const USED_BYTES = 100
 const PATH = 'superblock'
 const NEW_PATH = 'superblock.new'
 const FIRST_MARK: CheckpointMark = {
@@ -61,7 +65,7 @@ export class Superblock {
     return orClose(file, async () => {
       const slots = Buffer.alloc(2 * SLOT_BYTES)
       await file.read(slots, 0)
-      const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES_NOW)))
+      const valid = [0, 1].map((slot) => decode(slots.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + USED_BYTES)))
       const best = valid.filter((content) => content !== null).sort((a, b) => b.count - a.count)[0]
       if (!best) throw new StoreError('DiskFailed', 'both superblocks are damaged')
       await file.write(encode(best), slotOf(best))
@@ -109,21 +113,28 @@ function encode(content: SuperblockContent): Buffer {
   slot.writeBigUInt64LE(BigInt(content.logBytes), 56)
   slot.writeBigUInt64LE(BigInt(content.synced), 64)
   slot.writeUInt32LE(content.cache, 72)
-  slot.writeBigUInt64LE(BigInt(content.copyLogNumber), 76)
-  slot.writeBigUInt64LE(BigInt(content.copyLogBytes), 84)
-  slot.writeUInt32LE(crc32(slot.subarray(0, USED_BYTES_NOW - 4)), USED_BYTES_NOW - 4)
+  writeCrc(slot, HEAD_BYTES)
+  slot.writeBigUInt64LE(BigInt(content.copyLogNumber), 80)
+  slot.writeBigUInt64LE(BigInt(content.copyLogBytes), 88)
+  writeCrc(slot, USED_BYTES)
   return slot
 }
+
+/** In the last four of so many bytes, of those before them. */
+function writeCrc(slot: Buffer, bytes: number): void {
+  slot.writeUInt32LE(crc32(slot.subarray(0, bytes - 4)), bytes - 4)
+}
+
+const hasCrc = (slot: Buffer, bytes: number) => crc32(slot.subarray(0, bytes - 4)) === slot.readUInt32LE(bytes - 4)
 
 function decode(slot: Buffer): SuperblockContent | null {
   if (slot.readUInt32LE(0) !== MAGIC) return null
   const format = slot.readUInt32LE(4)
-  // One that comes later is at least told from damage if it has grown no more.
-  const usedBytes = USED_BYTES[format - 1] ?? USED_BYTES_NOW
-  if (crc32(slot.subarray(0, usedBytes - 4)) !== slot.readUInt32LE(usedBytes - 4)) return null
+  if (!hasCrc(slot, format === 1 ? HEAD_BYTES_FORMAT_1 : HEAD_BYTES)) return null
   if (format < 1 || format > FORMAT) {
     throw new StoreError('DiskFailed', `the store has format ${format}; this version reads up to format ${FORMAT}`)
   }
+  if (format >= 3 && !hasCrc(slot, USED_BYTES)) return null
   const sequence = Number(slot.readBigUInt64LE(40))
   return {
     storeId: Buffer.from(slot.subarray(8, 24)),
@@ -134,7 +145,7 @@ function decode(slot: Buffer): SuperblockContent | null {
     cache: format === 1 ? 0 : slot.readUInt32LE(72),
     logNumber: Number(slot.readBigUInt64LE(48)),
     logBytes: Number(slot.readBigUInt64LE(56)),
-    copyLogNumber: format < 3 ? 0 : Number(slot.readBigUInt64LE(76)),
-    copyLogBytes: format < 3 ? 0 : Number(slot.readBigUInt64LE(84)),
+    copyLogNumber: format < 3 ? 0 : Number(slot.readBigUInt64LE(80)),
+    copyLogBytes: format < 3 ? 0 : Number(slot.readBigUInt64LE(88)),
   }
 }

@@ -20,6 +20,38 @@ import { blocksOf, OBJECT, StoreBench } from './store-bench.ts'
  * what a failing or a full disk may do, and what a start refuses.
  */
 
+/** Makes superblocks and frames what they were before there were copies: format 2, and frames of format 3. */
+async function asFormatBefore(bench: StoreBench): Promise<void> {
+  const read = async (path: string, length: number) => {
+    const bytes = Buffer.alloc(length)
+    await bench.clock.run(
+      bench.disk
+        .mount()
+        .open(path)
+        .then((file) => file.read(bytes, 0)),
+    )
+    return bytes
+  }
+  const slots = await read('superblock', 8192)
+  for (const slot of [slots.subarray(0, 4096), slots.subarray(4096)]) {
+    if (slot.readUInt32LE(0) === 0) continue
+    slot.writeUInt32LE(2, 4)
+    slot.fill(0, 76)
+    slot.writeUInt32LE(crc32(slot.subarray(0, 76)), 76)
+  }
+  await bench.patch('superblock', 0, slots)
+  for (const path of ['journal.0', 'journal.1']) {
+    const pages = await read(path, bench.disk.sizeOf(path))
+    for (let at = 0; at < pages.length; at += BLOCK_BYTES) {
+      if (pages.toString('latin1', at, at + 4) !== 'CJrn') continue
+      const meta = pages.subarray(at, at + pages.readUInt32LE(at + 52) * BLOCK_BYTES)
+      meta.writeUInt32LE(3, 4)
+      meta.writeUInt32LE(crc32(meta.subarray(72), crc32(meta.subarray(0, 68))), 68)
+    }
+    await bench.patch(path, 0, pages)
+  }
+}
+
 const PATH = objectPath(OBJECT)
 const corrupt = { code: 'CorruptBlock' }
 
@@ -572,10 +604,10 @@ describe('a start', () => {
     await bench.create(OBJECT)
     await bench.close()
     for (const slot of [0, 4096]) {
-      const bytes = Buffer.alloc(96)
+      const bytes = Buffer.alloc(80)
       bytes.writeUInt32LE(0x62755343, 0)
       bytes.writeUInt32LE(4, 4)
-      bytes.writeUInt32LE(crc32(bytes.subarray(0, 92)), 92)
+      bytes.writeUInt32LE(crc32(bytes.subarray(0, 76)), 76)
       await bench.patch('superblock', slot, bytes)
     }
     const before = await bench.image()
@@ -584,6 +616,19 @@ describe('a start', () => {
     bench.disk.kill()
     expect(await bench.image()).toEqual(before)
     await larger.open() // a larger journal is what the same start would have made on an empty directory
+  })
+
+  it('goes on with what the version wrote that knew nothing of copies, and writes its own format from then on', async () => {
+    const bench = await StoreBench.open()
+    await bench.create(OBJECT)
+    await bench.write(OBJECT, 0, 1, 2)
+    bench.disk.kill()
+    await asFormatBefore(bench)
+    await bench.open()
+    expect(await bench.read(OBJECT, 0, 2)).toEqual(blocksOf(1, 2))
+    await bench.write(OBJECT, 1, 3)
+    await bench.restart('kill')
+    expect(await bench.read(OBJECT, 0, 2)).toEqual(blocksOf(1, 3))
   })
 
   it('is refused when there is a store without its superblock, or without a segment of its journal', async () => {

@@ -40,15 +40,17 @@ describe('the superblock', () => {
     const file = await run(disk.open('superblock'))
     const bytes = Buffer.alloc(8192)
     await run(file.read(bytes, 0))
-    const fields = `43537562 03000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000 0500000000000000 0600000001000000`
-    const used = Buffer.concat([Buffer.from(fields.replaceAll(' ', ''), 'hex')], 92)
-    expect(bytes.toString('hex', 4096, 4096 + 92)).toBe(used.toString('hex'))
-    expect(bytes.readUInt32LE(4096 + 92)).toBe(crc32(used))
+    const fields = `43537562 03000000 ${STORE.toString('hex')} 0300000000000000 0600000000000000 0000000002000000 0300000000000000 0201000000000000 0700000000000000 09000000`
+    const head = Buffer.concat([Buffer.from(fields.replaceAll(' ', ''), 'hex')], 76)
+    expect(bytes.toString('hex', 4096, 4096 + 76)).toBe(head.toString('hex'))
+    expect(bytes.readUInt32LE(4096 + 76)).toBe(crc32(head)) // where format 2 has it
+    expect(bytes.toString('hex', 4096 + 80, 4096 + 96)).toBe('05000000000000000600000001000000')
+    expect(bytes.readUInt32LE(4096 + 96)).toBe(crc32(bytes.subarray(4096, 4096 + 96)))
     expect(bytes.readUInt32LE(24)).toBe(2) // the writing before
   })
 
   it('is read from the slot that was written last, and from the other when that one is damaged', async () => {
-    for (let bit = 0; bit < 96 * 8; bit++) {
+    for (let bit = 0; bit < 100 * 8; bit++) {
       const { disk, run, patch } = newDisk()
       const superblock = await run(Superblock.create(disk, STORE))
       await run(superblock.write({ ...MARK, generation: 5 }))
@@ -66,10 +68,10 @@ describe('the superblock', () => {
   it('is refused when both slots are damaged, or when it is of another format', async () => {
     const { disk, run, patch } = newDisk()
     await run(Superblock.create(disk, STORE))
-    const other = Buffer.alloc(96)
+    const other = Buffer.alloc(80)
     other.writeUInt32LE(0x62755343, 0)
     other.writeUInt32LE(4, 4)
-    other.writeUInt32LE(crc32(other.subarray(0, 92)), 92)
+    other.writeUInt32LE(crc32(other.subarray(0, 76)), 76)
     await patch('superblock', 0, other)
     await expect(run(Superblock.open(disk))).rejects.toThrow(/format 4; this version reads up to format 3/)
     await patch('superblock', 0, Buffer.alloc(8192))
