@@ -169,7 +169,7 @@ export class CopyModel {
   async #scenario(requests: number): Promise<void> {
     for (const node of this.nodes) this.#start(node)
     const members = this.nodes.map(({ process }) => process!.member)
-    this.#commit({ type: 'view', view: { epoch: 1, members, voters: this.nodes.map(({ name }) => name) } })
+    this.#commit({ type: 'view', view: { epoch: 1, members, voters: this.nodes.map(({ name }) => name), at: 0 } })
     this.#format()
     this.#watchMembers()
     const clients = Array.from({ length: 4 }, () => this.#client(requests / 4))
@@ -516,7 +516,8 @@ export class CopyModel {
     node.lives++
     const clock = node.clock.mount()
     const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
-    const member = { node: node.name, incarnation: `${node.name}.${node.lives}` }
+    const incarnation = `${node.name}.${node.lives}`
+    const member = { node: node.name, incarnation, address: node.name, zone: 0, vnodes: 1 }
     const process: Process = { member, clock, store, holder: new CopyHolder(store), applied: 0, owner: null }
     node.process = process
     const beat = () => {

@@ -9,10 +9,13 @@ const version = (epoch: number, sequence: number): Version => ({
   sequence,
 })
 
+const member = (node: string) => ({ node, incarnation: `${node}.1`, address: node, zone: 0, vnodes: 1 })
+
 const view = (epoch: number, nodes: string, targets = nodes): PlacedView => ({
   epoch,
-  members: [...nodes].map((node) => ({ node, incarnation: `${node}.1` })),
+  members: [...nodes].map(member),
   voters: [...nodes],
+  at: 0,
   targets: [...targets],
 })
 
@@ -22,7 +25,7 @@ const report = (
   { kind = 'full', tail = [], lost = 0 }: { kind?: CopyState['kind']; tail?: TailEntry[]; lost?: number } = {},
 ): Report => ({
   oid: 1n,
-  member: { node, incarnation: `${node}.1` },
+  member: member(node),
   state: at && { version: at, kind, valid: kind === 'full' ? ALL_BLOCKS : [], allocated: [] },
   tail,
   lostThroughEpoch: lost,
