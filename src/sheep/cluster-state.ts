@@ -5,6 +5,7 @@ import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
 import type { Entry, Lock, Vdi } from './entries.ts'
 import { ExportTable } from './export-table.ts'
+import { FamilyTable } from './family-table.ts'
 import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
 import { VdiTable } from './vdi-table.ts'
 
@@ -29,6 +30,7 @@ export class ClusterState {
   readonly locks = new Map<string, Lock>()
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
+  readonly families = new FamilyTable()
 
   /** The view in effect. */
   get view(): View {
@@ -120,6 +122,14 @@ export class ClusterState {
         if (this.exports.countOf(vdi.vid) > 0) throw new StoreError('VdiInUse', `${vdi.name} is exported`)
         return
       }
+      case 'owner':
+      case 'disown':
+      case 'clean':
+        this.families.check(entry, this.view)
+        return
+      case 'gateway':
+        if (!this.exports.has(entry.attachmentId)) throw new StoreError('NoExport')
+        return
       case 'export': {
         const vdi = this.get(entry.right.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
@@ -210,12 +220,24 @@ export class ClusterState {
       case 'unexport':
         this.exports.drop(entry.attachmentId)
         return
+      case 'gateway': {
+        const { node, incarnation } = entry
+        this.exports.put({ ...this.exports.get(entry.attachmentId)!, gateway: { node, incarnation } })
+        return
+      }
+      case 'owner':
+      case 'disown':
+      case 'clean':
+        this.families.apply(index, entry, this.epoch)
+        return
     }
   }
 
   /** Entries that lead to this state from nothing. */
   snapshotEntries(): Entry[] {
     return [
+      // Before the views, since how many of those are kept depends on it.
+      ...this.families.snapshotEntries(),
       // Never nothing at all, so that whoever applies them gets to know the index.
       ...this.views.map(({ index, view }): Entry => ({ type: 'view', index, ...view })),
       ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
@@ -229,7 +251,13 @@ export class ClusterState {
   get liveEntries(): number {
     const { views, vdis, exports, attributes, locks, drivenBy } = this
     const few = views.length + (drivenBy === null ? 0 : 1)
-    return few + vdis.size + exports.size + attributes.size + locks.size
+    return few + vdis.size + exports.size + attributes.size + locks.size + this.families.size
+  }
+
+  /** The views in which copies of the family's objects were made that may still count, up to the one in effect. */
+  viewsOf(family: number): readonly View[] {
+    const since = this.families.uncleanSince(family) ?? this.epoch
+    return this.views.flatMap(({ view }) => (view.epoch >= since ? view : []))
   }
 
   /** An id for a new attribute's object: the first free one from the hash of its name on. */
@@ -244,7 +272,9 @@ export class ClusterState {
   #follow(logged: LoggedView): void {
     if (logged.view.epoch === 0) return // there was none yet
     const before = this.views.filter(({ view }) => view.epoch > 0)
-    this.views = [...before, logged].slice(-VIEWS_MAX)
+    const views = [...before, logged]
+    const oldest = this.families.oldestUnclean(logged.view.epoch)
+    this.views = views.filter(({ view }, at) => at >= views.length - VIEWS_MAX || view.epoch >= oldest)
   }
 
   /** A working VDI goes on under another vid, with the rights to it and its attributes. */
@@ -261,6 +291,7 @@ export class ClusterState {
       if (child.parentVid === vid) this.vdis.put({ ...child, parentVid: vdi.parentVid })
     }
     this.vdis.drop(vid)
+    if (this.vdis.ofFamily(vdi.family).length === 0) this.families.drop(vdi.family)
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Attribute } from './attributes.ts'
-import type { Member, View } from './membership/view.ts'
+import type { Life, Member, View } from './membership/view.ts'
 
 /** What the ordered log tells of: its entries, and what they are about. All of it is kept as JSON, so that names stay. */
 
@@ -55,6 +55,15 @@ export interface ExportRight {
   /** The working VDI; follows it when a snapshot gives it a new vid. */
   vid: number
   readOnly: boolean
+  /** The gateway that opened it last, where there are several nodes: what others have open under it is over. */
+  gateway?: Life
+}
+
+/** The node that alone reads and writes what a family of VDIs holds, and runs all that is done to them. */
+export interface FamilyOwner extends Life {
+  family: number
+  /** Of the entry that named it. */
+  index: number
 }
 
 export type Entry =
@@ -79,6 +88,16 @@ export type Entry =
   | { type: 'unlock'; name: string }
   /** The service's database `database` says what the store is to hold, in the place of `replaces`. */
   | { type: 'driven'; database: string; replaces: string | null }
+  /**
+   * Several nodes only. Takes effect when nobody in the view owns the family, and `replaces` is the entry that named the last one
+   * who did. `index` is there in what stands for a whole state: the entry that it was.
+   */
+  | ({ type: 'owner'; family: number; replaces: number | null; index?: number } & Life)
+  /** The owner that entry `index` named has let go of the family. */
+  | { type: 'disown'; family: number; index: number }
+  /** What was written to these families before `epoch` is on all copies; each with the entry that names the owner who found it so. */
+  | { type: 'clean'; epoch: number; families: readonly (readonly [family: number, ownerIndex: number])[] }
+  | ({ type: 'gateway'; attachmentId: string } & Life)
 
 export const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))
 

@@ -370,3 +370,73 @@ function dump(state: ClusterState) {
     byHash: [...state.exports.values()].map(({ nameHash }) => state.exports.byHash(nameHash)?.attachmentId).sort(),
   }
 }
+
+describe('families of VDIs on several nodes', () => {
+  const life = (node: string) => ({ node, incarnation: `${node}1` })
+  const member = (node: string) => ({ ...life(node), address: `${node}:7000`, zone: 1, vnodes: 128 })
+  const view = (epoch: number, ...nodes: string[]): Entry => ({
+    type: 'view',
+    epoch,
+    members: nodes.map(member),
+    voters: ['a'],
+    at: 0,
+  })
+  const owned = (node: string, replaces: number | null = null): Entry => ({
+    type: 'owner',
+    family: 7,
+    ...life(node),
+    replaces,
+  })
+
+  it('have one owner, which is named again only when it is out of the view or has let go', () => {
+    const state = stateOf(view(1, 'a', 'b'), owned('a'))
+    expect(state.families.ownerOf(7)).toEqual({ family: 7, ...life('a'), index: 2 })
+    expect(refusal(state, owned('b'))).toBe('OldEpoch')
+    expect(refusal(state, owned('b', 2))).toBe('OldEpoch')
+    const left = stateOf(view(1, 'a', 'b'), owned('a'), view(2, 'b'))
+    expect(refusal(left, owned('b', 1))).toBe('OldEpoch')
+    expect(refusal(left, owned('b', 2))).toBeNull()
+    expect(refusal(left, owned('c', 2))).toBe('OldEpoch')
+    const free = stateOf(view(1, 'a', 'b'), owned('a'), { type: 'disown', family: 7, index: 2 }, owned('b'))
+    expect(free.families.ownerOf(7)).toMatchObject(life('b'))
+  })
+
+  it('keep the views in which copies may have been made that still count', () => {
+    const state = stateOf(view(1, 'a', 'b'), owned('a'), ...[2, 3, 4].map((epoch) => view(epoch, 'a', 'b')))
+    expect(state.viewsOf(7).map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4])
+    const clean: Entry = { type: 'clean', epoch: 3, families: [[7, 2]] }
+    expect(refusal(state, { ...clean, families: [[7, 1]] })).toBe('OldEpoch')
+    state.apply(6, clean)
+    expect(state.viewsOf(7).map(({ epoch }) => epoch)).toEqual([3, 4])
+    const many = stateOf(view(1, 'a'), owned('a'), ...Array.from({ length: 100 }, (_, i) => view(i + 2, 'a')))
+    expect(many.viewsOf(7)).toHaveLength(101)
+  })
+
+  it('are forgotten with their last VDI', () => {
+    const state = stateOf(view(1, 'a'), owned('a'), made, { type: 'delete', vid: 7 }, { type: 'reclaimed', vid: 7 })
+    expect(state.families.ownerOf(7)).toBeNull()
+    expect(state.families.uncleanSince(7)).toBeUndefined()
+  })
+
+  it('survive a log that is written anew', () => {
+    const state = stateOf(view(1, 'a', 'b'), owned('a'), made, view(2, 'b'), {
+      type: 'clean',
+      epoch: 2,
+      families: [[7, 2]],
+    })
+    const free = stateOf(view(1, 'a'), owned('a'), { type: 'disown', family: 7, index: 2 })
+    for (const before of [state, free]) {
+      const after = new ClusterState()
+      for (const entry of before.snapshotEntries()) after.apply(before.index, entry)
+      expect(after.families).toEqual(before.families)
+      expect(after.viewsOf(7)).toEqual(before.viewsOf(7))
+    }
+  })
+
+  it('an attachment names the gateway that opened it last', () => {
+    const state = stateOf(made, { type: 'export', right: right({ vid: 7 }) })
+    state.apply(3, { type: 'gateway', attachmentId: 'one', ...life('a') })
+    expect(state.exports.get('one')?.gateway).toEqual(life('a'))
+    expect(refusal(state, { type: 'gateway', attachmentId: 'two', ...life('a') })).toBe('NoExport')
+  })
+})
