@@ -4,12 +4,10 @@ import { partialBlocks, roundUp } from './block-range.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES, OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore, StoreDone } from './object-store.ts'
 import type { StoredObject } from './stored-object.ts'
+import type { ObjectBytes, ObjectWriteOptions } from './vdi-store.ts'
 
-/**
- * Objects as plain bytes at any alignment. Reading is for objects of any kind; writing only for those that no owner and
- * no map knows, such as machine state.
- */
-export class PlainObjects {
+/** The objects of this node as plain bytes. */
+export class PlainObjects implements ObjectBytes {
   readonly #store: ObjectStore
   /** The last write of each object that is under way: writes of one object take turns. */
   readonly #writing = new Map<bigint, Promise<void>>()
@@ -22,7 +20,6 @@ export class PlainObjects {
     return this.#store.exists(oid)
   }
 
-  /** NoObject when there is none. `done` may be called before this returns. */
   read(oid: bigint, offset: number, target: Buffer, done: StoreDone): void {
     if (offset + target.length > OBJECT_BYTES) return done(new StoreError('InvalidParameters', 'beyond the object'))
     const object = this.#store.loadedNow(oid)
@@ -37,7 +34,6 @@ export class PlainObjects {
     )
   }
 
-  /** As `read`, for callers that may wait. */
   readAll(oid: bigint, offset: number, target: Buffer): Promise<void> {
     return new Promise((resolve, reject) => {
       this.read(oid, offset, target, (error) => (error ? reject(error) : resolve()))
@@ -51,16 +47,7 @@ export class PlainObjects {
     blocks.copy(target, 0, offset - start, offset - start + target.length)
   }
 
-  /**
-   * Writes bytes; with `create` the rest of the object reads as zeros from now on, else NoObject when there is none. `check` is
-   * called in the moment of the change and throws to refuse it.
-   */
-  write(
-    oid: bigint,
-    offset: number,
-    bytes: Buffer,
-    options: { create: boolean; durable: boolean; check: () => void },
-  ): Promise<void> {
+  write(oid: bigint, offset: number, bytes: Buffer, options: ObjectWriteOptions): Promise<void> {
     const before = this.#writing.get(oid) ?? Promise.resolve()
     const written = before.then(() => this.#write(oid, offset, bytes, options))
     const tail = written
@@ -76,7 +63,7 @@ export class PlainObjects {
     oid: bigint,
     offset: number,
     bytes: Buffer,
-    { create, durable, check }: { create: boolean; durable: boolean; check: () => void },
+    { create, durable, check }: ObjectWriteOptions,
   ): Promise<void> {
     if (offset + bytes.length > OBJECT_BYTES) throw new StoreError('InvalidParameters', 'beyond the object')
     if (!create && !this.exists(oid)) throw new StoreError('NoObject')

@@ -1,39 +1,31 @@
 import { StoreError } from '../errors.ts'
-import { inodeOid } from '../protocol/oid.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Disk } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
-import type { ClusterDriver } from './cluster/driver.ts'
-import { createSingleDriver } from './cluster/single.ts'
 import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
 import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi, type VdiHeader } from './entries.ts'
-import { effectsOf } from './entry-effects.ts'
 import type { LoggedEntry } from './entry-log.ts'
-import { FamilyTurns } from './family-turns.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
+import { LocalVdiStore } from './local-vdi-store.ts'
 import { Locks } from './locks.ts'
-import { type AuditProgress, type AuditReport, auditStore } from './maintenance/audit.ts'
+import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import { GiveBack } from './maintenance/give-back.ts'
 import { IdleCheckpoint } from './maintenance/idle-checkpoint.ts'
-import { Reclaimer } from './maintenance/reclaim.ts'
-import { recountAccounts } from './maintenance/recount.ts'
 import { Scrubber } from './maintenance/scrub.ts'
-import { type Usage, UsageMeter } from './maintenance/usage.ts'
-import { BLOCK_BYTES, OBJECT_BYTES } from './object-format.ts'
-import { type ListedObject, listObjects } from './object-listing.ts'
-import { type Change, ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
-import { localOwners } from './owner.ts'
+import type { Usage } from './maintenance/usage.ts'
+import { OBJECT_BYTES } from './object-format.ts'
+import type { ListedObject } from './object-listing.ts'
+import { ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
 import { Owners } from './owners.ts'
-import { PlainObjects } from './plain-objects.ts'
 import type { SheepClient } from './server.ts'
 import { Sessions } from './session.ts'
-import type { StoredObject } from './stored-object.ts'
-import { VdiAttributes } from './vdi-attributes.ts'
+import { Turns } from './turns.ts'
+import type { AttributeValues, ObjectBytes, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
 export interface SheepOptions {
   disk: Disk
@@ -56,11 +48,12 @@ export interface SheepOptions {
   /** How fast the scrub reads in the background; 0 or nothing turns it off. */
   scrubBytesPerSecond?: number
   scrubIntervalMs?: number
+  /** Where what VDIs hold is kept, when that is not this node alone. */
+  vdiStore?(parts: VdiStoreParts): VdiStore
   /** Told once when the disk has failed: the node serves nothing any more. */
   onFailed(error: StoreError): void
 }
 
-const VNODES = 128
 const LOCK_GRACE_DEFAULT_MS = 10_000
 
 /**
@@ -71,8 +64,6 @@ export class Sheep {
   readonly state = new ClusterState()
   readonly sessions: Sessions
   readonly locks: Locks
-  readonly objects: PlainObjects
-  readonly attributes: VdiAttributes
   readonly writers: ForeignWriters
   readonly traffic = new Traffic()
   readonly heldDiscards = new HeldDiscards()
@@ -80,16 +71,13 @@ export class Sheep {
   contact: string
   readonly #options: SheepOptions
   readonly #store: ObjectStore
-  readonly #driver: ClusterDriver
-  readonly #reclaimer: Reclaimer
-  readonly #usage: UsageMeter
+  readonly #vdis: VdiStore
   readonly #giveBack: GiveBack
   readonly #idleCheckpoint: IdleCheckpoint
   readonly scrubber: Scrubber
   readonly #owners: Owners
-  /** Changes of objects that an entry names; they travel with it in one transaction. */
-  readonly #carried = new WeakMap<Entry, readonly Change[]>()
-  readonly #turns = new FamilyTurns()
+  /** Creations, snapshots, deletions and attributes of one family take turns; families do not wait for others. */
+  readonly #turns = new Turns<number>()
   #failure: StoreError | null = null
   #audits: Promise<unknown> = Promise.resolve()
   /** How far the audit that runs has come; null when none does. */
@@ -99,24 +87,27 @@ export class Sheep {
     this.#options = options
     this.contact = options.address
     this.#store = store
-    this.#driver = createSingleDriver((entry) => this.#deliver(entry))
-    this.#owners = new Owners({
-      maker: localOwners(store),
-      state: this.state,
-      isOpen: (vid) => this.sessions.isOpen(vid),
-    })
     this.sessions = new Sessions({
       ownerOf: (vid) => this.#owners.of(vid),
       state: this.state,
       onUnused: (vid) => this.#owners.forget(vid),
     })
-    this.objects = new PlainObjects(store)
-    this.attributes = new VdiAttributes({
+    const { clock, random, log, address, zone } = options
+    const openVdiStore = options.vdiStore ?? ((parts: VdiStoreParts) => new LocalVdiStore(parts, { address, zone }))
+    this.#vdis = openVdiStore({
       store,
       state: this.state,
-      clock: options.clock,
+      sessions: this.sessions,
       turns: this.#turns,
-      propose: (entry, carried) => this.#propose(entry, carried),
+      clock,
+      random,
+      log,
+      applied: (entry) => this.#owners.tell(entry),
+    })
+    this.#owners = new Owners({
+      maker: this.#vdis.owners,
+      state: this.state,
+      isOpen: (vid) => this.sessions.isOpen(vid),
     })
     this.writers = new ForeignWriters(this)
     this.locks = new Locks({
@@ -126,7 +117,6 @@ export class Sheep {
       graceMs: options.lockGraceMs ?? LOCK_GRACE_DEFAULT_MS,
       log: options.log,
     })
-    this.#usage = new UsageMeter({ store, state: this.state, clock: options.clock })
     this.#giveBack = new GiveBack({ store, clock: options.clock })
     this.#idleCheckpoint = new IdleCheckpoint({ store, clock: options.clock })
     this.scrubber = new Scrubber({
@@ -137,13 +127,6 @@ export class Sheep {
       log: options.log,
       bytesPerSecond: options.scrubBytesPerSecond ?? 0,
       ...(options.scrubIntervalMs && { roundIntervalMs: options.scrubIntervalMs }),
-    })
-    this.#reclaimer = new Reclaimer({
-      store,
-      state: this.state,
-      clock: options.clock,
-      log: options.log,
-      propose: (entry) => this.#propose(entry),
     })
   }
 
@@ -173,28 +156,17 @@ export class Sheep {
       liveEntries: this.state.liveEntries,
       entries: () => this.state.snapshotEntries().map(encodeEntry),
     })
-    if (!this.#store.accountsKnown) {
-      await recountAccounts({ store: this.#store, state: this.state, pause: () => this.#pause() }, this.#options.log)
-    }
-    await this.#join()
-    this.#reclaimer.scheduleAll()
+    await this.#vdis.start()
     this.locks.resume()
     await this.scrubber.open()
   }
 
-  /** Lets everything run that waits to. */
-  #pause(): Promise<void> {
-    return new Promise((resolve) => this.#options.clock.afterInput(resolve))
+  get objects(): ObjectBytes {
+    return this.#vdis.objects
   }
 
-  /** A start is a new incarnation and makes a new epoch. */
-  async #join(): Promise<void> {
-    const { address, zone, random } = this.#options
-    const node = this.#store.storeId.toString('hex')
-    const incarnation = random.bytes(8).toString('hex')
-    const members = [{ node, incarnation, address, zone, vnodes: VNODES }]
-    const at = this.#options.clock.now()
-    await this.#propose({ type: 'view', epoch: this.state.epoch + 1, members, voters: [node], at })
+  get attributes(): AttributeValues {
+    return this.#vdis.attributes
   }
 
   get failure(): StoreError | null {
@@ -224,31 +196,29 @@ export class Sheep {
 
   /** What each VDI and snapshot takes, by vid; without a scan. */
   usage(): Promise<Map<number, Usage>> {
-    return this.#usage.all()
+    return this.#vdis.usage()
   }
 
   /** Bytes of the blocks that hold data on this node, each counted once. */
   get allocatedBytes(): number {
-    return this.#store.accounts.physicalBlocks * BLOCK_BYTES
+    return this.#vdis.allocatedBytes
   }
 
   /** Proves that the store is sound, one audit after the other; with `repair` it also mends what can be. */
   audit({ repair = false } = {}): Promise<AuditReport> {
     const audit = this.#audits.then(() =>
-      auditStore({
-        store: this.#store,
-        state: this.state,
-        ownedMapOf: (vid) => this.#owners.of(vid).map,
-        propose: (entry) => this.#propose(entry),
-        pause: () => this.#pause(),
-        repair,
-        progress: (progress) => {
-          this.auditProgress = progress
-        },
-      }).finally(() => {
-        this.auditProgress = null
-        this.#owners.forgetUnused()
-      }),
+      this.#vdis
+        .audit({
+          ownedMapOf: (vid) => this.#owners.of(vid).map,
+          repair,
+          progress: (progress) => {
+            this.auditProgress = progress
+          },
+        })
+        .finally(() => {
+          this.auditProgress = null
+          this.#owners.forgetUnused()
+        }),
     )
     this.#audits = audit.catch(() => {})
     return audit
@@ -258,12 +228,12 @@ export class Sheep {
   listObjects(vid: number, from: number, count: number): Promise<ListedObject[]> {
     const vdi = this.state.get(vid)
     const limit = Math.ceil(vdi.sizeBytes / OBJECT_BYTES)
-    return listObjects(this.#store, this.#owners.mapOf(vid), { from, limit, count })
+    return this.#vdis.listObjects(this.#owners.mapOf(vid), { from, limit, count })
   }
 
   /** Resolves when no deleted VDI is being reclaimed. */
   reclaimed(): Promise<void> {
-    return this.#reclaimer.idle()
+    return this.#vdis.reclaimed()
   }
 
   /**
@@ -279,27 +249,23 @@ export class Sheep {
 
   async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
     const base = baseVid === null ? null : this.state.get(baseVid)
-    const inode = base ? await this.#holdInode(base.vid) : null
-    const vid = this.state.vdis.freeVid(name)
-    const vdi: Vdi = {
-      vid,
-      name,
-      tag: '',
-      snapId: this.state.vdis.nextSnapId(name),
-      parentVid: base?.vid ?? 0,
-      family: base?.family ?? vid,
-      sizeBytes,
-      copies: this.copies,
-      createdAt: this.#options.clock.now(),
-      snapshotAt: 0,
-      deleting: false,
-    }
-    try {
-      await this.#propose({ type: 'vdi', vdi })
-    } finally {
-      if (inode) this.#store.release(inode)
-    }
-    return vdi
+    const vid = await this.#vdis.make(name, baseVid, (vid) => {
+      const vdi: Vdi = {
+        vid,
+        name,
+        tag: '',
+        snapId: this.state.vdis.nextSnapId(name),
+        parentVid: base?.vid ?? 0,
+        family: base?.family ?? vid,
+        sizeBytes,
+        copies: this.copies,
+        createdAt: this.#options.clock.now(),
+        snapshotAt: 0,
+        deleting: false,
+      }
+      return { type: 'vdi', vdi }
+    })
+    return this.state.get(vid)
   }
 
   /**
@@ -312,14 +278,11 @@ export class Sheep {
       const vdi = this.state.get(vid)
       const owner = this.#owners.of(vid)
       await owner.freeze()
-      let inode: StoredObject | null = null
       try {
-        inode = await this.#holdInode(vid)
-        const newVid = this.state.vdis.freeVid(vdi.name)
-        await this.#propose({ type: 'snapshot', vid, newVid, tag, at: this.#options.clock.now() })
-        return this.state.get(newVid)
+        const at = this.#options.clock.now()
+        const entryOf = (newVid: number): Entry => ({ type: 'snapshot', vid, newVid, tag, at })
+        return this.state.get(await this.#vdis.make(vdi.name, vid, entryOf))
       } finally {
-        if (inode) this.#store.release(inode)
         owner.thaw()
         this.#owners.forget(owner.vid)
       }
@@ -345,17 +308,14 @@ export class Sheep {
       const { name } = this.state.get(vid)
       const owner = this.#owners.of(vid)
       await owner.freeze()
-      let inode: StoredObject | null = null
       try {
-        inode = await this.#holdInode(snapshotVid)
-        const newVid = this.state.vdis.freeVid(name)
-        await this.#propose({ type: 'rollback', vid, newVid, snapshotVid, at: this.#options.clock.now() })
-        return this.state.get(newVid)
+        const at = this.#options.clock.now()
+        const entryOf = (newVid: number): Entry => ({ type: 'rollback', vid, newVid, snapshotVid, at })
+        return this.state.get(await this.#vdis.make(name, snapshotVid, entryOf))
       } finally {
-        if (inode) this.#store.release(inode)
         owner.thaw()
         this.#owners.forget(owner.vid)
-        this.#reclaimer.schedule(family)
+        this.#vdis.reclaim(family)
       }
     })
   }
@@ -388,7 +348,7 @@ export class Sheep {
       await this.#propose({ type: 'delete', vid })
       this.#owners.drop(vid)
     })
-    this.#reclaimer.schedule(family)
+    this.#vdis.reclaim(family)
   }
 
   /** QEMU deletes the VDI that it has locked and writes to over another connection, when it goes back to a snapshot. */
@@ -414,7 +374,7 @@ export class Sheep {
 
   /** Makes everything that was acknowledged durable. */
   flush(): Promise<void> {
-    return new Promise((resolve, reject) => this.#store.sync((error) => (error ? reject(error) : resolve())))
+    return this.#vdis.flush()
   }
 
   async resizeVdi(vid: number, sizeBytes: number): Promise<void> {
@@ -462,37 +422,13 @@ export class Sheep {
     await this.scrubber.stop()
     this.#giveBack.stop()
     this.#idleCheckpoint.stop()
-    await this.#reclaimer.stop()
     await this.sessions.closeAll()
-    await this.#driver.stop()
+    await this.#vdis.stop()
     await this.#store.close()
   }
 
-  #propose(entry: Entry, carried: readonly Change[] = []): Promise<void> {
-    if (carried.length > 0) this.#carried.set(entry, carried)
-    return this.#driver.propose(entry)
-  }
-
-  #deliver(entry: Entry): Promise<void> {
-    this.state.check(entry)
-    const index = this.state.index + 1
-    const changes: Change[] = [
-      { kind: 'entry', index, bytes: encodeEntry(entry) },
-      ...effectsOf(entry, this.state, this.#store),
-      ...(this.#carried.get(entry) ?? []),
-    ]
-    this.state.apply(index, entry)
-    if (entry.type === 'view') this.#store.epoch = entry.epoch
-    const durable = new Promise<void>((resolve, reject) => {
-      this.#store.commit(changes, { durable: true }, (error) => (error ? reject(error) : resolve()))
-    })
-    this.#owners.tell(entry)
-    return durable
-  }
-
-  /** Keeps the inode object of a VDI loaded while an entry is proposed that inherits from it. */
-  async #holdInode(vid: number): Promise<StoredObject | null> {
-    return this.#store.exists(inodeOid(vid)) ? this.#store.hold(inodeOid(vid)) : null
+  #propose(entry: Entry): Promise<void> {
+    return this.#vdis.propose(entry)
   }
 }
 

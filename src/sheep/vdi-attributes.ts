@@ -4,35 +4,28 @@ import { type Attribute, attributeOid, newAttribute } from './attributes.ts'
 import { roundUp } from './block-range.ts'
 import type { ClusterState } from './cluster-state.ts'
 import type { Entry, Vdi } from './entries.ts'
-import type { FamilyTurns } from './family-turns.ts'
 import { OBJECT_TAIL_BYTES } from './object-format.ts'
 import type { Change, ObjectStore } from './object-store.ts'
-
-/** A VDI as clients name it: the working one, or with a tag or an id a snapshot. */
-export interface VdiName {
-  name: string
-  tag: string
-  snapId: number
-}
+import type { Turns } from './turns.ts'
+import type { AttributeValues, VdiName } from './vdi-store.ts'
 
 export interface VdiAttributesOptions {
   store: ObjectStore
   state: ClusterState
   clock: Clock
-  turns: FamilyTurns
+  turns: Turns<number>
   /** Proposes an entry, and changes of objects in one transaction with it. */
   propose(entry: Entry, carried?: readonly Change[]): Promise<void>
 }
 
-/** The attributes of VDIs: names in the ordered log, values in objects of their own. Methods throw NoVdi and NoTag for no VDI. */
-export class VdiAttributes {
+/** The values are objects of this node. */
+export class VdiAttributes implements AttributeValues {
   readonly #options: VdiAttributesOptions
 
   constructor(options: VdiAttributesOptions) {
     this.#options = options
   }
 
-  /** Durably. Throws VdiExists when `exclusive` and there is one of that name already. */
   set(which: VdiName, key: string, value: Buffer, exclusive: boolean): Promise<Attribute> {
     const { store, state, clock, propose } = this.#options
     return this.#inTurn(which, async ({ vid, name, tag, snapId, snapshotAt }) => {
@@ -57,7 +50,6 @@ export class VdiAttributes {
     })
   }
 
-  /** Throws NoObject. */
   get(which: VdiName, key: string): Attribute {
     const { state } = this.#options
     const attribute = state.attributes.get(state.find(which.name, which).vid, key)
@@ -65,7 +57,6 @@ export class VdiAttributes {
     return attribute
   }
 
-  /** Throws NoObject. */
   remove(which: VdiName, key: string): Promise<Attribute> {
     return this.#inTurn(which, async ({ vid }) => {
       const attribute = this.get(which, key)

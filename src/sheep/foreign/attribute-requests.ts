@@ -9,7 +9,7 @@ import { type Attribute, attributeOid } from '../attributes.ts'
 import { bodyOfLength, cString } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
-import type { VdiName } from '../vdi-attributes.ts'
+import type { VdiName } from '../vdi-store.ts'
 
 /**
  * GET_VDI_ATTR, which also sets and removes. The body is a whole vdi_attr; the answer names the object that holds the value, which

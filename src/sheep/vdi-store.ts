@@ -1,0 +1,106 @@
+import type { Clock } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Random } from '../runtime/random.ts'
+import type { Attribute } from './attributes.ts'
+import type { StoreDone } from './change.ts'
+import type { ClusterState } from './cluster-state.ts'
+import type { Entry } from './entries.ts'
+import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
+import type { Usage } from './maintenance/usage.ts'
+import type { ListedObject } from './object-listing.ts'
+import type { ObjectStore } from './object-store.ts'
+import type { OwnerMaker, VdiMap } from './owner-contract.ts'
+import type { Sessions } from './session.ts'
+import type { Turns } from './turns.ts'
+
+/**
+ * Where what VDIs hold is kept, and how it is agreed on what there is: on this node alone, or on all nodes of a cluster. Operations on
+ * VDIs are the same on top of either.
+ */
+export interface VdiStore {
+  readonly owners: OwnerMaker
+  readonly objects: ObjectBytes
+  readonly attributes: AttributeValues
+  /** To be called once, when the state is what the disk has: resolves when this node can take part. */
+  start(): Promise<void>
+  /** Ends what goes on in the background, and proposals. */
+  stop(): Promise<void>
+  /** Resolves when the entry has taken effect here; rejects with why it was refused. */
+  propose(entry: Entry): Promise<void>
+  /**
+   * As `propose`, for an entry that makes a VDI of that name, under a free vid which is returned: one that holds what the frozen
+   * `fromVid` holds, or the first of a family when that is null.
+   */
+  make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number>
+  /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
+  reclaim(family: number): void
+  /** Resolves when no deleted VDI is being reclaimed. */
+  reclaimed(): Promise<void>
+  /** Durable: everything that was acknowledged. */
+  flush(): Promise<void>
+  /** What each VDI and snapshot takes, by vid; without a scan. */
+  usage(): Promise<Map<number, Usage>>
+  /** Bytes of the blocks that hold data on this node, each counted once. */
+  readonly allocatedBytes: number
+  listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]>
+  audit(options: VdiAuditOptions): Promise<AuditReport>
+}
+
+export interface VdiAuditOptions {
+  /** The map of a VDI as its owner has it, so that nothing changes it unseen. */
+  ownedMapOf(vid: number): VdiMap
+  repair: boolean
+  progress(progress: AuditProgress): void
+}
+
+/** What a store for VDIs is made of. */
+export interface VdiStoreParts {
+  store: ObjectStore
+  state: ClusterState
+  sessions: Sessions
+  /** What is done to one family as a whole takes turns. */
+  turns: Turns<number>
+  clock: Clock
+  random: Random
+  log: Log
+  /** An entry has taken effect: to be told in the same turn. */
+  applied(entry: Entry): void
+}
+
+/** Objects as bytes at any alignment. Writing is only for those that no owner and no map knows, such as machine state. */
+export interface ObjectBytes {
+  exists(oid: bigint): boolean
+  /** NoObject when there is none. `done` may be called before this returns. */
+  read(oid: bigint, offset: number, target: Buffer, done: StoreDone): void
+  /** As `read`, for callers that may wait. */
+  readAll(oid: bigint, offset: number, target: Buffer): Promise<void>
+  /**
+   * Writes bytes; with `create` the rest of the object reads as zeros from now on, else NoObject when there is none. `check` is
+   * called in the moment of the change and throws to refuse it.
+   */
+  write(oid: bigint, offset: number, bytes: Buffer, options: ObjectWriteOptions): Promise<void>
+}
+
+export interface ObjectWriteOptions {
+  create: boolean
+  durable: boolean
+  check: () => void
+}
+
+/** A VDI as clients name it: the working one, or with a tag or an id a snapshot. */
+export interface VdiName {
+  name: string
+  tag: string
+  snapId: number
+}
+
+/** The attributes of VDIs: names in the ordered log, values elsewhere. Methods throw NoVdi and NoTag for no VDI. */
+export interface AttributeValues {
+  /** Durably. Throws VdiExists when `exclusive` and there is one of that name already. */
+  set(which: VdiName, key: string, value: Buffer, exclusive: boolean): Promise<Attribute>
+  /** Throws NoObject. */
+  get(which: VdiName, key: string): Attribute
+  /** Throws NoObject. */
+  remove(which: VdiName, key: string): Promise<Attribute>
+  read(attribute: Attribute): Promise<Buffer>
+}
