@@ -19,6 +19,9 @@ const entry = {
   payload: z.string(),
   voters: z.array(nodeId).min(1).readonly().exactOptional(),
 }
+const item = z.object({ index, ...entry }) satisfies z.ZodType<Item>
+
+export { ballot as BALLOT, item as ITEM }
 
 const report = z.object({
   type: z.literal('report'),
@@ -59,7 +62,7 @@ const message = z.discriminatedUnion('type', [
   /** The leader's answer to one that is void. */
   z.object({ type: z.literal('decline'), ballot, origin: entry.origin }),
   /** The leader's word on what the ballot's log has next. */
-  z.object({ type: z.literal('append'), ballot, item: z.object({ index, ...entry }) satisfies z.ZodType<Item> }),
+  z.object({ type: z.literal('append'), ballot, item: item }),
 ])
 
 export type Message = z.infer<typeof message>
