@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Member } from '../membership/view.ts'
+import type { Life } from '../membership/view.ts'
 import type { Ballot } from '../order/ballot.ts'
 import type { Item } from '../order/item.ts'
 import { BALLOT, ITEM } from '../order/messages.ts'
@@ -63,7 +63,7 @@ export function fetchHandler(answer: (ballot: Ballot, afterIndex: number) => Pro
 }
 
 /** Rejects when the member does not answer, or not with all of it. */
-export async function fetchFrom(links: PeerLinks, to: Member, ballot: Ballot, afterIndex: number): Promise<Fetched> {
+export async function fetchFrom(links: PeerLinks, to: Life, ballot: Ballot, afterIndex: number): Promise<Fetched> {
   const first = await links.request(to, FETCH, { ballot, afterIndex })
   if ('items' in first) return first.items
   const pieces = [first.piece]

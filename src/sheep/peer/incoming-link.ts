@@ -1,6 +1,6 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
-import type { Member } from '../membership/view.ts'
+import type { Life } from '../membership/view.ts'
 import { ByteReader, MalformedMessage } from './byte-reader.ts'
 import { FRAME_FLAG, FrameReader, FrameWriter } from './frames.ts'
 import { decodeHello, encodeFailure, HELLO_CODE, type Hello, PING_CODE } from './hello.ts'
@@ -67,7 +67,7 @@ export class IncomingLink implements IncomingPeer {
     })
   }
 
-  get member(): Member {
+  get member(): Life {
     return this.#hello!.from
   }
 

@@ -1,4 +1,4 @@
-import type { Member } from '../membership/view.ts'
+import type { Life } from '../membership/view.ts'
 import type { ByteReader } from './byte-reader.ts'
 import type { FrameWriter } from './frames.ts'
 
@@ -62,7 +62,7 @@ export type Done<A> = (outcome: A | LinkError) => void
 
 /** A node at the other end of a link that came in. */
 export interface IncomingPeer {
-  readonly member: Member
+  readonly member: Life
   /** `host:port` of the connection. */
   readonly address: string
   /** Calls once, when the link is over; nothing of it is handed on afterwards. */

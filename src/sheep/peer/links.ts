@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection, Network } from '../../runtime/network.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
-import type { Member } from '../membership/view.ts'
+import type { Life } from '../membership/view.ts'
 import { type Hello, LINK_VERSION } from './hello.ts'
 import { IncomingLink } from './incoming-link.ts'
 import { type AnyHandler, type Done, type Kind, LinkError } from './kind.ts'
@@ -10,7 +10,7 @@ import { OutgoingLink, SILENT_MS } from './outgoing-link.ts'
 import type { PeerNetwork } from './peer-network.ts'
 
 /** A life of another node, and where it listens. */
-export interface PeerAddress extends Member {
+export interface PeerAddress extends Life {
   /** `host:port` of its Sheepdog listener. */
   address: string
 }
@@ -21,7 +21,7 @@ export interface PeerLinksOptions {
   log: Log
   /** Nodes of other clusters are not talked to. */
   cluster: string
-  self: Member
+  self: Life
   /** What this node does for others. */
   handlers: readonly AnyHandler[]
 }
@@ -90,7 +90,7 @@ export class PeerLinks {
     }
   }
 
-  ask<Q, A>(to: Member, kind: Kind<Q, A>, request: Q, done: Done<A>): void {
+  ask<Q, A>(to: Life, kind: Kind<Q, A>, request: Q, done: Done<A>): void {
     const peer = this.#peers.get(keyOf(to))
     if (peer) return peer.ask(kind, request, done)
     if (kind.epochOf) this.#lostEpoch = Math.max(this.#lostEpoch, kind.epochOf(request))
@@ -98,7 +98,7 @@ export class PeerLinks {
   }
 
   /** Rejects with a LinkError. */
-  request<Q, A>(to: Member, kind: Kind<Q, A>, request: Q): Promise<A> {
+  request<Q, A>(to: Life, kind: Kind<Q, A>, request: Q): Promise<A> {
     return new Promise((resolve, reject) =>
       this.ask(to, kind, request, (outcome) => (outcome instanceof LinkError ? reject(outcome) : resolve(outcome))),
     )
@@ -228,6 +228,6 @@ class Peer {
   }
 }
 
-function keyOf({ node, incarnation }: Member): string {
+function keyOf({ node, incarnation }: Life): string {
   return `${node} ${incarnation}`
 }

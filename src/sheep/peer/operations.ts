@@ -7,7 +7,7 @@ import {
 } from '../../protocol/header.ts'
 import type { SheepRequest, SheepResponse } from '../../protocol/message.ts'
 import { opcodeName, protoVerOf } from '../../protocol/opcodes.ts'
-import type { Member } from '../membership/view.ts'
+import type { Life } from '../membership/view.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { MalformedMessage } from './byte-reader.ts'
 import { type AnyHandler, handler, type IncomingPeer, type Kind, LinkError, REQUEST_COST_BYTES } from './kind.ts'
@@ -89,12 +89,12 @@ function roomOf({ flags = 0, dataLength, target }: SheepRequest): number {
  */
 export class RemoteSheep {
   readonly #links: PeerLinks
-  readonly #to: Member
+  readonly #to: Life
   readonly #client: number
   #isClosed = false
 
   /** No two clients that live at the same time have the same number. */
-  constructor(links: PeerLinks, to: Member, client: number) {
+  constructor(links: PeerLinks, to: Life, client: number) {
     this.#links = links
     this.#to = to
     this.#client = client

@@ -1,7 +1,7 @@
 import assert from 'node:assert'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { createLog } from '../../../src/runtime/log.ts'
-import type { Member } from '../../../src/sheep/membership/view.ts'
+import type { Life } from '../../../src/sheep/membership/view.ts'
 import { type Done, handler, type Kind, LinkError } from '../../../src/sheep/peer/kind.ts'
 import { type PeerAddress, PeerLinks } from '../../../src/sheep/peer/links.ts'
 import { PeerNetwork } from '../../../src/sheep/peer/peer-network.ts'
@@ -82,7 +82,7 @@ interface Node {
 
 interface Process {
   clock: Clock
-  self: Member
+  self: Life
   links: PeerLinks
   /** By the life that was asked: the number of the last ordered request, and the highest epoch that one was rejected in. */
   asked: Map<string, { sequences: Map<number, number>; rejectedEpoch: number }>
@@ -253,7 +253,7 @@ export class LinkModel {
     else this.#askEcho(process, self, settle)
   }
 
-  #askOrdered(process: Process, to: Member, settle: (isAnswered: boolean) => void): void {
+  #askOrdered(process: Process, to: Life, settle: (isAnswered: boolean) => void): void {
     const asked = process.asked.get(to.incarnation) ?? { sequences: new Map(), rejectedEpoch: 0 }
     process.asked.set(to.incarnation, asked)
     const epoch = this.#epoch - (!this.#isCalm && this.#random.chance(0.1) ? 1 : 0)
@@ -272,7 +272,7 @@ export class LinkModel {
     process.links.ask(to, this.#ordered, { epoch, sequence, body }, done)
   }
 
-  #askEcho(process: Process, to: Member, settle: (isAnswered: boolean) => void): void {
+  #askEcho(process: Process, to: Life, settle: (isAnswered: boolean) => void): void {
     const number = ++this.#echoes
     const body = this.#random.bytes(this.#randomLength())
     const target = Buffer.alloc(body.length)
