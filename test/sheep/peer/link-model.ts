@@ -30,7 +30,7 @@ interface Echo {
 
 /** What is slower than the limit shows that late answers do no harm. */
 const ORDERED_LIMIT_MS = 2000
-const WINDOW_BYTES = 400_000
+const WINDOW_BYTES = 100_000
 
 function orderedKind({ forgetsEpochs }: LinkBreak): Kind<Numbered, number> {
   let calls = 0
@@ -116,7 +116,7 @@ export class LinkModel {
   constructor(seed: number, broken: LinkBreak = {}) {
     this.#random = new SeededRandom(seed)
     this.#clock = new SimClock(this.#random)
-    this.#network = new SimNetwork(this.#random, { pieceBytesMax: this.#random.pick([50, 5000, 65_536]) })
+    this.#network = new SimNetwork(this.#random, { pieceBytesMax: this.#random.pick([300, 5000, 65_536]) })
     this.#ordered = orderedKind(broken)
     this.#nodes = ['a', 'b', 'c'].map((name) => ({ name, sim: this.#clock.node(), process: null }))
   }
@@ -274,7 +274,7 @@ export class LinkModel {
 
   #askEcho(process: Process, to: Life, settle: (isAnswered: boolean) => void): void {
     const number = ++this.#echoes
-    const body = this.#random.bytes(this.#randomLength())
+    const body = Buffer.alloc(this.#randomLength(), `${number} `)
     const target = Buffer.alloc(body.length)
     process.links.ask(to, ECHO, { number, body, target }, (answer) => {
       settle(!(answer instanceof LinkError))
@@ -287,7 +287,7 @@ export class LinkModel {
   }
 
   #randomLength(): number {
-    return this.#random.pick([0, 10, 4096, this.#random.below(30_000), this.#random.chance(0.1) ? 200_000 : 1])
+    return this.#random.pick([0, 10, 4096, this.#random.below(10_000), this.#random.chance(0.1) ? 70_000 : 1])
   }
 
   #begin(process: Process): (isAnswered: boolean) => void {

@@ -1,0 +1,356 @@
+import assert from 'node:assert'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
+import { type ByteReader, MalformedMessage } from '../peer/byte-reader.ts'
+import type { FrameWriter } from '../peer/frames.ts'
+import { type AnyHandler, type Kind, promised, REQUEST_COST_BYTES } from '../peer/kind.ts'
+import type { CopyHolder } from './copy-holder.ts'
+import type { BlockContents, BlockRange, BlockRun, CopyState, TailEntry } from './copy-store.ts'
+import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
+import { compareGenerations, type Generation, type Version } from './version.ts'
+
+/**
+ * Requests for copies and their answers as bytes. Numbers are little endian, `text` has its length before it, and lists begin with
+ * the number of their items, u32.
+ *
+ * ```
+ * request    = type u8, vid u32, generation, what the type has
+ * generation = epoch u32, index u64, incarnation text
+ * version    = 0 u8, sequence u64                  of the generation of the request
+ *            | 1 u8, generation, sequence u64
+ * range      = first u16, count u16                in blocks
+ * contents   = runs: list of range, zeros: list of range;  the blocks of the runs are the body
+ * answer     = refusal u8 (0: none), result of the type of the request
+ * ```
+ */
+const WINDOW_BYTES = 32 << 20
+const WAITING_BYTES_MAX = 256 << 20
+/** Longer than a busy disk takes to sync, and no more than a writer should have to wait for a sick one. */
+const LIMIT_MS = 10_000
+const OPENED_BYTES = 256
+
+const OID_BYTES = 8
+const RANGE_BYTES = 4
+const VERSION_BYTES_MIN = 9
+
+const TYPES: readonly CopyRequest['type'][] = [
+  'open',
+  'blocks-since',
+  'adopt',
+  'fill',
+  'settle',
+  'reserve',
+  'write',
+  'read',
+  'sync',
+  'watermark',
+]
+const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space']
+const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale']
+const WRITE_FLAG = { DURABLE: 1, PREVIOUS: 2, WATERMARK: 4 } as const
+const WRITE_FLAGS_ALL = WRITE_FLAG.DURABLE | WRITE_FLAG.PREVIOUS | WRITE_FLAG.WATERMARK
+
+/** Ordered: a holder applies what it is sent without gaps. */
+export const COPY: Kind<CopyRequest, CopyAnswer> = {
+  code: 19,
+  name: 'copies',
+  windowBytes: WINDOW_BYTES,
+  waitingBytesMax: WAITING_BYTES_MAX,
+  limitMs: LIMIT_MS,
+  epochOf: ({ generation }) => generation.epoch,
+  costBytes,
+  encodeRequest,
+  decodeRequest,
+  encodeAnswer,
+  decodeAnswer,
+}
+
+/** What a node answers for the copies that it has. */
+export function copyHandler(holder: Pick<CopyHolder, 'answer'>): AnyHandler {
+  return promised(COPY, (request) => holder.answer(request))
+}
+
+function costBytes(request: CopyRequest): number {
+  switch (request.type) {
+    case 'write':
+      return REQUEST_COST_BYTES + bytesOf(request.write)
+    case 'fill':
+      return REQUEST_COST_BYTES + bytesOf(request.contents)
+    case 'read':
+      return REQUEST_COST_BYTES + request.range.count * BLOCK_BYTES
+    case 'open':
+      return REQUEST_COST_BYTES + request.oids.length * OPENED_BYTES
+    default:
+      return REQUEST_COST_BYTES
+  }
+}
+
+function bytesOf({ blocks }: BlockContents): number {
+  let sum = 0
+  for (const { bytes } of blocks) sum += bytes.length
+  return sum
+}
+
+function encodeRequest(request: CopyRequest, out: FrameWriter): void {
+  const { type, vid, generation } = request
+  out.u8(TYPES.indexOf(type))
+  out.u32(vid)
+  writeGeneration(out, generation)
+  switch (type) {
+    case 'open':
+      out.u32(request.oids.length)
+      for (const oid of request.oids) out.bits64(oid)
+      return
+    case 'blocks-since':
+      out.bits64(request.oid)
+      return out.u32(request.epoch)
+    case 'adopt':
+      out.bits64(request.adoption.oid)
+      writeVersion(out, request.adoption.version, generation)
+      return writeRanges(out, request.adoption.valid)
+    case 'fill':
+      out.bits64(request.oid)
+      return writeContents(out, request.contents)
+    case 'settle':
+      return out.bits64(request.oid)
+    case 'reserve':
+      out.bits64(request.oid)
+      return writeRanges(out, request.blocks)
+    case 'write':
+      return writeWrite(out, request)
+    case 'read':
+      out.bits64(request.oid)
+      return writeRange(out, request.range)
+    case 'sync':
+      return
+    case 'watermark':
+      return writeVersion(out, request.watermark, generation)
+  }
+}
+
+function writeWrite(out: FrameWriter, request: CopyRequest & { type: 'write' }): void {
+  const { write, durable, watermark, generation } = request
+  out.bits64(write.oid)
+  out.u8(
+    (durable ? WRITE_FLAG.DURABLE : 0) |
+      (write.previous ? WRITE_FLAG.PREVIOUS : 0) |
+      (watermark ? WRITE_FLAG.WATERMARK : 0),
+  )
+  writeVersion(out, write.version, generation)
+  if (write.previous) writeVersion(out, write.previous, generation)
+  if (watermark) writeVersion(out, watermark, generation)
+  writeContents(out, write)
+}
+
+function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
+  const type = TYPES[fields.u8('type')]
+  if (!type) throw new MalformedMessage('type is of no request for copies')
+  const vid = fields.u32('vid')
+  const generation = readGeneration(fields, 'generation')
+  const of = { vid, generation }
+  if (type !== 'write' && type !== 'fill') noBody(body)
+  switch (type) {
+    case 'open':
+      return { ...of, type, oids: readList(fields, 'oids', OID_BYTES, () => fields.bits64('oid')) }
+    case 'blocks-since':
+      return { ...of, type, oid: fields.bits64('oid'), epoch: fields.u32('epoch') }
+    case 'adopt': {
+      const oid = fields.bits64('oid')
+      const version = readVersion(fields, 'version', generation)
+      return { ...of, type, adoption: { oid, version, valid: readRanges(fields, 'valid') } }
+    }
+    case 'fill': {
+      const oid = fields.bits64('oid')
+      return { ...of, type, oid, contents: readContents(fields, body) }
+    }
+    case 'settle':
+      return { ...of, type, oid: fields.bits64('oid') }
+    case 'reserve':
+      return { ...of, type, oid: fields.bits64('oid'), blocks: readRanges(fields, 'blocks') }
+    case 'write':
+      return readWrite(fields, body, of)
+    case 'read':
+      return { ...of, type, oid: fields.bits64('oid'), range: readRange(fields, 'range') }
+    case 'sync':
+      return { ...of, type }
+    case 'watermark':
+      return { ...of, type, watermark: readVersion(fields, 'watermark', generation) }
+  }
+}
+
+function readWrite(
+  fields: ByteReader,
+  body: Buffer,
+  { vid, generation }: { vid: number; generation: Generation },
+): CopyRequest {
+  const oid = fields.bits64('oid')
+  const flags = fields.u8('flags')
+  if ((flags & ~WRITE_FLAGS_ALL) !== 0) throw new MalformedMessage(`flags ${flags} are of no write`)
+  const version = readVersion(fields, 'version', generation)
+  const previous = (flags & WRITE_FLAG.PREVIOUS) !== 0 ? readVersion(fields, 'previous', generation) : null
+  const watermark = (flags & WRITE_FLAG.WATERMARK) !== 0 ? readVersion(fields, 'watermark', generation) : null
+  const { blocks, zeros } = readContents(fields, body)
+  const write = { oid, version, previous, blocks, zeros }
+  return { vid, generation, type: 'write', write, durable: (flags & WRITE_FLAG.DURABLE) !== 0, watermark }
+}
+
+function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }: CopyRequest): void {
+  out.u8(answer.refused === null ? 0 : 1 + REFUSALS.indexOf(answer.refused))
+  if (answer.refused !== null) return
+  switch (type) {
+    case 'open':
+      return writeOpened(out, answer.result as CopyResults['open'], generation)
+    case 'blocks-since':
+      return writeRanges(out, answer.result as CopyResults['blocks-since'])
+    case 'read':
+      return writeContents(out, answer.result as CopyResults['read'])
+    default:
+      assert(answer.result === null)
+  }
+}
+
+function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: CopyRequest): CopyAnswer {
+  const code = fields.u8('refused')
+  const refused = REFUSALS[code - 1]
+  if (code > REFUSALS.length) throw new MalformedMessage(`refused ${code} is of no refusal`)
+  if (refused !== undefined || type !== 'read') noBody(body)
+  if (refused !== undefined) return { refused }
+  switch (type) {
+    case 'open':
+      return { refused: null, result: readOpened(fields, generation) }
+    case 'blocks-since':
+      return { refused: null, result: readRanges(fields, 'blocks') }
+    case 'read':
+      return { refused: null, result: readContents(fields, body) }
+    default:
+      return { refused: null, result: null }
+  }
+}
+
+function writeOpened(
+  out: FrameWriter,
+  { copies, lostThroughEpoch }: CopyResults['open'],
+  generation: Generation,
+): void {
+  out.u32(lostThroughEpoch)
+  out.u32(copies.length)
+  for (const { oid, state, tail } of copies) {
+    out.bits64(oid)
+    out.u8(state === null ? 0 : 1 + STATES.indexOf(state.kind))
+    if (state) {
+      writeVersion(out, state.version, generation)
+      writeRanges(out, state.valid)
+      writeRanges(out, state.allocated)
+    }
+    out.u32(tail.length)
+    for (const entry of tail) {
+      writeRange(out, entry)
+      writeVersion(out, entry.version, generation)
+      out.u8(entry.previous ? 1 : 0)
+      if (entry.previous) writeVersion(out, entry.previous, generation)
+    }
+  }
+}
+
+const COPY_BYTES_MIN = OID_BYTES + 5
+const TAIL_ENTRY_BYTES_MIN = RANGE_BYTES + VERSION_BYTES_MIN + 1
+
+function readOpened(fields: ByteReader, generation: Generation): CopyResults['open'] {
+  const lostThroughEpoch = fields.u32('lostThroughEpoch')
+  const copies = readList(fields, 'copies', COPY_BYTES_MIN, (): OpenedCopy => {
+    const oid = fields.bits64('oid')
+    const state = readState(fields, generation)
+    const tail = readList(fields, 'tail', TAIL_ENTRY_BYTES_MIN, (): TailEntry => {
+      const range = readRange(fields, 'tail')
+      const version = readVersion(fields, 'tail.version', generation)
+      const hasPrevious = fields.u8('tail.previous') !== 0
+      return { ...range, version, previous: hasPrevious ? readVersion(fields, 'tail.previous', generation) : null }
+    })
+    return { oid, state, tail }
+  })
+  return { lostThroughEpoch, copies }
+}
+
+function readState(fields: ByteReader, generation: Generation): CopyState | null {
+  const code = fields.u8('state')
+  if (code === 0) return null
+  const kind = STATES[code - 1]
+  if (!kind) throw new MalformedMessage(`state ${code} is of no copy`)
+  const version = readVersion(fields, 'state.version', generation)
+  return { version, kind, valid: readRanges(fields, 'valid'), allocated: readRanges(fields, 'allocated') }
+}
+
+function writeGeneration(out: FrameWriter, { epoch, index, incarnation }: Generation): void {
+  out.u32(epoch)
+  out.whole(index)
+  out.shortText(incarnation)
+}
+
+function readGeneration(fields: ByteReader, field: string): Generation {
+  return { epoch: fields.u32(field), index: fields.whole(field), incarnation: fields.shortText(field) }
+}
+
+function writeVersion(out: FrameWriter, { generation, sequence }: Version, of: Generation): void {
+  const isSame =
+    generation === of || (compareGenerations(generation, of) === 0 && generation.incarnation === of.incarnation)
+  out.u8(isSame ? 0 : 1)
+  if (!isSame) writeGeneration(out, generation)
+  out.whole(sequence)
+}
+
+function readVersion(fields: ByteReader, field: string, of: Generation): Version {
+  const isOther = fields.u8(field)
+  if (isOther > 1) throw new MalformedMessage(`${field} has no generation`)
+  return { generation: isOther ? readGeneration(fields, field) : of, sequence: fields.whole(field) }
+}
+
+function writeRange(out: FrameWriter, { first, count }: BlockRange): void {
+  out.u16(first)
+  out.u16(count)
+}
+
+function readRange(fields: ByteReader, field: string): BlockRange {
+  const range = { first: fields.u16(field), count: fields.u16(field) }
+  if (range.first + range.count > BLOCKS_PER_OBJECT) throw new MalformedMessage(`${field} goes beyond its object`)
+  return range
+}
+
+function writeRanges(out: FrameWriter, ranges: readonly BlockRange[]): void {
+  out.u32(ranges.length)
+  for (const range of ranges) writeRange(out, range)
+}
+
+function readRanges(fields: ByteReader, field: string): BlockRange[] {
+  return readList(fields, field, RANGE_BYTES, () => readRange(fields, field))
+}
+
+function readList<T>(fields: ByteReader, field: string, itemBytesMin: number, read: () => T): T[] {
+  const items: T[] = []
+  for (let left = fields.count(field, itemBytesMin); left > 0; left--) items.push(read())
+  return items
+}
+
+function writeContents(out: FrameWriter, { blocks, zeros }: BlockContents): void {
+  out.u32(blocks.length)
+  for (const { first, bytes } of blocks) {
+    assert(bytes.length % BLOCK_BYTES === 0)
+    writeRange(out, { first, count: bytes.length / BLOCK_BYTES })
+  }
+  writeRanges(out, zeros)
+  for (const { bytes } of blocks) out.body(bytes)
+}
+
+function readContents(fields: ByteReader, body: Buffer): BlockContents {
+  let at = 0
+  const blocks = readList(fields, 'runs', RANGE_BYTES, (): BlockRun => {
+    const { first, count } = readRange(fields, 'runs')
+    const start = at
+    at += count * BLOCK_BYTES
+    return { first, bytes: body.subarray(start, at) }
+  })
+  if (at !== body.length) throw new MalformedMessage(`body: ${body.length} bytes where runs have ${at}`)
+  return { blocks, zeros: readRanges(fields, 'zeros') }
+}
+
+function noBody(body: Buffer): void {
+  if (body.length > 0) throw new MalformedMessage(`body: ${body.length} bytes where there is none`)
+}
