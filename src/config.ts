@@ -125,8 +125,8 @@ function validate(found: ReadonlyMap<string, Found>, sources: ReadonlyMap<string
 
 /** Settings that are each valid but cannot work together. Each says what to do instead. */
 const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
-  ({ roles }) =>
-    roles.includes('gateway') && !roles.includes('store')
+  ({ roles, cluster }) =>
+    roles.includes('gateway') && !roles.includes('store') && cluster === 'single'
       ? 'roles: a gateway without `store` would need a cluster to join, and `cluster: single` is none; add `store`'
       : null,
   ({ roles }) => (new Set(roles).size === roles.length ? null : 'roles: each role at most once'),
@@ -148,17 +148,33 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
       ? null
       : `availability_zone: no backend is in ${fallback}, so that volumes that ask for no zone have no place`,
   ({ copies, cluster }) =>
-    copies === 1
+    copies === 1 || cluster !== 'single'
       ? null
       : `copies: ${copies} copies need as many nodes, and \`cluster: ${cluster}\` has one; leave it at 1`,
+  ({ copies, copies_min }) =>
+    copies_min === null || copies_min <= copies
+      ? null
+      : `copies_min: no write could be acknowledged by ${copies_min} nodes, as there are ${copies} copies; raise \`copies\`, or leave it out`,
   ({ auth, listen }) =>
     auth !== 'noauth' || isLoopback(listen)
       ? null
       : `auth: \`noauth\` lets everyone who reaches ${listen} do everything; listen on loopback or use \`auth: local\``,
-  ({ sheep_listen }) =>
-    isLoopback(sheep_listen)
+  ({ sheep_listen, cluster }) =>
+    isLoopback(sheep_listen) || cluster !== 'single'
       ? null
       : `sheep_listen: the Sheepdog protocol knows no authentication and ${sheep_listen} can be reached from outside; listen on loopback`,
+  ({ sheep_listen, cluster }) =>
+    cluster === 'single' || !('path' in parseAddress(sheep_listen))
+      ? null
+      : `sheep_listen: other nodes cannot reach ${sheep_listen}; give a host and a port`,
+  ({ sheep_listen, cluster, cluster_key_file }) =>
+    cluster === 'single' || cluster_key_file !== null || isLoopback(sheep_listen)
+      ? null
+      : `cluster_key_file: ${sheep_listen} can be reached from outside, and without a key anybody could be a node; make one with \`collie cluster init\`, or listen on loopback`,
+  ({ sheep_listen, cluster, advertise }) =>
+    cluster === 'single' || advertise !== null || !isWildcard(sheep_listen)
+      ? null
+      : `advertise: other nodes cannot connect to ${sheep_listen}; say which host name or address they reach this node by`,
   ({ nbd_listen, advertise, roles }) =>
     !roles.includes('gateway') || advertise !== null || !isWildcard(nbd_listen)
       ? null

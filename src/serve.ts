@@ -7,6 +7,7 @@ import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { listenControl } from './control/socket-carrier.ts'
 import { type ControlCaller, SocketControl } from './control/socket-client.ts'
+import { StartRefused } from './errors.ts'
 import { systemClock } from './runtime/clock.ts'
 import { createLog, type Log } from './runtime/log.ts'
 import { type Listener, systemNetwork } from './runtime/network.ts'
@@ -50,6 +51,8 @@ interface Running {
 }
 
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
+  if (config.cluster !== 'single')
+    throw new StartRefused('cluster: a node of this version is alone yet; leave it at `single`')
   const locks = await takeRoles(config)
   const store = config.roles.includes('store')
     ? await runStore(config, log, requestStop)

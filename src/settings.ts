@@ -187,10 +187,51 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .describe('How long the messages API tells why work failed; older messages are removed.'),
 
   cluster: z
-    .enum(['single'], { error: 'only `single`, one node alone, is available in this version' })
+    .string()
+    .refine(isCluster, {
+      error:
+        'expected `single`, `corosync` or `etcd://[user:password@]host:port[,host:port…][/name]` (`etcds://` for TLS)',
+    })
     .default('single')
-    .describe('How store nodes find each other; `single` is one node alone.'),
+    .meta({ hasLogin: true })
+    .describe(
+      'How store nodes find each other: `single` is one node alone, `corosync` that of this host, `etcd://host:port,…/name` an etcd, in which clusters differ by name.',
+    ),
+  cluster_key_file: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      'File with the name and the key of the cluster, the same on all its nodes; `collie cluster init` makes it. Only nodes on loopback do without.',
+    ),
+  zone: z
+    .int()
+    .min(0)
+    .max(0xffff_ffff)
+    .nullable()
+    .default(null)
+    .describe(
+      'Number of what this node may fail together with, such as a rack: copies of an object are in different zones. By default each node is one.',
+    ),
   copies: z.int().min(1).max(31).default(1).describe('Copies of each object; a single node holds one.'),
+  copies_min: z
+    .int()
+    .min(1)
+    .max(31)
+    .nullable()
+    .default(null)
+    .describe(
+      'Copies that must be on nodes that are there for a write to be acknowledged; by default two, or as many as there are copies.',
+    ),
+  rebalance_delay: z
+    .int()
+    .min(0)
+    .max(86_400)
+    .default(600)
+    .describe(
+      'Seconds that a node may be away before its copies are made anew elsewhere, while there are two copies of all data without it.',
+    ),
   disks: z
     .array(z.string().min(1))
     .default([])
@@ -320,6 +361,8 @@ export interface Setting {
   description: string
   /** May hold a password: never shown, except for where it leads. */
   isSecret: boolean
+  /** May hold one before an `@`, which is not shown. */
+  hasLogin: boolean
   /** Turns text of a flag or variable into what the schema expects; text that makes no sense is left for it to refuse. */
   fromText(text: string): unknown
 }
@@ -338,6 +381,7 @@ function leaves(prefix: string, schema: z.ZodObject): Setting[] {
       variable: `COLLIE_${words.toUpperCase()}`,
       description: field.description ?? '',
       isSecret: field.meta()?.isSecret === true,
+      hasLogin: field.meta()?.hasLogin === true,
       fromText: textReader(inner),
     }
     return [setting]
@@ -345,8 +389,10 @@ function leaves(prefix: string, schema: z.ZodObject): Setting[] {
 }
 
 /** What people may see of a value: of a secret URL, where it leads. */
-export function shownValue({ isSecret }: Setting, value: unknown): unknown {
-  if (!isSecret || typeof value !== 'string') return value
+export function shownValue({ isSecret, hasLogin }: Setting, value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  if (hasLogin) return value.replace(/\/\/.*@/, '//…@')
+  if (!isSecret) return value
   if (!URL.canParse(value)) return '…'
   const { protocol, host, pathname } = new URL(value)
   return `${protocol}//…@${host}${pathname}`
@@ -374,6 +420,13 @@ function readJson(text: string): unknown {
   } catch {
     return text
   }
+}
+
+const ETCD_URL =
+  /^etcds?:\/\/([^/@\s]+@)?(\[[\da-f:]+\]|[\w.-]+):\d{1,5}(,(\[[\da-f:]+\]|[\w.-]+):\d{1,5})*(\/[\w./-]*)?$/i
+
+function isCluster(text: string): boolean {
+  return text === 'single' || text === 'corosync' || ETCD_URL.test(text)
 }
 
 function isDatabaseUrl(text: string): boolean {

@@ -163,14 +163,41 @@ describe('settings that cannot be used', () => {
     expect(problems({ argv: ['--config', 'absent'] })).toMatch(/^absent: ENOENT/)
   })
 
+  it('keeps the password of an etcd to itself', () => {
+    expect(problems({ argv: ['--cluster', 'etcd://me:se@cret@host/x'] })).toContain('"etcd://…@host/x"')
+  })
+
   it('refuses a flag that is no setting', () => {
     expect(problems({ argv: ['--lisen', 'x'] })).toContain("'--lisen'")
   })
 
+  const clustered = ['--cluster', 'corosync']
+
   it.each([
     ['a gateway without a store', ['--roles', 'api,gateway'], /^roles: .*add `store`/],
     ['a role twice', ['--roles', 'store,store'], /^roles: each role at most once/],
-    ['a cluster that does not exist yet', ['--cluster', 'corosync'], /^cluster: only `single`/],
+    ['a cluster that is none', ['--cluster', 'zookeeper'], /^cluster: expected `single`, `corosync` or `etcd:/],
+    ['an etcd without a port', ['--cluster', 'etcd://host/x'], /^cluster: expected /],
+    [
+      'a cluster without a key',
+      [...clustered, '--sheep-listen', '10.0.0.1:7000'],
+      /^cluster_key_file: .*collie cluster init/,
+    ],
+    [
+      'a node of a cluster at a path',
+      [...clustered, '--sheep-listen', './sheep.sock'],
+      /^sheep_listen: .*a host and a port/,
+    ],
+    [
+      'a node that the others cannot name',
+      [...clustered, '--cluster-key-file', 'key', '--sheep-listen', '0.0.0.0:7000'],
+      /^advertise: other nodes/,
+    ],
+    [
+      'more copies to be sure of than there are',
+      [...clustered, '--copies-min', '2'],
+      /^copies_min: .*there are 1 copies/,
+    ],
     ['more copies than nodes', ['--copies', '2'], /^copies: .*leave it at 1/],
     ['noauth for everyone', ['--auth', 'noauth', '--listen', '0.0.0.0:8776'], /^auth: .*loopback/],
     ['the Sheepdog protocol for everyone', ['--sheep-listen', '10.0.0.1:7000'], /^sheep_listen: .*loopback/],
@@ -187,6 +214,10 @@ describe('settings that cannot be used', () => {
     [['--nbd-listen', '0.0.0.0:10809', '--advertise', 'node1.example.org']],
     [['--nbd-listen', '0.0.0.0:10809', '--roles', 'api,store']],
     [['--nbd-listen', './data/nbd2.sock']],
+    [[...clustered, '--copies', '3', '--copies-min', '2', '--roles', 'gateway']],
+    [[...clustered, '--sheep-listen', '10.0.0.1:7000', '--cluster-key-file', 'key', '--zone', '7']],
+    [['--cluster', 'etcd://a:2379,[::1]:2379']],
+    [['--cluster', 'etcds://me:secret@a.example.org:2379/one', '--rebalance-delay', '0']],
   ])('accepts %j', (argv) => {
     expect(() => load({ argv })).not.toThrow()
   })
