@@ -69,7 +69,20 @@ const LAYERS: Record<string, readonly string[]> = {
     'runtime',
   ],
 
-  cli: ['vdi', 'exports', 'protocol', 'control', 'config.ts', 'settings.ts', 'version.ts', 'errors.ts', 'runtime'],
+  cli: [
+    'sheep/cluster/cluster-secret.ts',
+    'sheep/cluster/corosync-files.ts',
+    'sheep/cluster/join-token.ts',
+    'vdi',
+    'exports',
+    'protocol',
+    'control',
+    'config.ts',
+    'settings.ts',
+    'version.ts',
+    'errors.ts',
+    'runtime',
+  ],
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': [

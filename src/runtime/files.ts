@@ -9,7 +9,7 @@ import {
   renameSync,
   rmSync,
   unlinkSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 
@@ -65,12 +65,12 @@ export function readTextFile(path: string): string | null {
  * Replaces a file in one step: after a crash either the old text is there or the new one, with the permissions `mode` from
  * the first byte on. Durable on return.
  */
-export function writeTextFile(path: string, text: string, mode: number): void {
+export function writeTextFile(path: string, text: string | Buffer, mode: number): void {
   const temporary = `${path}.${process.pid}.tmp`
   rmSync(temporary, { force: true }) // of a process that was killed here; in a container the next one has the same id
   const file = openSync(temporary, 'wx', mode)
   try {
-    writeSync(file, text)
+    writeFileSync(file, text)
     fsyncSync(file)
   } catch (error) {
     unlinkSync(temporary)

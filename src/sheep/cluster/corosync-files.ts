@@ -1,8 +1,7 @@
 import type { Random } from '../../runtime/random.ts'
 
 /**
- * What corosync reads: `corosync.conf` and the key. Every node of a cluster has the same of both, so one record makes them all,
- * and a join token is that record as one word. Who has the token has the key: it is a secret.
+ * What corosync reads: `corosync.conf` and the key. Every node of a cluster has the same of both, so one record makes them all.
  */
 export interface CorosyncCluster {
   /** Apart from other clusters on the same network. */
@@ -33,7 +32,7 @@ export const COROSYNC_PORT = 5405
 const KEY_BYTES = 256
 const NAME = /^[a-z0-9][a-z0-9._-]{0,31}$/i
 const ADDRESS = /^[a-z0-9][a-z0-9.:-]{0,252}$/i
-const TOKEN = /^collie-join-1\.([\w-]+)$/
+const OWN_FIRST_LINE = '# Made by collie. The same on all nodes but for the paths.'
 
 /**
  * A node that is silent for so long is suspected, by whomever the token of the ring was to come back to; after 1.2 times as
@@ -48,13 +47,13 @@ export function createCorosyncCluster(
   random: Random,
 ): CorosyncCluster {
   const nodes = addresses.map((address, index) => ({ id: index + 1, address }))
-  return checked({ name, key: random.bytes(KEY_BYTES), port, nodes })
+  return checkedCluster({ name, key: random.bytes(KEY_BYTES), port, nodes })
 }
 
 /** The cluster with one node more. An id is never given again while a higher one is there. */
 export function addCorosyncNode(cluster: CorosyncCluster, address: string): CorosyncCluster {
   const id = Math.max(0, ...cluster.nodes.map((node) => node.id)) + 1
-  return checked({ ...cluster, nodes: [...cluster.nodes, { id, address }] })
+  return checkedCluster({ ...cluster, nodes: [...cluster.nodes, { id, address }] })
 }
 
 /** The text of `corosync.conf`, for corosync 3. */
@@ -75,7 +74,7 @@ export function corosyncConf({ name, port, nodes }: CorosyncCluster, place: Coro
       ? ['to_logfile: no', 'to_syslog: yes']
       : ['to_logfile: yes', `logfile: ${place.logFile}`, 'to_syslog: no']
   return [
-    '# Made by collie. The same on all nodes but for the paths.',
+    OWN_FIRST_LINE,
     ...section('totem', totem),
     // Two nodes are not told to be two_node: that lets both sides of a cut have a majority.
     ...section('quorum', ['provider: corosync_votequorum']),
@@ -93,25 +92,24 @@ function section(name: string, lines: readonly string[]): string[] {
   return [`${name} {`, ...lines.map((line) => `  ${line}`), '}']
 }
 
-/** One word that has all of it, the key too. */
-export function encodeJoinToken({ name, key, port, nodes }: CorosyncCluster): string {
-  const record = { name, key: key.toString('base64url'), port, nodes }
-  return `collie-join-1.${Buffer.from(JSON.stringify(record)).toString('base64url')}`
-}
-
-/** Throws a TypeError when it is none, or has been cut short. */
-export function decodeJoinToken(token: string): CorosyncCluster {
-  const match = TOKEN.exec(token.trim())
-  if (match === null) throw new TypeError('this is no join token: it begins with collie-join-1.')
-  try {
-    const { name, key, port, nodes } = JSON.parse(Buffer.from(match[1]!, 'base64url').toString())
-    return checked({ name, key: Buffer.from(key, 'base64url'), port, nodes })
-  } catch (cause) {
-    throw new TypeError('this join token is damaged; copy all of it', { cause })
+/** Port and nodes, as a `corosync.conf` of ours has them; null for one that somebody else has made. */
+export function readCorosyncConf(text: string): Pick<CorosyncCluster, 'name' | 'port' | 'nodes'> | null {
+  if (!text.startsWith(OWN_FIRST_LINE)) return null
+  const nodes = [...text.matchAll(/ring0_addr: (\S+)\s+nodeid: (\d+)/g)]
+  return {
+    name: /cluster_name: (\S+)/.exec(text)?.[1] ?? '',
+    port: Number(/mcastport: (\d+)/.exec(text)?.[1]),
+    nodes: nodes.map(([, address, id]) => ({ id: Number(id), address: address! })),
   }
 }
 
-function checked(cluster: CorosyncCluster): CorosyncCluster {
+/** Whether it is what Debian's package brings: a cluster of one on loopback, which nobody has set up. */
+export function isPackagedCorosyncConf(text: string): boolean {
+  return /^\s*cluster_name: debian$/m.test(text) && /^\s*ring0_addr: 127\.0\.0\.1$/m.test(text)
+}
+
+/** Throws a TypeError that says what is wrong. */
+export function checkedCluster(cluster: CorosyncCluster): CorosyncCluster {
   const { name, key, port, nodes } = cluster
   const check = (isRight: boolean, problem: string) => {
     if (!isRight) throw new TypeError(problem)

@@ -6,8 +6,8 @@ import {
   addCorosyncNode,
   corosyncConf,
   createCorosyncCluster,
-  decodeJoinToken,
-  encodeJoinToken,
+  isPackagedCorosyncConf,
+  readCorosyncConf,
 } from '../../../src/sheep/cluster/corosync-files.ts'
 import { SeededRandom } from '../../sim/random.ts'
 import { requireCommand } from '../../tools/require-command.ts'
@@ -48,6 +48,21 @@ describe('the files of corosync', () => {
     expect(addCorosyncNode(left, '192.0.2.10').nodes.at(-1)).toEqual({ id: 4, address: '192.0.2.10' })
   })
 
+  it('are read again, unless somebody else has made them', () => {
+    const { key: _key, ...cluster } = create(['192.0.2.1', 'fe80::1', 'host.example.org'])
+    const conf = corosyncConf(create(['192.0.2.1', 'fe80::1', 'host.example.org']), {
+      keyFile: 'key',
+      logFile: null,
+      isContained: true,
+    })
+    expect(readCorosyncConf(conf)).toEqual(cluster)
+    expect(readCorosyncConf(`# Edited\n${conf}`)).toBeNull()
+    expect(isPackagedCorosyncConf(conf)).toBe(false)
+    const packaged =
+      'totem {\n\tversion: 2\n\tcluster_name: debian\n}\nnodelist {\n\tnode {\n\t\tring0_addr: 127.0.0.1\n\t}\n}\n'
+    expect(isPackagedCorosyncConf(packaged)).toBe(true)
+  })
+
   it('have a key of their own', () => {
     const random = new SeededRandom(1)
     const keys = [1, 2].map(() => createCorosyncCluster({ name: 'test', addresses: [] }, random).key)
@@ -62,24 +77,5 @@ describe('the files of corosync', () => {
     [['192.0.2.1'], '', /is no name/],
   ])('are not made of %j in %j', (addresses, name, problem) => {
     expect(() => create(addresses, name)).toThrow(problem)
-  })
-})
-
-describe('a join token', () => {
-  const cluster = create(['192.0.2.1', '192.0.2.2', '192.0.2.3'])
-
-  it('has all that a node needs', () => {
-    const token = encodeJoinToken(cluster)
-    expect(token).toMatch(/^collie-join-1\.[\w-]+$/)
-    expect(decodeJoinToken(`${token}\n`)).toEqual(cluster)
-  })
-
-  it('is refused when it is none, is cut short, or was made up', () => {
-    const token = encodeJoinToken(cluster)
-    expect(() => decodeJoinToken('word')).toThrow(/no join token/)
-    expect(() => decodeJoinToken(token.slice(0, -40))).toThrow(/damaged/)
-    const made = { ...cluster, key: 'short', nodes: [{ id: 1, address: 'a\nb' }] }
-    const body = Buffer.from(JSON.stringify(made)).toString('base64url')
-    expect(() => decodeJoinToken(`collie-join-1.${body}`)).toThrow(/damaged/)
   })
 })
