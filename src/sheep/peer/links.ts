@@ -104,12 +104,22 @@ export class PeerLinks {
     )
   }
 
-  /** A network for the sheep's door, which shares its addresses with links: connections of nodes stay here. */
+  /**
+   * A network for the sheep's door, which shares its addresses with links: connections of nodes stay here. The Sheepdog protocol knows no
+   * authentication, so of the others only those from this host come through.
+   */
   get door(): Network {
-    const { network } = this.#options
+    const { network, log } = this.#options
     return {
       listen: (address, accept) =>
-        network.listen(address, { node: (connection) => this.accept(connection), other: accept }),
+        network.listen(address, {
+          node: (connection) => this.accept(connection),
+          other: (connection) => {
+            if (isFromThisHost(connection.peer)) return accept(connection)
+            log.warn({ peer: connection.peer }, 'refused a client of another host: it has not the key of the cluster')
+            connection.destroy()
+          },
+        }),
       connect: (address) => network.connect(address),
     }
   }
@@ -230,4 +240,9 @@ class Peer {
 
 function keyOf({ node, incarnation }: Life): string {
   return `${node} ${incarnation}`
+}
+
+/** Of `host:port` as a connection says it, or of a unix socket. */
+function isFromThisHost(peer: string): boolean {
+  return peer === 'unix' || /^(127\.|\[::1\]|\[::ffff:127\.)/.test(peer)
 }
