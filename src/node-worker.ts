@@ -6,12 +6,14 @@ import { type ControlServer, serveControl } from './control/serve.ts'
 import { startNode } from './node.ts'
 import { systemClock } from './runtime/clock.ts'
 import { createLog } from './runtime/log.ts'
+import { goFirst } from './runtime/thread-priority.ts'
 import { VERSION } from './version.ts'
 
 /** The store thread (see store-thread.ts): runs a node and answers the service side about it. */
 const port = parentPort
 assert(port !== null, 'node-worker runs as a worker thread')
 
+goFirst()
 const { config } = workerData as { config: Config }
 const log = createLog(config.log.level)
 let control: ControlServer | undefined

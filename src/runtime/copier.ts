@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import type { Copy, FileRange, Write } from './disk.ts'
 import type { SystemFile } from './system-file.ts'
+import { asBefore } from './thread-priority.ts'
 
 /** `syscall` says whether reading or writing failed. */
 interface CopyError {
@@ -90,11 +91,12 @@ export class Copier {
 
   #thread(): Worker {
     if (this.#worker) return this.#worker
-    const worker = new Worker(this.#script, {
+    const options = {
       stdout: false,
       stderr: false,
       trackUnmanagedFds: false, // the files that it makes are not its own
-    })
+    }
+    const worker = asBefore(() => new Worker(this.#script, options))
     worker.on('message', ({ id, error, descriptors, bytes }: CopyAnswer) => {
       this.#spare = bytes ?? this.#spare
       const waiter = this.#waiting.get(id)

@@ -21,8 +21,15 @@ import { SystemFile } from './system-file.ts'
 const open = promisify(openWithCallback)
 
 const FILE_MODE = 0o600
-/** From this many files on, one syncfs costs less than an fdatasync each. */
-const SYNCFS_FILES_MIN = 8
+/**
+ * From so many on, one syncfs costs less than a sync each, above all where they are new. For fewer it may cost far more: it waits for
+ * all that others have written to the same file system.
+ */
+const SYNCFS_FILES_MIN = 512
+/** A directory is opened and closed, too. */
+const SYNCFS_DIRECTORIES_MIN = 64
+/** Leaves one thread of libuv's pool, which has four, to those who wait for a read. */
+const SYNCS_AT_A_TIME = 3
 
 /** The files below `root`, through the page cache of this host. `copyThread` is for tests: what runs beside this thread. */
 export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & { close(): Promise<void> } {
@@ -72,13 +79,12 @@ export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & {
     writeMany: (writes) => copier.write(writes),
     punchMany: (ranges) => copier.punch(ranges),
     syncMany: async (files, directories = []) => {
-      if (files.length + directories.length < SYNCFS_FILES_MIN) {
-        await Promise.all(files.map((file) => file.sync()))
-        await Promise.all(directories.map((directory) => syncDirectory(at(directory))))
-        return
+      if (files.length >= SYNCFS_FILES_MIN) return syncFileSystem((files[0] as SystemFile).fd)
+      if (directories.length >= SYNCFS_DIRECTORIES_MIN) {
+        return withDirectory(at(directories[0]!), ({ fd }) => syncFileSystem(fd))
       }
-      if (files[0]) await syncFileSystem((files[0] as SystemFile).fd)
-      else await withDirectory(at(directories[0]!), ({ fd }) => syncFileSystem(fd))
+      await inTurns(files, (file) => file.sync())
+      await inTurns(directories, (directory) => syncDirectory(at(directory)))
     },
     startWriteback: (files) => {
       for (const each of files) {
@@ -122,6 +128,15 @@ async function withDirectory(absolute: string, use: (directory: FileHandle) => P
 }
 
 const syncDirectory = (absolute: string) => withDirectory(absolute, (directory) => directory.sync())
+
+/** Syncs all of them, a few at a time; rejects with the first failure. */
+async function inTurns<T>(items: readonly T[], sync: (item: T) => Promise<void>): Promise<void> {
+  const rest = items.values()
+  const lane = async () => {
+    for (const item of rest) await sync(item)
+  }
+  await Promise.all(Array.from({ length: Math.min(SYNCS_AT_A_TIME, items.length) }, lane))
+}
 
 /** A directory that is there already, as a disk of the store. */
 export async function openDiskDirectory(directory: string): Promise<OpenedDisk> {

@@ -127,8 +127,9 @@ export class ChangeApplier {
     object.version++
     const words = new Uint32Array(count * 2)
     for (let i = 0; i < count; i++) {
-      // The checkpoint writes it over what the object file holds; the journal has it until that is durable.
-      const word1 = dataWord1(this.#stamp, object.tableSlot(first + i) ?? 0)
+      // The checkpoint writes it over what it replaces; the journal has it until that is durable. So it stays in the slot of its
+      // neighbours: runs of what was written at once are read, placed and given back in one go.
+      const word1 = dataWord1(this.#stamp, object.slotToCome(first + i) ?? 0)
       const word0 = writtenCrc(object.words, blocks, i, word1)
       words[i * 2] = word0
       words[i * 2 + 1] = word1

@@ -123,12 +123,15 @@ export class StoredObject {
     return this.#origin ? null : slotOf(this.#table![block * 2 + 1]!)
   }
 
+  /** As `tableSlot`, once all that has changed is in the file. */
+  slotToCome(block: number): Slot | null {
+    const entry = this.overlay.get(block)
+    return entry === undefined ? this.tableSlot(block) : slotOf(entry.word1)
+  }
+
   /** Whether it has the bytes of all these blocks itself: writing them is an overwrite. It has to be loaded. */
   hasData(first: number, count: number): boolean {
-    for (let block = first; block < first + count; block++) {
-      const entry = this.overlay.get(block)
-      if ((entry === undefined ? this.tableSlot(block) : slotOf(entry.word1)) === null) return false
-    }
+    for (let block = first; block < first + count; block++) if (this.slotToCome(block) === null) return false
     return true
   }
 

@@ -256,17 +256,17 @@ describe('copyMany', () => {
 
 describe('syncMany', () => {
   it('takes any number of files', async () => {
-    const files = await Promise.all(Array.from({ length: 20 }, (_, i) => disk.open(`f${i}`, { create: true })))
+    const files = await Promise.all(Array.from({ length: 513 }, (_, i) => disk.open(`f${i}`, { create: true })))
     for (const file of files) file.writeNow([Buffer.alloc(100, 1)], 0)
-    for (const count of [0, 1, 7, 8, 20]) await disk.syncMany(files.slice(0, count))
+    for (const count of [0, 1, 2, 3, 4, 20, 512, 513]) await disk.syncMany(files.slice(0, count))
     for (const file of files) await file.close()
   })
 
   it('takes any number of directories, with files or without', async () => {
-    const names = Array.from({ length: 20 }, (_, i) => `d${i}`)
+    const names = Array.from({ length: 65 }, (_, i) => `d${i}`)
     for (const name of names) await disk.makeDirectory(name)
     const file = await disk.open('d0/f', { create: true })
-    for (const count of [1, 7, 8, 20]) await disk.syncMany([], names.slice(0, count))
+    for (const count of [1, 3, 4, 20, 64, 65]) await disk.syncMany([], names.slice(0, count))
     await disk.syncMany([file], names)
     await file.close()
     await expect(disk.syncMany([], ['nothing'])).rejects.toMatchObject({ code: 'ENOENT' })
@@ -274,7 +274,7 @@ describe('syncMany', () => {
   })
 
   it('rejects when a file is closed, few or many', async () => {
-    for (const count of [2, 20]) {
+    for (const count of [2, 20, 513]) {
       const files = await Promise.all(Array.from({ length: count }, (_, i) => disk.open(`f${i}`, { create: true })))
       for (const file of files) await file.close()
       await expect(disk.syncMany(files)).rejects.toMatchObject({ code: 'EBADF' })

@@ -142,6 +142,25 @@ describe('a large write', () => {
     }
   })
 
+  it('stays one run however many small ones come between: these keep to its slot, also when it was not checkpointed', async () => {
+    for (let seed = 1; seed <= 16; seed++) {
+      const { bench, writes } = await openWatched(seed)
+      await createLarge(bench, 1, true)
+      await bench.settle()
+      await overwrite(bench, 2, true)
+      await writeSmall(bench, 3, true)
+      if (seed % 2 === 0) await bench.settle() // its bytes are written over the large one's
+      await overwrite(bench, 4, false)
+      expect(writes.slice(1)).toEqual([
+        [blockPosition(0, 1), LARGE],
+        [blockPosition(0, 0), LARGE],
+      ])
+      await bench.restart('powerLoss')
+      const found = await bench.read(OBJECT, 0, LARGE)
+      expect([blocksOf(3, 2, 2, 2), large(4)].some((allowed) => allowed.equals(found))).toBe(true)
+    }
+  })
+
   it('goes through the journal over a small one that is not durable, if a large one was placed before that', async () => {
     for (let seed = 1; seed <= 16; seed++) {
       const { bench, writes } = await openWatched(seed)

@@ -1,0 +1,42 @@
+import { readlinkSync } from 'node:fs'
+import { getPriority, setPriority } from 'node:os'
+import { afterEach, describe, expect, it } from 'vitest'
+import { asBefore, goFirst } from '../../src/runtime/thread-priority.ts'
+
+const thread = Number(readlinkSync('/proc/thread-self').split('/').at(-1))
+const before = getPriority(thread)
+
+/** Whether the system lets this process have a higher priority. */
+function mayGoFirst(): boolean {
+  try {
+    setPriority(thread, before - 1)
+  } catch {
+    return false
+  }
+  setPriority(thread, before)
+  return true
+}
+
+afterEach(() => {
+  if (getPriority(thread) !== before) setPriority(thread, before)
+})
+
+describe('a thread', () => {
+  it('goes before others where it may, and stays as it is elsewhere', () => {
+    const expected = mayGoFirst() ? before - 10 : before
+    goFirst()
+    expect(getPriority(thread)).toBe(expected)
+  })
+
+  it('starts others as it was before, whatever comes of that', () => {
+    goFirst()
+    const after = getPriority(thread)
+    expect(asBefore(() => getPriority(thread))).toBe(before)
+    expect(getPriority(thread)).toBe(after)
+    const fail = () => {
+      throw new Error('no thread')
+    }
+    expect(() => asBefore(fail)).toThrow('no thread')
+    expect(getPriority(thread)).toBe(after)
+  })
+})
