@@ -24,6 +24,7 @@ import { createSnapshotService } from './snapshots.ts'
 import { createStamp } from './stamp.ts'
 import { createTypeEncryptionService } from './type-encryption.ts'
 import { createTypeService } from './types.ts'
+import { createVolumeTransferService } from './volume-transfers.ts'
 import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
 import { createWorkKinds } from './work/kinds.ts'
@@ -96,6 +97,7 @@ export function createServices({
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     connections: createConnectionService(parts),
+    transfers: createVolumeTransferService(parts),
     types: createTypeService(parts),
     backups: createBackupService(parts),
     typeEncryption: createTypeEncryptionService(parts),

@@ -91,6 +91,17 @@ export interface Attachment {
   detachedAt: string | null
 }
 
+/** A volume that waits for somebody with the key to take it over. */
+export interface VolumeTransfer {
+  id: string
+  volumeId: string
+  name: string | null
+  /** The snapshots stay with the project that gives the volume away. */
+  noSnapshots: boolean
+  sourceProjectId: string
+  createdAt: string
+}
+
 /** Why work failed that an accepted request had asked for. */
 export interface Message {
   id: string
@@ -273,6 +284,14 @@ export interface BackupRecord {
   service: string
   /** JSON in Base64. */
   url: string
+}
+
+export interface VolumeTransferCreate {
+  volumeId: string
+  name: string | null
+  noSnapshots: boolean
+  /** Whether the caller knows that a volume whose type is encrypted may be given away. */
+  allowEncrypted: boolean
 }
 
 export interface AttachmentCreate {

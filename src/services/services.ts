@@ -23,6 +23,8 @@ import type {
   TypeEncryption,
   Volume,
   VolumeCreate,
+  VolumeTransfer,
+  VolumeTransferCreate,
   VolumeType,
   VolumeUpload,
 } from './model.ts'
@@ -40,6 +42,7 @@ export interface Services {
   snapshots: SnapshotService
   attachments: AttachmentService
   connections: ConnectionService
+  transfers: VolumeTransferService
   types: TypeService
   backups: BackupService
   typeEncryption: TypeEncryptionService
@@ -173,6 +176,19 @@ export interface AttachmentService {
   complete(context: RequestContext, id: string): Promise<void>
   /** Cuts the export off and removes the row; returns what is left on the volume. */
   delete(context: RequestContext, id: string): Promise<Attachment[]>
+}
+
+/** Volumes change their project: one offers, and whoever is told the key accepts. */
+export interface VolumeTransferService {
+  /** The key is told this once. Snapshots go with the volume unless the request says otherwise. */
+  create(context: RequestContext, request: VolumeTransferCreate): Promise<VolumeTransfer & { authKey: string }>
+  get(context: RequestContext, id: string): Promise<VolumeTransfer>
+  /** Of volumes that the project has. */
+  list(context: RequestContext, query: ListQuery): Promise<Page<VolumeTransfer>>
+  /** The volume is available again. */
+  delete(context: RequestContext, id: string): Promise<void>
+  /** Throws InvalidAuthKey, and QuotaExceeded when the caller's project has no room. */
+  accept(context: RequestContext, id: string, authKey: string): Promise<VolumeTransfer>
 }
 
 export interface MessageService {

@@ -143,6 +143,26 @@ describe('openstack', () => {
     await services.idle()
   })
 
+  withOpenstack('transfers, by the older name', async () => {
+    const openstack = (...words: string[]) => run('openstack', words)
+    const id = await openstack('volume', 'create', '--size', '1', 'given', '-f', 'value', '-c', 'id')
+    await services.idle()
+    const request = ['volume', 'transfer', 'request']
+    await openstack(...request, 'create', '--name', 'first', 'given')
+    await openstack(...request, 'delete', 'first')
+    const offered = JSON.parse(await openstack(...request, 'create', '--name', 'gift', 'given', '-f', 'json'))
+    expect(offered).toMatchObject({ name: 'gift', volume_id: id })
+    expect(await openstack('volume', 'show', 'given', '-f', 'value', '-c', 'status')).toBe('awaiting-transfer')
+    expect(await openstack(...request, 'list', '-f', 'value', '-c', 'Name')).toBe('gift')
+    expect(JSON.parse(await openstack(...request, 'show', 'gift', '-f', 'json'))).toMatchObject({ id: offered.id })
+    const wrong = openstack(...request, 'accept', '--auth-key', 'wrong', offered.id)
+    await expect(wrong).rejects.toThrow('invalid auth key')
+    await openstack(...request, 'accept', '--auth-key', offered.auth_key, offered.id)
+    expect(await openstack('volume', 'show', 'given', '-f', 'value', '-c', 'status')).toBe('available')
+    await openstack('volume', 'delete', 'given')
+    await services.idle()
+  })
+
   withOpenstack('types, zones, attachments, project', async () => {
     const openstack = (...words: string[]) => run('openstack', words)
     await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
@@ -226,6 +246,34 @@ describe('cinder', () => {
     await cinder('backup-import', idIn(exported, 'backup_service'), idIn(exported, 'backup_url'))
     await cinder('backup-delete', '--force', 'whole')
     expect(await db('backups')).toEqual([])
+  })
+
+  withCinder('transfers, every command, by both names', async () => {
+    const id = /\| id +\| (\S+)/.exec(await run('cinder', ['create', '--name', 'given', '1']))![1]!
+    await services.idle()
+    for (const version of ['3.0', '3.59']) {
+      const cinder = (...words: string[]) => run('cinder', ['--os-volume-api-version', version, ...words])
+      const offer = async (...words: string[]) => {
+        const printed = await cinder('transfer-create', '--name', `by ${version}`, ...words, 'given')
+        const cell = (name: string) => new RegExp(`\\| ${name} +\\| (\\S+)`).exec(printed)![1]!
+        return { transfer: cell('id'), key: cell('auth_key') }
+      }
+      const first = await offer(...(version === '3.0' ? [] : ['--no-snapshots']))
+      expect(await cinder('transfer-list')).toContain(first.transfer)
+      expect(await cinder('transfer-show', first.transfer)).toMatch(new RegExp(`\\| volume_id +\\| ${id}`))
+      await cinder('transfer-delete', first.transfer)
+      const second = await offer()
+      if (version === '3.59') {
+        const listed = await cinder('transfer-list', '--all-tenants', '--sort', 'name:asc')
+        expect(listed).toContain(second.transfer)
+        expect(await cinder('transfer-list', '--filters', 'name=none')).not.toContain(second.transfer)
+      }
+      await expect(cinder('transfer-accept', second.transfer, 'wrong')).rejects.toThrow('invalid auth key')
+      await cinder('transfer-accept', second.transfer, second.key)
+      expect(await cinder('show', id)).toMatch(/\| status +\| available/)
+    }
+    await run('cinder', ['delete', id])
+    await services.idle()
   })
 
   withCinder('pools, capabilities, log levels', async () => {

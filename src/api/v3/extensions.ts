@@ -14,6 +14,7 @@ const EXTENSIONS = [
   extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
   extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
   extension('os-volume-unmanage', 'VolumeUnmanage', 'Enable volume unmanage operation.', '2012-05-31'),
+  extension('os-volume-transfer', 'VolumeTransfer', 'Volume transfer management support.', '2013-05-29'),
   extension(
     'os-vol-image-meta',
     'VolumeImageMetadata',

@@ -23,6 +23,7 @@ import { volumeActionRoutes } from './volume-actions.ts'
 import { volumeConnectionRoutes } from './volume-connections.ts'
 import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
 import { volumeImageRoutes } from './volume-images.ts'
+import { volumeTransferRoutes } from './volume-transfers.ts'
 import { volumeRoutes } from './volumes.ts'
 import { workerRoutes } from './workers.ts'
 
@@ -38,6 +39,7 @@ export const ROUTES: readonly Route[] = [
   ...snapshotActionRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
+  ...volumeTransferRoutes,
   ...messageRoutes,
   ...resourceFilterRoutes,
   ...backupRoutes,
