@@ -29,6 +29,9 @@ export const SERVICE_ERRORS = {
   VolumeTypeProjectDefaultNotFound: 'Default type for project {project_id} not found.',
   VolumeTypeDefaultMisconfigured:
     'The request cannot be fulfilled as the default volume type {volume_type_name} cannot be found.',
+  QoSSpecsNotFound: 'No such QoS spec {specs_id}.',
+  QoSSpecsKeyNotFound: 'QoS spec {specs_id} has no spec with key {specs_key}.',
+  QoSSpecsExists: 'QoS Specs {specs_id} already exists.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   ServiceNotFound: 'Service {service_id} could not be found on host {host}.',
   BackupServiceNotFound: 'Service cinder-backup could not be found.',

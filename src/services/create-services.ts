@@ -16,6 +16,7 @@ import { createImages, type ImageOptions } from './images/images.ts'
 import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
+import { createQosSpecService } from './qos-specs.ts'
 import { createQuotaService } from './quota-sets.ts'
 import { createServiceStates } from './service-states.ts'
 import type { Services } from './services.ts'
@@ -101,6 +102,7 @@ export function createServices({
     types: createTypeService(parts),
     backups: createBackupService(parts),
     typeEncryption: createTypeEncryptionService(parts),
+    qosSpecs: createQosSpecService(parts),
     defaultTypes: createDefaultTypeService(parts),
     quotas: createQuotaService(parts),
     backends: createBackendService({ ...parts, log }),

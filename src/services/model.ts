@@ -125,6 +125,7 @@ export interface VolumeType {
   description: string | null
   isPublic: boolean
   extraSpecs: Record<string, string>
+  qosSpecsId: string | null
   createdAt: string
   updatedAt: string | null
 }
@@ -139,6 +140,15 @@ export interface TypeEncryption {
   keySize: number | null
   createdAt: string
   updatedAt: string | null
+}
+
+/** What volumes of the types that have it are promised. */
+export interface QosSpec {
+  id: string
+  name: string
+  /** Who keeps the promise: the hypervisor, this service, or each. */
+  consumer: 'front-end' | 'back-end' | 'both'
+  specs: Record<string, string>
 }
 
 /** The type of a project's volumes that ask for none. */

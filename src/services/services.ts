@@ -13,6 +13,7 @@ import type {
   Migration,
   OldAttach,
   Page,
+  QosSpec,
   QuotaUsage,
   Retype,
   Snapshot,
@@ -46,6 +47,7 @@ export interface Services {
   types: TypeService
   backups: BackupService
   typeEncryption: TypeEncryptionService
+  qosSpecs: QosSpecService
   defaultTypes: DefaultTypeService
   quotas: QuotaService
   backends: BackendService
@@ -260,6 +262,28 @@ export interface TypeEncryptionService {
 }
 
 export type EncryptionRequest = Pick<TypeEncryption, 'provider' | 'controlLocation' | 'cipher' | 'keySize'>
+
+/** For administrators: promises about the speed of volumes, and the types that have them. */
+export interface QosSpecService {
+  create(context: RequestContext, request: Omit<QosSpec, 'id'>): Promise<QosSpec>
+  get(context: RequestContext, id: string): Promise<QosSpec>
+  list(context: RequestContext, query: ListQuery): Promise<Page<QosSpec>>
+  /** A consumer of null stays what it is. */
+  setKeys(
+    context: RequestContext,
+    id: string,
+    changes: { consumer: QosSpec['consumer'] | null; specs: Record<string, string> },
+  ): Promise<void>
+  /** In order, up to the first that is not there: then throws QoSSpecsKeyNotFound. */
+  unsetKeys(context: RequestContext, id: string, keys: readonly string[]): Promise<void>
+  /** Refused while types have it, without force. */
+  delete(context: RequestContext, id: string, options: { force: boolean }): Promise<void>
+  types(context: RequestContext, id: string): Promise<{ id: string; name: string }[]>
+  /** Throws InvalidVolumeType when the type has others. */
+  associate(context: RequestContext, id: string, typeId: string): Promise<void>
+  disassociate(context: RequestContext, id: string, typeId: string): Promise<void>
+  disassociateAll(context: RequestContext, id: string): Promise<void>
+}
 
 /** For administrators: the types of a project's volumes that ask for none. */
 export interface DefaultTypeService {

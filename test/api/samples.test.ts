@@ -350,3 +350,28 @@ describe.each(stages('volume_transfers'))('transfers at %s', (version, folder) =
     }
   })
 })
+
+test('QoS specs', async () => {
+  const read = (name: string) => sample(`qos/${name}.json`)
+  const created = await api.ask('POST', '/v3/qos-specs', { body: read('qos-create-request') })
+  expect(created.status).toBe(200)
+  const { id } = created.body.qos_specs
+  const expected = read('qos-create-response')
+  expect(keys(created.body)).toEqual(keys(expected))
+  expect(created.body.qos_specs).toEqual({ ...expected.qos_specs, id })
+  const url = `/v3/qos-specs/${id}`
+  const shown = await api.ask('GET', url)
+  expect(shown.body.qos_specs).toEqual({ ...read('qos-show-response').qos_specs, id })
+  expect(keys(shown.body)).toEqual(keys(read('qos-show-response')))
+  expect((await api.ask('GET', `${url}/associations`)).body).toEqual(read('qos_show_response'))
+  expect((await api.ask('GET', '/v3/qos-specs')).body.qos_specs.map(keys)).toEqual(
+    read('qos-list-response').qos_specs.map(keys),
+  )
+  const updated = await api.ask('PUT', url, { body: read('qos-update-request') })
+  expect([updated.status, updated.body]).toEqual([200, read('qos-update-response')])
+  await api.ask('PUT', url, { body: { qos_specs: { key1: 'v' } } })
+  const unset = await api.ask('PUT', `${url}/delete_keys`, { body: read('qos-unset-request') })
+  expect([unset.status, unset.text]).toEqual([202, ''])
+  expect((await api.ask('GET', url)).body.qos_specs.specs).toEqual({ delay: '1' })
+  expect((await api.ask('DELETE', url)).status).toBe(202)
+})

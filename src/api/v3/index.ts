@@ -10,6 +10,7 @@ import { limitRoutes } from './limits.ts'
 import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { poolRoutes } from './pools.ts'
+import { qosSpecRoutes } from './qos-specs.ts'
 import { quotaRoutes } from './quotas.ts'
 import { resourceFilterRoutes } from './resource-filters.ts'
 import { serviceRoutes } from './services.ts'
@@ -48,6 +49,7 @@ export const ROUTES: readonly Route[] = [
   ...typeAccessRoutes,
   ...typeEncryptionRoutes,
   ...defaultTypeRoutes,
+  ...qosSpecRoutes,
   ...quotaRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,
