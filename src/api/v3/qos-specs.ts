@@ -161,9 +161,7 @@ export const qosSpecRoutes: Route[] = [
     summary: 'List the types that have the QoS specs',
     policy: 'volume_extension:qos_specs_manage:get_all',
     response: z.object({
-      qos_associations: z.array(
-        z.object({ association_type: z.string(), name: z.string(), id: z.string() }),
-      ),
+      qos_associations: z.array(z.object({ association_type: z.string(), name: z.string(), id: z.string() })),
     }),
     handler: async ({ services, context, params }) => {
       const types = await services.qosSpecs.types(context, params.qos_id)
