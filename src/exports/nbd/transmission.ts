@@ -105,10 +105,7 @@ export class Transmission {
       this.starved = false
       this.wakeLater()
     })
-    this.turn = parts.throttle.turn(() => {
-      this.throttled = false
-      this.wakeLater()
-    })
+    this.turn = parts.throttle.turn(() => this.goOn())
     this.writer = new ReplyWriter(parts.connection, parts.pool, parts.terms.structuredReplies)
     this.idle = new Promise((resolve) => {
       this.resolveIdle = resolve
@@ -228,6 +225,18 @@ export class Transmission {
     this.throttled = !this.turn.pass(direction, countedBytes(request))
     this.hadTurn = !this.throttled
     return this.hadTurn
+  }
+
+  /**
+   * The turn has come. A client that has gone in the meantime may have sent everything again on another connection: what is left of
+   * this one must not run behind that.
+   */
+  private goOn(): void {
+    this.throttled = false
+    if (this.connection.hasEnded?.() === true) {
+      this.connection.destroy()
+      this.abandon()
+    } else this.wakeLater()
   }
 
   private slowDown(): void {

@@ -145,3 +145,24 @@ test('a limited connection is cut off, and closes, like any other', async () => 
   await Promise.all([client.closed, other.closed])
   await until(() => harness.server.stats.connections === 0)
 })
+
+test.each(['unixPath', 'tcpAddress'] as const)(
+  'what a client left behind that has gone does not run after what it sent again on another connection (%s)',
+  async (door) => {
+    const harness = await limitedServer({ totalIops: { perSecond: 10 } })
+    const old = await NbdClient.connect(harness[door], EXPORT_NAME)
+    const lost = Array.from({ length: 50 }, () => old.write(0, Buffer.alloc(512, 1)).catch(() => 'lost'))
+    await quiet(harness.started)
+    expect(harness.started()).toBe(2)
+    old.destroy()
+    expect(await Promise.all(lost)).toContain('lost')
+    await quiet(harness.started)
+    const fresh = await NbdClient.connect(harness[door], EXPORT_NAME)
+    const again = fresh.write(0, Buffer.alloc(512, 2))
+    await pass(harness, 2000)
+    await again
+    expect(harness.started()).toBe(3)
+    expect((await fresh.read(0, 512)).equals(Buffer.alloc(512, 2))).toBe(true)
+    await until(() => harness.server.stats.connections === 1)
+  },
+)
