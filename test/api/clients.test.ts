@@ -163,6 +163,30 @@ describe('openstack', () => {
     await services.idle()
   })
 
+  withOpenstack('QoS specs', async () => {
+    const openstack = (...words: string[]) => run('openstack', ['volume', ...words])
+    const shown = async () => JSON.parse(await openstack('qos', 'show', 'gold', '-f', 'json'))
+    await openstack('type', 'create', 'golden')
+    await openstack('qos', 'create', '--consumer', 'both', '--property', 'total_iops_sec=100', 'gold')
+    await openstack('qos', 'set', '--property', 'read_bytes_sec=5', '--property', 'note=x', 'gold')
+    await openstack('qos', 'unset', '--property', 'note', 'gold')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    expect(await shown()).toMatchObject({
+      consumer: 'both',
+      associations: ['golden'],
+      properties: { total_iops_sec: '100', read_bytes_sec: '5' },
+    })
+    expect(await openstack('qos', 'list', '-f', 'value', '-c', 'Name')).toBe('gold')
+    await expect(openstack('qos', 'delete', 'gold')).rejects.toThrow()
+    await openstack('qos', 'disassociate', '--volume-type', 'golden', 'gold')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    await openstack('qos', 'disassociate', '--all', 'gold')
+    expect(await shown()).not.toHaveProperty('associations')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    await openstack('qos', 'delete', '--force', 'gold')
+    await openstack('type', 'delete', 'golden')
+  })
+
   withOpenstack('types, zones, attachments, project', async () => {
     const openstack = (...words: string[]) => run('openstack', words)
     await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
@@ -274,6 +298,26 @@ describe('cinder', () => {
     }
     await run('cinder', ['delete', id])
     await services.idle()
+  })
+
+  withCinder('QoS specs, every command', async () => {
+    const cinder = (...words: string[]) => run('cinder', words)
+    const idIn = (printed: string) => /\| ([0-9a-f-]{36}) \|/.exec(printed)![1]!
+    const id = idIn(await cinder('qos-create', 'silver', 'consumer=back-end', 'write_iops_sec=7'))
+    const type = idIn(await cinder('type-create', 'silvery'))
+    await cinder('qos-key', id, 'set', 'a=b', 'consumer=both')
+    await cinder('qos-key', id, 'unset', 'a')
+    const shown = await cinder('qos-show', id)
+    expect(shown).toMatch(/\| consumer +\| both/)
+    expect(shown).toMatch(/\| specs +\| write_iops_sec : 7/)
+    await cinder('qos-associate', id, type)
+    expect(await cinder('qos-get-association', id)).toMatch(/volume_type +\| silvery/)
+    await cinder('qos-disassociate', id, type)
+    await cinder('qos-associate', id, type)
+    await cinder('qos-disassociate-all', id)
+    await cinder('qos-delete', id)
+    expect(await cinder('qos-list')).not.toContain(id)
+    await cinder('type-delete', type)
   })
 
   withCinder('pools, capabilities, log levels', async () => {
