@@ -9,7 +9,7 @@ import { repr, shorten, tuple, WHOLE_SENTENCE } from './validation.ts'
 const DB_INT_MAX = 2_147_483_647
 
 /** What upstream says where several forms are taken and none of them fits. */
-const NO_SCHEMA = 'is not valid under any of the given schemas'
+export const NO_SCHEMA = 'is not valid under any of the given schemas'
 
 /** Text that a database can hold: no NUL, which PostgreSQL refuses, and no half of a surrogate pair, which UTF-8 has not. */
 const storable = z

@@ -49,6 +49,8 @@ interface ListingOptions {
   counts?: boolean
   /** From when on the list has pages, an order and filters; before, they are ignored. */
   pagesSince?: Version
+  /** From when on a filter that nobody knows finds nothing, where that is not since there are pages. */
+  unknownFindsNothingSince?: Version
 }
 
 /**
@@ -76,13 +78,14 @@ export function listing(options: ListingOptions): Listing {
     ...options.sortKeysSince,
   })
   const strict = options.strict === undefined ? '3.31' : options.strict
+  const emptySince = options.unknownFindsNothingSince ?? options.pagesSince
   return {
     query: strict === null ? query.loose() : strictSince(strict, query.loose(), { admin: false }),
     sortKeys: Object.fromEntries(sortKeys.map(([key, version]) => [key, minorOf(version)])),
     constants: options.constants ?? {},
     filterNames: Object.entries(options.filters).flatMap(([name, field]) => (isAdminOnly(field) ? [] : [name])),
     strictSince: strict === null ? Number.POSITIVE_INFINITY : minorOf(strict),
-    unknownFindsNothingSince: options.pagesSince === undefined ? null : minorOf(pagesSince),
+    unknownFindsNothingSince: emptySince === undefined ? null : minorOf(emptySince),
   }
 }
 

@@ -44,7 +44,9 @@ const MARKERS: Readonly<Record<string, [code: ServiceErrorCode, parameter: strin
   snapshots: ['SnapshotNotFound', 'snapshot_id'],
   attachments: ['AttachmentNotFound', 'attachment_id'],
   messages: ['MessageNotFound', 'message_id'],
+  volume_transfers: ['TransferNotFound', 'transfer_id'],
   volume_types: ['VolumeTypeNotFound', 'volume_type_id'],
+  qos_specs: ['QoSSpecsNotFound', 'specs_id'],
 }
 
 const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', eq: '=', neq: '<>', lt: '<', lte: '<=' }

@@ -10,6 +10,7 @@ import * as images from '../../migrations/0008-images.ts'
 import * as tokens from '../../migrations/0009-tokens.ts'
 import * as lookups from '../../migrations/0010-lookups.ts'
 import * as listOrders from '../../migrations/0011-list-orders.ts'
+import * as transfersAndQos from '../../migrations/0012-transfers-and-qos.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -31,6 +32,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0009-tokens', ...tokens },
   { name: '0010-lookups', ...lookups },
   { name: '0011-list-orders', ...listOrders },
+  { name: '0012-transfers-and-qos', ...transfersAndQos },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

@@ -53,6 +53,11 @@ export interface VolumeDriver {
    * it arrives.
    */
   removeExport(volume: VolumeRef, attachmentId: string): Promise<void>
+  /**
+   * Gives every right to the volume that there is other limits, or none, while it is used; those that are given out later bring
+   * theirs with them. A driver without it leaves limits to the hypervisor.
+   */
+  limitVolume?(volume: VolumeRef, limits: VolumeLimits | null): Promise<void>
 
   /**
    * Lets the database with this id be the one that says what the backend holds, unless another one is already; `replace` puts it
@@ -129,6 +134,27 @@ export interface AttachmentRef {
   id: string
   mode: 'rw' | 'ro'
   connector: Connector
+  /** How fast the volume may go under the right; absent or null for as fast as it can. */
+  limits?: VolumeLimits | null
+}
+
+/** Limits that all hold at the same time: of a read, those in all and those of reads. What is not named has none. */
+export interface VolumeLimits {
+  totalIops?: VolumeRate
+  readIops?: VolumeRate
+  writeIops?: VolumeRate
+  totalBytes?: VolumeRate
+  readBytes?: VolumeRate
+  writeBytes?: VolumeRate
+}
+
+/** Operations or bytes. */
+export interface VolumeRate {
+  /** Above 0. */
+  perSecond: number
+  /** What goes after a rest, above `perSecond`, and for how many seconds. */
+  burstPerSecond?: number
+  burstSeconds?: number
 }
 
 /** What an initiator says about itself (`connector` of the attachments API); unknown keys are kept. */

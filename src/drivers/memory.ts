@@ -9,6 +9,7 @@ import type {
   SnapshotRef,
   VolumeData,
   VolumeDriver,
+  VolumeLimits,
   VolumeRef,
 } from './driver.ts'
 
@@ -30,7 +31,8 @@ interface MemoryVolume {
   sizeGib: number
   blocks: Blocks
   /** By attachment: the one right that is in force, and what it allows. */
-  rights: Map<string, { secret: string; mode: 'rw' | 'ro' }>
+  /** It is as fast as memory is, and only remembers how fast it is to be. */
+  rights: Map<string, { secret: string; mode: 'rw' | 'ro'; limits: VolumeLimits | null }>
 }
 
 interface MemorySnapshot {
@@ -95,7 +97,7 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     },
 
     createExport: async ({ id }, attachment: AttachmentRef) => {
-      const right = { secret: random.uuid(), mode: attachment.mode }
+      const right = { secret: random.uuid(), mode: attachment.mode, limits: attachment.limits ?? null }
       volumeOf(backend, id).rights.set(attachment.id, right)
       return {
         driver_volume_type: 'memory',
@@ -107,6 +109,10 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     },
     removeExport: async ({ id }, attachmentId) => {
       volumes.get(id)?.rights.delete(attachmentId)
+    },
+    limitVolume: async ({ id }, limits) => {
+      const { rights } = volumeOf(backend, id)
+      for (const [attachmentId, right] of rights) rights.set(attachmentId, { ...right, limits })
     },
 
     drive: async (databaseId, { replace }) => {

@@ -41,6 +41,7 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   revertToSnapshot: true,
   createExport: true,
   removeExport: true,
+  limitVolume: true,
   openVolume: true,
   openSnapshot: true,
   discover: true,

@@ -1,4 +1,5 @@
 import type { VdiClient } from '../vdi/client.ts'
+import { readLimits } from '../vdi/export-limits.ts'
 import { hashExportName } from '../vdi/export-name.ts'
 import type { ExportDirectory } from './directory.ts'
 
@@ -9,8 +10,9 @@ export function storeDirectory(vdis: VdiClient): ExportDirectory {
       const nameHash = hashExportName(name)
       const record = await vdis.findExport(nameHash)
       if (!record) return undefined
-      const { attachmentId, readOnly } = record
-      return { id: attachmentId, readOnly, open: () => vdis.openExport(nameHash, readOnly) }
+      const { attachmentId, readOnly, limits } = record
+      const open = () => vdis.openExport(nameHash, readOnly)
+      return { id: attachmentId, readOnly, limits: readLimits(limits), open }
     },
   }
 }

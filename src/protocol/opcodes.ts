@@ -86,6 +86,8 @@ export const OPCODES = {
   /** Body: JSON. */
   PUT_EXPORT: op(0xd8, 'io', 'io'),
   REMOVE_EXPORT: op(0xd9, 'io', 'io'),
+  /** Body: JSON. */
+  LIMIT_EXPORT: op(0xea, 'io', 'io'),
   GET_EXPORT: op(0xda, 'io', 'io'),
   /** Body: the name of a VDI. Answers JSON: the rights to it. */
   LIST_EXPORTS: op(0xdf, 'io', 'io'),

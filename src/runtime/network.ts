@@ -38,6 +38,8 @@ export interface Connection {
   /** Stops and resumes reading, so that a peer that sends too much is slowed by its own socket. */
   pause(): void
   resume(): void
+  /** Whether the peer has said that it sends nothing more: a paused connection does not show it. Absent where nobody can tell. */
+  hasEnded?(): boolean
   /** Sends what is pending, then closes. */
   end(): void
   /** Closes at once and drops what is pending. */
@@ -158,6 +160,7 @@ function wrapAccepted(accepted: net.Socket): Connection {
     get pendingBytes() {
       return socket.writableLength
     },
+    hasEnded: () => socket.destroyed || isShutDown(handle),
   }
 }
 
@@ -174,6 +177,18 @@ const UNIX_SEND_BYTES = 1024 * 1024
  */
 function giveRoom({ fd }: Handle): void {
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, [UNIX_SEND_BYTES], Int32Array.BYTES_PER_ELEMENT)
+}
+
+const poll = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)')
+const POLLRDHUP = 0x2000
+/** struct pollfd: the descriptor, what is asked for, and what is there (16 bits each). One at a time: the call waits for nothing. */
+const pollFd = new Int32Array(2)
+
+/** Whether the peer has closed, or shut its half down, whatever lies unread before that. */
+function isShutDown({ fd }: Handle): boolean {
+  pollFd[0] = fd
+  pollFd[1] = POLLRDHUP
+  return poll(pollFd, 1, 0) === 1
 }
 
 const READ_SLAB_BYTES = 256 * 1024

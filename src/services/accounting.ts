@@ -14,6 +14,7 @@ import {
   explainOver,
   growthCharge,
   limitOf,
+  NOTHING,
   type QuotaSettings,
   snapshotCharge,
   usageLimits,
@@ -128,6 +129,27 @@ export async function dropSnapshot(trx: Db, id: string): Promise<void> {
   if (row === undefined || !(await snapshots.remove(trx, id))) return
   const account = { projectId: row.project_id, volumeTypeId: volume.volume_type_id }
   await refund(trx, account, snapshotCharge(row.size_gib), volume.pending_volume_type_id)
+}
+
+/**
+ * A volume goes to another project, and with it some of its snapshots: the new one is charged before the old one is refunded, each
+ * where it counted. The caller has locked the rows, and writes whose they are. Throws QuotaExceeded, as `addVolume`.
+ */
+export async function moveVolume(
+  trx: Db,
+  row: volumes.VolumeRow,
+  moved: readonly snapshots.SnapshotRow[],
+  projectId: string,
+  defaults: QuotaSettings,
+): Promise<void> {
+  await quotas.lock(trx, [row.project_id, projectId])
+  const from = ownerOf(row)
+  const to = { ...from, projectId }
+  const ofVolume = volumeCharge(row.size_gib)
+  const ofSnapshots = moved.map(({ size_gib }) => snapshotCharge(size_gib)).reduce(sum, NOTHING)
+  await charge(trx, to, ofVolume, defaults, row.size_gib)
+  await charge(trx, to, ofSnapshots, defaults, null)
+  await refund(trx, from, sum(ofVolume, ofSnapshots))
 }
 
 /** A backup counts with the size of its volume, whatever it takes on the target. Throws QuotaExceeded. */

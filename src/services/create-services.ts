@@ -16,6 +16,7 @@ import { createImages, type ImageOptions } from './images/images.ts'
 import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
+import { createQosSpecService } from './qos-specs.ts'
 import { createQuotaService } from './quota-sets.ts'
 import { createServiceStates } from './service-states.ts'
 import type { Services } from './services.ts'
@@ -24,6 +25,7 @@ import { createSnapshotService } from './snapshots.ts'
 import { createStamp } from './stamp.ts'
 import { createTypeEncryptionService } from './type-encryption.ts'
 import { createTypeService } from './types.ts'
+import { createVolumeTransferService } from './volume-transfers.ts'
 import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
 import { createWorkKinds } from './work/kinds.ts'
@@ -96,9 +98,11 @@ export function createServices({
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     connections: createConnectionService(parts),
+    transfers: createVolumeTransferService(parts),
     types: createTypeService(parts),
     backups: createBackupService(parts),
     typeEncryption: createTypeEncryptionService(parts),
+    qosSpecs: createQosSpecService(parts),
     defaultTypes: createDefaultTypeService(parts),
     quotas: createQuotaService(parts),
     backends: createBackendService({ ...parts, log }),

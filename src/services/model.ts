@@ -91,6 +91,17 @@ export interface Attachment {
   detachedAt: string | null
 }
 
+/** A volume that waits for somebody with the key to take it over. */
+export interface VolumeTransfer {
+  id: string
+  volumeId: string
+  name: string | null
+  /** The snapshots stay with the project that gives the volume away. */
+  noSnapshots: boolean
+  sourceProjectId: string
+  createdAt: string
+}
+
 /** Why work failed that an accepted request had asked for. */
 export interface Message {
   id: string
@@ -114,6 +125,7 @@ export interface VolumeType {
   description: string | null
   isPublic: boolean
   extraSpecs: Record<string, string>
+  qosSpecsId: string | null
   createdAt: string
   updatedAt: string | null
 }
@@ -128,6 +140,15 @@ export interface TypeEncryption {
   keySize: number | null
   createdAt: string
   updatedAt: string | null
+}
+
+/** What volumes of the types that have it are promised. */
+export interface QosSpec {
+  id: string
+  name: string
+  /** Who keeps the promise: the hypervisor, this service, or each. */
+  consumer: 'front-end' | 'back-end' | 'both'
+  specs: Record<string, string>
 }
 
 /** The type of a project's volumes that ask for none. */
@@ -273,6 +294,14 @@ export interface BackupRecord {
   service: string
   /** JSON in Base64. */
   url: string
+}
+
+export interface VolumeTransferCreate {
+  volumeId: string
+  name: string | null
+  noSnapshots: boolean
+  /** Whether the caller knows that a volume whose type is encrypted may be given away. */
+  allowEncrypted: boolean
 }
 
 export interface AttachmentCreate {

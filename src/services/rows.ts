@@ -103,13 +103,14 @@ export function toAttachment(row: AttachmentRow): Attachment {
   }
 }
 
-export function toVolumeType(row: VolumeTypeRow): VolumeType {
+export function toVolumeType(row: VolumeTypeRow, qosSpecsId: string | null = null): VolumeType {
   return {
     id: row.id,
     name: row.name,
     description: row.description,
     isPublic: Boolean(row.is_public),
     extraSpecs: toPairs(row.extra_specs),
+    qosSpecsId,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

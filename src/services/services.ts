@@ -13,6 +13,7 @@ import type {
   Migration,
   OldAttach,
   Page,
+  QosSpec,
   QuotaUsage,
   Retype,
   Snapshot,
@@ -23,6 +24,8 @@ import type {
   TypeEncryption,
   Volume,
   VolumeCreate,
+  VolumeTransfer,
+  VolumeTransferCreate,
   VolumeType,
   VolumeUpload,
 } from './model.ts'
@@ -40,9 +43,11 @@ export interface Services {
   snapshots: SnapshotService
   attachments: AttachmentService
   connections: ConnectionService
+  transfers: VolumeTransferService
   types: TypeService
   backups: BackupService
   typeEncryption: TypeEncryptionService
+  qosSpecs: QosSpecService
   defaultTypes: DefaultTypeService
   quotas: QuotaService
   backends: BackendService
@@ -175,6 +180,19 @@ export interface AttachmentService {
   delete(context: RequestContext, id: string): Promise<Attachment[]>
 }
 
+/** Volumes change their project: one offers, and whoever is told the key accepts. */
+export interface VolumeTransferService {
+  /** The key is told this once. Snapshots go with the volume unless the request says otherwise. */
+  create(context: RequestContext, request: VolumeTransferCreate): Promise<VolumeTransfer & { authKey: string }>
+  get(context: RequestContext, id: string): Promise<VolumeTransfer>
+  /** Of volumes that the project has. */
+  list(context: RequestContext, query: ListQuery): Promise<Page<VolumeTransfer>>
+  /** The volume is available again. */
+  delete(context: RequestContext, id: string): Promise<void>
+  /** Throws InvalidAuthKey, and QuotaExceeded when the caller's project has no room. */
+  accept(context: RequestContext, id: string, authKey: string): Promise<VolumeTransfer>
+}
+
 export interface MessageService {
   get(context: RequestContext, id: string): Promise<Message>
   list(context: RequestContext, query: ListQuery): Promise<Page<Message>>
@@ -244,6 +262,28 @@ export interface TypeEncryptionService {
 }
 
 export type EncryptionRequest = Pick<TypeEncryption, 'provider' | 'controlLocation' | 'cipher' | 'keySize'>
+
+/** For administrators: promises about the speed of volumes, and the types that have them. */
+export interface QosSpecService {
+  create(context: RequestContext, request: Omit<QosSpec, 'id'>): Promise<QosSpec>
+  get(context: RequestContext, id: string): Promise<QosSpec>
+  list(context: RequestContext, query: ListQuery): Promise<Page<QosSpec>>
+  /** A consumer of null stays what it is. */
+  setKeys(
+    context: RequestContext,
+    id: string,
+    changes: { consumer: QosSpec['consumer'] | null; specs: Record<string, string> },
+  ): Promise<void>
+  /** In order, up to the first that is not there: then throws QoSSpecsKeyNotFound. */
+  unsetKeys(context: RequestContext, id: string, keys: readonly string[]): Promise<void>
+  /** Refused while types have it, without force. */
+  delete(context: RequestContext, id: string, options: { force: boolean }): Promise<void>
+  types(context: RequestContext, id: string): Promise<{ id: string; name: string }[]>
+  /** Throws InvalidVolumeType when the type has others. */
+  associate(context: RequestContext, id: string, typeId: string): Promise<void>
+  disassociate(context: RequestContext, id: string, typeId: string): Promise<void>
+  disassociateAll(context: RequestContext, id: string): Promise<void>
+}
 
 /** For administrators: the types of a project's volumes that ask for none. */
 export interface DefaultTypeService {

@@ -1,10 +1,12 @@
 import type { Db } from '../db/database.ts'
 import * as defaultTypes from '../db/default-types.ts'
+import * as qosSpecs from '../db/qos-specs.ts'
 import * as typeAccess from '../db/type-access.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import { ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
 import { withoutKey } from './metadata.ts'
+import type { VolumeType } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toVolumeType } from './rows.ts'
 import type { TypeService } from './services.ts'
@@ -36,15 +38,15 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
     list: async (context, query, scope) => {
       context.authorize('volume_extension:type_get_all', { projectId: context.projectId })
       const { rows, ...page } = await volumeTypes.list(db, toListing(context, query), scopeOf(context, scope))
-      return { ...page, items: rows.map(toVolumeType) }
+      return { ...page, items: await withQos(db, rows) }
     },
     get: async (context, id) => {
       context.authorize('volume_extension:type_get', { projectId: context.projectId })
-      return toVolumeType(await visibleType(db, context, id))
+      return oneWithQos(db, await visibleType(db, context, id))
     },
     getDefault: async (context) => {
       context.authorize('volume_extension:type_get', { projectId: context.projectId })
-      return toVolumeType(await defaultType(db, context, settings.defaultVolumeType))
+      return oneWithQos(db, await defaultType(db, context, settings.defaultVolumeType))
     },
     create: async (context, request) => {
       context.authorize('volume_extension:type_create', { projectId: context.projectId })
@@ -123,6 +125,17 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
       throw new ServiceError('VolumeTypeAccessNotFound', { reason })
     },
   }
+}
+
+async function withQos(db: Db, rows: readonly volumeTypes.VolumeTypeRow[]): Promise<VolumeType[]> {
+  const ids = rows.map(({ id }) => id)
+  const qos = await qosSpecs.idsOfTypes(db, ids)
+  return rows.map((row) => toVolumeType(row, qos.get(row.id)))
+}
+
+async function oneWithQos(db: Db, row: volumeTypes.VolumeTypeRow): Promise<VolumeType> {
+  const [type] = await withQos(db, [row])
+  return type!
 }
 
 /** What each caller means by public, private and all types. */

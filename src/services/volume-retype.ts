@@ -5,6 +5,7 @@ import type { RequestContext } from './context.ts'
 import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
 import { placeElsewhere } from './placement.ts'
+import { mayChangeInUse } from './qos.ts'
 import { hostOf, toPairs } from './rows.ts'
 import { heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
@@ -40,6 +41,7 @@ export async function retypeVolume(
     }
     const won =
       row.volume_type_id !== type.id &&
+      (row.status !== 'in-use' || (await mayChangeInUse(trx, row.volume_type_id, type.id))) &&
       (await volumes.compareAndSet(trx, id, {
         ...VOLUME_ACTIONS.retype,
         updatedAt: stamp(),

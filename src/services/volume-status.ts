@@ -39,6 +39,10 @@ export const VOLUME_ACTIONS = {
   claimShared: { from: ['available', 'in-use'], to: 'attaching' },
   beginDetaching: { from: ['in-use'], to: 'detaching' },
   rollDetaching: { from: ['detaching'], to: 'in-use' },
+  /** A transfer is made, called off or accepted. */
+  offer: { from: ['available'], to: 'awaiting-transfer' },
+  callOffOffer: { from: ['awaiting-transfer'], to: 'available' },
+  acceptOffer: { from: ['awaiting-transfer'], to: 'available' },
   backUp: { from: ['available'], to: 'backing-up' },
   backUpForced: { from: ['available', 'in-use'], to: 'backing-up' },
   restoreBackup: { from: ['available'], to: 'restoring-backup' },
@@ -134,6 +138,8 @@ export const SNAPSHOT_REPORTS: Readonly<Partial<Record<SnapshotStatus, readonly 
 }
 /** Snapshots of which a volume can be made. */
 export const RESTORABLE: readonly SnapshotStatus[] = ['available']
+/** Snapshots that may change hands with their volume. */
+export const MOVABLE: readonly SnapshotStatus[] = ['available']
 
 export const SNAPSHOT_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },

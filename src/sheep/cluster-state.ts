@@ -139,6 +139,9 @@ export class ClusterState {
           throw new StoreError('InvalidParameters', 'another attachment has this export name')
         return
       }
+      case 'limits':
+        if (!this.exports.has(entry.attachmentId)) throw new StoreError('NoExport', entry.attachmentId)
+        return
     }
   }
 
@@ -219,6 +222,9 @@ export class ClusterState {
         return
       case 'unexport':
         this.exports.drop(entry.attachmentId)
+        return
+      case 'limits':
+        this.exports.limit(entry.attachmentId, entry.limits)
         return
       case 'gateway': {
         const { node, incarnation } = entry

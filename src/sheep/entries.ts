@@ -57,6 +57,8 @@ export interface ExportRight {
   readOnly: boolean
   /** The gateway that opened it last, where there are several nodes: what others have open under it is over. */
   gateway?: Life
+  /** How fast it may go, for gateways: nothing here looks into it. */
+  limits?: object
 }
 
 /** The node that alone reads and writes what a family of VDIs holds, and runs all that is done to them. */
@@ -78,6 +80,8 @@ export type Entry =
   | { type: 'reclaimed'; vid: number }
   | { type: 'export'; right: ExportRight }
   | { type: 'unexport'; attachmentId: string }
+  /** Other limits, or none, for a right that is there; the sessions under it go on. */
+  | { type: 'limits'; attachmentId: string; limits: object | null }
   /** What the working VDI `vid` held is dropped; it goes on as `newVid` with what its snapshot `snapshotVid` holds. */
   | { type: 'rollback'; vid: number; newVid: number; snapshotVid: number; at: number }
   | { type: 'header'; vid: number; header: VdiHeader }

@@ -49,6 +49,14 @@ export class ExportTable {
     else this.#byVid.set(right.vid, new Set([right.attachmentId]))
   }
 
+  /** Nothing when the right is not there. */
+  limit(attachmentId: string, limits: object | null): void {
+    const right = this.#byAttachment.get(attachmentId)
+    if (!right) return
+    const { limits: _, ...unlimited } = right
+    this.put(limits === null ? unlimited : { ...unlimited, limits })
+  }
+
   drop(attachmentId: string): void {
     const right = this.#byAttachment.get(attachmentId)
     if (!right) return

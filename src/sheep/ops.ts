@@ -152,6 +152,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.LIST_LOCKS]: { kind: 'local', run: storeRequests.listLocks },
   [OP.UNLOCK_VDI]: { kind: 'cluster', run: storeRequests.unlockVdi },
   [OP.PUT_EXPORT]: { kind: 'cluster', run: storeRequests.putExport },
+  [OP.LIMIT_EXPORT]: { kind: 'cluster', run: storeRequests.limitExport },
   [OP.REMOVE_EXPORT]: { kind: 'cluster', run: storeRequests.removeExport },
   [OP.LIST_EXPORTS]: { kind: 'local', run: storeRequests.listExports },
   [OP.GET_EXPORT]: { kind: 'local', run: storeRequests.getExport },

@@ -390,6 +390,11 @@ export class Sheep {
     if (current) await this.sessions.fenceAnonymous(current.vid)
   }
 
+  /** Gives a right other limits, or none, while it is used. Throws NoExport. */
+  async limitExport(attachmentId: string, limits: object | null): Promise<void> {
+    await this.#propose({ type: 'limits', attachmentId, limits })
+  }
+
   /** When it resolves, nothing sent under the right changes a byte any more. Removing what is not there succeeds. */
   async removeExport(attachmentId: string): Promise<void> {
     if (this.state.exports.has(attachmentId)) await this.#propose({ type: 'unexport', attachmentId })

@@ -14,6 +14,7 @@ import { OP } from '../protocol/opcodes.ts'
 import { vdiAttr } from '../protocol/structs.ts'
 import { errorOf } from '../results.ts'
 import type { Device } from './device.ts'
+import type { ExportLimits } from './export-limits.ts'
 import { SessionDevice } from './session-device.ts'
 import type { Transport } from './transport.ts'
 
@@ -24,6 +25,8 @@ export interface ExportRecord {
   nameHash: string
   vid: number
   readOnly: boolean
+  /** None: it may go as fast as it can. */
+  limits?: ExportLimits
 }
 
 /** A VDI as LIST_VDIS tells. */
@@ -203,6 +206,12 @@ export class VdiClient {
   /** Grants a right, or replaces the one that the attachment had; sessions under the old one are over when it resolves. */
   async putExport(record: ExportRecord): Promise<void> {
     await this.#call({ opcode: OP.PUT_EXPORT, flags: FLAG.WRITE, body: Buffer.from(JSON.stringify(record)) })
+  }
+
+  /** Gives a right other limits, or none; sessions under it go on. Rejects with NoExport. */
+  async limitExport(attachmentId: string, limits: ExportLimits | null): Promise<void> {
+    const body = Buffer.from(JSON.stringify({ attachmentId, limits }))
+    await this.#call({ opcode: OP.LIMIT_EXPORT, flags: FLAG.WRITE, body })
   }
 
   /** When it resolves nothing sent under the right changes a byte any more. */

@@ -143,6 +143,50 @@ describe('openstack', () => {
     await services.idle()
   })
 
+  withOpenstack('transfers, by the older name', async () => {
+    const openstack = (...words: string[]) => run('openstack', words)
+    const id = await openstack('volume', 'create', '--size', '1', 'given', '-f', 'value', '-c', 'id')
+    await services.idle()
+    const request = ['volume', 'transfer', 'request']
+    await openstack(...request, 'create', '--name', 'first', 'given')
+    await openstack(...request, 'delete', 'first')
+    const offered = JSON.parse(await openstack(...request, 'create', '--name', 'gift', 'given', '-f', 'json'))
+    expect(offered).toMatchObject({ name: 'gift', volume_id: id })
+    expect(await openstack('volume', 'show', 'given', '-f', 'value', '-c', 'status')).toBe('awaiting-transfer')
+    expect(await openstack(...request, 'list', '-f', 'value', '-c', 'Name')).toBe('gift')
+    expect(JSON.parse(await openstack(...request, 'show', 'gift', '-f', 'json'))).toMatchObject({ id: offered.id })
+    const wrong = openstack(...request, 'accept', '--auth-key', 'wrong', offered.id)
+    await expect(wrong).rejects.toThrow('invalid auth key')
+    await openstack(...request, 'accept', '--auth-key', offered.auth_key, offered.id)
+    expect(await openstack('volume', 'show', 'given', '-f', 'value', '-c', 'status')).toBe('available')
+    await openstack('volume', 'delete', 'given')
+    await services.idle()
+  })
+
+  withOpenstack('QoS specs', async () => {
+    const openstack = (...words: string[]) => run('openstack', ['volume', ...words])
+    const shown = async () => JSON.parse(await openstack('qos', 'show', 'gold', '-f', 'json'))
+    await openstack('type', 'create', 'golden')
+    await openstack('qos', 'create', '--consumer', 'both', '--property', 'total_iops_sec=100', 'gold')
+    await openstack('qos', 'set', '--property', 'read_bytes_sec=5', '--property', 'note=x', 'gold')
+    await openstack('qos', 'unset', '--property', 'note', 'gold')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    expect(await shown()).toMatchObject({
+      consumer: 'both',
+      associations: ['golden'],
+      properties: { total_iops_sec: '100', read_bytes_sec: '5' },
+    })
+    expect(await openstack('qos', 'list', '-f', 'value', '-c', 'Name')).toBe('gold')
+    await expect(openstack('qos', 'delete', 'gold')).rejects.toThrow()
+    await openstack('qos', 'disassociate', '--volume-type', 'golden', 'gold')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    await openstack('qos', 'disassociate', '--all', 'gold')
+    expect(await shown()).not.toHaveProperty('associations')
+    await openstack('qos', 'associate', 'gold', 'golden')
+    await openstack('qos', 'delete', '--force', 'gold')
+    await openstack('type', 'delete', 'golden')
+  })
+
   withOpenstack('types, zones, attachments, project', async () => {
     const openstack = (...words: string[]) => run('openstack', words)
     await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
@@ -226,6 +270,54 @@ describe('cinder', () => {
     await cinder('backup-import', idIn(exported, 'backup_service'), idIn(exported, 'backup_url'))
     await cinder('backup-delete', '--force', 'whole')
     expect(await db('backups')).toEqual([])
+  })
+
+  withCinder('transfers, every command, by both names', async () => {
+    const id = /\| id +\| (\S+)/.exec(await run('cinder', ['create', '--name', 'given', '1']))![1]!
+    await services.idle()
+    for (const version of ['3.0', '3.59']) {
+      const cinder = (...words: string[]) => run('cinder', ['--os-volume-api-version', version, ...words])
+      const offer = async (...words: string[]) => {
+        const printed = await cinder('transfer-create', '--name', `by ${version}`, ...words, 'given')
+        const cell = (name: string) => new RegExp(`\\| ${name} +\\| (\\S+)`).exec(printed)![1]!
+        return { transfer: cell('id'), key: cell('auth_key') }
+      }
+      const first = await offer(...(version === '3.0' ? [] : ['--no-snapshots']))
+      expect(await cinder('transfer-list')).toContain(first.transfer)
+      expect(await cinder('transfer-show', first.transfer)).toMatch(new RegExp(`\\| volume_id +\\| ${id}`))
+      await cinder('transfer-delete', first.transfer)
+      const second = await offer()
+      if (version === '3.59') {
+        const listed = await cinder('transfer-list', '--all-tenants', '--sort', 'name:asc')
+        expect(listed).toContain(second.transfer)
+        expect(await cinder('transfer-list', '--filters', 'name=none')).not.toContain(second.transfer)
+      }
+      await expect(cinder('transfer-accept', second.transfer, 'wrong')).rejects.toThrow('invalid auth key')
+      await cinder('transfer-accept', second.transfer, second.key)
+      expect(await cinder('show', id)).toMatch(/\| status +\| available/)
+    }
+    await run('cinder', ['delete', id])
+    await services.idle()
+  })
+
+  withCinder('QoS specs, every command', async () => {
+    const cinder = (...words: string[]) => run('cinder', words)
+    const idIn = (printed: string) => /\| ([0-9a-f-]{36}) \|/.exec(printed)![1]!
+    const id = idIn(await cinder('qos-create', 'silver', 'consumer=back-end', 'write_iops_sec=7'))
+    const type = idIn(await cinder('type-create', 'silvery'))
+    await cinder('qos-key', id, 'set', 'a=b', 'consumer=both')
+    await cinder('qos-key', id, 'unset', 'a')
+    const shown = await cinder('qos-show', id)
+    expect(shown).toMatch(/\| consumer +\| both/)
+    expect(shown).toMatch(/\| specs +\| write_iops_sec : 7/)
+    await cinder('qos-associate', id, type)
+    expect(await cinder('qos-get-association', id)).toMatch(/volume_type +\| silvery/)
+    await cinder('qos-disassociate', id, type)
+    await cinder('qos-associate', id, type)
+    await cinder('qos-disassociate-all', id)
+    await cinder('qos-delete', id)
+    expect(await cinder('qos-list')).not.toContain(id)
+    await cinder('type-delete', type)
   })
 
   withCinder('pools, capabilities, log levels', async () => {

@@ -300,3 +300,78 @@ test('limits, availability zones, versions, encryption', async () => {
   const encryption = await api.ask('GET', `/v3/volumes/${volumeId}/encryption`)
   expect(encryption.body).toEqual({ encryption_key_id: null })
 })
+
+describe.each(stages('volume_transfers'))('transfers at %s', (version, folder) => {
+  // The folder has no samples of its own: what it shows before 3.55 is what the older name shows.
+  const read = (name: string) =>
+    folder === 'volume_transfers'
+      ? sample(`volume_transfer/volume-transfer-${name}.json`)
+      : sample(`${folder}/volume-transfers-${name}.json`)
+
+  test('by both names', async () => {
+    for (const path of ['/v3/volume-transfers', '/v3/os-volume-transfer']) {
+      const request = read('create-request').transfer
+      if (path === '/v3/os-volume-transfer') delete request.no_snapshots
+      const volume = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } })
+      await api.services.idle()
+      const body = { transfer: { ...request, volume_id: volume.body.volume.id } }
+      const created = await api.ask('POST', path, { version, body })
+      expect(created.status).toBe(202)
+      const expected = read('create-response').transfer
+      expect(keys(created.body.transfer)).toEqual(keys(expected))
+      const { id, auth_key, links } = created.body.transfer
+      expect(links.map((link: { href: string }) => new URL(link.href).pathname)).toEqual([
+        `/v3/os-volume-transfer/${id}`,
+        `/os-volume-transfer/${id}`,
+      ])
+      const shown = await api.ask('GET', `${path}/${id}`, { version })
+      expect(keys(shown.body.transfer)).toEqual(keys(read('show-response').transfer))
+      const list = await api.ask('GET', path, { version })
+      expect(keys(list.body.transfers[0])).toEqual(
+        keys(sample('volume_transfer/volume-transfers-list-response.json').transfers[0]),
+      )
+      const details = await api.ask('GET', `${path}/detail`, { version })
+      expect(keys(details.body.transfers[0])).toEqual(keys(shown.body.transfer))
+
+      const wrong = await api.ask('POST', `${path}/${id}/accept`, {
+        version,
+        body: sample('volume_transfers/volume-transfers-accept-request.json'),
+      })
+      expect([wrong.status, wrong.body.badRequest.message]).toEqual([
+        400,
+        `Invalid auth key: Attempt to transfer ${id} with invalid auth key.`,
+      ])
+      const accepted = await api.ask('POST', `${path}/${id}/accept`, { version, body: { accept: { auth_key } } })
+      expect(accepted.status).toBe(202)
+      expect(keys(accepted.body.transfer)).toEqual(
+        keys(sample('volume_transfers/volume-transfers-accept-response.json').transfer),
+      )
+      expect((await api.ask('GET', `${path}/${id}`, { version })).status).toBe(404)
+    }
+  })
+})
+
+test('QoS specs', async () => {
+  const read = (name: string) => sample(`qos/${name}.json`)
+  const created = await api.ask('POST', '/v3/qos-specs', { body: read('qos-create-request') })
+  expect(created.status).toBe(200)
+  const { id } = created.body.qos_specs
+  const expected = read('qos-create-response')
+  expect(keys(created.body)).toEqual(keys(expected))
+  expect(created.body.qos_specs).toEqual({ ...expected.qos_specs, id })
+  const url = `/v3/qos-specs/${id}`
+  const shown = await api.ask('GET', url)
+  expect(shown.body.qos_specs).toEqual({ ...read('qos-show-response').qos_specs, id })
+  expect(keys(shown.body)).toEqual(keys(read('qos-show-response')))
+  expect((await api.ask('GET', `${url}/associations`)).body).toEqual(read('qos_show_response'))
+  expect((await api.ask('GET', '/v3/qos-specs')).body.qos_specs.map(keys)).toEqual(
+    read('qos-list-response').qos_specs.map(keys),
+  )
+  const updated = await api.ask('PUT', url, { body: read('qos-update-request') })
+  expect([updated.status, updated.body]).toEqual([200, read('qos-update-response')])
+  await api.ask('PUT', url, { body: { qos_specs: { key1: 'v' } } })
+  const unset = await api.ask('PUT', `${url}/delete_keys`, { body: read('qos-unset-request') })
+  expect([unset.status, unset.text]).toEqual([202, ''])
+  expect((await api.ask('GET', url)).body.qos_specs.specs).toEqual({ delay: '1' })
+  expect((await api.ask('DELETE', url)).status).toBe(202)
+})

@@ -308,6 +308,19 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       expect(await refused(otherInfo)).toBe(true)
     })
 
+    it('gives rights other limits while they are used, and none to a volume that has no rights', async () => {
+      const volume = await newVolume()
+      const one = { ...attachment(), limits: { totalIops: { perSecond: 1_000_000 } } }
+      const initiator = await harness.connect(await harness.driver.createExport(volume, one))
+      for (const limits of [{ readBytes: { perSecond: 1e9, burstPerSecond: 2e9, burstSeconds: 3 } }, null, null]) {
+        await harness.driver.limitVolume?.(volume, limits)
+        await initiator.write(0, Buffer.alloc(512, 1))
+      }
+      await initiator.close().catch(() => {})
+      await harness.driver.removeExport(volume, one.id)
+      await harness.driver.limitVolume?.(volume, { totalIops: { perSecond: 1 } })
+    })
+
     it('refuses writes under a read-only right', async () => {
       const volume = await newVolume()
       const initiator = await harness.connect(await harness.driver.createExport(volume, attachment('ro')))

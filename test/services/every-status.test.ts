@@ -28,6 +28,7 @@ import {
   newSnapshot,
   newVolume,
   outcome,
+  stranger,
   TEST_SETTINGS,
 } from './harness.ts'
 
@@ -61,6 +62,14 @@ async function aSnapshot(harness: Harness, volumeId: string): Promise<void> {
   const { id } = await harness.services.snapshots.create(member, newSnapshot(volumeId))
   await harness.db('work').where({ resource_id: id }).delete()
   await harness.db('snapshots').where({ id }).update({ status: 'available' })
+}
+
+/** What accepts the offers, by volume. */
+const offerKeys = new Map<string, string>()
+
+async function anOffer({ services }: Harness, id: string): Promise<void> {
+  const offered = { volumeId: id, name: null, noSnapshots: false, allowEncrypted: false }
+  offerKeys.set(id, (await services.transfers.create(member, offered)).authKey)
 }
 
 /** A backup of the volume, past the services. */
@@ -132,6 +141,28 @@ const CASES: Record<string, Case> = {
   retype: {
     ...VOLUME_ACTIONS.retype,
     act: ({ services }, id) => services.volumes.retype(member, id, { newType: 'other', migrationPolicy: 'never' }),
+  },
+  'offer to another project': {
+    ...VOLUME_ACTIONS.offer,
+    act: ({ services }, id) =>
+      services.transfers.create(member, { volumeId: id, name: null, noSnapshots: false, allowEncrypted: false }),
+  },
+  'call an offer off': {
+    from: VOLUME_STATUSES,
+    to: (status) => (status === 'awaiting-transfer' ? VOLUME_ACTIONS.callOffOffer.to : status),
+    prepare: anOffer,
+    act: async ({ db, services }, id) => {
+      const transfer = await db('volume_transfers').where({ volume_id: id }).first('id')
+      return services.transfers.delete(member, transfer.id)
+    },
+  },
+  'accept an offer': {
+    ...VOLUME_ACTIONS.acceptOffer,
+    prepare: anOffer,
+    act: async ({ db, services }, id) => {
+      const transfer = await db('volume_transfers').where({ volume_id: id }).first('id')
+      return services.transfers.accept(stranger, transfer.id, offerKeys.get(id)!)
+    },
   },
   'back up': {
     ...VOLUME_ACTIONS.backUp,
@@ -352,6 +383,7 @@ describe('every action in every status', () => {
       VOLUME_ACTIONS.reserve.from,
       VOLUME_ACTIONS.reserveShared.from,
       VOLUME_ACTIONS.rollDetaching.from,
+      VOLUME_ACTIONS.callOffOffer.from,
       VOLUME_PERMISSIONS.makeAttachment,
       VOLUME_PERMISSIONS.reserveAgain,
       VOLUME_PERMISSIONS.reserveAhead,

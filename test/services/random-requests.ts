@@ -32,7 +32,7 @@ export async function populate(harness: Harness): Promise<void> {
 
 type Name = keyof typeof REQUESTS
 
-type About = 'volumes' | 'snapshots' | 'attachments' | 'backups'
+type About = 'volumes' | 'snapshots' | 'attachments' | 'backups' | 'volume_transfers'
 
 /** `at` counts among the rows of the table that the request is about; `sizeGib` is taken by those that have one. */
 export interface Step {
@@ -44,6 +44,9 @@ export interface Step {
 type Request = (harness: Harness, id: string, step: Step) => Promise<unknown>
 
 const oldAttach = { instanceId: null, hostName: 'h', mountpoint: '/dev/vdb', mode: 'rw' as const }
+
+/** What accepts the transfers, by their ids. */
+const authKeys = new Map<string, string>()
 
 const REQUESTS = {
   'create a volume': about('volumes', ({ services }, _, { at, sizeGib }) =>
@@ -120,6 +123,15 @@ const REQUESTS = {
   'delete a backup': about('backups', ({ services }, id) => services.backups.delete(admin, id, { force: false })),
   'force a backup': about('backups', ({ services }, id) => services.backups.delete(admin, id, { force: true })),
   'reset a backup': about('backups', ({ services }, id) => services.backups.resetStatus(admin, id, 'error')),
+  offer: about('volumes', async ({ services }, id, { at }) => {
+    const offered = { volumeId: id, name: null, noSnapshots: at % 3 === 0, allowEncrypted: true }
+    const transfer = await services.transfers.create(admin, offered)
+    authKeys.set(transfer.id, transfer.authKey)
+  }),
+  'call an offer off': about('volume_transfers', ({ services }, id) => services.transfers.delete(admin, id)),
+  'accept an offer': about('volume_transfers', ({ services }, id, { sizeGib }) =>
+    services.transfers.accept(sizeGib % 2 === 0 ? member : stranger, id, authKeys.get(id) ?? 'none'),
+  ),
   'delete the type': about('volumes', async ({ services, db }) => {
     const type = await db('volume_types').where({ name: OTHER_TYPE.name }).first()
     return services.types.delete(admin, type?.id ?? 'none')
@@ -136,7 +148,15 @@ function about(table: About, request: Request): Request {
 }
 
 /** Some are asked for more often, or there would be little for the others to work on. */
-const OFTEN = ['create a volume', 'snapshot', 'extend', 'attach', 'wait for all work'] as const satisfies Name[]
+const OFTEN = [
+  'create a volume',
+  'snapshot',
+  'extend',
+  'attach',
+  'offer',
+  'accept an offer',
+  'wait for all work',
+] as const satisfies Name[]
 
 /** Those after which the backend may hold something else than the database says. */
 const VIOLENT: readonly string[] = ['force', 'force and cascade', 'force a snapshot', 'force a backup'] satisfies Name[]

@@ -108,6 +108,26 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
   {
+    name: 'giving a volume in use a type with other limits',
+    method: 'limitVolume',
+    prepare: async (harness) => {
+      const { qosSpecs } = harness.services
+      const another = await addType(harness, 'another')
+      const specs = { total_iops_sec: '10' }
+      const { id: qosId } = await qosSpecs.create(admin, { name: 'slow', consumer: 'back-end', specs })
+      await qosSpecs.associate(admin, qosId, another)
+      const id = await availableVolume(harness)
+      const attachment = await harness.services.attachments.create(member, newAttachment(id, { connector }))
+      await harness.services.attachments.complete(member, attachment.id)
+      return id
+    },
+    act: (harness, id) => harness.services.volumes.retype(member, id, { newType: 'another', migrationPolicy: 'never' }),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'in-use', 1)
+      await expectReason(harness, id)
+    },
+  },
+  {
     name: 'extending a volume',
     method: 'extendVolume',
     prepare: (harness) => availableVolume(harness),
@@ -342,7 +362,12 @@ export async function worldOf({ db, backend }: Harness): Promise<object> {
     backupUsage: sorted(await db('backup_usages').where('backups', '>', 0)),
     connections: (await db('attachments').whereNotNull('connection_info')).length,
     usage: await keptUsage(db),
-    stored: sorted([...backend.volumes.values()].map(({ sizeGib, rights }) => ({ sizeGib, rights: rights.size }))),
+    stored: sorted(
+      [...backend.volumes.values()].map(({ sizeGib, rights }) => ({
+        sizeGib,
+        rights: sorted([...rights.values()].map(({ mode, limits }) => ({ mode, limits }))),
+      })),
+    ),
     storedSnapshots: backend.snapshots.size,
   }
 }

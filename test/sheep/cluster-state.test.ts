@@ -240,7 +240,19 @@ describe('the state of the cluster', () => {
   it('is the same again after its entries in short', () => {
     const command = fc.record({
       kind: fc.constantFrom(
-        ...['vdi', 'clone', 'snapshot', 'rollback', 'resize', 'delete', 'reclaimed', 'export', 'unexport', 'view'],
+        ...[
+          'vdi',
+          'clone',
+          'snapshot',
+          'rollback',
+          'resize',
+          'delete',
+          'reclaimed',
+          'export',
+          'unexport',
+          'view',
+          'limits',
+        ],
         ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven'],
       ),
       pick: fc.nat(),
@@ -279,6 +291,8 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
       }
     case 'unexport':
       return { type: 'unexport', attachmentId: name }
+    case 'limits':
+      return { type: 'limits', attachmentId: name, limits: pick % 3 === 0 ? null : { totalIops: { perSecond: pick } } }
     case 'lock':
       return { type: 'lock', lock: { name, shared: pick % 2 === 0, hosts: ['h'] } }
     case 'unlock':

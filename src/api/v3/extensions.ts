@@ -14,6 +14,7 @@ const EXTENSIONS = [
   extension('os-admin-actions', 'AdminActions', 'Enable admin actions.', '2012-08-25'),
   extension('os-volume-actions', 'VolumeActions', 'Enable volume actions.', '2012-05-31'),
   extension('os-volume-unmanage', 'VolumeUnmanage', 'Enable volume unmanage operation.', '2012-05-31'),
+  extension('os-volume-transfer', 'VolumeTransfer', 'Volume transfer management support.', '2013-05-29'),
   extension(
     'os-vol-image-meta',
     'VolumeImageMetadata',
@@ -27,6 +28,7 @@ const EXTENSIONS = [
   extension('os-types-extra-specs', 'TypesExtraSpecs', 'Type extra specs support.', '2011-08-24'),
   extension('os-volume-type-access', 'VolumeTypeAccess', 'Volume type access support.', '2014-06-26', 'Z'),
   extension('encryption', 'VolumeTypeEncryption', 'Encryption support for volume types.', '2013-07-01'),
+  extension('qos-specs', 'Qos_specs_manage', 'QoS specs support.', '2013-08-02'),
   extension('os-quota-sets', 'Quotas', 'Quota management support.', '2011-08-08'),
   extension('os-quota-class-sets', 'QuotaClasses', 'Quota classes management support.', '2012-03-12'),
   extension('os-used-limits', 'UsedLimits', 'Provide data on limited resources that are being used.', '2013-10-03'),

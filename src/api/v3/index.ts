@@ -10,6 +10,7 @@ import { limitRoutes } from './limits.ts'
 import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { poolRoutes } from './pools.ts'
+import { qosSpecRoutes } from './qos-specs.ts'
 import { quotaRoutes } from './quotas.ts'
 import { resourceFilterRoutes } from './resource-filters.ts'
 import { serviceRoutes } from './services.ts'
@@ -23,6 +24,7 @@ import { volumeActionRoutes } from './volume-actions.ts'
 import { volumeConnectionRoutes } from './volume-connections.ts'
 import { volumeImageMetadataRoutes } from './volume-image-metadata.ts'
 import { volumeImageRoutes } from './volume-images.ts'
+import { volumeTransferRoutes } from './volume-transfers.ts'
 import { volumeRoutes } from './volumes.ts'
 import { workerRoutes } from './workers.ts'
 
@@ -38,6 +40,7 @@ export const ROUTES: readonly Route[] = [
   ...snapshotActionRoutes,
   ...snapshotMetadataRoutes,
   ...attachmentRoutes,
+  ...volumeTransferRoutes,
   ...messageRoutes,
   ...resourceFilterRoutes,
   ...backupRoutes,
@@ -46,6 +49,7 @@ export const ROUTES: readonly Route[] = [
   ...typeAccessRoutes,
   ...typeEncryptionRoutes,
   ...defaultTypeRoutes,
+  ...qosSpecRoutes,
   ...quotaRoutes,
   ...limitRoutes,
   ...availabilityZoneRoutes,

@@ -9,7 +9,7 @@ import { defineRoute, type Route } from '../route.ts'
 export const USER_VISIBLE_SPECS: readonly string[] = ['multiattach', 'RESKEY:availability_zones', 'replication_enabled']
 
 /** A value of nothing is kept as empty text. */
-const specValue = text(255)
+export const specValue = text(255)
   .nullable()
   .transform((value) => value ?? '')
 

@@ -46,7 +46,7 @@ const TypeBase = z.object({
 
 /** Absent for those who may not know it: `volume_extension:volume_type_access`. */
 const access = { 'os-volume-type-access:is_public': z.boolean().optional() }
-const quality = { qos_specs_id: adminOnly(z.null()) }
+const quality = { qos_specs_id: adminOnly(z.string().nullable()) }
 
 const TypeCreated = TypeBase.extend(access)
 const TypeDefault = TypeBase.extend(quality)
@@ -120,9 +120,10 @@ export const typeRoutes: Route[] = [
     summary: 'Show the volume type that is used when none is named',
     policy: 'volume_extension:type_get',
     response: z.object({ volume_type: TypeDefault }),
-    handler: async ({ services, context }) => ({
-      volume_type: { ...typeBase(await services.types.getDefault(context), context), qos_specs_id: null },
-    }),
+    handler: async ({ services, context }) => {
+      const type = await services.types.getDefault(context)
+      return { volume_type: { ...typeBase(type, context), qos_specs_id: type.qosSpecsId } }
+    },
   }),
   defineRoute({
     method: 'GET',
@@ -202,7 +203,7 @@ function typeFull(type: VolumeType, context: RequestContext): z.input<typeof Typ
   const seesAccess = isAllowed('volume_extension:volume_type_access', context, context)
   return {
     ...typeBase(type, context),
-    qos_specs_id: null,
+    qos_specs_id: type.qosSpecsId,
     ...(seesAccess ? { 'os-volume-type-access:is_public': type.isPublic } : {}),
   }
 }

@@ -9,6 +9,7 @@ import type {
   SnapshotRef,
   VolumeData,
   VolumeDriver,
+  VolumeLimits,
   VolumeRef,
 } from '../driver.ts'
 import { discover } from './discover.ts'
@@ -115,6 +116,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     createExport: (volume, attachment) => translate(createExport(volume, attachment)),
     removeExport: (_volume, attachmentId) =>
       translate(vdis.removeExport(attachmentId).then(() => drained(attachmentId))),
+    limitVolume: (volume, limits) => translate(limitVolume(volume, limits)),
 
     openVolume: (volume) => translate(onWorkingVdi(volume.id, (vid) => openData(vid, false))),
     openSnapshot: (snapshot) => translate(findSnapshot(snapshot).then((vid) => openData(vid, true))),
@@ -154,6 +156,12 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     }
   }
 
+  async function limitVolume({ id }: VolumeRef, limits: VolumeLimits | null): Promise<void> {
+    for (const { attachmentId } of await vdis.exportsOf(vdiName(id))) {
+      await unless('NoExport', vdis.limitExport(attachmentId, limits)) // taken back meanwhile
+    }
+  }
+
   async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
     const { id, volumeId } = snapshot
     await unless(
@@ -168,14 +176,15 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     await vdis.rollback(vdiName(snapshot.volumeId), { tag: snapshotTag(snapshot.id) })
   }
 
-  async function createExport(volume: VolumeRef, { id, mode }: AttachmentRef): Promise<ConnectionInfo> {
+  async function createExport(volume: VolumeRef, { id, mode, limits }: AttachmentRef): Promise<ConnectionInfo> {
     const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
     const address = gateway()
     const [{ host, port }] = await Promise.all([
       address,
       onWorkingVdi(volume.id, async (vid) => {
         await address // no right that nobody could use
-        await vdis.putExport({ attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' })
+        const right = { attachmentId: id, nameHash: hashExportName(name), vid, readOnly: mode === 'ro' }
+        await vdis.putExport(limits ? { ...right, limits } : right)
       }),
     ])
     await drained(id) // connections under a name that an earlier call gave out

@@ -3,6 +3,7 @@ import type { Log } from '../../runtime/log.ts'
 import type { Connection, Listener, Network } from '../../runtime/network.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
 import type { ExportDirectory } from '../directory.ts'
+import { Throttles } from '../qos/throttles.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
 import { MemoryBudget } from './memory-budget.ts'
@@ -43,6 +44,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
   const meter = new CommandMeter()
   const pool = new BufferPool()
   const budget = new MemoryBudget(limits)
+  const throttles = new Throttles(clock, exports)
   const sessions = new Set<Session>()
   const listeners: Listener[] = []
   let cutOffCount = 0
@@ -57,6 +59,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     clock,
     log,
     exports,
+    throttles,
     pool,
     budget,
     limits,
@@ -138,6 +141,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
       closing = true
       guard.stop()
       patrol.cancel()
+      throttles.stop()
       const closed = listeners.map((listener) => listener.close())
       for (const session of sessions) session.stop()
       await Promise.all([...closed, ...[...sessions].map((session) => session.closed)])

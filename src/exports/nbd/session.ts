@@ -1,9 +1,12 @@
+import assert from 'node:assert/strict'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { StallGuard } from '../../runtime/stall-guard.ts'
 import type { Device } from '../../vdi/device.ts'
 import type { ExportDirectory, ExportRight } from '../directory.ts'
+import type { ExportThrottle } from '../qos/export-throttle.ts'
+import type { Throttles } from '../qos/throttles.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import type { NbdLimits } from './limits.ts'
 import type { MemoryBudget } from './memory-budget.ts'
@@ -19,6 +22,7 @@ export interface SessionParts {
   clock: Clock
   log: Log
   exports: ExportDirectory
+  throttles: Throttles
   pool: BufferPool
   budget: MemoryBudget
   limits: NbdLimits
@@ -47,6 +51,7 @@ export class Session implements Admission {
   private inputArrived: () => void = () => {}
   private transmission: Transmission | undefined
   private device: Device | undefined
+  private throttle: ExportThrottle | undefined
   private over = false
   /** Runs once the session is to end; a client that does not take its last replies in time is cut. */
   private lastGrace: Timer | undefined
@@ -132,6 +137,7 @@ export class Session implements Admission {
       return 'busy'
     }
     this.rightId = right.id // from here on a cut-off of the right finds this session
+    this.throttle = this.parts.throttles.join(right, name)
     const device = await right.open()
     this.device = device
     if (this.over) throw new SessionEnded()
@@ -210,7 +216,9 @@ export class Session implements Admission {
   private async transmit(device: Device, terms: ExportTerms): Promise<void> {
     const { log } = this.parts
     const about = { peer: this.connection.peer, right: this.rightId }
-    const transmission = new Transmission({ ...this.parts, connection: this.connection, device, terms })
+    assert(this.throttle !== undefined, 'whoever has a device has joined')
+    const { connection, throttle } = this
+    const transmission = new Transmission({ ...this.parts, connection, device, terms, throttle })
     this.transmission = transmission
     this.watchedSinceMs = this.parts.clock.monotonicMs()
     log.info({ ...about, readOnly: terms.readOnly }, 'nbd client attached')
@@ -241,6 +249,8 @@ export class Session implements Admission {
   private async closeDevice(): Promise<void> {
     await this.device?.close()
     this.device = undefined
+    if (this.throttle !== undefined && this.rightId !== undefined) this.parts.throttles.leave(this.rightId)
+    this.throttle = undefined
     this.rightId = undefined
   }
 }

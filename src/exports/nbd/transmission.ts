@@ -3,6 +3,8 @@ import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { Device, Done, WriteOptions } from '../../vdi/device.ts'
+import type { ExportThrottle, ThrottleTurn } from '../qos/export-throttle.ts'
+import type { Direction } from '../qos/rate-limiter.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
@@ -31,6 +33,7 @@ export interface TransmissionParts {
   connection: Connection
   device: Device
   terms: ExportTerms
+  throttle: ExportThrottle
   pool: BufferPool
   budget: MemoryBudget
   clock: Clock
@@ -46,7 +49,8 @@ export interface TransmissionParts {
  *    leaves in one write; what it answers later is gathered until the input that is waiting has been read.
  * 2. A request costs neither a promise nor a closure: the records that carry it through the device are used again.
  * 3. At a limit nothing more is read; completions and a drained socket start reading again. So it is for memory that
- *    all connections share: a request that does not get any waits, and whatever came after it.
+ *    all connections share: a request that does not get any waits, and whatever came after it. And so it is for the turn that a
+ *    limited export gives to each of its connections.
  * 4. After `abandon` nothing is read, started or sent; `idle` resolves when the device has answered all it was given.
  */
 export class Transmission {
@@ -60,6 +64,7 @@ export class Transmission {
   private readonly reader: RequestReader
   private readonly writer: ReplyWriter
   private readonly memory: MemoryShare
+  private readonly turn: ThrottleTurn
   private readonly spare: InFlight[] = []
   private requestsInFlight = 0
   private bytesInFlight = 0
@@ -72,6 +77,10 @@ export class Transmission {
   private limited = false
   /** The request that is being read waits for memory. */
   private starved = false
+  /** It waits for its turn under the limits of the export. */
+  private throttled = false
+  /** It has had its turn. */
+  private hadTurn = false
   private paused = false
   private wakeRequested = false
   private readonly wake = (): void => {
@@ -96,6 +105,7 @@ export class Transmission {
       this.starved = false
       this.wakeLater()
     })
+    this.turn = parts.throttle.turn(() => this.goOn())
     this.writer = new ReplyWriter(parts.connection, parts.pool, parts.terms.structuredReplies)
     this.idle = new Promise((resolve) => {
       this.resolveIdle = resolve
@@ -127,6 +137,7 @@ export class Transmission {
   /** The connection is gone, or must not be answered any more. */
   abandon(): void {
     this.state = 'abandoned'
+    this.turn.close()
     if (this.requestsInFlight === 0) this.resolveIdle()
   }
 
@@ -198,14 +209,38 @@ export class Transmission {
 
   /** Asked once for each request, when its header is known; no means ask again. */
   private admit(request: NbdRequest): boolean {
+    if (this.turn.throttle.isLimited && !this.hasTurn(request)) return false
     const bytes = request.error === NBD_ERROR.NONE ? heldBytes(request) : 0
     this.starved = bytes > 0 && !this.memory.take(bytes)
-    if (!this.starved) this.admittedBytes = bytes
-    return !this.starved
+    if (this.starved) return false
+    this.admittedBytes = bytes
+    this.hadTurn = false
+    return true
+  }
+
+  /** Before any memory is taken for it, which would be kept from others for as long as it waits. */
+  private hasTurn(request: NbdRequest): boolean {
+    const direction = request.error === NBD_ERROR.NONE ? directionOf(request.type) : null
+    if (this.hadTurn || direction === null) return true
+    this.throttled = !this.turn.pass(direction, countedBytes(request))
+    this.hadTurn = !this.throttled
+    return this.hadTurn
+  }
+
+  /**
+   * The turn has come. A client that has gone in the meantime may have sent everything again on another connection: what is left of
+   * this one must not run behind that.
+   */
+  private goOn(): void {
+    this.throttled = false
+    if (this.connection.hasEnded?.() === true) {
+      this.connection.destroy()
+      this.abandon()
+    } else this.wakeLater()
   }
 
   private slowDown(): void {
-    const paused = this.limited || this.starved
+    const paused = this.limited || this.starved || this.throttled
     if (paused === this.paused) return
     this.paused = paused
     if (this.paused) this.connection.pause()
@@ -390,6 +425,28 @@ function optionsOf({ crcs }: NbdRequest, fua: boolean): WriteOptions {
 /** Commands whose length is one of bytes that a client reads or changes. */
 function movesBytes(type: number): boolean {
   return type !== COMMAND.BLOCK_STATUS && type !== COMMAND.CACHE && type !== COMMAND.FLUSH
+}
+
+/** Under which limits a command is; null for those that move nothing. */
+function directionOf(type: number): Direction | null {
+  switch (type) {
+    case COMMAND.READ:
+    case COMMAND.CACHE:
+      return 'read'
+    case COMMAND.WRITE:
+    case COMMAND.WRITE_ZEROES:
+    case COMMAND.TRIM:
+      return 'write'
+    default:
+      return null
+  }
+}
+
+/** What a command counts under limits of bytes: a hole that is made is one operation and no bytes. */
+function countedBytes({ type, flags, lengthBytes }: NbdRequest): number {
+  if (type === COMMAND.TRIM) return 0
+  if (type === COMMAND.WRITE_ZEROES) return (flags & COMMAND_FLAG.NO_HOLE) === 0 ? 0 : lengthBytes
+  return type === COMMAND.CACHE ? Math.min(lengthBytes, CACHE_BYTES_MAX) : lengthBytes
 }
 
 /** Memory that a request keeps until it is answered. */

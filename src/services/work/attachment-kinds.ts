@@ -6,6 +6,7 @@ import type { ConnectionInfo, Connector } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropAttachment, followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
+import { qosOfVolume } from '../qos.ts'
 import { hostOf } from '../rows.ts'
 import { ATTACHMENT_ACTIONS, ATTACHMENT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind, WorkUnit } from './kind.ts'
@@ -38,8 +39,9 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
       assert(attachment.connector !== null && attachment.attach_mode !== null)
       const connector: Connector = JSON.parse(attachment.connector)
       const mode = attachment.attach_mode
-      const answer = await driver.createExport(volumeRef(volume), { id: attachment.id, mode, connector })
-      const info = withCommonKeys(answer, attachment.id, mode, connector)
+      const { frontEnd, limits } = await qosOfVolume(db, volume)
+      const answer = await driver.createExport(volumeRef(volume), { id: attachment.id, mode, connector, limits })
+      const info = { ...withCommonKeys(answer, attachment.id, mode, connector), qos_specs: frontEnd }
       return {
         commit: async (trx) => {
           await volumes.hold(trx, volume.id)
@@ -123,7 +125,6 @@ async function forgetConnection(trx: Db, id: string, updatedAt: string): Promise
 /** The keys that Cinder adds to what a driver answers; Nova and os-brick look for them. */
 function withCommonKeys(info: ConnectionInfo, id: string, mode: 'rw' | 'ro', connector: Connector): ConnectionInfo {
   return {
-    qos_specs: null,
     access_mode: mode,
     encrypted: false,
     cacheable: false,

@@ -1,3 +1,4 @@
+import * as attachments from '../../db/attachments.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
@@ -6,6 +7,7 @@ import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { placeWhereItIs } from '../placement.ts'
+import { limitExports } from '../qos.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -42,22 +44,31 @@ export function volumeRevert({ db, backends, stamp }: KindParts): WorkKind {
   }
 }
 
-/** Takes the new type when the pool that has the volume suits it. Where it does not, a migration took this one's place. */
-export function volumeRetype({ db, pools, stamp }: KindParts): WorkKind {
+/**
+ * retype → limit, when it is attached. Takes the new type when the pool that has the volume suits it, and then what that promises
+ * of its speed. Where it does not suit, a migration took this one's place.
+ */
+export function volumeRetype({ db, backends, pools, stamp }: KindParts): WorkKind {
   const restore = { from: ['retyping'] } as const
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
+      if (unit.step === 'limit') {
+        await limitExports(db, backends.driverOf(hostOf(row)), row)
+        return { commit: (trx) => followAttachments(trx, row.id, stamp(), restore) }
+      }
+      const isAttached = (await attachments.ofVolume(db, row.id)).length > 0
       const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
       await pools.refresh()
       const { candidates, dropped } = placeWhereItIs(await pools.current(), row, extraSpecs)
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
       return {
+        ...(isAttached ? { next: 'limit' } : {}),
         commit: async (trx) => {
           const locked = await volumes.lock(trx, row.id) // a snapshot that goes meanwhile is given back under both types
           if (locked === undefined) return
           await endRetype(trx, locked, stamp(), { isDone: true })
-          await followAttachments(trx, row.id, stamp(), restore)
+          if (!isAttached) await followAttachments(trx, row.id, stamp(), restore)
         },
       }
     },

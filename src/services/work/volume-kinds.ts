@@ -12,6 +12,7 @@ import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
+import { limitExports } from '../qos.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -165,7 +166,9 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
       const newSizeGib = row.pending_size_gib ?? row.size_gib
       const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
       pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }, newSizeGib)
-      await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
+      const driver = backends.driverOf(hostOf(row))
+      await driver.extendVolume(volumeRef(row), newSizeGib)
+      await limitExports(db, driver, { ...row, size_gib: newSizeGib }) // some limits are per GiB
       return {
         commit: (trx) =>
           followAttachments(trx, row.id, stamp(), {

@@ -50,6 +50,15 @@ export async function putExport(sheep: Sheep, request: SheepRequest): Promise<Re
   return SUCCESS
 }
 
+export async function limitExport(sheep: Sheep, request: SheepRequest): Promise<Reply> {
+  const { attachmentId, limits } = parseObject(bodyOf(request)) as { attachmentId?: unknown; limits?: unknown }
+  if (typeof attachmentId !== 'string' || !isLimits(limits)) {
+    throw new StoreError('InvalidParameters', 'not the limits of an export')
+  }
+  await sheep.limitExport(attachmentId, limits)
+  return SUCCESS
+}
+
 export async function removeExport(sheep: Sheep, request: SheepRequest): Promise<Reply> {
   await sheep.removeExport(bodyOf(request).toString())
   return SUCCESS
@@ -87,7 +96,7 @@ function vdisAfter(sheep: Sheep, vid: number): Vdi[] {
 }
 
 function parseRight(body: Buffer): ExportRight {
-  const { attachmentId, nameHash, vid, readOnly } = parseObject(body) as Partial<ExportRight>
+  const { attachmentId, nameHash, vid, readOnly, limits = null } = parseObject(body) as Partial<ExportRight>
   const valid =
     typeof attachmentId === 'string' &&
     attachmentId !== '' &&
@@ -95,9 +104,17 @@ function parseRight(body: Buffer): ExportRight {
     /^[0-9a-f]{64}$/.test(nameHash) &&
     typeof vid === 'number' &&
     Number.isInteger(vid) &&
-    typeof readOnly === 'boolean'
+    typeof readOnly === 'boolean' &&
+    isLimits(limits)
   if (!valid) throw new StoreError('InvalidParameters', 'not an export right')
-  return { attachmentId, nameHash, vid, readOnly }
+  return { attachmentId, nameHash, vid, readOnly, ...(limits === null ? {} : { limits }) }
+}
+
+/** What they mean is known to gateways; here they only must not fill the log. */
+const LIMITS_BYTES_MAX = 2048
+
+function isLimits(limits: unknown): limits is object | null {
+  return typeof limits === 'object' && !Array.isArray(limits) && JSON.stringify(limits).length <= LIMITS_BYTES_MAX
 }
 
 /** Whether a database of the service may drive the store, and whether in the place of another one. */

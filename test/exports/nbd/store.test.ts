@@ -7,15 +7,19 @@ import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createNbdServer, type NbdServer } from '../../../src/exports/nbd/server.ts'
+import { REFRESH_MS } from '../../../src/exports/qos/throttles.ts'
 import { storeDirectory } from '../../../src/exports/store-directory.ts'
-import { systemClock } from '../../../src/runtime/clock.ts'
+import { type Clock, systemClock } from '../../../src/runtime/clock.ts'
 import { createLog } from '../../../src/runtime/log.ts'
 import { systemNetwork } from '../../../src/runtime/network.ts'
 import { VdiClient } from '../../../src/vdi/client.ts'
+import type { ExportLimits } from '../../../src/vdi/export-limits.ts'
 import { hashExportName } from '../../../src/vdi/export-name.ts'
 import { LiveSheep } from '../../tools/live-sheep.ts'
+import { ManualClock } from '../../tools/manual-clock.ts'
 import { NbdClient } from '../../tools/nbd-client.ts'
 import { requireCommand } from '../../tools/require-command.ts'
+import { quiet, until } from './harness.ts'
 
 const MIB = 1024 * 1024
 const SIZE_BYTES = 64 * MIB
@@ -29,14 +33,18 @@ interface Gateway {
 }
 
 /** A gateway over a real store, with one volume that is exported as `volume`. */
-async function startGateway(how: 'call' | 'dial'): Promise<Gateway> {
+async function startGateway(
+  how: 'call' | 'dial',
+  { clock = systemClock, limits }: { clock?: Clock; limits?: ExportLimits } = {},
+): Promise<Gateway> {
   const live = await LiveSheep.start()
   const vdis = new VdiClient(live[how]())
   const vid = await vdis.create('volume', SIZE_BYTES)
-  await vdis.putExport({ attachmentId: 'attachment', nameHash: hashExportName('volume'), vid, readOnly: false })
+  const right = { attachmentId: 'attachment', nameHash: hashExportName('volume'), vid, readOnly: false }
+  await vdis.putExport(limits ? { ...right, limits } : right)
   const server = createNbdServer({
     network: systemNetwork,
-    clock: systemClock,
+    clock,
     log: createLog('silent'),
     exports: storeDirectory(vdis),
   })
@@ -202,5 +210,56 @@ describe.each(['call', 'dial'] as const)('over a store that is reached by a %s',
       if (status === 'fulfilled') expect(before[offset]).toBe(2)
     }
     await device.close()
+  })
+})
+
+describe('limits', () => {
+  test.each(['call', 'dial'] as const)('are in the record of the right, and go with it (%s)', async (how) => {
+    const clock = new ManualClock()
+    const { server, socketPath, vdis, vid } = await startGateway(how, {
+      clock,
+      limits: { readIops: { perSecond: 10 } },
+    })
+    const client = await NbdClient.connect(socketPath, 'volume')
+    const started = () => server.stats.requests
+    await client.write(0, Buffer.alloc(4096, 7))
+    let answered = 0
+    const read = (count: number) =>
+      Array.from({ length: count }, () => client.read(0, 4096).then((data) => (answered += data[0]! / 7)))
+
+    const pass = async (tenths: number) => {
+      for (let passed = 0; passed < tenths; passed++) {
+        clock.advance(100)
+        await quiet(() => answered)
+      }
+    }
+
+    const first = read(20)
+    await until(() => answered === 2)
+    await quiet(started)
+    expect(answered).toBe(2)
+    await pass(10)
+    await until(() => answered >= 12)
+    await quiet(() => answered)
+    expect(answered).toBe(12)
+
+    await vdis.snapshot(vid, 'tag') // the volume goes on under another vid
+    await vdis.limitExport('attachment', { readIops: { perSecond: 1000 } })
+    expect((await vdis.exportsOf('volume'))[0]?.limits).toEqual({ readIops: { perSecond: 1000 } })
+    const second = read(2000)
+    await pass(REFRESH_MS / 100)
+    const before = answered
+    await pass(3)
+    expect(answered - before).toBeGreaterThan(200)
+    expect(answered - before).toBeLessThan(310)
+    await vdis.limitExport('attachment', null)
+    expect((await vdis.exportsOf('volume'))[0]).not.toHaveProperty('limits')
+    clock.advance(REFRESH_MS)
+    await Promise.all([...first, ...second])
+    await expect(vdis.limitExport('nobody', null)).rejects.toMatchObject({ code: 'NoExport' })
+    for (const wrong of [5, 'text', [1], { long: 'x'.repeat(3000) }]) {
+      await expect(vdis.limitExport('attachment', wrong as object)).rejects.toMatchObject({ code: 'InvalidParameters' })
+    }
+    await client.disconnect()
   })
 })

@@ -1,0 +1,172 @@
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { type Db, isShared } from '../db/database.ts'
+import * as snapshots from '../db/snapshots.ts'
+import * as typeEncryptions from '../db/type-encryptions.ts'
+import * as transfers from '../db/volume-transfers.ts'
+import * as volumes from '../db/volumes.ts'
+import { ServiceError } from '../errors.ts'
+import { moveVolume } from './accounting.ts'
+import type { RequestContext } from './context.ts'
+import type { VolumeTransfer } from './model.ts'
+import type { Parts } from './parts.ts'
+import type { VolumeTransferService } from './services.ts'
+import { canSee, toListing, visibleVolume } from './visibility.ts'
+import { MOVABLE, VOLUME_ACTIONS } from './volume-status.ts'
+
+const SALT_BYTES = 4
+const KEY_BYTES = 8
+
+/**
+ * A volume changes hands in one transaction: volume, snapshots, counts and the transfer itself. The backend knows nothing
+ * of projects. Whoever has the key may accept; only a salted hash of it is kept.
+ */
+export function createVolumeTransferService(parts: Parts): VolumeTransferService {
+  const { db, random, stamp } = parts
+
+  async function visible(context: RequestContext, id: string) {
+    const row = await transfers.findOwned(db, id)
+    if (row === undefined || !canSee(context, row)) throw notFound(id)
+    return row
+  }
+
+  return {
+    create: async (context, { volumeId, name, noSnapshots, allowEncrypted }) => {
+      const key = random.bytes(KEY_BYTES).toString('hex')
+      const salt = random.bytes(SALT_BYTES).toString('hex')
+      const row = await db.transaction(async (trx) => {
+        const volume = visibleVolume(context, volumeId, await volumes.lock(trx, volumeId))
+        context.authorize('volume:create_transfer', { projectId: volume.project_id })
+        if (!(await volumes.compareAndSet(trx, volumeId, { ...VOLUME_ACTIONS.offer, updatedAt: stamp() }))) {
+          throw new ServiceError('InvalidVolume', { reason: 'status must be available' })
+        }
+        await checkEncryption(trx, volume, { noSnapshots, allowEncrypted })
+        if (!noSnapshots) {
+          for (const snapshot of await ownSnapshots(trx, volume)) {
+            if (isMovable(snapshot)) continue
+            const reason = `snapshot: ${snapshot.id} status must be available`
+            throw new ServiceError('InvalidSnapshot', { reason })
+          }
+        }
+        const row: transfers.VolumeTransferRow = {
+          id: random.uuid(),
+          volume_id: volumeId,
+          name,
+          salt,
+          key_hash: hashOf(salt, key).toString('hex'),
+          no_snapshots: noSnapshots,
+          source_project_id: volume.project_id,
+          created_at: stamp(),
+          updated_at: null,
+        }
+        await transfers.insert(trx, row)
+        return row
+      })
+      return { ...toTransfer(row), authKey: key }
+    },
+    get: async (context, id) => {
+      context.authorize('volume:get_transfer', { projectId: context.projectId })
+      return toTransfer(await visible(context, id))
+    },
+    list: async (context, query) => {
+      context.authorize('volume:get_all_transfers', { projectId: context.projectId })
+      const { rows, ...page } = await transfers.list(db, toListing(context, query))
+      return { ...page, items: rows.map(toTransfer) }
+    },
+    delete: async (context, id) => {
+      const { volume_id } = await visible(context, id)
+      await db.transaction(async (trx) => {
+        const volume = visibleVolume(context, volume_id, await volumes.lock(trx, volume_id))
+        context.authorize('volume:delete_transfer', { projectId: volume.project_id })
+        if (!(await transfers.remove(trx, id))) throw notFound(id)
+        // In any other status an administrator has decided what becomes of the volume.
+        await volumes.compareAndSet(trx, volume_id, { ...VOLUME_ACTIONS.callOffOffer, updatedAt: stamp() })
+      })
+    },
+    accept: (context, id, authKey) => acceptTransfer(parts, context, id, authKey),
+  }
+}
+
+async function acceptTransfer(
+  { db, settings, stamp }: Parts,
+  context: RequestContext,
+  id: string,
+  authKey: string,
+): Promise<VolumeTransfer> {
+  context.authorize('volume:accept_transfer', { projectId: context.projectId })
+  return db.transaction(async (trx) => {
+    const row = await transfers.find(trx, id)
+    if (row === undefined) throw notFound(id)
+    if (!timingSafeEqual(hashOf(row.salt, authKey), Buffer.from(row.key_hash, 'hex'))) {
+      throw new ServiceError('InvalidAuthKey', { reason: `Attempt to transfer ${id} with invalid auth key.` })
+    }
+    const volume = await volumes.lock(trx, row.volume_id)
+    // Another may have accepted it while the lock was theirs.
+    const isThere = !isShared(trx) || (await transfers.find(trx, id)) !== undefined
+    if (volume === undefined || !isThere) throw notFound(id)
+
+    const owner = { project_id: context.projectId, user_id: context.userId }
+    const { from, to } = VOLUME_ACTIONS.acceptOffer
+    const moved = row.no_snapshots ? [] : await ownSnapshots(trx, volume)
+    if (!(await volumes.compareAndSet(trx, volume.id, { from, to, updatedAt: stamp(), set: owner }))) {
+      const reason =
+        volume.status === 'maintenance'
+          ? 'The volume cannot accept transfer in maintenance mode.'
+          : `Transfer ${id}: Volume id ${volume.id} expected in awaiting-transfer state.`
+      throw new ServiceError('InvalidVolume', { reason })
+    }
+    for (const snapshot of moved) {
+      if (!isMovable(snapshot)) {
+        const reason = `Transfer ${id}: Snapshot ${snapshot.id} is not in the expected available state.`
+        throw new ServiceError('InvalidSnapshot', { reason })
+      }
+      await snapshots.update(trx, snapshot.id, { ...owner, updated_at: stamp() })
+    }
+    await moveVolume(trx, volume, moved, context.projectId, settings.quota)
+    await transfers.remove(trx, id)
+    return toTransfer(row)
+  })
+}
+
+/** Those that belong to the owner of the volume; another's, left behind by an earlier transfer, stay with their project. */
+async function ownSnapshots(trx: Db, volume: volumes.VolumeRow): Promise<snapshots.SnapshotRow[]> {
+  const all = await snapshots.lockOfVolume(trx, volume.id)
+  return all.filter((snapshot) => snapshot.project_id === volume.project_id)
+}
+
+function isMovable({ status }: snapshots.SnapshotRow): boolean {
+  return (MOVABLE as readonly string[]).includes(status)
+}
+
+async function checkEncryption(
+  trx: Db,
+  volume: volumes.VolumeRow,
+  { noSnapshots, allowEncrypted }: { noSnapshots: boolean; allowEncrypted: boolean },
+): Promise<void> {
+  if ((await typeEncryptions.ofType(trx, volume.volume_type_id)) === undefined) return
+  if (!allowEncrypted) {
+    throw new ServiceError('InvalidVolume', { reason: 'transferring encrypted volume is not supported' })
+  }
+  if (noSnapshots) {
+    const reason = 'transferring an encrypted volume without its snapshots is not supported'
+    throw new ServiceError('InvalidVolume', { reason })
+  }
+}
+
+function hashOf(salt: string, key: string): Buffer {
+  return createHmac('sha256', salt).update(key).digest()
+}
+
+function toTransfer(row: transfers.VolumeTransferRow): VolumeTransfer {
+  return {
+    id: row.id,
+    volumeId: row.volume_id,
+    name: row.name,
+    noSnapshots: Boolean(row.no_snapshots),
+    sourceProjectId: row.source_project_id,
+    createdAt: row.created_at,
+  }
+}
+
+function notFound(id: string): ServiceError {
+  return new ServiceError('TransferNotFound', { transfer_id: id })
+}
