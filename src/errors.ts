@@ -79,6 +79,16 @@ export class ServiceError extends Error {
   }
 }
 
+/** A request that makes no sense, in a whole sentence. */
+export function badRequest(reason: string): ServiceError {
+  return new ServiceError('InvalidInput', { reason })
+}
+
+/** The same in the words that upstream puts before most of its reasons. */
+export function invalidInput(reason: string): ServiceError {
+  return badRequest(`Invalid input received: ${reason}`)
+}
+
 /** Failures of the store, in Sheepdog's words. */
 export const STORE_ERRORS = {
   NoVdi: 'no such VDI',

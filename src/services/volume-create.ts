@@ -2,7 +2,7 @@ import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Image } from './images/image-service.ts'
@@ -144,7 +144,7 @@ export async function enqueueVolume(
 
 function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreate): void {
   const sources = [snapshotId, sourceVolid, imageRef || null].filter((source) => source !== null)
-  if (sources.length > 1) throw invalid('May specify only one of backup, imageRef, snapshot, source volume')
+  if (sources.length > 1) throw invalidInput('May specify only one of backup, imageRef, snapshot, source volume')
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */
@@ -193,7 +193,7 @@ async function checkTypeOfCopy(trx: Db, { backends }: Parts, source: Source, typ
   const original = await extraSpecsOf(trx, source.volumeTypeId)
   const wanted = toPairs(type.extra_specs).volume_backend_name
   if (wanted !== undefined && wanted === original.volume_backend_name) return
-  throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
+  throw invalidInput(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
 }
 
 function checkedSize(
@@ -204,10 +204,10 @@ function checkedSize(
 ): number {
   const sizeGib = request.sizeGib ?? source?.sizeGib ?? null
   if (sizeGib === null || !Number.isInteger(sizeGib) || sizeGib <= 0) {
-    throw invalid(`Volume size '${sizeGib ?? 'None'}' must be an integer and greater than 0`)
+    throw invalidInput(`Volume size '${sizeGib ?? 'None'}' must be an integer and greater than 0`)
   }
   if (source !== null && sizeGib < source.sizeGib) {
-    throw invalid(
+    throw invalidInput(
       request.snapshotId === null
         ? `Volume size '${sizeGib}'GB cannot be smaller than original volume size  ${source.sizeGib}GB. ` +
             'They must be >= original volume size.'
@@ -217,8 +217,4 @@ function checkedSize(
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
   return sizeGib
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

@@ -2,7 +2,7 @@ import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
 import type { Image } from './images/image-service.ts'
 import { findImage, noImages, requireImages } from './images/images.ts'
@@ -96,10 +96,10 @@ export async function uploadVolume(
   if (!(from as readonly string[]).includes(before.status)) refuse()
   const format = UPLOAD_FORMATS.find((known) => known === request.diskFormat)
   if (format === undefined) {
-    throw invalid(`Volumes are uploaded as ${UPLOAD_FORMATS.join(' or ')}, and not as ${request.diskFormat}.`)
+    throw invalidInput(`Volumes are uploaded as ${UPLOAD_FORMATS.join(' or ')}, and not as ${request.diskFormat}.`)
   }
   if (request.containerFormat === 'compressed') {
-    throw invalid('Image compression upload disallowed, but container_format is compressed')
+    throw invalidInput('Image compression upload disallowed, but container_format is compressed')
   }
   const image = await service
     .create(context.token, {
@@ -111,7 +111,7 @@ export async function uploadVolume(
       properties: uploadedProperties(toPairs(before.image_metadata)),
     })
     .catch((error: unknown) => {
-      throw error instanceof ServiceError ? invalid(error.message) : error
+      throw error instanceof ServiceError ? invalidInput(error.message) : error
     })
   try {
     const { volume, unit } = await db.transaction(async (trx) => {
@@ -150,8 +150,4 @@ export async function breakOffUpload(
   const step = next_step === 'finish' || next_step === 'remove-image' ? next_step : 'undo'
   const order = { resourceId, lane, step, params: JSON.parse(params), requestId: context.requestId }
   return work.enqueue(trx, { kind: 'volume-upload', ...order })
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }
