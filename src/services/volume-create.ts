@@ -6,6 +6,7 @@ import { invalidInput, ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Image } from './images/image-service.ts'
+import { requireImages } from './images/images.ts'
 import { checkedSource } from './images/rules.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -14,7 +15,7 @@ import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
-import { resolveImage } from './volume-images.ts'
+import { FROM_IMAGES, resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 import { fillParams } from './work/image-transfer.ts'
 import type { WorkUnit } from './work/kind.ts'
@@ -136,7 +137,9 @@ export async function enqueueVolume(
     resourceId: row.id,
     lane: row.id,
     step: pool === null ? 'schedule' : 'provision',
-    ...(content === null ? {} : { params: fillParams(content, context.token) }),
+    ...(content === null
+      ? {}
+      : { params: fillParams(requireImages(parts.images, FROM_IMAGES), content, context.token) }),
     requestId: context.requestId,
   })
   return { row, unit }

@@ -16,17 +16,15 @@ import { VOLUME_ACTIONS } from './volume-status.ts'
 import { fillParams, uploadParams } from './work/image-transfer.ts'
 import type { WorkUnit } from './work/kind.ts'
 
+export const FROM_IMAGES = 'Volumes cannot be created from images'
+
 /** What a request for a volume from an image comes to: the image, or the snapshot that stands behind it. */
 export async function resolveImage(
   { images }: Parts,
   context: RequestContext,
   request: VolumeCreate & { imageRef: string },
 ): Promise<{ image: Image | null; snapshotId: string | null }> {
-  const image = await findImage(
-    requireImages(images, 'Volumes cannot be created from images'),
-    context.token,
-    request.imageRef,
-  )
+  const image = await findImage(requireImages(images, FROM_IMAGES), context.token, request.imageRef)
   const bootSnapshot = request.takesBootSnapshots ? bootSnapshotOf(image) : null
   if (bootSnapshot !== null) return { image: null, snapshotId: bootSnapshot.id }
   context.authorize('volume:create_from_image', { projectId: context.projectId })
@@ -38,13 +36,13 @@ export async function resolveImage(
  * asked has to look.
  */
 export async function reimageVolume(
-  { db, images: configured, stamp, work }: Parts,
+  { db, images, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   { imageId, reserved }: { imageId: string; reserved: boolean },
 ): Promise<void> {
   visibleVolume(context, id, await volumes.find(db, id))
-  const image = configured && (await configured.service.show(context.token, imageId))
+  const image = images && (await images.service.show(context.token, imageId))
   const unit = await db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     const rule = row.status === 'reserved' ? 'volume:reimage_reserved' : 'volume:reimage'
@@ -58,7 +56,7 @@ export async function reimageVolume(
       const reason = `Volume ${id} status must be ${from.join(' or ')}, but current status is ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
-    if (image === null) throw noImages('Volumes cannot be re-imaged')
+    if (images === null || image === null) throw noImages('Volumes cannot be re-imaged')
     if (bootSnapshotOf(image) !== null) {
       throw unacceptable(imageId, 'it stands for a snapshot of a volume; make a new volume of that')
     }
@@ -68,7 +66,7 @@ export async function reimageVolume(
       resourceId: id,
       lane: id,
       step: 'clear',
-      params: { ...fillParams(source, context.token), previousStatus: row.status },
+      params: { ...fillParams(images, source, context.token), previousStatus: row.status },
       requestId: context.requestId,
     })
   })
@@ -88,7 +86,8 @@ export async function uploadVolume(
   if (request.visibility === 'public') {
     context.authorize('volume_extension:volume_actions:upload_public', { projectId: before.project_id })
   }
-  const { service } = requireImages(parts.images, 'Volumes cannot be uploaded')
+  const images = requireImages(parts.images, 'Volumes cannot be uploaded')
+  const { service } = images
   const { from, to } = VOLUME_ACTIONS[request.force ? 'uploadForced' : 'upload']
   const refuse = () => {
     throw new ServiceError('InvalidVolume', { reason: `Volume ${id} status must be ${from.join(' or ')}` })
@@ -124,7 +123,7 @@ export async function uploadVolume(
         resourceId: image.id,
         lane: image.id, // it takes long, and reads a snapshot: whoever detaches the volume has not to wait for it
         step: 'freeze',
-        params: uploadParams(id, format, context.token),
+        params: uploadParams(images, id, format, context.token),
         requestId: context.requestId,
       })
       return { volume: toVolume({ ...row, status: to, updated_at: updatedAt }, []), unit }

@@ -88,7 +88,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       const images = requireImages(configured, 'Volumes cannot be uploaded')
       const imageId = unit.resourceId
       if (unit.step === 'remove-image') {
-        await removeImage(images, tokenOf(unit), imageId, log)
+        await removeImage(images, tokenOf(images, unit), imageId, log)
         return { commit: async () => {} }
       }
       const row = await existing(db, volumeOf(unit))
@@ -110,13 +110,13 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
         transfers: images.sends,
         open: () => driver.openSnapshot(snapshot),
         begin: async (source) => {
-          const { status } = await images.service.show(tokenOf(unit), imageId)
+          const { status } = await images.service.show(tokenOf(images, unit), imageId)
           if (status === 'active') throw new AllThere()
           if (status !== 'queued') {
             const reason = `the image is ${status}: an earlier upload of it has not ended`
             throw new ServiceError('GlanceConnectionFailed', { reason })
           }
-          const order = { token: tokenOf(unit), imageId, format: unit.params.format as UploadFormat }
+          const order = { token: tokenOf(images, unit), imageId, format: unit.params.format as UploadFormat }
           return images.beginSend(order, source)
         },
         advance: (send, source) => send.advance(source, images.timer()),
