@@ -30,6 +30,9 @@ import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
+import type { ComputeService } from './services/compute/compute-service.ts'
+import { createKeystoneAccount } from './services/compute/keystone-account.ts'
+import { createNova } from './services/compute/nova.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { createGlance } from './services/images/glance.ts'
 import type { ImageOptions } from './services/images/images.ts'
@@ -74,6 +77,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     backends,
     backupTarget: createDirectoryTarget(backupDisk),
     images: images?.options ?? null,
+    compute: computeService(config, log),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -196,6 +200,26 @@ async function imageOptions({ data_dir, image_service }: Config, db: Db) {
     sliceMs: TRANSFER_SLICE_MS,
   }
   return { disk, options }
+}
+
+function computeService({ compute_service: compute }: Config, log: Log): ComputeService | null {
+  const { auth_url: authUrl, password, url } = compute
+  if (authUrl === null || password === null) return null
+  const timeoutMs = compute.timeout_seconds * 1000
+  const account = createKeystoneAccount({
+    http: systemHttp,
+    clock: systemClock,
+    authUrl,
+    userName: compute.username,
+    password,
+    projectName: compute.project_name,
+    userDomainName: compute.user_domain_name,
+    projectDomainName: compute.project_domain_name,
+    interface: compute.interface,
+    regionName: compute.region_name,
+    timeoutMs,
+  })
+  return createNova({ http: systemHttp, account, url, timeoutMs, log })
 }
 
 /** The key that tokens are sealed with while they wait in the database. Losing it fails the transfers under way, and nothing else. */

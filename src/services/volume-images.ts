@@ -31,10 +31,7 @@ export async function resolveImage(
   return { image, snapshotId: request.snapshotId }
 }
 
-/**
- * Writes an image over a volume. Upstream lets the compute service know when it is done with one that is reserved; here, whoever
- * asked has to look.
- */
+/** Writes an image over a volume. The compute service hears of it when it is done with one that is reserved for a server. */
 export async function reimageVolume(
   { db, images, stamp, work }: Parts,
   context: RequestContext,

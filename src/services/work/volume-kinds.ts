@@ -18,6 +18,7 @@ import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import { FILL, failFill, filledColumns, fillSome, frozenAs, isFilling, resumeFill } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
+import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 type CreateParts = KindParts & Pick<Parts, 'images' | 'settings'> & { log: Log }
@@ -157,16 +158,20 @@ export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRe
   await driver.deleteVolume(volume)
 }
 
-export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKind {
+/** extend → notify, when servers have the volume. */
+export function volumeExtend(parts: KindParts & Pick<Parts, 'compute'>): WorkKind {
+  const { db, backends, pools, stamp } = parts
   const restore = { from: ['extending'] } as const
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
+      if (isNotice(unit)) return notifyServers(parts, unit, { name: 'volume-extended', volumeId: row.id })
       const newSizeGib = row.pending_size_gib ?? row.size_gib
       const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
       pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }, newSizeGib)
       await backends.driverOf(hostOf(row)).extendVolume(volumeRef(row), newSizeGib)
       return {
+        ...(await noticeStep(parts, row.id)),
         commit: (trx) =>
           followAttachments(trx, row.id, stamp(), {
             ...restore,
@@ -177,7 +182,7 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
     giveUp: (unit, error) => ({
       commit: async (trx) => {
         const row = await volumes.lock(trx, unit.resourceId)
-        if (row === undefined) return
+        if (row === undefined || isNotice(unit)) return
         await releaseGrowth(trx, row, stamp())
         const set = { status_reason: error.message }
         // Without room the backend was never asked, so the volume is as it was.
