@@ -10,6 +10,8 @@ import * as images from '../../migrations/0008-images.ts'
 import * as tokens from '../../migrations/0009-tokens.ts'
 import * as lookups from '../../migrations/0010-lookups.ts'
 import * as listOrders from '../../migrations/0011-list-orders.ts'
+import * as moreListOrders from '../../migrations/0014-list-orders.ts'
+import * as rooms from '../../migrations/0014-rooms.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -31,6 +33,8 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0009-tokens', ...tokens },
   { name: '0010-lookups', ...lookups },
   { name: '0011-list-orders', ...listOrders },
+  { name: '0014-list-orders', ...moreListOrders },
+  { name: '0014-rooms', ...rooms },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

@@ -39,27 +39,15 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   const { image, snapshotId } = imageRef
     ? await resolveImage(parts, context, { ...request, imageRef })
     : { image: null, snapshotId: request.snapshotId }
-  const { row, unit } = await withPromise(parts, (id) =>
-    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image)),
+  const id = parts.random.uuid()
+  const { row, unit } = await parts.db.transaction((trx) =>
+    enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image),
   )
   parts.work.launch(unit)
   return toVolume(row, [])
 }
 
-/** Runs what makes a volume, under the id that it names: room that it was promised is its own then, or given back. */
-export async function withPromise<T>({ pools, random }: Parts, make: (volumeId: string) => Promise<T>): Promise<T> {
-  const id = random.uuid()
-  try {
-    const made = await make(id)
-    pools.settle(id)
-    return made
-  } catch (error) {
-    pools.withdraw(id)
-    throw error
-  }
-}
-
-/** The part of `createVolume` that is one transaction, for use in `withPromise`; the caller launches the unit once it is committed. */
+/** The part of `createVolume` that is one transaction; the caller launches the unit once it is committed. */
 export async function enqueueVolume(
   trx: Db,
   parts: Parts,
@@ -101,7 +89,7 @@ export async function enqueueVolume(
   }
   const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
   // Without a fitting pool the work looks again, and leaves the reason in the row.
-  const pool = pools.reserve(id, await placementRequest(trx, placed, extraSpecs, memo))
+  const pool = await pools.reserve(trx, id, await placementRequest(trx, placed, extraSpecs, memo))
   const row: volumes.NamedVolumeRow = {
     id,
     project_id: context.projectId,

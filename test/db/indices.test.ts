@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import * as attachments from '../../src/db/attachments.ts'
+import * as backups from '../../src/db/backups.ts'
 import type { Db } from '../../src/db/database.ts'
 import type { Listing } from '../../src/db/listing.ts'
 import * as snapshots from '../../src/db/snapshots.ts'
@@ -34,6 +35,12 @@ async function fill(db: Db, dialect: Dialect): Promise<void> {
   await db.raw(
     `insert into attachments (id, project_id, volume_id, instance_id, status, created_at)
      select 'a' || id, project_id, id, 'i' || id, 'attached', created_at from volumes where id < 'v020000'`,
+  )
+  await db.raw(
+    `insert into backups (id, project_id, user_id, volume_id, name, size_gib, status, metadata, container, object_count, next_page,
+       data_timestamp, created_at)
+     select 'b' || id, project_id, 'u', id, name, 1, status, '{}', 'volumebackups', 0, 0, created_at, created_at
+     from volumes where id < 'v020000'`,
   )
   await db.raw(
     `insert into work (id, kind, resource_id, lane, owner, params, next_step, attempt, due_at_ms, deadline_at_ms, created_at)
@@ -104,9 +111,40 @@ const VOLUME_LISTINGS: typeof LISTINGS = {
   'by id, a page in the middle': { ...by('id', 'asc'), marker: MIDDLE },
 }
 
-/** The snapshot of a volume has its id with an s in front. */
-const prefixed = (resource: string, marker: string | null = null) =>
-  marker !== null && resource === 'snapshots' ? `s${marker}` : marker
+const CHANGES: typeof LISTINGS = {
+  'by change': by('updated_at', 'asc'),
+  'by change, backwards, a page in the middle': { ...by('updated_at', 'desc'), marker: MIDDLE },
+  'by volume': by('volume_id', 'desc'),
+  'by volume, a page in the middle': { ...by('volume_id', 'asc'), marker: MIDDLE },
+  'by id': by('id', 'asc'),
+  'by id, a page in the middle': { ...by('id', 'asc'), marker: MIDDLE },
+}
+const SNAPSHOT_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'by size': by('volume_size', 'asc'),
+  'by progress': by('progress', 'desc'),
+}
+const ATTACHMENT_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'the newest': {},
+  'the oldest': by('created_at', 'asc'),
+  'a page in the middle': { marker: MIDDLE },
+}
+const BACKUP_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'by size': by('size', 'desc'),
+  'by container': by('container', 'asc'),
+  'by age of the data': by('data_timestamp', 'asc'),
+}
+
+/** Of the resources that a volume has one each of: its id with that in front. */
+const PREFIXES: Readonly<Record<string, string>> = { volumes: '', snapshots: 's', attachments: 'a', backups: 'b' }
+
+/** Few volumes have such, and those are before what is their middle. */
+function markerIn(resource: string, marker: string | null = null): string | null {
+  if (marker === null) return null
+  return `${PREFIXES[resource]}${resource !== 'volumes' && marker === MIDDLE ? 'v010008' : marker}`
+}
 
 describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
   it('are read from an index in their order, without sorting and without reading what they leave out', async () => {
@@ -114,13 +152,14 @@ describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
     await fill(db, dialect)
     const lists = [
       { resource: 'volumes', list: volumes.list, listings: { ...LISTINGS, ...VOLUME_LISTINGS } },
-      { resource: 'snapshots', list: snapshots.list, listings: LISTINGS },
+      { resource: 'snapshots', list: snapshots.list, listings: { ...LISTINGS, ...SNAPSHOT_LISTINGS } },
+      { resource: 'attachments', list: attachments.list, listings: ATTACHMENT_LISTINGS },
+      { resource: 'backups', list: backups.list, listings: { ...LISTINGS, ...BACKUP_LISTINGS } },
     ]
     for (const { resource, list, listings } of lists) {
       for (const [name, changes] of Object.entries(listings)) {
         for (const projectId of ['p3', null]) {
-          const marker =
-            resource === 'snapshots' && changes.marker === MIDDLE ? 'sv010008' : prefixed(resource, changes.marker)
+          const marker = markerIn(resource, changes.marker)
           const plans = await plansOf(db, dialect, () =>
             list(db, { ...page, ...changes, projectId, marker }, { count: false }),
           )

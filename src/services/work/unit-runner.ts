@@ -149,12 +149,16 @@ export function createUnitRunner(options: UnitRunnerOptions): UnitRunner {
 
   /** Writes the outcome of a step; `hasFailed` when one was given up. */
   async function settle(unit: WorkUnit, outcome: Outcome, hasFailed: boolean): Promise<Following> {
-    const { next, afterMs = 0 } = outcome
-    const waits = next !== undefined && (afterMs > 0 || othersWaitForSlots())
+    let next: string | undefined
+    let waits = false
     try {
       await db.transaction(async (trx) => {
         // The unit last: requests lock a volume before its work, and so must this.
         await outcome.commit(trx)
+        const following = (await outcome.decide?.(trx)) ?? outcome
+        next = following.next
+        const { afterMs = 0 } = following
+        waits = next !== undefined && (afterMs > 0 || othersWaitForSlots())
         const isMine =
           next === undefined
             ? await work.remove(trx, unit)
