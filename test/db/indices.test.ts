@@ -18,7 +18,7 @@ const VOLUMES_AT_ONCE = 10_000
 async function fill(db: Db, dialect: Dialect): Promise<void> {
   const numbers =
     dialect === 'SQLite'
-      ? 'with recursive numbers(n) as (select ? + 1 union all select n + 1 from numbers where n < ?) '
+      ? 'with recursive numbers(n) as (select cast(? as integer) + 1 union all select n + 1 from numbers where n < ?) '
       : 'with numbers(n) as (select generate_series(?::integer + 1, ?::integer)) '
   const text = (n: string) => (dialect === 'SQLite' ? `printf('%06d', ${n})` : `lpad((${n})::text, 6, '0')`)
   const no = dialect === 'SQLite' ? '0' : 'false'
