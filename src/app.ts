@@ -20,6 +20,7 @@ import { createNoauth } from './identity/noauth.ts'
 import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
 import { systemClock } from './runtime/clock.ts'
+import { DamagedFile, readTextFile, writeTextFile } from './runtime/files.ts'
 import { systemHttp } from './runtime/http-client.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
@@ -29,10 +30,14 @@ import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
+import type { ComputeService } from './services/compute/compute-service.ts'
+import { createKeystoneAccount } from './services/compute/keystone-account.ts'
+import { createNova } from './services/compute/nova.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { createGlance } from './services/images/glance.ts'
 import type { ImageOptions } from './services/images/images.ts'
 import { createSpool } from './services/images/spool.ts'
+import { createSeal, SEAL_KEY_BYTES } from './services/seal.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import type { StatusDoor } from './status-listener.ts'
 
@@ -53,6 +58,9 @@ export interface RunningApp {
 /** Of an attempt at a transfer: after that it is written down how far it came. */
 const TRANSFER_SLICE_MS = 4000
 
+const SEAL_KEY_FILE = 'seal.key'
+const PRIVATE = 0o600
+
 /**
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
@@ -63,12 +71,13 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const backends = createConfiguredBackends(config, control)
   await refuseSecondDatabase(db, backends, log)
   const backupDisk = await openBackupDirectory(config)
-  const images = imageOptions(config)
+  const images = await imageOptions(config, db)
   const services = createServices({
     db,
     backends,
     backupTarget: createDirectoryTarget(backupDisk),
     images: images?.options ?? null,
+    compute: computeService(config, log),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -178,7 +187,7 @@ async function openBackupDirectory(config: Config): Promise<ReturnType<typeof op
   return disk
 }
 
-function imageOptions({ data_dir, image_service }: Config) {
+async function imageOptions({ data_dir, image_service }: Config, db: Db) {
   const { url, timeout_seconds, transfers, conversion_directory, conversion_gib } = image_service
   if (url === null) return null
   const directory = path.resolve(conversion_directory ?? path.join(data_dir, 'conversion'))
@@ -186,10 +195,41 @@ function imageOptions({ data_dir, image_service }: Config) {
   const options: ImageOptions = {
     service: createGlance({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000 }),
     spool: createSpool({ disk, directory, bytesMax: conversion_gib * 1024 ** 3, random: systemRandom }),
+    seal: createSeal(await exclusively(db, async () => sealKeyOf(data_dir)), systemRandom),
     transfersMax: transfers,
     sliceMs: TRANSFER_SLICE_MS,
   }
   return { disk, options }
+}
+
+function computeService({ compute_service: compute }: Config, log: Log): ComputeService | null {
+  const { auth_url: authUrl, password, url } = compute
+  if (authUrl === null || password === null) return null
+  const timeoutMs = compute.timeout_seconds * 1000
+  const account = createKeystoneAccount({
+    http: systemHttp,
+    clock: systemClock,
+    authUrl,
+    userName: compute.username,
+    password,
+    projectName: compute.project_name,
+    userDomainName: compute.user_domain_name,
+    projectDomainName: compute.project_domain_name,
+    interface: compute.interface,
+    regionName: compute.region_name,
+    timeoutMs,
+  })
+  return createNova({ http: systemHttp, account, url, timeoutMs, log })
+}
+
+/** The key that tokens are sealed with while they wait in the database. Losing it fails the transfers under way, and nothing else. */
+function sealKeyOf(dataDir: string): Buffer {
+  const file = path.join(dataDir, SEAL_KEY_FILE)
+  const saved = readTextFile(file)
+  const key = saved === null ? systemRandom.bytes(SEAL_KEY_BYTES) : Buffer.from(saved, 'base64url')
+  if (key.length !== SEAL_KEY_BYTES) throw new DamagedFile(file, new Error(`it has not ${SEAL_KEY_BYTES} bytes`))
+  if (saved === null) writeTextFile(file, `${key.toString('base64url')}\n`, PRIVATE)
+  return key
 }
 
 function serviceSettings(config: Config): ServiceSettings {

@@ -57,6 +57,7 @@ export const SERVICE_ERRORS = {
   ImageUploadFailed: 'Failed to upload image {image_id}, reason: {reason}',
   ImageCopyFailure: 'Failed to copy image: {reason}',
   GlanceConnectionFailed: 'Connection to glance failed: {reason}',
+  ComputeRefused: 'The compute service was not notified: {reason}',
   ImageMetadataNotFound: 'Glance metadata for volume/snapshot {id} cannot be found.',
   InvalidVolumeType: 'Invalid volume type: {reason}',
   ResourceConflict: '{reason}',
@@ -82,6 +83,16 @@ export class ServiceError extends Error {
     this.code = code
     this.params = params
   }
+}
+
+/** A request that makes no sense, in a whole sentence. */
+export function badRequest(reason: string): ServiceError {
+  return new ServiceError('InvalidInput', { reason })
+}
+
+/** The same in the words that upstream puts before most of its reasons. */
+export function invalidInput(reason: string): ServiceError {
+  return badRequest(`Invalid input received: ${reason}`)
 }
 
 /** Failures of the store, in Sheepdog's words. */

@@ -324,6 +324,47 @@ export const SETTINGS_SCHEMA = z.strictObject({
     })
     .prefault({}),
 
+  compute_service: z
+    .strictObject({
+      auth_url: z
+        .url({ protocol: /^https?$/ })
+        .nullable()
+        .default(null)
+        .describe(
+          'Keystone of the cloud whose servers use the volumes, `http://host:5000/v3`: with it Nova is told when a volume in use has grown or got another image. Without it, nobody is.',
+        ),
+      username: z
+        .string()
+        .min(1)
+        .default('cinder')
+        .describe('The account that may tell Nova, of the role `service` or `admin`.'),
+      password: z.string().min(1).nullable().default(null).meta({ isSecret: true }).describe('Its password.'),
+      project_name: z.string().min(1).default('service').describe('Its project.'),
+      user_domain_name: z.string().min(1).default('Default').describe('Domain of the account.'),
+      project_domain_name: z.string().min(1).default('Default').describe('Domain of its project.'),
+      region_name: z.string().min(1).nullable().default(null).describe('Region whose Nova it is; by default any.'),
+      interface: z
+        .enum(['public', 'internal', 'admin'])
+        .default('public')
+        .describe('Which of the endpoints in the catalog.'),
+      url: z
+        .url({ protocol: /^https?$/ })
+        .nullable()
+        .default(null)
+        .describe('Where Nova is, `http://host:8774/v2.1`, when not where the catalog says.'),
+      timeout_seconds: z
+        .int()
+        .min(1)
+        .max(45)
+        .default(10)
+        .describe('How long Keystone and Nova may stay silent before the call counts as failed and is repeated.'),
+    })
+    .prefault({})
+    .refine(({ auth_url, password }) => auth_url === null || password !== null, {
+      error: 'auth_url needs a password',
+      path: ['password'],
+    }),
+
   log: z
     .strictObject({
       level: z

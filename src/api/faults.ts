@@ -52,6 +52,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   ImageUnacceptable: { status: 400 },
   ImageTooBig: { status: 400 },
   ImageRefused: { status: 400 },
+  ComputeRefused: { status: 500 },
   ImageDownloadFailed: { status: 500 },
   ImageUploadFailed: { status: 500 },
   ImageCopyFailure: { status: 400 },

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ServiceError } from '../errors.ts'
+import { badRequest } from '../errors.ts'
 import type { ListQuery, Page } from '../services/model.ts'
 import { booleanParameter, readBoolean, text } from './fields.ts'
 import { MATCHES_NOTHING } from './filters.ts'
@@ -95,7 +95,8 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
   const { limit, offset, marker, sort, sort_key, sort_dir, all_tenants, with_count, ...given } = Object.fromEntries(
     Object.entries(query).filter(([key]) => Object.hasOwn(known, key) || !Object.hasOwn(list.query.shape, key)),
   )
-  if (list.strictSince <= client.minor && Object.keys(given).some((key) => !isAscii(key))) throw invalid(ASCII_REASON)
+  if (list.strictSince <= client.minor && Object.keys(given).some((key) => !isAscii(key)))
+    throw badRequest(ASCII_REASON)
   const allProjects = client.admin && meansAll(all_tenants as string | undefined)
   if (!allProjects) delete given.project_id // the own project, whatever is asked for
   const filters: Record<string, ListQuery['filters'][string]> = {}
@@ -125,7 +126,7 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
 /** Only administrators are asked what they mean by `all_tenants`; from others it is ignored. */
 function meansAll(word: string | undefined): boolean {
   const read = word === undefined ? false : readBoolean(word)
-  if (read === null) throw invalid(`Value '${shorten(word!)}' for 'all_tenants' is not a boolean.`)
+  if (read === null) throw badRequest(`Value '${shorten(word!)}' for 'all_tenants' is not a boolean.`)
   return read
 }
 
@@ -169,7 +170,7 @@ function parseSort(
   { minor }: Client,
 ): ListQuery['sort'] {
   if (sort !== undefined && (sort_key !== undefined || sort_dir !== undefined)) {
-    throw invalid(
+    throw badRequest(
       "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.",
     )
   }
@@ -179,10 +180,10 @@ function parseSort(
     const key = (colon === -1 ? part : part.slice(0, colon)).trim()
     const direction = colon === -1 ? 'desc' : part.slice(colon + 1).trim() || 'desc'
     if (direction !== 'asc' && direction !== 'desc') {
-      throw invalid("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
+      throw badRequest("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
     }
     if (!Object.hasOwn(sortKeys, key) || sortKeys[key]! > minor) {
-      throw invalid('Invalid input received: Invalid sort key')
+      throw badRequest('Invalid input received: Invalid sort key')
     }
     return { key, direction }
   })
@@ -216,8 +217,4 @@ export function refusedFilters(keys: readonly string[]): string {
 
 function isAscii(key: string): boolean {
   return /^\p{ASCII}*$/u.test(key)
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
 }

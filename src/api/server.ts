@@ -9,6 +9,7 @@ import { faultOf } from './faults.ts'
 import { BODY_BYTES_MAX, parseJson } from './json.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
+import { createUnmatchedHandler } from './unmatched.ts'
 import { ROUTES } from './v3/index.ts'
 import { addVersion, addVersions } from './v3/versions.ts'
 import { addDoor, globalRequestIdOf } from './visit.ts'
@@ -50,9 +51,8 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     if (isUnauthorized(error)) reply.header('www-authenticate', authenticator.challenge(request.headers))
     return sendFault(error, request.id, reply)
   })
-  app.setNotFoundHandler(() => {
-    throw new ServiceError('ResourceNotFound')
-  })
+  const unmatched = createUnmatchedHandler(ROUTES.map(({ url }) => url))
+  app.setNotFoundHandler(unmatched)
   app.get('/healthcheck', async (_request, reply) => {
     const reason = await unready()
     return reply
@@ -65,9 +65,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   app.register(
     async (v3) => {
       addDoor(v3, authenticator)
-      v3.setNotFoundHandler(() => {
-        throw new ServiceError('ResourceNotFound')
-      })
+      v3.setNotFoundHandler(unmatched)
       addVersion(v3, settings)
       registerRoutes(v3, ROUTES, { services, settings })
     },

@@ -3,7 +3,7 @@ import * as hostUsage from '../db/host-usage.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 import type { Log } from '../runtime/log.ts'
 import { capabilitiesOf } from '../scheduler/capabilities.ts'
 import type { Capability } from '../scheduler/extra-specs.ts'
@@ -92,7 +92,7 @@ export function createBackendService(parts: AdminParts): BackendService {
   /** The volume service that work on a resource goes to. */
   async function hostOfWork(resourceId: string): Promise<string> {
     const unit = await workRows.findByResource(db, resourceId)
-    if (unit === undefined) throw invalid(`There is no resource with UUID ${resourceId} pending cleanup.`)
+    if (unit === undefined) throw invalidInput(`There is no resource with UUID ${resourceId} pending cleanup.`)
     const host = (await volumes.find(db, unit.lane))?.host
     return host ? hostOfBackend(splitHost(host).backend) : settings.hostName // one that is not placed yet is the scheduler's
   }
@@ -145,7 +145,7 @@ export function createBackendService(parts: AdminParts): BackendService {
     setLogLevel: async (context, { prefix }, level) => {
       authorize(context, 'volume_extension:services:update')
       const ours = LEVELS[level.toUpperCase()]
-      if (ours === undefined) throw invalid(`${level} is not a valid log level.`)
+      if (ours === undefined) throw invalidInput(`${level} is not a valid log level.`)
       if (!LOGGER.startsWith(prefix)) return
       log.level = ours
       log.info({ level: ours }, 'the log level was set')
@@ -270,11 +270,7 @@ function authorize(context: RequestContext, rule: string): void {
   context.authorize(rule, { projectId: context.projectId })
 }
 
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
-}
-
 /** The sentence is upstream's, also where nothing fails over. */
 function unchangeable(field: string, host: string, expected: string, whenUp: string): ServiceError {
-  return invalid(`No service could be changed: ${field} in ['${host}'] must be ${expected} ${whenUp}to failover.`)
+  return invalidInput(`No service could be changed: ${field} in ['${host}'] must be ${expected} ${whenUp}to failover.`)
 }

@@ -13,7 +13,7 @@ import type { Parts } from './parts.ts'
 import { toBackup, toVolume } from './rows.ts'
 import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
-import { enqueueVolume, withPromise } from './volume-create.ts'
+import { enqueueVolume } from './volume-create.ts'
 import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
 import { releaseSource } from './work/backup-kinds.ts'
 import type { WorkUnit } from './work/kind.ts'
@@ -221,49 +221,48 @@ async function restoreTo(
   to: string | ((row: backups.BackupRow) => VolumeCreate),
   rule: 'backup:restore' | 'backup:get',
 ): Promise<volumes.NamedVolumeRow> {
-  const { db, stamp, work } = parts
-  const { volume, units } = await withPromise(parts, (newId) =>
-    db.transaction(async (trx) => {
-      const row = visibleBackup(context, id, await backups.lock(trx, id))
-      context.authorize(rule, { projectId: row.project_id })
-      const units: WorkUnit[] = []
-      let volume: volumes.NamedVolumeRow
-      if (typeof to === 'string') {
-        volume = visibleVolume(context, to, await volumes.lock(trx, to))
-        if (volume.size_gib < row.size_gib) {
-          const reason = `Invalid input received: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
-          throw new ServiceError('InvalidInput', { reason })
-        }
-        if (volume.status !== 'available') {
-          throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
-        }
-      } else {
-        const created = await enqueueVolume(trx, parts, context, to(row), newId)
-        volume = created.row
-        units.push(created.unit)
+  const { db, random, stamp, work } = parts
+  const newId = random.uuid()
+  const { volume, units } = await db.transaction(async (trx) => {
+    const row = visibleBackup(context, id, await backups.lock(trx, id))
+    context.authorize(rule, { projectId: row.project_id })
+    const units: WorkUnit[] = []
+    let volume: volumes.NamedVolumeRow
+    if (typeof to === 'string') {
+      volume = visibleVolume(context, to, await volumes.lock(trx, to))
+      if (volume.size_gib < row.size_gib) {
+        const reason = `Invalid input received: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
+        throw new ServiceError('InvalidInput', { reason })
       }
-      const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
-      if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
-        throw new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
+      if (volume.status !== 'available') {
+        throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
       }
-      requireService(parts)
-      let step = 'begin'
-      if (typeof to === 'string') {
-        await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
-        step = 'copy'
-      }
-      units.push(
-        await work.enqueue(trx, {
-          kind: 'backup-restore',
-          resourceId: id,
-          lane: volume.id,
-          step,
-          requestId: context.requestId,
-        }),
-      )
-      return { volume, units }
-    }),
-  )
+    } else {
+      const created = await enqueueVolume(trx, parts, context, to(row), newId)
+      volume = created.row
+      units.push(created.unit)
+    }
+    const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
+    if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
+      throw new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
+    }
+    requireService(parts)
+    let step = 'begin'
+    if (typeof to === 'string') {
+      await volumes.compareAndSet(trx, volume.id, { ...VOLUME_ACTIONS.restoreBackup, updatedAt: stamp() })
+      step = 'copy'
+    }
+    units.push(
+      await work.enqueue(trx, {
+        kind: 'backup-restore',
+        resourceId: id,
+        lane: volume.id,
+        step,
+        requestId: context.requestId,
+      }),
+    )
+    return { volume, units }
+  })
   for (const unit of units) work.launch(unit)
   return volume
 }

@@ -3,7 +3,7 @@ import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import * as work from '../db/work.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { WorkCounts } from './work/engine.ts'
+import type { WorkCounts } from './work/unit-runner.ts'
 
 /** How much there is of everything, for operators: sums over all projects. */
 export interface ServiceCounts {

@@ -8,6 +8,7 @@ import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
 import type { BackupTarget } from './backup/target.ts'
 import { createBackupService } from './backups.ts'
+import type { ComputeService } from './compute/compute-service.ts'
 import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
@@ -39,6 +40,8 @@ export interface ServicesOptions {
   backupTarget: BackupTarget
   /** None: volumes are neither made from images nor made into such. */
   images?: ImageOptions | null
+  /** Who tells servers that a volume of theirs has changed; null: nobody. */
+  compute?: ComputeService | null
   clock: Clock
   random: Random
   log: Log
@@ -68,6 +71,7 @@ export function createServices({
 }: ServicesOptions): RunningServices {
   const backends = createBackends(options.backends)
   const images = options.images ? createImages(clock, options.images) : null
+  const compute = options.compute ?? null
   const stamp = createStamp(clock)
   const states = createServiceStates(db, stamp)
   const pools = createPools({ db, backends, states, settings, clock, stamp, log })
@@ -87,11 +91,11 @@ export function createServices({
       settings: settings.work,
     }),
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, backupTarget, images, pools, settings, stamp, log }),
+    kinds: createWorkKinds({ db, backends, backupTarget, images, compute, pools, settings, stamp, log }),
     recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
   const messageSweep = createMessageSweep({ db, clock, log })
-  const parts: Parts = { db, backends, backupTarget, images, pools, states, random, stamp, settings, work }
+  const parts: Parts = { db, backends, backupTarget, images, compute, pools, states, random, stamp, settings, work }
 
   return {
     volumes: createVolumeService(parts),

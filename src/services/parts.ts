@@ -2,6 +2,7 @@ import type { Db } from '../db/database.ts'
 import type { Random } from '../runtime/random.ts'
 import type { Backends } from './backends.ts'
 import type { BackupTarget } from './backup/target.ts'
+import type { ComputeService } from './compute/compute-service.ts'
 import type { Images } from './images/images.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceStates } from './service-states.ts'
@@ -16,6 +17,8 @@ export interface Parts {
   backupTarget: BackupTarget
   /** Null without an image service. */
   images: Images | null
+  /** Null when nobody tells servers of their volumes. */
+  compute: ComputeService | null
   pools: Pools
   states: ServiceStates
   random: Random

@@ -1,5 +1,6 @@
 import type { Db } from '../db/database.ts'
 import * as hostUsage from '../db/host-usage.ts'
+import * as rooms from '../db/rooms.ts'
 import type { PoolStats } from '../drivers/driver.ts'
 import { ServiceError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -41,19 +42,21 @@ export interface Pools {
   health(backend: string): BackendHealth
   /**
    * The best pool for a volume, by what is known: reports that are old are renewed in the background, so that no request
-   * waits for a backend. Room in it is the volume's from then on, until a report of the backend has it. Null
-   * when no pool fits. Follow it with `settle` or `withdraw`.
+   * waits for a backend. Room in it is the volume's when the transaction commits, and nobody promises any until then, in any
+   * process; so it comes before the row of the volume, which the same transaction writes. Null when no pool fits.
    */
-  reserve(volumeId: string, request: PlacementRequest): Pool | null
+  reserve(trx: Db, volumeId: string, request: PlacementRequest): Promise<Pool | null>
+  /** What `reserve` would answer at this moment. */
+  find(volumeId: string, request: PlacementRequest): Promise<Pool | null>
   /**
-   * As `reserve`, with new reports, for work that goes on behind a request. Throws NoValidBackend with the reason why each
-   * pool was dropped; ServiceUnavailable when that may change by itself, as with a backend that does not answer.
+   * Resolves when `reserve` has a chance, by new reports, for work that goes on behind a request. Throws NoValidBackend with the
+   * reason why each pool was dropped; ServiceUnavailable when that may change by itself, as with a backend that does not answer.
    */
-  choose(volumeId: string, request: PlacementRequest): Promise<Pool>
-  /** Promises room to a volume that grows, and whose row says so already. Throws NoValidBackend. */
-  reserveGrowth(volume: Growing, newSizeGib: number): void
-  settle(volumeId: string): void
-  withdraw(volumeId: string): void
+  requireRoom(volumeId: string, request: PlacementRequest): Promise<void>
+  /** As `reserve`, for a volume that grows where it is. False without room. */
+  reserveGrowth(trx: Db, volume: Growing, newSizeGib: number): Promise<boolean>
+  /** As `requireRoom`, for a volume that grows and whose row says so already. */
+  requireGrowth(volume: Growing, newSizeGib: number): Promise<void>
 }
 
 /** A volume that grows; `extraSpecs` are those of its type. */
@@ -78,8 +81,9 @@ const UNHEARD: BackendHealth = { up: false, reason: 'it has not been asked yet',
 
 export function createPools(options: PoolsOptions): Pools {
   const { db, backends, states, settings, clock, stamp, log } = options
-  const promises = createPromises(clock)
+  const promises = createPromises()
   const started = new Set<string>() // backends whose driver is
+  const seen = new Set<string>() // places that have their row
   const health = new Map<string, BackendHealth>()
   const reports = new Map<string, readonly PoolStats[]>() // the last of each backend
   let usage = new Map<string, { count: number; sizeGib: number }>() // by place
@@ -87,40 +91,48 @@ export function createPools(options: PoolsOptions): Pools {
   let asking: Promise<void> | null = null
 
   async function ask(): Promise<void> {
-    const round = promises.beginRound()
+    const promised = await rooms.read(db)
     await states.load()
     const pending = await hostUsage.pending(db)
     const counted = await hostUsage.byHost(db)
-    await Promise.all(backends.all.map(askOne))
+    const heard = (await Promise.all(backends.all.map(askOne))).flat()
+    const unseen = heard.filter((place) => !seen.has(place))
+    await rooms.ensure(db, unseen)
+    for (const place of unseen) seen.add(place)
     askedAtMs = clock.monotonicMs()
     usage = sumByPlace(counted)
-    promises.endRound(
-      round,
-      pending.map(({ id, host, sizeGib, newSizeGib }) => ({
+    promises.endRound({
+      promised,
+      heard,
+      pending: pending.map(({ id, host, sizeGib, newSizeGib }) => ({
         claim: claimOf(id, newSizeGib),
         place: placeOf(host),
         sizeGib: newSizeGib === null ? sizeGib : newSizeGib - sizeGib,
       })),
-    )
+    })
     const down = backends.all.map(({ name }) => healthOf(name))
     if (down.length > 0 && down.every(({ up }) => !up)) {
       throw new ServiceError('ServiceUnavailable', { reason: `No backend answers: ${down[0]!.reason}` })
     }
   }
 
-  async function askOne({ name, driver }: Backend): Promise<void> {
+  /** Answers the places that it heard of. */
+  async function askOne({ name, driver }: Backend): Promise<string[]> {
     const before = healthOf(name)
     try {
       if (!started.has(name)) await driver.start()
       started.add(name)
-      reports.set(name, await driver.stats())
+      const report = await driver.stats()
+      reports.set(name, report)
       health.set(name, { up: true, reason: null, heardAt: stamp() })
       if (!before.up && before.heardAt !== null) log.info({ backend: name }, 'the backend answers again')
+      return report.map(({ poolName }) => placeOf(nameOf(name, poolName)))
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       health.set(name, { up: false, reason, heardAt: before.heardAt })
       const isNews = before.up || before.reason !== reason
       log[isNews ? 'warn' : 'debug']({ backend: name, err: error }, 'the backend did not report its pools')
+      return []
     }
   }
 
@@ -131,15 +143,16 @@ export function createPools(options: PoolsOptions): Pools {
     return asking
   }
 
+  const nameOf = (backend: string, pool: string) => `${settings.hostName}@${backend}#${pool}`
   const healthOf = (backend: string) => health.get(backend) ?? UNHEARD
   const isOld = () => clock.monotonicMs() - askedAtMs > settings.poolsMaxAgeMs
 
   /** With what was promised to everybody but `except`. */
-  function poolsWithout(except?: string): Pool[] {
+  function poolsWithout(promised: rooms.PromisedGib, except?: string): Pool[] {
     return backends.all.flatMap((backend) =>
       (reports.get(backend.name) ?? []).map((stats): Pool => {
         const { name: backendName, availabilityZone, volumeBackendName = backendName, driver } = backend
-        const name = `${settings.hostName}@${backendName}#${stats.poolName}`
+        const name = nameOf(backendName, stats.poolName)
         const { count = 0, sizeGib = 0 } = usage.get(placeOf(name)) ?? {}
         return {
           ...stats,
@@ -153,7 +166,7 @@ export function createPools(options: PoolsOptions): Pools {
           extendInUse: driver.capabilities.extendInUse,
           allocatedCapacityGib: sizeGib,
           volumeCount: count,
-          promisedGib: promises.gibOf(placeOf(name), except),
+          promisedGib: promises.gibOf(placeOf(name), promised, except),
           closed: whyClosed(backendName),
         }
       }),
@@ -168,15 +181,32 @@ export function createPools(options: PoolsOptions): Pools {
     return up ? null : `its backend does not answer: ${reason}`
   }
 
-  function reserve(volumeId: string, request: PlacementRequest): { pool: Pool | null; placement: Placement } {
-    const placement = place(poolsWithout(volumeId), request, settings.scheduler.weights)
-    const pool = placement.candidates[0]?.pool ?? null
-    if (pool !== null) promises.add(volumeId, placeOf(pool.name), request.sizeGib)
+  function placementOf(promised: rooms.PromisedGib, volumeId: string, request: PlacementRequest): Placement {
+    const placement = place(poolsWithout(promised, volumeId), request, settings.scheduler.weights)
     if (placement.dropped.length > 0) {
       const dropped = placement.dropped.map((one) => `${one.pool.name}: ${one.reason} (${one.filter})`)
-      log.info({ volumeId, pool: pool?.name ?? null, dropped }, 'pools were left out')
+      log.info({ volumeId, pool: placement.candidates[0]?.pool.name ?? null, dropped }, 'pools were left out')
     }
-    return { pool, placement }
+    return placement
+  }
+
+  /** Null for one in a pool of which nothing is known: the backend will say. */
+  function growthPlacement(
+    promised: rooms.PromisedGib,
+    { id, host, sizeGib, extraSpecs }: Growing,
+    newSizeGib: number,
+  ): Placement | null {
+    const known = poolsWithout(promised, claimOf(id, newSizeGib))
+    const pool = known.find(({ name }) => placeOf(name) === placeOf(host))
+    if (pool === undefined) return null
+    // It is there already, so that of its type only that counts which says what room is.
+    const provisioning = Object.entries(extraSpecs).filter(([key]) => key.startsWith('provisioning:'))
+    const request = { ...NO_WISHES, sizeGib: newSizeGib - sizeGib, extraSpecs: Object.fromEntries(provisioning) }
+    return place([{ ...pool, closed: null }], request)
+  }
+
+  function renewOld(): void {
+    if (isOld() && asking === null) refresh().catch(() => {}) // logged where it failed
   }
 
   function explain({ dropped }: Placement): string {
@@ -189,43 +219,45 @@ export function createPools(options: PoolsOptions): Pools {
   return {
     current: async () => {
       if (isOld()) await refresh().catch(() => {}) // the health of each says so
-      return poolsWithout()
+      return poolsWithout(await rooms.read(db))
     },
     refresh,
     health: healthOf,
-    reserve: (volumeId, request) => {
-      if (isOld() && asking === null) refresh().catch(() => {}) // logged where it failed
-      return reserve(volumeId, request).pool
+    reserve: async (trx, volumeId, request) => {
+      renewOld()
+      const pool = placementOf(await rooms.lock(trx), volumeId, request).candidates[0]?.pool ?? null
+      if (pool !== null) await rooms.promise(trx, placeOf(pool.name), request.sizeGib)
+      return pool
     },
-    choose: async (volumeId, request) => {
+    find: async (volumeId, request) => placementOf(await rooms.read(db), volumeId, request).candidates[0]?.pool ?? null,
+    requireRoom: async (volumeId, request) => {
       await refresh()
-      const { pool, placement } = reserve(volumeId, request)
-      if (pool !== null) return pool
+      const placement = placementOf(await rooms.read(db), volumeId, request)
+      if (placement.candidates.length > 0) return
       const reason = explain(placement)
       if (backends.all.some(({ name }) => !healthOf(name).up)) throw new ServiceError('ServiceUnavailable', { reason })
       const later = place(
-        poolsWithout().map((one) => ({ ...one, promisedGib: 0 })),
+        poolsWithout(new Map()).map((one) => ({ ...one, promisedGib: 0 })),
         request,
       )
       // What is promised may be in the reports already, which the next ones settle.
       if (later.candidates.length > 0) throw new ServiceError('ServiceUnavailable', { reason })
       throw new ServiceError('NoValidBackend', { reason })
     },
-    reserveGrowth: ({ id, host, sizeGib, extraSpecs }, newSizeGib) => {
-      const claim = claimOf(id, newSizeGib)
-      const growthGib = newSizeGib - sizeGib
-      const pool = poolsWithout(claim).find(({ name }) => placeOf(name) === placeOf(host))
-      if (pool === undefined) return // nothing is known of it, and the backend will say
-      // It is there already, so that of its type only that counts which says what room is.
-      const provisioning = Object.entries(extraSpecs).filter(([key]) => key.startsWith('provisioning:'))
-      const request = { ...NO_WISHES, sizeGib: growthGib, extraSpecs: Object.fromEntries(provisioning) }
-      const { candidates, dropped } = place([{ ...pool, closed: null }], request)
-      if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
-      promises.add(claim, placeOf(host), growthGib)
-      promises.settle(claim)
+    reserveGrowth: async (trx, volume, newSizeGib) => {
+      renewOld()
+      const placement = growthPlacement(await rooms.lock(trx), volume, newSizeGib)
+      if (placement?.candidates.length === 0) return false
+      await rooms.promise(trx, placeOf(volume.host), newSizeGib - volume.sizeGib)
+      return true
     },
-    settle: promises.settle,
-    withdraw: promises.drop,
+    requireGrowth: async (volume, newSizeGib) => {
+      await refresh()
+      const placement = growthPlacement(await rooms.read(db), volume, newSizeGib)
+      if (placement?.candidates.length === 0) {
+        throw new ServiceError('NoValidBackend', { reason: explainDropped(placement.dropped) })
+      }
+    },
   }
 }
 

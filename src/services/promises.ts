@@ -1,26 +1,24 @@
-import type { Clock } from '../runtime/clock.ts'
+import type { PromisedGib } from '../db/rooms.ts'
 
 /**
  * Room in pools that was promised and that no report of a backend has in it yet. Without it, all volumes that are asked for
  * between two reports would see the same free room, and take it several times.
  *
- * A refresh of the reports is a round. It first reads which volumes are being made, from the database, and then asks the
- * backends. So what is written when a round begins is seen by one or the other (perhaps by both, and then counts twice
- * until the next round: rather too little room than too much). What is not written yet has to be kept here, from `add`
- * until the first round that begins after `settle`.
+ * What was ever promised in a place, by whichever process, is a sum in the database (src/db/rooms.ts), and a promise is part of
+ * the transaction of the row that takes the room. A refresh of the reports is a round. It first reads the sums, then which
+ * volumes are being made, and then asks the backends. So what was promised before the round is in what it found: the backend has
+ * it, or the volume is being made. What was promised since is the difference of the sums. What falls in between counts twice
+ * until the next round: rather too little room than too much.
  */
 export interface Promises {
-  /** Promises room, in place of what the same claim was promised before. */
-  add(claim: string, place: string, sizeGib: number): void
-  /** The row that says so is committed. */
-  settle(claim: string): void
-  /** There will be no such row. */
-  drop(claim: string): void
-  beginRound(): number
-  /** The reports of the round are in; `pending` is what its look into the database found. */
-  endRound(round: number, pending: readonly { claim: string; place: string; sizeGib: number }[]): void
-  /** Promised in one place, without what `except` was promised. */
-  gibOf(place: string, except?: string): number
+  /** What a round found in places whose backends answered, and what volumes claimed then, wherever they are. */
+  endRound(round: {
+    promised: PromisedGib
+    heard: readonly string[]
+    pending: readonly { claim: string; place: string; sizeGib: number }[]
+  }): void
+  /** Promised in one place, by the sums as they are now; without what `except` claimed already when the round looked. */
+  gibOf(place: string, promised: PromisedGib, except?: string): number
 }
 
 /** What a volume claims when it is made, or (to `newSizeGib`) when it grows. */
@@ -28,58 +26,22 @@ export function claimOf(volumeId: string, newSizeGib: number | null): string {
   return newSizeGib === null ? volumeId : `${volumeId} to ${newSizeGib}`
 }
 
-interface Entry {
-  place: string
-  sizeGib: number
-  madeAtMs: number
-  /** The last round that had begun when it was settled; null until then. */
-  settledIn: number | null
-}
-
-/** What is not settled after this time never will be: its work was replaced before it came to that. */
-const UNSETTLED_MAX_MS = 5 * 60_000
-
-export function createPromises(clock: Pick<Clock, 'monotonicMs'>): Promises {
-  let entries = new Map<string, Entry>()
-  let sums = new Map<string, number>() // by place
-  let begun = 0
-
-  function put(claim: string, entry: Entry): void {
-    remove(claim)
-    entries.set(claim, entry)
-    sums.set(entry.place, (sums.get(entry.place) ?? 0) + entry.sizeGib)
-  }
-
-  function remove(claim: string): void {
-    const entry = entries.get(claim)
-    if (entry === undefined) return
-    entries.delete(claim)
-    sums.set(entry.place, sums.get(entry.place)! - entry.sizeGib)
-  }
+export function createPromises(): Promises {
+  const sumsThen = new Map<string, number>() // by place, when the round began whose report of it is the last
+  let claims = new Map<string, { place: string; sizeGib: number }>()
+  let claimed = new Map<string, number>() // by place
 
   return {
-    add: (claim, place, sizeGib) => put(claim, { place, sizeGib, madeAtMs: clock.monotonicMs(), settledIn: null }),
-    settle: (claim) => {
-      const entry = entries.get(claim)
-      if (entry !== undefined) entry.settledIn ??= begun
+    endRound: ({ promised, heard, pending }) => {
+      for (const place of heard) sumsThen.set(place, promised.get(place) ?? 0)
+      claims = new Map(pending.map(({ claim, place, sizeGib }) => [claim, { place, sizeGib }]))
+      claimed = new Map()
+      for (const { place, sizeGib } of claims.values()) claimed.set(place, (claimed.get(place) ?? 0) + sizeGib)
     },
-    drop: remove,
-    beginRound: () => ++begun,
-    endRound: (round, pending) => {
-      const before = entries
-      const nowMs = clock.monotonicMs()
-      entries = new Map()
-      sums = new Map()
-      for (const { claim, place, sizeGib } of pending)
-        put(claim, { place, sizeGib, madeAtMs: nowMs, settledIn: round - 1 })
-      for (const [claim, entry] of before) {
-        const isSeen = entry.settledIn !== null && entry.settledIn < round
-        if (!isSeen && (entry.settledIn !== null || nowMs - entry.madeAtMs < UNSETTLED_MAX_MS)) put(claim, entry)
-      }
-    },
-    gibOf: (place, except) => {
-      const own = except === undefined ? undefined : entries.get(except)
-      return (sums.get(place) ?? 0) - (own?.place === place ? own.sizeGib : 0)
+    gibOf: (place, promised, except) => {
+      const since = (promised.get(place) ?? 0) - (sumsThen.get(place) ?? 0)
+      const own = except === undefined ? undefined : claims.get(except)
+      return since + (claimed.get(place) ?? 0) - (own?.place === place ? own.sizeGib : 0)
     },
   }
 }

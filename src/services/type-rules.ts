@@ -1,7 +1,7 @@
 import type { Db } from '../db/database.ts'
 import * as typeEncryptions from '../db/type-encryptions.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 
 /** What a type demands of a volume that is made with it, or is given it later. */
 
@@ -24,20 +24,16 @@ export async function refuseEncrypted(trx: Db, type: VolumeTypeRow, multiattach:
 export function checkTypeBounds(sizeGib: number, typeName: string, extraSpecs: Readonly<Record<string, string>>): void {
   const minGib = extraSpecs['provisioning:min_vol_size']
   if (minGib && sizeGib < Number(minGib)) {
-    throw invalid(
+    throw invalidInput(
       `Specified volume size of '${sizeGib}' is less than the minimum required size of '${minGib}' ` +
         `for volume type '${typeName}'.`,
     )
   }
   const maxGib = extraSpecs['provisioning:max_vol_size']
   if (maxGib && sizeGib > Number(maxGib)) {
-    throw invalid(
+    throw invalidInput(
       `Specified volume size of '${sizeGib}' is greater than the maximum allowable size of '${maxGib}' ` +
         `for volume type '${typeName}'.`,
     )
   }
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

@@ -3,7 +3,7 @@ import * as defaultTypes from '../db/default-types.ts'
 import * as qosSpecs from '../db/qos-specs.ts'
 import * as typeAccess from '../db/type-access.ts'
 import * as volumeTypes from '../db/volume-types.ts'
-import { ServiceError } from '../errors.ts'
+import { badRequest, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
 import { withoutKey } from './metadata.ts'
 import type { VolumeType } from './model.ts'
@@ -27,7 +27,7 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
     context.authorize(rule, { projectId: context.projectId })
     await db.transaction(async (trx) => {
       const row = await lockVisibleType(trx, context, id)
-      if (await volumeTypes.isInUse(trx, id)) throw invalid('Volume Type is currently in use.')
+      if (await volumeTypes.isInUse(trx, id)) throw badRequest('Volume Type is currently in use.')
       const specs = change(toPairs(row.extra_specs))
       checkSpecs(specs)
       await volumeTypes.update(trx, id, { extra_specs: JSON.stringify(specs), updated_at: stamp() })
@@ -82,10 +82,10 @@ export function createTypeService({ db, random, settings, stamp }: Parts): TypeS
       await db.transaction(async (trx) => {
         const row = await lockVisibleType(trx, context, id)
         if (row.name === settings.defaultVolumeType || (await defaultTypes.isDefault(trx, id))) {
-          throw invalid(`The volume type ${id} is a default volume type and cannot be deleted.`)
+          throw badRequest(`The volume type ${id} is a default volume type and cannot be deleted.`)
         }
         if ((await volumeTypes.isInUse(trx, id)) || (await volumeTypes.remove(trx, id)) === 'in-use') {
-          throw invalid('Target volume type is still in use.')
+          throw badRequest('Target volume type is still in use.')
         }
       })
     },
@@ -155,15 +155,11 @@ async function privateType(db: Db, context: RequestContext, id: string): Promise
 /** What extra specs may not say together. */
 function checkSpecs(specs: Readonly<Record<string, string>>): void {
   if (specs.multiattach === '<is> True' && specs.cacheable === '<is> True') {
-    throw invalid('cacheable cannot be set with multiattach.')
+    throw badRequest('cacheable cannot be set with multiattach.')
   }
-  if (Object.keys(specs).length > SPECS_MAX) throw invalid(`A volume type has at most ${SPECS_MAX} extra specs.`)
+  if (Object.keys(specs).length > SPECS_MAX) throw badRequest(`A volume type has at most ${SPECS_MAX} extra specs.`)
 }
 
 function nameTaken(name: string): ServiceError {
   return new ServiceError('ResourceConflict', { reason: `Volume Type ${name} already exists.` })
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
 }

@@ -15,7 +15,7 @@ import { canResetTo, mayIn, VOLUME_ACTIONS } from './volume-status.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 export async function extendVolume(
-  { db, backends, settings, stamp, work }: Parts,
+  { db, backends, pools, settings, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   newSizeGib: number,
@@ -31,7 +31,8 @@ export async function extendVolume(
         `(current: ${row.size_gib}, extended: ${newSizeGib}).`
       throw new ServiceError('InvalidInput', { reason })
     }
-    checkTypeBounds(newSizeGib, row.volume_type_name, await extraSpecsOf(trx, row.volume_type_id))
+    const extraSpecs = await extraSpecsOf(trx, row.volume_type_id)
+    checkTypeBounds(newSizeGib, row.volume_type_name, extraSpecs)
     const { from, to } =
       attached && backends.driverOf(hostOf(row)).capabilities.extendInUse
         ? VOLUME_ACTIONS.extendAttached
@@ -40,12 +41,15 @@ export async function extendVolume(
       const reason = `Volume ${id} status must be '{'status': '${from.join(', ')}'}' to extend, currently ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
+    // Without room the work looks again, and tells the owner.
+    const growing = { id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }
+    const hasRoom = await pools.reserveGrowth(trx, growing, newSizeGib)
     await reserveGrowth(trx, row, newSizeGib, settings.quota, stamp())
     return work.enqueue(trx, {
       kind: 'volume-extend',
       resourceId: id,
       lane: id,
-      step: 'extend',
+      step: hasRoom ? 'extend' : 'schedule',
       requestId: context.requestId,
     })
   })

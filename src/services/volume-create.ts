@@ -2,10 +2,11 @@ import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { Image } from './images/image-service.ts'
+import { requireImages } from './images/images.ts'
 import { checkedSource } from './images/rules.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -14,7 +15,7 @@ import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleSnapshot, visibleVolume } from './visibility.ts'
-import { resolveImage } from './volume-images.ts'
+import { FROM_IMAGES, resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 import { fillParams } from './work/image-transfer.ts'
 import type { WorkUnit } from './work/kind.ts'
@@ -38,27 +39,15 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
   const { image, snapshotId } = imageRef
     ? await resolveImage(parts, context, { ...request, imageRef })
     : { image: null, snapshotId: request.snapshotId }
-  const { row, unit } = await withPromise(parts, (id) =>
-    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image)),
+  const id = parts.random.uuid()
+  const { row, unit } = await parts.db.transaction((trx) =>
+    enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image),
   )
   parts.work.launch(unit)
   return toVolume(row, [])
 }
 
-/** Runs what makes a volume, under the id that it names: room that it was promised is its own then, or given back. */
-export async function withPromise<T>({ pools, random }: Parts, make: (volumeId: string) => Promise<T>): Promise<T> {
-  const id = random.uuid()
-  try {
-    const made = await make(id)
-    pools.settle(id)
-    return made
-  } catch (error) {
-    pools.withdraw(id)
-    throw error
-  }
-}
-
-/** The part of `createVolume` that is one transaction, for use in `withPromise`; the caller launches the unit once it is committed. */
+/** The part of `createVolume` that is one transaction; the caller launches the unit once it is committed. */
 export async function enqueueVolume(
   trx: Db,
   parts: Parts,
@@ -100,7 +89,7 @@ export async function enqueueVolume(
   }
   const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
   // Without a fitting pool the work looks again, and leaves the reason in the row.
-  const pool = pools.reserve(id, await placementRequest(trx, placed, extraSpecs, memo))
+  const pool = await pools.reserve(trx, id, await placementRequest(trx, placed, extraSpecs, memo))
   const row: volumes.NamedVolumeRow = {
     id,
     project_id: context.projectId,
@@ -136,7 +125,9 @@ export async function enqueueVolume(
     resourceId: row.id,
     lane: row.id,
     step: pool === null ? 'schedule' : 'provision',
-    ...(content === null ? {} : { params: fillParams(content, context.token) }),
+    ...(content === null
+      ? {}
+      : { params: fillParams(requireImages(parts.images, FROM_IMAGES), content, context.token) }),
     requestId: context.requestId,
   })
   return { row, unit }
@@ -144,7 +135,7 @@ export async function enqueueVolume(
 
 function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreate): void {
   const sources = [snapshotId, sourceVolid, imageRef || null].filter((source) => source !== null)
-  if (sources.length > 1) throw invalid('May specify only one of backup, imageRef, snapshot, source volume')
+  if (sources.length > 1) throw invalidInput('May specify only one of backup, imageRef, snapshot, source volume')
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */
@@ -193,7 +184,7 @@ async function checkTypeOfCopy(trx: Db, { backends }: Parts, source: Source, typ
   const original = await extraSpecsOf(trx, source.volumeTypeId)
   const wanted = toPairs(type.extra_specs).volume_backend_name
   if (wanted !== undefined && wanted === original.volume_backend_name) return
-  throw invalid(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
+  throw invalidInput(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
 }
 
 function checkedSize(
@@ -204,10 +195,10 @@ function checkedSize(
 ): number {
   const sizeGib = request.sizeGib ?? source?.sizeGib ?? null
   if (sizeGib === null || !Number.isInteger(sizeGib) || sizeGib <= 0) {
-    throw invalid(`Volume size '${sizeGib ?? 'None'}' must be an integer and greater than 0`)
+    throw invalidInput(`Volume size '${sizeGib ?? 'None'}' must be an integer and greater than 0`)
   }
   if (source !== null && sizeGib < source.sizeGib) {
-    throw invalid(
+    throw invalidInput(
       request.snapshotId === null
         ? `Volume size '${sizeGib}'GB cannot be smaller than original volume size  ${source.sizeGib}GB. ` +
             'They must be >= original volume size.'
@@ -217,8 +208,4 @@ function checkedSize(
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
   return sizeGib
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

@@ -2,7 +2,7 @@ import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
-import { ServiceError } from '../errors.ts'
+import { invalidInput, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
 import type { Image } from './images/image-service.ts'
 import { findImage, noImages, requireImages } from './images/images.ts'
@@ -16,35 +16,30 @@ import { VOLUME_ACTIONS } from './volume-status.ts'
 import { fillParams, uploadParams } from './work/image-transfer.ts'
 import type { WorkUnit } from './work/kind.ts'
 
+export const FROM_IMAGES = 'Volumes cannot be created from images'
+
 /** What a request for a volume from an image comes to: the image, or the snapshot that stands behind it. */
 export async function resolveImage(
   { images }: Parts,
   context: RequestContext,
   request: VolumeCreate & { imageRef: string },
 ): Promise<{ image: Image | null; snapshotId: string | null }> {
-  const image = await findImage(
-    requireImages(images, 'Volumes cannot be created from images'),
-    context.token,
-    request.imageRef,
-  )
+  const image = await findImage(requireImages(images, FROM_IMAGES), context.token, request.imageRef)
   const bootSnapshot = request.takesBootSnapshots ? bootSnapshotOf(image) : null
   if (bootSnapshot !== null) return { image: null, snapshotId: bootSnapshot.id }
   context.authorize('volume:create_from_image', { projectId: context.projectId })
   return { image, snapshotId: request.snapshotId }
 }
 
-/**
- * Writes an image over a volume. Upstream lets the compute service know when it is done with one that is reserved; here, whoever
- * asked has to look.
- */
+/** Writes an image over a volume. The compute service hears of it when it is done with one that is reserved for a server. */
 export async function reimageVolume(
-  { db, images: configured, stamp, work }: Parts,
+  { db, images, stamp, work }: Parts,
   context: RequestContext,
   id: string,
   { imageId, reserved }: { imageId: string; reserved: boolean },
 ): Promise<void> {
   visibleVolume(context, id, await volumes.find(db, id))
-  const image = configured && (await configured.service.show(context.token, imageId))
+  const image = images && (await images.service.show(context.token, imageId))
   const unit = await db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     const rule = row.status === 'reserved' ? 'volume:reimage_reserved' : 'volume:reimage'
@@ -58,7 +53,7 @@ export async function reimageVolume(
       const reason = `Volume ${id} status must be ${from.join(' or ')}, but current status is ${row.status}.`
       throw new ServiceError('InvalidVolume', { reason })
     }
-    if (image === null) throw noImages('Volumes cannot be re-imaged')
+    if (images === null || image === null) throw noImages('Volumes cannot be re-imaged')
     if (bootSnapshotOf(image) !== null) {
       throw unacceptable(imageId, 'it stands for a snapshot of a volume; make a new volume of that')
     }
@@ -68,7 +63,7 @@ export async function reimageVolume(
       resourceId: id,
       lane: id,
       step: 'clear',
-      params: { ...fillParams(source, context.token), previousStatus: row.status },
+      params: { ...fillParams(images, source, context.token), previousStatus: row.status },
       requestId: context.requestId,
     })
   })
@@ -88,7 +83,8 @@ export async function uploadVolume(
   if (request.visibility === 'public') {
     context.authorize('volume_extension:volume_actions:upload_public', { projectId: before.project_id })
   }
-  const { service } = requireImages(parts.images, 'Volumes cannot be uploaded')
+  const images = requireImages(parts.images, 'Volumes cannot be uploaded')
+  const { service } = images
   const { from, to } = VOLUME_ACTIONS[request.force ? 'uploadForced' : 'upload']
   const refuse = () => {
     throw new ServiceError('InvalidVolume', { reason: `Volume ${id} status must be ${from.join(' or ')}` })
@@ -96,10 +92,10 @@ export async function uploadVolume(
   if (!(from as readonly string[]).includes(before.status)) refuse()
   const format = UPLOAD_FORMATS.find((known) => known === request.diskFormat)
   if (format === undefined) {
-    throw invalid(`Volumes are uploaded as ${UPLOAD_FORMATS.join(' or ')}, and not as ${request.diskFormat}.`)
+    throw invalidInput(`Volumes are uploaded as ${UPLOAD_FORMATS.join(' or ')}, and not as ${request.diskFormat}.`)
   }
   if (request.containerFormat === 'compressed') {
-    throw invalid('Image compression upload disallowed, but container_format is compressed')
+    throw invalidInput('Image compression upload disallowed, but container_format is compressed')
   }
   const image = await service
     .create(context.token, {
@@ -111,7 +107,7 @@ export async function uploadVolume(
       properties: uploadedProperties(toPairs(before.image_metadata)),
     })
     .catch((error: unknown) => {
-      throw error instanceof ServiceError ? invalid(error.message) : error
+      throw error instanceof ServiceError ? invalidInput(error.message) : error
     })
   try {
     const { volume, unit } = await db.transaction(async (trx) => {
@@ -124,7 +120,7 @@ export async function uploadVolume(
         resourceId: image.id,
         lane: image.id, // it takes long, and reads a snapshot: whoever detaches the volume has not to wait for it
         step: 'freeze',
-        params: uploadParams(id, format, context.token),
+        params: uploadParams(images, id, format, context.token),
         requestId: context.requestId,
       })
       return { volume: toVolume({ ...row, status: to, updated_at: updatedAt }, []), unit }
@@ -150,8 +146,4 @@ export async function breakOffUpload(
   const step = next_step === 'finish' || next_step === 'remove-image' ? next_step : 'undo'
   const order = { resourceId, lane, step, params: JSON.parse(params), requestId: context.requestId }
   return work.enqueue(trx, { kind: 'volume-upload', ...order })
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

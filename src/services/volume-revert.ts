@@ -1,6 +1,6 @@
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
-import { ServiceError } from '../errors.ts'
+import { badRequest, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
 import type { Parts } from './parts.ts'
 import { visibleVolume } from './visibility.ts'
@@ -16,13 +16,13 @@ export async function revertVolume(
   const unit = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, id, await volumes.lock(trx, id))
     const latest = (await snapshots.ofVolume(trx, id)).at(-1)
-    if (latest === undefined) throw invalid(`Volume ${id} doesn't have any snapshots.`)
+    if (latest === undefined) throw badRequest(`Volume ${id} doesn't have any snapshots.`)
     if (latest.id !== snapshotId) {
-      throw invalid(`Specified snapshot ${snapshotId ?? 'None'} is None or not the latest one of volume ${id}.`)
+      throw badRequest(`Specified snapshot ${snapshotId ?? 'None'} is None or not the latest one of volume ${id}.`)
     }
     const about = `Can't revert volume ${id} to its latest snapshot ${snapshotId}.`
     if (latest.size_gib !== volume.size_gib) {
-      throw invalid(`${about} The volume size must be equal to the snapshot size.`)
+      throw badRequest(`${about} The volume size must be equal to the snapshot size.`)
     }
     context.authorize('volume:revert_to_snapshot', { projectId: volume.project_id })
     const set = { status_reason: null }
@@ -43,10 +43,6 @@ export async function revertVolume(
     })
   })
   work.launch(unit)
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
 }
 
 function conflict(reason: string): ServiceError {

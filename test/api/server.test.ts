@@ -81,10 +81,7 @@ describe('headers', () => {
 
 describe('faults', () => {
   test.each([
-    ['GET', '/v3/nothing/here', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
-    ['GET', '/elsewhere', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
     ['GET', '/v3/volumes/a%00b', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
-    ['PATCH', '/v3/volumes', undefined, 404, 'itemNotFound', 'The resource could not be found.'],
     ['POST', '/v3/limits', {}, 404, 'itemNotFound', 'The resource could not be found.'],
     ['GET', `/v3/volumes/${UNKNOWN}`, undefined, 404, 'itemNotFound', `Volume ${UNKNOWN} could not be found.`],
     ['POST', '/v3/volumes', {}, 400, 'badRequest', "'volume' is a required property"],
@@ -127,6 +124,39 @@ describe('faults', () => {
     const answer = await api.ask(method, path, { body })
     expect(answer.status).toBe(status)
     expect(answer.body).toEqual({ [key]: { code: status, message } })
+  })
+
+  test.each([
+    [
+      undefined,
+      'text/html; charset=UTF-8',
+      /^<html>[\s\S]*<h1>404 Not Found<\/h1>\n {2}The resource could not be found\.<br \/>/,
+    ],
+    ['*/*', 'text/html; charset=UTF-8', /^<html>/],
+    [
+      'application/json',
+      'application/json; charset=utf-8',
+      /^\{"message":"The resource could not be found\.<br \/><br \/>/,
+    ],
+    [
+      'text/html;q=0.1, application/*',
+      'application/json; charset=utf-8',
+      /"code":"404 Not Found","title":"Not Found"\}$/,
+    ],
+    ['image/png', 'text/plain; charset=UTF-8', /^404 Not Found\n\nThe resource could not be found\.\n/],
+  ])('a path that leads nowhere is a page in what the client accepts: %s', async (accept, type, page) => {
+    const headers = accept === undefined ? {} : { accept }
+    for (const [method, path] of [
+      ['GET', '/v3/nothing/here'],
+      ['POST', '/v3/nothing'],
+      ['GET', '/elsewhere'],
+      ['PATCH', '/v3/volumes'],
+    ] as const) {
+      const answer = await api.ask(method, path, { headers })
+      expect([answer.status, answer.headers['content-type']]).toEqual([404, type])
+      expect(answer.text).toMatch(page)
+      expect(answer.headers['x-openstack-request-id']).toMatch(/^req-/)
+    }
   })
 
   test('a method that a path has not is not found, with HEAD among them, as if the path were not there', async () => {
@@ -213,7 +243,8 @@ describe('around the API', () => {
     const root = await api.ask('GET', '/', { headers: { ...headers, ...nobody } })
     const v3 = await api.ask('GET', '/v3/', { headers })
     expect([root.status, v3.status]).toEqual([300, 200])
-    expect((await api.ask('GET', '/v3')).status).toBe(200)
+    const bare = await api.ask('GET', '/v3', { headers })
+    expect([bare.status, bare.headers.location, bare.text]).toEqual([302, 'https://cloud.example/v3/', ''])
     const stranger = await api.ask('GET', '/v3/', { headers: nobody })
     expect([stranger.status, stranger.body.unauthorized.code]).toEqual([401, 401])
     expect(stranger.headers['www-authenticate']).toMatch(/^Keystone uri=/)

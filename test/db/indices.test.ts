@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import * as attachments from '../../src/db/attachments.ts'
+import * as backups from '../../src/db/backups.ts'
 import type { Db } from '../../src/db/database.ts'
 import type { Listing } from '../../src/db/listing.ts'
 import * as snapshots from '../../src/db/snapshots.ts'
@@ -10,23 +11,27 @@ import { DIALECTS, type Dialect, openTestDatabase, TYPE_ID } from './harness.ts'
 
 const VOLUMES = 100_000
 const PROJECTS = 5
+/** On a slow machine a statement must not take longer than it may. */
+const VOLUMES_AT_ONCE = 10_000
 
-/** Many rows in one statement; ids and times grow together, names repeat, some have none. */
+/** Many rows in few statements; ids and times grow together, names repeat, some have none. */
 async function fill(db: Db, dialect: Dialect): Promise<void> {
   const numbers =
     dialect === 'SQLite'
-      ? 'with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < ?) '
-      : 'with numbers(n) as (select generate_series(1, ?)) '
+      ? 'with recursive numbers(n) as (select cast(? as integer) + 1 union all select n + 1 from numbers where n < ?) '
+      : 'with numbers(n) as (select generate_series(?::integer + 1, ?::integer)) '
   const text = (n: string) => (dialect === 'SQLite' ? `printf('%06d', ${n})` : `lpad((${n})::text, 6, '0')`)
   const no = dialect === 'SQLite' ? '0' : 'false'
-  await db.raw(
-    `insert into volumes (id, project_id, user_id, name, size_gib, status, availability_zone, volume_type_id, bootable, multiattach,
+  for (let first = 0; first < VOLUMES; first += VOLUMES_AT_ONCE) {
+    await db.raw(
+      `insert into volumes (id, project_id, user_id, name, size_gib, status, availability_zone, volume_type_id, bootable, multiattach,
        metadata, created_at)
      ${numbers} select 'v' || ${text('n')}, 'p' || (n % ${PROJECTS}), 'u', case when n % 10 = 0 then null else 'name-' || ${text('n * 7919 % 50000')} end,
        1, case when n % 4 = 0 then 'error' else 'available' end, 'nova', '${TYPE_ID}', ${no}, ${no}, '{}',
        '2026-01-01T00:00:00.' || ${text('n')} from numbers`,
-    [VOLUMES],
-  )
+      [first, first + VOLUMES_AT_ONCE],
+    )
+  }
   await db.raw(
     `insert into snapshots (id, project_id, user_id, volume_id, name, size_gib, status, progress, metadata, created_at)
      select 's' || id, project_id, 'u', id, name, 1, status, '100%', '{}', created_at from volumes where id < 'v020000'`,
@@ -34,6 +39,12 @@ async function fill(db: Db, dialect: Dialect): Promise<void> {
   await db.raw(
     `insert into attachments (id, project_id, volume_id, instance_id, status, created_at)
      select 'a' || id, project_id, id, 'i' || id, 'attached', created_at from volumes where id < 'v020000'`,
+  )
+  await db.raw(
+    `insert into backups (id, project_id, user_id, volume_id, name, size_gib, status, metadata, container, object_count, next_page,
+       data_timestamp, created_at)
+     select 'b' || id, project_id, 'u', id, name, 1, status, '{}', 'volumebackups', 0, 0, created_at, created_at
+     from volumes where id < 'v020000'`,
   )
   await db.raw(
     `insert into work (id, kind, resource_id, lane, owner, params, next_step, attempt, due_at_ms, deadline_at_ms, created_at)
@@ -104,9 +115,40 @@ const VOLUME_LISTINGS: typeof LISTINGS = {
   'by id, a page in the middle': { ...by('id', 'asc'), marker: MIDDLE },
 }
 
-/** The snapshot of a volume has its id with an s in front. */
-const prefixed = (resource: string, marker: string | null = null) =>
-  marker !== null && resource === 'snapshots' ? `s${marker}` : marker
+const CHANGES: typeof LISTINGS = {
+  'by change': by('updated_at', 'asc'),
+  'by change, backwards, a page in the middle': { ...by('updated_at', 'desc'), marker: MIDDLE },
+  'by volume': by('volume_id', 'desc'),
+  'by volume, a page in the middle': { ...by('volume_id', 'asc'), marker: MIDDLE },
+  'by id': by('id', 'asc'),
+  'by id, a page in the middle': { ...by('id', 'asc'), marker: MIDDLE },
+}
+const SNAPSHOT_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'by size': by('volume_size', 'asc'),
+  'by progress': by('progress', 'desc'),
+}
+const ATTACHMENT_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'the newest': {},
+  'the oldest': by('created_at', 'asc'),
+  'a page in the middle': { marker: MIDDLE },
+}
+const BACKUP_LISTINGS: typeof LISTINGS = {
+  ...CHANGES,
+  'by size': by('size', 'desc'),
+  'by container': by('container', 'asc'),
+  'by age of the data': by('data_timestamp', 'asc'),
+}
+
+/** Of the resources that a volume has one each of: its id with that in front. */
+const PREFIXES: Readonly<Record<string, string>> = { volumes: '', snapshots: 's', attachments: 'a', backups: 'b' }
+
+/** Few volumes have such, and those are before what is their middle. */
+function markerIn(resource: string, marker: string | null = null): string | null {
+  if (marker === null) return null
+  return `${PREFIXES[resource]}${resource !== 'volumes' && marker === MIDDLE ? 'v010008' : marker}`
+}
 
 describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
   it('are read from an index in their order, without sorting and without reading what they leave out', async () => {
@@ -114,13 +156,14 @@ describe.each(DIALECTS)('lists of many rows on %s', (dialect) => {
     await fill(db, dialect)
     const lists = [
       { resource: 'volumes', list: volumes.list, listings: { ...LISTINGS, ...VOLUME_LISTINGS } },
-      { resource: 'snapshots', list: snapshots.list, listings: LISTINGS },
+      { resource: 'snapshots', list: snapshots.list, listings: { ...LISTINGS, ...SNAPSHOT_LISTINGS } },
+      { resource: 'attachments', list: attachments.list, listings: ATTACHMENT_LISTINGS },
+      { resource: 'backups', list: backups.list, listings: { ...LISTINGS, ...BACKUP_LISTINGS } },
     ]
     for (const { resource, list, listings } of lists) {
       for (const [name, changes] of Object.entries(listings)) {
         for (const projectId of ['p3', null]) {
-          const marker =
-            resource === 'snapshots' && changes.marker === MIDDLE ? 'sv010008' : prefixed(resource, changes.marker)
+          const marker = markerIn(resource, changes.marker)
           const plans = await plansOf(db, dialect, () =>
             list(db, { ...page, ...changes, projectId, marker }, { count: false }),
           )

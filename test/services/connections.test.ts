@@ -181,15 +181,15 @@ describe('the old way to attach', () => {
     const { connections } = harness.services
     const id = await availableVolume(harness)
     for (const attempt of [
-      connections.reserve(stranger, id),
-      connections.unreserve(stranger, id),
-      connections.initialize(stranger, id, connector),
-      connections.terminate(stranger, id, null),
-      connections.attach(stranger, id, onHost),
-      connections.detach(stranger, id, null),
-      connections.forceDetach(stranger, id, { attachmentId: null, connector: null }),
+      () => connections.reserve(stranger, id),
+      () => connections.unreserve(stranger, id),
+      () => connections.initialize(stranger, id, connector),
+      () => connections.terminate(stranger, id, null),
+      () => connections.attach(stranger, id, onHost),
+      () => connections.detach(stranger, id, null),
+      () => connections.forceDetach(stranger, id, { attachmentId: null, connector: null }),
     ]) {
-      expect(await outcome(attempt)).toBe('VolumeNotFound')
+      expect(await outcome(attempt())).toBe('VolumeNotFound')
     }
   })
 
@@ -200,12 +200,12 @@ describe('the old way to attach', () => {
     const made = await attachments.create(member, newAttachment(id, { instanceId, connector }))
     await attachments.complete(member, made.id)
     for (const attempt of [
-      connections.detach(member, id, made.id),
-      connections.detach(member, id, null),
-      connections.terminate(member, id, connector),
-      connections.terminate(member, id, null),
+      () => connections.detach(member, id, made.id),
+      () => connections.detach(member, id, null),
+      () => connections.terminate(member, id, connector),
+      () => connections.terminate(member, id, null),
     ]) {
-      await expect(attempt).rejects.toThrow(`Detach volume from instance ${instanceId} using the Compute API`)
+      await expect(attempt()).rejects.toThrow(`Detach volume from instance ${instanceId} using the Compute API`)
     }
     expect(rightsOf(harness, id)).toBe(1)
     await connections.detach(contextOf({ isService: true }), id, made.id)

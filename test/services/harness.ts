@@ -9,6 +9,7 @@ import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { Backend } from '../../src/services/backends.ts'
 import type { BackupTarget } from '../../src/services/backup/target.ts'
+import type { ComputeService } from '../../src/services/compute/compute-service.ts'
 import type { RequestContext } from '../../src/services/context.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ImageOptions } from '../../src/services/images/images.ts'
@@ -49,6 +50,8 @@ export interface HarnessOptions {
   /** Another than one of its own. */
   backupTarget?: BackupTarget
   images?: ImageOptions
+  /** None: nobody tells servers. */
+  compute?: ComputeService
   /** False leaves `start` to the test. */
   start?: boolean
 }
@@ -88,6 +91,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     start = true,
     wrapDatabase,
     images,
+    compute,
   }: HarnessOptions): Promise<Harness> => {
     const db = await openDatabase(location)
     const clock = new PausableClock()
@@ -96,6 +100,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
       db: wrapDatabase?.(db) ?? db,
       backupTarget: backups,
       images: images ?? null,
+      compute: compute ?? null,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock,
       random: systemRandom,

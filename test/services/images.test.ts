@@ -246,7 +246,7 @@ describe('a download that goes wrong', () => {
     const { id } = await fromImage(imageId)
     await vi.waitFor(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[123].7$/))
     await harness.die()
-    const next = await harness.reopen({ images: imageOptions(glance.url) })
+    const next = await harness.reopen({ images: imageOptions(glance.url, { seal: options.seal }) })
     await next.settled()
     expect((await next.services.volumes.get(member, id)).status).toBe('available')
     await expectContent(id, CONTENT, next)
@@ -450,7 +450,7 @@ describe('an upload', () => {
     await vi.waitFor(() => expect(imageOf(image.id).document.status).toBe('saving'))
     await harness.die()
     imageOf(image.id).document.status = 'queued' // as Glance does when its client is gone
-    const next = await harness.reopen({ images: imageOptions(glance.url) })
+    const next = await harness.reopen({ images: imageOptions(glance.url, { seal: options.seal }) })
     await next.settled()
     expect(imageOf(image.id).document.status).toBe('active')
     expect((await next.services.volumes.get(member, id)).status).toBe('available')

@@ -140,11 +140,11 @@ describe('extra specs', () => {
     await types.removeSpec(admin, id, 'b')
     await availableVolume(harness, { volumeType: id })
     for (const change of [
-      types.addSpecs(admin, id, { x: 'y' }),
-      types.setSpec(admin, id, 'multiattach', '<is> False'),
-      types.removeSpec(admin, id, 'multiattach'),
+      () => types.addSpecs(admin, id, { x: 'y' }),
+      () => types.setSpec(admin, id, 'multiattach', '<is> False'),
+      () => types.removeSpec(admin, id, 'multiattach'),
     ]) {
-      await expect(change).rejects.toThrow('Volume Type is currently in use.')
+      await expect(change()).rejects.toThrow('Volume Type is currently in use.')
     }
     expect(await specs()).toEqual({ multiattach: '<is> True' })
   })

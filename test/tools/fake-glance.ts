@@ -17,6 +17,8 @@ export interface FakeGlance {
   add(content: Buffer, fields?: Record<string, unknown>): string
   /** How often content was asked for, or sent. */
   counts: { download: number; upload: number }
+  /** What it was asked with. */
+  tokens: Set<string>
   /** Resolves once a held answer has begun. */
   held(): Promise<void>
   /** From then on nobody answers. */
@@ -40,6 +42,7 @@ export async function startFakeGlance(): Promise<FakeGlance> {
   const images = new Map<string, FakeImage>()
   const planned: Record<string, Misbehaviour[]> = { show: [], download: [], upload: [] }
   const counts = { download: 0, upload: 0 }
+  const tokens = new Set<string>()
   let tellHeld = () => {}
   const held = new Promise<void>((resolve) => {
     tellHeld = resolve
@@ -50,6 +53,7 @@ export async function startFakeGlance(): Promise<FakeGlance> {
   })
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    tokens.add(String(request.headers['x-auth-token']))
     const [, , , id, file] = request.url!.split('?')[0]!.split('/')
     const image = id === undefined ? undefined : images.get(id)
     if (request.method === 'POST') {
@@ -111,6 +115,7 @@ export async function startFakeGlance(): Promise<FakeGlance> {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     images,
     counts,
+    tokens,
     held: () => held,
     close,
     misbehave: (kind, how, times = 1) => {

@@ -7,22 +7,26 @@ import { openSystemDisk } from '../../src/runtime/system-disk.ts'
 import { createGlance } from '../../src/services/images/glance.ts'
 import type { ImageOptions } from '../../src/services/images/images.ts'
 import { createSpool } from '../../src/services/images/spool.ts'
+import { createSeal, SEAL_KEY_BYTES } from '../../src/services/seal.ts'
 
 const directories: string[] = []
 process.once('exit', () => {
   for (const directory of directories) rmSync(directory, { recursive: true, force: true })
 })
 
+const newSeal = () => createSeal(systemRandom.bytes(SEAL_KEY_BYTES), systemRandom)
+
 /** As the program makes them, with a directory that goes with the process. An attempt moves one piece, so that there are many. */
 export function imageOptions(
   url: string,
-  { bytesMax = 2 ** 40, timeoutMs = 20_000, sliceMs = 0, transfersMax = 4 } = {},
+  { bytesMax = 2 ** 40, timeoutMs = 20_000, sliceMs = 0, transfersMax = 4, seal = newSeal() } = {},
 ): ImageOptions & { directory: string } {
   const directory = mkdtempSync(path.join(tmpdir(), 'collie-conversion-'))
   directories.push(directory)
   return {
     service: createGlance({ http: systemHttp, url, timeoutMs }),
     spool: createSpool({ disk: openSystemDisk(directory), directory, bytesMax, random: systemRandom }),
+    seal,
     transfersMax,
     sliceMs,
     directory,

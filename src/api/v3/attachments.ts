@@ -28,7 +28,7 @@ const AttachmentDetail = AttachmentSummary.extend({
   /** Empty, not null, while it has not happened. */
   attached_at: z.string(),
   detached_at: z.string(),
-  attach_mode: z.string().nullable(),
+  attach_mode: z.string(),
   /** Flat: `driver_volume_type` beside the data; empty until there is a connector. */
   connection_info: z.record(z.string(), z.unknown()),
 })
@@ -182,7 +182,7 @@ function attachmentDetail(attachment: Attachment): z.input<typeof AttachmentDeta
     ...attachmentSummary(attachment),
     attached_at: attachment.attachedAt ?? '',
     detached_at: attachment.detachedAt ?? '',
-    attach_mode: attachment.attachMode,
+    attach_mode: attachment.attachMode ?? 'null', // the word, as upstream, until a connector says
     connection_info: attachment.connectionInfo ?? {},
   }
 }

@@ -4,9 +4,10 @@ import { description, flag, guid, Link, metadata, name, optionalGuid, statusOf, 
 import { textFilter } from '../filters.ts'
 import type { Links } from '../links.ts'
 import { adminOnly, since } from '../microversion.ts'
-import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
+import { listing } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 import { repr } from '../validation.ts'
+import { answerList, listResponse } from './lists.ts'
 
 export const BACKUPS = listing({
   filters: {
@@ -115,7 +116,7 @@ export const backupRoutes: Route[] = [
     summary: 'List backups',
     policy: 'backup:get_all',
     query: BACKUPS.query,
-    response: listResponse(BackupSummary),
+    response: listResponse('backups', BackupSummary),
     handler: (request) => list(request, '/backups', summary),
   }),
   defineRoute({
@@ -125,7 +126,7 @@ export const backupRoutes: Route[] = [
     summary: 'List backups with details',
     policy: 'backup:get_all',
     query: BACKUPS.query,
-    response: listResponse(BackupDetail),
+    response: listResponse('backups', BackupDetail),
     handler: (request) => list(request, '/backups/detail', detail),
   }),
   defineRoute({
@@ -239,28 +240,19 @@ export const backupRoutes: Route[] = [
   }),
 ]
 
-function listResponse<S extends z.ZodType>(item: S) {
-  return z.object({
-    backups: z.array(item),
-    backups_links: z.array(Link).optional(),
-    count: since('3.45', z.int().optional()),
-  })
-}
-
-async function list<T>(
-  { services, context, client, query, links }: ApiRequest<unknown, z.output<typeof BACKUPS.query>, unknown>,
+function list<T>(
+  request: ApiRequest<unknown, z.output<typeof BACKUPS.query>, unknown>,
   path: string,
   view: (backup: Backup, links: Links) => T,
 ) {
-  const request = toListRequest(BACKUPS, query, client)
-  const page = request.nothing
-    ? emptyPage<Backup>(request)
-    : await services.backups.list(context, request.query, { count: request.count })
-  return {
-    backups: page.items.map((backup) => view(backup, links)),
-    backups_links: nextLinks(page, request, links, path),
-    count: page.total,
-  }
+  const { services, context } = request
+  return answerList(request, {
+    collection: 'backups',
+    listing: BACKUPS,
+    path,
+    find: (query, options) => services.backups.list(context, query, options),
+    view,
+  })
 }
 
 function selfLinks(links: Links, path: string): z.input<typeof Link>[] {

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ServiceError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
@@ -83,9 +83,9 @@ export const hostRoutes: Route[] = [
     handler: async ({ services, context, params, body }) => {
       const answer: { host?: string; status?: string } = {}
       for (const [key, value] of Object.entries(body)) {
-        if (key.toLowerCase().trim() !== 'status') throw invalid(`Invalid update setting: '${key}'`)
+        if (key.toLowerCase().trim() !== 'status') throw badRequest(`Invalid update setting: '${key}'`)
         const wish = value.toLowerCase().trim()
-        if (wish !== 'enable' && wish !== 'disable') throw invalid(`Invalid status: '${value}'`)
+        if (wish !== 'enable' && wish !== 'disable') throw badRequest(`Invalid status: '${value}'`)
         await services.backends.setHostEnabled(context, params.host, wish === 'enable')
         Object.assign(answer, { host: params.host, status: `${wish}d` })
       }
@@ -93,7 +93,3 @@ export const hostRoutes: Route[] = [
     },
   }),
 ]
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
-}

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ServiceError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import type { ServiceInfo } from '../../services/services.ts'
 import { text } from '../fields.ts'
 import { since } from '../microversion.ts'
@@ -224,14 +224,10 @@ function changed(target: { host: string }, body: z.output<typeof Target>, disabl
 function hostIn(body: { host?: string | null | undefined; cluster?: string | null | undefined }, clustered: boolean) {
   const clusterName = clustered ? body.cluster : null
   if (Boolean(clusterName) === Boolean(body.host)) {
-    throw invalid(
+    throw badRequest(
       `Invalid input received: ${clustered ? 'One and only one of cluster and host must be set.' : 'Host field is missing.'}`,
     )
   }
-  if (clusterName) throw invalid(`No service found with cluster=${clusterName}`)
+  if (clusterName) throw badRequest(`No service found with cluster=${clusterName}`)
   return body.host!
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
 }

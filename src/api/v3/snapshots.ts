@@ -1,11 +1,12 @@
 import { z } from 'zod'
 import type { Snapshot } from '../../services/model.ts'
-import { description, flag, guidOrNull, Link, metadata, name } from '../fields.ts'
+import { description, flag, guidOrNull, metadata, name } from '../fields.ts'
 import { metadataFilter, quotaFilter, textFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since } from '../microversion.ts'
-import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
+import { listing } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 import { WHOLE_SENTENCE } from '../validation.ts'
+import { answerList, listResponse } from './lists.ts'
 
 export const SNAPSHOTS = listing({
   filters: {
@@ -114,7 +115,7 @@ export const snapshotRoutes: Route[] = [
     summary: 'List snapshots',
     policy: 'volume:get_all_snapshots',
     query: SNAPSHOTS.query,
-    response: listResponse(SnapshotSummary),
+    response: listResponse('snapshots', SnapshotSummary),
     handler: (request) => list(request, '/snapshots', snapshotDetail),
   }),
   defineRoute({
@@ -124,7 +125,7 @@ export const snapshotRoutes: Route[] = [
     summary: 'List snapshots with details',
     policy: 'volume:get_all_snapshots',
     query: SNAPSHOTS.query,
-    response: listResponse(SnapshotFull),
+    response: listResponse('snapshots', SnapshotFull),
     handler: (request) => list(request, '/snapshots/detail', snapshotFull),
   }),
   defineRoute({
@@ -167,28 +168,19 @@ export const snapshotRoutes: Route[] = [
   }),
 ]
 
-function listResponse<S extends z.ZodType>(item: S) {
-  return z.object({
-    snapshots: z.array(item),
-    snapshots_links: z.array(Link).optional(),
-    count: since('3.45', z.int().optional()),
-  })
-}
-
-async function list<T>(
-  { services, context, client, query, links }: ApiRequest<unknown, z.output<typeof SNAPSHOTS.query>, unknown>,
+function list<T>(
+  request: ApiRequest<unknown, z.output<typeof SNAPSHOTS.query>, unknown>,
   path: string,
   view: (snapshot: Snapshot) => T,
 ) {
-  const request = toListRequest(SNAPSHOTS, query, client)
-  const page = request.nothing
-    ? emptyPage<Snapshot>(request)
-    : await services.snapshots.list(context, request.query, { count: request.count })
-  return {
-    snapshots: page.items.map(view),
-    snapshots_links: nextLinks(page, request, links, path),
-    count: page.total,
-  }
+  const { services, context } = request
+  return answerList(request, {
+    collection: 'snapshots',
+    listing: SNAPSHOTS,
+    path,
+    find: (query, options) => services.snapshots.list(context, query, options),
+    view,
+  })
 }
 
 function snapshotDetail(snapshot: Snapshot): z.input<typeof SnapshotDetail> {

@@ -18,9 +18,13 @@ export function addVersions(app: FastifyInstance, settings: ApiSettings): void {
   })
 }
 
-/** The same document within the API, behind its door as everything there. */
+/** The same document within the API, behind its door as everything there; without its last slash the path leads to the one with it. */
 export function addVersion(v3: FastifyInstance, settings: ApiSettings): void {
-  v3.get('/', (request) => versionDocument(originOf(request.headers, settings.publicEndpoint)))
+  v3.get('/', (request, reply) => {
+    const origin = originOf(request.headers, settings.publicEndpoint)
+    if (request.url.split('?')[0]!.endsWith('/')) return versionDocument(origin)
+    return reply.code(302).header('location', `${origin}/v3/`).type('text/plain; charset=utf8').send('')
+  })
 }
 
 export function versionDocument(origin: string) {

@@ -129,8 +129,9 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     updated_at: volume.updatedAt,
     group_id: null,
     provider_id: null,
-    // Every attachment has a target of its own, so a compute host need not lock before it disconnects one.
-    shared_targets: false,
+    // Every attachment has a target of its own, so a compute host need not lock before it disconnects one. Before a backend has made
+    // the volume, nobody knows.
+    shared_targets: volume.status === 'creating',
     service_uuid: null,
     cluster_name: null,
     volume_type_id: volume.volumeTypeId,

@@ -1,10 +1,9 @@
 import { z } from 'zod'
-import { ServiceError } from '../../errors.ts'
+import { badRequest, ServiceError } from '../../errors.ts'
 import type { Volume, VolumeCreate, VolumeHints } from '../../services/model.ts'
 import {
   booleanParameter,
   guid,
-  Link,
   metadata,
   optionalFlag,
   optionalGuid,
@@ -15,9 +14,10 @@ import {
 } from '../fields.ts'
 import { booleanFilter, metadataFilter, numberFilter, quotaFilter, textFilter, timeFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since, strictSince } from '../microversion.ts'
-import { emptyPage, listing, nextLinks, toListRequest } from '../paging.ts'
+import { listing, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
 import { str } from '../validation.ts'
+import { answerList, listResponse } from './lists.ts'
 import { VolumeDetail, VolumeFull, VolumeSummary, volumeDetail, volumeFull, volumeSummary } from './volume-view.ts'
 
 const LIST = {
@@ -172,7 +172,7 @@ export const volumeRoutes: Route[] = [
     summary: 'List volumes',
     policy: 'volume:get_all',
     query: VOLUMES.query,
-    response: listResponse(VolumeSummary),
+    response: listResponse('volumes', VolumeSummary),
     handler: (request) => list(request, '/volumes', (volume) => volumeSummary(volume, request.links)),
   }),
   defineRoute({
@@ -182,7 +182,7 @@ export const volumeRoutes: Route[] = [
     summary: 'List volumes with details',
     policy: 'volume:get_all',
     query: VOLUMES.query,
-    response: listResponse(VolumeFull),
+    response: listResponse('volumes', VolumeFull),
     handler: (request) =>
       list(request, '/volumes/detail', (volume) => volumeFull(volume, request.context, request.links)),
   }),
@@ -276,28 +276,19 @@ export const volumeRoutes: Route[] = [
   }),
 ]
 
-function listResponse<S extends z.ZodType>(item: S) {
-  return z.object({
-    volumes: z.array(item),
-    volumes_links: z.array(Link).optional(),
-    count: since('3.45', z.int().optional()),
-  })
-}
-
-async function list<T>(
-  { services, context, client, query, links }: ApiRequest<unknown, z.output<typeof VOLUMES.query>, unknown>,
+function list<T>(
+  request: ApiRequest<unknown, z.output<typeof VOLUMES.query>, unknown>,
   path: string,
   view: (volume: Volume) => T,
 ) {
-  const request = toListRequest(VOLUMES, query, client)
-  const page = request.nothing
-    ? emptyPage<Volume>(request)
-    : await services.volumes.list(context, request.query, { count: request.count })
-  return {
-    volumes: page.items.map(view),
-    volumes_links: nextLinks(page, request, links, path),
-    count: page.total,
-  }
+  const { services, context } = request
+  return answerList(request, {
+    collection: 'volumes',
+    listing: VOLUMES,
+    path,
+    find: (query, options) => services.volumes.list(context, query, options),
+    view,
+  })
 }
 
 /** Hints of other names are for schedulers of others, and mean nothing here. */
@@ -312,9 +303,9 @@ function toHints(hints: z.output<typeof SchedulerHints>): VolumeHints {
 
 /** Sources that need services which do not exist here are refused, instead of making an empty volume without a word. */
 function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume']): void {
-  if (request.multiattach === null) throw invalid("Value 'None' for 'multiattach' is not a boolean.")
+  if (request.multiattach === null) throw badRequest("Value 'None' for 'multiattach' is not a boolean.")
   if (request.multiattach) {
-    throw invalid(
+    throw badRequest(
       'multiattach parameter has been removed. The default behavior is to use multiattach enabled volume types. ' +
         'Contact your administrator to create a multiattach enabled volume type and use it to create multiattach volumes.',
     )
@@ -326,8 +317,4 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
 /** Python's words for what is no text. */
 function asText(value: unknown): unknown {
   return value === null || value === undefined ? value : str(value)
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason })
 }

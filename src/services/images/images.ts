@@ -1,5 +1,6 @@
 import { ServiceError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import type { Seal } from '../seal.ts'
 import { beginFill, type Fill } from './fill.ts'
 import type { Image, ImageService } from './image-service.ts'
 import type { ImageSource } from './rules.ts'
@@ -11,6 +12,8 @@ import { createTransfers, type Transfers } from './transfers.ts'
 export interface Images {
   service: ImageService
   spool: Spool
+  /** Of the tokens that wait in the database for their work. */
+  seal: Seal
   fills: Transfers<Fill>
   sends: Transfers<Send>
   beginFill(token: string, source: ImageSource, volumeGib: number): Promise<Fill | null>
@@ -22,6 +25,7 @@ export interface Images {
 export interface ImageOptions {
   service: ImageService
   spool: Spool
+  seal: Seal
   /** Transfers each way at the same time. */
   transfersMax: number
   /** Of an attempt. */
@@ -29,10 +33,11 @@ export interface ImageOptions {
 }
 
 export function createImages(clock: Pick<Clock, 'timer' | 'monotonicMs'>, options: ImageOptions): Images {
-  const { service, spool, transfersMax, sliceMs } = options
+  const { service, spool, seal, transfersMax, sliceMs } = options
   return {
     service,
     spool,
+    seal,
     fills: createTransfers(clock, transfersMax),
     sends: createTransfers(clock, transfersMax),
     beginFill: (token, source, volumeGib) => beginFill({ service, spool }, token, source, volumeGib),

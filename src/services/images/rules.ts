@@ -1,4 +1,4 @@
-import { ServiceError } from '../../errors.ts'
+import { invalidInput, ServiceError } from '../../errors.ts'
 import type { Image, ImageHash } from './image-service.ts'
 
 /** What images have to be, and what volumes keep of them. Pure; messages as upstream's. */
@@ -26,14 +26,16 @@ export interface ImageSource {
 
 /** Throws InvalidInput or ImageUnacceptable unless a volume of that size can be made from the image. */
 export function checkedSource(image: Image, volumeGib: number): ImageSource {
-  if (image.status !== 'active') throw invalid(`Image ${image.id} is not active.`)
+  if (image.status !== 'active') throw invalidInput(`Image ${image.id} is not active.`)
   const sizeBytes = image.sizeBytes ?? 0
   const sizeGib = Math.ceil(sizeBytes / GIB)
   if (sizeGib > volumeGib) {
-    throw invalid(`Size of specified image ${sizeGib}GB is larger than volume size ${volumeGib}GB.`)
+    throw invalidInput(`Size of specified image ${sizeGib}GB is larger than volume size ${volumeGib}GB.`)
   }
   if (volumeGib < image.minDiskGib) {
-    throw invalid(`Volume size ${volumeGib}GB cannot be smaller than the image minDisk size ${image.minDiskGib}GB.`)
+    throw invalidInput(
+      `Volume size ${volumeGib}GB cannot be smaller than the image minDisk size ${image.minDiskGib}GB.`,
+    )
   }
   if (image.virtualSizeBytes !== null) checkVirtualSize(image.id, image.virtualSizeBytes, volumeGib)
   if (image.containerFormat === 'compressed') {
@@ -126,8 +128,4 @@ function parseJson(text: string | undefined): unknown {
 
 export function unacceptable(imageId: string, reason: string): ServiceError {
   return new ServiceError('ImageUnacceptable', { image_id: imageId, reason })
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

@@ -3,6 +3,7 @@ import type { MessageAction, MessageDetail } from '../message-texts.ts'
 import type { MessageResource } from '../messages.ts'
 import { isFilling } from './image-transfer.ts'
 import type { WorkKindName, WorkUnit } from './kind.ts'
+import { isNotice } from './server-notice.ts'
 
 /** What users are told when work was given up. */
 export interface Failure {
@@ -29,7 +30,9 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'volume-delete': (unit, { code }) =>
     volume(unit, 'deleteVolume', code === 'InvalidVolume' ? 'volumeStateInvalid' : 'deleteFailed'),
   'volume-extend': (unit, { code }) =>
-    volume(unit, 'extendVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'extendFailed'),
+    isNotice(unit)
+      ? volume(unit, 'extendVolume', 'computeExtendFailed')
+      : volume(unit, 'extendVolume', code === 'NoValidBackend' ? 'noBackendAvailable' : 'extendFailed'),
   'volume-retype': (unit) => volume(unit, 'retypeVolume', 'retypeFailed'),
   'volume-migrate': (unit) =>
     volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
@@ -37,7 +40,8 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'backup-create': (unit) => backup(unit, 'createBackup', BACKUP_DETAILS[unit.step] ?? 'backupCreateFailed'),
   'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),
   'backup-restore': (unit) => backup(unit, 'restoreBackup', 'backupRestoreFailed'),
-  'volume-reimage': (unit, { code }) => volume(unit, 'reimageVolume', IMAGE_FAILURES[code] ?? 'reimageFailed'),
+  'volume-reimage': (unit, { code }) =>
+    volume(unit, 'reimageVolume', isNotice(unit) ? 'computeReimageFailed' : (IMAGE_FAILURES[code] ?? 'reimageFailed')),
   'volume-upload': (unit) => ({
     ...volume(unit, 'copyVolumeToImage', 'uploadFailed'),
     resourceId: String(unit.params.volumeId),

@@ -21,20 +21,26 @@ import {
   transferSome,
 } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
+import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
 import { existing, volumeRef } from './volume-kinds.ts'
 
-type KindParts = Pick<Parts, 'db' | 'backends' | 'images' | 'stamp'> & { log: Log }
+type KindParts = Pick<Parts, 'db' | 'backends' | 'images' | 'compute' | 'stamp'> & { log: Log }
 
 /** So much is discarded at a time; a repeat does the same. */
 const CLEAR_RANGE_BYTES = 16 * 1024 ** 3
 const GIB = 1024 ** 3
 
-/** clear, range by range → download → (convert). The volume gets back the status that it had, or what its attachments say. */
-export function volumeReimage({ db, backends, images, stamp }: KindParts): WorkKind {
+/**
+ * clear, range by range → download → (convert) → notify, when it is reserved for servers. The volume gets back the status that it had,
+ * or what its attachments say.
+ */
+export function volumeReimage(parts: KindParts): WorkKind {
+  const { db, backends, images, stamp } = parts
   return {
     resumeAt: resumeFill,
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
+      if (isNotice(unit)) return notifyServers(parts, unit, { name: 'volume-reimaged', volumeId: row.id })
       const open = () => backends.driverOf(hostOf(row)).openVolume(volumeRef(row))
       if (!isFilling(unit.step)) {
         const offset = Number(unit.step.split('@')[1] ?? 0) * GIB
@@ -51,6 +57,7 @@ export function volumeReimage({ db, backends, images, stamp }: KindParts): WorkK
       const outcome = await fillSome(images, unit, { sizeGib: row.size_gib, open })
       if (outcome !== null) return outcome
       return {
+        ...(unit.params.previousStatus === 'reserved' ? await noticeStep(parts, row.id) : {}),
         commit: async (trx) => {
           await volumes.lock(trx, row.id)
           await volumes.update(trx, row.id, { ...filledColumns(unit), updated_at: stamp() })
@@ -61,7 +68,11 @@ export function volumeReimage({ db, backends, images, stamp }: KindParts): WorkK
         },
       }
     },
-    giveUp: (unit, error) => ({ commit: (trx) => failFill(trx, unit, error, stamp()) }),
+    giveUp: (unit, error) => ({
+      commit: async (trx) => {
+        if (!isNotice(unit)) await failFill(trx, unit, error, stamp())
+      },
+    }),
   }
 }
 
@@ -88,7 +99,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       const images = requireImages(configured, 'Volumes cannot be uploaded')
       const imageId = unit.resourceId
       if (unit.step === 'remove-image') {
-        await removeImage(images, tokenOf(unit), imageId, log)
+        await removeImage(images, tokenOf(images, unit), imageId, log)
         return { commit: async () => {} }
       }
       const row = await existing(db, volumeOf(unit))
@@ -110,13 +121,13 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
         transfers: images.sends,
         open: () => driver.openSnapshot(snapshot),
         begin: async (source) => {
-          const { status } = await images.service.show(tokenOf(unit), imageId)
+          const { status } = await images.service.show(tokenOf(images, unit), imageId)
           if (status === 'active') throw new AllThere()
           if (status !== 'queued') {
             const reason = `the image is ${status}: an earlier upload of it has not ended`
             throw new ServiceError('GlanceConnectionFailed', { reason })
           }
-          const order = { token: tokenOf(unit), imageId, format: unit.params.format as UploadFormat }
+          const order = { token: tokenOf(images, unit), imageId, format: unit.params.format as UploadFormat }
           return images.beginSend(order, source)
         },
         advance: (send, source) => send.advance(source, images.timer()),

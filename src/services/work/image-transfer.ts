@@ -15,13 +15,18 @@ import type { Outcome, WorkParams, WorkUnit } from './kind.ts'
 /** How long one waits whose turn it is not yet. */
 const WAIT_MS = 1000
 
-/** What work that fills a volume with an image knows of it. The token is the user's: it goes with the unit. */
-export function fillParams(source: ImageSource, token: string): WorkParams {
-  return { image: JSON.stringify(source), token }
+/** What work that fills a volume with an image knows of it. The token is the user's: it goes with the unit, sealed. */
+export function fillParams({ seal }: Images, source: ImageSource, token: string): WorkParams {
+  return { image: JSON.stringify(source), sealedToken: seal.seal(token) }
 }
 
 const sourceOf = ({ params }: WorkUnit): ImageSource => JSON.parse(String(params.image))
-export const tokenOf = ({ params }: WorkUnit): string => String(params.token)
+
+/** Throws ServiceUnavailable when it was sealed elsewhere. */
+export function tokenOf({ seal }: Images, { params }: WorkUnit): string {
+  // A unit of a version that did not seal them has it as it is.
+  return params.sealedToken === undefined ? String(params.token) : seal.open(String(params.sealedToken))
+}
 
 /** The first step of a fill, and the one at which it begins anew. */
 export const FILL = 'download'
@@ -40,7 +45,7 @@ export async function fillSome(
   return transferSome(unit, FILL, {
     transfers: images.fills,
     open: volume.open,
-    begin: () => images.beginFill(tokenOf(unit), source, volume.sizeGib),
+    begin: () => images.beginFill(tokenOf(images, unit), source, volume.sizeGib),
     advance: (fill, data) => fill.advance(data, images.timer()),
     progress: (fill) => fill.progress(),
     broken: (reason) => new ServiceError('ImageDownloadFailed', { image_id: source.id, reason }),
@@ -103,8 +108,8 @@ export async function failFill(trx: Db, unit: WorkUnit, error: ServiceError, upd
 }
 
 /** What work that makes an image of a volume knows of it. */
-export function uploadParams(volumeId: string, format: UploadFormat, token: string): WorkParams {
-  return { volumeId, format, token }
+export function uploadParams({ seal }: Images, volumeId: string, format: UploadFormat, token: string): WorkParams {
+  return { volumeId, format, sealedToken: seal.seal(token) }
 }
 
 /** The snapshot that an upload reads, under the id of the image: so whoever has the unit can find it. */

@@ -57,8 +57,15 @@ export interface WorkKind {
 
 export interface Outcome {
   commit(trx: Db): Promise<void>
+  /** In place of `next` and `afterMs`, where only the transaction can tell; called after `commit`, under the same rules. */
+  decide?(trx: Db): Promise<Following>
   /** The step that follows; the unit is done without one. */
   next?: string
   /** How long to wait with the step that follows, without keeping a slot or the lane. */
+  afterMs?: number
+}
+
+export interface Following {
+  next: string
   afterMs?: number
 }

@@ -10,7 +10,9 @@ import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images'> & { log: Log },
+  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images' | 'compute'> & {
+    log: Log
+  },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {
     'volume-create': volumeCreate(parts),

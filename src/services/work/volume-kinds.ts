@@ -7,7 +7,7 @@ import type { SnapshotRef, VolumeDriver, VolumeRef } from '../../drivers/driver.
 import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { placeOf } from '../../scheduler/place.ts'
-import type { Pool } from '../../scheduler/scheduler.ts'
+import type { PlacementRequest } from '../../scheduler/scheduler.ts'
 import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
@@ -19,8 +19,12 @@ import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import { FILL, failFill, filledColumns, fillSome, frozenAs, isFilling, resumeFill } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
+import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
+/** How long work waits that found room which others took before it could. */
+const ROOM_RETRY_MS = 200
+
 type CreateParts = KindParts & Pick<Parts, 'images' | 'settings'> & { log: Log }
 
 /**
@@ -38,9 +42,11 @@ export function volumeCreate(parts: CreateParts): WorkKind {
         const outcome = await fillSome(parts.images, unit, { sizeGib: row.size_gib, open })
         return outcome ?? { commit: (trx) => endFill(trx, unit) }
       }
-      if (unit.step === 'schedule')
-        return goTo(await pools.choose(row.id, await placementOf(db, row)), row, memoOf(row))
-      pools.settle(row.id)
+      if (unit.step === 'schedule') {
+        const request = await placementOf(db, row)
+        await pools.requireRoom(row.id, request)
+        return goTo(request, row, memoOf(row))
+      }
       const driver = backends.driverOf(hostOf(row))
       const volume = volumeRef(row)
       try {
@@ -66,7 +72,6 @@ export function volumeCreate(parts: CreateParts): WorkKind {
     giveUp: (unit, error) => ({
       commit: async (trx) => {
         if (isFilling(unit.step)) return failFill(trx, unit, error, stamp())
-        pools.withdraw(unit.resourceId)
         await volumes.compareAndSet(trx, unit.resourceId, {
           ...VOLUME_OUTCOMES.createFailed,
           updatedAt: stamp(),
@@ -82,14 +87,22 @@ export function volumeCreate(parts: CreateParts): WorkKind {
     await followAttachments(trx, unit.resourceId, stamp(), { from: [VOLUME_OUTCOMES.filling.to] })
   }
 
-  function goTo(pool: Pool, row: volumes.VolumeRow, memo: PlacementMemo): Outcome {
-    const columns = {
-      host: pool.name,
-      availability_zone: pool.availabilityZone,
-      placement: JSON.stringify(memo),
-      updated_at: stamp(),
+  /** To the best pool; back to `schedule` when others took the room meanwhile. */
+  function goTo(request: PlacementRequest, row: volumes.VolumeRow, memo: PlacementMemo): Outcome {
+    return {
+      commit: async () => {},
+      decide: async (trx) => {
+        await volumes.lock(trx, row.id)
+        const pool = await pools.reserve(trx, row.id, request)
+        await volumes.update(trx, row.id, {
+          host: pool?.name ?? null,
+          ...(pool === null ? {} : { availability_zone: pool.availabilityZone }),
+          placement: JSON.stringify(memo),
+          updated_at: stamp(),
+        })
+        return pool === null ? { next: 'schedule', afterMs: ROOM_RETRY_MS } : { next: 'provision' }
+      },
     }
-    return { next: 'provision', commit: (trx) => volumes.update(trx, row.id, columns) }
   }
 
   /** The way to another pool after this one has failed often enough; null when there is none, or it would not help. */
@@ -101,7 +114,8 @@ export function volumeCreate(parts: CreateParts): WorkKind {
     const isOfBackend = error.code === 'BackendFailure' || error.code === 'ServiceUnavailable'
     if (!isOfBackend || unit.attempt < attemptsPerPool || failed.length >= poolsMax) return null
     if (row.snapshot_id !== null || row.source_volid !== null) return null
-    const pool = pools.reserve(row.id, { ...(await placementOf(db, row)), failed })
+    const request = { ...(await placementOf(db, row)), failed }
+    const pool = await pools.find(row.id, request)
     if (pool === null) return null
     parts.log.warn({ volumeId: row.id, from: host, to: pool.name, err: error }, 'the volume is made in another pool')
     // What may be left of it there. A backend that is away keeps it, and `collie db check` finds it.
@@ -109,7 +123,7 @@ export function volumeCreate(parts: CreateParts): WorkKind {
       .driverOf(host)
       .deleteVolume(volumeRef(row))
       .catch(() => {})
-    return goTo(pool, row, { ...memo, failed })
+    return goTo(request, row, { ...memo, failed })
   }
 }
 
@@ -158,18 +172,33 @@ export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRe
   await driver.deleteVolume(volume)
 }
 
-export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKind {
+/** (schedule, when the request found no room →) extend → notify, when servers have the volume. */
+export function volumeExtend(parts: KindParts & Pick<Parts, 'compute'>): WorkKind {
+  const { db, backends, pools, stamp } = parts
   const restore = { from: ['extending'] } as const
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
+      if (isNotice(unit)) return notifyServers(parts, unit, { name: 'volume-extended', volumeId: row.id })
       const newSizeGib = row.pending_size_gib ?? row.size_gib
-      const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
-      pools.reserveGrowth({ id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }, newSizeGib)
+      if (unit.step === 'schedule') {
+        const extraSpecs = await extraSpecsOf(db, row.volume_type_id)
+        const growing = { id: row.id, host: hostOf(row), sizeGib: row.size_gib, extraSpecs }
+        await pools.requireGrowth(growing, newSizeGib)
+        return {
+          commit: async () => {},
+          decide: async (trx) => {
+            await volumes.lock(trx, row.id)
+            const hasRoom = await pools.reserveGrowth(trx, growing, newSizeGib)
+            return hasRoom ? { next: 'extend' } : { next: 'schedule', afterMs: ROOM_RETRY_MS }
+          },
+        }
+      }
       const driver = backends.driverOf(hostOf(row))
       await driver.extendVolume(volumeRef(row), newSizeGib)
       await limitExports(db, driver, { ...row, size_gib: newSizeGib }) // some limits are per GiB
       return {
+        ...(await noticeStep(parts, row.id)),
         commit: (trx) =>
           followAttachments(trx, row.id, stamp(), {
             ...restore,
@@ -180,7 +209,7 @@ export function volumeExtend({ db, backends, pools, stamp }: KindParts): WorkKin
     giveUp: (unit, error) => ({
       commit: async (trx) => {
         const row = await volumes.lock(trx, unit.resourceId)
-        if (row === undefined) return
+        if (row === undefined || isNotice(unit)) return
         await releaseGrowth(trx, row, stamp())
         const set = { status_reason: error.message }
         // Without room the backend was never asked, so the volume is as it was.

@@ -1,0 +1,15 @@
+/** Who runs the servers that volumes are attached to, and has to be told of what happens to a volume in use. */
+export interface ComputeService {
+  /**
+   * Tells each of the servers. May be repeated. Rejects with ComputeRefused when the service takes no such word, and with
+   * ServiceUnavailable while it, or whoever vouches for this one, cannot be reached. That a single server cannot make use of it is
+   * only logged, as upstream does.
+   */
+  notify(event: VolumeEvent, servers: readonly string[], requestId: string | null): Promise<void>
+}
+
+export interface VolumeEvent {
+  /** It is larger: the server may look. Or an image was written over it: the server waits for that. */
+  name: 'volume-extended' | 'volume-reimaged'
+  volumeId: string
+}

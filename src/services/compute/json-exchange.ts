@@ -1,0 +1,69 @@
+import type { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
+import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../../runtime/http-client.ts'
+
+/** Small documents to and from another service of the cloud. */
+export interface JsonAnswer {
+  status: number
+  headers: HttpResponse['headers']
+  text: string
+}
+
+/** Of an answer: a catalog of a large cloud has some hundred KiB. */
+const ANSWER_BYTES_MAX = 4 * 1024 * 1024
+const SHOWN_CHARACTERS = 200
+
+/** Rejects with ServiceUnavailable when `who` cannot be reached, or says that it cannot answer. */
+export async function postJson(
+  http: HttpClient,
+  who: string,
+  request: Omit<HttpRequest, 'method' | 'body'> & { document: unknown },
+): Promise<JsonAnswer> {
+  const { document, headers, ...rest } = request
+  try {
+    const answer = await http.request({
+      ...rest,
+      method: 'POST',
+      headers: { accept: 'application/json', 'content-type': 'application/json', ...headers },
+      body: Buffer.from(JSON.stringify(document)),
+    })
+    const text = await textOf(answer)
+    if (answer.status < 500) return { status: answer.status, headers: answer.headers, text }
+    throw unavailable(who, `it answers with status ${answer.status}`)
+  } catch (error) {
+    if (error instanceof HttpFailure) throw unavailable(who, error.message, error)
+    throw error
+  }
+}
+
+export function unavailable(who: string, reason: string, cause?: unknown): ServiceError {
+  return new ServiceError('ServiceUnavailable', { reason: `${who} is not available: ${reason}.` }, { cause })
+}
+
+/** Null for what is no document of that kind. */
+export function parseAnswer<S extends z.ZodType>(schema: S, { text }: JsonAnswer): z.output<S> | null {
+  try {
+    return schema.parse(JSON.parse(text))
+  } catch {
+    return null
+  }
+}
+
+/** What a message may show of an answer. */
+export function shown({ status, text }: JsonAnswer): string {
+  return `${status} ${text.replace(/\s+/g, ' ').slice(0, SHOWN_CHARACTERS)}`.trim()
+}
+
+async function textOf(answer: HttpResponse): Promise<string> {
+  const chunks: Buffer[] = []
+  let lengthBytes = 0
+  for (let chunk = await answer.read(); chunk !== null; chunk = await answer.read()) {
+    chunks.push(chunk)
+    lengthBytes += chunk.length
+    if (lengthBytes > ANSWER_BYTES_MAX) {
+      answer.destroy()
+      throw new HttpFailure(`its answer has more than ${ANSWER_BYTES_MAX} bytes`)
+    }
+  }
+  return Buffer.concat(chunks).toString()
+}

@@ -1,0 +1,152 @@
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { systemClock } from '../../../src/runtime/clock.ts'
+import { systemHttp } from '../../../src/runtime/http-client.ts'
+import { createLog } from '../../../src/runtime/log.ts'
+import { createKeystoneAccount } from '../../../src/services/compute/keystone-account.ts'
+import { createNova } from '../../../src/services/compute/nova.ts'
+import { type FakeGlance, startFakeGlance } from '../../tools/fake-glance.ts'
+import { type FakeNova, NOVA_ACCOUNT, startFakeNova } from '../../tools/fake-nova.ts'
+import { imageOptions } from '../../tools/image-options.ts'
+import {
+  availableVolume,
+  createHarness,
+  everything,
+  type Harness,
+  member,
+  newAttachment,
+  TEST_SETTINGS,
+} from '../harness.ts'
+
+/** What servers are told of their volumes: through the services, to a Nova over HTTP. */
+
+const SERVER = '22222222-2222-4222-8222-222222222222'
+
+let nova: FakeNova
+let glance: FakeGlance
+let harness: Harness
+let options: Parameters<typeof createHarness>[0]
+
+beforeEach(async () => {
+  nova = await startFakeNova()
+  glance = await startFakeGlance()
+  const account = createKeystoneAccount({
+    http: systemHttp,
+    clock: systemClock,
+    authUrl: nova.authUrl,
+    ...NOVA_ACCOUNT,
+    interface: 'public',
+    regionName: null,
+    timeoutMs: 20_000,
+  })
+  const compute = createNova({ http: systemHttp, account, url: null, timeoutMs: 20_000, log: createLog('silent') })
+  options = { compute, images: imageOptions(glance.url) }
+  harness = await createHarness(options)
+})
+
+const show = (id: string, from = harness) => from.services.volumes.get(member, id)
+const messagesOf = async (id: string) =>
+  (await harness.services.messages.list(member, { ...everything, filters: { resource_uuid: id } })).items
+
+async function attached(instanceId: string | null = SERVER, from = harness): Promise<string> {
+  const id = await availableVolume(from)
+  const { attachments } = from.services
+  const connector = { host: 'compute-1' }
+  const overrides = instanceId === null ? { connector } : { connector, instanceId }
+  const attachment = await attachments.create(member, newAttachment(id, overrides))
+  await attachments.complete(member, attachment.id)
+  return id
+}
+
+const extend = (id: string, from = harness) => from.services.volumes.extend(member, id, 2, { inUse: true })
+
+describe('a volume that grows in use', () => {
+  it('is told to its servers when it is in use again, with its new size', async () => {
+    const id = await attached()
+    await extend(id)
+    await harness.settled()
+    expect(await show(id)).toMatchObject({ status: 'in-use', sizeGib: 2 })
+    expect(nova.events).toEqual([{ name: 'volume-extended', server_uuid: SERVER, tag: id }])
+    expect(await messagesOf(id)).toEqual([])
+  })
+
+  it('has grown when Nova refuses to hear of it; a message says that', async () => {
+    const id = await attached()
+    nova.answerNext({ status: 404 })
+    await extend(id)
+    await harness.settled()
+    expect(await show(id)).toMatchObject({ status: 'in-use', sizeGib: 2 })
+    expect(nova.calls).toHaveLength(1)
+    expect((await messagesOf(id)).map(({ text }) => text)).toEqual([
+      'extend volume:Compute service failed to extend volume.',
+    ])
+  })
+
+  it('is told once more when Nova was away', async () => {
+    const id = await attached()
+    nova.answerNext({ status: 503 })
+    await extend(id)
+    await harness.settled()
+    expect(nova.events).toEqual([{ name: 'volume-extended', server_uuid: SERVER, tag: id }])
+    expect(await messagesOf(id)).toEqual([])
+  })
+
+  it('is told by the next process when this one ends before', async () => {
+    const patient = { ...TEST_SETTINGS.work, backoffMs: 3_600_000, backoffMaxMs: 3_600_000 }
+    const first = await createHarness({ ...options, settings: { work: patient } })
+    const id = await attached(SERVER, first)
+    nova.answerNext({ status: 503 })
+    await extend(id, first)
+    const waiting = { next_step: 'notify', attempt: 2 }
+    await vi.waitFor(async () => expect(await first.db('work')).toMatchObject([waiting]), { timeout: 30_000 })
+    expect(await show(id, first)).toMatchObject({ status: 'in-use', sizeGib: 2 })
+    await first.services.stop()
+    expect(nova.events).toEqual([])
+    await (await first.reopen({ ...options, settings: {} })).settled()
+    expect(nova.events).toEqual([{ name: 'volume-extended', server_uuid: SERVER, tag: id }])
+  })
+
+  it('is nobody’s news when no server has it', async () => {
+    const without = await attached(null)
+    await extend(without)
+    const available = await availableVolume(harness)
+    await harness.services.volumes.extend(member, available, 2, { inUse: true })
+    await harness.settled()
+    expect(await show(without)).toMatchObject({ status: 'in-use', sizeGib: 2 })
+    expect(nova.calls).toEqual([])
+    expect(nova.tokensAsked()).toBe(0)
+  })
+})
+
+describe('a volume that gets another image', () => {
+  const reimage = (id: string, reserved: boolean) =>
+    harness.services.volumes.reimage(member, id, { imageId: glance.add(Buffer.alloc(1024 * 1024, 7)), reserved })
+
+  it('is told to the server that it is reserved for', async () => {
+    const id = await availableVolume(harness)
+    await harness.services.attachments.create(member, newAttachment(id, { instanceId: SERVER }))
+    await reimage(id, true)
+    await harness.settled()
+    expect((await show(id)).status).toBe('reserved')
+    expect(nova.events).toEqual([{ name: 'volume-reimaged', server_uuid: SERVER, tag: id }])
+  })
+
+  it('has it when Nova refuses to hear of it; a message says that', async () => {
+    const id = await availableVolume(harness)
+    await harness.services.attachments.create(member, newAttachment(id, { instanceId: SERVER }))
+    nova.answerNext({ status: 403 })
+    await reimage(id, true)
+    await harness.settled()
+    expect((await show(id)).status).toBe('reserved')
+    expect((await messagesOf(id)).map(({ text }) => text)).toEqual([
+      'reimage volume:Compute service failed to reimage volume.',
+    ])
+  })
+
+  it('is nobody’s news when no server waits for it', async () => {
+    const id = await availableVolume(harness)
+    await reimage(id, false)
+    await harness.settled()
+    expect((await show(id)).status).toBe('available')
+    expect(nova.calls).toEqual([])
+  })
+})
