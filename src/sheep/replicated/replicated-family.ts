@@ -1,5 +1,5 @@
+import { type StoreErrorCode, toStoreError } from '../../errors.ts'
 import { dataOid, inodeOid, oidIndex, oidKind } from '../../protocol/oid.ts'
-import type { Log } from '../../runtime/log.ts'
 import type { Account } from '../accounts.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, Vdi } from '../entries.ts'
@@ -20,7 +20,6 @@ export interface ReplicatedFamilyOptions {
   objects: ReplicatedObjects
   state: ClusterState
   propose(entry: Entry): Promise<void>
-  log: Log
   /** Objects of which the owner knows which blocks lie where; 1 KiB each. */
   viewsMax?: number
   /** Pages of the map of each open VDI; 4 KiB each, for 4 GiB. */
@@ -29,6 +28,15 @@ export interface ReplicatedFamilyOptions {
 
 const VIEWS_DEFAULT = 32 * 1024
 const PAGES_DEFAULT = 256
+/** After these, an entry may still take effect. */
+const UNCERTAIN: ReadonlySet<StoreErrorCode> = new Set([
+  'Unsure',
+  'OldEpoch',
+  'NoQuorum',
+  'Disconnected',
+  'Stopping',
+  'DiskFailed',
+])
 /** Indexes that are counted in one go. */
 const COUNT_AT_ONCE = 32
 
@@ -36,8 +44,8 @@ const COUNT_AT_ONCE = 32
  * The VDIs of one family, on the node that owns them: what the owner of each does, and what is done to them as a whole. All of it is
  * in the objects and in the state of the cluster, so that another node can go on at any moment; `recover` is what it begins with.
  *
- * 1. A new VDI starts with a map of its own: `prepare` writes it before the entry that makes the VDI is proposed, under a vid that an
- *    entry has set aside for it. When it does not come to the VDI, `abandon` removes what was written; who recovers the family does so too.
+ * 1. A new VDI starts with a map of its own, written before the entry that makes the VDI is proposed, under a vid that an entry has set
+ *    aside for it. When it does not come to the VDI, that is removed again; by who recovers the family, if need be.
  * 2. Whoever applies entries to the state tells `applied`, in the same turn.
  */
 export class ReplicatedFamily implements OwnerMaker {
@@ -110,6 +118,26 @@ export class ReplicatedFamily implements OwnerMaker {
   /** Whether the accounts are exact. */
   get isCounted(): boolean {
     return this.#accounts.isExact && !this.#isMiscounted
+  }
+
+  /**
+   * Makes a VDI by an entry that is proposed when all that it starts with is written: nothing, or what `fromVid` holds, which must be
+   * frozen. Throws VdiExists when the vid is taken, what the entry is refused with, and what the objects do.
+   */
+  async make(vid: number, fromVid: number | null, entry: Entry): Promise<void> {
+    const { family, propose } = this.#options
+    await propose({ type: 'making', making: { vid, family } })
+    let isProposed = false
+    try {
+      await this.prepare(vid, fromVid)
+      isProposed = true
+      await propose(entry)
+    } catch (error) {
+      // When it is not certain what became of the entry, or of this, the next owner finds out.
+      const mayTakeEffect = isProposed && UNCERTAIN.has(toStoreError(error).code)
+      if (!mayTakeEffect) await this.abandon(vid).catch(() => {})
+      throw error
+    }
   }
 
   /** Writes what a new VDI holds, durably: nothing, or all that was answered of `fromVid`, which must be frozen. */

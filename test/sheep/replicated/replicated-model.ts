@@ -1,5 +1,4 @@
 import assert from 'node:assert'
-import { pino } from 'pino'
 import { StoreError } from '../../../src/errors.ts'
 import { vidOfName } from '../../../src/protocol/hash.ts'
 import { oidIndex, oidKind, oidVid } from '../../../src/protocol/oid.ts'
@@ -204,7 +203,6 @@ export class ReplicatedModel {
       objects: this.#objects.port(generation, clock),
       state: this.#state,
       propose: (entry) => this.#propose(generation, clock, entry),
-      log: pino({ level: 'silent' }),
       viewsMax: this.random.pick([2, 1000]),
       pagesMax: this.random.pick([2, 1000]),
     })
@@ -462,18 +460,9 @@ export class ReplicatedModel {
     }
   }
 
-  /** Sets a vid aside, prepares it, and proposes the entry that makes the VDI. */
-  async #make(node: Node, name: string, fromVid: number | null, entry: (vid: number) => Entry): Promise<void> {
+  async #make(node: Node, name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<void> {
     const vid = this.#state.freeVid(name)
-    const propose = (proposal: Entry) => this.#propose(node.generation, node.clock, proposal)
-    await propose({ type: 'making', making: { vid, family: FAMILY } })
-    try {
-      await node.family.prepare(vid, fromVid)
-    } catch (error) {
-      await node.family.abandon(vid)
-      throw error
-    }
-    await propose(entry(vid))
+    await node.family.make(vid, fromVid, entryOf(vid))
   }
 
   #newVdi(name: string, vid: number, parentVid: number): Vdi {

@@ -1,4 +1,3 @@
-import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { dataOid, inodeOid, oidKind } from '../../../src/protocol/oid.ts'
 import { ClusterState } from '../../../src/sheep/cluster-state.ts'
@@ -36,7 +35,6 @@ class Bench {
       objects: this.#listening(this.objects.port(1, this.#node)),
       state: new ClusterState(),
       propose: async () => {},
-      log: pino({ level: 'silent' }),
     })
   }
 
