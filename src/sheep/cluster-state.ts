@@ -3,7 +3,7 @@ import { VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../
 import { attrIdOf, vidOfName } from '../protocol/hash.ts'
 import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
-import type { Entry, Lock, Vdi } from './entries.ts'
+import type { Entry, Lock, Making, Vdi } from './entries.ts'
 import { ExportTable } from './export-table.ts'
 import { FamilyTable } from './family-table.ts'
 import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
@@ -28,6 +28,8 @@ export class ClusterState {
   readonly attributes = new AttributeTable()
   /** By name. */
   readonly locks = new Map<string, Lock>()
+  /** By vid. Left behind by who ended in the middle, they are the business of who owns the family then. */
+  readonly makings = new Map<number, Making>()
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
   readonly families = new FamilyTable()
@@ -68,6 +70,11 @@ export class ClusterState {
     return vdi
   }
 
+  /** The vid that a new VDI of this name gets. Throws FullVdi. */
+  freeVid(name: string): number {
+    return this.vdis.freeVid(name, this.makings)
+  }
+
   /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
   check(entry: Entry): void {
     switch (entry.type) {
@@ -79,6 +86,11 @@ export class ClusterState {
         if (this.vdis.hasWorking(entry.vdi.name)) throw new StoreError('VdiExists', entry.vdi.name)
         if (this.vdis.has(entry.vdi.vid)) throw new StoreError('VdiExists', `vid ${entry.vdi.vid.toString(16)}`)
         return
+      case 'making': {
+        const { vid } = entry.making
+        if (this.vdis.has(vid) || this.makings.has(vid)) throw new StoreError('VdiExists', `vid ${vid.toString(16)}`)
+        return
+      }
       case 'snapshot': {
         const vdi = this.get(entry.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
@@ -159,7 +171,14 @@ export class ClusterState {
       case 'view':
         this.#follow(loggedView(index, entry))
         return
+      case 'making':
+        this.makings.set(entry.making.vid, entry.making)
+        return
+      case 'unmade':
+        this.makings.delete(entry.vid)
+        return
       case 'vdi':
+        this.makings.delete(entry.vdi.vid)
         this.vdis.put(entry.vdi)
         return
       case 'snapshot': {
@@ -250,14 +269,15 @@ export class ClusterState {
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
       ...[...this.locks.values()].map((lock): Entry => ({ type: 'lock', lock })),
+      ...[...this.makings.values()].map((making): Entry => ({ type: 'making', making })),
       ...(this.drivenBy === null ? [] : [{ type: 'driven', database: this.drivenBy, replaces: null } as const]),
     ]
   }
 
   get liveEntries(): number {
-    const { views, vdis, exports, attributes, locks, drivenBy } = this
+    const { views, vdis, exports, attributes, locks, makings, drivenBy } = this
     const few = views.length + (drivenBy === null ? 0 : 1)
-    return few + vdis.size + exports.size + attributes.size + locks.size + this.families.size
+    return few + vdis.size + exports.size + attributes.size + locks.size + makings.size + this.families.size
   }
 
   /** The views in which copies of the family's objects were made that may still count, up to the one in effect. */
@@ -285,6 +305,7 @@ export class ClusterState {
 
   /** A working VDI goes on under another vid, with the rights to it and its attributes. */
   #goOnAs(oldVid: number, newVid: number): void {
+    this.makings.delete(newVid)
     for (const right of this.exports.of(oldVid)) this.exports.put({ ...right, vid: newVid })
     this.attributes.move(oldVid, newVid)
   }

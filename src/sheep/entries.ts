@@ -68,10 +68,19 @@ export interface FamilyOwner extends Life {
   index: number
 }
 
+/** A vid that no VDI has yet, of which objects may be written: those of a VDI that is about to be made. */
+export interface Making {
+  vid: number
+  family: number
+}
+
 export type Entry =
   /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
   | ({ type: 'view'; index?: number } & View)
   | { type: 'vdi'; vdi: Vdi }
+  /** Nobody else takes this vid from now on, until a VDI has it, or `unmade` says that no object of it is left. */
+  | { type: 'making'; making: Making }
+  | { type: 'unmade'; vid: number }
   /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
   | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
   | { type: 'resize'; vid: number; sizeBytes: number }

@@ -67,7 +67,7 @@ export class LocalVdiStore implements VdiStore {
     const inherited = fromVid === null ? null : inodeOid(fromVid)
     const inode = inherited !== null && store.exists(inherited) ? await store.hold(inherited) : null
     try {
-      const vid = state.vdis.freeVid(name)
+      const vid = state.freeVid(name)
       await this.#propose(entryOf(vid))
       return vid
     } finally {

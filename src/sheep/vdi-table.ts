@@ -96,11 +96,11 @@ export class VdiTable {
     removeFrom(this.#byFamily, vdi.family, vid)
   }
 
-  /** The vid that a new VDI of this name gets: the first free one from the name's hash on. Throws FullVdi. */
-  freeVid(name: string): number {
+  /** The first free vid from a name's hash on that is not in `taken`. Throws FullVdi. */
+  freeVid(name: string, taken?: { has(vid: number): boolean }): number {
     let vid = vidOfName(name)
     for (let probes = 1; probes < VDI_COUNT; probes++) {
-      if (vid !== HOLE_VID && !this.has(vid)) return vid
+      if (vid !== HOLE_VID && !this.has(vid) && !taken?.has(vid)) return vid
       vid = nextVid(vid)
     }
     throw new StoreError('FullVdi')

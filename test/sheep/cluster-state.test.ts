@@ -100,6 +100,24 @@ describe('the state of the cluster', () => {
     expect(new VdiTable().freeVid('a')).toBe(first)
   })
 
+  it('sets a vid aside for a VDI that is about to be made, until it is, or is not', () => {
+    const first = vidOfName('a')
+    const making: Entry = { type: 'making', making: { vid: first, family: first } }
+    const state = stateOf(making)
+    expect(state.freeVid('a')).toBe(first + 1)
+    expect(refusal(state, making)).toBe('VdiExists')
+    const short = new ClusterState()
+    for (const entry of state.snapshotEntries()) short.apply(state.index, entry)
+    expect(short.makings).toEqual(state.makings)
+    expect(state.snapshotEntries()).toHaveLength(state.liveEntries)
+    const isMade = stateOf(making, { type: 'vdi', vdi: vdi({ vid: first, name: 'a' }) })
+    expect(isMade.makings.size).toBe(0)
+    expect(refusal(isMade, making)).toBe('VdiExists')
+    const goesOn = { type: 'making', making: { vid: 8, family: 7 } } as const
+    expect(stateOf(made, goesOn, snapped).makings.size).toBe(0)
+    expect(stateOf(making, { type: 'unmade', vid: first }).freeVid('a')).toBe(first)
+  })
+
   it('goes round at the highest vid, past 0, which means no VDI', () => {
     const hash = vidOfName('a')
     const taken = (has: (vid: number) => boolean) => Object.assign(new VdiTable(), { has })

@@ -1,0 +1,139 @@
+/** What was asked of one unit of a VDI, and what became of it. A value of 0 is zeros. */
+type HistoryEvent =
+  | { type: 'call'; operation: Operation }
+  /** Nothing was done, and nothing will be. */
+  | { type: 'refused'; operation: Operation }
+  | { type: 'return'; operation: Operation }
+  | { type: 'flush'; operation: Operation }
+  | { type: 'flushed'; operation: Operation }
+  | { type: 'loss' }
+
+export interface Operation {
+  kind: 'read' | 'write' | 'flush'
+  /** What was written, or read; null until that is known. */
+  value: number | null
+  isDurable: boolean
+}
+
+interface Config {
+  value: number
+  /** Those that have happened and were not answered yet. */
+  happened: ReadonlySet<Operation>
+}
+
+/**
+ * The history of one unit, and whether there is an order of all that was asked that explains what was read. Each operation happens at
+ * some moment between call and return; one without a return may happen at any later moment, or never. After a loss of power the unit
+ * has what was durable, or anything that was written since.
+ */
+export class UnitHistory {
+  readonly #initial: number
+  readonly #events: HistoryEvent[] = []
+
+  constructor(initial = 0) {
+    this.#initial = initial
+  }
+
+  add(event: HistoryEvent): void {
+    this.#events.push(event)
+  }
+
+  /** Null, or why there is no such order. */
+  whyNot(): string | null {
+    let configs: Config[] = [{ value: this.#initial, happened: new Set() }]
+    const pending = new Set<Operation>()
+    /** What a loss of power may leave. */
+    let left = new Set([this.#initial])
+    const flushes = new Map<Operation, Set<number>>()
+    // Of those that have no return, only what was read, or may have been, ever matters.
+    const read = new Set(
+      this.#events.flatMap((event) =>
+        'operation' in event && event.operation.kind === 'read' ? [event.operation.value] : [],
+      ),
+    )
+    const returned = new Set(this.#events.flatMap((event) => (event.type === 'return' ? [event.operation] : [])))
+    const possible = () =>
+      new Set([
+        ...configs.map(({ value }) => value),
+        ...[...pending].flatMap(({ kind, value }) => (kind === 'write' ? [value!] : [])),
+      ])
+    for (const event of this.#events) {
+      switch (event.type) {
+        case 'call': {
+          const { operation } = event
+          if (operation.kind === 'read' && (!returned.has(operation) || operation.value === null)) break
+          if (returned.has(operation) || read.has(operation.value)) pending.add(operation)
+          if (operation.kind === 'write') for (const values of [left, ...flushes.values()]) values.add(operation.value!)
+          break
+        }
+        case 'refused':
+          pending.delete(event.operation)
+          configs = configs.filter(({ happened }) => !happened.has(event.operation))
+          break
+        case 'return': {
+          const { operation } = event
+          if (!pending.has(operation)) break
+          const explained = happen(configs, pending, operation, returned)
+          if (explained.length === 0) {
+            const values = [...new Set(configs.map(({ value }) => value))]
+            const others = [...pending].map(({ kind, value }) => `${kind} ${value}`)
+            return `${operation.kind} of ${operation.value}, when it held ${values} with ${others} under way`
+          }
+          configs = explained
+          pending.delete(operation)
+          if (operation.isDurable && operation.kind === 'write') left = possible()
+          break
+        }
+        case 'flush':
+          flushes.set(event.operation, possible())
+          break
+        case 'flushed':
+          left = flushes.get(event.operation) ?? left
+          flushes.delete(event.operation)
+          break
+        case 'loss':
+          configs = [...left].map((value) => ({ value, happened: new Set() }))
+          pending.clear()
+          flushes.clear()
+      }
+    }
+    return null
+  }
+}
+
+/**
+ * All ways in which the operation, and what may have happened before it, has happened. Of those that have no return one is as good
+ * as another with the same value, and none of them happens for nothing.
+ */
+function happen(
+  configs: readonly Config[],
+  pending: ReadonlySet<Operation>,
+  last: Operation,
+  returned: ReadonlySet<Operation>,
+): Config[] {
+  const seen = new Set<string>()
+  const done = new Map<string, Config>()
+  const ids = new Map([...pending].map((operation, id) => [operation, id]))
+  const nameOf = (operation: Operation) => (returned.has(operation) ? `${ids.get(operation)}` : `=${operation.value}`)
+  const visit = ({ value, happened }: Config): void => {
+    const key = `${value}:${[...happened].map(nameOf).sort()}`
+    if (seen.has(key)) return
+    seen.add(key)
+    if (happened.has(last)) {
+      done.set(key, { value, happened: new Set([...happened].filter((operation) => operation !== last)) })
+      return
+    }
+    const tried = new Set<number | null>([value])
+    for (const operation of pending) {
+      if (happened.has(operation) || (operation.kind === 'read' && operation.value !== value)) continue
+      if (!returned.has(operation)) {
+        if (tried.has(operation.value)) continue
+        tried.add(operation.value)
+      }
+      const next = operation.kind === 'write' ? operation.value! : value
+      visit({ value: next, happened: new Set([...happened, operation]) })
+    }
+  }
+  for (const config of configs) visit(config)
+  return [...done.values()]
+}
