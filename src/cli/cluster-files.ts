@@ -3,7 +3,7 @@ import { stringify } from 'yaml'
 import { type Config, loadConfig } from '../config.ts'
 import { makeDirectory, readTextFile, writeTextFile } from '../runtime/files.ts'
 import { formatAddress, parseAddress } from '../runtime/network.ts'
-import { type ClusterSecret, decodeKeyFile, encodeKeyFile } from '../sheep/cluster/cluster-secret.ts'
+import { type ClusterSecret, decodeKeyFile, encodeKeyFile, FOUND_FILE } from '../sheep/cluster/cluster-secret.ts'
 import { corosyncConf, isPackagedCorosyncConf, readCorosyncConf } from '../sheep/cluster/corosync-files.ts'
 import { corosyncOf, type JoinInfo } from '../sheep/cluster/join-token.ts'
 import { type CommandCall, CommandFailure, EXIT } from './command.ts'
@@ -71,6 +71,11 @@ export class ClusterFiles {
       written.push(this.settingsFile)
     }
     return info.corosync ? [...written, ...this.writeCorosync(info)] : written
+  }
+
+  /** The next start of the node makes the cluster, of which it is the first. */
+  writeFound({ secret }: JoinInfo): void {
+    writeTextFile(path.join(this.dataDir, FOUND_FILE), `${secret.name}\n`, PRIVATE)
   }
 
   writeCorosync(info: JoinInfo): string[] {

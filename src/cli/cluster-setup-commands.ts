@@ -81,6 +81,7 @@ async function init(ports: CommandPorts, call: CommandCall): Promise<number> {
     return withNodes({ secret: createClusterSecret(name, ports.random), cluster, corosync }, [address])
   })
   const written = files.write(info, address, files.config.roles)
+  files.writeFound(info)
   const next = [
     ...nextSteps(files, info),
     `collie cluster join-info --data-dir ${files.dataDir}${info.corosync ? ' ADDRESS...' : ''}`,

@@ -107,6 +107,8 @@ describe('collie cluster init, join-info and join', () => {
       roles: ['api', 'store', 'gateway'],
     })
 
+    expect(one.read('cluster.found')).toBe('test\n') // for its next start
+
     const { command, token, nodes, warning } = await one.json('join-info 192.0.2.2 192.0.2.3')
     expect(command).toBe(`collie cluster join ${token}`)
     expect(nodes).toEqual(['192.0.2.1', '192.0.2.2', '192.0.2.3'])
@@ -122,6 +124,7 @@ describe('collie cluster init, join-info and join', () => {
       for (const file of made.files)
         expect([file, statSync(file).mode & 0o077]).toEqual([file, file.endsWith('.conf') ? 0o044 : 0])
     }
+    expect(() => two.read('cluster.found')).toThrow('ENOENT')
     expect(three.config).toMatchObject({ sheep_listen: '192.0.2.3:7000', roles: ['store', 'gateway'], copies: 3 })
   })
 

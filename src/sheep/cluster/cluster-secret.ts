@@ -9,6 +9,9 @@ export interface ClusterSecret {
   readonly key: Buffer
 }
 
+/** In the data directory: the next start of the node makes the cluster, and removes the file. */
+export const FOUND_FILE = 'cluster.found'
+
 const KEY_BYTES = 32
 const COROSYNC_KEY_BYTES = 256
 const NAME = /^[a-z0-9][a-z0-9._-]{0,31}$/i

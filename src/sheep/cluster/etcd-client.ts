@@ -1,7 +1,7 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { HttpAnswer, HttpPoster } from '../../runtime/http-poster.ts'
 
-/** `etcd://[user:password@]host:port[,host:port…]/prefix`, or `etcds://` for TLS. */
+/** `etcd://[user:password@]host:port[,host:port…][/prefix]`, or `etcds://` for TLS. */
 export interface EtcdPlace {
   readonly endpoints: readonly URL[]
   /** Before all keys of one cluster; ends with a slash. */
@@ -9,9 +9,11 @@ export interface EtcdPlace {
   readonly login: { readonly name: string; readonly password: string } | null
 }
 
+const DEFAULT_PREFIX = 'collie'
+
 /** Throws a TypeError that says what is wrong; it has no password in it. */
 export function parseEtcdUrl(text: string): EtcdPlace {
-  const match = /^etcd(?<tls>s?):\/\/(?:(?<login>[^@/]*)@)?(?<hosts>[^/@]+)\/(?<prefix>[^?#]+)$/.exec(text)
+  const match = /^etcd(?<tls>s?):\/\/(?:(?<login>[^@/]*)@)?(?<hosts>[^/@]+)(?:\/(?<prefix>[^?#]*))?$/.exec(text)
   if (match === null) throw new TypeError('the place of etcd is not etcd://host:port,host:port/prefix')
   const { tls, login, hosts, prefix } = match.groups as Record<'tls' | 'login' | 'hosts' | 'prefix', string | undefined>
   const endpoints = hosts!.split(',').map((host) => {
@@ -21,7 +23,7 @@ export function parseEtcdUrl(text: string): EtcdPlace {
   const [name, password = ''] = (login ?? '').split(':').map(decodeURIComponent)
   return {
     endpoints,
-    prefix: `${prefix!.replace(/\/+$/, '')}/`,
+    prefix: `${prefix?.replace(/\/+$/, '') || DEFAULT_PREFIX}/`,
     login: login === undefined ? null : { name: name!, password },
   }
 }

@@ -204,9 +204,11 @@ describe('the place of etcd', () => {
     expect(endpoints.map(String)).toEqual(['https://one:2379/', 'https://[::1]:2380/'])
     expect({ prefix, login }).toEqual({ prefix: 'a/b/', login: { name: 'me', password: 'se@cret' } })
     expect(parseEtcdUrl('etcd://one:1/a/').prefix).toBe('a/')
+    expect(parseEtcdUrl('etcd://one:1').prefix).toBe('collie/')
+    expect(parseEtcdUrl('etcd://one:1/').prefix).toBe('collie/')
   })
 
-  it.each(['http://a:1/x', 'etcd://a:1', 'etcd://a/x', 'etcd:///x', 'etcd://a:1,/x'])('is not %s', (text) => {
+  it.each(['http://a:1/x', 'etcd://a', 'etcd://a/x', 'etcd:///x', 'etcd://a:1,/x'])('is not %s', (text) => {
     expect(() => parseEtcdUrl(text)).toThrow(TypeError)
   })
 })
