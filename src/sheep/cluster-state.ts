@@ -30,6 +30,8 @@ export class ClusterState {
   readonly locks = new Map<string, Lock>()
   /** By vid. Left behind by who ended in the middle, they are the business of who owns the family then. */
   readonly makings = new Map<number, Making>()
+  /** The cluster that this is the state of; null on a node that belongs to none, or that is alone for good. */
+  founded: { cluster: string; at: number } | null = null
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
   readonly families = new FamilyTable()
@@ -80,6 +82,9 @@ export class ClusterState {
     switch (entry.type) {
       case 'view':
         checkViewFollows(entry, this.view)
+        return
+      case 'founded':
+        if (this.founded !== null) throw new StoreError('InvalidParameters', 'the cluster has been founded')
         return
       case 'vdi':
         checkName(entry.vdi.name, entry.vdi.sizeBytes)
@@ -177,6 +182,9 @@ export class ClusterState {
       case 'unmade':
         this.makings.delete(entry.vid)
         return
+      case 'founded':
+        this.founded = { cluster: entry.cluster, at: entry.at }
+        return
       case 'vdi':
         this.makings.delete(entry.vdi.vid)
         this.vdis.put(entry.vdi)
@@ -265,6 +273,7 @@ export class ClusterState {
       ...this.families.snapshotEntries(),
       // Never nothing at all, so that whoever applies them gets to know the index.
       ...this.views.map(({ index, view }): Entry => ({ type: 'view', index, ...view })),
+      ...(this.founded === null ? [] : [{ type: 'founded', ...this.founded } as const]),
       ...[...this.vdis.values()].map((vdi): Entry => ({ type: 'vdi', vdi })),
       ...[...this.exports.values()].map((right): Entry => ({ type: 'export', right })),
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
@@ -275,8 +284,8 @@ export class ClusterState {
   }
 
   get liveEntries(): number {
-    const { views, vdis, exports, attributes, locks, makings, drivenBy } = this
-    const few = views.length + (drivenBy === null ? 0 : 1)
+    const { views, vdis, exports, attributes, locks, makings, founded, drivenBy } = this
+    const few = views.length + (founded === null ? 0 : 1) + (drivenBy === null ? 0 : 1)
     return few + vdis.size + exports.size + attributes.size + locks.size + makings.size + this.families.size
   }
 

@@ -77,6 +77,8 @@ export interface Making {
 export type Entry =
   /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
   | ({ type: 'view'; index?: number } & View)
+  /** The first entry of a cluster of several nodes: its id, and when it was made, milliseconds since 1970. */
+  | { type: 'founded'; cluster: string; at: number }
   | { type: 'vdi'; vdi: Vdi }
   /** Nobody else takes this vid from now on, until a VDI has it, or `unmade` says that no object of it is left. */
   | { type: 'making'; making: Making }

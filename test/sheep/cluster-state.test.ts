@@ -271,7 +271,7 @@ describe('the state of the cluster', () => {
           'view',
           'limits',
         ],
-        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven'],
+        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven', 'founded'],
       ),
       pick: fc.nat(),
       name: fc.constantFrom('a', 'b', 'c'),
@@ -307,6 +307,8 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
         voters: state.view.voters.length === 0 ? ['a'] : [...new Set([...state.view.voters, name])],
         at: pick,
       }
+    case 'founded':
+      return { type: 'founded', cluster: name, at: pick }
     case 'unexport':
       return { type: 'unexport', attachmentId: name }
     case 'limits':
@@ -391,6 +393,7 @@ function dump(state: ClusterState) {
     epoch: state.epoch,
     members: state.members,
     views: state.views,
+    founded: state.founded,
     locks: new Set(state.locks.values()),
     attributes: new Set(state.attributes.all()),
     attributesOf: vdis.map(({ vid }) => new Set(state.attributes.of(vid))),

@@ -13,13 +13,17 @@ import { currentAndLater, isIn, type Life, type ViewHistory, voterChangesAfter }
  * 4. A majority of the voters that the member knows must meet every majority of those that there are. So voters change one at a
  *    time; a voter whose log has two changes that the member does not know answers it no more, and holds the second one back.
  * 5. A voter that starts may have promised anything to anybody in its life before.
+ * 6. What is over need not be waited for: a member that leaves says so, having acted for the last time; and a node that started
+ *    again says which incarnation of it has ended. That stays true, however late it is heard.
  */
 export interface Heartbeat extends Life {
   /** The last entry that has taken effect at the sender. */
   appliedIndex: number
+  /** An incarnation of the sender's node that acts no more; its own, when it leaves. */
+  ended?: string
 }
 
-const LEASE_MS = 2000
+export const LEASE_MS = 2000
 /** A promise outlasts the lease, should clocks differ in pace. */
 const PROMISE_MS = 1.1 * LEASE_MS
 
@@ -52,7 +56,8 @@ export class LeasePromises {
   /** Whether to answer, with the history as the log has it now. The answer is a promise from this moment on. */
   answer(heartbeat: Heartbeat, history: ViewHistory, nowMs: number): boolean {
     const endMs = nowMs + PROMISE_MS
-    if (endsLease(history, heartbeat)) return false
+    if (heartbeat.ended !== undefined) this.#given.delete(`${heartbeat.node} ${heartbeat.ended}`)
+    if (heartbeat.ended === heartbeat.incarnation || endsLease(history, heartbeat)) return false
     this.#given.set(`${heartbeat.node} ${heartbeat.incarnation}`, { endMs, heartbeat })
     return true
   }

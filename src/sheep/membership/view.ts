@@ -11,6 +11,11 @@ export interface View {
    * is back its vote counts from then on. None in views of versions that knew of no other nodes.
    */
   voters: readonly NodeId[]
+  /**
+   * Nodes, members or not, that are to hold nothing any more and to vote no longer than they must; as members they have no
+   * vnodes. Absent when there are none.
+   */
+  draining?: readonly NodeId[]
   /** When it was proposed, milliseconds since 1970; 0 where that is not known. */
   at: number
 }
@@ -29,8 +34,6 @@ export interface Member extends Life {
   zone: number
   /** Places on the ring; a node with none holds no objects: a gateway, or a witness that only votes. */
   vnodes: number
-  /** It is to hold nothing any more, and to vote no longer than it must; so `vnodes` is 0. */
-  isDraining?: true
 }
 
 /** A view and its place in the log. */

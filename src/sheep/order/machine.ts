@@ -45,6 +45,8 @@ export type Event =
   | { type: 'installed'; attempt: number; index: number; electorate: Electorate }
   | { type: 'fetchFailed'; attempt: number }
   | { type: 'proposed'; proposal: Pending }
+  /** This member does not seem to go on, whatever the group says. */
+  | { type: 'doubted'; member: MemberId }
   | { type: 'tick'; nowMs: number }
 
 export type Effect =
@@ -68,7 +70,11 @@ export interface MachineOptions {
   appliedIndex: number
   /** Who votes as of `appliedIndex`; none on a node that belongs to no cluster yet. */
   electorate: Electorate | null
+  /** Whether voters may follow others; without it, any may. */
+  mayFollow?(voters: readonly NodeId[], before: readonly NodeId[]): boolean
 }
+
+const NO_ELECTORATE: Electorate = { index: 0, voters: [] }
 
 /** How long members that have not reported are waited for, once those who have are a majority. */
 const REPORT_GRACE_MS = 300
@@ -109,8 +115,8 @@ export class OrderMachine {
   #fetchAttempts = 0
   /** As the leader: the last index that has been given to an entry, and what is to be given one. */
   #ledIndex = 0
-  /** And the last index given to a change of voters. */
-  #ledElectorate = 0
+  /** And the last change of voters that has been given one. */
+  #ledElectorate: Electorate = NO_ELECTORATE
   #toLead: (Message & { type: 'propose' })[] = []
   #fetchNotBeforeMs = 0
   #changes = 0
@@ -123,7 +129,10 @@ export class OrderMachine {
   #hasAsked = { choice: false, restart: false }
   #effects: Effect[] = []
 
-  constructor({ node, life, durable, appliedIndex, electorate }: MachineOptions) {
+  readonly #mayFollow: (voters: readonly NodeId[], before: readonly NodeId[]) => boolean
+
+  constructor({ node, life, durable, appliedIndex, electorate, mayFollow = () => true }: MachineOptions) {
+    this.#mayFollow = mayFollow
     this.#node = node
     this.#life = life
     this.#promised = durable.promised
@@ -202,6 +211,9 @@ export class OrderMachine {
       case 'proposed':
         this.#pending.set(event.proposal.sequence, { ...event.proposal, sentIn: null })
         return
+      case 'doubted':
+        if (this.#round?.choice?.ballot.leader === event.member) this.#askForAnother(this.#round)
+        return
       case 'tick':
         this.#nowMs = event.nowMs
         return this.#watchTime()
@@ -220,7 +232,7 @@ export class OrderMachine {
     this.#canChooseSinceMs = null
     this.#hasAsked = { choice: false, restart: false }
     this.#ledIndex = 0
-    this.#ledElectorate = 0
+    this.#ledElectorate = NO_ELECTORATE
     this.#toLead = []
     this.#send({
       type: 'report',
@@ -275,13 +287,15 @@ export class OrderMachine {
     if (!this.isActive) return // others may have been ready before
     const { ballot } = round.choice!
     for (const { origin, payload, voters, afterIndex } of this.#toLead.splice(0)) {
-      this.#ledElectorate = Math.max(this.#ledElectorate, round.electorates.at(-1)!.index)
-      if (voters && afterIndex !== this.#ledElectorate) {
+      const newest = round.electorates.at(-1)!
+      if (newest.index > this.#ledElectorate.index) this.#ledElectorate = newest
+      const { index, voters: before } = this.#ledElectorate
+      if (voters && (afterIndex !== index || !this.#mayFollow(voters, before))) {
         this.#send({ type: 'decline', ballot, origin })
         continue
       }
       this.#ledIndex = Math.max(this.#ledIndex, round.lastIndex) + 1
-      if (voters) this.#ledElectorate = this.#ledIndex
+      if (voters) this.#ledElectorate = { index: this.#ledIndex, voters }
       this.#send({
         type: 'append',
         ballot,
@@ -466,11 +480,15 @@ export class OrderMachine {
   /** Whoever waits too long for a round that has been chosen asks for another one. */
   #watchTime(): void {
     const round = this.#round
-    if (!round?.choice || this.#hasAsked.restart) return
+    if (!round?.choice) return
     const isWaiting = !round.isActive || (this.isActive && this.#pending.size > 0)
     if (!isWaiting) this.#waitingSinceMs = this.#nowMs
     const limitMs = Math.min(ROUND_MS * 2 ** round.number, ROUND_MS_MAX)
-    if (this.#nowMs - this.#waitingSinceMs < limitMs) return
+    if (this.#nowMs - this.#waitingSinceMs >= limitMs) this.#askForAnother(round)
+  }
+
+  #askForAnother(round: Round): void {
+    if (this.#hasAsked.restart) return
     this.#hasAsked.restart = true
     this.#send({ type: 'restart', ...this.#place(round) })
   }

@@ -38,9 +38,11 @@ export interface OrderedLogOptions {
   fetch: FetchItems
   /**
    * Milliseconds to wait before it is said that entries which are not applied yet, as they are in the log now, are on the disk.
-   * Asked again after that.
+   * Asked again meanwhile: it may have become less.
    */
   holdMs?(unapplied: readonly Item[]): number
+  /** Whether voters may follow others; others are declined. Without it, any may. */
+  mayFollow?(voters: readonly NodeId[], before: readonly NodeId[]): boolean
   /** How many applied entries are kept for nodes that were away for a while. */
   keptItems?: number
   /** The log cannot go on in this process: its disk has failed, or the group is lost. Told once. */
@@ -79,9 +81,10 @@ export class OrderedLog {
 
   private constructor(options: OrderedLogOptions) {
     this.#options = options
-    const { node, life, file, state } = options
+    const { node, life, file, state, mayFollow } = options
     const { durableIndex: appliedIndex, electorate } = state
-    this.#machine = new OrderMachine({ node, life, durable: file.durable, appliedIndex, electorate })
+    const rule = mayFollow ? { mayFollow } : {}
+    this.#machine = new OrderMachine({ node, life, durable: file.durable, appliedIndex, electorate, ...rule })
   }
 
   /** Joins the group. Rejects when that cannot be done. */
@@ -112,7 +115,7 @@ export class OrderedLog {
     return this.#machine.appliedIndex
   }
 
-  /** With `change`, also the voters change. Rejects with OldEpoch when they are not those any more that entry `afterIndex` made. */
+  /** With `change`, also the voters change. Rejects with OldEpoch when they are not those any more that entry `afterIndex` made, or when these may not follow. */
   propose(payload: string, change?: { voters: readonly NodeId[]; afterIndex: number }): Promise<void> {
     if (this.#isOver) return Promise.reject(new StoreError('NoQuorum', 'the ordered log has come to its end'))
     if (this.#machine.pendingCount >= PENDING_MAX)
@@ -122,6 +125,11 @@ export class OrderedLog {
       this.#waiting.set(sequence, { resolve, reject })
       this.#happened({ type: 'proposed', proposal: { sequence, payload, ...change } })
     })
+  }
+
+  /** A member does not seem to go on, though the group has it still: should it lead, another one shall. */
+  doubt(member: MemberId): void {
+    this.#happened({ type: 'doubted', member })
   }
 
   /** Answers a member that fetches: see OrderMachine. */
@@ -217,7 +225,7 @@ export class OrderedLog {
     while (this.#held.length > 0 && !this.#isOver) {
       const waitMs = this.#options.holdMs?.(this.#machine.unapplied) ?? 0
       if (waitMs > 0) {
-        this.#options.clock.timer(waitMs, () => this.#release())
+        this.#options.clock.timer(Math.min(waitMs, TICK_MS), () => this.#release())
         return
       }
       this.#group?.send(encodeMessage(this.#held[0]!))

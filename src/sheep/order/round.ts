@@ -58,8 +58,7 @@ export class Round {
 
   /** Whether those who have reported may choose. */
   get canChoose(): boolean {
-    const best = this.#best()
-    return this.#choice === null && best !== null && isMajority(this.#reporters(), best.report.electorates)
+    return this.#choice === null && isMajority(this.#reporters(), this.#deciding())
   }
 
   report(member: MemberId, report: Report): void {
@@ -77,8 +76,17 @@ export class Round {
       source: member,
       adopted: report.adopted,
       lastIndex: report.lastIndex,
-      electorates: report.electorates,
+      electorates: this.#deciding(),
     }
+  }
+
+  /**
+   * The electorates of the best log, but those that one of the reporters knows to be replaced. Who has just started, and has applied
+   * less than it has in its log, would have long gone ones agree.
+   */
+  #deciding(): readonly Electorate[] {
+    const inForce = Math.max(0, ...[...this.#reports.values()].map(({ electorates }) => electorates[0]?.index ?? 0))
+    return (this.#best()?.report.electorates ?? []).filter(({ index }) => index >= inForce)
   }
 
   hasBest(member: MemberId): boolean {

@@ -87,11 +87,9 @@ export class LeaseModel extends OrderModel {
     const members = view.members.filter((member) => member.node !== name)
     if (members.length === 0) return
     this.leaseCounts.evictions++
-    this.#proposeView(
-      node,
-      members,
-      view.voters.filter((voter) => voter !== name),
-    )
+    // Who is out may go on to vote.
+    const voters = this.random.chance(0.5) ? view.voters : view.voters.filter((voter) => voter !== name)
+    this.#proposeView(node, members, voters)
   }
 
   /** For long enough to be put out; what was on its way to it comes when it goes on. */

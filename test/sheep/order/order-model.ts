@@ -2,7 +2,7 @@ import assert from 'node:assert'
 import { pino } from 'pino'
 import { StoreError } from '../../../src/errors.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
-import type { Group, GroupListener } from '../../../src/sheep/cluster/group.ts'
+import type { Group, GroupListener, JoinGroup } from '../../../src/sheep/cluster/group.ts'
 import type { Ballot } from '../../../src/sheep/order/ballot.ts'
 import type { Electorate, Item, NodeId } from '../../../src/sheep/order/item.ts'
 import type { Change, Durable } from '../../../src/sheep/order/machine.ts'
@@ -106,10 +106,10 @@ export class OrderModel {
   readonly #root: SimClock
   protected readonly clock: Clock
   readonly #group: SimGroup
-  protected readonly nodes: Node[]
+  readonly nodes: Node[]
   #sides: NodeId[][] | null = null
-  /** What has been applied anywhere, by index from 1. */
-  readonly #agreed: Item[] = []
+  /** What has been applied anywhere, by cluster, and then by index from 1. */
+  readonly #agreed = new Map<string, Item[]>()
   readonly #acknowledged = new Set<string>()
   readonly #refused = new Set<string>()
   protected proposals = 0
@@ -132,13 +132,14 @@ export class OrderModel {
   readonly #break: Break
   #failure: Error | null = null
 
-  constructor(seed: number, broken: Break = {}) {
+  constructor(seed: number, broken: Break = {}, nodes?: number) {
     this.#break = broken
     this.random = new SeededRandom(seed)
     this.#root = new SimClock(this.random)
     this.clock = this.#root.node().mount()
     this.#group = new SimGroup(this.#root, this.random)
-    const names = Array.from({ length: 3 + this.random.below(NODES_MAX - 2) }, (_, index) => `n${index + 1}`)
+    const length = nodes ?? 3 + this.random.below(NODES_MAX - 2)
+    const names = Array.from({ length }, (_, index) => `n${index + 1}`)
     this.nodes = names.map((name) => {
       const clock = this.#root.node()
       const disk = new SimDisk(this.random, clock)
@@ -146,7 +147,7 @@ export class OrderModel {
     })
     this.#mixture = this.mix()
     this.#diskMsMax = this.random.pick([0, 20, 300])
-    this.#pauseMsMax = this.random.pick([20, 200, 800])
+    this.#pauseMsMax = this.random.pick(this.pausesMs)
   }
 
   readonly #mixture: readonly Action[]
@@ -154,8 +155,18 @@ export class OrderModel {
   readonly #diskMsMax: number
   readonly #pauseMsMax: number
 
+  protected get pausesMs(): readonly number[] {
+    return [20, 200, 800]
+  }
+
   async run(steps: number): Promise<void> {
-    await this.#root.run(this.#scenario(steps), 5_000_000)
+    await this.play(() => this.#scenario(steps))
+  }
+
+  /** Runs until what is played is over, and fails when anything beside it does. */
+  async play(scenario: () => Promise<void>): Promise<void> {
+    await this.#root.run(scenario(), 20_000_000)
+    if (this.#failure) throw this.#failure
   }
 
   async #scenario(steps: number): Promise<void> {
@@ -165,8 +176,8 @@ export class OrderModel {
       this.#act()
       if (this.#failure) throw this.#failure
     }
-    await this.#mendAll()
-    await this.#expectProgress()
+    await this.mendAll()
+    await this.expectProgress()
     this.#checkAll()
   }
 
@@ -195,7 +206,7 @@ export class OrderModel {
     return [
       { weight: 60, act: (node) => this.#proposeSomething(node) },
       { weight: 13, act: (node) => this.beside(this.start(node)) },
-      { weight: 4, act: () => this.#heal() },
+      { weight: 4, act: () => this.heal() },
       { weight: 4, act: (node) => this.resume(node) },
       some(6, (node) => this.kill(node)),
       some(1, () => this.#blackout()),
@@ -207,17 +218,16 @@ export class OrderModel {
     ]
   }
 
-  protected async start(node: Node): Promise<void> {
+  async start(node: Node): Promise<void> {
     if (node.process || node.isStarting) return
     node.isStarting = true
     node.starts++
     const life = `${node.name}.${node.starts}`
     const isCurrent = () => `${node.name}.${node.starts}` === life
     const clock = node.clock.mount()
-    const isFirst = node === this.nodes[0]
-    const file = await OrderFile.open(node.disk.mount(), 'order', isFirst ? GENESIS : undefined)
-    const state = new ListState(node.kept.length === 0 && isFirst ? [] : node.kept, (item) => {
-      this.#agree(item)
+    const file = await OrderFile.open(node.disk.mount(), 'order', this.founding(node))
+    const state = this.stateOf(node, (item) => {
+      this.#agree(node, item)
       this.applied(node, item)
     })
     const log = await OrderedLog.open(
@@ -227,7 +237,7 @@ export class OrderModel {
         file: this.#tamper(file, clock),
         state,
         clock,
-        ...this.optionsOf(node, clock),
+        ...this.optionsOf(node, clock, state, file.durable),
         log: pino({ level: 'silent' }),
         keptItems: 20,
         fetch: (from, ballot, afterIndex) => this.#fetch(node, from, ballot, afterIndex),
@@ -235,7 +245,8 @@ export class OrderModel {
           if (isCurrent()) this.#end(node)
         },
       },
-      (listener) => this.#join(node.name, listener),
+      // What goes on of a process that has ended joins nothing any more.
+      this.joining(node, (listener) => (isCurrent() ? this.#join(node.name, listener) : new Promise(() => {}))),
     ).catch(() => null)
     if (!isCurrent()) return
     node.isStarting = false
@@ -288,11 +299,20 @@ export class OrderModel {
     return this.#sides === null || this.#sides.some((side) => side.includes(a.name) && side.includes(b.name))
   }
 
-  #agree(item: Item): void {
-    const known = this.#agreed[item.index - 1]
+  #agree(node: Node, item: Item): void {
+    const agreed = this.agreed(node)
+    const known = agreed[item.index - 1]
     if (known) return assert.deepEqual(item, known, `two entries have the index ${item.index}`)
-    assert.equal(item.index, this.#agreed.length + 1)
-    this.#agreed.push(item)
+    assert.equal(item.index, agreed.length + 1)
+    agreed.push(item)
+  }
+
+  /** What has been applied anywhere in the node's cluster. */
+  protected agreed(node: Node): Item[] {
+    const cluster = this.clusterOf(node)
+    const agreed = this.#agreed.get(cluster) ?? []
+    this.#agreed.set(cluster, agreed)
+    return agreed
   }
 
   #proposeSomething(node: Node): void {
@@ -322,8 +342,26 @@ export class OrderModel {
   }
 
   /** What else a node's log is told. */
-  protected optionsOf(_node: Node, _clock: Clock): Partial<OrderedLogOptions> {
+  protected optionsOf(_node: Node, _clock: Clock, _state: ListState, _durable: Durable): Partial<OrderedLogOptions> {
     return {}
+  }
+
+  /** The log that a node begins with; none on those that join. */
+  protected founding(node: Node): Durable | undefined {
+    return node === this.nodes[0] ? GENESIS : undefined
+  }
+
+  protected stateOf(node: Node, check: (item: Item) => void): ListState {
+    return new ListState(node.kept, check)
+  }
+
+  protected joining(_node: Node, join: JoinGroup): JoinGroup {
+    return join
+  }
+
+  /** Nodes of different ones share the group, and nothing else. */
+  protected clusterOf(_node: Node): string {
+    return 'the only one'
   }
 
   /** An entry has taken effect on a node. */
@@ -375,12 +413,16 @@ export class OrderModel {
 
   #cut(): void {
     const side = this.nodes.map(({ name }) => ({ name, isLeft: this.random.chance(0.5) }))
-    this.#sides = [true, false].map((left) => side.filter(({ isLeft }) => isLeft === left).map(({ name }) => name))
-    this.#group.partition(this.#sides)
+    this.cut([true, false].map((left) => side.filter(({ isLeft }) => isLeft === left).map(({ name }) => name)))
+  }
+
+  protected cut(sides: NodeId[][]): void {
+    this.#sides = sides
+    this.#group.partition(sides)
     this.counts.cuts++
   }
 
-  #heal(): void {
+  protected heal(): void {
     if (this.#sides) this.#group.heal()
     this.#sides = null
   }
@@ -407,14 +449,14 @@ export class OrderModel {
     void log.cut(state.durableIndex).catch(() => {})
   }
 
-  async #mendAll(): Promise<void> {
-    this.#heal()
+  protected async mendAll(): Promise<void> {
+    this.heal()
     for (const node of this.nodes) this.resume(node)
     for (const node of this.nodes) await this.start(node)
   }
 
   /** With nothing broken any more, everybody's proposals take effect, everywhere. */
-  async #expectProgress(): Promise<void> {
+  protected async expectProgress(): Promise<void> {
     const deadline = this.clock.monotonicMs() + LIVENESS_MS
     const succeed = async (node: Node): Promise<void> => {
       const payload = `${++this.proposals}`
@@ -426,7 +468,7 @@ export class OrderModel {
     }
     let left = this.nodes.length
     for (const node of this.nodes) void succeed(node).then(() => left--)
-    const isSame = ({ process }: Node) => process?.state.items.length === this.#agreed.length
+    const isSame = (node: Node) => node.process?.state.items.length === this.agreed(node).length
     while (left > 0 || !this.nodes.every(isSame)) {
       assert(this.clock.monotonicMs() < deadline, `no progress, ${left} wait: ${this.#describe()}`)
       await this.clock.sleep(100)
@@ -435,7 +477,7 @@ export class OrderModel {
 
   #checkAll(): void {
     if (this.#failure) throw this.#failure
-    const payloads = this.#agreed.map(({ payload }) => payload)
+    const payloads = [...this.#agreed.values()].flat().map(({ payload }) => payload)
     const counted = new Map<string, number>()
     for (const payload of payloads) counted.set(payload, (counted.get(payload) ?? 0) + 1)
     for (const [payload, count] of counted) assert.equal(count, 1, `entry ${payload} is there ${count} times`)

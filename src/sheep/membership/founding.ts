@@ -1,0 +1,46 @@
+import { decodeEntry, type Entry, encodeEntry } from '../entries.ts'
+import type { Item } from '../order/item.ts'
+import type { Durable } from '../order/machine.ts'
+import type { LoggedView, Member } from './view.ts'
+
+/** The id of a new cluster, and the node that is it at first. */
+export interface Founding {
+  /** Never used for another one. */
+  cluster: string
+  founder: Member
+  /** Milliseconds since 1970. */
+  at: number
+  /** The state of a store that was alone until now, and shall be the cluster's: its last entry, and its view. */
+  after?: { index: number; view: LoggedView['view'] }
+}
+
+/**
+ * The log that a cluster begins with, on the disk of its first node and nowhere else: done once, by an operator who says so. All other
+ * nodes get to it by joining; two that were both founded never become one.
+ */
+export function foundingLog({ cluster, founder, at, after }: Founding): Durable {
+  const ballot = { counter: 1, configuration: `founding of ${cluster}`, round: 0, leader: '' }
+  const { index: baseIndex, view } = after ?? { index: 0, view: { epoch: 0 } }
+  const entries: Entry[] = [
+    { type: 'founded', cluster, at },
+    { type: 'view', epoch: view.epoch + 1, members: [founder], voters: [founder.node], at },
+  ]
+  const items = entries.map(
+    (entry, offset): Item => ({
+      index: baseIndex + 1 + offset,
+      origin: { life: ballot.configuration, sequence: 1 + offset },
+      payload: encodeEntry(entry).toString(),
+      ...(entry.type === 'view' && { voters: entry.voters }),
+    }),
+  )
+  return { promised: ballot, adopted: ballot, baseIndex, items }
+}
+
+/** The cluster that a node belongs to by its log, which may have what the state on its disk has not; null when it belongs to none. */
+export function clusterOf({ items }: Durable): string | null {
+  for (const { payload } of items) {
+    const entry = payload.includes('"founded"') ? decodeEntry(Buffer.from(payload)) : null
+    if (entry?.type === 'founded') return entry.cluster
+  }
+  return null
+}

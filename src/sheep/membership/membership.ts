@@ -1,0 +1,487 @@
+import { StoreError } from '../../errors.ts'
+import type { Clock, Timer } from '../../runtime/clock.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { Random } from '../../runtime/random.ts'
+import type { JoinGroup, MemberId } from '../cluster/group.ts'
+import { decodeEntry, encodeEntry } from '../entries.ts'
+import type { Item, NodeId } from '../order/item.ts'
+import type { OrderedLog } from '../order/ordered-log.ts'
+import { whoIsToBlame } from './accusations.ts'
+import { type Announcement, decodeAnnouncement, encodeAnnouncement, Roster } from './announcement.ts'
+import { ClusterGroup } from './cluster-group.ts'
+import { type Destination, Heartbeats, type Round } from './heartbeats.ts'
+import type { Heartbeat } from './lease.ts'
+import { isUrgent, joinWaitMs, nextView } from './next-view.ts'
+import { isIn, type Life, type LoggedView, type Member, type View, type ViewHistory } from './view.ts'
+import { spareVoters } from './voters.ts'
+
+/** What of the log is needed here; OrderedLog has it. */
+export type MembershipLog = Pick<OrderedLog, 'propose' | 'isActive' | 'unapplied' | 'appliedIndex' | 'doubt'>
+
+export interface MembershipOptions {
+  /** This node, as it wants to be in views. */
+  self: Omit<Member, 'incarnation'>
+  /** The id of the cluster that it belongs to; null when it has to learn that from those who are in the group. */
+  cluster: string | null
+  /** The views that have taken effect here, in order, as ClusterState has them. */
+  views(): readonly LoggedView[]
+  /** Asks another node, on the way that data goes. Whether it promised; rejects when it does not answer. */
+  heartbeat(to: Destination, heartbeat: Heartbeat): Promise<boolean>
+  /** Resolves when the store's loop, and its journal, have gone on since it was asked. */
+  proveStore(): Promise<void>
+  clock: Clock
+  random: Random
+  log: Log
+  /** A view has taken effect here: in order, but when a state was installed, only the last of those that it has. */
+  onView(view: View): void
+  /** Nothing may be done for clients any more, for now; told within a beat, while `mayAct` says it at once. */
+  onLeaseLost(): void
+  /** The group has a node that has no place in it; told once of each. It may be this one that has none. */
+  onStranger(member: MemberId, reason: string): void
+}
+
+const BEAT_MS = 250
+/** How long a member that the group has lost may take to come back, in beats. */
+const LOST_BEATS = 4
+/** Views wait for more to come in together: until nobody came for a while, but not for ever; and for one after the other. */
+const GATHER_BEATS = 2
+const GATHER_BEATS_MAX = 8
+/** Nodes propose one after the other, those that are thought of first at once. */
+const TURN_BEATS = 2
+const TURNS_MAX = 10
+/** How long a voter may be away before another one takes its place. */
+const AWAY_MS = 30_000
+/** How often is said again what somebody waits for. */
+const REPEAT_BEATS = 4
+/** How old the newest view may be that a node knows that comes in. */
+const EPOCHS_BEHIND_MAX = 8
+/** How long others have to let one leave. */
+const LEAVE_MS = 5000
+
+/**
+ * One node's part in who is in the cluster. Each node makes out who should be: from the group, which says who is there, and from
+ * heartbeats, which say who can be reached where data goes and whose store goes on. Any may propose that as a view; at most one
+ * follows each view, by the log. What a node does itself it does by the views that have taken effect, and while it has a lease.
+ *
+ * 1. A node comes in when it has the log and is answered by all members that are there; so who is put out because one member does not
+ *    reach it does not come in as long as that is so. It comes in under a new incarnation each time: one that was put out
+ *    is over.
+ * 2. A member goes when it has started again, when the group has lost it for a while, when it leaves, or when it does not answer
+ *    others (accusations.ts). It is not asked.
+ * 3. Those who come wait for each other, and longer the more often they came lately; who goes waits for nobody.
+ * 4. Messages of other clusters in the same group are told to nobody (cluster-group.ts).
+ */
+export class Membership {
+  readonly #options: MembershipOptions
+  readonly #group: ClusterGroup
+  readonly #roster = new Roster()
+  readonly #heartbeats: Heartbeats
+  #log: MembershipLog | null = null
+  #timer: Timer | null = null
+  #beats = 0
+  #life: Life
+  #hadLease = false
+  #toldIndex = 0
+  /** For how many beats the group has been without a member. */
+  readonly #lostBeats = new Map<string, number>()
+  readonly #awaySinceMs = new Map<NodeId, number>()
+  readonly #drains = new Map<NodeId, { isDraining: boolean; settled(): void }[]>()
+  /** Members that should go, going by what is said; and those of whom that was so a beat ago as well. */
+  #blamed: ReadonlySet<NodeId> = new Set()
+  #condemned: ReadonlySet<NodeId> = new Set()
+  #announced = ''
+  #mustAnnounce = true
+  #isLeaving = false
+  #left: (() => void) | null = null
+  #isProposing = false
+  /** For how many beats another view has been wanted, and since which beat nobody new has come for it. */
+  #wantedBeats = 0
+  #gatheredBeat = 0
+  #comers = ''
+  #viewBeat = 0
+
+  constructor(options: MembershipOptions) {
+    this.#options = options
+    this.#heartbeats = new Heartbeats({
+      node: options.self.node,
+      clock: options.clock,
+      heartbeat: (to, heartbeat) => options.heartbeat(to, heartbeat),
+      proveStore: () => options.proveStore(),
+      history: () => this.#history(this.#log?.unapplied ?? []),
+    })
+    this.#life = this.#newLife()
+    this.#group = new ClusterGroup(options.cluster, {
+      configured: (configuration) => {
+        this.#roster.configured(configuration)
+        this.#mustAnnounce = true
+        if (this.#log === null) this.#tellOthers(false) // it does not know yet whose group this is
+      },
+      announced: (sender, message, cluster) => this.#heardOf(sender, message, cluster),
+      stranger: (sender, reason) => {
+        if (this.#roster.isNewStranger(sender)) options.onStranger(sender, reason)
+      },
+    })
+  }
+
+  /** This start of the node; another one after it was put out. */
+  get life(): Life {
+    return this.#life
+  }
+
+  get cluster(): string | null {
+    return this.#group.cluster
+  }
+
+  /** The view in effect. */
+  get view(): View {
+    return this.#current.view
+  }
+
+  /** For OrderedLog.open: it joins through this. */
+  joining(join: JoinGroup): JoinGroup {
+    return this.#group.joining(join)
+  }
+
+  /** For the log's `holdMs`. */
+  holdMs(unapplied: readonly Item[]): number {
+    return this.#heartbeats.heldUntilMs(this.#history(unapplied)) - this.#options.clock.monotonicMs()
+  }
+
+  /** The log is there: now it begins. */
+  start(log: MembershipLog): void {
+    this.#log = log
+    this.#tick()
+  }
+
+  /** To be called after a view was applied to the state, or a state installed. */
+  tookEffect(): void {
+    const { index, view } = this.#current
+    if (index <= this.#toldIndex) return
+    this.#toldIndex = index
+    this.#viewBeat = this.#beats
+    this.#renew()
+    this.#options.onView(view)
+    for (const [node, asked] of this.#drains) {
+      const isDraining = view.draining?.includes(node) ?? false
+      if (asked.at(-1)!.isDraining !== isDraining) continue
+      this.#drains.delete(node)
+      for (const { settled } of asked) settled()
+    }
+    if (!isIn(view, this.#life)) this.#left?.()
+  }
+
+  /**
+   * Whether this node may act for clients at this moment: to be asked when what is to be answered is in hand, on the way out. Never
+   * remembered.
+   */
+  mayAct(): boolean {
+    return this.leaseLeftMs() > 0
+  }
+
+  leaseLeftMs(): number {
+    const { view } = this
+    if (this.#isLeaving || !isIn(view, this.#life)) return 0
+    return Math.max(0, this.#heartbeats.leaseEndMs(view.voters) - this.#options.clock.monotonicMs())
+  }
+
+  /** A heartbeat has come over a peer link: whether to promise. */
+  async answer(heartbeat: Heartbeat): Promise<boolean> {
+    if (this.#log === null) return false
+    return this.#heartbeats.answer(heartbeat, isIn(this.view, heartbeat))
+  }
+
+  /** A member does not answer requests, though it may answer heartbeats. Holds for a while; to be said again if it goes on. */
+  suspect(node: NodeId): void {
+    this.#heartbeats.suspect(node)
+  }
+
+  /** Node `node` is to hold nothing any more, or shall again. Resolves when that has taken effect here. */
+  drain(node: NodeId, isDraining = true): Promise<void> {
+    if ((this.view.draining?.includes(node) ?? false) === isDraining) return Promise.resolve()
+    return new Promise((settled) => {
+      this.#drains.set(node, [...(this.#drains.get(node) ?? []), { isDraining, settled }])
+    })
+  }
+
+  /**
+   * Acts no more, and resolves when there is a view without this node, or when there is to be none: it is the last one, it has no
+   * log that goes on, or it takes the others too long.
+   */
+  async leave(): Promise<void> {
+    this.#isLeaving = true
+    this.#mustAnnounce = true
+    const isLast = this.view.members.length === 1
+    if (!this.#log?.isActive || !isIn(this.view, this.#life) || isLast) return
+    await new Promise<void>((resolve) => {
+      this.#left = resolve
+      this.#options.clock.timer(LEAVE_MS, resolve)
+    })
+  }
+
+  stop(): void {
+    this.#timer?.cancel()
+    this.#timer = null
+    this.#log = null
+  }
+
+  /** What a member of the group has said of itself: which node it is, and where that is reached. */
+  nodeOf(member: MemberId): Announcement | null {
+    return this.#roster.get(member)
+  }
+
+  get #current(): LoggedView {
+    return this.#options.views().at(-1)!
+  }
+
+  #newLife(): Life {
+    return { node: this.#options.self.node, incarnation: this.#options.random.bytes(8).toString('hex') }
+  }
+
+  /** Views that have taken effect, and those that the log has beyond. */
+  #history(unapplied: readonly Item[]): ViewHistory {
+    const views = this.#options.views()
+    const later = unapplied.flatMap(viewOf).filter(({ index }) => index > views.at(-1)!.index)
+    return { views: [...views, ...later], appliedIndex: this.#log?.appliedIndex ?? this.#current.index }
+  }
+
+  /**
+   * Who is put out comes back as somebody else; and already while the log is about to put it out. The others need not wait then
+   * for what they have promised.
+   */
+  #renew(): void {
+    const { views } = this.#history(this.#log?.unapplied ?? [])
+    const wasIn = views.some(({ view }) => isIn(view, this.#life))
+    if (this.#isLeaving || !wasIn || isIn(views.at(-1)!.view, this.#life)) return
+    this.#options.log.warn({ epoch: this.view.epoch }, 'this node is put out of the cluster, and comes back')
+    this.#tellLease()
+    this.#life = this.#newLife()
+    this.#heartbeats.startAnew()
+  }
+
+  // Each beat.
+
+  #tick(): void {
+    if (this.#log === null) return
+    this.#timer = this.#options.clock.timer(BEAT_MS, () => this.#tick())
+    this.#beats++
+    this.#renew()
+    const log = this.#log
+    this.#heartbeats.beat(this.#expectedToAsk, () => (this.#log === log ? this.#roundOf(log) : null))
+    this.#listen(this.#log)
+    this.#tellLease()
+    this.#announce(this.#log)
+    this.#think(this.#log)
+  }
+
+  #tellLease(): void {
+    const mayAct = this.mayAct()
+    if (this.#hadLease && !mayAct) this.#options.onLeaseLost()
+    this.#hadLease = mayAct
+  }
+
+  /** A member asks the voters; who is none asks all members that are there, to know whether it may come in. */
+  #roundOf(log: MembershipLog): Round {
+    const { view } = this
+    const { node: self, incarnation } = this.#life
+    const present = this.#roster.present
+    const members = new Map(view.members.map((member) => [member.node, member]))
+    const asked = isIn(view, this.#life) ? view.voters : [...members.keys()].filter((node) => present.has(node))
+    const others = asked.filter((node) => node !== self)
+    const before = members.get(self)?.incarnation
+    const ended = this.#isLeaving ? incarnation : before === incarnation ? undefined : before
+    return {
+      life: this.#life,
+      appliedIndex: log.appliedIndex,
+      ...(ended !== undefined && { ended }),
+      others: others.flatMap((node) => present.get(node) ?? members.get(node) ?? []),
+      asksItself: asked.includes(self),
+      expected: new Set(others.filter((node) => members.has(node))),
+    }
+  }
+
+  /** To a voter all members send heartbeats. */
+  get #expectedToAsk(): ReadonlySet<NodeId> {
+    const { members, voters } = this.view
+    const { node: self } = this.#life
+    return new Set(voters.includes(self) ? members.map(({ node }) => node).filter((node) => node !== self) : [])
+  }
+
+  // Who is there.
+
+  #heardOf(sender: MemberId, message: Buffer, cluster: string | null): void {
+    let announcement: Announcement
+    try {
+      announcement = decodeAnnouncement(message)
+    } catch (err) {
+      this.#options.log.error({ err, sender }, 'a node says something of itself that is not understood')
+      return
+    }
+    this.#roster.told(sender, announcement)
+    if (cluster !== null && this.#group.cluster === null) {
+      this.#options.log.info({ cluster }, 'this node belongs to a cluster from now on')
+      this.#group.adopt(cluster)
+    }
+  }
+
+  #listen(log: MembershipLog): void {
+    const { view } = this
+    this.#judge(log, view)
+    const present = this.#roster.present
+    for (const member of view.members) {
+      const key = `${member.node} ${member.incarnation}`
+      const isThere = !this.#roster.isComplete || isIn({ ...view, members: [...present.values()] }, member)
+      this.#lostBeats.set(key, isThere ? 0 : (this.#lostBeats.get(key) ?? 0) + 1)
+    }
+    for (const key of this.#lostBeats.keys())
+      if (!view.members.some(({ node, incarnation }) => key === `${node} ${incarnation}`)) this.#lostBeats.delete(key)
+    this.#countAway(view)
+  }
+
+  #judge(log: MembershipLog, view: View): void {
+    const present = this.#roster.present
+    const told = [...present.values()].map(({ node, accuses }) => [node, accuses] as const)
+    const blamed = new Set(whoIsToBlame(view, new Map([...told, [this.#life.node, this.#heartbeats.accused]])))
+    const rest = new Set(
+      [...present.keys(), ...view.members.map(({ node }) => node)].filter((node) => !blamed.has(node)),
+    )
+    // That nobody but less than a majority is left helps nobody. And what others have to say a beat later may put it right.
+    const mayGo = spareVoters(view.voters, rest) >= 0
+    this.#condemned = new Set([...blamed].filter((node) => mayGo && this.#blamed.has(node)))
+    this.#blamed = blamed
+    // Should one of them lead the log, nothing would take effect until the group has lost it, which may be never.
+    for (const node of blamed) for (const member of this.#roster.membersOf(node)) log.doubt(member)
+  }
+
+  #countAway(view: View): void {
+    const nowMs = this.#options.clock.monotonicMs()
+    const away = view.voters.filter((voter) => !view.members.some(({ node }) => node === voter))
+    for (const node of this.#awaySinceMs.keys()) if (!away.includes(node)) this.#awaySinceMs.delete(node)
+    for (const node of away) if (!this.#awaySinceMs.has(node)) this.#awaySinceMs.set(node, nowMs)
+  }
+
+  #announce(log: MembershipLog): void {
+    const isReady = this.#isReady(log)
+    const waits = !isIn(this.view, this.#life) || this.#heartbeats.accused.length > 0 || this.#isLeaving
+    if (waits && this.#beats % REPEAT_BEATS === 0) this.#mustAnnounce = true
+    this.#tellOthers(isReady)
+  }
+
+  /** Says what is new, or everything again when it must. */
+  #tellOthers(isReady: boolean): void {
+    const { self } = this.#options
+    const told = { ...self, ...this.#life, isReady, isLeaving: this.#isLeaving, accuses: this.#heartbeats.accused }
+    const text = JSON.stringify(told)
+    if (!this.#mustAnnounce && text === this.#announced) return
+    this.#mustAnnounce = false
+    this.#announced = text
+    this.#group.announce(encodeAnnouncement({ ...told, epoch: this.view.epoch }))
+  }
+
+  #isReady(log: MembershipLog): boolean {
+    const { view } = this
+    if (isIn(view, this.#life)) return true
+    const present = this.#roster.present
+    const isAnswered = view.members.every((member) => {
+      const isThere = present.get(member.node)?.incarnation === member.incarnation
+      return !isThere || this.#heartbeats.hasReached(member.node)
+    })
+    return log.isActive && isAnswered && this.#heartbeats.isStoreWell
+  }
+
+  // Views.
+
+  /** Makes out which view should follow, and proposes it when it is this node's turn. */
+  #think(log: MembershipLog): void {
+    const base = this.#history(log.unapplied).views.at(-1)!
+    const next = log.isActive && base.view.epoch > 0 ? this.#nextView(base) : null
+    const comers = next?.members.filter((member) => !isIn(base.view, member)).map(({ node }) => node) ?? []
+    if (comers.join() !== this.#comers) this.#gatheredBeat = this.#beats
+    this.#comers = comers.join()
+    this.#wantedBeats = next ? this.#wantedBeats + 1 : 0
+    if (next === null || this.#isProposing) return
+    const isRipe =
+      this.#beats - this.#gatheredBeat >= GATHER_BEATS ||
+      this.#wantedBeats > GATHER_BEATS_MAX ||
+      isUrgent(base.view, next)
+    const hasRested = this.#beats - this.#viewBeat >= GATHER_BEATS || isUrgent(base.view, next)
+    if (isRipe && hasRested && this.#wantedBeats > this.#turn * TURN_BEATS) void this.#propose(log, base, next)
+  }
+
+  #nextView({ index, view: base }: LoggedView): View | null {
+    const { clock } = this.#options
+    const present = this.#roster.present
+    const now = clock.now()
+    const views = this.#options.views()
+    return nextView({
+      base,
+      present,
+      lost: new Set(base.members.filter((member) => this.#isLost(member)).map(({ node }) => node)),
+      condemned: this.#condemned,
+      isInEffect: index === this.#current.index,
+      overdue: new Set(
+        [...this.#awaySinceMs].filter(([, sinceMs]) => clock.monotonicMs() - sinceMs >= AWAY_MS).map(([node]) => node),
+      ),
+      admits: (told) =>
+        told.epoch >= base.epoch - EPOCHS_BEHIND_MAX &&
+        !views.some(({ view }) => isIn(view, told)) &&
+        joinWaitMs(views, told.node, now) === 0,
+      drains: new Map([...this.#drains].map(([node, asked]) => [node, asked.at(-1)!.isDraining])),
+      now,
+    })
+  }
+
+  #isLost({ node, incarnation }: Life): boolean {
+    return (this.#lostBeats.get(`${node} ${incarnation}`) ?? 0) >= LOST_BEATS
+  }
+
+  /** How many others should propose before this node does. */
+  get #turn(): number {
+    if (this.#drains.size > 0 || this.#isLeaving) return 0
+    const { view } = this
+    const accused = new Set([...this.#roster.present.values()].flatMap(({ accuses }) => accuses))
+    const [members, others] = [true, false].map((isMember) =>
+      [...this.#roster.present.values()]
+        .filter((told) => isIn(view, told) === isMember && !accused.has(told.node))
+        .map(({ node }) => node)
+        .sort(),
+    )
+    const turn = [...members!, ...others!].indexOf(this.#life.node)
+    return Math.min(turn < 0 ? TURNS_MAX : turn, TURNS_MAX)
+  }
+
+  /** Another view may have come first: then this one is void. */
+  async #propose(log: MembershipLog, base: LoggedView, next: View): Promise<void> {
+    const { log: diary } = this.#options
+    this.#isProposing = true
+    this.#wantedBeats = 0
+    try {
+      await log.propose(encodeEntry({ type: 'view', ...next }).toString(), {
+        voters: next.voters,
+        afterIndex: base.index,
+      })
+    } catch (err) {
+      if (!(err instanceof StoreError)) throw err
+      diary.debug({ err, epoch: next.epoch }, 'a view did not take effect')
+    } finally {
+      this.#isProposing = false
+    }
+  }
+}
+
+const decoded = new WeakMap<Item, LoggedView[]>()
+
+/** The view that an entry of the log makes; each is asked for at every heartbeat. */
+function viewOf(item: Item): LoggedView[] {
+  const known = decoded.get(item)
+  if (known) return known
+  const views = item.voters ? decodeView(item) : []
+  decoded.set(item, views)
+  return views
+}
+
+function decodeView({ index, payload }: Item): LoggedView[] {
+  const entry = decodeEntry(Buffer.from(payload))
+  if (entry.type !== 'view') return []
+  const { type: _type, index: _index, ...view } = entry
+  return [{ index, view }]
+}
