@@ -25,6 +25,7 @@ const RESULT_OF = {
   Fenced: RESULT.FENCED,
   NoQuorum: RESULT.HALT,
   Unsure: RESULT.JOIN_FAILED,
+  Busy: RESULT.AGAIN,
   Stopping: RESULT.SHUTDOWN,
   Disconnected: RESULT.NETWORK_ERROR,
   Unsupported: RESULT.NO_SUPPORT,

@@ -190,7 +190,7 @@ function parseSort(
 }
 
 /** The messages are upstream's; they are whole sentences already. */
-function pageNumber(parameter: 'limit' | 'offset') {
+export function pageNumber(parameter: 'limit' | 'offset') {
   const negative = parameter === 'limit' ? 'limit param must be positive' : 'offset must be >= 0'
   return z
     .string()

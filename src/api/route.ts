@@ -134,6 +134,10 @@ const FINDERS: Readonly<Record<string, (services: Services, context: RequestCont
     volumes: ({ volumes }, context, id) => volumes.get(context, id),
     snapshots: ({ snapshots }, context, id) => snapshots.get(context, id),
     attachments: ({ attachments }, context, id) => attachments.get(context, id),
+    groups: ({ groups }, context, id) => groups.get(context, id),
+    group_snapshots: ({ groupSnapshots }, context, id) => groupSnapshots.get(context, id),
+    consistencygroups: ({ groups }, context, id) => groups.get(context, id),
+    cgsnapshots: ({ groupSnapshots }, context, id) => groupSnapshots.get(context, id),
     messages: ({ messages }, context, id) => messages.get(context, id),
   }
 

@@ -24,6 +24,7 @@ const STORE_EXIT = {
   InvalidParameters: EXIT.USAGE,
   VersionMismatch: EXIT.UNAVAILABLE,
   Unsupported: EXIT.UNAVAILABLE,
+  Busy: EXIT.UNAVAILABLE,
   Stopping: EXIT.UNAVAILABLE,
   Disconnected: EXIT.UNAVAILABLE,
   CorruptBlock: EXIT.DATA_UNSOUND,
@@ -38,6 +39,7 @@ const STORE_ADVICE: Partial<Record<StoreErrorCode, string>> = {
   Disconnected: '`collie node info` says whether the node is running; `collie serve` starts it',
   NoQuorum: 'start more of the nodes, or mend the network between them',
   Unsure: 'look whether it has been done, and ask again if not',
+  Busy: 'try again when the disks have less to do',
   Stopping: 'start it again with `collie serve`',
   Fenced: 'it came under an attachment meanwhile',
 }

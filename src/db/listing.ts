@@ -47,6 +47,9 @@ const MARKERS: Readonly<Record<string, [code: ServiceErrorCode, parameter: strin
   volume_transfers: ['TransferNotFound', 'transfer_id'],
   volume_types: ['VolumeTypeNotFound', 'volume_type_id'],
   qos_specs: ['QoSSpecsNotFound', 'specs_id'],
+  volume_groups: ['GroupNotFound', 'group_id'],
+  group_snapshots: ['GroupSnapshotNotFound', 'group_snapshot_id'],
+  group_types: ['GroupTypeNotFound', 'group_type_id'],
 }
 
 const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', eq: '=', neq: '<>', lt: '<', lte: '<=' }

@@ -11,6 +11,7 @@ import * as tokens from '../../migrations/0009-tokens.ts'
 import * as lookups from '../../migrations/0010-lookups.ts'
 import * as listOrders from '../../migrations/0011-list-orders.ts'
 import * as transfersAndQos from '../../migrations/0012-transfers-and-qos.ts'
+import * as groups from '../../migrations/0013-groups.ts'
 import * as moreListOrders from '../../migrations/0014-list-orders.ts'
 import * as rooms from '../../migrations/0014-rooms.ts'
 import { StartRefused } from '../errors.ts'
@@ -35,6 +36,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0010-lookups', ...lookups },
   { name: '0011-list-orders', ...listOrders },
   { name: '0012-transfers-and-qos', ...transfersAndQos },
+  { name: '0013-groups', ...groups },
   { name: '0014-list-orders', ...moreListOrders },
   { name: '0014-rooms', ...rooms },
 ]

@@ -3,7 +3,7 @@ import { readOneMoment } from './dialect.ts'
 
 /** What a table of charges keeps, and the rows that it should add up to. */
 interface Charges {
-  table: 'usages' | 'type_usages' | 'backup_usages'
+  table: 'usages' | 'type_usages' | 'backup_usages' | 'group_usages'
   key: readonly string[]
   amounts: readonly string[]
   /** One row for each thing that is charged. */
@@ -39,6 +39,12 @@ const CHARGES: readonly Charges[] = [
     key: ['project_id'],
     amounts: ['backups', 'backup_gigabytes'],
     charged: 'select project_id, 1 as backups, size_gib as backup_gigabytes from backups',
+  },
+  {
+    table: 'group_usages',
+    key: ['project_id'],
+    amounts: ['groups'],
+    charged: 'select project_id, 1 as "groups" from volume_groups',
   },
 ]
 

@@ -14,3 +14,18 @@ export async function findByStatus(
 ): Promise<{ id: string; status: string; volume_id?: string }[]> {
   return db(table).whereIn('status', statuses).orderBy('id')
 }
+
+/** As many as a statement takes as parameters on any database. */
+const IDS_MAX = 500
+
+/** Which of the ids are in a table, however many are asked for. */
+export async function existingIn(db: Db, table: string, ids: readonly string[]): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (let from = 0; from < ids.length; from += IDS_MAX) {
+    const some: string[] = await db(table)
+      .whereIn('id', ids.slice(from, from + IDS_MAX))
+      .pluck('id')
+    for (const id of some) found.add(id)
+  }
+  return found
+}

@@ -3,6 +3,7 @@ import { compareAndSet as change, type StatusChange } from './compare-and-set.ts
 import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
+import { existingIn } from './row-counts.ts'
 
 export interface SnapshotRow {
   id: string
@@ -20,6 +21,7 @@ export interface SnapshotRow {
   /** JSON objects of strings. */
   metadata: string
   image_metadata: string
+  group_snapshot_id: string | null
   created_at: string
   updated_at: string | null
 }
@@ -37,6 +39,7 @@ export const SNAPSHOT_COLUMNS: Columns = {
   status: { name: 'status', kind: 'text' },
   progress: { name: 'progress', kind: 'text' },
   metadata: { name: 'metadata', kind: 'json' },
+  group_snapshot_id: { name: 'group_snapshot_id', kind: 'text', nullable: true },
   availability_zone: { name: 'availability_zone', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
   host: { name: 'host', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
   created_at: { name: 'created_at', kind: 'time' },
@@ -64,6 +67,17 @@ export async function ofVolume(db: Db, volumeId: string): Promise<SnapshotRow[]>
 /** As `ofVolume`; no other transaction changes or reads-to-use the rows until this one has ended. */
 export async function lockOfVolume(trx: Db, volumeId: string): Promise<SnapshotRow[]> {
   return trx('snapshots').where({ volume_id: volumeId }).orderBy(['created_at', 'id']).forUpdate()
+}
+
+/** Of all volumes of a group at one moment, in the order in which everybody locks several. */
+export async function ofGroupSnapshot(db: Db, groupSnapshotId: string): Promise<SnapshotRow[]> {
+  return db('snapshots').where({ group_snapshot_id: groupSnapshotId }).orderBy('volume_id')
+}
+
+/** Whether a snapshot of the volume is being made together with others, which is not in the lane of the volume. */
+export async function isFreezingWithGroup(db: Db, volumeId: string): Promise<boolean> {
+  const query = db('snapshots').where({ volume_id: volumeId, status: 'creating' }).whereNotNull('group_snapshot_id')
+  return (await query.first('id')) !== undefined
 }
 
 /** Every row: for the comparison with a backend, not for requests. */
@@ -106,6 +120,11 @@ export async function endReverts(trx: Db, volumeId: string, updatedAt: string): 
     .update({ status: 'available', updated_at: updatedAt })
 }
 
+/** Condition for compareAndSet: what is part of a snapshot of a group goes with it. */
+export function notInGroup(query: Knex.QueryBuilder): void {
+  query.whereNull('snapshots.group_snapshot_id')
+}
+
 /** Condition for compareAndSet: no volume is being made from this snapshot. */
 export function notBeingRead(query: Knex.QueryBuilder): void {
   query.whereNotExists((clones) => {
@@ -123,4 +142,9 @@ export async function remove(trx: Db, id: string): Promise<boolean> {
 
 export async function countByStatus(db: Db): Promise<Map<string, number>> {
   return countBy(db, 'snapshots', 'status')
+}
+
+/** Which of the ids there are snapshots of. */
+export async function existing(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  return existingIn(db, 'snapshots', ids)
 }

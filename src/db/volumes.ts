@@ -5,6 +5,7 @@ import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 import { isPostgres } from './dialect.ts'
 import { applyFilters, type Columns, type Listing, listRows, type Rows } from './listing.ts'
+import { existingIn } from './row-counts.ts'
 
 export interface VolumeRow {
   id: string
@@ -38,6 +39,9 @@ export interface VolumeRow {
   migration_status: string | null
   /** The type it is being changed to. The quota counts both while it is set. */
   pending_volume_type_id: string | null
+  group_id: string | null
+  /** The same, when the group is a consistency group. */
+  consistencygroup_id: string | null
   created_at: string
   updated_at: string | null
 }
@@ -64,6 +68,8 @@ export const VOLUME_COLUMNS: Columns = {
   multiattach: { name: 'multiattach', kind: 'boolean' },
   metadata: { name: 'metadata', kind: 'json' },
   glance_metadata: { name: 'image_metadata', kind: 'json' },
+  group_id: { name: 'group_id', kind: 'text', nullable: true },
+  consistencygroup_id: { name: 'consistencygroup_id', kind: 'text', nullable: true },
   migration_status: { name: 'migration_status', kind: 'text', nullable: true },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
@@ -115,6 +121,21 @@ export async function lock(trx: Db, id: string): Promise<NamedVolumeRow | undefi
 /** Keeps a volume as it is until the transaction ends: of SQLite, each transaction has all of it to itself. */
 export async function hold(trx: Db, id: string): Promise<void> {
   if (isPostgres(trx)) await trx('volumes').where({ id }).forUpdate().first('id')
+}
+
+/** Oldest first. */
+export async function ofGroup(db: Db, groupId: string): Promise<VolumeRow[]> {
+  return db('volumes').where({ group_id: groupId }).orderBy(['created_at', 'id'])
+}
+
+/** As `ofGroup`, in the order in which everybody locks several volumes; no other transaction changes them until this one has ended. */
+export async function lockOfGroup(trx: Db, groupId: string): Promise<VolumeRow[]> {
+  return trx('volumes').where({ group_id: groupId }).orderBy('id').forUpdate()
+}
+
+/** Volumes of groups that were copied from this one, under whose ids copies that failed may have left snapshots of it. */
+export async function groupCopiesOf(db: Db, id: string): Promise<string[]> {
+  return db('volumes').where({ source_volid: id }).whereNotNull('group_id').pluck('id')
 }
 
 /** Every row: for the comparison with a backend, not for requests. */
@@ -169,6 +190,11 @@ export function notBeingCloned(query: Knex.QueryBuilder): void {
   })
 }
 
+/** Condition for compareAndSet: what is in a group goes with it. */
+export function notInGroup(query: Knex.QueryBuilder): void {
+  query.whereNull('volumes.group_id')
+}
+
 /** Whether a volume is being made from this one. */
 export async function isBeingCloned(db: Db, id: string): Promise<boolean> {
   return (await db('volumes').where({ source_volid: id, status: 'creating' }).first('id')) !== undefined
@@ -194,4 +220,9 @@ export async function remove(trx: Db, id: string): Promise<boolean> {
 
 export async function countByStatus(db: Db): Promise<Map<string, number>> {
   return countBy(db, 'volumes', 'status')
+}
+
+/** Which of the ids there are volumes of. */
+export async function existing(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  return existingIn(db, 'volumes', ids)
 }

@@ -58,7 +58,17 @@ export async function allConcerned(db: Db): Promise<Set<string>> {
     .whereIn('upload_image_id', db('work').select('resource_id'))
     .pluck('id')
   const backedUp: string[] = await db('backups').whereIn('id', db('work').select('resource_id')).pluck('volume_id')
-  return new Set([...rows.flatMap(({ resource_id, lane }) => [resource_id, lane]), ...uploaded, ...backedUp])
+  const grouped: string[] = await db('volumes').whereIn('group_id', db('work').select('lane')).pluck('id')
+  const frozen: string[] = await db('snapshots')
+    .whereIn('group_snapshot_id', db('work').select('resource_id'))
+    .pluck('id')
+  return new Set([
+    ...rows.flatMap(({ resource_id, lane }) => [resource_id, lane]),
+    ...uploaded,
+    ...backedUp,
+    ...grouped,
+    ...frozen,
+  ])
 }
 
 /** Which of the units there still are. */
@@ -72,9 +82,11 @@ export async function ofVolume(db: Db, volumeId: string): Promise<WorkRow[]> {
   const ofBackups = db('work').whereIn('resource_id', backups).whereNot({ lane: volumeId })
   const uploads = db('volumes').where({ id: volumeId }).whereNotNull('upload_image_id').select('upload_image_id')
   const ofUploads = db('work').whereIn('resource_id', uploads)
+  const groups = db('volumes').where({ id: volumeId }).whereNotNull('group_id').select('group_id')
+  const ofGroup = db('work').whereIn('lane', groups)
   const rows: WorkRow[] = await db('work')
     .where({ lane: volumeId })
-    .unionAll([ofBackups, ofUploads])
+    .unionAll([ofBackups, ofUploads, ofGroup])
     .orderBy(['created_at', 'id'])
   return rows.map((row) => fromStore(row)!)
 }

@@ -34,6 +34,12 @@ export interface VolumeDriver {
 
   /** The content of the volume at one moment during the call, also while it is written to. */
   createSnapshot(snapshot: SnapshotRef): Promise<void>
+  /**
+   * Snapshots of several volumes at one moment, also while they are written to: of two writes of which one was answered before the
+   * other was sent, no snapshot has the later where one lacks the earlier. All of them are there when it resolves, and none
+   * when it rejects.
+   */
+  createGroupSnapshot(snapshots: readonly SnapshotRef[]): Promise<void>
   /** Volumes made from the snapshot keep their content. */
   deleteSnapshot(snapshot: SnapshotRef): Promise<void>
   /**
@@ -72,6 +78,16 @@ export interface VolumeDriver {
    */
   discover?(): Promise<Discovered>
 
+  /** What `manageVolume` and `manageSnapshot` could take over, and what is taken already; a driver without it takes over nothing. */
+  listManageable?(): Promise<Manageable>
+  /**
+   * Makes what the backend calls `name` this volume, with its snapshots; answers its size, which is a whole number of GiB from then
+   * on. Rejects with VolumeNotFound when there is nothing of that name, InvalidVolume while somebody uses it.
+   */
+  manageVolume?(volume: Pick<VolumeRef, 'id'>, name: string): Promise<{ sizeGib: number }>
+  /** Makes the volume's snapshot that the backend calls `name` this one. Rejects with SnapshotNotFound when there is none. */
+  manageSnapshot?(snapshot: SnapshotRef, name: string): Promise<void>
+
   /**
    * Opens the bytes of a volume for the service itself, which fills a volume that nobody uses: from a backup, from an image.
    * Rejects with InvalidVolume while it is exported.
@@ -88,6 +104,21 @@ export interface Discovered {
   exports: { attachmentId: string; volumeId: string }[]
   /** What bears no name that this driver would give: somebody else's, or one that could be taken over. */
   foreign: { name: string; sizeGib: number }[]
+}
+
+/** In the backend's own names. */
+export interface Manageable {
+  /** `volumeId` is what the name says, whether or not there is such a volume; `reason` is why it cannot be taken over. */
+  volumes: { name: string; volumeId: string | null; sizeGib: number; reason: string | null }[]
+  /** `volumeName` is what the backend calls the volume that it is of. */
+  snapshots: {
+    name: string
+    snapshotId: string | null
+    volumeName: string
+    volumeId: string | null
+    sizeGib: number
+    reason: string | null
+  }[]
 }
 
 /** Bytes of a volume or a snapshot. Offsets and lengths are of any alignment, and within `sizeBytes`. */

@@ -88,6 +88,14 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
       const blocks = new Map(volumeOf(backend, volumeId).blocks)
       if (!snapshots.has(id)) snapshots.set(id, { volumeId, sizeGib, blocks })
     },
+    createGroupSnapshot: async (together) => {
+      const taken = together.map(
+        (snapshot) => [snapshot, new Map(volumeOf(backend, snapshot.volumeId).blocks)] as const,
+      )
+      for (const [{ id, volumeId, sizeGib }, blocks] of taken) {
+        if (!snapshots.has(id)) snapshots.set(id, { volumeId, sizeGib, blocks })
+      }
+    },
     deleteSnapshot: async ({ id }) => {
       snapshots.delete(id)
     },
@@ -128,6 +136,38 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
       ),
       foreign: [],
     }),
+
+    listManageable: async () => ({
+      volumes: [...volumes].map(([id, { sizeGib, rights }]) => ({
+        name: id,
+        volumeId: id,
+        sizeGib,
+        reason: rights.size > 0 ? 'exported' : null,
+      })),
+      snapshots: [...snapshots].map(([id, { volumeId, sizeGib }]) => ({
+        name: id,
+        snapshotId: id,
+        volumeName: volumeId,
+        volumeId,
+        sizeGib,
+        reason: null,
+      })),
+    }),
+    manageVolume: async ({ id }, name) => {
+      if (!volumes.has(id)) {
+        const volume = volumeOf(backend, name)
+        if (volume.rights.size > 0) throw new ServiceError('InvalidVolume', { reason: `Volume ${name} is exported.` })
+        volumes.set(id, volume)
+        volumes.delete(name)
+        for (const snapshot of snapshots.values()) if (snapshot.volumeId === name) snapshot.volumeId = id
+      }
+      return { sizeGib: volumeOf(backend, id).sizeGib }
+    },
+    manageSnapshot: async ({ id }, name) => {
+      if (snapshots.has(id)) return
+      snapshots.set(id, snapshotOf(backend, name))
+      snapshots.delete(name)
+    },
 
     openVolume: async ({ id }) => {
       const volume = volumeOf(backend, id)

@@ -37,6 +37,7 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   deleteVolume: true,
   extendVolume: true,
   createSnapshot: true,
+  createGroupSnapshot: true,
   deleteSnapshot: true,
   revertToSnapshot: true,
   createExport: true,
@@ -44,6 +45,9 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   limitVolume: true,
   openVolume: true,
   openSnapshot: true,
+  listManageable: true,
+  manageVolume: true,
+  manageSnapshot: true,
   discover: true,
   drive: true,
 }

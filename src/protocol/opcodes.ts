@@ -111,6 +111,10 @@ export const OPCODES = {
   UNLOCK_VDI: op(0xe3, 'io', 'io'),
   /** Body: JSON, `{database, replace}`. Answers JSON: the database of the service that drives the store from now on. */
   DRIVE_STORE: op(0xe4, 'io', 'io'),
+  /** Body: JSON, `[{name, tag}]`. Snapshots of several VDIs at one moment, all or none. */
+  SNAPSHOT_VDIS: op(0xe5, 'io', 'io'),
+  /** Body: name[256], tag[256], new name or new tag[256]. Renames a VDI with its snapshots; with a tag, only that snapshot's tag. */
+  RENAME_VDI: op(0xe6, 'io', 'io'),
 } as const
 
 export type OpcodeName = keyof typeof OPCODES

@@ -16,7 +16,9 @@ const availabilityZone: Filter = (pool, { availabilityZones }) =>
     : `it is in availability zone ${pool.availabilityZone}`
 
 const source: Filter = (pool, { sourceBackend }) =>
-  sourceBackend === null || sourceBackend === pool.backendName ? null : `the source is in backend ${sourceBackend}`
+  sourceBackend === null || sourceBackend === pool.backendName
+    ? null
+    : `the source, or the group, is in backend ${sourceBackend}`
 
 const retry: Filter = (pool, { failed }) =>
   failed.includes(placeOf(pool.name)) ? 'it has failed to make this volume' : null

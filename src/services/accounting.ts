@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import * as backupUsages from '../db/backup-usages.ts'
 import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
+import * as groupUsages from '../db/group-usages.ts'
+import * as groups from '../db/groups.ts'
 import * as quotaLimits from '../db/quota-limits.ts'
 import * as quotas from '../db/quotas.ts'
 import * as snapshots from '../db/snapshots.ts'
@@ -12,6 +14,7 @@ import {
   checkPerVolume,
   explainBackupsOver,
   explainOver,
+  groupsExceeded,
   growthCharge,
   limitOf,
   NOTHING,
@@ -26,7 +29,7 @@ import { isShared } from './type-rules.ts'
 /**
  * The only places where rows that count come, go and change their size or type. Each writes the counts, of the project
  * and of its part that has the type, in the transaction of the row, so they cannot part. Locks are taken
- * in one order: a backup, a volume, its snapshots, the type that it gets, the count of the project, those by type.
+ * in one order: a group, a backup, a volume, its snapshots, the type that it gets, the count of the project, those by type.
  */
 
 /** Throws QuotaExceeded, also for a single volume that is too large. */
@@ -170,6 +173,24 @@ export async function dropBackup(trx: Db, id: string): Promise<void> {
   const row = await backups.lock(trx, id)
   if (row === undefined || !(await backups.remove(trx, id))) return
   await backupUsages.refund(trx, row.project_id, row.size_gib)
+}
+
+/** Throws QuotaExceeded. */
+export async function addGroup(
+  trx: Db,
+  row: groups.GroupRow,
+  volumeTypeIds: readonly string[],
+  defaults: QuotaSettings,
+): Promise<void> {
+  const limit = limitOf(await quotaLimits.ofProject(trx, row.project_id), 'groups', defaults)
+  if (!(await groupUsages.charge(trx, row.project_id, limit))) throw groupsExceeded(limit)
+  await groups.insert(trx, row, volumeTypeIds)
+}
+
+export async function dropGroup(trx: Db, id: string): Promise<void> {
+  const row = await groups.lock(trx, id)
+  if (row === undefined || !(await groups.remove(trx, id))) return
+  await groupUsages.refund(trx, row.project_id)
 }
 
 /** The volume of a snapshot, which no other transaction changes until this one has ended. */

@@ -22,6 +22,7 @@ export interface Finding {
     | 'usage-wrong'
     | 'type-usage-wrong'
     | 'backup-usage-wrong'
+    | 'group-usage-wrong'
     | 'status-stuck'
   /** Of the volume, snapshot, attachment, backup or project. */
   id: string
@@ -123,6 +124,7 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
   }
   for (const { id, volumeId } of found.snapshots) {
     if (!isQuiet(id) || before.snapshots.has(id) || after.snapshots.has(id)) continue // a backup that is made has one
+    if (before.volumes.has(id) || after.volumes.has(id)) continue // of a group that is copied, for the new volume
     findings.push({
       kind: 'snapshot-unknown',
       id,

@@ -1,4 +1,5 @@
 import type { Db } from '../db/database.ts'
+import * as groupTypes from '../db/group-types.ts'
 import * as volumeTypes from '../db/volume-types.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
@@ -13,7 +14,11 @@ import { createConnectionService } from './connections.ts'
 import { createCounts, type ServiceCounts } from './counts.ts'
 import { createDefaultTypeService } from './default-types.ts'
 import { createInspection, type Inspection } from './explain.ts'
+import { createGroupSnapshotService } from './group-snapshots.ts'
+import { createGroupTypeService } from './group-types.ts'
+import { createGroupService } from './groups.ts'
 import { createImages, type ImageOptions } from './images/images.ts'
+import { createManageService } from './manageable.ts'
 import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
@@ -111,8 +116,13 @@ export function createServices({
     quotas: createQuotaService(parts),
     backends: createBackendService({ ...parts, log }),
     messages: createMessageService(parts),
+    groups: createGroupService(parts),
+    groupSnapshots: createGroupSnapshotService(parts),
+    groupTypes: createGroupTypeService(parts),
+    manageable: createManageService(parts),
     start: async () => {
       await ensureDefaultType(parts)
+      await ensureConsistencyGroupType(parts)
       await images?.spool.start()
       await pools.refresh().catch(() => {}) // logged; a backend that is away is asked again, and its work waits
       await work.start()
@@ -143,6 +153,21 @@ async function ensureDefaultType({ db, random, settings, stamp }: Parts): Promis
     description: 'Default Volume Type',
     is_public: true,
     extra_specs: '{}',
+    created_at: stamp(),
+    updated_at: null,
+  })
+}
+
+/** The type of groups that are made as consistency groups. Of processes that start together one makes it. */
+async function ensureConsistencyGroupType({ db, random, stamp }: Parts): Promise<void> {
+  const name = groupTypes.CONSISTENCY_GROUP_TYPE
+  if ((await groupTypes.findByName(db, name)) !== undefined) return
+  await groupTypes.insert(db, {
+    id: random.uuid(),
+    name,
+    description: 'Default group type for migrating cgsnapshot',
+    is_public: true,
+    group_specs: JSON.stringify({ consistent_group_snapshot_enabled: '<is> True' }),
     created_at: stamp(),
     updated_at: null,
   })

@@ -27,6 +27,7 @@ const KINDS = {
   usages: 'usage-wrong',
   type_usages: 'type-usage-wrong',
   backup_usages: 'backup-usage-wrong',
+  group_usages: 'group-usage-wrong',
 } as const satisfies Record<Miscount['table'], Finding['kind']>
 
 function ownerOf({ key }: Miscount): string {

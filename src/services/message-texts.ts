@@ -22,6 +22,12 @@ export const MESSAGE_ACTIONS = {
   deleteVolume: { id: '901', text: 'delete volume' },
   retypeVolume: { id: '902', text: 'retype volume' },
   migrateVolume: { id: '903', text: 'migrate volume' },
+  createGroup: { id: '910', text: 'create group' },
+  deleteGroup: { id: '911', text: 'delete group' },
+  createGroupSnapshot: { id: '912', text: 'create group snapshot' },
+  deleteGroupSnapshot: { id: '913', text: 'delete group snapshot' },
+  manageVolume: { id: '914', text: 'manage volume' },
+  manageSnapshot: { id: '915', text: 'manage snapshot' },
   revertVolume: { id: '904', text: 'revert volume to snapshot' },
 } as const satisfies Record<string, MessageText>
 
@@ -71,6 +77,11 @@ export const MESSAGE_DETAILS = {
     text: 'The image cannot be written to a volume: it is not what it claims to be, or too large.',
   },
   reimageFailed: { id: '907', text: 'Driver failed to reimage the volume.' },
+  groupCreateFailed: { id: '910', text: 'Group failed to create.' },
+  groupDeleteFailed: { id: '911', text: 'Group failed to delete.' },
+  groupSnapshotCreateFailed: { id: '912', text: 'Group snapshot failed to create.' },
+  groupSnapshotDeleteFailed: { id: '913', text: 'Group snapshot failed to delete.' },
+  manageFailed: { id: '914', text: 'Driver failed to take over what the reference names.' },
   revertFailed: { id: '904', text: 'Driver failed to revert the volume.' },
 } as const satisfies Record<string, MessageText>
 

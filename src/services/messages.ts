@@ -1,5 +1,6 @@
 import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
+import * as groups from '../db/groups.ts'
 import * as messages from '../db/messages.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
@@ -22,7 +23,7 @@ import { failureOf } from './work/failures.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** What a message can be about, in upstream's words. */
-export type MessageResource = 'VOLUME' | 'VOLUME_SNAPSHOT' | 'VOLUME_BACKUP'
+export type MessageResource = 'VOLUME' | 'VOLUME_SNAPSHOT' | 'VOLUME_BACKUP' | 'VOLUME_GROUP' | 'VOLUME_GROUP_SNAPSHOT'
 
 export interface NewMessage {
   projectId: string
@@ -72,7 +73,10 @@ export function failureRecorder(parts: MessageParts) {
   return async (trx: Db, unit: WorkUnit, error: ServiceError): Promise<void> => {
     // A backup outlives its volume; the lane of an upload is its own.
     const volumeId = unit.kind === 'volume-upload' ? String(unit.params.volumeId) : unit.lane
-    const owner = (await volumes.find(trx, volumeId)) ?? (await backups.find(trx, unit.resourceId))
+    const owner =
+      (await volumes.find(trx, volumeId)) ??
+      (await backups.find(trx, unit.resourceId)) ??
+      (await groups.find(trx, unit.lane))
     if (owner === undefined) return
     const message = { ...failureOf(unit, error), projectId: owner.project_id, requestId: unit.requestId }
     await recordMessage(trx, parts, message)

@@ -1,12 +1,19 @@
 import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
-import type { AttachmentStatus, BackupStatus, SnapshotStatus, VolumeStatus } from './statuses.ts'
+import type {
+  AttachmentStatus,
+  BackupStatus,
+  GroupSnapshotStatus,
+  GroupStatus,
+  SnapshotStatus,
+  VolumeStatus,
+} from './statuses.ts'
 
 /**
  * What the service layer hands out: rows of the database with their parts joined, in Cinder's words. Times are ISO 8601
  * in UTC with microseconds and without a zone, as Cinder prints them.
  */
 
-export type { AttachmentStatus, BackupStatus, SnapshotStatus, VolumeStatus }
+export type { AttachmentStatus, BackupStatus, GroupSnapshotStatus, GroupStatus, SnapshotStatus, VolumeStatus }
 
 export interface Volume {
   id: string
@@ -32,6 +39,9 @@ export interface Volume {
   imageMetadata: Record<string, string>
   /** Null: it was never migrated. */
   migrationStatus: string | null
+  groupId: string | null
+  /** The same, when the group is a consistency group. */
+  consistencyGroupId: string | null
   attachments: Attachment[]
   createdAt: string
   updatedAt: string | null
@@ -48,6 +58,7 @@ export interface Snapshot {
   status: SnapshotStatus
   progress: string
   metadata: Record<string, string>
+  groupSnapshotId: string | null
   createdAt: string
   updatedAt: string | null
 }
@@ -130,6 +141,110 @@ export interface VolumeType {
   updatedAt: string | null
 }
 
+export interface Group {
+  id: string
+  projectId: string
+  userId: string
+  name: string | null
+  description: string | null
+  status: GroupStatus
+  /** `host@backend#pool` once scheduled. */
+  host: string | null
+  availabilityZone: string | null
+  groupTypeId: string
+  /** The types that its volumes may have. */
+  volumeTypeIds: readonly string[]
+  volumeIds: readonly string[]
+  groupSnapshotId: string | null
+  sourceGroupId: string | null
+  /** Of the type that is kept for consistency groups. */
+  isConsistencyGroup: boolean
+  createdAt: string
+  updatedAt: string | null
+}
+
+export interface GroupCreate {
+  name: string | null
+  description: string | null
+  /** Name or id; null makes a consistency group. */
+  groupType: string | null
+  /** Names or ids. */
+  volumeTypes: readonly string[]
+  availabilityZone: string | null
+}
+
+/** One of the two sources. */
+export interface GroupCopy {
+  name: string | null
+  description: string | null
+  groupSnapshotId: string | null
+  sourceGroupId: string | null
+}
+
+export interface GroupUpdate {
+  name: string | null
+  description: string | null
+  addVolumes: readonly string[]
+  removeVolumes: readonly string[]
+}
+
+export interface GroupSnapshot {
+  id: string
+  projectId: string
+  userId: string
+  groupId: string
+  groupTypeId: string
+  name: string | null
+  description: string | null
+  status: GroupSnapshotStatus
+  isConsistencyGroup: boolean
+  createdAt: string
+  updatedAt: string | null
+}
+
+export interface GroupType {
+  id: string
+  name: string
+  description: string | null
+  isPublic: boolean
+  groupSpecs: Record<string, string>
+}
+
+/** A volume or a snapshot that a backend has, in the backend's own names. */
+export interface ManageableResource {
+  name: string
+  /** Of a snapshot, what the backend calls its volume. */
+  sourceName: string | null
+  sizeGib: number
+  /** Of the volume or snapshot that it is already. */
+  id: string | null
+  /** Why it cannot be taken over; null when it can. */
+  reason: string | null
+}
+
+export interface VolumeManage {
+  /** `host@backend` or `host@backend#pool`; or a cluster. */
+  host: string | null
+  cluster: string | null
+  /** What the backend calls it; null when the reference names nothing. */
+  sourceName: string | null
+  name: string | null
+  description: string | null
+  /** Name or id. */
+  volumeType: string | null
+  availabilityZone: string | null
+  bootable: boolean
+  metadata: Record<string, string>
+}
+
+export interface SnapshotManage {
+  volumeId: string
+  sourceName: string | null
+  name: string | null
+  description: string | null
+  metadata: Record<string, string>
+}
+
 export interface TypeEncryption {
   id: string
   volumeTypeId: string
@@ -193,6 +308,8 @@ export interface VolumeCreate {
   sourceVolid: string | null
   availabilityZone: string | null
   metadata: Record<string, string>
+  /** The group that it is to be in. */
+  groupId?: string | null
   /** Id or name of the image that it is to hold. */
   imageRef?: string | null
   /** Whether an image of Nova's that stands for a snapshot means that snapshot. */

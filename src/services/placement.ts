@@ -1,4 +1,5 @@
 import type { Db } from '../db/database.ts'
+import * as groups from '../db/groups.ts'
 import * as hostUsage from '../db/host-usage.ts'
 import * as snapshots from '../db/snapshots.ts'
 import { ZONES_SPEC } from '../db/volume-types.ts'
@@ -32,7 +33,7 @@ export interface PlacementMemo {
   failed: readonly string[]
 }
 
-type Placed = Pick<volumes.VolumeRow, 'size_gib' | 'snapshot_id' | 'source_volid'>
+type Placed = Pick<volumes.VolumeRow, 'size_gib' | 'snapshot_id' | 'source_volid' | 'group_id'>
 
 /** What the scheduler is asked for a volume. */
 export async function placementRequest(
@@ -61,8 +62,10 @@ export function memoOf(row: volumes.VolumeRow): PlacementMemo {
   return { zones: [row.availability_zone], hints: null, hintsProject: row.project_id, failed: [] }
 }
 
-/** The backend of the snapshot or volume that this one is made from. */
+/** The backend of the group that this volume is in, or of the snapshot or volume that it is made from. */
 async function sourceBackend(db: Db, row: Placed): Promise<string | null> {
+  const group = row.group_id === null ? undefined : await groups.find(db, row.group_id)
+  if (group?.host) return splitHost(group.host).backend
   const snapshot = row.snapshot_id === null ? undefined : await snapshots.find(db, row.snapshot_id)
   const sourceId = snapshot?.volume_id ?? row.source_volid
   const host = sourceId === null ? null : (await volumes.find(db, sourceId))?.host

@@ -53,6 +53,11 @@ export interface Pools {
    * reason why each pool was dropped; ServiceUnavailable when that may change by itself, as with a backend that does not answer.
    */
   requireRoom(volumeId: string, request: PlacementRequest): Promise<void>
+  /**
+   * The best pool of a backend that meets each of several lists of extra specs in one of its pools: where a group of volumes may
+   * be, for which no room is asked. Throws as `requireRoom`.
+   */
+  chooseForAll(wishes: readonly Readonly<Record<string, string>>[], availabilityZones: readonly string[]): Promise<Pool>
   /** As `reserve`, for a volume that grows where it is. False without room. */
   reserveGrowth(trx: Db, volume: Growing, newSizeGib: number): Promise<boolean>
   /** As `requireRoom`, for a volume that grows and whose row says so already. */
@@ -243,6 +248,20 @@ export function createPools(options: PoolsOptions): Pools {
       // What is promised may be in the reports already, which the next ones settle.
       if (later.candidates.length > 0) throw new ServiceError('ServiceUnavailable', { reason })
       throw new ServiceError('NoValidBackend', { reason })
+    },
+    chooseForAll: async (wishes, availabilityZones) => {
+      await refresh()
+      const known = poolsWithout(await rooms.read(db))
+      const placements = wishes.map((extraSpecs) =>
+        place(known, { ...NO_WISHES, sizeGib: 0, availabilityZones, extraSpecs }, settings.scheduler.weights),
+      )
+      const meetsAll = ({ backendName }: Pool) =>
+        placements.every(({ candidates }) => candidates.some(({ pool }) => pool.backendName === backendName))
+      const best = placements.at(-1)?.candidates.find(({ pool }) => meetsAll(pool))
+      if (best !== undefined) return best.pool
+      const reason = placements.map(explain).join(' ')
+      const isAway = backends.all.some(({ name }) => !healthOf(name).up)
+      throw new ServiceError(isAway ? 'ServiceUnavailable' : 'NoValidBackend', { reason })
     },
     reserveGrowth: async (trx, volume, newSizeGib) => {
       renewOld()

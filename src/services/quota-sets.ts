@@ -1,5 +1,6 @@
 import * as backupUsages from '../db/backup-usages.ts'
 import type { Db } from '../db/database.ts'
+import * as groupUsages from '../db/group-usages.ts'
 import * as quotaLimits from '../db/quota-limits.ts'
 import * as quotas from '../db/quotas.ts'
 import * as volumeTypes from '../db/volume-types.ts'
@@ -125,7 +126,11 @@ function effectiveLimit(
 
 async function usagesOf(db: Db, projectId: string): Promise<Usages> {
   const ofVolumes = await quotas.usage(db, { projectId, volumeTypeId: null })
-  const whole = { ...ofVolumes, ...(await backupUsages.usage(db, projectId)) }
+  const whole = {
+    ...ofVolumes,
+    ...(await backupUsages.usage(db, projectId)),
+    ...(await groupUsages.usage(db, projectId)),
+  }
   return { whole, byType: await quotas.usageByType(db, projectId) }
 }
 

@@ -150,6 +150,10 @@ export function explainBackupsOver(usage: BackupUsage, sizeGib: number, limits: 
   return null
 }
 
+export function groupsExceeded(limit: number): ServiceError {
+  return exceeded('GroupLimitExceeded', `Maximum number of groups allowed (${limit}) exceeded`)
+}
+
 /** `volumes`, or `volumes_fast` for what is counted of the type `fast`. */
 export function quotaName(resource: (typeof RESOURCES)[number], typeName: string | null): string {
   return typeName === null ? resource : `${resource}_${typeName}`

@@ -39,6 +39,8 @@ export function toVolume(row: NamedVolumeRow, attachments: Attachment[]): Volume
     adminMetadata: toPairs(row.admin_metadata),
     imageMetadata: toPairs(row.image_metadata),
     migrationStatus: row.migration_status,
+    groupId: row.group_id,
+    consistencyGroupId: row.consistencygroup_id,
     attachments,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
@@ -57,6 +59,7 @@ export function toSnapshot(row: SnapshotRow): Snapshot {
     status: row.status as SnapshotStatus,
     progress: row.progress,
     metadata: toPairs(row.metadata),
+    groupSnapshotId: row.group_snapshot_id,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

@@ -8,7 +8,16 @@ import type {
   BackupCreate,
   BackupRecord,
   DefaultType,
+  Group,
+  GroupCopy,
+  GroupCreate,
+  GroupSnapshot,
+  GroupSnapshotStatus,
+  GroupStatus,
+  GroupType,
+  GroupUpdate,
   ListQuery,
+  ManageableResource,
   Message,
   Migration,
   OldAttach,
@@ -18,12 +27,14 @@ import type {
   Retype,
   Snapshot,
   SnapshotCreate,
+  SnapshotManage,
   SnapshotStatus,
   StartedUpload,
   StatusReset,
   TypeEncryption,
   Volume,
   VolumeCreate,
+  VolumeManage,
   VolumeTransfer,
   VolumeTransferCreate,
   VolumeType,
@@ -52,6 +63,10 @@ export interface Services {
   quotas: QuotaService
   backends: BackendService
   messages: MessageService
+  groups: GroupService
+  groupSnapshots: GroupSnapshotService
+  groupTypes: GroupTypeService
+  manageable: ManageService
 }
 
 export interface VolumeService {
@@ -161,6 +176,77 @@ export interface SnapshotService {
   updateStatus(context: RequestContext, id: string, change: { status: string; progress: string | null }): Promise<void>
   /** Admin: forgets the snapshot; the backend keeps it. */
   unmanage(context: RequestContext, id: string): Promise<void>
+}
+
+/** Groups of volumes; `generic` leaves consistency groups out, which the old API alone works on. */
+export interface GroupService {
+  create(context: RequestContext, request: GroupCreate): Promise<Group>
+  /** With copies of the volumes of another group, all of one moment, or of a snapshot of one. */
+  createCopy(context: RequestContext, request: GroupCopy): Promise<Group>
+  get(context: RequestContext, id: string): Promise<Group>
+  list(context: RequestContext, query: ListQuery, scope: 'generic' | 'all'): Promise<Page<Group>>
+  update(context: RequestContext, id: string, request: GroupUpdate): Promise<void>
+  /** `withVolumes` deletes its volumes too; otherwise it must have none. */
+  delete(context: RequestContext, id: string, options: { withVolumes: boolean }): Promise<void>
+  /** Admin: writes the status without asking the backend. */
+  resetStatus(context: RequestContext, id: string, status: GroupStatus): Promise<void>
+  /** Always refused, as the three that follow: nothing here is replicated to another backend. */
+  enableReplication(context: RequestContext, id: string): Promise<never>
+  disableReplication(context: RequestContext, id: string): Promise<never>
+  failOverReplication(context: RequestContext, id: string): Promise<never>
+  replicationTargets(context: RequestContext, id: string): Promise<never>
+}
+
+/** Snapshots of all volumes of a group at one moment. */
+export interface GroupSnapshotService {
+  create(
+    context: RequestContext,
+    request: { groupId: string; name: string | null; description: string | null },
+  ): Promise<GroupSnapshot>
+  get(context: RequestContext, id: string): Promise<GroupSnapshot>
+  list(context: RequestContext, query: ListQuery, scope: 'generic' | 'all'): Promise<Page<GroupSnapshot>>
+  delete(context: RequestContext, id: string): Promise<void>
+  /** Admin: writes the status without asking the backend. */
+  resetStatus(context: RequestContext, id: string, status: GroupSnapshotStatus): Promise<void>
+}
+
+export interface GroupTypeService {
+  /** Only administrators see private types. */
+  list(context: RequestContext, query: ListQuery, scope: 'public' | 'private' | 'all'): Promise<Page<GroupType>>
+  get(context: RequestContext, id: string): Promise<GroupType>
+  /** The one that the settings name. */
+  getDefault(context: RequestContext): Promise<GroupType>
+  create(
+    context: RequestContext,
+    request: { name: string; description: string | null; isPublic: boolean; groupSpecs: Record<string, string> },
+  ): Promise<GroupType>
+  update(
+    context: RequestContext,
+    id: string,
+    changes: { name?: string; description?: string; isPublic?: boolean },
+  ): Promise<GroupType>
+  /** Refused while a group has the type. */
+  delete(context: RequestContext, id: string): Promise<void>
+  specs(context: RequestContext, id: string): Promise<Record<string, string>>
+  spec(context: RequestContext, id: string, key: string): Promise<string>
+  addSpecs(context: RequestContext, id: string, specs: Readonly<Record<string, string>>): Promise<void>
+  setSpec(context: RequestContext, id: string, key: string, value: string): Promise<void>
+  removeSpec(context: RequestContext, id: string, key: string): Promise<void>
+}
+
+/** For administrators: what backends hold that no volume is, and taking it over. */
+export interface ManageService {
+  /** All that a backend holds, in no order; throws ServiceUnavailable for a host that there is not. */
+  listVolumes(context: RequestContext, at: BackendName): Promise<ManageableResource[]>
+  listSnapshots(context: RequestContext, at: BackendName): Promise<ManageableResource[]>
+  manageVolume(context: RequestContext, request: VolumeManage): Promise<Volume>
+  manageSnapshot(context: RequestContext, request: SnapshotManage): Promise<Snapshot>
+}
+
+/** One of the two: `host@backend`, or a cluster, of which there are none. */
+export interface BackendName {
+  host: string | null
+  cluster: string | null
 }
 
 export interface AttachmentService {

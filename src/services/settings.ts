@@ -9,6 +9,8 @@ export interface ServiceSettings {
   availabilityZone: string
   /** Name of the type of volumes that ask for none; made at start when absent. */
   defaultVolumeType: string
+  /** Name of the group type that `group_types/default` shows; null: there is none. */
+  defaultGroupType: string | null
   quota: QuotaSettings
   work: WorkSettings
   /** What the backend said about its pools is asked again when older than this. */
@@ -38,6 +40,7 @@ export const DEFAULT_SCHEDULER: SchedulerSettings = { weights: DEFAULT_WEIGHTS, 
 export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
   availabilityZone: 'nova',
   defaultVolumeType: '__DEFAULT__',
+  defaultGroupType: null,
   quota: DEFAULT_QUOTA,
   work: DEFAULT_WORK,
   poolsMaxAgeMs: 10_000,

@@ -1,3 +1,4 @@
+import type { Knex } from 'knex'
 import type { StatusChange } from '../db/compare-and-set.ts'
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
@@ -88,6 +89,7 @@ async function createSnapshot(
       progress: '0%',
       metadata: JSON.stringify(request.metadata),
       image_metadata: volume.bootable ? volume.image_metadata : '{}',
+      group_snapshot_id: null,
       created_at: stamp(),
       updated_at: null,
     }
@@ -145,11 +147,20 @@ async function deleteSnapshot(
 }
 
 /** Moves a snapshot that nothing reads into the status of its end. */
-async function take(trx: Db, { id, status }: snapshots.SnapshotRow, change: StatusChange): Promise<void> {
-  if (await snapshots.compareAndSet(trx, id, { ...change, where: snapshots.notBeingRead })) return
-  const reason = change.from.includes(status)
-    ? `Snapshot ${id} is in use: a volume is being created from it.`
-    : 'Snapshot status must be available or error and must not be part of a group.'
+async function take(
+  trx: Db,
+  { id, status, group_snapshot_id: groupSnapshotId }: snapshots.SnapshotRow,
+  change: StatusChange,
+): Promise<void> {
+  const where = (query: Knex.QueryBuilder) => {
+    snapshots.notBeingRead(query)
+    snapshots.notInGroup(query)
+  }
+  if (await snapshots.compareAndSet(trx, id, { ...change, where })) return
+  const reason =
+    change.from.includes(status) && groupSnapshotId === null
+      ? `Snapshot ${id} is in use: a volume is being created from it.`
+      : 'Snapshot status must be available or error and must not be part of a group.'
   throw new ServiceError('InvalidSnapshot', { reason })
 }
 

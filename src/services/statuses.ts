@@ -61,6 +61,32 @@ export const ATTACHMENT_STATUSES = [
 
 export type AttachmentStatus = (typeof ATTACHMENT_STATUSES)[number]
 
+/** All of upstream's, since an administrator may write any but `in-use`. */
+export const GROUP_STATUSES = [
+  'error',
+  'available',
+  'creating',
+  'deleting',
+  'deleted',
+  'updating',
+  'in-use',
+  'error_deleting',
+] as const
+
+export type GroupStatus = (typeof GROUP_STATUSES)[number]
+
+export const GROUP_SNAPSHOT_STATUSES = [
+  'error',
+  'available',
+  'creating',
+  'deleting',
+  'deleted',
+  'updating',
+  'error_deleting',
+] as const
+
+export type GroupSnapshotStatus = (typeof GROUP_SNAPSHOT_STATUSES)[number]
+
 /** What os-reset_status may write; null in the database stands for `none`. */
 export const MIGRATION_STATUSES = ['migrating', 'error', 'success', 'completing', 'none', 'starting'] as const
 

@@ -34,6 +34,26 @@ export function visibleSnapshot<Row extends { project_id: string }>(
   return row
 }
 
+export function visibleGroup<Row extends { project_id: string }>(
+  context: RequestContext,
+  id: string,
+  row: Row | undefined,
+): Row {
+  if (row === undefined || !canSee(context, row)) throw new ServiceError('GroupNotFound', { group_id: id })
+  return row
+}
+
+export function visibleGroupSnapshot<Row extends { project_id: string }>(
+  context: RequestContext,
+  id: string,
+  row: Row | undefined,
+): Row {
+  if (row === undefined || !canSee(context, row)) {
+    throw new ServiceError('GroupSnapshotNotFound', { group_snapshot_id: id })
+  }
+  return row
+}
+
 export function visibleBackup<Row extends { project_id: string }>(
   context: RequestContext,
   id: string,

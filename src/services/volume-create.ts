@@ -1,10 +1,12 @@
 import type { Db } from '../db/database.ts'
+import * as groups from '../db/groups.ts'
 import * as snapshots from '../db/snapshots.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import { invalidInput, ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
+import { invalidGroup } from './group-rules.ts'
 import type { Image } from './images/image-service.ts'
 import { requireImages } from './images/images.ts'
 import { checkedSource } from './images/rules.ts'
@@ -14,7 +16,7 @@ import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './place
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
-import { visibleSnapshot, visibleVolume } from './visibility.ts'
+import { visibleGroup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { FROM_IMAGES, resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
 import { fillParams } from './work/image-transfer.ts'
@@ -58,6 +60,7 @@ export async function enqueueVolume(
 ): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
   context.authorize('volume:create', { projectId: context.projectId })
   const { backends, pools, settings, stamp, states, work } = parts
+  const group = await heldGroup(trx, context, request)
   const source = await lockSource(trx, context, request)
   const named = request.volumeType ?? source?.volumeTypeId ?? image?.properties.cinder_img_volume_type ?? null
   const found = await (named === null
@@ -65,6 +68,7 @@ export async function enqueueVolume(
     : typeByNameOrId(trx, context, named))
   const type = await heldType(trx, found)
   if (request.volumeType !== null && source !== null) await checkTypeOfCopy(trx, parts, source, type)
+  if (group !== null) await checkTypeInGroup(trx, request, group, type)
   const extraSpecs = toPairs(type.extra_specs)
   const multiattach = isShared(extraSpecs)
   await refuseEncrypted(trx, type, multiattach)
@@ -73,7 +77,7 @@ export async function enqueueVolume(
   const content = image && checkedSource(image, sizeGib)
   const zones = zonesFor(
     {
-      asked: request.availabilityZone,
+      asked: group?.availability_zone ?? request.availabilityZone,
       source: source?.availabilityZone ?? null,
       sourceIs: request.snapshotId === null ? 'source volume' : 'snapshot',
     },
@@ -87,7 +91,12 @@ export async function enqueueVolume(
     hintsProject: context.isAdmin ? null : context.projectId,
     failed: [],
   }
-  const placed = { size_gib: sizeGib, snapshot_id: request.snapshotId, source_volid: request.sourceVolid }
+  const placed = {
+    size_gib: sizeGib,
+    snapshot_id: request.snapshotId,
+    source_volid: request.sourceVolid,
+    group_id: group?.id ?? null,
+  }
   // Without a fitting pool the work looks again, and leaves the reason in the row.
   const pool = await pools.reserve(trx, id, await placementRequest(trx, placed, extraSpecs, memo))
   const row: volumes.NamedVolumeRow = {
@@ -115,6 +124,8 @@ export async function enqueueVolume(
     upload_image_id: null,
     migration_status: null,
     pending_volume_type_id: null,
+    group_id: group?.id ?? null,
+    consistencygroup_id: group?.is_consistency_group ? group.id : null,
     created_at: stamp(),
     updated_at: null,
   }
@@ -142,10 +153,7 @@ function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreat
 async function lockSource(trx: Db, context: RequestContext, request: VolumeCreate): Promise<Source | null> {
   if (request.snapshotId !== null) {
     const snapshot = visibleSnapshot(context, request.snapshotId, await snapshots.lock(trx, request.snapshotId))
-    if (!(RESTORABLE as readonly string[]).includes(snapshot.status)) {
-      const reason = "Originating snapshot status must be one of 'available' values"
-      throw new ServiceError('InvalidSnapshot', { reason })
-    }
+    checkRestorable(snapshot)
     const origin = await volumes.find(trx, snapshot.volume_id)
     return origin === undefined
       ? null
@@ -157,11 +165,40 @@ async function lockSource(trx: Db, context: RequestContext, request: VolumeCreat
   }
   if (request.sourceVolid === null) return null
   const origin = visibleVolume(context, request.sourceVolid, await volumes.lock(trx, request.sourceVolid))
-  if (!mayIn(origin.status, 'clone')) {
-    const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
-    throw new ServiceError('InvalidVolume', { reason })
-  }
+  checkClonable(origin)
   return sourceOf(origin, 'either match source volume, or omit type argument')
+}
+
+export function checkRestorable({ status }: snapshots.SnapshotRow): void {
+  if ((RESTORABLE as readonly string[]).includes(status)) return
+  const reason = "Originating snapshot status must be one of 'available' values"
+  throw new ServiceError('InvalidSnapshot', { reason })
+}
+
+export function checkClonable({ status }: volumes.VolumeRow): void {
+  if (mayIn(status, 'clone')) return
+  const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
+  throw new ServiceError('InvalidVolume', { reason })
+}
+
+/** The group that a volume is to be in, which stays until the transaction has ended. */
+async function heldGroup(trx: Db, context: RequestContext, { groupId }: VolumeCreate): Promise<groups.GroupRow | null> {
+  if (groupId === undefined || groupId === null) return null
+  const group = visibleGroup(context, groupId, await groups.hold(trx, groupId))
+  context.authorize('group:get', { projectId: group.project_id })
+  if (group.status === 'available' || group.status === 'creating') return group
+  throw invalidGroup("Originating group status must be one of 'available, creating' values")
+}
+
+async function checkTypeInGroup(
+  trx: Db,
+  request: VolumeCreate,
+  group: groups.GroupRow,
+  type: VolumeTypeRow,
+): Promise<void> {
+  if (request.volumeType === null) throw invalid('volume_type must be provided when creating a volume in a group.')
+  if ((await groups.typesOf(trx, [group.id])).get(group.id)?.includes(type.id)) return
+  throw invalid(`Invalid volume_type provided: ${type.id} (requested type must be supported by this group).`)
 }
 
 function sourceOf(row: volumes.VolumeRow, advice: string): Source {
@@ -208,4 +245,8 @@ function checkedSize(
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
   return sizeGib
+}
+
+function invalid(reason: string): ServiceError {
+  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

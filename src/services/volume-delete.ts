@@ -60,6 +60,7 @@ async function removeVolume(
         where: (query) => {
           volumes.notBeingCloned(query)
           volumes.notMigrating(query)
+          volumes.notInGroup(query)
         },
       }))
     if (!won) throw notRemovable(force)
@@ -69,7 +70,10 @@ async function removeVolume(
         to: SNAPSHOT_ACTIONS.deleteWithVolume.to,
         updatedAt: stamp(),
         set: { previous_status: statusWithoutWork(child.status as SnapshotStatus) },
-        where: snapshots.notBeingRead,
+        where: (query) => {
+          snapshots.notBeingRead(query)
+          snapshots.notInGroup(query)
+        },
       })
       if (!taken) throw notRemovable(force)
     }

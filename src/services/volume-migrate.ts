@@ -1,3 +1,4 @@
+import type { Knex } from 'knex'
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
@@ -38,7 +39,10 @@ export async function migrateVolume(
       ...VOLUME_ACTIONS.migrate,
       updatedAt: stamp(),
       set: { migration_status: 'starting', status_reason: null },
-      where: volumes.notMigrating,
+      where: (query: Knex.QueryBuilder) => {
+        volumes.notMigrating(query)
+        volumes.notInGroup(query)
+      },
     }
     if (!movable || !(await volumes.compareAndSet(trx, id, change))) {
       const reason =

@@ -46,7 +46,10 @@ export async function retypeVolume(
         ...VOLUME_ACTIONS.retype,
         updatedAt: stamp(),
         set: { status_reason: null },
-        where: volumes.notMigrating,
+        where: (query) => {
+          volumes.notMigrating(query)
+          volumes.notInGroup(query)
+        },
       }))
     if (!won) {
       const reason =

@@ -1,7 +1,11 @@
 import {
   type AttachmentStatus,
   type BackupStatus,
+  GROUP_STATUSES,
+  type GroupSnapshotStatus,
+  type GroupStatus,
   NAMED_VOLUME_STATUSES,
+  SNAPSHOT_STATUSES,
   type SnapshotStatus,
   VOLUME_STATUSES,
   type VolumeStatus,
@@ -78,6 +82,10 @@ export const VOLUME_PERMISSIONS = {
   updateReadonly: ['available'],
   snapshot: ['available'],
   snapshotForced: ['available', 'in-use'],
+  /** Together with the others of its group; upstream looks at less, and fails later. */
+  snapshotInGroup: except('maintenance', 'extending', ...FAILED, ...UNFINISHED),
+  addToGroup: ['available', 'in-use'],
+  removeFromGroup: ['available', 'in-use', 'error', 'error_deleting'],
   clone: ['available', 'in-use'],
   completeExtension: ['extending'],
   /** The instance that has the volume asks for it on another host. */
@@ -109,6 +117,8 @@ function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
 export const VOLUME_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
+  managed: { from: ['managing'], to: 'available' },
+  manageFailed: { from: ['managing'], to: 'error_managing' },
   /** An image is written to it; then its attachments say what it is. */
   filling: { from: ['creating'], to: 'downloading' },
   fillFailed: { from: ['downloading'], to: 'error' },
@@ -127,6 +137,7 @@ export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
   unmanage: { from: ['available', 'error'], to: 'unmanaging' },
   backUp: { from: ['available'], to: 'backing-up' },
+  deleteWithGroup: { from: SNAPSHOT_STATUSES, to: 'deleting' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
   revert: { from: ['available'], to: 'restoring' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>
@@ -158,6 +169,29 @@ export function statusWithoutWork(status: SnapshotStatus): SnapshotStatus {
 }
 
 const WHOLE: ReadonlySet<SnapshotStatus> = new Set<SnapshotStatus>(['available', 'backing-up', 'restoring'])
+
+export const GROUP_ACTIONS = {
+  delete: { from: ['available', 'error'], to: 'deleting' },
+  /** With its volumes, which upstream takes for a wish to be rid of it in any case. */
+  deleteWithVolumes: { from: GROUP_STATUSES, to: 'deleting' },
+} as const satisfies Record<string, Transition<GroupStatus>>
+
+export const GROUP_OUTCOMES = {
+  created: { from: ['creating'], to: 'available' },
+  createFailed: { from: ['creating'], to: 'error' },
+  deleteFailed: { from: ['deleting'], to: 'error_deleting' },
+} as const satisfies Record<string, Transition<GroupStatus>>
+
+export const GROUP_SNAPSHOT_ACTIONS = {
+  delete: { from: ['available', 'error'], to: 'deleting' },
+} as const satisfies Record<string, Transition<GroupSnapshotStatus>>
+
+export const GROUP_SNAPSHOT_OUTCOMES = {
+  created: { from: ['creating'], to: 'available' },
+  createFailed: { from: ['creating'], to: 'error' },
+  /** As upstream leaves it, so that it may be deleted again. */
+  deleteFailed: { from: ['deleting'], to: 'error' },
+} as const satisfies Record<string, Transition<GroupSnapshotStatus>>
 
 export const BACKUP_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },

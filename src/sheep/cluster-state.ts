@@ -3,7 +3,7 @@ import { VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../
 import { attrIdOf, vidOfName } from '../protocol/hash.ts'
 import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
-import type { Entry, Lock, Making, Vdi } from './entries.ts'
+import { type Entry, type Lock, type Making, snapshotsIn, type Vdi } from './entries.ts'
 import { ExportTable } from './export-table.ts'
 import { FamilyTable } from './family-table.ts'
 import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
@@ -72,9 +72,9 @@ export class ClusterState {
     return vdi
   }
 
-  /** The vid that a new VDI of this name gets. Throws FullVdi. */
-  freeVid(name: string): number {
-    return this.vdis.freeVid(name, this.makings)
+  /** The vid that a new VDI of this name gets, which is none of `without`. Throws FullVdi. */
+  freeVid(name: string, without: ReadonlySet<number> = new Set()): number {
+    return this.vdis.freeVid(name, { has: (vid) => this.makings.has(vid) || without.has(vid) })
   }
 
   /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
@@ -99,11 +99,14 @@ export class ClusterState {
       case 'snapshot': {
         const vdi = this.get(entry.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
-        if (Buffer.byteLength(entry.tag) >= VDI_TAG_SIZE_BYTES)
-          throw new StoreError('InvalidParameters', 'the tag is too long')
-        if (entry.tag !== '' && this.vdis.snapshotsOf(vdi.name).some((other) => other.tag === entry.tag)) {
-          throw new StoreError('VdiExists', `${vdi.name}@${entry.tag}`)
-        }
+        this.#checkTag(vdi.name, entry.tag)
+        return
+      }
+      case 'snapshots': {
+        for (const snapshot of snapshotsIn(entry)) this.check(snapshot)
+        const vids = entry.of.flatMap(({ vid, newVid }) => [vid, newVid])
+        if (new Set(vids).size < vids.length)
+          throw new StoreError('InvalidParameters', 'a VDI has one snapshot at a moment')
         return
       }
       case 'resize': {
@@ -116,6 +119,19 @@ export class ClusterState {
       case 'rollback':
         this.#checkRollback(entry.vid, entry.snapshotVid)
         return
+      case 'rename': {
+        const vdi = this.find(entry.name)
+        checkName(entry.to, vdi.sizeBytes)
+        if (this.vdis.of(entry.to).length > 0) throw new StoreError('VdiExists', entry.to)
+        if (this.locks.has(entry.name)) throw new StoreError('VdiLocked', entry.name)
+        return
+      }
+      case 'retag': {
+        const vdi = this.get(entry.vid)
+        if (vdi.snapshotAt === 0) throw new StoreError('NoTag', `${vdi.name} is not a snapshot`)
+        this.#checkTag(vdi.name, entry.tag)
+        return
+      }
       case 'header':
         if (this.get(entry.vid).snapshotAt > 0) throw new StoreError('ReadOnly')
         if (Buffer.byteLength(entry.header.tag) >= VDI_TAG_SIZE_BYTES)
@@ -162,6 +178,13 @@ export class ClusterState {
     }
   }
 
+  #checkTag(name: string, tag: string): void {
+    if (Buffer.byteLength(tag) >= VDI_TAG_SIZE_BYTES) throw new StoreError('InvalidParameters', 'the tag is too long')
+    if (tag !== '' && this.vdis.snapshotsOf(name).some((other) => other.tag === tag)) {
+      throw new StoreError('VdiExists', `${name}@${tag}`)
+    }
+  }
+
   #checkRollback(vid: number, snapshotVid: number): void {
     const vdi = this.get(vid)
     const snapshot = this.get(snapshotVid)
@@ -191,17 +214,20 @@ export class ClusterState {
         return
       case 'snapshot': {
         const old = this.vdis.get(entry.vid)!
-        const { header: _header, vmstateObjects: _objects, ...goesOn } = old
+        const { header: _header, vmstateObjects: _objects, renamed: _renamed, ...goesOn } = old
         const snapId = this.vdis.nextSnapId(old.name)
         this.vdis.put({ ...goesOn, vid: entry.newVid, snapId, parentVid: old.vid, createdAt: entry.at })
         this.vdis.put({ ...old, tag: entry.tag, snapshotAt: entry.at })
         this.#goOnAs(old.vid, entry.newVid)
         return
       }
+      case 'snapshots':
+        for (const snapshot of snapshotsIn(entry)) this.apply(index, snapshot)
+        return
       case 'rollback': {
         const old = this.vdis.get(entry.vid)!
         const snapshot = this.vdis.get(entry.snapshotVid)!
-        const { header: _header, vmstateObjects: _objects, ...goesOn } = old
+        const { header: _header, vmstateObjects: _objects, renamed: _renamed, ...goesOn } = old
         this.vdis.put({
           ...goesOn,
           vid: entry.newVid,
@@ -213,6 +239,15 @@ export class ClusterState {
         this.#goOnAs(old.vid, entry.newVid)
         return
       }
+      case 'rename':
+        for (const vdi of this.vdis.of(entry.name)) {
+          this.vdis.drop(vdi.vid) // a record is put in the place of one of the same name only
+          this.vdis.put({ ...vdi, name: entry.to, renamed: true })
+        }
+        return
+      case 'retag':
+        this.vdis.put({ ...this.vdis.get(entry.vid)!, tag: entry.tag })
+        return
       case 'header':
         this.vdis.put({ ...this.vdis.get(entry.vid)!, header: entry.header })
         return

@@ -21,6 +21,8 @@ export interface Vdi {
   snapshotAt: number
   /** Deleted by its user, but objects of it may still be wanted by others of its family. */
   deleting: boolean
+  /** Its vid is of another name, so that who looks for it from the hash of its name on does not find it. */
+  renamed?: true
   /** What a client wrote into the header of the inode; of a snapshot, what was there when it was taken. */
   header?: VdiHeader
   /** Machine state that was saved with it: the objects 0 to here may exist. */
@@ -74,6 +76,13 @@ export interface Making {
   family: number
 }
 
+/** The working VDI `vid` is frozen under `tag`; `newVid` goes on in its place. */
+export interface Freezing {
+  vid: number
+  newVid: number
+  tag: string
+}
+
 export type Entry =
   /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
   | ({ type: 'view'; index?: number } & View)
@@ -83,8 +92,9 @@ export type Entry =
   /** Nobody else takes this vid from now on, until a VDI has it, or `unmade` says that no object of it is left. */
   | { type: 'making'; making: Making }
   | { type: 'unmade'; vid: number }
-  /** Freezes `vid` under `tag`; `newVid` goes on as the working VDI of that name. */
-  | { type: 'snapshot'; vid: number; newVid: number; tag: string; at: number }
+  | ({ type: 'snapshot'; at: number } & Freezing)
+  /** The same of several VDIs at one moment: all of them or none. */
+  | { type: 'snapshots'; at: number; of: readonly Freezing[] }
   | { type: 'resize'; vid: number; sizeBytes: number }
   | { type: 'delete'; vid: number }
   /** No object of a deleted VDI is left: its vid is free. */
@@ -95,6 +105,10 @@ export type Entry =
   | { type: 'limits'; attachmentId: string; limits: object | null }
   /** What the working VDI `vid` held is dropped; it goes on as `newVid` with what its snapshot `snapshotVid` holds. */
   | { type: 'rollback'; vid: number; newVid: number; snapshotVid: number; at: number }
+  /** The working VDI `name` and its snapshots are called `to` from now on; their vids stay. */
+  | { type: 'rename'; name: string; to: string }
+  /** A snapshot has another tag from now on. */
+  | { type: 'retag'; vid: number; tag: string }
   | { type: 'header'; vid: number; header: VdiHeader }
   | { type: 'vmstate'; vid: number; objects: number }
   | { type: 'attribute'; vid: number; attribute: Attribute }
@@ -135,4 +149,9 @@ const isEarlier = (entry: Entry | EarlierView): entry is EarlierView => entry.ty
 function completeView({ members, ...view }: EarlierView): Entry {
   const named = members.map((member) => ({ node: member.address, ...member }))
   return { at: 0, voters: [], ...view, members: named }
+}
+
+/** The snapshots that an entry takes, each as an entry of its own. */
+export function snapshotsIn(entry: Entry & { type: 'snapshots' }): (Entry & { type: 'snapshot' })[] {
+  return entry.of.map((freezing) => ({ type: 'snapshot', at: entry.at, ...freezing }))
 }

@@ -3,7 +3,7 @@ import { inodeOid } from '../protocol/oid.ts'
 import { ownOf } from './accounts.ts'
 import { type Attribute, attributeOid } from './attributes.ts'
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry } from './entries.ts'
+import { type Entry, snapshotsIn } from './entries.ts'
 import type { Change, ObjectStore } from './object-store.ts'
 
 /**
@@ -14,6 +14,8 @@ export function effectsOf(entry: Entry, state: ClusterState, store: ObjectStore)
   switch (entry.type) {
     case 'snapshot':
       return inherit(store, entry.vid, entry.newVid)
+    case 'snapshots':
+      return snapshotsIn(entry).flatMap((snapshot) => effectsOf(snapshot, state, store))
     case 'rollback':
       return [...inherit(store, entry.snapshotVid, entry.newVid), keepOwn(store, entry.vid)]
     case 'vdi':

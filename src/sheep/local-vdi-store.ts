@@ -14,8 +14,9 @@ import type { Change } from './object-store.ts'
 import { localOwners } from './owner.ts'
 import type { OwnerMaker, VdiMap } from './owner-contract.ts'
 import { PlainObjects } from './plain-objects.ts'
+import type { StoredObject } from './stored-object.ts'
 import { VdiAttributes } from './vdi-attributes.ts'
-import type { VdiAuditOptions, VdiStore, VdiStoreParts } from './vdi-store.ts'
+import type { VdiAuditOptions, VdiOrigin, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
 const VNODES = 128
 
@@ -61,17 +62,27 @@ export class LocalVdiStore implements VdiStore {
     return this.#propose(entry)
   }
 
-  /** The inode object of the one that is inherited from stays loaded meanwhile. */
   async make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number> {
+    const [vid] = await this.makeAll([{ name, fromVid }], ([newVid]) => entryOf(newVid!))
+    return vid!
+  }
+
+  /** The inode objects of those that are inherited from stay loaded meanwhile. */
+  async makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]> {
     const { store, state } = this.#parts
-    const inherited = fromVid === null ? null : inodeOid(fromVid)
-    const inode = inherited !== null && store.exists(inherited) ? await store.hold(inherited) : null
+    const held: StoredObject[] = []
     try {
-      const vid = state.freeVid(name)
-      await this.#propose(entryOf(vid))
-      return vid
+      for (const { fromVid } of of) {
+        const inherited = fromVid === null ? null : inodeOid(fromVid)
+        if (inherited !== null && store.exists(inherited)) held.push(await store.hold(inherited))
+      }
+      const vids = new Set<number>()
+      for (const { name } of of) vids.add(state.freeVid(name, vids))
+      const made = [...vids]
+      await this.#propose(entryOf(made))
+      return made
     } finally {
-      if (inode) store.release(inode)
+      for (const inode of held) store.release(inode)
     }
   }
 

@@ -145,6 +145,8 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.ALTER_VDI_COPY]: { kind: 'cluster', run: unsupported },
 
   [OP.SNAPSHOT_VDI]: { kind: 'cluster', run: storeRequests.snapshotVdi },
+  [OP.SNAPSHOT_VDIS]: { kind: 'cluster', run: storeRequests.snapshotVdis },
+  [OP.RENAME_VDI]: { kind: 'cluster', run: storeRequests.renameVdi },
   [OP.RESIZE_VDI]: { kind: 'cluster', run: storeRequests.resizeVdi },
   [OP.ROLLBACK_VDI]: { kind: 'cluster', run: storeRequests.rollbackVdi },
   [OP.LIST_VDIS]: { kind: 'local', run: storeRequests.listVdis },

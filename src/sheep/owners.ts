@@ -1,5 +1,5 @@
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry } from './entries.ts'
+import { type Entry, snapshotsIn } from './entries.ts'
 import type { Owner, OwnerMaker, VdiMap } from './owner-contract.ts'
 
 /** The owners of VDIs that have one: while they are open, or something is done to them as a whole. */
@@ -50,6 +50,10 @@ export class Owners {
 
   /** An owner changes in the same turn as the state, so that whoever opens the VDI meanwhile finds the one that there is. */
   tell(entry: Entry): void {
+    if (entry.type === 'snapshots') {
+      for (const snapshot of snapshotsIn(entry)) this.tell(snapshot)
+      return
+    }
     if (entry.type !== 'snapshot' && entry.type !== 'rollback' && entry.type !== 'resize') return
     const owner = this.#byVid.get(entry.vid)
     if (!owner) return

@@ -55,6 +55,8 @@ export interface SheepOptions {
 }
 
 const LOCK_GRACE_DEFAULT_MS = 10_000
+/** How long what is under way may keep the clients of several VDIs waiting: less than any of them takes for an outage. */
+const STALL_MAX_MS = 10_000
 
 /**
  * One store node: the ordered log's state, the objects, and the owners of VDIs. Requests come in through the operation
@@ -287,6 +289,62 @@ export class Sheep {
         this.#owners.forget(owner.vid)
       }
     })
+  }
+
+  /**
+   * As `snapshot`, for several VDIs at one moment: their gates close in the same turn, what has passed is answered, one entry takes all
+   * the snapshots, and all go on. So of two requests of which one was answered before the other was sent, to whichever of the
+   * VDIs, no snapshot has the later where one lacks the earlier; and there are all snapshots or none. Throws NoVdi, VdiExists
+   * when a tag is taken, Busy when the requests under way take so long that all others would stall.
+   */
+  async snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
+    if (new Set(of.map(({ name }) => name)).size < of.length)
+      throw new StoreError('InvalidParameters', 'a VDI has one snapshot at a moment')
+    const families = new Set(of.map(({ name }) => this.state.find(name).family))
+    await this.#turns.takeAll(
+      [...families].sort((a, b) => a - b),
+      async () => {
+        const vdis = of.map(({ name }) => this.state.find(name))
+        for (const { name, family } of vdis) if (!families.has(family)) throw new StoreError('NoVdi', name) // another by now
+        const owners = vdis.map(({ vid }) => this.#owners.of(vid))
+        try {
+          await this.#withinStall(Promise.all(owners.map((owner) => owner.freeze())))
+          const at = this.#options.clock.now()
+          const origins = vdis.map(({ name, vid }) => ({ name, fromVid: vid }))
+          await this.#vdis.makeAll(origins, (newVids) => ({
+            type: 'snapshots',
+            at,
+            of: vdis.map(({ vid }, index) => ({ vid, newVid: newVids[index]!, tag: of[index]!.tag })),
+          }))
+        } finally {
+          for (const owner of owners) owner.thaw()
+          for (const owner of owners) this.#owners.forget(owner.vid)
+        }
+      },
+    )
+  }
+
+  /** Throws Busy when the work takes longer than clients of several VDIs may be kept waiting. */
+  async #withinStall(work: Promise<unknown>): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const timer = this.#options.clock.timer(STALL_MAX_MS, () => reject(new StoreError('Busy')))
+      work.then(() => resolve(), reject).finally(() => timer.cancel())
+    })
+  }
+
+  /** Throws NoVdi, VdiExists, or VdiLocked while a foreign client has it locked; what others of them have open ends. */
+  async renameVdi(name: string, to: string): Promise<void> {
+    const { vid, family } = this.state.find(name)
+    await this.#turns.take(family, async () => {
+      await this.sessions.endForeign(vid)
+      await this.#vdis.propose({ type: 'rename', name, to })
+    })
+  }
+
+  /** Throws NoTag for what is no snapshot, VdiExists when another snapshot of the VDI has the tag. */
+  async retag(vid: number, tag: string): Promise<void> {
+    const { family } = this.state.get(vid)
+    await this.#turns.take(family, () => this.#vdis.propose({ type: 'retag', vid, tag }))
   }
 
   /**

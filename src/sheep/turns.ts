@@ -14,4 +14,9 @@ export class Turns<K> {
     this.#tails.set(key, tail)
     return result
   }
+
+  /** As `take`, for work under several keys; those who ask for several name them in one order, so that nobody waits in a circle. */
+  takeAll<T>(keys: readonly K[], work: () => Promise<T>): Promise<T> {
+    return keys.reduceRight((rest, key) => () => this.take(key, rest), work)()
+  }
 }

@@ -32,6 +32,8 @@ export interface VdiStore {
    * `fromVid` holds, or the first of a family when that is null.
    */
   make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number>
+  /** As `make`, for one entry that makes several VDIs, all or none. */
+  makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]>
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */
@@ -44,6 +46,12 @@ export interface VdiStore {
   readonly allocatedBytes: number
   listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
+}
+
+/** A VDI that is to be made: its name, and what it holds at first. */
+export interface VdiOrigin {
+  name: string
+  fromVid: number | null
 }
 
 export interface VdiAuditOptions {

@@ -123,7 +123,10 @@ export class VdiTable {
     for (const [name, vids] of this.#byName) {
       const first = vidOfName(name)
       let count = 1
-      for (const vid of vids) count = Math.max(count, ((vid - first + VDI_COUNT) % VDI_COUNT) + 1)
+      for (const vid of vids) {
+        if (this.#byVid.get(vid)!.renamed) continue
+        count = Math.max(count, ((vid - first + VDI_COUNT) % VDI_COUNT) + 1)
+      }
       yield { first, count }
     }
   }

@@ -96,6 +96,34 @@ export class VdiClient {
     return vdiId ?? 0
   }
 
+  /**
+   * Freezes what working VDIs hold at one moment, each under its tag: all of them or, when this rejects, none. Of two writes of which
+   * one was answered before the other was sent, no snapshot has the later where one lacks the earlier. Rejects with NoVdi, VdiExists
+   * when one of the tags is taken, Busy when requests that were under way would hold up all others for too long.
+   */
+  async snapshotTogether(snapshots: readonly { name: string; tag: string }[]): Promise<void> {
+    await this.#call({
+      opcode: OP.SNAPSHOT_VDIS,
+      flags: FLAG.WRITE,
+      body: Buffer.from(JSON.stringify(snapshots)),
+    })
+  }
+
+  /** Gives a working VDI and its snapshots another name. Rejects with NoVdi, VdiExists, or VdiLocked while QEMU or tgt have it locked. */
+  async rename(name: string, to: string): Promise<void> {
+    await this.#rename(name, '', to)
+  }
+
+  /** Gives a snapshot another tag. Rejects with NoTag or VdiExists. */
+  async retag(name: string, tag: string, to: string): Promise<void> {
+    await this.#rename(name, tag, to)
+  }
+
+  async #rename(name: string, tag: string, to: string): Promise<void> {
+    const body = Buffer.concat([nameAndTag(name, tag), padded(to, VDI_NAME_SIZE_BYTES)])
+    await this.#call({ opcode: OP.RENAME_VDI, flags: FLAG.WRITE, body })
+  }
+
   /** The working VDI, or with a tag or a number that snapshot. Rejects with VdiInUse while it is exported or open. */
   async remove(name: string, tag = '', snapId = 0): Promise<void> {
     await this.#call({ opcode: OP.DEL_VDI, flags: FLAG.WRITE, snapId, body: nameAndTag(name, tag) })

@@ -66,6 +66,8 @@ export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): Volum
     upload_image_id: null,
     migration_status: null,
     pending_volume_type_id: null,
+    group_id: null,
+    consistencygroup_id: null,
     created_at: '2026-01-01T00:00:00.000000',
     updated_at: null,
     ...overrides,

@@ -94,7 +94,7 @@ describe('what a type and a user ask for', () => {
     expect(reasonOf(pool({ closed: 'its service is disabled' }), {})).toBe('its service is disabled')
     expect(reasonOf(pool(), { failed: ['sheepdog#pool'] })).toBe('it has failed to make this volume')
     expect(reasonOf(pool(), { sourceBackend: 'sheepdog' })).toBeNull()
-    expect(reasonOf(pool(), { sourceBackend: 'other' })).toBe('the source is in backend other')
+    expect(reasonOf(pool(), { sourceBackend: 'other' })).toBe('the source, or the group, is in backend other')
   })
 })
 

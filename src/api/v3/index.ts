@@ -3,10 +3,15 @@ import { attachmentRoutes } from './attachments.ts'
 import { availabilityZoneRoutes } from './availability-zones.ts'
 import { backupRoutes } from './backups.ts'
 import { clusterRoutes } from './clusters.ts'
+import { consistencyGroupRoutes } from './consistency-groups.ts'
 import { defaultTypeRoutes } from './default-types.ts'
 import { extensionRoutes } from './extensions.ts'
+import { groupSnapshotRoutes } from './group-snapshots.ts'
+import { groupTypeRoutes } from './group-types.ts'
+import { groupRoutes } from './groups.ts'
 import { hostRoutes } from './hosts.ts'
 import { limitRoutes } from './limits.ts'
+import { manageableRoutes } from './manageable.ts'
 import { messageRoutes } from './messages.ts'
 import { snapshotMetadataRoutes, volumeMetadataRoutes } from './metadata.ts'
 import { poolRoutes } from './pools.ts'
@@ -43,6 +48,11 @@ export const ROUTES: readonly Route[] = [
   ...volumeTransferRoutes,
   ...messageRoutes,
   ...resourceFilterRoutes,
+  ...groupRoutes,
+  ...groupSnapshotRoutes,
+  ...groupTypeRoutes,
+  ...consistencyGroupRoutes,
+  ...manageableRoutes,
   ...backupRoutes,
   ...typeRoutes,
   ...typeExtraSpecRoutes,

@@ -3,6 +3,8 @@ import type { Listing } from '../paging.ts'
 import { defineRoute, type Route } from '../route.ts'
 import { ATTACHMENTS } from './attachments.ts'
 import { BACKUPS } from './backups.ts'
+import { GROUP_SNAPSHOTS } from './group-snapshots.ts'
+import { GROUPS } from './groups.ts'
 import { MESSAGES } from './messages.ts'
 import { POOL_FILTERS } from './pools.ts'
 import { SNAPSHOTS } from './snapshots.ts'
@@ -14,6 +16,8 @@ const LISTS: Readonly<Record<string, Pick<Listing, 'filterNames'>>> = {
   volume: VOLUMES,
   backup: BACKUPS,
   snapshot: SNAPSHOTS,
+  group: GROUPS,
+  group_snapshot: GROUP_SNAPSHOTS,
   attachment: ATTACHMENTS,
   message: MESSAGES,
   pool: { filterNames: POOL_FILTERS },

@@ -20,6 +20,7 @@ export const SNAPSHOTS = listing({
     host: adminOnly(textFilter),
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
+    group_snapshot_id: adminOnly(textFilter),
   },
   sortKeys: ['id', 'display_name', 'status', 'volume_id', 'volume_size', 'progress', 'created_at', 'updated_at'],
   sortKeysSince: { name: '3.28' },
@@ -41,7 +42,7 @@ const SnapshotSummary = z.object({
 })
 
 /** What create and update answer. */
-const SnapshotDetail = SnapshotSummary.extend({
+export const SnapshotDetail = SnapshotSummary.extend({
   group_snapshot_id: since('3.14', nullableText),
   user_id: since('3.41', z.string()),
   consumes_quota: since('3.65', z.boolean()),
@@ -183,7 +184,7 @@ function list<T>(
   })
 }
 
-function snapshotDetail(snapshot: Snapshot): z.input<typeof SnapshotDetail> {
+export function snapshotDetail(snapshot: Snapshot): z.input<typeof SnapshotDetail> {
   return {
     id: snapshot.id,
     name: snapshot.name,
@@ -194,7 +195,7 @@ function snapshotDetail(snapshot: Snapshot): z.input<typeof SnapshotDetail> {
     metadata: snapshot.metadata,
     created_at: snapshot.createdAt,
     updated_at: snapshot.updatedAt,
-    group_snapshot_id: null,
+    group_snapshot_id: snapshot.groupSnapshotId,
     user_id: snapshot.userId,
     consumes_quota: true,
   }

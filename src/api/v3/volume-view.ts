@@ -109,7 +109,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     encrypted: false,
     snapshot_id: volume.snapshotId,
     source_volid: volume.sourceVolid,
-    consistencygroup_id: null,
+    consistencygroup_id: volume.consistencyGroupId,
     replication_status: null,
     migration_status: volume.migrationStatus,
     user_id: volume.userId,
@@ -127,7 +127,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
       })),
     created_at: volume.createdAt,
     updated_at: volume.updatedAt,
-    group_id: null,
+    group_id: volume.groupId,
     provider_id: null,
     // Every attachment has a target of its own, so a compute host need not lock before it disconnects one. Before a backend has made
     // the volume, nobody knows.

@@ -43,6 +43,7 @@ const LIST = {
     volume_type_id: adminOnly(textFilter),
     snapshot_id: adminOnly(textFilter),
     source_volid: adminOnly(textFilter),
+    consistencygroup_id: adminOnly(textFilter),
   },
   sortKeys: [
     'id',
@@ -56,7 +57,7 @@ const LIST = {
     'created_at',
     'updated_at',
   ],
-  constants: { group_id: 'none', consumes_quota: 'true' },
+  constants: { consumes_quota: 'true' },
 } satisfies Parameters<typeof listing>[0]
 
 export const VOLUMES = listing(LIST)
@@ -158,6 +159,7 @@ export const volumeRoutes: Route[] = [
         imageRef: (request.image_id === undefined ? request.imageRef : request.image_id) || null,
         takesBootSnapshots: supports('3.46'),
         hints: hints ? toHints(hints) : null,
+        groupId: request.group_id ?? request.consistencygroup_id ?? null,
       }
       const volume = await (request.backup_id
         ? services.backups.createVolume(context, request.backup_id, create)
@@ -310,8 +312,6 @@ function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume
         'Contact your administrator to create a multiattach enabled volume type and use it to create multiattach volumes.',
     )
   }
-  const group = request.group_id ?? request.consistencygroup_id
-  if (group != null) throw new ServiceError('GroupNotFound', { group_id: group })
 }
 
 /** Python's words for what is no text. */

@@ -13,6 +13,7 @@ import type {
   VolumeRef,
 } from '../driver.ts'
 import { discover } from './discover.ts'
+import { listManageable, manageSnapshot, manageVolume } from './manage.ts'
 import { cloneTag, isCloneTag, snapshotTag, vdiName } from './names.ts'
 import { createVdiData } from './vdi-data.ts'
 
@@ -109,6 +110,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       translate(onWorkingVdi(volume.id, (vid) => vdis.resize(vid, newSizeGib * GIB))),
 
     createSnapshot: (snapshot) => translate(createSnapshot(snapshot)),
+    createGroupSnapshot: (snapshots) => translate(createGroupSnapshot(snapshots)),
     deleteSnapshot: (snapshot) =>
       translate(unlessMissing(vdis.remove(vdiName(snapshot.volumeId), snapshotTag(snapshot.id)))),
     revertToSnapshot: (snapshot) => translate(revertToSnapshot(snapshot)),
@@ -117,6 +119,10 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     removeExport: (_volume, attachmentId) =>
       translate(vdis.removeExport(attachmentId).then(() => drained(attachmentId))),
     limitVolume: (volume, limits) => translate(limitVolume(volume, limits)),
+
+    listManageable: () => translate(listManageable(vdis)),
+    manageVolume: (volume, name) => translate(manageVolume(vdis, volume.id, name)),
+    manageSnapshot: (snapshot, name) => translate(manageSnapshot(vdis, snapshot, name)),
 
     openVolume: (volume) => translate(onWorkingVdi(volume.id, (vid) => openData(vid, false))),
     openSnapshot: (snapshot) => translate(findSnapshot(snapshot).then((vid) => openData(vid, true))),
@@ -168,6 +174,12 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       'VdiExists',
       onWorkingVdi(volumeId, (vid) => vdis.snapshot(vid, snapshotTag(id))),
     )
+  }
+
+  async function createGroupSnapshot(snapshots: readonly SnapshotRef[]): Promise<void> {
+    const together = snapshots.map(({ id, volumeId }) => ({ name: vdiName(volumeId), tag: snapshotTag(id) }))
+    await unless('VdiExists', vdis.snapshotTogether(together))
+    for (const snapshot of snapshots) await findSnapshot(snapshot) // all are of one call, unless somebody else has made one
   }
 
   async function revertToSnapshot(snapshot: SnapshotRef): Promise<void> {

@@ -23,6 +23,7 @@ const STORE_ERROR_TO_NBD: Record<StoreErrorCode, number> = {
   Fenced: NBD_ERROR.ESHUTDOWN,
   NoQuorum: NBD_ERROR.EIO,
   Unsure: NBD_ERROR.EIO,
+  Busy: NBD_ERROR.EIO,
   Stopping: NBD_ERROR.ESHUTDOWN,
   Disconnected: NBD_ERROR.EIO,
   Unsupported: NBD_ERROR.EINVAL,

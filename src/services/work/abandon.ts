@@ -1,12 +1,15 @@
 import * as attachments from '../../db/attachments.ts'
 import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
+import * as groupSnapshots from '../../db/group-snapshots.ts'
+import * as groups from '../../db/groups.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import { followAttachments } from '../attached-status.ts'
 import {
   ATTACHMENT_OUTCOMES,
   BACKUP_OUTCOMES,
+  GROUP_OUTCOMES,
   SNAPSHOT_OUTCOMES,
   VOLUME_ACTIONS,
   VOLUME_OUTCOMES,
@@ -60,6 +63,24 @@ const ABANDON: Record<WorkKindName, Abandon> = {
   // The volume still names the image, so that a deletion finds the snapshot.
   'volume-upload': (trx, { params }, end) =>
     followAttachments(trx, String(params.volumeId), end.updatedAt, { from: [VOLUME_ACTIONS.upload.to], set: end.set }),
+  'volume-manage': (trx, { resourceId }, end) =>
+    volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.manageFailed, ...end }),
+  'snapshot-manage': (trx, { resourceId }, end) =>
+    snapshots.compareAndSet(trx, resourceId, { ...SNAPSHOT_OUTCOMES.createFailed, ...end }),
+  'group-create': async (trx, { resourceId }, end) => {
+    await groups.compareAndSet(trx, resourceId, { ...GROUP_OUTCOMES.createFailed, ...end })
+    for (const { id } of await volumes.ofGroup(trx, resourceId)) {
+      await volumes.compareAndSet(trx, id, { ...VOLUME_OUTCOMES.createFailed, ...end })
+    }
+  },
+  'group-delete': async (trx, { resourceId }, end) => {
+    await groups.compareAndSet(trx, resourceId, { ...GROUP_OUTCOMES.deleteFailed, ...end })
+    for (const { id } of await volumes.ofGroup(trx, resourceId)) {
+      await volumes.compareAndSet(trx, id, { ...VOLUME_OUTCOMES.deleteFailed, ...end })
+    }
+  },
+  'group-snapshot-create': (trx, { resourceId }, end) => endGroupSnapshot(trx, resourceId, end),
+  'group-snapshot-delete': (trx, { resourceId }, end) => endGroupSnapshot(trx, resourceId, end),
   'snapshot-create': (trx, { resourceId }, end) =>
     snapshots.compareAndSet(trx, resourceId, { ...SNAPSHOT_OUTCOMES.createFailed, ...end }),
   'snapshot-delete': (trx, { resourceId }, end) =>
@@ -91,4 +112,11 @@ const ABANDON: Record<WorkKindName, Abandon> = {
       await volumes.compareAndSet(trx, row.restore_volume_id, { ...VOLUME_OUTCOMES.restoreFailed, updatedAt, set })
     }
   },
+}
+
+async function endGroupSnapshot(trx: Db, id: string, end: End): Promise<void> {
+  const change = { from: ['creating', 'deleting'], to: 'error', ...end }
+  await groupSnapshots.compareAndSet(trx, id, change)
+  for (const snapshot of await snapshots.ofGroupSnapshot(trx, id))
+    await snapshots.compareAndSet(trx, snapshot.id, change)
 }

@@ -53,6 +53,20 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
     unit.step === 'remove-export'
       ? volume(unit, 'updateAttachment', 'detachFailed')
       : volume(unit, unit.params.created === true ? 'attachVolume' : 'updateAttachment', 'attachFailed'),
+  'volume-manage': (unit) => volume(unit, 'manageVolume', 'manageFailed'),
+  'snapshot-manage': (unit) => snapshot(unit, 'manageSnapshot', 'manageFailed'),
+  'group-create': (unit, { code }) =>
+    ofGroup(
+      'VOLUME_GROUP',
+      unit,
+      'createGroup',
+      code === 'NoValidBackend' ? 'noBackendAvailable' : 'groupCreateFailed',
+    ),
+  'group-delete': (unit) => ofGroup('VOLUME_GROUP', unit, 'deleteGroup', 'groupDeleteFailed'),
+  'group-snapshot-create': (unit) =>
+    ofGroup('VOLUME_GROUP_SNAPSHOT', unit, 'createGroupSnapshot', 'groupSnapshotCreateFailed'),
+  'group-snapshot-delete': (unit) =>
+    ofGroup('VOLUME_GROUP_SNAPSHOT', unit, 'deleteGroupSnapshot', 'groupSnapshotDeleteFailed'),
   'attachment-disconnect': (unit) => volume(unit, 'updateAttachment', 'detachFailed'),
 }
 
@@ -83,4 +97,8 @@ function backup(unit: WorkUnit, action: MessageAction, detail: MessageDetail): F
 
 function snapshot(unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
   return { resourceType: 'VOLUME_SNAPSHOT', resourceId: unit.resourceId, action, detail }
+}
+
+function ofGroup(resourceType: MessageResource, unit: WorkUnit, action: MessageAction, detail: MessageDetail): Failure {
+  return { resourceType, resourceId: unit.resourceId, action, detail }
 }

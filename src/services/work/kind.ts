@@ -17,6 +17,12 @@ export type WorkKindName =
   | 'backup-restore'
   | 'volume-reimage'
   | 'volume-upload'
+  | 'volume-manage'
+  | 'snapshot-manage'
+  | 'group-create'
+  | 'group-delete'
+  | 'group-snapshot-create'
+  | 'group-snapshot-delete'
 
 /** What a unit is about; JSON in its row. */
 export type WorkParams = Readonly<Record<string, string | number | boolean>>

@@ -2,8 +2,11 @@ import type { Log } from '../../runtime/log.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
+import { groupCreate, groupDelete } from './group-kinds.ts'
+import { groupSnapshotCreate, groupSnapshotDelete } from './group-snapshot-kinds.ts'
 import { volumeReimage, volumeUpload } from './image-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
+import { snapshotManage, volumeManage } from './manage-kinds.ts'
 import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
@@ -30,5 +33,11 @@ export function createWorkKinds(
     'backup-restore': backupRestore(parts),
     'volume-reimage': volumeReimage(parts),
     'volume-upload': volumeUpload(parts),
+    'volume-manage': volumeManage(parts),
+    'snapshot-manage': snapshotManage(parts),
+    'group-create': groupCreate(parts),
+    'group-delete': groupDelete(parts),
+    'group-snapshot-create': groupSnapshotCreate(parts),
+    'group-snapshot-delete': groupSnapshotDelete(parts),
   }
 }

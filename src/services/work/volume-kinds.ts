@@ -164,9 +164,13 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
   }
 }
 
-/** Deletes a volume with the snapshots that failed backups may have left of it. */
+/** Deletes a volume with the snapshots that failed backups, and copies of its group, may have left of it. */
 export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRef): Promise<void> {
-  for (const { id } of await backups.failedOf(db, volume.id)) {
+  const left = [
+    ...(await backups.failedOf(db, volume.id)).map(({ id }) => id),
+    ...(await volumes.groupCopiesOf(db, volume.id)),
+  ]
+  for (const id of left) {
     await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
   }
   await driver.deleteVolume(volume)
@@ -180,6 +184,9 @@ export function volumeExtend(parts: KindParts & Pick<Parts, 'compute'>): WorkKin
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       if (isNotice(unit)) return notifyServers(parts, unit, { name: 'volume-extended', volumeId: row.id })
+      // A snapshot that is taken together with others has the size that its row says.
+      if (await snapshots.isFreezingWithGroup(db, row.id))
+        return { next: unit.step, afterMs: 100, commit: async () => {} }
       const newSizeGib = row.pending_size_gib ?? row.size_gib
       if (unit.step === 'schedule') {
         const extraSpecs = await extraSpecsOf(db, row.volume_type_id)

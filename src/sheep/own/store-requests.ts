@@ -1,5 +1,5 @@
 import { StoreError } from '../../errors.ts'
-import { RESULT } from '../../protocol/constants.ts'
+import { RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import type { ExportRight, Vdi } from '../entries.ts'
 import { findVdi, vdiReply } from '../foreign/vdi-requests.ts'
@@ -15,6 +15,21 @@ export async function snapshotVdi(sheep: Sheep, request: SheepRequest): Promise<
   const tag = cString(bodyOf(request), 0, bodyOf(request).length)
   const { vid, sizeBytes } = await sheep.snapshot(request.vid ?? 0, tag)
   return { ...SUCCESS, vdiId: vid, vdiSize: sizeBytes }
+}
+
+export async function snapshotVdis(sheep: Sheep, request: SheepRequest): Promise<Reply> {
+  await sheep.snapshotTogether(parseSnapshots(bodyOf(request)))
+  return SUCCESS
+}
+
+export async function renameVdi(sheep: Sheep, request: SheepRequest): Promise<Reply> {
+  const body = bodyOf(request)
+  const name = cString(body, 0, VDI_NAME_SIZE_BYTES)
+  const tag = cString(body, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES)
+  const to = cString(body, VDI_NAME_SIZE_BYTES + VDI_TAG_SIZE_BYTES, VDI_NAME_SIZE_BYTES)
+  if (tag === '') await sheep.renameVdi(name, to)
+  else await sheep.retag(sheep.state.find(name, { tag }).vid, to)
+  return SUCCESS
 }
 
 export async function resizeVdi(sheep: Sheep, request: SheepRequest): Promise<Reply> {
@@ -115,6 +130,22 @@ const LIMITS_BYTES_MAX = 2048
 
 function isLimits(limits: unknown): limits is object | null {
   return typeof limits === 'object' && !Array.isArray(limits) && JSON.stringify(limits).length <= LIMITS_BYTES_MAX
+}
+
+/** A group of volumes may be so large. */
+const TOGETHER_MAX = 512
+
+function parseSnapshots(body: Buffer): { name: string; tag: string }[] {
+  const parsed = parseObject(body)
+  const all: Partial<Record<'name' | 'tag', unknown>>[] = Array.isArray(parsed) ? parsed : []
+  if (all.length === 0 || all.length > TOGETHER_MAX)
+    throw new StoreError('InvalidParameters', `between 1 and ${TOGETHER_MAX} snapshots are taken together`)
+  return all.map((one) => {
+    const { name, tag } = one ?? {}
+    if (typeof name !== 'string' || typeof tag !== 'string' || tag === '')
+      throw new StoreError('InvalidParameters', 'not the name of a VDI and a tag')
+    return { name, tag }
+  })
 }
 
 /** Whether a database of the service may drive the store, and whether in the place of another one. */

@@ -1,0 +1,133 @@
+import type { Db } from '../db/database.ts'
+import * as groupSnapshots from '../db/group-snapshots.ts'
+import * as groups from '../db/groups.ts'
+import * as snapshots from '../db/snapshots.ts'
+import * as volumes from '../db/volumes.ts'
+import { splitHost } from '../scheduler/place.ts'
+import { NO_WISHES } from '../scheduler/scheduler.ts'
+import { addGroup, addVolume } from './accounting.ts'
+import type { RequestContext } from './context.ts'
+import { toGroup } from './group-rows.ts'
+import { invalidGroup } from './group-rules.ts'
+import type { Group, GroupCopy } from './model.ts'
+import type { Parts } from './parts.ts'
+import { visibleGroup, visibleGroupSnapshot } from './visibility.ts'
+import { checkClonable, checkRestorable } from './volume-create.ts'
+
+/** A volume of the source, and the snapshot of it that is copied when there is one already. */
+interface Source {
+  volume: volumes.VolumeRow
+  snapshot: snapshots.SnapshotRow | null
+}
+
+/**
+ * A new group with copies of the volumes of another, as they are at one moment, or of what a snapshot of one holds. All rows are
+ * written and charged at once; one unit of work makes all volumes, and the group is available when all of them are.
+ */
+export async function copyGroup(parts: Parts, context: RequestContext, request: GroupCopy): Promise<Group> {
+  const { db, pools, random, settings, stamp, states, work } = parts
+  context.authorize('group:create', { projectId: context.projectId })
+  const { row, unit } = await db.transaction(async (trx) => {
+    const { group, sources } = await lockSources(trx, context, request)
+    const row: groups.GroupRow = {
+      id: random.uuid(),
+      project_id: context.projectId,
+      user_id: context.userId,
+      name: request.name,
+      description: request.description,
+      status: 'creating',
+      status_reason: null,
+      host: group.host,
+      availability_zone: group.availability_zone,
+      group_type_id: group.group_type_id,
+      is_consistency_group: group.is_consistency_group,
+      group_snapshot_id: request.groupSnapshotId,
+      source_group_id: request.sourceGroupId,
+      created_at: stamp(),
+      updated_at: null,
+    }
+    if (row.host !== null && sources.length > 0) {
+      const sizeGib = sources.reduce((sum, source) => sum + sizeOf(source), 0)
+      const sourceBackend = splitHost(row.host).backend
+      const room = await pools.reserve(trx, row.id, { ...NO_WISHES, sizeGib, extraSpecs: {}, sourceBackend })
+      if (room === null) throw invalidGroup(`No valid host to create group ${row.id}.`)
+    }
+    states.refuseFrozen(row.host)
+    if (sources.length === 0) {
+      const what = request.groupSnapshotId === null ? 'Source Group' : 'Group snapshot'
+      throw invalidGroup(`${what} is empty. No group will be created.`)
+    }
+    await addGroup(trx, row, (await groups.typesOf(trx, [group.id])).get(group.id) ?? [], settings.quota)
+    for (const source of sources) {
+      const copy = { ...copyOf(source, row), id: random.uuid(), user_id: context.userId, created_at: stamp() }
+      await addVolume(trx, copy, settings.quota)
+    }
+    const step = request.groupSnapshotId === null ? 'freeze' : 'copy@0'
+    const order = { kind: 'group-create', resourceId: row.id, lane: row.id, step } as const
+    return { row, unit: await work.enqueue(trx, { ...order, requestId: context.requestId }) }
+  })
+  work.launch(unit)
+  return toGroup(db, row)
+}
+
+/** What is copied stays until the transaction has ended; from then on the new rows name it. */
+async function lockSources(
+  trx: Db,
+  context: RequestContext,
+  { groupSnapshotId, sourceGroupId }: GroupCopy,
+): Promise<{ group: groups.GroupRow; sources: Source[] }> {
+  if (groupSnapshotId === null) {
+    const id = String(sourceGroupId)
+    const group = visibleGroup(context, id, await groups.lock(trx, id))
+    context.authorize('group:get', { projectId: group.project_id })
+    const members = await volumes.lockOfGroup(trx, id)
+    for (const member of members) checkClonable(member)
+    return { group, sources: members.map((volume) => ({ volume, snapshot: null })) }
+  }
+  const found = visibleGroupSnapshot(context, groupSnapshotId, await groupSnapshots.find(trx, groupSnapshotId))
+  context.authorize('group:get_group_snapshot', { projectId: found.project_id })
+  const group = visibleGroup(context, found.group_id, await groups.lock(trx, found.group_id))
+  visibleGroupSnapshot(context, groupSnapshotId, await groupSnapshots.lock(trx, groupSnapshotId))
+  const sources: Source[] = []
+  for (const { id, volume_id } of await snapshots.ofGroupSnapshot(trx, groupSnapshotId)) {
+    const volume = await volumes.lock(trx, volume_id)
+    const snapshot = await snapshots.lock(trx, id)
+    if (volume === undefined || snapshot === undefined) continue // it went before it was locked
+    checkRestorable(snapshot)
+    sources.push({ volume, snapshot })
+  }
+  return { group, sources }
+}
+
+const sizeOf = ({ volume, snapshot }: Source): number => snapshot?.size_gib ?? volume.size_gib
+
+/** As upstream, the copies have no names. */
+function copyOf(source: Source, group: groups.GroupRow): Omit<volumes.VolumeRow, 'id' | 'user_id' | 'created_at'> {
+  const { volume, snapshot } = source
+  return {
+    project_id: group.project_id,
+    name: null,
+    description: null,
+    size_gib: sizeOf(source),
+    pending_size_gib: null,
+    status: 'creating',
+    status_reason: null,
+    host: group.host,
+    availability_zone: group.availability_zone ?? volume.availability_zone,
+    volume_type_id: volume.volume_type_id,
+    snapshot_id: snapshot?.id ?? null,
+    source_volid: snapshot === null ? volume.id : null,
+    bootable: Boolean(volume.bootable),
+    multiattach: Boolean(volume.multiattach),
+    metadata: '{}',
+    placement: null,
+    admin_metadata: '{}',
+    image_metadata: volume.bootable ? (snapshot ?? volume).image_metadata : '{}',
+    upload_image_id: null,
+    migration_status: null,
+    pending_volume_type_id: null,
+    group_id: group.id,
+    consistencygroup_id: group.is_consistency_group ? group.id : null,
+    updated_at: null,
+  }
+}

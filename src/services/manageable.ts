@@ -1,0 +1,183 @@
+import type { Db } from '../db/database.ts'
+import * as snapshots from '../db/snapshots.ts'
+import * as volumes from '../db/volumes.ts'
+import type { Manageable } from '../drivers/driver.ts'
+import { ServiceError } from '../errors.ts'
+import { splitHost } from '../scheduler/place.ts'
+import { addSnapshot, addVolume } from './accounting.ts'
+import type { Backend } from './backends.ts'
+import type { RequestContext } from './context.ts'
+import type { ManageableResource, Snapshot, SnapshotManage, Volume, VolumeManage } from './model.ts'
+import type { Parts } from './parts.ts'
+import { hostOf, toPairs, toSnapshot, toVolume } from './rows.ts'
+import type { BackendName, ManageService } from './services.ts'
+import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
+import { isShared, refuseEncrypted } from './type-rules.ts'
+import { visibleVolume } from './visibility.ts'
+
+export function createManageService(parts: Parts): ManageService {
+  const { db } = parts
+  return {
+    listVolumes: async (context, at) => {
+      context.authorize('volume_extension:list_manageable', { projectId: context.projectId })
+      const { volumes: found } = await listAt(parts, at)
+      const known = await volumes.existing(db, idsOf(found.map(({ volumeId }) => volumeId)))
+      return found.map(({ name, volumeId, sizeGib, reason }): ManageableResource => {
+        const id = volumeId !== null && known.has(volumeId) ? volumeId : null
+        return { name, sourceName: null, sizeGib, id, reason: id === null ? reason : 'already managed' }
+      })
+    },
+    listSnapshots: async (context, at) => {
+      context.authorize('snapshot_extension:list_manageable', { projectId: context.projectId })
+      const { snapshots: found } = await listAt(parts, at)
+      const known = await snapshots.existing(db, idsOf(found.map(({ snapshotId }) => snapshotId)))
+      const managed = await volumes.existing(db, idsOf(found.map(({ volumeId }) => volumeId)))
+      return found.map(({ name, snapshotId, volumeName, volumeId, sizeGib, reason }): ManageableResource => {
+        const id = snapshotId !== null && known.has(snapshotId) ? snapshotId : null
+        const isOfVolume = volumeId !== null && managed.has(volumeId)
+        const why = id !== null ? 'already managed' : (reason ?? (isOfVolume ? null : 'its volume is not managed'))
+        return { name, sourceName: volumeName, sizeGib, id, reason: why }
+      })
+    },
+    manageVolume: (context, request) => manageVolume(parts, context, request),
+    manageSnapshot: (context, request) => manageSnapshot(parts, context, request),
+  }
+}
+
+function idsOf(ids: readonly (string | null)[]): string[] {
+  return ids.filter((id) => id !== null)
+}
+
+async function listAt(parts: Parts, at: BackendName): Promise<Manageable> {
+  const { driver } = serviceAt(parts, at)
+  if (driver.listManageable === undefined) return { volumes: [], snapshots: [] }
+  return driver.listManageable()
+}
+
+/** Throws as upstream for a service that is not there, disabled or down. */
+function serviceAt({ backends, pools, settings, states }: Parts, { host, cluster }: BackendName): Backend {
+  const { host: name, backend } = splitHost(host ?? '')
+  const found = backends.all.find((one) => host !== null && name === settings.hostName && one.name === backend)
+  if (found === undefined) {
+    throw new ServiceError('ServiceNotFound', { service_id: 'None', host: host ?? cluster ?? '' })
+  }
+  if (states.of('cinder-volume', found.name).disabled) {
+    throw new ServiceError('ServiceUnavailable', { reason: 'Service is unavailable at this time.' })
+  }
+  if (!pools.health(found.name).up) {
+    throw new ServiceError('ServiceUnavailable', { reason: 'Service is unavailable at this time.' })
+  }
+  return found
+}
+
+/** As `serviceAt`, with what upstream says of a service that is not there to who would put a volume on it. */
+function serviceFor(parts: Parts, at: BackendName): Backend {
+  try {
+    return serviceAt(parts, at)
+  } catch (error) {
+    if (!(error instanceof ServiceError) || error.code !== 'ServiceNotFound') throw error
+    const reason = at.host === null ? `Cluster '${at.cluster}' not found` : `Host '${at.host}' not found`
+    throw new ServiceError('ServiceUnavailable', { reason })
+  }
+}
+
+/** Writes the row with a size of nothing; the work asks the backend for what the reference names. */
+async function manageVolume(parts: Parts, context: RequestContext, request: VolumeManage): Promise<Volume> {
+  const { db, random, settings, stamp, work } = parts
+  context.authorize('volume_extension:volume_manage', { projectId: context.projectId })
+  const known = await parts.pools.current()
+  const { row, unit } = await db.transaction(async (trx) => {
+    const found =
+      request.volumeType === null
+        ? await defaultType(trx, context, settings.defaultVolumeType)
+        : await typeByNameOrId(trx, context, request.volumeType)
+    const type = await heldType(trx, found)
+    const multiattach = isShared(toPairs(type.extra_specs))
+    await refuseEncrypted(trx, type, multiattach)
+    const backend = serviceFor(parts, request)
+    await refuseManaged(trx, request.sourceName)
+    const pool = known.find(
+      ({ name, backendName }) =>
+        backendName === backend.name && (!request.host?.includes('#') || name === request.host),
+    )
+    const row: volumes.NamedVolumeRow = {
+      id: random.uuid(),
+      project_id: context.projectId,
+      user_id: context.userId,
+      name: request.name,
+      description: request.description,
+      size_gib: 0,
+      pending_size_gib: null,
+      status: 'managing',
+      status_reason: null,
+      host: pool?.name ?? request.host,
+      availability_zone: request.availabilityZone ?? backend.availabilityZone,
+      volume_type_id: type.id,
+      volume_type_name: type.name,
+      snapshot_id: null,
+      source_volid: null,
+      bootable: request.bootable,
+      multiattach,
+      metadata: JSON.stringify(request.metadata),
+      placement: null,
+      admin_metadata: '{}',
+      image_metadata: '{}',
+      upload_image_id: null,
+      migration_status: null,
+      pending_volume_type_id: null,
+      group_id: null,
+      consistencygroup_id: null,
+      created_at: stamp(),
+      updated_at: null,
+    }
+    const { volume_type_name: _, ...columns } = row
+    await addVolume(trx, columns, settings.quota)
+    const order = { kind: 'volume-manage', resourceId: row.id, lane: row.id, step: 'manage' } as const
+    const params = { name: request.sourceName ?? '' }
+    return { row, unit: await work.enqueue(trx, { ...order, params, requestId: context.requestId }) }
+  })
+  work.launch(unit)
+  return toVolume(row, [])
+}
+
+/** Upstream looks for an id in the name by its template, whatever the backend calls its volumes. */
+async function refuseManaged(trx: Db, name: string | null): Promise<void> {
+  const id = name?.startsWith('volume-') ? name.slice('volume-'.length) : name
+  if (id === null || id === undefined || !(await volumes.existing(trx, [id])).has(id)) return
+  const reason = 'Unable to manage existing volume. The volume is already managed'
+  throw new ServiceError('InvalidVolume', { reason })
+}
+
+async function manageSnapshot(parts: Parts, context: RequestContext, request: SnapshotManage): Promise<Snapshot> {
+  const { db, random, settings, stamp, work } = parts
+  const { row, unit } = await db.transaction(async (trx) => {
+    const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
+    context.authorize('snapshot_extension:snapshot_manage', { projectId: volume.project_id })
+    const [service = ''] = hostOf(volume).split('#')
+    serviceAt(parts, { host: service, cluster: null })
+    const row: snapshots.SnapshotRow = {
+      id: random.uuid(),
+      project_id: context.projectId,
+      user_id: context.userId,
+      volume_id: volume.id,
+      name: request.name,
+      description: request.description,
+      size_gib: volume.size_gib,
+      status: 'creating',
+      previous_status: null,
+      status_reason: null,
+      progress: '0%',
+      metadata: JSON.stringify(request.metadata),
+      image_metadata: '{}',
+      group_snapshot_id: null,
+      created_at: stamp(),
+      updated_at: null,
+    }
+    await addSnapshot(trx, row, settings.quota)
+    const order = { kind: 'snapshot-manage', resourceId: row.id, lane: volume.id, step: 'manage' } as const
+    const params = { name: request.sourceName ?? '' }
+    return { row, unit: await work.enqueue(trx, { ...order, params, requestId: context.requestId }) }
+  })
+  work.launch(unit)
+  return toSnapshot(row)
+}
