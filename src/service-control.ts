@@ -46,6 +46,7 @@ function toAnswer(explanation: Explanation): NonNullable<Result<'explain'>['expl
     work_beside: explanation.workBeside.map((unit) => ({ resource_id: unit.resourceId, ...toWork(unit) })),
     attachments: explanation.attachments.map(({ instanceId, ...rest }) => ({ ...rest, instance_id: instanceId })),
     snapshots: explanation.snapshots,
+    volumes: explanation.volumes,
     messages: explanation.messages.map((message) => ({
       id: message.id,
       created_at: message.createdAt,

@@ -26,19 +26,37 @@ export function volumeCommands(ports: CommandPorts): Command[] {
     },
     explainCommand(ports, 'volume'),
     explainCommand(ports, 'snapshot'),
+    explainCommand(ports, 'group'),
   ]
 }
 
-function explainCommand(ports: CommandPorts, kind: 'volume' | 'snapshot'): Command {
+type Explained = 'volume' | 'snapshot' | 'group'
+
+const KINDS: Readonly<Record<Explained, readonly Explanation['kind'][]>> = {
+  volume: ['volume', 'attachment'],
+  snapshot: ['snapshot'],
+  group: ['group', 'group snapshot'],
+}
+
+const ALSO: Readonly<Record<Explained, string>> = {
+  volume: ', or of an attachment',
+  snapshot: '',
+  group: ', or of a snapshot of one',
+}
+
+function explainCommand(ports: CommandPorts, kind: Explained): Command {
   return {
     name: `${kind} explain`,
     summary: `Say why a ${kind} is in the state it is in, what is done about it, and what can be done.`,
-    operands: [{ name: 'ID', meaning: `The id of the ${kind}${kind === 'volume' ? ', or of an attachment' : ''}.` }],
+    operands: [{ name: 'ID', meaning: `The id of the ${kind}${ALSO[kind]}.` }],
     run: async (call) => {
       const id = call.operands[0]!
       const { explanation } = await askApi(ports, call, (api) => api.call('explain', { id }))
       if (explanation === null || !fits(explanation, kind)) {
-        throw new CommandFailure(EXIT.NO_INPUT, `there is no ${kind} ${id}; \`collie volume list\` lists the volumes`)
+        throw new CommandFailure(
+          EXIT.NO_INPUT,
+          `there is no ${kind} ${id}; ${kind === 'group' ? '`cinder group-list` lists the groups' : '`collie volume list` lists the volumes'}`,
+        )
       }
       call.print(explanation, () => tellStory(explanation, ports.clock.now()))
       return EXIT.OK
@@ -46,8 +64,8 @@ function explainCommand(ports: CommandPorts, kind: 'volume' | 'snapshot'): Comma
   }
 }
 
-function fits(explanation: Explanation, kind: 'volume' | 'snapshot'): boolean {
-  return kind === 'volume' ? explanation.kind !== 'snapshot' : explanation.kind === 'snapshot'
+function fits(explanation: Explanation, kind: Explained): boolean {
+  return KINDS[kind].includes(explanation.kind)
 }
 
 async function listAll(ports: CommandPorts, call: CommandCall): Promise<Volume[]> {

@@ -25,6 +25,10 @@ export function tellStory(explanation: Explanation, nowMs: number): string {
       explanation.snapshots.map(({ id, status, name }) => [id, status, name ?? '']),
     ),
     ...section(
+      'Volumes',
+      explanation.volumes.map(({ id, status, name }) => [id, status, name ?? '']),
+    ),
+    ...section(
       'Messages, newest first',
       explanation.messages.map(({ created_at, level, text, request_id }) => [
         created_at.slice(0, 19),
@@ -54,17 +58,20 @@ function headline({
     [
       ...(size_gib === null ? [] : [`${size_gib} GiB`]),
       `project ${visible(project_id)}`,
-      ...(kind === 'volume' ? [] : [`of volume ${volume_id}`]),
+      ...(kind === 'volume' || volume_id === null ? [] : [`of volume ${volume_id}`]),
       ...(host === null ? [] : [`on ${host}`]),
     ].join(', '),
   ]
   return parts.join('\n')
 }
 
-function workLines({ work, work_beside }: Explanation, nowMs: number): string[] {
+function workLines({ work, work_beside, volume_id }: Explanation, nowMs: number): string[] {
   return [
     work === null ? 'Work: none goes on or waits.' : `Work: ${describe(work, nowMs)}`,
-    ...work_beside.map((unit) => `Also on this volume, for ${unit.resource_id}: ${describe(unit, nowMs)}`),
+    ...work_beside.map(
+      (unit) =>
+        `Also on this ${volume_id === null ? 'group' : 'volume'}, for ${unit.resource_id}: ${describe(unit, nowMs)}`,
+    ),
   ]
 }
 
@@ -99,6 +106,18 @@ const BUSY: ReadonlySet<string> = new Set([
 /** The same, of work that leaves what the volume or snapshot holds as it was. */
 const BUSY_WITH_DATA: ReadonlySet<string> = new Set(['retyping', 'maintenance', 'backing-up', 'reverting', 'uploading'])
 
+function groupAdvice(kind: 'group' | 'group snapshot', id: string, status: string): string[] {
+  const client = `cinder ${kind === 'group' ? 'group' : 'group-snapshot'}`
+  if (BUSY.has(status)) {
+    return [
+      `Nothing works on it: an administrator wrote this status. \`${client}-reset-state --state error ${id}\` makes it deletable.`,
+    ]
+  }
+  if (status !== 'error' && status !== 'error_deleting') return []
+  const flag = kind === 'group' ? '--delete-volumes ' : ''
+  return [`Once the cause is mended: \`${client}-delete ${flag}${id}\`, and what is in it goes with it.`]
+}
+
 function adviceLines({ kind, id, status, work, work_beside, attachments }: Explanation): string[] {
   const client = `openstack volume${kind === 'snapshot' ? ' snapshot' : ''}`
   const usable = `\`${client} set --state ${attachments.length > 0 ? 'in-use' : 'available'} ${id}\` makes it usable again`
@@ -107,6 +126,7 @@ function adviceLines({ kind, id, status, work, work_beside, attachments }: Expla
     return work.last_error === null ? [tried] : [`${tried} Mend what the last attempt met, and the next one succeeds.`]
   }
   if (kind === 'attachment') return []
+  if (kind === 'group' || kind === 'group snapshot') return groupAdvice(kind, id, status)
   if (BUSY.has(status) || BUSY_WITH_DATA.has(status)) {
     if (work_beside.length > 0) return [] // of the backup that is made, or of the volume that the snapshot goes with
     const way = BUSY_WITH_DATA.has(status) ? usable : `\`${client} set --state error ${id}\` makes it deletable`

@@ -152,13 +152,16 @@ const workUnit = z.object({
   owner: z.string(),
 })
 
+const member = z.object({ id: z.string(), name: z.string().nullable(), status: z.string() })
+
 const explanation = z.object({
-  kind: z.enum(['volume', 'snapshot', 'attachment']),
+  kind: z.enum(['volume', 'snapshot', 'attachment', 'group', 'group snapshot']),
   id: z.string(),
   name: z.string().nullable(),
   project_id: z.string(),
   size_gib: z.int().nullable(),
-  volume_id: z.string(),
+  /** Null for a group and a snapshot of one. */
+  volume_id: z.string().nullable(),
   host: z.string().nullable(),
   status: z.string(),
   /** Why the last work on it failed. */
@@ -177,7 +180,9 @@ const explanation = z.object({
       reason: z.string().nullable(),
     }),
   ),
-  snapshots: z.array(z.object({ id: z.string(), name: z.string().nullable(), status: z.string() })),
+  snapshots: z.array(member),
+  /** Of a group. */
+  volumes: z.array(member),
   /** Newest first. */
   messages: z.array(
     z.object({

@@ -91,6 +91,12 @@ export async function ofVolume(db: Db, volumeId: string): Promise<WorkRow[]> {
   return rows.map((row) => fromStore(row)!)
 }
 
+/** In the order in which it was asked for. */
+export async function ofLane(db: Db, lane: string): Promise<WorkRow[]> {
+  const rows: WorkRow[] = await db('work').where({ lane }).orderBy(['created_at', 'id'])
+  return rows.map((row) => fromStore(row)!)
+}
+
 /** Answers whether the claim still held: whoever removes a unit has the right to write its result. */
 export async function remove(trx: Db, claim: Claim): Promise<boolean> {
   return (await held(trx, claim).delete()) === 1

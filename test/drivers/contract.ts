@@ -222,6 +222,74 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       expect(await harness.read(volume.id, 4 * MIB, 4096)).toEqual(Buffer.alloc(4096, 5))
     })
 
+    it('1: takes snapshots of several volumes together, and a repeat keeps their content', async () => {
+      const volumes = [await newVolume(), await newVolume(2), await newVolume()]
+      const fill = async (value: number) => {
+        for (const { id } of volumes) await harness.write(id, 4096, Buffer.alloc(4096, value))
+      }
+      await fill(1)
+      const together = volumes.map(({ id, sizeGib }) => ({ id: randomUUID(), volumeId: id, sizeGib }))
+      await harness.driver.createGroupSnapshot(together)
+      await fill(2)
+      await harness.driver.createGroupSnapshot(together)
+      await harness.restart()
+      for (const snapshot of together) {
+        const copy = { id: randomUUID(), sizeGib: snapshot.sizeGib }
+        await harness.driver.createVolumeFromSnapshot(copy, snapshot)
+        expect(await harness.read(copy.id, 4096, 4096)).toEqual(Buffer.alloc(4096, 1))
+        await harness.driver.deleteSnapshot(snapshot)
+      }
+      for (const { id } of volumes) expect(await harness.read(id, 4096, 4096)).toEqual(Buffer.alloc(4096, 2))
+    })
+
+    it('3: takes none of several snapshots when one of the volumes is not there', async () => {
+      const volume = await newVolume()
+      const together = [volume.id, randomUUID()].map((volumeId) => ({ id: randomUUID(), volumeId, sizeGib: 1 }))
+      expect(await code(harness.driver.createGroupSnapshot(together))).not.toBe('done')
+      const copy = { id: randomUUID(), sizeGib: 1 }
+      expect(await code(harness.driver.createVolumeFromSnapshot(copy, together[0]!))).toBe('SnapshotNotFound')
+      await harness.driver.deleteVolume(volume)
+    })
+
+    it('1: takes over what it holds under another name, with its snapshots, once or again', async () => {
+      const { driver } = harness
+      const volume = await newVolume(2)
+      const data = await driver.openVolume(volume)
+      await data.write(0, Buffer.alloc(4096, 1))
+      await data.close()
+      const snapshot = await newSnapshot(volume)
+      const listed = await driver.listManageable?.()
+      if (listed === undefined || driver.manageVolume === undefined || driver.manageSnapshot === undefined) return
+      const { name } = listed.volumes.find(({ volumeId }) => volumeId === volume.id)!
+      const frozen = listed.snapshots.find(({ snapshotId }) => snapshotId === snapshot.id)!
+      expect(frozen).toMatchObject({ volumeName: name, volumeId: volume.id, sizeGib: 2, reason: null })
+      const other = { id: randomUUID(), sizeGib: 2 }
+      const again = { id: randomUUID(), volumeId: other.id, sizeGib: 2 }
+      for (const _ of ['once', 'again']) {
+        expect(await driver.manageVolume(other, name)).toEqual({ sizeGib: 2 })
+        await driver.manageSnapshot(again, frozen.name)
+      }
+      await harness.restart()
+      expect(await harness.read(other.id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      const names = (await harness.driver.listManageable!()).volumes.map(({ volumeId }) => volumeId)
+      expect([names.includes(other.id), names.includes(volume.id)]).toEqual([true, false])
+      expect(await code(harness.driver.manageVolume!({ id: randomUUID() }, 'nothing'))).toBe('VolumeNotFound')
+      expect(await code(harness.driver.manageSnapshot!({ ...again, id: randomUUID() }, 'nothing'))).toBe(
+        'SnapshotNotFound',
+      )
+      await harness.driver.deleteSnapshot(again)
+      await harness.driver.deleteVolume(other)
+    })
+
+    it('takes over nothing that somebody has a right to', async () => {
+      const volume = await newVolume()
+      const { name } = (await harness.driver.listManageable!()).volumes.find(({ volumeId }) => volumeId === volume.id)!
+      const one = attachment()
+      await harness.driver.createExport(volume, one)
+      expect(await code(harness.driver.manageVolume!({ id: randomUUID() }, name))).toBe('InvalidVolume')
+      await harness.driver.removeExport(volume, one.id)
+    })
+
     it('1: reverts a volume to a snapshot, once or again, and both go on', async () => {
       const volume = await newVolume()
       await harness.write(volume.id, 0, Buffer.alloc(4096, 1))

@@ -249,6 +249,25 @@ describe('the Sheepdog driver', () => {
     })
   })
 
+  it('takes over a VDI of any name and size, which has whole GiB from then on', async () => {
+    await withHarness(async ({ driver, read }, backend) => {
+      const vdis = new VdiClient(backend.transport())
+      const vid = await vdis.create('somebody else made it', 1024 ** 3 + 512)
+      await vdis.snapshot(vid, 'before')
+      const { volumes, snapshots } = (await driver.listManageable?.())!
+      expect(volumes).toEqual([{ name: 'somebody else made it', volumeId: null, sizeGib: 2, reason: null }])
+      expect(snapshots).toMatchObject([{ name: 'before', snapshotId: null, volumeName: 'somebody else made it' }])
+      const volume = volumeOf(2)
+      expect(await driver.manageVolume?.(volume, 'somebody else made it')).toEqual({ sizeGib: 2 })
+      expect(await read(volume.id, 2 * 1024 ** 3 - 512, 512)).toEqual(Buffer.alloc(512))
+      const snapshot = { id: randomUUID(), volumeId: volume.id, sizeGib: 2 }
+      await driver.manageSnapshot?.(snapshot, 'before')
+      await driver.deleteSnapshot(snapshot)
+      await driver.deleteVolume(volume)
+      expect(await driver.listManageable?.()).toEqual({ volumes: [], snapshots: [] })
+    })
+  })
+
   it('does not delete a volume that a tool on the node has open', async () => {
     await withHarness(async ({ driver }, backend) => {
       const volume = volumeOf()

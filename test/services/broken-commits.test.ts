@@ -2,7 +2,15 @@ import { describe, expect, it } from 'vitest'
 import { DIALECTS } from '../db/harness.ts'
 import { CommitBreaker } from './commit-breaker.ts'
 import { createHarness, outcome, TEST_SETTINGS } from './harness.ts'
-import { type CutScenario, expectSound, FURTHER_SCENARIOS, SCENARIOS, worldOf } from './scenarios.ts'
+import {
+  type CutScenario,
+  expectSound,
+  FURTHER_GROUP_SCENARIOS,
+  FURTHER_SCENARIOS,
+  GROUP_SCENARIOS,
+  SCENARIOS,
+  worldOf,
+} from './scenarios.ts'
 
 /**
  * Each step of each kind of work does its part, and what it wrote into the database does not hold: once, for as long as its result
@@ -21,7 +29,9 @@ const BROKEN = 'could not be recorded: one and one is three'
 const WORKLESS = 'completing an attachment'
 
 describe.each(DIALECTS)('a result that cannot be written on %s', (dialect) => {
-  const scenarios = [...SCENARIOS, ...FURTHER_SCENARIOS].filter(({ name }) => name !== WORKLESS)
+  const scenarios = [...SCENARIOS, ...FURTHER_SCENARIOS, ...GROUP_SCENARIOS, ...FURTHER_GROUP_SCENARIOS].filter(
+    ({ name }) => name !== WORKLESS,
+  )
   const cases = scenarios.flatMap((scenario) => FAULTS.map((fault) => ({ ...scenario, ...fault })))
 
   // The commits are the same on both; what PostgreSQL has besides are the lanes that processes share.
@@ -42,7 +52,9 @@ describe.each(DIALECTS)('a result that cannot be written on %s', (dialect) => {
           continue
         }
         const reasons = await Promise.all(
-          ['volumes', 'snapshots', 'attachments', 'backups'].map((table) => harness.db(table).pluck('status_reason')),
+          ['volumes', 'snapshots', 'attachments', 'backups', 'volume_groups', 'group_snapshots'].map((table) =>
+            harness.db(table).pluck('status_reason'),
+          ),
         )
         const isReasonKept = reasons.flat().some((reason) => reason?.includes(BROKEN))
         // An attachment that was made with its connection goes with the reason; who waited for it heard that.

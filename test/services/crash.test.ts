@@ -11,7 +11,9 @@ import {
   connector,
   expectNewest,
   expectSound,
+  FURTHER_GROUP_SCENARIOS,
   FURTHER_SCENARIOS,
+  GROUP_SCENARIOS,
   SCENARIOS,
   worldOf,
 } from './scenarios.ts'
@@ -63,7 +65,13 @@ const IMAGE_SCENARIOS: readonly CutScenario[] = [
 const ANSWERED_WHEN_DONE = ['attaching a volume', 'connecting a reserved attachment']
 
 describe.each(DIALECTS)('a process that dies on %s', (dialect) => {
-  it.each<CutScenario>([...SCENARIOS, ...FURTHER_SCENARIOS, ...IMAGE_SCENARIOS])(
+  it.each<CutScenario>([
+    ...SCENARIOS,
+    ...FURTHER_SCENARIOS,
+    ...IMAGE_SCENARIOS,
+    ...GROUP_SCENARIOS,
+    ...FURTHER_GROUP_SCENARIOS,
+  ])(
     'at any moment of $name leaves nothing stuck, lost or counted twice',
     async ({ name, options, prepare, act }) => {
       const cut = async (at: number | null) => {
@@ -105,7 +113,7 @@ describe.each(DIALECTS)('a process that dies on %s', (dialect) => {
   )
 })
 
-describe.each(SCENARIOS)('$name', ({ method, prepare, act, givenUp }) => {
+describe.each([...SCENARIOS, ...GROUP_SCENARIOS])('$name', ({ method, prepare, act, givenUp }) => {
   const points: readonly FaultPoint[] = ['before', 'after']
 
   it.each(points)(`ends when the backend fails for good %s ${method}`, async (point) => {

@@ -193,6 +193,167 @@ export const SCENARIOS: readonly Scenario[] = [
   },
 ]
 
+/** A group of the default volume type, with two volumes; of another id than its own when the test is about that. */
+export async function groupOf(harness: Harness): Promise<string> {
+  const type = await harness.db('group_types').where({ name: 'plain' }).first()
+  if (type === undefined) {
+    await harness.services.groupTypes.create(admin, {
+      name: 'plain',
+      description: null,
+      isPublic: true,
+      groupSpecs: {},
+    })
+  }
+  const { id } = await harness.services.groups.create(member, newGroup())
+  await harness.services.idle()
+  for (const sizeGib of [1, 2]) {
+    await harness.services.volumes.create(member, newVolume({ sizeGib, volumeType: '__DEFAULT__', groupId: id }))
+  }
+  await harness.services.idle()
+  return id
+}
+
+export function newGroup() {
+  return {
+    name: 'g',
+    description: null,
+    groupType: 'plain',
+    volumeTypes: ['__DEFAULT__'],
+    availabilityZone: null,
+  }
+}
+
+async function frozenGroup(harness: Harness): Promise<string> {
+  const { id } = await harness.services.groupSnapshots.create(member, {
+    groupId: await groupOf(harness),
+    name: 's',
+    description: null,
+  })
+  await harness.services.idle()
+  return id
+}
+
+/** A volume that its service has let go, by the name that the backend has for it. */
+async function letGo(harness: Harness): Promise<string> {
+  const id = await availableVolume(harness)
+  await harness.services.volumes.unmanage(admin, id)
+  await harness.services.idle()
+  return id
+}
+
+const copyOf = (fields: { groupSnapshotId?: string; sourceGroupId?: string }) => ({
+  name: 'copy',
+  description: null,
+  groupSnapshotId: null,
+  sourceGroupId: null,
+  ...fields,
+})
+
+const manage = (sourceName: string) => ({
+  host: 'test-host@memory',
+  cluster: null,
+  sourceName,
+  name: 'taken over',
+  description: null,
+  volumeType: null,
+  availabilityZone: null,
+  bootable: false,
+  metadata: {},
+})
+
+/** The newest group is in that status, and says why. */
+async function expectGroup(harness: Harness, status: string): Promise<void> {
+  const row = await harness.db('volume_groups').orderBy('created_at', 'desc').first()
+  expect(row.status).toBe(status)
+  await expectReason(harness, row.id)
+}
+
+export const GROUP_SCENARIOS: readonly Scenario[] = [
+  {
+    name: 'taking snapshots of a group',
+    method: 'createGroupSnapshot',
+    prepare: groupOf,
+    act: (harness, id) =>
+      harness.services.groupSnapshots.create(member, { groupId: id, name: null, description: null }),
+    givenUp: async (harness) => {
+      const row = await harness.db('group_snapshots').first()
+      expect(row.status).toBe('error')
+      await expectReason(harness, row.id)
+      expect(await harness.db('snapshots').pluck('status')).toEqual(['error', 'error'])
+    },
+  },
+  {
+    name: 'deleting snapshots of a group',
+    method: 'deleteSnapshot',
+    prepare: frozenGroup,
+    act: (harness, id) => harness.services.groupSnapshots.delete(member, id),
+    givenUp: async (harness, id) => {
+      expect((await harness.services.groupSnapshots.get(member, id)).status).toBe('error')
+      await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'deleting a group with its volumes',
+    method: 'deleteVolume',
+    prepare: groupOf,
+    act: (harness, id) => harness.services.groups.delete(member, id, { withVolumes: true }),
+    givenUp: async (harness) => expectGroup(harness, 'error_deleting'),
+  },
+  {
+    name: 'copying a group',
+    method: 'createGroupSnapshot',
+    prepare: groupOf,
+    act: (harness, id) => harness.services.groups.createCopy(member, copyOf({ sourceGroupId: id })),
+    givenUp: async (harness) => {
+      await expectGroup(harness, 'error')
+      expect(harness.backend.snapshots.size).toBe(0)
+    },
+  },
+  {
+    name: 'making a group of snapshots of one',
+    method: 'createVolumeFromSnapshot',
+    prepare: frozenGroup,
+    act: (harness, id) => harness.services.groups.createCopy(member, copyOf({ groupSnapshotId: id })),
+    givenUp: async (harness) => expectGroup(harness, 'error'),
+  },
+  {
+    name: 'taking over a volume',
+    method: 'manageVolume',
+    prepare: letGo,
+    act: (harness, id) => harness.services.manageable.manageVolume(admin, manage(id)),
+    givenUp: async (harness) => {
+      const [row] = await harness.db('volumes')
+      expect(row.status).toBe('error_managing')
+      await expectReason(harness, row.id)
+    },
+  },
+]
+
+export const FURTHER_GROUP_SCENARIOS: readonly CutScenario[] = [
+  {
+    name: 'creating a group',
+    prepare: async (harness) => {
+      await groupOf(harness)
+      return ''
+    },
+    act: (harness) => harness.services.groups.create(member, newGroup()),
+  },
+  {
+    name: 'taking over a snapshot',
+    prepare: async (harness) => {
+      const volumeId = await availableVolume(harness)
+      const id = await snapshotOf(harness, volumeId)
+      await harness.services.snapshots.unmanage(admin, id)
+      return id
+    },
+    act: async (harness, sourceName) => {
+      const { id: volumeId } = await harness.db('volumes').first()
+      const request = { volumeId, sourceName, name: null, description: null, metadata: {} }
+      await harness.services.manageable.manageSnapshot(admin, request)
+    },
+  },
+]
+
 /** What is cut off. */
 export type CutScenario = Pick<Scenario, 'name' | 'options' | 'prepare' | 'act'>
 
@@ -336,7 +497,10 @@ export async function expectSound(harness: Harness): Promise<void> {
   expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
   expect(await harness.db('work')).toEqual([])
   expect(await harness.db('lanes')).toEqual([])
-  for (const table of ['volumes', 'snapshots', 'attachments', 'backups']) {
+  const kept = await harness.db('group_usages').sum({ sum: 'groups' }).first()
+  const counted = await harness.db('volume_groups').count({ count: '*' }).first()
+  expect(Number(kept?.sum ?? 0)).toBe(Number(counted?.count))
+  for (const table of ['volumes', 'snapshots', 'attachments', 'backups', 'volume_groups', 'group_snapshots']) {
     for (const { status } of await harness.db(table)) expect([table, IN_WORK.includes(status), status]).toContain(false)
   }
   for (const { id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
@@ -359,6 +523,9 @@ export async function worldOf({ db, backend }: Harness): Promise<object> {
     snapshots: sorted(snapshots),
     attachments: sorted(attachments),
     backups: sorted(await db('backups').select('status', 'object_count', 'restore_volume_id', 'status_reason')),
+    groups: sorted(await db('volume_groups').select('status', 'name', 'host', 'availability_zone', 'status_reason')),
+    groupSnapshots: sorted(await db('group_snapshots').select('status', 'name', 'status_reason')),
+    grouped: (await db('volumes').whereNotNull('group_id')).length,
     backupUsage: sorted(await db('backup_usages').where('backups', '>', 0)),
     connections: (await db('attachments').whereNotNull('connection_info')).length,
     usage: await keptUsage(db),

@@ -3,7 +3,7 @@ import { RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../../protocol/
 import type { SheepRequest } from '../../protocol/message.ts'
 import type { ExportRight, Vdi } from '../entries.ts'
 import { findVdi, vdiReply } from '../foreign/vdi-requests.ts'
-import { bodyOf, cString } from '../request-body.ts'
+import { bodyOf, bodyOfLength, cString } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 
@@ -23,10 +23,11 @@ export async function snapshotVdis(sheep: Sheep, request: SheepRequest): Promise
 }
 
 export async function renameVdi(sheep: Sheep, request: SheepRequest): Promise<Reply> {
-  const body = bodyOf(request)
-  const name = cString(body, 0, VDI_NAME_SIZE_BYTES)
-  const tag = cString(body, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES)
-  const to = cString(body, VDI_NAME_SIZE_BYTES + VDI_TAG_SIZE_BYTES, VDI_NAME_SIZE_BYTES)
+  const [tagAt, toAt] = [VDI_NAME_SIZE_BYTES, VDI_NAME_SIZE_BYTES + VDI_TAG_SIZE_BYTES]
+  const body = bodyOfLength(request, toAt + VDI_NAME_SIZE_BYTES)
+  const name = cString(body, 0, tagAt)
+  const tag = cString(body, tagAt, toAt)
+  const to = cString(body, toAt, body.length)
   if (tag === '') await sheep.renameVdi(name, to)
   else await sheep.retag(sheep.state.find(name, { tag }).vid, to)
   return SUCCESS
