@@ -107,15 +107,15 @@ const BUSY: ReadonlySet<string> = new Set([
 const BUSY_WITH_DATA: ReadonlySet<string> = new Set(['retyping', 'maintenance', 'backing-up', 'reverting', 'uploading'])
 
 function groupAdvice(kind: 'group' | 'group snapshot', id: string, status: string): string[] {
-  const client = `cinder ${kind === 'group' ? 'group' : 'group-snapshot'}`
+  const type = kind === 'group' ? 'group' : 'group-snapshot'
   if (BUSY.has(status)) {
     return [
-      `Nothing works on it: an administrator wrote this status. \`${client}-reset-state --state error ${id}\` makes it deletable.`,
+      `Nothing works on it: an administrator wrote this status. \`cinder reset-state --type ${type} --state error ${id}\` makes it deletable.`,
     ]
   }
   if (status !== 'error' && status !== 'error_deleting') return []
   const flag = kind === 'group' ? '--delete-volumes ' : ''
-  return [`Once the cause is mended: \`${client}-delete ${flag}${id}\`, and what is in it goes with it.`]
+  return [`Once the cause is mended: \`cinder ${type}-delete ${flag}${id}\`, and what is in it goes with it.`]
 }
 
 function adviceLines({ kind, id, status, work, work_beside, attachments }: Explanation): string[] {

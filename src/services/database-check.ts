@@ -57,16 +57,23 @@ const IN_WORK = {
       'backing-up',
       'restoring-backup',
       'unmanaging',
+      'managing',
     ],
     word: 'volume',
-    command: 'volume set',
+    command: 'openstack volume set',
   },
   snapshots: {
     statuses: ['creating', 'deleting', 'restoring', 'backing-up'],
     word: 'snapshot',
-    command: 'volume snapshot set',
+    command: 'openstack volume snapshot set',
   },
-  backups: { statuses: ['creating', 'deleting', 'restoring'], word: 'backup', command: 'volume backup set' },
+  backups: { statuses: ['creating', 'deleting', 'restoring'], word: 'backup', command: 'openstack volume backup set' },
+  volume_groups: { statuses: ['creating', 'deleting'], word: 'group', command: 'cinder reset-state --type group' },
+  group_snapshots: {
+    statuses: ['creating', 'deleting'],
+    word: 'group snapshot',
+    command: 'cinder reset-state --type group-snapshot',
+  },
 } as const
 
 /** What is in such a status with nothing that works on it: an administrator wrote it, or the program is wrong. */
@@ -82,7 +89,7 @@ export async function checkStatuses(db: Db): Promise<Finding[]> {
           kind: 'status-stuck',
           id,
           detail: `${word} ${id} is ${status}, and nothing works on it`,
-          advice: `find out what it holds, then: openstack ${command} --state available (or error) ${id}`,
+          advice: `find out what it holds, then: ${command} --state available (or error) ${id}`,
         })
       }
     }

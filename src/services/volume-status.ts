@@ -5,7 +5,6 @@ import {
   type GroupSnapshotStatus,
   type GroupStatus,
   NAMED_VOLUME_STATUSES,
-  SNAPSHOT_STATUSES,
   type SnapshotStatus,
   VOLUME_STATUSES,
   type VolumeStatus,
@@ -137,7 +136,8 @@ export const SNAPSHOT_ACTIONS = {
   delete: { from: ['available', 'error'], to: 'deleting' },
   unmanage: { from: ['available', 'error'], to: 'unmanaging' },
   backUp: { from: ['available'], to: 'backing-up' },
-  deleteWithGroup: { from: SNAPSHOT_STATUSES, to: 'deleting' },
+  /** Not one that is read: backed up, or reverted to. */
+  deleteWithGroup: { from: ['available', 'error', 'deleting', 'error_deleting'], to: 'deleting' },
   deleteWithVolume: { from: ['available', 'error', 'deleting'], to: 'deleting' },
   revert: { from: ['available'], to: 'restoring' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>

@@ -361,6 +361,96 @@ describe('cinder', () => {
     await cinder('type-delete', 'gold')
   })
 
+  withCinder('groups, every command', async () => {
+    const cinder = async (...words: string[]) => {
+      const printed = await run('cinder', ['--os-volume-api-version', '3.38', ...words])
+      await services.idle()
+      return printed
+    }
+    const idIn = (printed: string) => /\| id +\| (\S+)/.exec(printed)![1]!
+    await cinder('group-type-create', '--description', 'd', 'plain')
+    await cinder('group-type-key', 'plain', 'set', 'consistent_group_snapshot_enabled=<is> True', 'k=v')
+    await cinder('group-type-key', 'plain', 'unset', 'k')
+    expect(await cinder('group-specs-list')).toMatch(/plain +\| \{'consistent_group_snapshot_enabled': '<is> True'\}/)
+    await cinder('group-type-update', 'plain', '--name', 'consistent', '--is-public', 'True')
+    expect(await cinder('group-type-show', 'consistent')).toMatch(/\| is_public +\| True/)
+    expect(await cinder('group-type-list')).toContain('default_cgsnapshot_type')
+
+    const id = idIn(
+      await cinder('group-create', '--name', 'g', '--availability-zone', 'nova', 'consistent', '__DEFAULT__'),
+    )
+    const inside = ['--volume-type', '__DEFAULT__', '--name', 'in', '1']
+    const first = idIn(await cinder('create', '--group-id', id, ...inside))
+    const second = idIn(await cinder('create', '--name', 'out', '1'))
+    await cinder(
+      'group-update',
+      'g',
+      '--name',
+      'h',
+      '--description',
+      'e',
+      '--add-volumes',
+      second,
+      '--remove-volumes',
+      first,
+    )
+    expect(await cinder('list', '--group_id', id)).toMatch(/available \| out/)
+    await cinder('group-update', 'h', '--add-volumes', first)
+    expect(await cinder('group-list')).toMatch(/available \| h/)
+    expect(await cinder('group-show', 'h', '--list-volume')).toContain(first)
+
+    await cinder('group-snapshot-create', '--name', 's', '--description', 'd', 'h')
+    expect(await cinder('group-snapshot-list', '--group-id', id)).toMatch(/available \| s/)
+    expect(await cinder('group-snapshot-show', 's')).toMatch(/\| status +\| available/)
+    const copies = [
+      await cinder('group-create-from-src', '--group-snapshot', 's', '--name', 'of-snapshot'),
+      await cinder('group-create-from-src', '--source-group', 'h', '--name', 'of-group'),
+    ].map(idIn)
+    for (const copy of copies) expect(await cinder('group-show', copy)).toMatch(/\| status +\| available/)
+    await expect(cinder('group-enable-replication', 'h')).rejects.toThrow('is not a replication group type')
+    await expect(cinder('group-list-replication-targets', 'h')).rejects.toThrow('is not a replication group type')
+    await cinder('reset-state', '--type', 'group-snapshot', '--state', 'error', 's')
+    await cinder('group-snapshot-delete', 's')
+    await cinder('reset-state', '--type', 'group', '--state', 'error', 'h')
+    await cinder('group-delete', '--delete-volumes', 'h', ...copies)
+    expect(await db('volumes').whereNotNull('group_id').orWhere({ id: first })).toEqual([])
+
+    const group = idIn(await cinder('consisgroup-create', '--name', 'c', '__DEFAULT__'))
+    await cinder('create', '--consisgroup-id', group, ...inside)
+    await cinder('cgsnapshot-create', '--name', 't', 'c')
+    expect(await cinder('cgsnapshot-list')).toMatch(/available \| t/)
+    expect(await cinder('cgsnapshot-show', 't')).toContain(group)
+    await cinder('consisgroup-create-from-src', '--cgsnapshot', 't', '--name', 'd')
+    await cinder('consisgroup-update', 'd', '--name', 'e')
+    expect(await cinder('consisgroup-list')).toMatch(/available \| e/)
+    await cinder('cgsnapshot-delete', 't')
+    await cinder('consisgroup-delete', '--force', 'c', 'e')
+    expect(await db('volume_groups')).toEqual([])
+    await cinder('group-type-delete', 'consistent')
+  })
+
+  withCinder('what a backend holds', async () => {
+    const cinder = async (...words: string[]) => {
+      const printed = await run('cinder', ['--os-volume-api-version', '3.38', ...words])
+      await services.idle()
+      return printed
+    }
+    const idIn = (printed: string) => /\| id +\| (\S+)/.exec(printed)![1]!
+    const id = idIn(await cinder('create', '1'))
+    const snapshot = idIn(await cinder('snapshot-create', id))
+    await cinder('snapshot-unmanage', snapshot)
+    await cinder('unmanage', id)
+    expect(await cinder('manageable-list', 'test@memory')).toContain(id)
+    expect(await cinder('snapshot-manageable-list', 'test@memory', '--detailed', 'True')).toContain(snapshot)
+    const taken = idIn(await cinder('manage', '--name', 'taken', '--metadata', 'k=v', '--bootable', 'test@memory', id))
+    const again = idIn(await cinder('snapshot-manage', '--name', 'again', 'taken', snapshot))
+    expect(await cinder('show', taken)).toMatch(/\| status +\| available/)
+    expect(await cinder('snapshot-show', again)).toMatch(/\| status +\| available/)
+    await cinder('snapshot-delete', again)
+    await cinder('delete', taken)
+    expect(await db('volumes').where({ id: taken })).toEqual([])
+  })
+
   withCinder('limits, versions, extensions, summary', async () => {
     expect(await run('cinder', ['absolute-limits'])).toContain('maxTotalVolumes')
     expect(await run('cinder', ['version-list'])).toMatch(/v3\.0 .*CURRENT.* 3\.0 .* 3\.71/)

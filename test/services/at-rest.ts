@@ -62,6 +62,14 @@ async function checkCounts(db: Harness['db']): Promise<void> {
       .map((row) => [row.project_id, Number(row.backups), Number(row.backup_gigabytes)])
       .filter(([, backups]) => backups !== 0)
   expect(numbers(kept)).toEqual(numbers(counted))
+  const groups = await db('group_usages').where('groups', '>', 0).orderBy('project_id')
+  const countedGroups = await db('volume_groups')
+    .select('project_id')
+    .count({ groups: '*' })
+    .groupBy('project_id')
+    .orderBy('project_id')
+  const groupNumbers = (rows: Record<string, unknown>[]) => rows.map((row) => [row.project_id, Number(row.groups)])
+  expect(groupNumbers(groups)).toEqual(groupNumbers(countedGroups))
 }
 
 /** No status that only work could end, and nothing that is kept for work. */
@@ -77,9 +85,12 @@ async function checkNothingWaits(db: Harness['db']): Promise<void> {
       'maintenance',
       'backing-up',
       'restoring-backup',
+      'managing',
     ],
     snapshots: ['creating', 'deleting', 'restoring', 'backing-up', 'unmanaging'],
     backups: ['creating', 'deleting', 'restoring'],
+    volume_groups: ['creating', 'deleting'],
+    group_snapshots: ['creating', 'deleting'],
   }
   for (const [table, statuses] of Object.entries(passing)) {
     expect(await db(table).whereIn('status', statuses).select('id', 'status'), table).toEqual([])

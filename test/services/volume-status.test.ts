@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest'
 import {
   ATTACHMENT_STATUSES,
   type AttachmentStatus,
+  GROUP_SNAPSHOT_STATUSES,
+  GROUP_STATUSES,
   NAMED_VOLUME_STATUSES,
   SNAPSHOT_STATUSES,
   VOLUME_STATUSES,
@@ -11,6 +13,10 @@ import {
   ATTACHMENT_ACTIONS,
   ATTACHMENT_OUTCOMES,
   canResetTo,
+  GROUP_ACTIONS,
+  GROUP_OUTCOMES,
+  GROUP_SNAPSHOT_ACTIONS,
+  GROUP_SNAPSHOT_OUTCOMES,
   mayIn,
   SNAPSHOT_ACTIONS,
   SNAPSHOT_OUTCOMES,
@@ -90,6 +96,8 @@ describe('the status tables', () => {
     expect(matrix(VOLUME_STATUSES, VOLUME_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',
+      'managed: managing -> available',
+      'manageFailed: managing -> error_managing',
       'filling: creating -> downloading',
       'fillFailed: downloading -> error',
       'reimagedInError: downloading -> error',
@@ -111,6 +119,13 @@ describe('the status tables', () => {
     ['updateReadonly', 'only', 'available'],
     ['snapshot', 'only', 'available'],
     ['snapshotForced', 'only', 'available in-use'],
+    [
+      'snapshotInGroup',
+      'only',
+      'available attaching in-use detaching reserved awaiting-transfer backing-up uploading retyping',
+    ],
+    ['addToGroup', 'only', 'available in-use'],
+    ['removeFromGroup', 'only', 'available in-use error error_deleting'],
     ['clone', 'only', 'available in-use'],
     ['completeExtension', 'only', 'extending'],
     ['reserveAgain', 'only', 'in-use reserved'],
@@ -142,7 +157,7 @@ describe('the status tables', () => {
   })
 
   it('have a case above for every permission', () => {
-    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(14)
+    expect(Object.keys(VOLUME_PERMISSIONS)).toHaveLength(17)
   })
 
   it('allow a snapshot exactly these transitions', () => {
@@ -152,6 +167,10 @@ describe('the status tables', () => {
       'unmanage: error -> unmanaging',
       'unmanage: available -> unmanaging',
       'backUp: available -> backing-up',
+      'deleteWithGroup: error -> deleting',
+      'deleteWithGroup: available -> deleting',
+      'deleteWithGroup: deleting -> deleting',
+      'deleteWithGroup: error_deleting -> deleting',
       'deleteWithVolume: error -> deleting',
       'deleteWithVolume: available -> deleting',
       'deleteWithVolume: deleting -> deleting',
@@ -208,9 +227,28 @@ describe('the status tables', () => {
       'deleting',
       'downloading',
       'extending',
+      'managing',
       'restoring-backup',
       'reverting',
       'unmanaging',
+    ])
+  })
+
+  it('allow a group and a snapshot of one exactly these transitions', () => {
+    expect(matrix(GROUP_STATUSES, { delete: GROUP_ACTIONS.delete, ...GROUP_OUTCOMES })).toEqual([
+      'delete: error -> deleting',
+      'delete: available -> deleting',
+      'created: creating -> available',
+      'createFailed: creating -> error',
+      'deleteFailed: deleting -> error_deleting',
+    ])
+    expect(GROUP_ACTIONS.deleteWithVolumes.from).toEqual(GROUP_STATUSES) // upstream takes it for a wish to be rid of it
+    expect(matrix(GROUP_SNAPSHOT_STATUSES, { ...GROUP_SNAPSHOT_ACTIONS, ...GROUP_SNAPSHOT_OUTCOMES })).toEqual([
+      'delete: error -> deleting',
+      'delete: available -> deleting',
+      'created: creating -> available',
+      'createFailed: creating -> error',
+      'deleteFailed: deleting -> error',
     ])
   })
 })
