@@ -368,11 +368,11 @@ describe('cinder', () => {
       return printed
     }
     const idIn = (printed: string) => /\| id +\| (\S+)/.exec(printed)![1]!
-    await cinder('group-type-create', '--description', 'd', 'plain')
+    const typeId = /\| ([0-9a-f-]{36}) \|/.exec(await cinder('group-type-create', '--description', 'd', 'plain'))![1]!
     await cinder('group-type-key', 'plain', 'set', 'consistent_group_snapshot_enabled=<is> True', 'k=v')
     await cinder('group-type-key', 'plain', 'unset', 'k')
     expect(await cinder('group-specs-list')).toMatch(/plain +\| \{'consistent_group_snapshot_enabled': '<is> True'\}/)
-    await cinder('group-type-update', 'plain', '--name', 'consistent', '--is-public', 'True')
+    await cinder('group-type-update', typeId, '--name', 'consistent', '--is-public', 'True')
     expect(await cinder('group-type-show', 'consistent')).toMatch(/\| is_public +\| True/)
     expect(await cinder('group-type-list')).toContain('default_cgsnapshot_type')
 
