@@ -526,6 +526,8 @@ describe('consistency groups', () => {
     expect(keys((await old('GET', '/cgsnapshots/detail')).body.cgsnapshots[0])).toEqual(
       keys(sample('cgsnapshots-list-detailed-response.json').cgsnapshots[0]),
     )
+    const nameless = { consistencygroup_id: OTHER_PROJECT, name: null, description: null } // as cinderclient sends it
+    expect((await old('POST', '/cgsnapshots', { cgsnapshot: nameless })).status).toBe(404)
     const hidden = await ask('GET', `/group_snapshots/${snapshotId}`)
     expect(message(hidden)).toMatch(/Migrated group snapshots can only be operated by CG snapshot APIs\.$/)
 

@@ -19,6 +19,7 @@ import {
   newVolume,
   TEST_SETTINGS,
 } from '../services/harness.ts'
+import { groupOf } from '../services/scenarios.ts'
 import { runCommandLine } from './live-node.ts'
 
 /** Services with their control socket, as the role api has them, and the command line of the same directory. */
@@ -126,6 +127,26 @@ test('a snapshot has a command of its own', async () => {
     err: expect.stringContaining('there is no volume'),
   })
   expect(await run('snapshot', 'explain', volumeId)).toMatchObject({ code: 66 })
+})
+
+test('a group is explained with its volumes, and a snapshot of one with its snapshots', async () => {
+  const { services, run, ...rest } = await createApi({
+    filters: [errorFilter(onMethod('createGroupSnapshot'), 'before')],
+  })
+  const groupId = await groupOf({ services, ...rest })
+  const { id } = await services.groupSnapshots.create(asker, { groupId, name: null, description: null })
+  await services.idle()
+  const group = await run('group', 'explain', groupId)
+  expect(group.out).toContain(`group ${groupId} "g": available since`)
+  expect(group.out).toMatch(/Volumes:\n(.*available.*\n?){2}/)
+  const { out } = await run('group', 'explain', id)
+  expect(out).toContain(`group snapshot ${id}: error since`)
+  expect(out).toContain('Why: The storage backend failed: injected fault in createGroupSnapshot')
+  expect(out).toMatch(/Snapshots:\n(.*error.*\n?){2}/)
+  expect(out).toContain('create group snapshot:Group snapshot failed to create.')
+  expect(out).toContain(`\`cinder group-snapshot-delete ${id}\``)
+  expect(await run('group', 'explain', 'nothing')).toMatchObject({ code: 66 })
+  expect(await run('volume', 'explain', groupId)).toMatchObject({ code: 66 })
 })
 
 test('volumes are listed over pages, by status and by project', async () => {

@@ -210,8 +210,9 @@ export const consistencyGroupRoutes: Route[] = [
     body: z.looseObject({
       cgsnapshot: z.looseObject({
         consistencygroup_id: text(255),
-        name: text(255).trim().optional(),
-        description: text(255).trim().optional(),
+        // Upstream's schema takes no null, which its own client sends.
+        name: text(255).trim().nullish(),
+        description: text(255).trim().nullish(),
       }),
     }),
     target: ({ services, context, body }) => services.groups.get(context, body.cgsnapshot.consistencygroup_id),
