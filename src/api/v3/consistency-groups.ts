@@ -90,8 +90,9 @@ export const consistencyGroupRoutes: Route[] = [
     body: z.looseObject({
       'consistencygroup-from-src': z.looseObject({
         ...words,
-        cgsnapshot_id: text(255).optional(),
-        source_cgid: text(255).optional(),
+        // Upstream's schema takes no null, which its own client sends for the other one.
+        cgsnapshot_id: text(255).nullish(),
+        source_cgid: text(255).nullish(),
       }),
     }),
     response: z.object({ consistencygroup: Summary }),
