@@ -196,9 +196,9 @@ async function checkTypeInGroup(
   group: groups.GroupRow,
   type: VolumeTypeRow,
 ): Promise<void> {
-  if (request.volumeType === null) throw invalid('volume_type must be provided when creating a volume in a group.')
+  if (request.volumeType === null) throw invalidInput('volume_type must be provided when creating a volume in a group.')
   if ((await groups.typesOf(trx, [group.id])).get(group.id)?.includes(type.id)) return
-  throw invalid(`Invalid volume_type provided: ${type.id} (requested type must be supported by this group).`)
+  throw invalidInput(`Invalid volume_type provided: ${type.id} (requested type must be supported by this group).`)
 }
 
 function sourceOf(row: volumes.VolumeRow, advice: string): Source {
@@ -245,8 +245,4 @@ function checkedSize(
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
   return sizeGib
-}
-
-function invalid(reason: string): ServiceError {
-  return new ServiceError('InvalidInput', { reason: `Invalid input received: ${reason}` })
 }

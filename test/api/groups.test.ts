@@ -499,6 +499,7 @@ describe('consistency groups', () => {
     }
     expect((await old('PUT', `/consistencygroups/${id}/update`, { consistencygroup: update })).status).toBe(202)
     expect((await old('GET', `/volumes/${loose}`)).body.volume.consistencygroup_id).toBe(id)
+    expect((await old('PUT', `/consistencygroups/${id}`, { consistencygroup: { name: 'put' } })).status).toBe(202)
     const nothing = await old('PUT', `/consistencygroups/${id}/update`, { consistencygroup: { name: '' } })
     expect(message(nothing)).toBe(
       'Name, description, add_volumes, and remove_volumes can not be all empty in the request body.',

@@ -169,39 +169,9 @@ export const consistencyGroupRoutes: Route[] = [
         withVolumes: body?.consistencygroup?.force === true,
       }),
   }),
-  defineRoute({
-    method: 'PUT',
-    url: '/consistencygroups/:consistencygroup_id/update',
-    operation: 'update_consistency_group',
-    summary: 'Change name or description of a consistency group, put volumes into it or take them out',
-    policy: 'group:update',
-    body: z.looseObject({
-      consistencygroup: z.looseObject({
-        ...words,
-        add_volumes: z.string().nullish(),
-        remove_volumes: z.string().nullish(),
-      }),
-    }),
-    status: 202,
-    handler: async ({ services, context, params, body: { consistencygroup: request }, supports }) => {
-      const { name: newName, description: newText, add_volumes: added, remove_volumes: removed } = request
-      if (supports('3.6')) {
-        if (newName == null && newText == null && !added && !removed) {
-          throw invalid(
-            'Must specify one or more of the following keys to update: name, description, add_volumes, remove_volumes.',
-          )
-        }
-      } else if (!(newName || newText || added || removed)) {
-        throw invalid('Name, description, add_volumes, and remove_volumes can not be all empty in the request body.')
-      }
-      await services.groups.update(context, params.consistencygroup_id, {
-        name: newName ?? null,
-        description: newText ?? null,
-        addVolumes: splitIds(added),
-        removeVolumes: splitIds(removed),
-      })
-    },
-  }),
+  updateRoute('/consistencygroups/:consistencygroup_id/update', 'update_consistency_group'),
+  // As upstream's router has it besides; cinderclient asks in this way.
+  updateRoute('/consistencygroups/:consistencygroup_id', 'put_consistency_group'),
   defineRoute({
     method: 'POST',
     url: '/cgsnapshots',
@@ -269,6 +239,45 @@ export const consistencyGroupRoutes: Route[] = [
     handler: ({ services, context, params }) => services.groupSnapshots.delete(context, params.cgsnapshot_id),
   }),
 ]
+
+function updateRoute(
+  url: '/consistencygroups/:consistencygroup_id' | '/consistencygroups/:consistencygroup_id/update',
+  operation: string,
+): Route {
+  return defineRoute({
+    method: 'PUT',
+    url,
+    operation,
+    summary: 'Change name or description of a consistency group, put volumes into it or take them out',
+    policy: 'group:update',
+    body: z.looseObject({
+      consistencygroup: z.looseObject({
+        ...words,
+        add_volumes: z.string().nullish(),
+        remove_volumes: z.string().nullish(),
+      }),
+    }),
+    status: 202,
+    handler: async ({ services, context, params, body: { consistencygroup: request }, supports }) => {
+      const { name: newName, description: newText, add_volumes: added, remove_volumes: removed } = request
+      if (supports('3.6')) {
+        if (newName == null && newText == null && !added && !removed) {
+          throw invalid(
+            'Must specify one or more of the following keys to update: name, description, add_volumes, remove_volumes.',
+          )
+        }
+      } else if (!(newName || newText || added || removed)) {
+        throw invalid('Name, description, add_volumes, and remove_volumes can not be all empty in the request body.')
+      }
+      await services.groups.update(context, params.consistencygroup_id, {
+        name: newName ?? null,
+        description: newText ?? null,
+        addVolumes: splitIds(added),
+        removeVolumes: splitIds(removed),
+      })
+    },
+  })
+}
 
 async function list<T>(
   { services, context, client, query, links }: ApiRequest<unknown, z.output<typeof GROUPS.query>, unknown>,
