@@ -2,10 +2,10 @@ import { dataOid, inodeOid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { blocksIn, isBlocksLine } from '../accounts.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import type { Vdi } from '../entries.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
 import type { AccountChange, ObjectStore } from '../object-store.ts'
 import { FamilyTree } from './heirs.ts'
+import { arrange, atOnce, mostAlone, othersOf, type Seer } from './seers.ts'
 
 export interface Usage {
   provisionedBytes: number
@@ -23,13 +23,6 @@ const ENTRIES_PER_PAGE = BLOCK_BYTES / 4
 /** How long an answer waits for what has to be counted. */
 const PATIENCE_MS = 50
 const OBJECTS_PER_TURN = 32
-
-interface Seer {
-  vdi: Vdi
-  blocks: number
-  /** The topmost ones among those that were made from it and see the holder too. */
-  below: Seer[]
-}
 
 /**
  * Says for each VDI and snapshot how much of what it sees nobody else does, from the accounts. By FamilyTree, for the blocks of
@@ -244,30 +237,3 @@ interface Counted {
   blocks: Map<number, number> | null
   running: Promise<void> | null
 }
-
-/** Puts each below the nearest ancestor that sees the holder too, and returns those that have none. */
-function arrange(seers: Seer[], tree: FamilyTree): Seer[] {
-  if (seers.length === 1) return seers
-  const byVid = new Map(seers.map((seer) => [seer.vdi.vid, seer]))
-  const top: Seer[] = []
-  for (const seer of seers) {
-    const ancestor = byVid.get(tree.livingAncestor(seer.vdi.vid))
-    if (ancestor) ancestor.below.push(seer)
-    else top.push(seer)
-  }
-  return top
-}
-
-const othersOf = (seer: Seer, top: readonly Seer[]) => [...top.filter((other) => other !== seer), ...seer.below]
-
-/** What a topmost seer has alone, if numbers are enough to know; null when blocks have to be compared. */
-function atOnce(seer: Seer, top: readonly Seer[]): number | null {
-  if (seer.below.some((heir) => heir.blocks === seer.blocks)) return 0
-  if (top.length > 1) return null
-  if (seer.below.length === 0) return seer.blocks
-  return seer.below.length === 1 ? seer.blocks - seer.below[0]!.blocks : null
-}
-
-/** At most so many blocks can be seen by a topmost seer alone. */
-const mostAlone = (seer: Seer) =>
-  seer.below.reduce((least, heir) => Math.min(least, seer.blocks - heir.blocks), seer.blocks)

@@ -1,4 +1,4 @@
-import { type Account, Accounts, ownOf } from '../accounts.ts'
+import { type Account, Accounts, isBlocksLine, ownOf } from '../accounts.ts'
 import type { Entry } from '../entries.ts'
 
 /**
@@ -7,11 +7,17 @@ import type { Entry } from '../entries.ts'
  * others will be seen.
  */
 export class FamilyAccounts {
+  readonly #onLoss: (holder: number) => void
   readonly #accounts = new Accounts()
   /** Indexes below it are counted. */
   #counted = 0
   /** Counts changes at each index that has not been counted, for whoever is about to count it. */
   readonly #changes = new Map<number, number>()
+
+  /** `onLoss` is told of a holder of which a VDI sees less than before. */
+  constructor(onLoss: (holder: number) => void) {
+    this.#onLoss = onLoss
+  }
 
   of(vid: number): Account {
     return this.#accounts.of(vid)
@@ -22,6 +28,7 @@ export class FamilyAccounts {
   }
 
   add(vid: number, index: number, deltas: Account): void {
+    for (const [line, delta] of deltas) if (delta < 0 && isBlocksLine(line) && line !== vid) this.#onLoss(line)
     if (index < this.#counted) this.#accounts.add(vid, deltas)
     else if (!this.isExact) this.#changes.set(index, this.changesAt(index) + 1)
   }

@@ -3,10 +3,12 @@ import { dataOid, inodeOid, oidIndex, oidKind } from '../../protocol/oid.ts'
 import type { Account } from '../accounts.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, Vdi } from '../entries.ts'
+import type { Usage } from '../maintenance/usage.ts'
 import { BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
 import { FamilyAccounts } from './family-accounts.ts'
 import { FamilyReclaim } from './family-reclaim.ts'
+import { familyUsage } from './family-usage.ts'
 import { Grace } from './grace.ts'
 import { countView, ObjectViews } from './object-view.ts'
 import { ReplicatedMap } from './replicated-map.ts'
@@ -20,6 +22,8 @@ export interface ReplicatedFamilyOptions {
   objects: ReplicatedObjects
   state: ClusterState
   propose(entry: Entry): Promise<void>
+  /** A VDI has let go of something that a deleted one holds: `reclaim` would find more than before. Called often. */
+  onLoss?(): void
   /** Objects of which the owner knows which blocks lie where; 1 KiB each. */
   viewsMax?: number
   /** Pages of the map of each open VDI; 4 KiB each, for 4 GiB. */
@@ -52,7 +56,7 @@ export class ReplicatedFamily implements OwnerMaker {
   readonly #options: ReplicatedFamilyOptions
   readonly #objects: Tenure
   readonly #views: ObjectViews
-  readonly #accounts = new FamilyAccounts()
+  readonly #accounts: FamilyAccounts
   readonly #grace = new Grace()
   readonly #context: OwnerContext
   readonly #reclaim: FamilyReclaim
@@ -65,6 +69,9 @@ export class ReplicatedFamily implements OwnerMaker {
 
   constructor(options: ReplicatedFamilyOptions) {
     this.#options = options
+    this.#accounts = new FamilyAccounts((holder) => {
+      if (options.state.vdis.get(holder)?.deleting) options.onLoss?.()
+    })
     const objects = new Tenure(options.objects)
     const views = new ObjectViews(objects, options.viewsMax ?? VIEWS_DEFAULT)
     this.#objects = objects
@@ -113,6 +120,12 @@ export class ReplicatedFamily implements OwnerMaker {
   /** What a VDI holds, as far as it is counted. */
   accountOf(vid: number): Account {
     return this.#accounts.of(vid)
+  }
+
+  /** What each VDI takes, by vid; without looking into objects. */
+  usage(): Map<number, Usage> {
+    const { state, family } = this.#options
+    return familyUsage(state, family, (vid) => this.#accounts.of(vid), this.isCounted)
   }
 
   /** Whether the accounts are exact. */

@@ -101,6 +101,7 @@ export class ReplicatedModel {
     rollbacks: 0,
     deletes: 0,
     recounts: 0,
+    losses: 0,
     takeovers: 0,
     powerLosses: 0,
     ended: 0,
@@ -203,6 +204,7 @@ export class ReplicatedModel {
       objects: this.#objects.port(generation, clock),
       state: this.#state,
       propose: (entry) => this.#propose(generation, clock, entry),
+      onLoss: () => this.counts.losses++,
       viewsMax: this.random.pick([2, 1000]),
       pagesMax: this.random.pick([2, 1000]),
     })
@@ -345,7 +347,7 @@ export class ReplicatedModel {
     })
     if (error?.code === 'OldEpoch') this.counts.ended++
     const expected = ['NoSpace', 'Unsure', ...(node === this.#node ? [] : ['OldEpoch'])]
-    if (error && !expected.includes(error.code)) throw new Error('what nobody expects', { cause: error })
+    if (error && !expected.includes(error.code)) throw new Error(`nobody expects: ${error.message}`, { cause: error })
     return error
   }
 
@@ -656,6 +658,8 @@ export class ReplicatedModel {
     const objects = new Map([...this.#objects.all()].map((object) => [object.oid, object]))
     const seen = new Map<number, Map<number, number>>()
     const needed = new Set<bigint>()
+    /** Who sees each block that holds data. */
+    const seers = new Map<string, Set<number>>()
     const live = [...this.#state.vdis.values()].filter(({ deleting }) => !deleting)
     for (const { vid } of live) {
       const account = new Map<number, number>()
@@ -675,7 +679,12 @@ export class ReplicatedModel {
           const object = objects.get(oid)
           assert(object, `${oid.toString(16)} is missing`)
           needed.add(oid)
-          for (const block of open) if (object.blocks.get(block)) add(oidVid(oid))
+          for (const block of open) {
+            if (!object.blocks.get(block)) continue
+            add(oidVid(oid))
+            const key = `${oid}:${block}`
+            seers.set(key, (seers.get(key) ?? new Set()).add(vid))
+          }
           open = open.filter((block) => !object.blocks.has(block))
           oid = object.base
         }
@@ -691,6 +700,15 @@ export class ReplicatedModel {
     for (const { vid } of live) {
       const said = sorted(this.#node.family.accountOf(vid))
       assert.deepStrictEqual(said, sorted(seen.get(vid)!), `account of ${vid.toString(16)}`)
+    }
+    for (const [vid, usage] of this.#node.family.usage()) {
+      const alone = [...seers.values()].filter((vids) => vids.size === 1 && vids.has(vid)).length * BLOCK_BYTES
+      const all = [...seers.values()].filter((vids) => vids.has(vid)).length * BLOCK_BYTES
+      assert(usage.allocatedBytes === all && usage.uniqueBytes + usage.sharedBytes === all, 'usage is what is seen')
+      assert(
+        usage.isExact ? usage.uniqueBytes === alone : usage.uniqueBytes >= alone,
+        `${vid.toString(16)} has ${alone} alone`,
+      )
     }
   }
 
