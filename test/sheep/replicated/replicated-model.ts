@@ -33,6 +33,8 @@ interface Node {
   clock: SimClock
   family: ReplicatedFamily
   owners: Owners
+  /** When the VDIs came that there were when it was replaced, by vid; null before. */
+  births: ReadonlyMap<number, number> | null
   /** Never resolves; rejects when the node is gone. */
   gone: Promise<never>
   end(): void
@@ -80,6 +82,8 @@ export class ReplicatedModel {
   /** Owners that have been replaced and do not know. */
   #zombies: Node[] = []
   #generations = 0
+  /** The entries that made VDIs, by vid: vids are used again. */
+  readonly #births = new Map<number, number>()
   #values = 0
   #names = 0
   readonly #working = new Map<string, Working>()
@@ -194,6 +198,7 @@ export class ReplicatedModel {
     const old = this.#node as Node | undefined
     if (old) {
       this.counts.takeovers++
+      old.births = new Map(this.#births)
       this.#zombies.push(old)
       if (this.random.chance(0.3)) this.#bury()
     }
@@ -217,7 +222,7 @@ export class ReplicatedModel {
       }
     })
     gone.catch(() => {})
-    this.#node = { generation, clock, family, owners, gone, end }
+    this.#node = { generation, clock, family, owners, births: null, gone, end }
     if (old) this.#beside(this.#recover())
   }
 
@@ -247,6 +252,8 @@ export class ReplicatedModel {
     if (generation !== this.#node.generation) throw new StoreError('OldEpoch')
     this.#state.check(entry)
     this.#state.apply(this.#state.index + 1, entry)
+    if (entry.type === 'vdi') this.#births.set(entry.vdi.vid, this.#state.index)
+    if ('newVid' in entry) this.#births.set(entry.newVid, this.#state.index)
     this.#node.family.applied(entry)
     this.#node.owners.tell(entry)
     await clock.latency(LOG_MS)
@@ -276,9 +283,11 @@ export class ReplicatedModel {
   }
 
   /** Mostly the owner, and sometimes one that was. */
-  #pickNode(zombies: number): Node {
-    if (this.#zombies.length === 0 || !this.random.chance(zombies)) return this.#node
-    return this.random.pick(this.#zombies)
+  /** One that was the owner can be asked about a VDI that it knew, and not about another one that has got its vid since. */
+  #pickNode(zombies: number, vid: number): Node {
+    const knew = this.#zombies.filter((node) => node.births?.get(vid) === this.#births.get(vid))
+    if (knew.length === 0 || !this.random.chance(zombies)) return this.#node
+    return this.random.pick(knew)
   }
 
   #range(): { offset: number; length: number } {
@@ -323,7 +332,7 @@ export class ReplicatedModel {
     isDurable: boolean,
     ask: (owner: Owner, done: (error: StoreError | null) => void) => void,
   ): Promise<void> {
-    const node = this.#pickNode(0.1)
+    const node = this.#pickNode(0.1, vid)
     const units = this.#unitsIn(range).map((unit) => working.history.get(unit)!)
     const operation: Operation = { kind: 'write', value, isDurable }
     for (const unit of units) unit.add({ type: 'call', operation })
@@ -355,7 +364,7 @@ export class ReplicatedModel {
     const frozen = [...this.#snapshots.values()]
     if (frozen.length > 0 && this.random.chance(0.2)) return this.#readFrozen(this.random.pick(frozen))
     this.counts.reads++
-    const node = this.#pickNode(0.5)
+    const node = this.#pickNode(0.5, vid)
     const range = this.#range()
     const units = this.#unitsIn(range)
     const operations = units.map((): Operation => ({ kind: 'read', value: null, isDurable: false }))
@@ -420,7 +429,7 @@ export class ReplicatedModel {
   async #extents(picked: Picked): Promise<void> {
     this.counts.extents++
     const { working, vid } = picked
-    const node = this.#pickNode(0.5)
+    const node = this.#pickNode(0.5, vid)
     const operations = UNITS.map((): Operation => ({ kind: 'read', value: null, isDurable: false }))
     UNITS.forEach((unit, i) => void working.history.get(unit)!.add({ type: 'call', operation: operations[i]! }))
     const extents = await Promise.race([
