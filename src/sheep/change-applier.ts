@@ -9,6 +9,7 @@ import {
   BLOCKS_PER_OBJECT,
   dataWord1,
   type InheritRun,
+  inheritWord1,
   slotOf,
   zeroWord0,
   zeroWord1,
@@ -73,9 +74,23 @@ export class ChangeApplier {
       case 'zero': {
         const { first, count } = change
         const object = this.#objectOf(change.object)
-        transaction.inPlace.push(...this.#zeroBlocks(object, first, count))
+        const word1 = zeroWord1(this.#stamp)
+        const wordsOf = (block: number) => ({ word0: zeroWord0(object.words, block, word1), word1 })
+        transaction.inPlace.push(...this.#setWords(object, first, count, wordsOf))
         const { oid, version } = object
         transaction.add(object, { kind: 'zero', oid, version, epoch: this.#stamp, first, count })
+        return
+      }
+      case 'inherit': {
+        const { first, count, holderVid } = change
+        const object = this.#objectOf(change.object)
+        const wordsOf = (block: number) => ({
+          word0: holderVid,
+          word1: inheritWord1(object.words, block, holderVid),
+        })
+        transaction.inPlace.push(...this.#setWords(object, first, count, wordsOf))
+        const { oid, version } = object
+        transaction.add(object, { kind: 'inherit', oid, version, first, count, holderVid })
         return
       }
       case 'remove': {
@@ -163,13 +178,19 @@ export class ChangeApplier {
     return object
   }
 
-  #zeroBlocks(object: StoredObject, first: number, count: number): OverlayEntry[] {
+  /** Makes blocks what has no bytes of its own. */
+  #setWords(
+    object: StoredObject,
+    first: number,
+    count: number,
+    wordsOf: (block: number) => { word0: number; word1: number },
+  ): OverlayEntry[] {
     assert(object.loaded && first + count <= BLOCKS_PER_OBJECT)
     object.version++
-    const word1 = zeroWord1(this.#stamp)
     const entries: OverlayEntry[] = []
     for (let block = first; block < first + count; block++) {
-      entries.push(this.#overlay(object, block, zeroWord0(object.words, block, word1), word1, NO_PAYLOAD))
+      const { word0, word1 } = wordsOf(block)
+      entries.push(this.#overlay(object, block, word0, word1, NO_PAYLOAD))
     }
     return entries
   }

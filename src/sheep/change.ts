@@ -16,6 +16,8 @@ export type Change =
       crcs?: Uint32Array | undefined
     }
   | { kind: 'zero'; object: StoredObject | bigint; first: number; count: number }
+  /** The blocks have the bytes of the same blocks of the object of `holderVid` again. */
+  | { kind: 'inherit'; object: StoredObject | bigint; first: number; count: number; holderVid: number }
   | { kind: 'remove'; oid: bigint }
   | { kind: 'entry'; index: number; bytes: Buffer }
   /** What this node knows of its copies from now on; who commits it keeps it in mind itself. */

@@ -51,6 +51,7 @@ export type JournalRecord =
     }
   | { kind: 'blocks' | 'placed'; oid: bigint; version: number; first: number; count: number; words: Uint32Array }
   | { kind: 'zero'; oid: bigint; version: number; epoch: number; first: number; count: number }
+  | { kind: 'inherit'; oid: bigint; version: number; first: number; count: number; holderVid: number }
   | { kind: 'remove'; oid: bigint; version: number }
   | { kind: 'entry'; index: number; bytes: Buffer }
   | AccountImage
@@ -67,14 +68,14 @@ export interface AccountImage {
 const MAGIC = 0x6e724a43 // "CJrn"
 /**
  * Format 1 had no `placed` and `account` records and no tags, format 2 placed on the first disk alone, and format 3 knew nothing of
- * copies; what they wrote reads the same.
+ * copies, nor had it `inherit` records; what they wrote reads the same.
  */
 const FORMAT = 4
 const HEADER_BYTES = 72
 const RECORD_FIXED_BYTES = 28
 const ACCOUNT_PAIR_BYTES = 12
 const CRC_OFFSET = HEADER_BYTES - 4
-const OWN_KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed', 'account'] as const
+const OWN_KINDS = ['create', 'blocks', 'zero', 'remove', 'entry', 'placed', 'account', 'inherit'] as const
 const KINDS: readonly string[] = [...OWN_KINDS, ...COPY_KINDS]
 
 /** Bytes that a record takes in the meta pages. */
@@ -86,6 +87,7 @@ export function recordBytes(record: JournalRecord): number {
     case 'placed':
       return RECORD_FIXED_BYTES + record.count * 8
     case 'zero':
+    case 'inherit':
     case 'remove':
       return RECORD_FIXED_BYTES
     case 'entry':
@@ -171,6 +173,7 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
  *   blocks   first u32 @20, count u32 @24; tail: entries of (w0 u32, w1 u32), one for each payload block
  *   placed   as blocks, but without payload
  *   zero     epoch u32 @20, count u16 @24, first u16 @26; no tail
+ *   inherit  holder vid u32 @20, count u16 @24, first u16 @26; no tail
  *   remove   no words, no tail
  *   entry    oid 0, version = index in the ordered log, length u32 @24; tail: the bytes
  *   account  oid 0, version = vid, whole u32 @20, pair count u32 @24; tail: pairs of (holder vid u32, blocks u64)
@@ -207,6 +210,11 @@ export function writeRecord(meta: Buffer, start: number, record: JournalRecord):
       return at
     case 'zero':
       meta.writeUInt32LE(record.epoch, start + 20)
+      meta.writeUInt16LE(record.count, start + 24)
+      meta.writeUInt16LE(record.first, start + 26)
+      return at
+    case 'inherit':
+      meta.writeUInt32LE(record.holderVid, start + 20)
       meta.writeUInt16LE(record.count, start + 24)
       meta.writeUInt16LE(record.first, start + 26)
       return at
@@ -265,6 +273,9 @@ export function readRecord(meta: Buffer, start: number): JournalRecord {
     case 'zero':
       if (!isWithinObject(count >>> 16, count & 0xffff)) throw malformed(start)
       return { kind, oid, version, epoch: word20, first: count >>> 16, count: count & 0xffff }
+    case 'inherit':
+      if (!isWithinObject(count >>> 16, count & 0xffff)) throw malformed(start)
+      return { kind, oid, version, holderVid: word20, first: count >>> 16, count: count & 0xffff }
     case 'remove':
       return { kind, oid, version }
     case 'entry':

@@ -414,7 +414,7 @@ export class ObjectStore {
   /** A change of an object that is lost with its disk is refused; removing it is not. */
   #lossOf(changes: readonly Change[]): StoreError | null {
     for (const change of changes) {
-      if (change.kind !== 'blocks' && change.kind !== 'zero') continue
+      if (change.kind !== 'blocks' && change.kind !== 'zero' && change.kind !== 'inherit') continue
       const object = typeof change.object === 'bigint' ? this.#cache.peek(change.object) : change.object
       if (object?.loss) return object.loss
     }

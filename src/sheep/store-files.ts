@@ -15,7 +15,15 @@ import { EntryLog, type LoggedEntry } from './entry-log.ts'
 import type { JournalState } from './journal.ts'
 import type { JournalRecord } from './journal-format.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
-import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectPath, parseObjectName, zeroWord0, zeroWord1 } from './object-format.ts'
+import {
+  BLOCK_BYTES,
+  inheritWord1,
+  OBJECT_TAIL_BYTES,
+  objectPath,
+  parseObjectName,
+  zeroWord0,
+  zeroWord1,
+} from './object-format.ts'
 import { acceptRewrites, cutUnprovenFrames, rewritePlaced } from './placed-replay.ts'
 import { type DirtyGeneration, NO_PAYLOAD, PLACED, StoredObject } from './stored-object.ts'
 import { Superblock } from './superblock.ts'
@@ -330,13 +338,11 @@ function replay(
             object.overlay.set(block, entry)
           }
           break
-        case 'zero': {
-          const word1 = zeroWord1(record.epoch)
+        case 'zero':
+        case 'inherit':
           for (let block = record.first; block < record.first + record.count; block++) {
-            const word0 = zeroWord0(object.words, block, word1)
             const entry = {
-              word0,
-              word1,
+              ...wordsOf(record, object, block),
               location: NO_PAYLOAD,
               freesOtherSlot: true,
               placedSlots: 0,
@@ -346,7 +352,6 @@ function replay(
             object.overlay.set(block, entry)
           }
           break
-        }
         case 'remove':
           object.removed = true
           object.removedIn = generation
@@ -362,6 +367,17 @@ function replay(
     objects.delete(object.oid)
   }
   return dirty
+}
+
+/** The entry of a block that has no bytes of its own any more. */
+function wordsOf(
+  record: JournalRecord & { kind: 'zero' | 'inherit' },
+  { words }: StoredObject,
+  block: number,
+): { word0: number; word1: number } {
+  if (record.kind === 'inherit') return { word0: record.holderVid, word1: inheritWord1(words, block, record.holderVid) }
+  const word1 = zeroWord1(record.epoch)
+  return { word0: zeroWord0(words, block, word1), word1 }
 }
 
 /** The record says where the file of a new object is that bears a tag; another one has none yet. False when that disk is gone. */

@@ -32,7 +32,7 @@ const someBlocks = fc.array(range(BLOCKS_PER_OBJECT), { maxLength: 8 })
 const image = fc.record({
   version: copyVersion,
   epochs: fc.array(u32, { maxLength: 16 }),
-  stale: fc.boolean(),
+  kind: fc.constantFrom('full' as const, 'partial' as const, 'stale' as const, 'removed' as const),
   valid: fc.option(fc.array(u32, { minLength: 32, maxLength: 32 }).map((words) => Uint32Array.from(words))),
 })
 
@@ -74,6 +74,9 @@ const record: fc.Arbitrary<JournalRecord> = fc.oneof(
   fc
     .tuple(fc.record({ oid, version, epoch: u32 }), range(BLOCKS_PER_OBJECT))
     .map(([rest, blocks]) => ({ kind: 'zero' as const, ...rest, ...blocks })),
+  fc
+    .tuple(fc.record({ oid, version, holderVid: u32 }), range(BLOCKS_PER_OBJECT))
+    .map(([rest, blocks]) => ({ kind: 'inherit' as const, ...rest, ...blocks })),
   fc.record({ kind: fc.constant('remove' as const), oid, version }),
   fc
     .record({ index: version, bytes: fc.uint8Array({ maxLength: 5000 }) })
@@ -127,11 +130,12 @@ describe('a journal frame', () => {
     const records: JournalRecord[] = [
       { kind: 'blocks', oid: 0x0000_0005_0000_0007n, version: 3, first: 9, count: 1, words },
       { kind: 'zero', oid: 0x0000_0005_0000_0007n, version: 4, epoch: 2, first: 0x102, count: 0x203 },
+      { kind: 'inherit', oid: 0x0000_0005_0000_0007n, version: 5, first: 0x102, count: 0x203, holderVid: 6 },
       { kind: 'create', oid: 0x0000_0005_0000_0007n, version: 1, epoch: 2, tag: 4, disk: 0x0908, runs: [run] },
       { kind: 'placed', oid: 0x0000_0005_0000_0007n, version: 2, first: 9, count: 1, words },
       { kind: 'entry', index: 77, bytes: Buffer.from('{}') },
       { kind: 'account', vid: 0xabcdef, whole: true, blocks: [[5, 2 ** 32 + 7]] },
-      { kind: 'copy', oid: 0x0000_0005_0000_0007n, image: { version, epochs: [3, 4], stale: true, valid } },
+      { kind: 'copy', oid: 0x0000_0005_0000_0007n, image: { version, epochs: [3, 4], kind: 'stale', valid } },
       { kind: 'copy', oid: 0x0000_0005_0000_0007n, image: null },
       { kind: 'wrote', oid: 0x0000_0005_0000_0007n, version, previous: version, ranges: [{ first: 1, count: 0x203 }] },
       { kind: 'settled', oid: 0x0000_0005_0000_0007n },
@@ -145,20 +149,21 @@ describe('a journal frame', () => {
         '434a726e 04000000', // magic, format
         '00010203 04050607 08090a0b 0c0d0e0f', // store id
         'ddccbbaa 0600000000000000 0100000001000000 0800000000000000', // incarnation, generation, sequence, synced
-        '01000000 01000000 0c000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
+        '01000000 01000000 0d000000 00000000 00000000', // pages of meta and payload, records, nothing, CRC below
         '01000000 0700000005000000 030000000000 0000 09000000 01000000 11111111 01000040',
         '02000000 0700000005000000 040000000000 0000 02000000 0302 0201',
+        '07000000 0700000005000000 050000000000 0000 06000000 0302 0201',
         '00000000 0700000005000000 010000000000 0809 02000000 0100 0400 01000000 02000000 03000000',
         '05000000 0700000005000000 020000000000 0000 09000000 01000000 11111111 01000040',
         '04000000 0000000000000000 4d0000000000 0000 00000000 02000000 7b7d',
         '06000000 0000000000000000 efcdab000000 0000 01000000 01000000 05000000 0700000001000000',
-        `07000000 0700000005000000 010000000000 0000 03000000 02000000 ${versionHex} 03000000 04000000`,
+        `08000000 0700000005000000 010000000000 0000 06000000 02000000 ${versionHex} 03000000 04000000`,
         `06000000 ${'00000000'.repeat(31)}`,
-        '07000000 0700000005000000 000000000000 0000 00000000 00000000',
-        `08000000 0700000005000000 010000000000 0000 00000000 01000000 ${versionHex} ${versionHex} 0100 0302`,
-        '09000000 0700000005000000 000000000000 0000 00000000 00000000',
-        `0a000000 0000000000000000 efcdab000000 0000 00000000 00000000 ${versionHex}`,
-        '0b000000 0000000000000000 020000000000 0000 04000000 03000000',
+        '08000000 0700000005000000 000000000000 0000 00000000 00000000',
+        `09000000 0700000005000000 010000000000 0000 00000000 01000000 ${versionHex} ${versionHex} 0100 0302`,
+        '0a000000 0700000005000000 000000000000 0000 00000000 00000000',
+        `0b000000 0000000000000000 efcdab000000 0000 00000000 00000000 ${versionHex}`,
+        '0c000000 0000000000000000 020000000000 0000 04000000 03000000',
       ]
         .join('')
         .replaceAll(' ', ''),
@@ -172,6 +177,7 @@ describe('a journal frame', () => {
   it.each<[string, JournalRecord]>([
     ['blocks', { kind: 'blocks', oid: 5n, version: 1, first: 1024, count: 1, words: Uint32Array.of(0, 0x40000000) }],
     ['zeros', { kind: 'zero', oid: 5n, version: 1, epoch: 1, first: 1000, count: 25 }],
+    ['blocks of another', { kind: 'inherit', oid: 5n, version: 1, first: 1000, count: 25, holderVid: 3 }],
     [
       'inherited blocks',
       {

@@ -141,8 +141,11 @@ export class JournalFuzz {
         return { kind: 'create', oid, version, epoch: 1, tag: 0, disk: 0, runs: [{ first, count: 2, holderVid: 9 }] }
       }
       switch (random.below(5)) {
-        case 0:
-          return { kind: 'zero', oid, version, epoch: 1, first, count: 1 + random.below(2) }
+        case 0: {
+          const count = 1 + random.below(2)
+          if (random.chance(0.5)) return { kind: 'inherit', oid, version, first, count, holderVid: 9 }
+          return { kind: 'zero', oid, version, epoch: 1, first, count }
+        }
         case 1:
           this.#live.delete(oid)
           return { kind: 'remove', oid, version }
@@ -168,7 +171,8 @@ export class JournalFuzz {
     switch (random.below(4)) {
       case 0: {
         const valid = random.chance(0.5) ? null : new Uint32Array(32).fill(number)
-        return { kind: 'copy', oid, image: { version, epochs: [3, 3], stale: random.chance(0.5), valid } }
+        const kind = random.pick(['full', 'partial', 'stale', 'removed'] as const)
+        return { kind: 'copy', oid, image: { version, epochs: [3, 3], kind, valid } }
       }
       case 1:
         return { kind: 'settled', oid }
@@ -303,7 +307,8 @@ function imageAfter(records: readonly JournalRecord[]): Image {
     if (record.kind === 'blocks')
       for (let i = 0; i < record.count; i++)
         words.set(record.first + i, `${record.words[i * 2]} ${record.words[i * 2 + 1]}`)
-    if (record.kind === 'zero') for (let i = 0; i < record.count; i++) words.set(record.first + i, 'zeros')
+    if (record.kind === 'zero' || record.kind === 'inherit')
+      for (let i = 0; i < record.count; i++) words.set(record.first + i, 'zeros')
     image.set(oid, { version, words })
   }
   return image

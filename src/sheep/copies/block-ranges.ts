@@ -1,5 +1,5 @@
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
-import type { BlockContents, BlockRange } from './copy-store.ts'
+import type { BlockContents, BlockRange, BlockRun } from './copy-store.ts'
 
 /** Sets of the blocks of an object, as ranges in order that neither overlap nor touch. */
 export type Blocks = readonly BlockRange[]
@@ -32,8 +32,10 @@ export function subtract(from: Blocks, ranges: readonly BlockRange[]): Blocks {
   return left
 }
 
+export const allBut = (blocks: Blocks): Blocks => subtract(ALL_BLOCKS, blocks)
+
 export function intersect(a: Blocks, b: Blocks): Blocks {
-  return subtract(a, subtract(ALL_BLOCKS, b))
+  return subtract(a, allBut(b))
 }
 
 export function overlaps(a: readonly BlockRange[], b: readonly BlockRange[]): boolean {
@@ -51,6 +53,18 @@ export function firstBlocks(blocks: Blocks, count: number): BlockRange | null {
 }
 
 /** The blocks that contents say something of. */
-export function blocksOf({ blocks, zeros }: BlockContents): Blocks {
-  return toBlocks([...blocks.map(({ first, bytes }) => ({ first, count: bytes.length / BLOCK_BYTES })), ...zeros])
+export function blocksOf({ blocks, zeros, inherited }: BlockContents): Blocks {
+  return toBlocks([...blocks.map(rangeOf), ...zeros, ...(inherited?.ranges ?? [])])
+}
+
+export const rangeOf = ({ first, bytes }: BlockRun): BlockRange => ({ first, count: bytes.length / BLOCK_BYTES })
+
+/** Contents of different blocks of one object. */
+export function joinContents(parts: readonly BlockContents[]): BlockContents {
+  const blocks = parts.flatMap((part) => part.blocks).sort((a, b) => a.first - b.first)
+  const zeros = toBlocks(parts.flatMap((part) => part.zeros))
+  const inherited = parts.flatMap((part) => part.inherited ?? [])
+  const [first] = inherited
+  if (!first) return { blocks, zeros }
+  return { blocks, zeros, inherited: { base: first.base, ranges: toBlocks(inherited.flatMap(({ ranges }) => ranges)) } }
 }

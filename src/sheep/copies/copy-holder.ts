@@ -1,5 +1,6 @@
 import { StoreError } from '../../errors.ts'
-import type { CopyDone, CopyStore } from './copy-store.ts'
+import { subtract } from './block-ranges.ts'
+import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
 import { compareGenerations, type Generation, isSameVersion } from './version.ts'
 
@@ -37,7 +38,7 @@ export class CopyHolder {
   async drop(vid: number, belongsHere: (oid: bigint) => boolean): Promise<void> {
     if ((this.#seals.get(vid)?.epoch ?? 0) > this.#epoch) return
     const dropped = this.#store.objectsOf(vid).filter((oid) => !belongsHere(oid))
-    await Promise.all(dropped.map((oid) => settled((done) => this.#store.remove(oid, done))))
+    await Promise.all(dropped.map((oid) => settled((done) => this.#store.drop(oid, done))))
   }
 
   /** To be called in the order of arrival: what a request does is in order with others when the call returns. */
@@ -66,6 +67,10 @@ export class CopyHolder {
       case 'watermark':
         this.#store.setWatermark(request.vid, request.watermark)
         return accept(null)
+      case 'remove':
+        return this.#do((done) => this.#store.remove(request.oid, request.version, done))
+      case 'list':
+        return accept(this.#store.objectsOf(request.vid).filter((oid) => this.#store.stateOf(oid)?.kind !== 'removed'))
     }
   }
 
@@ -78,7 +83,8 @@ export class CopyHolder {
     this.#seals.set(vid, generation)
     const copies = oids.map((oid) => {
       this.#store.release(oid)
-      return { oid, state: this.#store.stateOf(oid), tail: this.#store.tailOf(oid) }
+      const state = this.#store.stateOf(oid)
+      return { oid, state, allocated: this.#store.allocatedOf(oid), tail: this.#store.tailOf(oid) }
     })
     await settled((done) => this.#store.sync(done))
     return { refused: null, result: { copies, lostThroughEpoch: this.#store.lostThroughEpoch } }
@@ -86,7 +92,7 @@ export class CopyHolder {
 
   async #write({ write, durable, watermark, vid }: RequestOf<'write'>): Promise<CopyAnswer> {
     const state = this.#store.stateOf(write.oid)
-    const isNext = state !== null && state.kind !== 'stale' && isSameVersion(state.version, write.previous)
+    const isNext = isUsable(state) && isSameVersion(state.version, write.previous)
     if (write.previous !== null && !isNext) return this.#refuseStale(write.oid)
     const error = await outcome((done) => this.#store.apply(write, durable, done))
     if (error) return this.#refuseStale(write.oid)
@@ -101,17 +107,44 @@ export class CopyHolder {
 
   #fill({ oid, contents }: RequestOf<'fill'>): Promise<CopyAnswer> {
     const state = this.#store.stateOf(oid)
-    if (!state || state.kind === 'stale') return refuse('stale')
+    if (!isUsable(state)) return refuse('stale')
     return this.#do((done) => this.#store.fill(oid, contents, done))
   }
 
   async #read({ oid, range }: RequestOf<'read'>): Promise<CopyAnswer<'read'>> {
     const state = this.#store.stateOf(oid)
-    if (!state || state.kind === 'stale') return { refused: 'stale' }
-    const result = await new Promise<CopyResults['read']>((resolve, reject) =>
-      this.#store.read(oid, range, (error, contents) => (error ? reject(error) : resolve(contents))),
+    if (!isUsable(state)) return { refused: 'stale' }
+    const isKnownAsRotten = subtract([range], state.valid).length > 0
+    const found = isKnownAsRotten ? 'rotten' : await this.#contentsOf(oid, range)
+    if (found === 'rotten') await this.#findRot(oid, range)
+    return typeof found === 'string' ? { refused: found } : { refused: null, result: found }
+  }
+
+  /** `rotten`: a block does not match its checksum; `stale`: the copy has changed meanwhile, and has them no more. */
+  #contentsOf(oid: bigint, range: BlockRange): Promise<BlockContents | 'rotten' | 'stale'> {
+    return new Promise((resolve, reject) =>
+      this.#store.read(oid, range, (error, contents) => {
+        if (!error) resolve(contents)
+        else if (error.code === 'CorruptBlock') resolve('rotten')
+        else if (error.code === 'NoObject') resolve('stale')
+        else reject(error)
+      }),
     )
-    return { refused: null, result }
+  }
+
+  /** Which blocks of the range are rotten is looked at one by one. One that is written meanwhile is good. */
+  async #findRot(oid: bigint, { first, count }: BlockRange): Promise<void> {
+    const marks: Promise<void>[] = []
+    for (let block = first; block < first + count; block++) {
+      const range = { first: block, count: 1 }
+      const before = this.#store.stateOf(oid)
+      if (!isUsable(before) || subtract([range], before.valid).length > 0) continue
+      if ((await this.#contentsOf(oid, range)) !== 'rotten') continue
+      const after = this.#store.stateOf(oid)
+      if (!isUsable(after) || !isSameVersion(before.version, after.version)) continue
+      marks.push(settled((done) => this.#store.markRotten(oid, [range], done)))
+    }
+    await Promise.all(marks)
   }
 
   async #do(start: (done: CopyDone) => void): Promise<CopyAnswer> {
@@ -120,9 +153,15 @@ export class CopyHolder {
   }
 }
 
+const isUsable = (state: CopyState | null): state is CopyState =>
+  state !== null && state.kind !== 'stale' && state.kind !== 'removed'
+
 const refuse = async (refused: Refusal): Promise<CopyAnswer> => ({ refused })
 
-const accept = async (result: CopyResults['blocks-since'] | null): Promise<CopyAnswer> => ({ refused: null, result })
+const accept = async (result: CopyResults['blocks-since' | 'list'] | null): Promise<CopyAnswer> => ({
+  refused: null,
+  result,
+})
 
 /** Null, or the want of space. Rejects when the disk failed. */
 function outcome(start: (done: CopyDone) => void): Promise<StoreError | null> {

@@ -1,6 +1,6 @@
 import { BLOCKS_PER_OBJECT } from '../object-format.ts'
 import { BLOCK_BITS_WORDS, type BlockBits } from './block-sets.ts'
-import type { BlockRange } from './copy-store.ts'
+import type { BlockRange, CopyKind } from './copy-store.ts'
 import type { EpochRuns } from './epoch-runs.ts'
 import { decodeVersion, encodeVersion, type Version } from './version.ts'
 
@@ -23,9 +23,8 @@ export interface CopyImage {
   version: Version
   /** In which it was written since the last clean one. */
   epochs: EpochRuns
-  /** It missed something: it is good for nothing. */
-  stale: boolean
-  /** Which blocks are what they are in this version; null: all of them. */
+  kind: CopyKind
+  /** Which blocks can be read, if not all of a full copy. */
   valid: BlockBits | null
 }
 
@@ -45,6 +44,8 @@ const FIXED_BYTES = 28
 const RANGE_BYTES = 4
 const VERSION_FIXED_BYTES = 21
 const VALID_BYTES = BLOCK_BITS_WORDS * 4
+const KINDS: readonly CopyKind[] = ['full', 'partial', 'stale', 'removed']
+const HAS_VALID = 4
 
 export function isCopyRecord(record: { kind: string }): record is CopyRecord {
   return NAMES.has(record.kind)
@@ -72,8 +73,8 @@ export function copyRecordBytes(record: CopyRecord): number {
 /*
  * Behind the kind, as the other records (journal-format.ts): oid u64 @4, number u48 @12, two words @20, @24, and a tail.
  *
- *   copy       number 1 when there is an image, flags u32 @20 (1 stale, 2 partial), epochs u32 @24; tail: version, epochs (u32
- *              each), of a partial one a bit for each block
+ *   copy       number 1 when there is an image, u32 @20: what it is (0 full, 1 partial, 2 stale, 3 removed) and 4 when not all blocks
+ *              are valid, epochs u32 @24; tail: version, epochs (u32 each), when not all blocks are valid a bit for each
  *   wrote      number 1 when there is a version before it, ranges u32 @24; tail: version, the one before, ranges of (first u16,
  *              count u16)
  *   settled    no words, no tail
@@ -88,7 +89,7 @@ export function writeCopyRecord(target: Buffer, start: number, record: CopyRecor
       const { image } = record
       if (!image) return at
       target.writeUIntLE(1, start + 12, 6)
-      target.writeUInt32LE((image.stale ? 1 : 0) | (image.valid ? 2 : 0), start + 20)
+      target.writeUInt32LE(KINDS.indexOf(image.kind) | (image.valid ? HAS_VALID : 0), start + 20)
       target.writeUInt32LE(image.epochs.length, start + 24)
       at += encodeVersion(image.version).copy(target, at)
       for (const epoch of image.epochs) at = target.writeUInt32LE(epoch, at)
@@ -146,12 +147,13 @@ function readChecked(kind: CopyRecord['kind'], source: Buffer, start: number): C
   switch (kind) {
     case 'copy': {
       if (number === 0) return { kind, oid, image: null }
+      if (word20 > 7) throw new RangeError('no such kind')
       if (count > source.length) throw new RangeError('more epochs than bytes')
       const image = {
         version: version(),
         epochs: Array.from({ length: count }, (_, i) => source.readUInt32LE(at + i * 4)),
-        stale: (word20 & 1) !== 0,
-        valid: (word20 & 2) === 0 ? null : new Uint32Array(BLOCK_BITS_WORDS),
+        kind: KINDS[word20 & 3]!,
+        valid: (word20 & HAS_VALID) === 0 ? null : new Uint32Array(BLOCK_BITS_WORDS),
       }
       at += count * 4
       const { valid } = image

@@ -1,12 +1,15 @@
 import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { BLOCK_BYTES } from '../object-format.ts'
 import type { CopySequencer } from './copy-sequencer.ts'
 
 export interface CopyRecoveryOptions {
   sequencer: CopySequencer
   /** The objects that the block map names. */
-  objects(): readonly bigint[]
+  objects(): Iterable<bigint>
+  /** Whether the block map names an object. */
+  isNamed(oid: bigint): boolean
+  /** Whether the block map may name an object soon: it is being made, and there may be copies of it. */
+  isMaking(oid: bigint): boolean
   clock: Clock
   bytesPerSecond: number
 }
@@ -16,31 +19,43 @@ const STEP_BLOCKS = 64
 const RETRY_MS = 1000
 
 /**
- * Brings everything that the block map names to where it belongs. Resolves with the epoch in which nothing was missing and all of
- * it was on the disks: the caller may propose that it is clean up to there. While a target has no space it goes on trying.
+ * Brings everything that the block map names to where it belongs, and removes what it does not. Resolves with the epoch in which
+ * nothing was missing and all of it was on the disks: the caller may propose that it is clean up to there. While a target has no
+ * space it goes on trying.
  *
  * @throws StoreError of the sequencer: OldEpoch, Unsure.
  */
-export async function recover({ sequencer, objects, clock, bytesPerSecond }: CopyRecoveryOptions): Promise<number> {
+export async function recover(options: CopyRecoveryOptions): Promise<number> {
+  const { sequencer, objects, isNamed, isMaking, clock } = options
   for (;;) {
-    const { epoch } = sequencer
-    for (const oid of objects()) {
-      for (;;) {
-        const count = await sequencer.fill(oid, STEP_BLOCKS).catch(zeroWithoutSpace)
-        if (count === 0) break
-        await clock.sleep((1000 * count * BLOCK_BYTES) / bytesPerSecond)
-      }
-    }
-    const isComplete = () => objects().every((oid) => sequencer.isComplete(oid)) && epoch === sequencer.epoch
-    if (isComplete()) {
+    const { epoch, setbacks } = sequencer
+    const isStill = () => epoch === sequencer.epoch && setbacks === sequencer.setbacks
+    let isComplete = true
+    for (const oid of objects()) isComplete = (await complete(oid, options)) && isComplete
+    if (isComplete && isStill()) {
+      await sequencer.removeUnnamed((oid) => isNamed(oid) || isMaking(oid))
       await sequencer.flush()
-      if (isComplete()) return epoch
+      if (isStill()) return epoch
     }
     await clock.sleep(RETRY_MS)
   }
 }
 
-function zeroWithoutSpace(error: unknown): number {
-  if (error instanceof StoreError && error.code === 'NoSpace') return 0
+/** Whether nothing of the object is missing now; what is not named any more misses nothing. */
+async function complete(
+  oid: bigint,
+  { sequencer, isNamed, clock, bytesPerSecond }: CopyRecoveryOptions,
+): Promise<boolean> {
+  while (isNamed(oid)) {
+    const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(nullForNow)
+    if (bytes === null) return !isNamed(oid) || sequencer.isComplete(oid)
+    if (bytes > 0) await clock.sleep((1000 * bytes) / bytesPerSecond)
+  }
+  return true
+}
+
+/** There is no space, it was removed, or what is missing is rotten everywhere. */
+function nullForNow(error: unknown): null {
+  if (error instanceof StoreError && ['NoSpace', 'NoObject', 'CorruptBlock'].includes(error.code)) return null
   throw error
 }

@@ -19,7 +19,9 @@ export interface CopyStore {
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
-  /** The objects of a VDI that there are copies of, whatever their state. */
+  /** The blocks that have space on the disk: to write them again takes none. */
+  allocatedOf(oid: bigint): readonly BlockRange[]
+  /** The objects of a VDI that there are copies or tombstones of. */
   objectsOf(vid: number): readonly bigint[]
   /** Sets blocks, version and tail. The caller has compared `previous` with `stateOf`; the store asserts it. */
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void
@@ -46,12 +48,23 @@ export interface CopyStore {
   blocksSince(oid: bigint, epoch: number): readonly BlockRange[]
   /** Calls back when the mark is on the disk. A stale copy is good for nothing until it adopts a version. */
   markStale(oid: bigint, done: CopyDone): void
+  /** These blocks cannot be read any more: they are not valid, and the copy is otherwise what it was. Calls back when that is on the disk. */
+  markRotten(oid: bigint, blocks: readonly BlockRange[], done: CopyDone): void
   /** Sets space aside for blocks that have none; false, and nothing is, when there is not enough. Not durable. */
   reserve(oid: bigint, blocks: readonly BlockRange[]): boolean
   /** Gives back what was set aside and not used. */
   release(oid: bigint): void
+  /** Valid blocks. CorruptBlock when one of them does not match its checksum, NoObject when they are not valid any more. */
   read(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
-  remove(oid: bigint, done: CopyDone): void
+  /**
+   * The object is gone as of this version; a tombstone says so until the epoch is clean. Need not be durable: no map names the object,
+   * so what a loss of power brings back is found and removed again.
+   */
+  remove(oid: bigint, version: Version, done: CopyDone): void
+  /** The copy does not belong here: all of it is forgotten, and that is durable. */
+  drop(oid: bigint, done: CopyDone): void
+  /** All that was written in epochs up to this one is on all copies, and the one in effect is a later one: tombstones go, and epochs. */
+  clean(upToEpoch: number, done: CopyDone): void
   /** Calls back when all that was accepted before is on the disk. */
   sync(done: CopyDone): void
 }
@@ -70,32 +83,44 @@ export interface BlockRun {
   bytes: Buffer
 }
 
+/** What some blocks of an object are. */
 export interface BlockContents {
   blocks: readonly BlockRun[]
   zeros: readonly BlockRange[]
+  /** Blocks that were never written in this object: what they are stands in another one, whose copies may be with other nodes. */
+  inherited?: Inherited
+}
+
+export interface Inherited {
+  /** The object of the same index of another VDI. */
+  base: bigint
+  ranges: readonly BlockRange[]
 }
 
 export interface CopyState {
   version: Version
-  /** `partial`: only some blocks are what they are in this version. */
-  kind: 'full' | 'partial' | 'stale'
-  /** All blocks of a full copy, none of a stale one. */
+  kind: CopyKind
+  /** The blocks that can be read: of a full copy all but rotten ones, none of one that is stale or removed. */
   valid: readonly BlockRange[]
-  /** The blocks that have space on the disk: to write them again takes none. */
-  allocated: readonly BlockRange[]
 }
+
+/**
+ * `full`: it has all that was written up to its version. `partial`: it lacks some of that, and knows which blocks it has.
+ * `stale`: it lacks something, and does not know what. `removed`: there is no object as of its version.
+ */
+export type CopyKind = 'full' | 'partial' | 'stale' | 'removed'
 
 export interface CopyWrite extends BlockContents {
   oid: bigint
   version: Version
-  /** What the object must have; null makes it, of zeros, whatever there was before. */
+  /** What the object must have; null makes it, of zeros and of what the write says is inherited, whatever there was before. */
   previous: Version | null
 }
 
 export interface Adoption {
   oid: bigint
   version: Version
-  /** All blocks make it a full copy. */
+  kind: 'full' | 'partial'
   valid: readonly BlockRange[]
 }
 

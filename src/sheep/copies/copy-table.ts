@@ -280,7 +280,9 @@ export class CopyTable {
   }
 }
 
-const isClean = ({ epochs, stale, valid }: CopyImage) => epochs.length === 0 && !stale && !valid
+/** A tombstone of an epoch that is clean has nobody left to tell. */
+const isClean = ({ epochs, kind, valid }: CopyImage) =>
+  epochs.length === 0 && !valid && (kind === 'full' || kind === 'removed')
 
 function later(a: Horizon, b: Horizon): Horizon {
   return {

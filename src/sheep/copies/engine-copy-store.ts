@@ -1,6 +1,6 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../../errors.ts'
-import { formatOid, oidVid } from '../../protocol/oid.ts'
+import { formatOid, oidVid, withVid } from '../../protocol/oid.ts'
 import type { Change } from '../change.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_TAIL_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
@@ -17,6 +17,7 @@ import type {
   CopyState,
   CopyStore,
   CopyWrite,
+  Inherited,
   TailEntry,
 } from './copy-store.ts'
 import type { CopyTable } from './copy-table.ts'
@@ -71,21 +72,23 @@ export class EngineCopyStore implements CopyStore {
     return { generation: { epoch: this.#copies.horizon.clean, index: 0, incarnation: '' }, sequence: 0 }
   }
 
+  get #cleanImage(): CopyImage {
+    return { version: this.cleanVersion, epochs: NO_EPOCHS, kind: 'full', valid: null }
+  }
+
   stateOf(oid: bigint): CopyState | null {
     const image = this.#copies.imageOf(oid)
     const isThere = this.#isThere(oid)
     if (!image && !isThere) return null
-    const version = image?.version ?? this.cleanVersion
-    const isStale = image?.stale || !isThere || this.#store.lossOf(oid)
-    const allocated = isStale ? [] : this.#allocated(oid)
-    if (isStale) return { version, kind: 'stale', valid: [], allocated }
-    const valid = image?.valid
-    if (!valid) return { version, kind: 'full', valid: ALL_BLOCKS, allocated }
-    return { version, kind: 'partial', valid: rangesWhere((block) => hasBlock(valid, block)), allocated }
+    const { version, kind, valid } = image ?? this.#cleanImage
+    if (kind === 'removed') return { version, kind, valid: [] }
+    if (kind === 'stale' || !isThere || this.#store.lossOf(oid)) return { version, kind: 'stale', valid: [] }
+    if (!valid) return { version, kind, valid: ALL_BLOCKS }
+    return { version, kind, valid: rangesWhere((block) => hasBlock(valid, block)) }
   }
 
   /** None of an object that would have to be read from a cold disk first. */
-  #allocated(oid: bigint): Blocks {
+  allocatedOf(oid: bigint): Blocks {
     const object = this.#objectNow(oid)
     return object ? rangesWhere((block) => object.hasData(block, 1)) : []
   }
@@ -108,26 +111,20 @@ export class EngineCopyStore implements CopyStore {
   }
 
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void {
-    const { oid, version, previous, blocks, zeros } = write
+    const { oid, version, previous } = write
     assert(previous === null || this.isAt(oid, previous))
-    if (!this.#hasRoomFor(oid, { blocks, zeros })) return done(new StoreError('NoSpace'))
+    if (!this.#hasRoomFor(oid, write)) return done(new StoreError('NoSpace'))
     const before = previous === null ? null : this.#copies.imageOf(oid)
     const ranges = blocksOf(write)
-    const image: CopyImage = {
-      version,
-      epochs: withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch),
-      stale: false,
-      valid: before?.valid ? grown(before.valid, ranges) : null,
-    }
+    const epochs = withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch)
+    const image = grown({ version, epochs, kind: before?.kind ?? 'full', valid: before?.valid ?? null }, ranges)
     const records: CopyRecord[] = [
       { kind: 'copy', oid, image },
       { kind: 'wrote', oid, version, previous, ranges },
     ]
     if (previous === null) records.unshift({ kind: 'settled', oid })
-    const changes = (): Change[] => [
-      ...(previous === null ? [this.#zeros(oid)] : []),
-      ...changesOf(oid, { blocks, zeros }),
-    ]
+    const changes = (): Change[] => [...(previous === null ? [this.#zeros(oid)] : []), ...changesOf(oid, write)]
+    this.#use(oid, ranges)
     this.#commit({ oid, epoch: version.generation.epoch, durable, leaves: true, writes: true, records, changes }, done)
   }
 
@@ -140,20 +137,20 @@ export class EngineCopyStore implements CopyStore {
   /** Whether a copy that is not stale has this version. What is clean is one version under many names. */
   isAt(oid: bigint, version: Version): boolean {
     const image = this.#copies.imageOf(oid)
-    if (image?.stale || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
+    if (image?.kind === 'stale' || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
     const { clean } = this.#copies.horizon
     const isClean = (each: Version) => each.generation.epoch <= clean
     const own = image?.version ?? this.cleanVersion
     return isSameVersion(own, version) || (isClean(own) && isClean(version))
   }
 
-  adopt({ oid, version, valid }: Adoption, done: CopyDone): void {
+  adopt({ oid, version, kind, valid }: Adoption, done: CopyDone): void {
     const before = this.#isThere(oid) ? (this.#copies.imageOf(oid)?.version ?? this.cleanVersion) : null
     const bits = bitsOf(valid)
     const image: CopyImage = {
       version,
       epochs: withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch),
-      stale: false,
+      kind,
       valid: hasAllBlocks(bits) ? null : bits,
     }
     const records: CopyRecord[] = [
@@ -172,15 +169,22 @@ export class EngineCopyStore implements CopyStore {
   fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
     const image = this.#copies.imageOf(oid)
     const valid = image?.valid
-    if (!valid || image.stale || !this.#isThere(oid)) return done(null)
+    if (!valid || image.kind === 'stale' || !this.#isThere(oid)) return done(null)
     const isMissing = (block: number) => !hasBlock(valid, block)
-    const blocks = contents.blocks.flatMap((run) => partsOf(run, isMissing))
-    const zeros = contents.zeros.flatMap(({ first, count }) => rangesWhere(isMissing, first, first + count))
-    if (blocks.length + zeros.length === 0) return done(null)
-    if (!this.#hasRoomFor(oid, { blocks, zeros })) return done(new StoreError('NoSpace'))
-    const filled = grown(valid, blocksOf({ blocks, zeros }))
-    const records: CopyRecord[] = [{ kind: 'copy', oid, image: { ...image, valid: filled } }]
-    const changes = (): Change[] => changesOf(oid, { blocks, zeros })
+    const missingOf = (ranges: readonly BlockRange[]) =>
+      ranges.flatMap(({ first, count }) => rangesWhere(isMissing, first, first + count))
+    const { inherited } = contents
+    const missing: BlockContents = {
+      blocks: contents.blocks.flatMap((run) => partsOf(run, isMissing)),
+      zeros: missingOf(contents.zeros),
+      ...(inherited && { inherited: { base: inherited.base, ranges: missingOf(inherited.ranges) } }),
+    }
+    const ranges = blocksOf(missing)
+    if (ranges.length === 0) return done(null)
+    if (!this.#hasRoomFor(oid, missing)) return done(new StoreError('NoSpace'))
+    const records: CopyRecord[] = [{ kind: 'copy', oid, image: grown(image, ranges) }]
+    const changes = (): Change[] => changesOf(oid, missing)
+    this.#use(oid, ranges)
     const { epoch } = image.version.generation
     this.#commit({ oid, epoch, durable: false, leaves: true, writes: true, records, changes }, done)
   }
@@ -210,29 +214,33 @@ export class EngineCopyStore implements CopyStore {
   }
 
   /**
-   * All blocks of an object that would have to be read from a cold disk first. What is inherited bears no epoch: it counts as
-   * written when anything of the object was.
+   * All blocks of an object that would have to be read from a cold disk first. What is inherited bears no epoch, and always counts: an
+   * older copy may be of another object of that name, and what is inherited takes no space in a message.
    */
   blocksSince(oid: bigint, epoch: number): readonly BlockRange[] {
     if (!this.#isThere(oid)) return []
     const object = this.#objectNow(oid)
     if (!object) return ALL_BLOCKS
-    const isTouched = (this.#copies.imageOf(oid)?.epochs.at(-1) ?? 0) >= epoch
-    return rangesWhere((block) => {
-      const written = object.writtenEpoch(block)
-      return written === null ? isTouched : written >= epoch
-    })
+    return rangesWhere((block) => (object.writtenEpoch(block) ?? Number.POSITIVE_INFINITY) >= epoch)
   }
 
   markStale(oid: bigint, done: CopyDone): void {
     const { version, epochs } = this.#copies.imageOf(oid) ?? { version: this.cleanVersion, epochs: NO_EPOCHS }
-    const records: CopyRecord[] = [{ kind: 'copy', oid, image: { version, epochs, stale: true, valid: null } }]
+    const records: CopyRecord[] = [{ kind: 'copy', oid, image: { version, epochs, kind: 'stale', valid: null } }]
+    this.#commit({ oid, epoch: 0, durable: true, leaves: null, records, changes: () => [] }, done)
+  }
+
+  markRotten(oid: bigint, blocks: readonly BlockRange[], done: CopyDone): void {
+    const image = this.#copies.imageOf(oid) ?? this.#cleanImage
+    const before = image.valid ? rangesWhere((block) => hasBlock(image.valid!, block)) : ALL_BLOCKS
+    const valid = bitsOf(subtract(before, blocks))
+    const records: CopyRecord[] = [{ kind: 'copy', oid, image: { ...image, valid } }]
     this.#commit({ oid, epoch: 0, durable: true, leaves: null, records, changes: () => [] }, done)
   }
 
   reserve(oid: bigint, ranges: readonly BlockRange[]): boolean {
     const before = this.#reserved.get(oid) ?? []
-    const more = subtract(subtract(toBlocks(ranges), this.#allocated(oid)), before)
+    const more = subtract(subtract(toBlocks(ranges), this.allocatedOf(oid)), before)
     if (!this.#hasRoom(oid, more)) return false
     this.#reserved.set(oid, toBlocks([...before, ...more]))
     return true
@@ -242,11 +250,18 @@ export class EngineCopyStore implements CopyStore {
     this.#reserved.delete(oid)
   }
 
+  /** What was set aside for these blocks is not set aside any more. */
+  #use(oid: bigint, ranges: Blocks): void {
+    const left = subtract(this.#reserved.get(oid) ?? [], ranges)
+    if (left.length > 0) this.#reserved.set(oid, left)
+    else this.#reserved.delete(oid)
+  }
+
   /** What was set aside for these blocks is theirs. */
   #hasRoomFor(oid: bigint, { blocks }: BlockContents): boolean {
     const reserved = this.#reserved.get(oid) ?? []
     const needed = subtract(blocksOf({ blocks, zeros: [] }), reserved)
-    return needed.length === 0 || this.#hasRoom(oid, subtract(needed, this.#allocated(oid)))
+    return needed.length === 0 || this.#hasRoom(oid, subtract(needed, this.allocatedOf(oid)))
   }
 
   /** For blocks that have no space yet, beside what is set aside for others. */
@@ -272,7 +287,8 @@ export class EngineCopyStore implements CopyStore {
       if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
       const isZero = (block: number) => this.#store.blockState(object, block)?.state === 'zero'
       const zeros = rangesWhere(isZero, first, first + count)
-      const parts = subtract([{ first, count }], zeros)
+      const inherited = this.#inherited(object, { first, count })
+      const parts = subtract(subtract([{ first, count }], zeros), inherited?.ranges ?? [])
       const blocks = parts.map((part) => ({ first: part.first, bytes: Buffer.alloc(part.count * BLOCK_BYTES) }))
       let left = blocks.length
       let failed: StoreError | null = null
@@ -280,22 +296,51 @@ export class EngineCopyStore implements CopyStore {
         failed ??= error
         if (--left > 0) return
         if (failed) refuse(failed)
-        else done(null, { blocks, zeros })
+        else done(null, contents)
       }
-      if (left === 0) return done(null, { blocks, zeros })
+      const contents = { blocks, zeros, ...(inherited && { inherited }) }
+      if (left === 0) return done(null, contents)
       for (const part of blocks)
         this.#store.read(object, part.first, part.bytes.length / BLOCK_BYTES, part.bytes, partDone)
     })
   }
 
+  #inherited(object: StoredObject, { first, count }: BlockRange): Inherited | null {
+    let holder = 0
+    const ranges = rangesWhere(
+      (block) => {
+        const found = this.#store.blockState(object, block)
+        if (found?.state !== 'inherit') return false
+        holder = found.holderVid
+        return true
+      },
+      first,
+      first + count,
+    )
+    return ranges.length > 0 ? { base: withVid(object.oid, holder), ranges } : null
+  }
+
   #isValid(oid: bigint, { first, count }: BlockRange): boolean {
     const image = this.#copies.imageOf(oid)
-    if (image?.stale || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
+    if (image?.kind === 'stale' || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
     const valid = image?.valid
     return !valid || rangesWhere((block) => !hasBlock(valid, block), first, first + count).length === 0
   }
 
-  remove(oid: bigint, done: CopyDone): void {
+  remove(oid: bigint, version: Version, done: CopyDone): void {
+    const before = this.#copies.imageOf(oid)
+    if (!before && !this.#isThere(oid)) return done(null)
+    const epochs = withEpoch(before?.epochs ?? NO_EPOCHS, version.generation.epoch)
+    const records: CopyRecord[] = [
+      { kind: 'settled', oid },
+      { kind: 'copy', oid, image: { version, epochs, kind: 'removed', valid: null } },
+    ]
+    const changes = (): Change[] => [{ kind: 'remove', oid }]
+    this.#reserved.delete(oid)
+    this.#commit({ oid, epoch: 0, durable: false, leaves: false, records, changes }, done)
+  }
+
+  drop(oid: bigint, done: CopyDone): void {
     const epoch = this.#copies.imageOf(oid)?.version.generation.epoch ?? 0
     const records: CopyRecord[] = [{ kind: 'copy', oid, image: null }]
     const changes = (): Change[] => [{ kind: 'remove', oid }]
@@ -307,7 +352,6 @@ export class EngineCopyStore implements CopyStore {
     void Promise.all(this.#loading).then(() => this.#store.sync(done))
   }
 
-  /** All that was written in epochs up to this one is on all copies: what is no longer than that is forgotten. */
   clean(upToEpoch: number, done: CopyDone): void {
     const record: CopyRecord = { ...this.#copies.horizon, kind: 'horizon', clean: upToEpoch }
     this.#copies.apply(record)
@@ -369,7 +413,7 @@ export class EngineCopyStore implements CopyStore {
   #spoil(oid: bigint, failure: StoreError, done: CopyDone): void {
     const image = this.#copies.imageOf(oid)
     if (!image) return done(failure)
-    const record: CopyRecord = { kind: 'copy', oid, image: { ...image, stale: true, valid: null } }
+    const record: CopyRecord = { kind: 'copy', oid, image: { ...image, kind: 'stale', valid: null } }
     this.#copies.apply(record)
     this.#store.commit([{ kind: 'copies', record }], { durable: true }, (error) => done(error ?? failure))
   }
@@ -407,17 +451,21 @@ export class EngineCopyStore implements CopyStore {
   }
 }
 
-function changesOf(oid: bigint, { blocks, zeros }: BlockContents): Change[] {
+function changesOf(oid: bigint, { blocks, zeros, inherited }: BlockContents): Change[] {
+  const holderVid = inherited ? oidVid(inherited.base) : 0
+  assert(!inherited || withVid(oid, holderVid) === inherited.base)
   return [
+    ...(inherited?.ranges ?? []).map((range) => ({ kind: 'inherit' as const, object: oid, ...range, holderVid })),
     ...blocks.map(({ first, bytes }) => ({ kind: 'blocks' as const, object: oid, first, bytes })),
     ...zeros.map(({ first, count }) => ({ kind: 'zero' as const, object: oid, first, count })),
   ]
 }
 
-/** Null when all are valid. */
-function grown(valid: Uint32Array, ranges: readonly BlockRange[]): Uint32Array | null {
-  const bits = withBlocks(valid, ranges)
-  return hasAllBlocks(bits) ? null : bits
+/** With these blocks too, which may have been the last that it lacked. */
+function grown(image: CopyImage, ranges: readonly BlockRange[]): CopyImage {
+  if (!image.valid) return image
+  const valid = withBlocks(image.valid, ranges)
+  return hasAllBlocks(valid) ? { ...image, kind: 'full', valid: null } : { ...image, valid }
 }
 
 /** The parts of a run that `isWanted`. */

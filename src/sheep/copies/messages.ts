@@ -18,6 +18,9 @@ export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'read'; oid: bigint; range: BlockRange }
   | { type: 'sync' }
   | { type: 'watermark'; watermark: Version }
+  | { type: 'remove'; oid: bigint; version: Version }
+  /** Of which objects of the VDI there are copies. */
+  | { type: 'list' }
 )
 
 export type RequestType = CopyRequest['type']
@@ -27,6 +30,8 @@ export interface OpenedCopy {
   oid: bigint
   /** Null when there is none. */
   state: CopyState | null
+  /** The blocks that have space on the holder's disk. */
+  allocated: readonly BlockRange[]
   tail: readonly TailEntry[]
 }
 
@@ -38,6 +43,8 @@ export type Refusal =
   | 'stale'
   /** Nothing was done. */
   | 'no space'
+  /** Blocks do not match their checksums. They are not valid any more, by this request, and this is on the disk. */
+  | 'rotten'
 
 export interface CopyResults {
   open: { copies: readonly OpenedCopy[]; lostThroughEpoch: number }
@@ -50,6 +57,8 @@ export interface CopyResults {
   read: BlockContents
   sync: null
   watermark: null
+  remove: null
+  list: readonly bigint[]
 }
 
 export type CopyAnswer<T extends RequestType = RequestType> =

@@ -1,6 +1,7 @@
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { ALL_BLOCKS, type Blocks, subtract, toBlocks } from './block-ranges.ts'
+import { type Blocks, subtract, toBlocks } from './block-ranges.ts'
+import type { CopyState } from './copy-store.ts'
 import type { OpenedCopy } from './messages.ts'
 import { compareVersions, isSameVersion, type Version } from './version.ts'
 
@@ -32,12 +33,12 @@ export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, rea
 }
 
 /**
- * The copy to which the others are brought: of those that are whole the one with the highest version; null when an acknowledged
- * write may be missing in all of them.
+ * The copy to which the others are brought: of those that are whole, and of no object that was removed, the one with the highest
+ * version; null when an acknowledged write may be missing in all of them.
  *
  * For each view in which there could be an acknowledgement somebody must speak who was asked then. All that were in sync had every
  * acknowledged write, and who was not is stale on its disk. So either there is a whole copy, or one that is older than the view, or a
- * target without any: then nothing was acknowledged. One that may have lost what it had in that view counts only when nobody else
+ * target without any: then nothing was acknowledged, of what was not removed since. One that may have lost what it had in that view counts only when nobody else
  * is left who could know better.
  */
 export function findAuthority(
@@ -45,7 +46,9 @@ export function findAuthority(
   reports: readonly Report[],
   copiesMin: number,
 ): Report | null {
-  const whole = reports.filter(({ state }) => state?.kind === 'full')
+  const removed = highest(reports.filter(({ state }) => state?.kind === 'removed'))
+  const isSince = (state: CopyState) => !removed || compareVersions(state.version, removed.state!.version) > 0
+  const whole = reports.filter(({ state }) => state?.kind === 'full' && isSince(state))
   for (const [{ epoch, targets }, holders] of holdersByView(views)) {
     if (holders.length < copiesMin) continue
     const asked = reports.filter(({ member }) => holders.includes(member.node))
@@ -54,13 +57,17 @@ export function findAuthority(
       .some(
         ({ state, member }) =>
           state?.kind === 'full' ||
-          (state === null && targets.includes(member.node)) ||
+          ((state === null || state.kind === 'removed') && targets.includes(member.node)) ||
           (state?.kind === 'partial' && state.version.generation.epoch < epoch),
       )
     const isAnybodyLeft = holders.some((node) => !asked.some(({ member }) => member.node === node))
     if (!isSure && isAnybodyLeft) return null
   }
-  return whole.reduce<Report | null>(
+  return highest(whole)
+}
+
+function highest(reports: readonly Report[]): Report | null {
+  return reports.reduce<Report | null>(
     (best, report) => (best && compareVersions(best.state!.version, report.state!.version) >= 0 ? best : report),
     null,
   )
@@ -90,9 +97,8 @@ export function validBlocks(
   changed: readonly { first: number; count: number }[],
 ): Blocks {
   const { state } = copy
-  if (!state || state.kind === 'stale') return []
-  const valid = state.kind === 'full' ? ALL_BLOCKS : state.valid
-  if (isSameVersion(state.version, authority.state!.version)) return valid
+  if (!state || state.kind === 'stale' || state.kind === 'removed') return []
+  if (isSameVersion(state.version, authority.state!.version)) return state.valid
   if (!baseOf(copy)) return []
-  return subtract(valid, toBlocks([...copy.tail, ...authority.tail, ...changed]))
+  return subtract(state.valid, toBlocks([...copy.tail, ...authority.tail, ...changed]))
 }

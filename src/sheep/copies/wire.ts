@@ -18,7 +18,8 @@ import { compareGenerations, type Generation, type Version } from './version.ts'
  * version    = 0 u8, sequence u64                  of the generation of the request
  *            | 1 u8, generation, sequence u64
  * range      = first u16, count u16                in blocks
- * contents   = runs: list of range, zeros: list of range;  the blocks of the runs are the body
+ * contents   = runs: list of range, zeros: list of range, 0 u8 | 1 u8, base oid u64, inherited: list of range;  the blocks of the
+ *              runs are the body
  * answer     = refusal u8 (0: none), result of the type of the request
  * ```
  */
@@ -43,9 +44,11 @@ const TYPES: readonly CopyRequest['type'][] = [
   'read',
   'sync',
   'watermark',
+  'remove',
+  'list',
 ]
-const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space']
-const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale']
+const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space', 'rotten']
+const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale', 'removed']
 const WRITE_FLAG = { DURABLE: 1, PREVIOUS: 2, WATERMARK: 4 } as const
 const WRITE_FLAGS_ALL = WRITE_FLAG.DURABLE | WRITE_FLAG.PREVIOUS | WRITE_FLAG.WATERMARK
 
@@ -97,15 +100,14 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
   writeGeneration(out, generation)
   switch (type) {
     case 'open':
-      out.u32(request.oids.length)
-      for (const oid of request.oids) out.bits64(oid)
-      return
+      return writeOids(out, request.oids)
     case 'blocks-since':
       out.bits64(request.oid)
       return out.u32(request.epoch)
     case 'adopt':
       out.bits64(request.adoption.oid)
       writeVersion(out, request.adoption.version, generation)
+      out.u8(request.adoption.kind === 'full' ? 1 : 0)
       return writeRanges(out, request.adoption.valid)
     case 'fill':
       out.bits64(request.oid)
@@ -124,6 +126,11 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
       return
     case 'watermark':
       return writeVersion(out, request.watermark, generation)
+    case 'remove':
+      out.bits64(request.oid)
+      return writeVersion(out, request.version, generation)
+    case 'list':
+      return
   }
 }
 
@@ -150,13 +157,14 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
   if (type !== 'write' && type !== 'fill') noBody(body)
   switch (type) {
     case 'open':
-      return { ...of, type, oids: readList(fields, 'oids', OID_BYTES, () => fields.bits64('oid')) }
+      return { ...of, type, oids: readOids(fields) }
     case 'blocks-since':
       return { ...of, type, oid: fields.bits64('oid'), epoch: fields.u32('epoch') }
     case 'adopt': {
       const oid = fields.bits64('oid')
       const version = readVersion(fields, 'version', generation)
-      return { ...of, type, adoption: { oid, version, valid: readRanges(fields, 'valid') } }
+      const kind = fields.u8('kind') === 0 ? 'partial' : 'full'
+      return { ...of, type, adoption: { oid, version, kind, valid: readRanges(fields, 'valid') } }
     }
     case 'fill': {
       const oid = fields.bits64('oid')
@@ -174,6 +182,10 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
       return { ...of, type }
     case 'watermark':
       return { ...of, type, watermark: readVersion(fields, 'watermark', generation) }
+    case 'remove':
+      return { ...of, type, oid: fields.bits64('oid'), version: readVersion(fields, 'version', generation) }
+    case 'list':
+      return { ...of, type }
   }
 }
 
@@ -188,8 +200,7 @@ function readWrite(
   const version = readVersion(fields, 'version', generation)
   const previous = (flags & WRITE_FLAG.PREVIOUS) !== 0 ? readVersion(fields, 'previous', generation) : null
   const watermark = (flags & WRITE_FLAG.WATERMARK) !== 0 ? readVersion(fields, 'watermark', generation) : null
-  const { blocks, zeros } = readContents(fields, body)
-  const write = { oid, version, previous, blocks, zeros }
+  const write = { oid, version, previous, ...readContents(fields, body) }
   return { vid, generation, type: 'write', write, durable: (flags & WRITE_FLAG.DURABLE) !== 0, watermark }
 }
 
@@ -203,6 +214,8 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
       return writeRanges(out, answer.result as CopyResults['blocks-since'])
     case 'read':
       return writeContents(out, answer.result as CopyResults['read'])
+    case 'list':
+      return writeOids(out, answer.result as CopyResults['list'])
     default:
       assert(answer.result === null)
   }
@@ -221,6 +234,8 @@ function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: Co
       return { refused: null, result: readRanges(fields, 'blocks') }
     case 'read':
       return { refused: null, result: readContents(fields, body) }
+    case 'list':
+      return { refused: null, result: readOids(fields) }
     default:
       return { refused: null, result: null }
   }
@@ -233,14 +248,14 @@ function writeOpened(
 ): void {
   out.u32(lostThroughEpoch)
   out.u32(copies.length)
-  for (const { oid, state, tail } of copies) {
+  for (const { oid, state, allocated, tail } of copies) {
     out.bits64(oid)
     out.u8(state === null ? 0 : 1 + STATES.indexOf(state.kind))
     if (state) {
       writeVersion(out, state.version, generation)
       writeRanges(out, state.valid)
-      writeRanges(out, state.allocated)
     }
+    writeRanges(out, allocated)
     out.u32(tail.length)
     for (const entry of tail) {
       writeRange(out, entry)
@@ -251,7 +266,7 @@ function writeOpened(
   }
 }
 
-const COPY_BYTES_MIN = OID_BYTES + 5
+const COPY_BYTES_MIN = OID_BYTES + 9
 const TAIL_ENTRY_BYTES_MIN = RANGE_BYTES + VERSION_BYTES_MIN + 1
 
 function readOpened(fields: ByteReader, generation: Generation): CopyResults['open'] {
@@ -259,13 +274,14 @@ function readOpened(fields: ByteReader, generation: Generation): CopyResults['op
   const copies = readList(fields, 'copies', COPY_BYTES_MIN, (): OpenedCopy => {
     const oid = fields.bits64('oid')
     const state = readState(fields, generation)
+    const allocated = readRanges(fields, 'allocated')
     const tail = readList(fields, 'tail', TAIL_ENTRY_BYTES_MIN, (): TailEntry => {
       const range = readRange(fields, 'tail')
       const version = readVersion(fields, 'tail.version', generation)
       const hasPrevious = fields.u8('tail.previous') !== 0
       return { ...range, version, previous: hasPrevious ? readVersion(fields, 'tail.previous', generation) : null }
     })
-    return { oid, state, tail }
+    return { oid, state, allocated, tail }
   })
   return { lostThroughEpoch, copies }
 }
@@ -276,7 +292,7 @@ function readState(fields: ByteReader, generation: Generation): CopyState | null
   const kind = STATES[code - 1]
   if (!kind) throw new MalformedMessage(`state ${code} is of no copy`)
   const version = readVersion(fields, 'state.version', generation)
-  return { version, kind, valid: readRanges(fields, 'valid'), allocated: readRanges(fields, 'allocated') }
+  return { version, kind, valid: readRanges(fields, 'valid') }
 }
 
 function writeGeneration(out: FrameWriter, { epoch, index, incarnation }: Generation): void {
@@ -329,13 +345,27 @@ function readList<T>(fields: ByteReader, field: string, itemBytesMin: number, re
   return items
 }
 
-function writeContents(out: FrameWriter, { blocks, zeros }: BlockContents): void {
+function writeOids(out: FrameWriter, oids: readonly bigint[]): void {
+  out.u32(oids.length)
+  for (const oid of oids) out.bits64(oid)
+}
+
+function readOids(fields: ByteReader): bigint[] {
+  return readList(fields, 'oids', OID_BYTES, () => fields.bits64('oid'))
+}
+
+function writeContents(out: FrameWriter, { blocks, zeros, inherited }: BlockContents): void {
   out.u32(blocks.length)
   for (const { first, bytes } of blocks) {
     assert(bytes.length % BLOCK_BYTES === 0)
     writeRange(out, { first, count: bytes.length / BLOCK_BYTES })
   }
   writeRanges(out, zeros)
+  out.u8(inherited ? 1 : 0)
+  if (inherited) {
+    out.bits64(inherited.base)
+    writeRanges(out, inherited.ranges)
+  }
   for (const { bytes } of blocks) out.body(bytes)
 }
 
@@ -348,7 +378,9 @@ function readContents(fields: ByteReader, body: Buffer): BlockContents {
     return { first, bytes: body.subarray(start, at) }
   })
   if (at !== body.length) throw new MalformedMessage(`body: ${body.length} bytes where runs have ${at}`)
-  return { blocks, zeros: readRanges(fields, 'zeros') }
+  const zeros = readRanges(fields, 'zeros')
+  if (fields.u8('inherited') === 0) return { blocks, zeros }
+  return { blocks, zeros, inherited: { base: fields.bits64('base'), ranges: readRanges(fields, 'inherited') } }
 }
 
 function noBody(body: Buffer): void {

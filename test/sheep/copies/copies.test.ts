@@ -9,13 +9,13 @@ const SEEDS = 200
 describe('copies of objects on several nodes', () => {
   it('stay one object, answer every request in the end, and become the same', { timeout: 3_600_000 }, async () => {
     const totals = { ...new CopyModel(0).counts }
-    const seeds = await runSeeds('test/sheep/copies/copies.test.ts', 40, async (seed) => {
+    const seeds = await runSeeds('test/sheep/copies/copies.test.ts', 30, async (seed) => {
       const model = new CopyModel(seed)
       await model.run(REQUESTS)
       for (const key of Object.keys(totals) as (keyof typeof totals)[]) totals[key] += model.counts[key]
     })
     console.info({ seeds, ...totals })
-    expect(Math.min(...Object.values(totals))).toBeGreaterThan(Math.floor(seeds / 40) - 1)
+    expect(Math.min(...Object.values(totals))).toBeGreaterThan(Math.floor(seeds / 30) - 1)
   })
 })
 
@@ -23,12 +23,19 @@ describe('copies of objects on several nodes', () => {
 const BREAKS: Record<string, { broken: CopyBreak; from: number }> = {
   'an open seals nothing': { broken: { forgetsSeals: true }, from: 1 },
   'holders take any generation': { broken: { takesAnyGeneration: true }, from: 1 },
-  'a write is applied on any version': { broken: { takesAnyPredecessor: true }, from: 78 },
+  'a write is applied on any version': { broken: { takesAnyPredecessor: true }, from: 1 },
   'past views do not matter': { broken: { ignoresPastViews: true }, from: 1 },
   'what was written meanwhile is not said': { broken: { hasNoEpochs: true }, from: 1 },
-  'tails are not said': { broken: { hasNoTails: true }, from: 143 },
-  'a copy that has not answered is counted': { broken: { acknowledgesEarly: true }, from: 51 },
-  'no lease is needed': { broken: { needsNoLease: true }, from: 150 },
+  'tails are not said': { broken: { hasNoTails: true }, from: 1 },
+  'a copy that has not answered is counted': { broken: { acknowledgesEarly: true }, from: 1 },
+  'no lease is needed': { broken: { needsNoLease: true }, from: 1 },
+  'nothing is tried again without another view': { broken: { neverTriesAgain: true }, from: 1 },
+  'a removal is not done': { broken: { forgetsRemovals: true }, from: 1 },
+  'what no map names stays': { broken: { keepsUnnamed: true }, from: 1 },
+  'an object is removed late': { broken: { removesLate: true }, from: 1 },
+  'what is inherited is copied as zeros': { broken: { inheritsZeros: true }, from: 1 },
+  'checksums are not looked at': { broken: { readsRot: true }, from: 1 },
+  'a flush waits for no disk': { broken: { flushesNothing: true }, from: 1 },
 }
 
 describe('each rule of the copies, broken on purpose', () => {

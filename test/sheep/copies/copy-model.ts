@@ -2,15 +2,15 @@ import assert from 'node:assert'
 import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
+import { toBlocks } from '../../../src/sheep/copies/block-ranges.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
-import type { BlockContents } from '../../../src/sheep/copies/copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults } from '../../../src/sheep/copies/messages.ts'
 import { isIn, type Member, type View } from '../../../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { createRing } from '../../../src/sheep/ring.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SeededRandom } from '../../sim/random.ts'
-import { type Operation, whyNotLinearizable } from './linearizable.ts'
+import { type Operation, whyNotDurable } from './linearizable.ts'
 import { ModelOwner, VID } from './model-owner.ts'
 import { SimCopyDisk, SimCopyStore } from './sim-copy-store.ts'
 
@@ -32,6 +32,20 @@ export interface CopyBreak {
   acknowledgesEarly?: boolean
   /** Acts on news of any age. */
   needsNoLease?: boolean
+  /** What could not go on waits for another view, and for nothing else. */
+  neverTriesAgain?: boolean
+  /** A holder says that an object is removed, and keeps it. */
+  forgetsRemovals?: boolean
+  /** What no map names stays where it is. */
+  keepsUnnamed?: boolean
+  /** An object is removed some time after the map ceased to name it. */
+  removesLate?: boolean
+  /** What is inherited counts as zeros when it is copied. */
+  inheritsZeros?: boolean
+  /** Nobody looks at checksums. */
+  readsRot?: boolean
+  /** A flush is over at once. */
+  flushesNothing?: boolean
 }
 
 export type LogEntry =
@@ -79,6 +93,8 @@ interface Action {
 
 export const OBJECTS = 4
 const BLOCKS = 6
+const ALL = Array.from({ length: BLOCKS }, (_, block) => block)
+const OIDS = Array.from({ length: OBJECTS }, (_, index) => dataOid(VID, index))
 const LEASE_MS = 2000
 const CALL_MS = 1000
 const ATTEMPT_MS = 4000
@@ -100,6 +116,10 @@ export class CopyModel {
   readonly #knownAt = new Map<number, Known>()
   readonly #copies: number
   readonly isDurable: boolean
+  readonly idleObjectsMax: number
+  /** How many of the accusations nobody hears. */
+  readonly #wordsLost: number
+  #hasBlackouts: boolean
   readonly #syncMsMax: number
   readonly #latencyMsMax: number
   /** Between two faults. */
@@ -110,6 +130,8 @@ export class CopyModel {
   /** Requests of one owner under one view to one holder. */
   readonly #sent = new Map<string, number>()
   readonly #arrived = new Map<string, number>()
+  /** Links, from and to, on which the next request is lost. */
+  readonly #glitches = new Set<string>()
   readonly #accusations: Accusation[] = []
   readonly #suspects = new Set<string>()
   readonly #leaving = new Set<string>()
@@ -119,10 +141,13 @@ export class CopyModel {
   #events = 0
   #values = 0
   readonly #history = new Map<string, Operation[]>()
+  readonly #flushes: Pick<Operation, 'start' | 'end'>[] = []
+  readonly #blackouts: number[] = []
   #failure: Error | null = null
   #areFaultsOver = false
   readonly counts = {
     writes: 0,
+    discards: 0,
     reads: 0,
     flushes: 0,
     unanswered: 0,
@@ -136,6 +161,10 @@ export class CopyModel {
     cuts: 0,
     stops: 0,
     fullDisks: 0,
+    rotten: 0,
+    found: 0,
+    silent: 0,
+    glitches: 0,
     dropped: 0,
   }
 
@@ -147,6 +176,8 @@ export class CopyModel {
     const count = 3 + this.random.below(5)
     this.#copies = this.random.pick([2, 3, 3])
     this.isDurable = this.random.chance(0.5)
+    this.idleObjectsMax = this.random.pick([1, 1000])
+    this.#wordsLost = this.random.pick([0, 0.9])
     this.#syncMsMax = this.random.pick([2, 30, 200])
     this.#latencyMsMax = this.random.pick([2, 30, 100])
     this.#pauseMsMax = this.random.pick([500, 2000, 6000])
@@ -159,6 +190,7 @@ export class CopyModel {
       isStopped: false,
       leaseEndMs: 0,
     }))
+    this.#hasBlackouts = this.random.chance(0.5)
     this.#mixture = this.#mix()
   }
 
@@ -193,6 +225,7 @@ export class CopyModel {
     await this.#readAll() // opens what nobody has opened since
     await this.clock.sleep(10_000) // attempts that no client waits for any more come to an end
     await this.#readAll()
+    await this.clock.sleep(10_000) // what that found to be rotten is put right
     this.#checkCopies()
     this.#checkHistory()
   }
@@ -212,9 +245,14 @@ export class CopyModel {
       const index = this.random.below(OBJECTS)
       const first = this.random.below(BLOCKS)
       const blocks = Array.from({ length: 1 + this.random.below(Math.min(3, BLOCKS - first)) }, (_, at) => first + at)
-      if (dice < 0.5) await this.#write(index, blocks)
+      if (dice < 0.45) await this.#write(index, blocks)
+      else if (dice < 0.53) await this.#discard(index)
       else if (dice < 0.95 || this.isDurable) await this.#read(index, blocks)
-      else await this.#flush()
+      else {
+        await this.#write(index, blocks)
+        await this.#flush()
+        await this.#read(index, blocks)
+      }
     }
   }
 
@@ -239,13 +277,27 @@ export class CopyModel {
     }
   }
 
+  /** Removes an object; what its blocks are then is a value too, so that no two moments look the same. */
+  async #discard(index: number): Promise<void> {
+    for (;;) {
+      const value = ++this.#values
+      const operations = ALL.map((block) => this.#begin(index, block, 'write', value))
+      const outcome = await this.#attempt((owner) => owner.discard(index, value))
+      if (outcome === 'unanswered') continue
+      assert(outcome !== 'NoSpace', 'a discard needs no space')
+      this.#end(operations)
+      this.counts.discards++
+      return
+    }
+  }
+
   async #read(index: number, blocks: readonly number[]): Promise<void> {
     for (;;) {
       const operations = blocks.map((block) => this.#begin(index, block, 'read', 0))
       const range = { first: blocks[0]!, count: blocks.length }
       const outcome = await this.#attempt((owner) => owner.read(index, range))
       if (typeof outcome === 'string') continue
-      for (const [at, operation] of operations.entries()) operation.value = valueIn(outcome, blocks[at]!)
+      for (const [at, operation] of operations.entries()) operation.value = outcome[at]!
       this.#end(operations)
       this.counts.reads++
       return
@@ -253,8 +305,15 @@ export class CopyModel {
   }
 
   async #flush(): Promise<void> {
-    while ((await this.#attempt((owner) => owner.flush())) === 'unanswered') {}
-    this.counts.flushes++
+    for (;;) {
+      const start = ++this.#events
+      const outcome = await this.#attempt((owner) => (this.#broken.flushesNothing ? Promise.resolve() : owner.flush()))
+      if (outcome === 'unanswered') continue
+      this.#flushes.push({ start, end: ++this.#events })
+      this.counts.flushes++
+      if (this.#hasBlackouts && !this.#areFaultsOver && this.random.chance(0.2)) this.#blackout() // when it is hardest
+      return
+    }
   }
 
   /** One request by way of some node, to whom that takes to be the owner. */
@@ -356,8 +415,10 @@ export class CopyModel {
     const session = `${from.process!.member.incarnation} ${to.incarnation} ${request.generation.epoch}.${request.generation.index}`
     const number = (this.#sent.get(session) ?? 0) + 1
     this.#sent.set(session, number)
+    const isLost = this.#glitches.delete(`${from.name} ${to.node}`)
     const work = this.#call(from, node, () => {
       const { process } = node
+      if (isLost) return new Promise<never>(() => {})
       if (number !== (this.#arrived.get(session) ?? 0) + 1) return new Promise<never>(() => {}) // one before it was lost
       this.#arrived.set(session, number)
       if (process?.member.incarnation !== to.incarnation) return new Promise<never>(() => {})
@@ -379,8 +440,15 @@ export class CopyModel {
       const previous = process.store.stateOf(request.write.oid)?.version ?? null
       return process.holder.answer({ ...request, write: { ...request.write, previous } })
     }
+    if (broken.forgetsRemovals && request.type === 'remove') return { refused: null, result: null }
+    if (broken.inheritsZeros && request.type === 'fill') {
+      const { blocks, zeros, inherited } = request.contents
+      const contents = { blocks, zeros: toBlocks([...zeros, ...(inherited?.ranges ?? [])]) }
+      return process.holder.answer({ ...request, contents })
+    }
     if (broken.hasNoEpochs && request.type === 'blocks-since') return { refused: null, result: [] }
     const answer = await process.holder.answer(request)
+    if (answer.refused === 'rotten') this.counts.found++
     if (broken.hasNoTails && request.type === 'open' && answer.refused === null) {
       const { copies, lostThroughEpoch } = answer.result as CopyResults['open']
       return { refused: null, result: { copies: copies.map((copy) => ({ ...copy, tail: [] })), lostThroughEpoch } }
@@ -491,8 +559,23 @@ export class CopyModel {
     if (this.#majority().length > 0) this.#commit({ type: 'owner', owner: this.random.pick(this.#view.members) })
   }
 
+  /** Word of it may be lost. */
   suspect(node: Node, member: Member): void {
-    this.#accusations.push({ by: node.process!.member, member })
+    if (!node.process) return
+    if (this.random.chance(this.#wordsLost)) this.counts.silent++
+    else this.#accusations.push({ by: node.process.member, member })
+  }
+
+  retryClock(clock: Clock): Clock {
+    return this.#broken.neverTriesAgain ? { ...clock, timer: () => ({ cancel: () => {} }) } : clock
+  }
+
+  get keepsUnnamed(): boolean {
+    return this.#broken.keepsUnnamed === true
+  }
+
+  get removesLate(): boolean {
+    return this.#broken.removesLate === true
   }
 
   /** Of those that are heard by now. Who is cut off accuses all others. */
@@ -515,6 +598,7 @@ export class CopyModel {
     if (node.process) return
     node.lives++
     const clock = node.clock.mount()
+    node.disk.readsRot = this.#broken.readsRot === true
     const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
     const incarnation = `${node.name}.${node.lives}`
     const member = { node: node.name, incarnation, address: node.name, zone: 0, vnodes: 1 }
@@ -545,6 +629,7 @@ export class CopyModel {
     const { views, owner } = known
     if (views.length === 0) return
     process.holder.viewChanged(views.at(-1)!.epoch)
+    process.store.clean(views[0]!.epoch - 1, () => {}) // that epoch goes on
     if (owner?.index !== before.owner?.index || !process.owner) {
       process.owner?.end()
       process.owner = null
@@ -589,19 +674,34 @@ export class CopyModel {
   }
 
   #mix(): Action[] {
+    const always = [
+      { weight: 10, act: (node: Node) => this.#start(node) },
+      { weight: 10, act: () => this.#heal() },
+      { weight: 10, act: (node: Node) => this.#resume(node) },
+      { weight: 10, act: (node: Node) => this.#emptyDisk(node) },
+      { weight: 10, act: () => {} },
+    ]
+    if (this.random.chance(0.1))
+      return [...always, { weight: 60, act: (node) => this.#glitch(node) }, { weight: 6, act: () => this.#nameOwner() }]
+    // Who has rot and loses the other copies at the same time has lost data.
+    if (this.random.chance(0.2)) {
+      this.#hasBlackouts = false
+      return [
+        ...always,
+        { weight: 60, act: (node) => this.#rot(node) },
+        { weight: 6, act: (node) => this.#fillDisk(node) },
+        { weight: 12, act: () => this.#nameOwner() },
+      ]
+    }
     const some = (weight: number, act: (node: Node) => void) => ({
       weight: this.random.chance(0.3) ? 0 : weight * this.random.next() * 3,
       act,
     })
     return [
-      { weight: 10, act: (node) => this.#start(node) },
-      { weight: 10, act: () => this.#heal() },
-      { weight: 10, act: (node) => this.#resume(node) },
-      { weight: 10, act: (node) => this.#emptyDisk(node) },
-      { weight: 10, act: () => {} },
+      ...always,
       some(8, (node) => this.#kill(node, false)),
       some(8, (node) => this.#kill(node, true)),
-      some(1, () => this.#blackout()),
+      { weight: this.#hasBlackouts ? 1 : 0, act: () => this.#blackout() },
       some(8, () => this.#cut()),
       some(8, (node) => this.#stop(node)),
       some(6, (node) => this.#fillDisk(node)),
@@ -626,9 +726,36 @@ export class CopyModel {
   }
 
   #blackout(): void {
-    if (!this.isDurable) return
     this.counts.blackouts++
-    for (const node of this.nodes) this.#kill(node, true)
+    this.#blackouts.push(++this.#events)
+    for (const node of this.nodes) {
+      this.#kill(node, false)
+      node.disk.powerLoss()
+    }
+    this.#lossy.clear()
+  }
+
+  #glitch(node: Node): void {
+    const owner = this.#known({ applied: this.#entries.length }).owner?.member.node
+    if (owner) this.#glitches.add(`${owner} ${node.name}`)
+    this.counts.glitches++
+  }
+
+  /** Bytes on a disk become others, while another copy has them. */
+  #rot(node: Node): void {
+    const oid = this.random.pick([inodeOid(VID), ...OIDS])
+    const targets = this.nodes.filter(({ name }) => this.targetsOf(oid, this.#view).includes(name))
+    const isWhole = ({ process }: Node) => process?.store.stateOf(oid)?.kind === 'full'
+    if (!targets.includes(node) || !targets.every(isWhole)) return
+    const written = [...(node.disk.copies.get(oid)?.blocks.keys() ?? [])]
+    if (written.length === 0) return
+    const block = this.random.pick(written)
+    const bytes = targets.map(({ disk }) => disk.bytesOf(oid, block))
+    const own = node.disk.bytesOf(oid, block)
+    const isSame = bytes.every((each, at) => each && own?.equals(each) && !targets[at]!.disk.rotten.has(each))
+    if (!own || !isSame) return
+    node.disk.rotten.add(own)
+    this.counts.rotten++
   }
 
   /** Anyhow, or so that the owner is left with few others: what they have then is what matters. */
@@ -686,34 +813,36 @@ export class CopyModel {
   }
 
   async #readAll(): Promise<void> {
-    for (let index = 0; index < OBJECTS; index++)
-      await this.#read(
-        index,
-        Array.from({ length: BLOCKS }, (_, block) => block),
-      )
+    for (let index = 0; index < OBJECTS; index++) await this.#read(index, ALL)
   }
 
   #checkCopies(): void {
-    const oids = [inodeOid(VID), ...Array.from({ length: OBJECTS }, (_, index) => dataOid(VID, index))]
+    const oids = [inodeOid(VID), ...OIDS]
     const owner = this.nodes.find(({ process }) => process?.owner)!.process!.owner!
     for (const oid of oids) {
-      const isMapped = oid === inodeOid(VID) || owner.maps(oid)
+      const isMapped = owner.maps(oid)
       const targets = isMapped ? this.targetsOf(oid, this.#view) : []
       const [first] = targets
       const expected = this.nodes.find(({ name }) => name === first)?.disk.describe(oid)
       for (const { name, disk } of this.nodes) {
         if (targets.includes(name)) assert.equal(disk.describe(oid), expected, `copies of ${oid.toString(16)} differ`)
-        else if (isMapped) assert(!disk.copies.has(oid), `${name} has ${oid.toString(16)}, which does not belong there`)
+        else assert(!disk.hasObject(oid), `${name} has ${oid.toString(16)}, which does not belong there`)
       }
-      if (isMapped) assert(expected?.startsWith('[{"first":0,"count":1024}]'), `no whole copy of ${oid.toString(16)}`)
+      if (isMapped)
+        assert(expected?.startsWith('full [{"first":0,"count":1024}]'), `no whole copy of ${oid.toString(16)}`)
     }
   }
 
   #checkHistory(): void {
     for (const [block, operations] of this.#history) {
-      const why = whyNotLinearizable(operations)
+      const why = whyNotDurable(operations, { flushes: this.#durableAfter, blackouts: this.#blackouts })
       assert(why === null, `block ${block}: ${why}`)
     }
+  }
+
+  /** Where each write is durable, all that is acknowledged is at any time as if it had been flushed. */
+  get #durableAfter(): readonly Pick<Operation, 'start' | 'end'>[] {
+    return this.isDurable ? this.#blackouts.map((at) => ({ start: at, end: at - 1 })) : this.#flushes
   }
 
   #describe(areDone: boolean): string {
@@ -735,9 +864,4 @@ export class CopyModel {
 /** As if those who are there now had always been. */
 function withoutPast(views: readonly View[]): readonly View[] {
   return views.map((view) => ({ ...view, members: views.at(-1)!.members }))
-}
-
-function valueIn({ blocks }: BlockContents, block: number): number {
-  const run = blocks.find(({ first, bytes }) => block >= first && block < first + bytes.length / BLOCK_BYTES)
-  return run ? run.bytes.readUInt32LE((block - run.first) * BLOCK_BYTES) : 0
 }

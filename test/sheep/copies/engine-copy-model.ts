@@ -1,7 +1,14 @@
 import { pino } from 'pino'
 import type { StoreError } from '../../../src/errors.ts'
-import { dataOid, oidVid } from '../../../src/protocol/oid.ts'
-import type { BlockContents, BlockRange, CopyState, TailEntry } from '../../../src/sheep/copies/copy-store.ts'
+import { dataOid, oidVid, withVid } from '../../../src/protocol/oid.ts'
+import type {
+  Adoption,
+  BlockContents,
+  BlockRange,
+  CopyKind,
+  CopyState,
+  TailEntry,
+} from '../../../src/sheep/copies/copy-store.ts'
 import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
 import { formatVersion, type Version } from '../../../src/sheep/copies/version.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../../src/sheep/object-format.ts'
@@ -16,13 +23,17 @@ const OBJECTS = 4
 /** Blocks 0 to 15 are written one by one; 16 stands for all that follow. */
 const BLOCKS = 17
 const REST = 16
+/** What all objects inherit from, when they inherit. */
+const BASE_VID = 2
+/** The stamp of a block that is inherited. It counts as written at any time. */
+const INHERITED = { stamp: -1, epoch: Number.POSITIVE_INFINITY }
 
 /** What a copy is, told as dumbly as can be. */
 interface Copy {
   isThere: boolean
   /** Null for a clean one. */
   version: Version | null
-  isStale: boolean
+  kind: CopyKind
   /** Those that are valid, by their number below BLOCKS. */
   valid: ReadonlySet<number>
   epochs: ReadonlySet<number>
@@ -88,6 +99,9 @@ export class EngineCopyModel {
     adoptions: 0,
     stale: 0,
     removed: 0,
+    dropped: 0,
+    rotten: 0,
+    inherited: 0,
     cleans: 0,
     watermarks: 0,
     refused: 0,
@@ -223,12 +237,15 @@ export class EngineCopyModel {
     const oid = dataOid(this.#random.pick(VIDS), this.#random.below(OBJECTS))
     const copy = this.#now.copies.get(oid)
     const dice = this.#random.next()
-    if (!copy || copy.isStale || !copy.isThere) {
-      if (copy && dice < 0.9) this.#adopt(oid)
+    if (!copy || copy.kind === 'stale' || !copy.isThere) {
+      if (copy && dice < 0.1) this.#drop(oid)
+      else if (copy && dice < 0.6) this.#adopt(oid)
       else if (dice < 0.7) this.#write(oid, true)
       else this.#adopt(oid)
-    } else if (dice < 0.06) this.#markStale(oid)
-    else if (dice < 0.09) this.#remove(oid)
+    } else if (dice < 0.04) this.#markStale(oid)
+    else if (dice < 0.06) this.#markRotten(oid, copy)
+    else if (dice < 0.08) this.#remove(oid)
+    else if (dice < 0.09) this.#drop(oid)
     else if (dice < 0.14) this.#adopt(oid)
     else if (dice < 0.16) this.#write(oid, true)
     else if (dice < 0.3 && copy.valid.size < BLOCKS) this.#fill(oid, copy)
@@ -248,23 +265,20 @@ export class EngineCopyModel {
   #write(oid: bigint, isNew: boolean): void {
     const version = this.#nextVersion()
     const previous = isNew ? null : this.#versionOf(oid)
-    const { contents, stamps } = this.#randomContents(oid)
+    const { contents, stamps } = this.#randomContents(oid, isNew)
     const { epoch } = version.generation
     const ranges = rangesOf([...stamps.keys()])
     const apply = (image: Image) => {
       const before = image.copies.get(oid)
-      const copy = isNew ? { ...emptyCopy(epoch), valid: ALL } : before!
-      const blocks = [...copy.blocks]
-      for (const [block, stamp] of stamps) blocks[block] = { stamp, epoch }
-      image.copies.set(oid, {
+      const copy: Copy = isNew ? { ...emptyCopy(epoch), kind: 'full', valid: ALL } : before!
+      const changed = {
+        ...withStamps(copy, stamps, epoch),
         isThere: true,
         version,
-        isStale: false,
-        valid: new Set([...copy.valid, ...stamps.keys()]),
         epochs: new Set([...(before?.epochs ?? []), epoch]),
         tail: [...copy.tail, ...ranges.map((range) => ({ ...range, version, previous }))],
-        blocks,
-      })
+      }
+      image.copies.set(oid, changed)
     }
     const durable = this.#random.chance(0.2)
     const write = { oid, version, previous, ...contents }
@@ -275,37 +289,39 @@ export class EngineCopyModel {
     this.#copies.release(oid)
   }
 
-  /** Some blocks and some zeros, in order, without overlaps. */
-  #randomContents(oid: bigint): { contents: BlockContents; stamps: Map<number, number> } {
+  /** Some blocks, zeros and inherited ones, in order, without overlaps; when it makes the object, all others may be inherited. */
+  #randomContents(oid: bigint, isNew: boolean): { contents: BlockContents; stamps: Map<number, number> } {
     const stamps = new Map<number, number>()
     const blocks: { first: number; bytes: Buffer }[] = []
     const zeros: BlockRange[] = []
     for (let block = this.#random.below(10); block < REST && stamps.size < 6; block += 1 + this.#random.below(4)) {
       const count = Math.min(1 + this.#random.below(4), REST - block)
-      const isZero = this.#random.chance(0.25)
-      const stamp = isZero ? 0 : ++this.#stamp
+      const kind = this.#random.pick(['data', 'data', 'data', 'zero', 'inherited'] as const)
+      const stamp = kind === 'data' ? ++this.#stamp : kind === 'zero' ? 0 : INHERITED.stamp
       for (let i = 0; i < count; i++) stamps.set(block + i, stamp)
-      if (isZero) zeros.push({ first: block, count })
-      else blocks.push({ first: block, bytes: stamped(oid, block, count, stamp) })
+      if (kind === 'zero') zeros.push({ first: block, count })
+      else if (kind === 'data') blocks.push({ first: block, bytes: stamped(oid, block, count, stamp) })
       block += count
     }
     if (this.#random.chance(0.1)) {
       stamps.set(REST, 0)
       zeros.push({ first: REST, count: BLOCKS_PER_OBJECT - REST })
     }
-    return { contents: { blocks, zeros }, stamps }
+    if (isNew && this.#random.chance(0.5))
+      for (const block of ALL) if (!stamps.has(block)) stamps.set(block, INHERITED.stamp)
+    const ranges = rangesOf([...stamps].flatMap(([block, stamp]) => (stamp === INHERITED.stamp ? [block] : [])))
+    if (ranges.length === 0) return { contents: { blocks, zeros }, stamps }
+    this.counts.inherited++
+    return { contents: { blocks, zeros, inherited: { base: withVid(oid, BASE_VID), ranges } }, stamps }
   }
 
   #fill(oid: bigint, { valid, version }: Copy): void {
-    const { contents, stamps } = this.#randomContents(oid)
+    const { contents, stamps } = this.#randomContents(oid, false)
     const missing = [...stamps].filter(([block]) => !valid.has(block))
     if (missing.length === 0) return
     const { epoch } = version!.generation
     const apply = (image: Image) => {
-      const copy = image.copies.get(oid)!
-      const blocks = [...copy.blocks]
-      for (const [block, stamp] of missing) blocks[block] = { stamp, epoch }
-      image.copies.set(oid, { ...copy, blocks, valid: new Set([...copy.valid, ...missing.map(([block]) => block)]) })
+      image.copies.set(oid, withStamps(image.copies.get(oid)!, missing, epoch))
       tidy(image)
     }
     if (this.#accept(oid, false, { epoch, apply, torn: null }, (done) => this.#copies.fill(oid, contents, done)))
@@ -316,24 +332,25 @@ export class EngineCopyModel {
     const version = this.#nextVersion()
     const { epoch } = version.generation
     const now = this.#now.copies.get(oid)
-    const mayKeep = now?.isThere && !now.isStale ? [...now.valid] : []
+    const mayKeep = now?.isThere && now.kind !== 'stale' ? [...now.valid] : []
     const kept = mayKeep.filter(() => this.#random.chance(0.7))
     const valid = new Set(this.#random.chance(0.2) ? mayKeep : kept)
     const previous = now?.isThere ? this.#versionOf(oid) : null
+    const kind = valid.size === BLOCKS || (now?.kind === 'full' && this.#random.chance(0.3)) ? 'full' : 'partial'
     const apply = (image: Image) => {
       const copy = image.copies.get(oid)
       const isNew = !copy?.isThere || valid.size === 0
       image.copies.set(oid, {
         isThere: true,
         version,
-        isStale: false,
+        kind,
         valid,
         epochs: new Set([...(copy?.epochs ?? []), epoch]),
         tail: [...(copy?.tail ?? []), { first: 0, count: 0, version, previous }],
         blocks: isNew ? emptyCopy(epoch).blocks : copy.blocks,
       })
     }
-    const adoption = { oid, version, valid: rangesOf([...valid]) }
+    const adoption: Adoption = { oid, version, kind, valid: rangesOf([...valid]) }
     this.#accept(oid, true, { epoch, apply, torn: null }, (done) => this.#copies.adopt(adoption, done))
     this.counts.adoptions++
   }
@@ -342,16 +359,41 @@ export class EngineCopyModel {
     const version = this.#versionOf(oid)
     const apply = (image: Image) => {
       const copy = image.copies.get(oid)!
-      image.copies.set(oid, { ...copy, version, isStale: true })
+      image.copies.set(oid, { ...copy, version, kind: 'stale' })
     }
     this.#accept(oid, true, { epoch: 0, apply, torn: null }, (done) => this.#copies.markStale(oid, done))
     this.counts.stale++
   }
 
+  #markRotten(oid: bigint, { valid }: Copy): void {
+    const version = this.#versionOf(oid)
+    const rotten = [...valid].filter(() => this.#random.chance(0.2))
+    if (rotten.length === 0) return
+    const apply = (image: Image) => {
+      const copy = image.copies.get(oid)!
+      const left = new Set([...copy.valid].filter((block) => !rotten.includes(block)))
+      image.copies.set(oid, { ...copy, version, valid: left })
+    }
+    const ranges = rangesOf(rotten)
+    this.#accept(oid, true, { epoch: 0, apply, torn: null }, (done) => this.#copies.markRotten(oid, ranges, done))
+    this.counts.rotten++
+  }
+
   #remove(oid: bigint): void {
-    const apply = (image: Image) => void image.copies.delete(oid)
-    this.#accept(oid, true, { epoch: 0, apply, torn: null }, (done) => this.#copies.remove(oid, done))
+    const version = this.#nextVersion()
+    const { epoch } = version.generation
+    const apply = (image: Image) => {
+      const epochs = new Set([...image.copies.get(oid)!.epochs, epoch])
+      image.copies.set(oid, { ...emptyCopy(epoch), isThere: false, version, kind: 'removed', epochs })
+    }
+    this.#accept(oid, false, { epoch: 0, apply, torn: null }, (done) => this.#copies.remove(oid, version, done))
     this.counts.removed++
+  }
+
+  #drop(oid: bigint): void {
+    const apply = (image: Image) => void image.copies.delete(oid)
+    this.#accept(oid, true, { epoch: 0, apply, torn: null }, (done) => this.#copies.drop(oid, done))
+    this.counts.dropped++
   }
 
   /** A watermark says nothing of what is not acknowledged. */
@@ -428,7 +470,7 @@ export class EngineCopyModel {
     const oid = dataOid(this.#random.pick(VIDS), this.#random.below(OBJECTS))
     this.#expectSame(this.#describeNow(this.#now), this.#describeStore(), 'what is known now')
     const copy = this.#now.copies.get(oid)
-    if (!copy?.isThere || copy.isStale) return
+    if (!copy?.isThere || copy.kind === 'stale') return
     const epoch = 1 + this.#random.below(this.#epoch + 1)
     const since = this.#copies.blocksSince(oid, epoch)
     const expected = expectedSince(copy, epoch)
@@ -449,10 +491,12 @@ export class EngineCopyModel {
   async #stampsOf(oid: bigint, valid: ReadonlySet<number>): Promise<Map<number, number>> {
     const stamps = new Map<number, number>()
     for (const range of rangesOf([...valid])) {
-      const { blocks, zeros } = await new Promise<BlockContents>((resolve, reject) =>
+      const { blocks, zeros, inherited } = await new Promise<BlockContents>((resolve, reject) =>
         this.#copies.read(oid, range, (error, contents) => (error ? reject(error) : resolve(contents))),
       )
       for (const block of blocksIn(zeros)) stamps.set(block, 0)
+      if (inherited && inherited.base !== withVid(oid, BASE_VID)) throw new Error(`inherits from ${inherited.base}`)
+      for (const block of blocksIn(inherited?.ranges ?? [])) stamps.set(block, INHERITED.stamp)
       for (const { first, bytes } of blocks)
         for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
           const block = first + at / BLOCK_BYTES
@@ -587,13 +631,13 @@ export class EngineCopyModel {
 
   #describeNow(image: Image, withTails = true): string {
     const objects = [...image.copies].map(([oid, copy]) => {
-      const { isThere, version, isStale, valid, epochs, tail } = copy
+      const { isThere, version, kind, valid, epochs, tail } = copy
       const clean = { generation: { epoch: image.clean, index: 0, incarnation: '' }, sequence: 0 }
-      const isBad = isStale || !isThere
-      const kind = isBad ? 'stale' : valid.size === BLOCKS ? 'full' : 'partial'
-      const state = {
-        kind: kind as CopyState['kind'],
-        valid: isBad ? [] : rangesOf([...valid]),
+      const isLost = kind !== 'removed' && !isThere
+      const isGone = isLost || kind === 'stale' || kind === 'removed'
+      const state: CopyState = {
+        kind: isLost ? 'stale' : kind,
+        valid: isGone ? [] : rangesOf([...valid]),
         version: version ?? clean,
       }
       // What is missing and was never anything else is no copy at all.
@@ -651,8 +695,9 @@ function forget(image: Image, isPassed: (oid: bigint, entry: TailEntry) => boole
 /** A whole copy that was written in no epoch since the clean one is one of many equal ones. */
 function tidy(image: Image): void {
   for (const [oid, copy] of image.copies) {
-    const isClean = copy.epochs.size === 0 && !copy.isStale && copy.valid.size === BLOCKS
-    if (isClean) image.copies.set(oid, { ...copy, version: null })
+    if (copy.epochs.size > 0) continue
+    if (copy.kind === 'removed') image.copies.delete(oid)
+    else if (copy.kind === 'full' && copy.valid.size === BLOCKS) image.copies.set(oid, { ...copy, version: null })
   }
 }
 
@@ -660,10 +705,21 @@ function isBelow(version: Version, watermark: Version): boolean {
   return version.generation.epoch === watermark.generation.epoch && version.sequence <= watermark.sequence
 }
 
+/** With these blocks, which may have been the last that it lacked. */
+function withStamps(copy: Copy, stamps: Iterable<readonly [number, number]>, epoch: number): Copy {
+  const blocks = [...copy.blocks]
+  const valid = new Set(copy.valid)
+  for (const [block, stamp] of stamps) {
+    blocks[block] = stamp === INHERITED.stamp ? INHERITED : { stamp, epoch }
+    valid.add(block)
+  }
+  return { ...copy, blocks, valid, kind: valid.size === BLOCKS ? 'full' : copy.kind }
+}
+
 const emptyCopy = (epoch: number): Copy => ({
   isThere: true,
   version: null,
-  isStale: false,
+  kind: 'partial',
   valid: new Set(),
   epochs: new Set(),
   tail: [],

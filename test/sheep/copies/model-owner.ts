@@ -1,5 +1,5 @@
 import { StoreError } from '../../../src/errors.ts'
-import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
+import { dataOid, inodeOid, oidIndex, withVid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { recover } from '../../../src/sheep/copies/copy-recovery.ts'
 import { CopySequencer } from '../../../src/sheep/copies/copy-sequencer.ts'
@@ -10,16 +10,33 @@ import type { CopyModel, Node } from './copy-model.ts'
 
 /** The one that all is about. */
 export const VID = 7
+/** What its objects may inherit from. */
+const BASE_VID = 6
 const INODE = inodeOid(VID)
+/** No client writes this. */
+const POISON = -1
+
+/** What the map says of an object. */
+interface Entry {
+  exists: boolean
+  /** What all blocks are since the object was removed last, as far as they were not written. */
+  value: number
+}
+
+/** Half of all objects inherit; each does or not from its making to its removal. */
+const baseOf = (oid: bigint, { value }: Entry) => ((oidIndex(oid) + value) % 2 === 0 ? withVid(oid, BASE_VID) : null)
 
 /** An owner of the VDI: the map of its objects in the first block of the inode, and what clients ask. */
 export class ModelOwner {
   readonly #model: CopyModel
   readonly #sequencer: CopySequencer
-  readonly #mapped: Promise<Set<bigint>>
-  #map = new Set<bigint>()
-  /** New objects come one after the other. */
-  #making: Promise<unknown> = Promise.resolve()
+  readonly #clock: Clock
+  readonly #loaded: Promise<void>
+  #map = new Map<bigint, Entry>()
+  /** Which the map may soon name. */
+  readonly #making = new Set<bigint>()
+  /** What changes the map comes one after the other. */
+  #changing: Promise<unknown> = Promise.resolve()
 
   constructor(
     model: CopyModel,
@@ -29,6 +46,7 @@ export class ModelOwner {
     this.#model = model
     const { index } = owner
     const { clock } = node.process!
+    this.#clock = clock
     this.#sequencer = new CopySequencer({
       vid: VID,
       index,
@@ -39,26 +57,35 @@ export class ModelOwner {
       ask: (to, request) => model.ask(node, to, request),
       mayAct: () => model.mayAct(node),
       suspect: (member) => model.suspect(node, member),
+      clock: model.retryClock(clock),
+      idleObjectsMax: model.idleObjectsMax,
     })
-    this.#mapped = this.#load(clock)
-    this.#mapped.catch(() => {})
-    const objects = () => [INODE, ...this.#map]
-    const cleanUp = async (): Promise<never> => {
-      await this.#mapped
-      for (;;) {
-        try {
-          const epoch = await recover({ sequencer: this.#sequencer, objects, clock, bytesPerSecond: 64 << 20 })
-          model.proposeClean(node, epoch, index)
-        } catch (error) {
-          if (!(error instanceof StoreError) || error.code === 'OldEpoch') throw error
-        }
-        await clock.sleep(1000)
-        this.#sequencer.spreadWatermark()
-      }
-    }
-    cleanUp().catch((error: Error) => {
+    this.#loaded = this.#load()
+    this.#loaded.catch(() => {})
+    this.#keepClean(node, index).catch((error: Error) => {
       if (!(error instanceof StoreError)) throw error
     })
+  }
+
+  async #keepClean(node: Node, index: number): Promise<never> {
+    await this.#loaded
+    for (;;) {
+      try {
+        const epoch = await recover({
+          sequencer: this.#sequencer,
+          objects: () => this.#named,
+          isNamed: (oid) => this.maps(oid),
+          isMaking: (oid) => this.#model.keepsUnnamed || this.#making.has(oid),
+          clock: this.#clock,
+          bytesPerSecond: 64 << 20,
+        })
+        this.#model.proposeClean(node, epoch, index)
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.code === 'OldEpoch') throw error
+      }
+      await this.#clock.sleep(1000)
+      this.#sequencer.spreadWatermark()
+    }
   }
 
   viewsChanged(views: readonly View[]): void {
@@ -70,54 +97,125 @@ export class ModelOwner {
   }
 
   maps(oid: bigint): boolean {
-    return this.#map.has(oid)
+    return oid === INODE || this.#map.get(oid)?.exists === true
+  }
+
+  get #named(): bigint[] {
+    return [INODE, ...[...this.#map].filter(([, { exists }]) => exists).map(([oid]) => oid)]
+  }
+
+  #entry(oid: bigint): Entry {
+    return this.#map.get(oid) ?? { exists: false, value: 0 }
   }
 
   async write(index: number, run: BlockRun): Promise<void> {
     const oid = dataOid(VID, index)
-    await this.#mapped
+    await this.#loaded
     const contents = { blocks: [run], zeros: [] }
-    if (this.#map.has(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
-    const made = this.#making.then(() => this.#make(oid, contents))
-    this.#making = made.catch(() => {})
-    return made
+    if (this.maps(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
+    return this.#change(() => this.#make(oid, contents))
   }
 
-  async read(index: number, range: BlockRange): Promise<BlockContents> {
+  /** What each block of a range is. */
+  async read(index: number, range: BlockRange): Promise<number[]> {
     const oid = dataOid(VID, index)
-    await this.#mapped
-    if (this.#map.has(oid)) return this.#sequencer.read(oid, range)
+    await this.#loaded
+    const entry = this.#map.get(oid)
+    if (entry?.exists) {
+      const contents = await this.#sequencer.read(oid, range)
+      if (this.#map.get(oid) !== entry) throw new StoreError('Unsure')
+      return valuesOf(contents, range, entry, baseOf(oid, entry))
+    }
     await this.#sequencer.read(INODE, { first: 0, count: 1 }) // that nobody else has made it
-    return { blocks: [], zeros: [range] }
+    if (this.#map.get(oid) !== entry) throw new StoreError('Unsure')
+    return Array.from({ length: range.count }, () => entry?.value ?? 0)
+  }
+
+  /** Removes an object, and lets all of its blocks be `value`. */
+  async discard(index: number, value: number): Promise<void> {
+    const oid = dataOid(VID, index)
+    await this.#loaded
+    return this.#change(async () => {
+      await this.#setEntry(oid, { exists: false, value })
+      const remove = () => this.#sequencer.remove(oid).catch(() => {})
+      if (this.#model.removesLate) void this.#clock.sleep(500).then(remove)
+      else void remove()
+    })
   }
 
   async flush(): Promise<void> {
-    await this.#mapped
+    await this.#loaded
     return this.#sequencer.flush()
+  }
+
+  #change<T>(change: () => Promise<T>): Promise<T> {
+    const changed = this.#changing.then(change)
+    this.#changing = changed.catch(() => {})
+    return changed
   }
 
   /** The object first, then its place in the map. */
   async #make(oid: bigint, contents: BlockContents): Promise<void> {
-    if (this.#map.has(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
-    await this.#sequencer.write(oid, contents, { exists: false })
-    const bytes = Buffer.alloc(BLOCK_BYTES)
-    bytes.write([...this.#map, oid].join(' '))
-    await this.#sequencer.write(INODE, { blocks: [{ first: 0, bytes }], zeros: [] }).catch((error: StoreError) => {
-      throw new StoreError('Unsure', undefined, { cause: error }) // the object is there
-    })
-    this.#map.add(oid)
+    if (this.maps(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
+    const { value } = this.#entry(oid)
+    this.#making.add(oid)
+    try {
+      await this.#sequencer.write(oid, contents, { exists: false, base: baseOf(oid, this.#entry(oid)) })
+      await this.#setEntry(oid, { exists: true, value })
+    } finally {
+      this.#making.delete(oid)
+    }
   }
 
-  async #load(clock: Clock): Promise<Set<bigint>> {
+  /** What was written once may be there for good: so it is written until that is certain. */
+  async #setEntry(oid: bigint, entry: Entry): Promise<void> {
+    const map = new Map(this.#map).set(oid, entry)
+    const bytes = Buffer.alloc(BLOCK_BYTES)
+    bytes.write([...map].map(([each, { exists, value }]) => `${each}:${Number(exists)}:${value}`).join(' '))
+    for (;;) {
+      try {
+        await this.#sequencer.write(INODE, { blocks: [{ first: 0, bytes }], zeros: [] })
+        this.#map = map
+        return
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.code === 'OldEpoch')
+          throw new StoreError('Unsure', '', { cause: error })
+        await this.#clock.sleep(100)
+      }
+    }
+  }
+
+  async #load(): Promise<void> {
     const inode = await this.#sequencer.read(INODE, { first: 0, count: 1 }).catch((error: StoreError) => {
-      if (error.code !== 'Unsure') throw error
+      if (error.code === 'OldEpoch') throw error
     })
     if (!inode) {
-      await clock.sleep(100) // there is no lease yet
-      return this.#load(clock)
+      await this.#clock.sleep(100) // there is no lease yet
+      return this.#load()
     }
     const text = inode.blocks[0]?.bytes.toString().replaceAll('\0', '') ?? ''
-    this.#map = new Set(text.split(' ').filter(Boolean).map(BigInt))
-    return this.#map
+    for (const entry of text.split(' ').filter(Boolean)) {
+      const [oid, exists, value] = entry.split(':')
+      this.#map.set(BigInt(oid!), { exists: exists === '1', value: Number(value) })
+    }
   }
+}
+
+/** What was never written is the value of the entry: zeros in one that inherits nothing, inherited in the others. */
+function valuesOf(
+  { blocks, zeros, inherited }: BlockContents,
+  { first, count }: BlockRange,
+  { value }: Entry,
+  base: bigint | null,
+): number[] {
+  const values: number[] = Array.from({ length: count }, () => POISON)
+  const set = (range: BlockRange, said: number) => {
+    for (let block = range.first; block < range.first + range.count; block++) values[block - first] = said
+  }
+  for (const range of zeros) set(range, base === null ? value : POISON)
+  for (const range of inherited?.ranges ?? []) set(range, inherited?.base === base ? value : POISON)
+  for (const run of blocks)
+    for (let at = 0; at < run.bytes.length; at += BLOCK_BYTES)
+      set({ first: run.first + at / BLOCK_BYTES, count: 1 }, run.bytes.readUInt32LE(at))
+  return values
 }

@@ -26,7 +26,8 @@ const report = (
 ): Report => ({
   oid: 1n,
   member: member(node),
-  state: at && { version: at, kind, valid: kind === 'full' ? ALL_BLOCKS : [], allocated: [] },
+  state: at && { version: at, kind, valid: kind === 'full' ? ALL_BLOCKS : [] },
+  allocated: [],
   tail,
   lostThroughEpoch: lost,
 })
@@ -63,6 +64,20 @@ describe('whose copy is right', () => {
     expect(chosen(views, [report('A', version(1, 9), { kind: 'stale' })])).toBeNull()
   })
 
+  it('is no copy of an object that was removed since', () => {
+    const views = [view(1, 'ABC')]
+    const removed = report('A', version(1, 8), { kind: 'removed' })
+    expect(chosen(views, [removed, report('B', version(1, 7))])).toBeNull()
+    expect(chosen(views, [removed, report('B', version(1, 9))])).toBe('B')
+  })
+
+  it('takes the word of a target with a tombstone, and of nobody else with one', () => {
+    const old = view(1, 'ABCD', 'ABC')
+    const removed = report('C', version(1, 5), { kind: 'removed' })
+    expect(chosen([old, view(2, 'CD'), view(3, 'ACD')], [report('A', version(1, 7)), removed])).toBe('A')
+    expect(chosen([old, view(2, 'BCD', 'BD'), view(3, 'ACE')], [report('A', version(1, 7)), removed])).toBeNull()
+  })
+
   it('is one that may have lost something only when all others have spoken', () => {
     const views = [view(1, 'AB'), view(2, 'AB')]
     const lossy = report('A', version(1, 7), { lost: 1 })
@@ -88,6 +103,20 @@ describe('what another copy keeps', () => {
       { first: 4, count: 1 },
       { first: 9, count: 2 },
     ])
+  })
+
+  it('lacks what is rotten, at any version', () => {
+    const rotten = {
+      ...report('A', version(6, 1)),
+      state: { version: version(6, 1), kind: 'full' as const, valid: [{ first: 3, count: 9 }] },
+    }
+    expect(validBlocks(rotten, report('B', version(6, 1)), [])).toEqual([{ first: 3, count: 9 }])
+    expect(validBlocks(rotten, report('B', version(6, 2)), [{ first: 0, count: 4 }])).toEqual([{ first: 4, count: 8 }])
+  })
+
+  it('is nothing of an object that was removed', () => {
+    const removed = report('A', version(5, 1), { kind: 'removed' })
+    expect(validBlocks(removed, report('B', version(6, 1)), [])).toEqual([])
   })
 
   it('is everything at the same version, and nothing when it is stale, new, or made by a write under way', () => {

@@ -1,15 +1,26 @@
 import assert from 'node:assert'
 import { StoreError } from '../../../src/errors.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
-import { ALL_BLOCKS, type Blocks, countBlocks, subtract, toBlocks } from '../../../src/sheep/copies/block-ranges.ts'
+import {
+  ALL_BLOCKS,
+  type Blocks,
+  blocksOf,
+  countBlocks,
+  intersect,
+  rangeOf,
+  subtract,
+  toBlocks,
+} from '../../../src/sheep/copies/block-ranges.ts'
 import type {
   Adoption,
   BlockContents,
   BlockRange,
   CopyDone,
+  CopyKind,
   CopyState,
   CopyStore,
   CopyWrite,
+  Inherited,
   TailEntry,
 } from '../../../src/sheep/copies/copy-store.ts'
 import { compareVersions, formatVersion, isSameVersion, type Version } from '../../../src/sheep/copies/version.ts'
@@ -19,10 +30,11 @@ import type { SeededRandom } from '../../sim/random.ts'
 /** Never changed: each change of an object makes another one. */
 interface StoredCopy {
   version: Version
-  isStale: boolean
+  kind: CopyKind
   valid: Blocks
   /** Those that are not zeros. */
   blocks: ReadonlyMap<number, Buffer>
+  inherited: Inherited | null
   /** In which epoch blocks were written last; the others in `madeEpoch`. */
   epochs: ReadonlyMap<number, number>
   madeEpoch: number
@@ -40,6 +52,10 @@ export class SimCopyDisk {
   lostThroughEpoch = 0
   /** The last one in which a write was accepted that need not be durable. */
   #looseEpoch = 0
+  /** Blocks whose bytes are not what was written. */
+  readonly rotten = new WeakSet<Buffer>()
+  /** As if there were no checksums. */
+  readsRot = false
   /** Blocks that can still be taken. */
   freeBlocks = Number.POSITIVE_INFINITY
   readonly #random: SeededRandom
@@ -79,14 +95,25 @@ export class SimCopyDisk {
     else this.copies.delete(oid)
   }
 
+  bytesOf(oid: bigint, block: number): Buffer | undefined {
+    return this.copies.get(oid)?.blocks.get(block)
+  }
+
+  hasObject(oid: bigint): boolean {
+    const copy = this.copies.get(oid)
+    return copy !== undefined && copy.kind !== 'removed'
+  }
+
   /** For comparing: all that a reader could see of a copy. */
   describe(oid: bigint): string {
     const copy = this.copies.get(oid)
-    if (!copy) return 'none'
+    if (!copy || copy.kind === 'removed') return 'none'
     const blocks = [...copy.blocks]
       .sort(([a], [b]) => a - b)
       .map(([block, bytes]) => `${block}=${bytes.toString('hex', 0, 8)}`)
-    return `${copy.isStale ? 'stale' : JSON.stringify(copy.valid)} ${formatVersion(copy.version)} ${blocks.join(' ')}`
+    const { base, ranges = [] } = copy.inherited ?? {}
+    const inherited = ranges.length > 0 ? `${base} has ${JSON.stringify(ranges)}` : ''
+    return `${copy.kind} ${JSON.stringify(copy.valid)} ${formatVersion(copy.version)} ${blocks.join(' ')} ${inherited}`
   }
 }
 
@@ -112,10 +139,11 @@ export class SimCopyStore implements CopyStore {
   stateOf(oid: bigint): CopyState | null {
     const copy = this.#disk.copies.get(oid)
     if (!copy) return null
-    const isFull = subtract(ALL_BLOCKS, copy.valid).length === 0
-    const allocated = toBlocks([...copy.blocks.keys()].map((first) => ({ first, count: 1 })))
-    const kind = copy.isStale ? 'stale' : isFull ? 'full' : 'partial'
-    return { version: copy.version, kind, valid: copy.isStale ? [] : copy.valid, allocated }
+    return { version: copy.version, kind: copy.kind, valid: copy.kind === 'stale' ? [] : copy.valid }
+  }
+
+  allocatedOf(oid: bigint): Blocks {
+    return toBlocks([...(this.#disk.copies.get(oid)?.blocks.keys() ?? [])].map((first) => ({ first, count: 1 })))
   }
 
   objectsOf(vid: number): readonly bigint[] {
@@ -125,48 +153,50 @@ export class SimCopyStore implements CopyStore {
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void {
     const { oid, version, previous } = write
     const before = previous === null ? null : this.#disk.copies.get(oid)!
-    if (before) assert(isSameVersion(before.version, previous) && !before.isStale)
+    if (before) assert(isSameVersion(before.version, previous) && before.kind !== 'stale' && before.kind !== 'removed')
     const copy = before ?? emptyCopy(version, ALL_BLOCKS)
     const written = contentsOf(write)
-    const blocks = new Map(copy.blocks)
-    for (const [block, bytes] of written) {
-      if (bytes) blocks.set(block, bytes)
-      else blocks.delete(block)
-    }
+    const blocks = blocksAfter(copy.blocks, write)
+    const inherited = inheriting(copy.inherited, write)
     const epochs = new Map([
       ...copy.epochs,
       ...[...written.keys()].map((block) => [block, version.generation.epoch] as const),
     ])
     if (!this.#take(oid, blocks.size - (this.#disk.copies.get(oid)?.blocks.size ?? 0), [...written.keys()]))
       return this.#later(() => done(new StoreError('NoSpace')))
-    const ranges = toBlocks([...written.keys()].map((first) => ({ first, count: 1 })))
+    const ranges = blocksOf(write)
     const tail = [...copy.tail, ...ranges.map((range) => ({ ...range, version, previous }))]
-    const valid = toBlocks([...copy.valid, ...ranges])
-    this.#set(oid, { ...copy, version, blocks, epochs, valid, tail }, durable, done, !durable)
+    const changed = grown({ ...copy, version, blocks, inherited, epochs, tail }, ranges)
+    this.#set(oid, changed, durable, done, !durable)
   }
 
-  adopt({ oid, version, valid }: Adoption, done: CopyDone): void {
-    const before = this.#disk.copies.get(oid)
+  adopt({ oid, version, kind, valid }: Adoption, done: CopyDone): void {
+    const found = this.#disk.copies.get(oid)
+    const before = found?.kind === 'removed' ? undefined : found
     const copy = before ?? emptyCopy(version, [])
     const entry = { first: 0, count: 0, version, previous: before?.version ?? null }
-    this.#set(oid, { ...copy, version, isStale: false, valid, tail: [...copy.tail, entry] }, true, done)
+    this.#set(oid, { ...copy, version, kind, valid, tail: [...copy.tail, entry] }, true, done)
   }
 
   fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
     const copy = this.#disk.copies.get(oid)!
     const missing = subtract(ALL_BLOCKS, copy.valid)
     const isMissing = (block: number) => missing.some(({ first, count }) => block >= first && block < first + count)
-    const filled = [...contentsOf(contents)].filter(([block]) => isMissing(block))
-    const blocks = new Map(copy.blocks)
-    const { epoch } = copy.version.generation
-    for (const [block, bytes] of filled) {
-      if (bytes) blocks.set(block, bytes)
-      else blocks.delete(block)
+    const said = contents.inherited
+    const filled: BlockContents = {
+      blocks: [...contentsOf(contents)].flatMap(([first, bytes]) =>
+        bytes && isMissing(first) ? [{ first, bytes }] : [],
+      ),
+      zeros: intersect(toBlocks(contents.zeros), missing),
+      ...(said && { inherited: { ...said, ranges: intersect(said.ranges, missing) } }),
     }
-    const epochs = new Map([...copy.epochs, ...filled.map(([block]) => [block, epoch] as const)])
+    const ranges = blocksOf(filled)
+    const blocks = blocksAfter(copy.blocks, filled)
+    const { epoch } = copy.version.generation
+    const inherited = inheriting(copy.inherited, filled)
+    const epochs = new Map([...copy.epochs, ...[...contentsOf(filled).keys()].map((block) => [block, epoch] as const)])
     if (!this.#take(oid, blocks.size - copy.blocks.size, [])) return this.#later(() => done(new StoreError('NoSpace')))
-    const valid = toBlocks([...copy.valid, ...filled.map(([first]) => ({ first, count: 1 }))])
-    this.#set(oid, { ...copy, blocks, epochs, valid }, false, done)
+    this.#set(oid, grown({ ...copy, blocks, inherited, epochs }, ranges), false, done)
   }
 
   tailOf(oid: bigint): readonly TailEntry[] {
@@ -204,16 +234,20 @@ export class SimCopyStore implements CopyStore {
     const copy = this.#disk.copies.get(oid)!
     if (copy.madeEpoch >= epoch) return ALL_BLOCKS
     const written = [...copy.epochs].filter(([, writtenIn]) => writtenIn >= epoch)
-    return toBlocks(written.map(([first]) => ({ first, count: 1 })))
+    return toBlocks([...written.map(([first]) => ({ first, count: 1 })), ...(copy.inherited?.ranges ?? [])])
   }
 
   markStale(oid: bigint, done: CopyDone): void {
-    this.#set(oid, { ...this.#disk.copies.get(oid)!, isStale: true }, true, done)
+    this.#set(oid, { ...this.#disk.copies.get(oid)!, kind: 'stale' }, true, done)
+  }
+
+  markRotten(oid: bigint, blocks: readonly BlockRange[], done: CopyDone): void {
+    const copy = this.#disk.copies.get(oid)!
+    this.#set(oid, { ...copy, valid: subtract(copy.valid, blocks) }, true, done)
   }
 
   reserve(oid: bigint, wanted: readonly BlockRange[]): boolean {
-    const allocated = this.stateOf(oid)?.allocated ?? []
-    const more = subtract(subtract(toBlocks(wanted), allocated), this.#reserved.get(oid) ?? [])
+    const more = subtract(subtract(toBlocks(wanted), this.allocatedOf(oid)), this.#reserved.get(oid) ?? [])
     if (countBlocks(more) > this.#unreserved) return false
     this.#reserved.set(oid, toBlocks([...(this.#reserved.get(oid) ?? []), ...more]))
     return true
@@ -228,20 +262,46 @@ export class SimCopyStore implements CopyStore {
     { first, count }: BlockRange,
     done: (error: StoreError | null, contents: BlockContents) => void,
   ): void {
+    assert(
+      subtract([{ first, count }], this.stateOf(oid)?.valid ?? []).length === 0,
+      'a block is read that is not valid',
+    )
     this.#later(() => {
       const copy = this.#disk.copies.get(oid)
-      assert(copy && subtract([{ first, count }], copy.valid).length === 0, 'a block is read that is not valid')
+      if (!copy || subtract([{ first, count }], copy.valid).length > 0)
+        return done(new StoreError('NoObject'), { blocks: [], zeros: [] })
       const all = Array.from({ length: count }, (_, index) => first + index)
-      const isData = (block: number) => copy.blocks.has(block)
-      done(null, {
-        blocks: all.filter(isData).map((block) => ({ first: block, bytes: copy.blocks.get(block)! })),
-        zeros: toBlocks(all.filter((block) => !isData(block)).map((block) => ({ first: block, count: 1 }))),
+      const blocks = all.flatMap((block) => {
+        const bytes = copy.blocks.get(block)
+        return bytes ? [{ first: block, bytes }] : []
       })
+      if (blocks.some(({ bytes }) => this.#disk.rotten.has(bytes))) {
+        if (!this.#disk.readsRot) return done(new StoreError('CorruptBlock'), { blocks: [], zeros: [] })
+        for (const run of blocks) if (this.#disk.rotten.has(run.bytes)) run.bytes = Buffer.alloc(BLOCK_BYTES, 0xbd)
+      }
+      const others = subtract([{ first, count }], blocks.map(rangeOf))
+      const inherited = intersect(others, copy.inherited?.ranges ?? [])
+      const zeros = subtract(others, inherited)
+      if (inherited.length === 0) return done(null, { blocks, zeros })
+      done(null, { blocks, zeros, inherited: { base: copy.inherited!.base, ranges: inherited } })
     })
   }
 
-  remove(oid: bigint, done: CopyDone): void {
+  remove(oid: bigint, version: Version, done: CopyDone): void {
+    this.release(oid)
+    if (!this.#disk.copies.has(oid)) return this.#later(() => done(null))
+    this.#set(oid, { ...emptyCopy(version, []), kind: 'removed' }, false, done)
+  }
+
+  drop(oid: bigint, done: CopyDone): void {
     this.#set(oid, null, true, done)
+  }
+
+  clean(upToEpoch: number, done: CopyDone): void {
+    for (const [oid, { kind, version }] of this.#disk.copies)
+      if (kind === 'removed' && version.generation.epoch <= upToEpoch) this.#disk.set(oid, null, false)
+    if (this.#disk.lostThroughEpoch <= upToEpoch) this.#disk.lostThroughEpoch = 0
+    this.#later(() => done(null))
   }
 
   sync(done: CopyDone): void {
@@ -283,13 +343,38 @@ export class SimCopyStore implements CopyStore {
 
 const emptyCopy = (version: Version, valid: Blocks): StoredCopy => ({
   version,
-  isStale: false,
+  kind: subtract(ALL_BLOCKS, valid).length === 0 ? 'full' : 'partial',
   valid,
   blocks: new Map(),
+  inherited: null,
   epochs: new Map(),
   madeEpoch: version.generation.epoch,
   tail: [],
 })
+
+/** With these blocks, which may have been the last that it lacked. */
+function grown(copy: StoredCopy, ranges: Blocks): StoredCopy {
+  const valid = toBlocks([...copy.valid, ...ranges])
+  return { ...copy, valid, kind: subtract(ALL_BLOCKS, valid).length === 0 ? 'full' : copy.kind }
+}
+
+/** The blocks that are not zeros after these contents. */
+function blocksAfter(before: ReadonlyMap<number, Buffer>, contents: BlockContents): Map<number, Buffer> {
+  const gone = blocksOf(contents)
+  const isGone = (block: number) => gone.some(({ first, count }) => block >= first && block < first + count)
+  const blocks = new Map([...before].filter(([block]) => !isGone(block)))
+  for (const [block, bytes] of contentsOf(contents)) if (bytes) blocks.set(block, bytes)
+  return blocks
+}
+
+/** What is inherited after these contents. */
+function inheriting(before: Inherited | null, contents: BlockContents): Inherited | null {
+  const { inherited } = contents
+  const base = inherited?.base ?? before?.base
+  if (base === undefined) return null
+  const left = subtract(before?.ranges ?? [], blocksOf(contents))
+  return { base, ranges: toBlocks([...left, ...(inherited?.ranges ?? [])]) }
+}
 
 /** Block → its bytes, null for zeros. */
 function contentsOf({ blocks, zeros }: BlockContents): Map<number, Buffer | null> {

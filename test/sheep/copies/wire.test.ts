@@ -1,7 +1,7 @@
 import assert from 'node:assert'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { BlockRange, CopyState } from '../../../src/sheep/copies/copy-store.ts'
+import type { Adoption, BlockContents, BlockRange, CopyState } from '../../../src/sheep/copies/copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, RequestType } from '../../../src/sheep/copies/messages.ts'
 import type { Generation, Version } from '../../../src/sheep/copies/version.ts'
 import { COPY } from '../../../src/sheep/copies/wire.ts'
@@ -25,15 +25,19 @@ const range = fc
   .tuple(fc.nat(BLOCKS_PER_OBJECT), fc.nat(BLOCKS_PER_OBJECT))
   .map(([a, b]): BlockRange => ({ first: Math.min(a, b), count: Math.abs(a - b) }))
 const ranges = fc.array(range, { maxLength: 5 })
-const contents = record({
-  blocks: fc.array(
-    fc
-      .tuple(fc.nat(BLOCKS_PER_OBJECT - 3), fc.nat(3), fc.nat(255))
-      .map(([first, count, byte]) => ({ first, bytes: Buffer.alloc(count * BLOCK_BYTES, byte) })),
-    { maxLength: 3 },
-  ),
-  zeros: ranges,
-})
+const contents = fc.record<BlockContents>(
+  {
+    blocks: fc.array(
+      fc
+        .tuple(fc.nat(BLOCKS_PER_OBJECT - 3), fc.nat(3), fc.nat(255))
+        .map(([first, count, byte]) => ({ first, bytes: Buffer.alloc(count * BLOCK_BYTES, byte) })),
+      { maxLength: 3 },
+    ),
+    zeros: ranges,
+    inherited: record({ base: oid, ranges }),
+  },
+  { noNullPrototype: true, requiredKeys: ['blocks', 'zeros'] },
+)
 
 /** Versions of the generation that asks, and of others. */
 const versionOf = (own: Generation) =>
@@ -45,7 +49,11 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
   return fc.oneof(
     record({ ...of, type: fc.constant('open' as const), oids: fc.array(oid, { maxLength: 9 }) }),
     record({ ...of, type: fc.constant('blocks-since' as const), oid, epoch: u32 }),
-    record({ ...of, type: fc.constant('adopt' as const), adoption: record({ oid, version, valid: ranges }) }),
+    record({
+      ...of,
+      type: fc.constant('adopt' as const),
+      adoption: record<Adoption>({ oid, version, kind: fc.constantFrom('full', 'partial'), valid: ranges }),
+    }),
     record({ ...of, type: fc.constant('fill' as const), oid, contents }),
     record({ ...of, type: fc.constant('settle' as const), oid }),
     record({ ...of, type: fc.constant('reserve' as const), oid, blocks: ranges }),
@@ -61,6 +69,8 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
     record({ ...of, type: fc.constant('read' as const), oid, range }),
     record({ ...of, type: fc.constant('sync' as const) }),
     record({ ...of, type: fc.constant('watermark' as const), watermark: version }),
+    record({ ...of, type: fc.constant('remove' as const), oid, version }),
+    record({ ...of, type: fc.constant('list' as const) }),
   )
 })
 
@@ -68,19 +78,19 @@ function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults
   const version = versionOf(own)
   if (type === 'read') return contents
   if (type === 'blocks-since') return ranges
+  if (type === 'list') return fc.array(oid, { maxLength: 9 })
   if (type !== 'open') return fc.constant(null)
   const state = record<CopyState>({
     version,
-    kind: fc.constantFrom('full', 'partial', 'stale'),
+    kind: fc.constantFrom('full', 'partial', 'stale', 'removed'),
     valid: ranges,
-    allocated: ranges,
   })
   const entry = fc.tuple(range, version, fc.option(version)).map(([blocks, own, previous]) => ({
     ...blocks,
     version: own,
     previous,
   }))
-  const copy = record({ oid, state: fc.option(state), tail: fc.array(entry, { maxLength: 3 }) })
+  const copy = record({ oid, state: fc.option(state), allocated: ranges, tail: fc.array(entry, { maxLength: 3 }) })
   return record({ copies: fc.array(copy, { maxLength: 4 }), lostThroughEpoch: u32 })
 }
 
@@ -88,7 +98,9 @@ const exchanges = requests.chain((request) =>
   fc.tuple(
     fc.constant(request),
     fc.oneof(
-      record({ refused: fc.constantFrom('old generation' as const, 'stale' as const, 'no space' as const) }),
+      record({
+        refused: fc.constantFrom('old generation' as const, 'stale' as const, 'no space' as const, 'rotten' as const),
+      }),
       resultsOf(request.type, request.generation).map((result): CopyAnswer => ({ refused: null, result })),
     ),
   ),
@@ -164,6 +176,7 @@ describe('requests for copies, and their answers', () => {
         previous: { generation: { ...own, epoch: 2 }, sequence: 4 },
         blocks: [{ first: 1023, bytes }],
         zeros: [{ first: 0, count: 1023 }],
+        inherited: { base: 0x0600000000000001n, ranges: [{ first: 0, count: 0 }] },
       },
     })
     const generationOf = (epoch: string) => `${epoch}000000 0000000002000000 026162`
@@ -175,6 +188,7 @@ describe('requests for copies, and their answers', () => {
       `01 ${generationOf('02')} 0400000000000000`,
       '01000000 ff030100',
       '01000000 0000ff03',
+      '01 0100000000000006 01000000 00000000',
     ]
     expect(fields.toString('hex')).toBe(expected.join('').replaceAll(' ', ''))
     expect(body).toEqual(bytes)

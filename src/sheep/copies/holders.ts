@@ -1,0 +1,115 @@
+import { StoreError } from '../../errors.ts'
+import type { Member, View } from '../membership/view.ts'
+import type { NodeId } from '../order/item.ts'
+import type { CopyAnswer, CopyRequest, RequestOf, RequestType } from './messages.ts'
+import type { OwnedObject } from './owned-object.ts'
+import { holdersByView, type PlacedView } from './reconcile.ts'
+import type { Generation } from './version.ts'
+
+export interface HoldersOptions {
+  vid: number
+  /** The entry of the log that names this owner, and the life of its process. */
+  index: number
+  incarnation: string
+  /** All views since the last clean one, which comes first, up to the one in effect. */
+  views: readonly View[]
+  targetsOf(oid: bigint, view: View): readonly NodeId[]
+  /** Brings requests to a holder, as `messages.ts` says. Rejects when there is no answer in time. */
+  ask(to: Member, request: CopyRequest): Promise<CopyAnswer>
+  /** The member does not answer: it is to be put out of the view. Said again and again while it does not. */
+  suspect(member: Member): void
+}
+
+/** Who may have copies, as the owner asks them: under one generation for each view. */
+export class Holders {
+  readonly #options: HoldersOptions
+  #views: readonly View[]
+  #generation: Generation
+  #isEnded = false
+  /** How often a copy was found to lack what it should have. */
+  setbacks = 0
+  /** Who may have something that is not on the disk, with the last sequence that was sent there. */
+  readonly unsynced = new Map<NodeId, number>()
+
+  constructor(options: HoldersOptions) {
+    this.#options = options
+    this.#views = options.views
+    const { epoch, members } = this.view
+    this.#generation = { epoch, index: options.index, incarnation: options.incarnation }
+    for (const { node } of members) this.unsynced.set(node, 0)
+  }
+
+  get view(): View {
+    return this.#views.at(-1)!
+  }
+
+  get generation(): Generation {
+    return this.#generation
+  }
+
+  get epoch(): number {
+    return this.#generation.epoch
+  }
+
+  get isEnded(): boolean {
+    return this.#isEnded
+  }
+
+  throwIfEnded(): void {
+    if (this.#isEnded) throw new StoreError('OldEpoch')
+  }
+
+  end(): void {
+    this.#isEnded = true
+  }
+
+  /** Whether there is a new generation now. In that everybody may have something that is not on the disk. */
+  viewsChanged(views: readonly View[], lastSequence: number): boolean {
+    this.#views = views
+    const { epoch, members } = this.view
+    if (epoch === this.#generation.epoch) return false
+    this.#generation = { ...this.#generation, epoch }
+    this.unsynced.clear()
+    for (const { node } of members) this.unsynced.set(node, lastSequence)
+    return true
+  }
+
+  /** Null when nothing more can come of it under this generation: there is no answer, or a newer one is known there. */
+  async ask<T extends RequestType>(
+    to: Member,
+    request: Omit<RequestOf<T>, 'vid' | 'generation'> & { type: T },
+  ): Promise<Exclude<CopyAnswer<T>, { refused: 'old generation' }> | null> {
+    const { vid, ask, suspect } = this.#options
+    const whole = { ...request, vid, generation: this.#generation } as unknown as CopyRequest
+    try {
+      const answer = (await ask(to, whole)) as CopyAnswer<T>
+      if (answer.refused === 'stale' || answer.refused === 'rotten') this.setbacks++
+      return answer.refused === 'old generation' ? null : answer
+    } catch {
+      if (!this.#isEnded) suspect(to)
+      return null
+    }
+  }
+
+  isTarget(oid: bigint, { node }: Member): boolean {
+    return this.#targets(oid).includes(node)
+  }
+
+  lacksTarget(object: OwnedObject): boolean {
+    return this.#targets(object.oid).some((node) => !object.acting.has(node))
+  }
+
+  placedViews(oid: bigint): readonly PlacedView[] {
+    return this.#views.map((view) => ({ ...view, targets: this.#options.targetsOf(oid, view) }))
+  }
+
+  /** All in the view in effect who may have a copy that counts. */
+  possible(oid: bigint): readonly Member[] {
+    const nodes = [...holdersByView(this.placedViews(oid)).values()].at(-1)!
+    return this.view.members.filter(({ node }) => nodes.includes(node))
+  }
+
+  #targets(oid: bigint): readonly NodeId[] {
+    return this.#options.targetsOf(oid, this.view)
+  }
+}

@@ -1,0 +1,265 @@
+import type { Member } from '../membership/view.ts'
+import {
+  ALL_BLOCKS,
+  allBut,
+  type Blocks,
+  intersect,
+  joinContents,
+  rangeOf,
+  subtract,
+  toBlocks,
+} from './block-ranges.ts'
+import type { BlockContents, BlockRange, CopyState } from './copy-store.ts'
+import type { Holders } from './holders.ts'
+import type { CopyResults } from './messages.ts'
+import type { News } from './news.ts'
+import type { ObjectWrites } from './object-writes.ts'
+import type { OwnedObject } from './owned-object.ts'
+import { aheadOf, baseOf, findAuthority, type Report, validBlocks } from './reconcile.ts'
+import { isSameVersion, type Version } from './version.ts'
+import type { WriteVersions } from './write-versions.ts'
+
+export interface ObjectOpenerOptions {
+  holders: Holders
+  versions: WriteVersions
+  news: News
+  writes: ObjectWrites
+  copiesMin: number
+}
+
+/** What a copy keeps. */
+interface Plan {
+  report: Report
+  kind: 'full' | 'partial'
+  valid: Blocks
+}
+
+type Reports = Map<bigint, Report[]> | null
+
+/** Objects opened by one request. */
+const BATCH_MAX = 256
+
+/**
+ * Opens objects: all who may have a copy seal it against older generations and say what they have; every view that may have
+ * acknowledged something is covered; the copies are brought to the best of them, under a version of their own, and what writes
+ * under way have left at some of them is at all of them. Until that is so it is tried again, with all that is news.
+ */
+export class ObjectOpener {
+  readonly #options: ObjectOpenerOptions
+  #batch: { objects: OwnedObject[]; reports: Promise<Reports> } | null = null
+
+  constructor(options: ObjectOpenerOptions) {
+    this.#options = options
+  }
+
+  /** Resolves when the object is open. Throws OldEpoch. */
+  async opened(object: OwnedObject): Promise<void> {
+    const { holders } = this.#options
+    while (!object.isOpen || holders.isEnded) {
+      holders.throwIfEnded()
+      object.opening ??= this.#open(object).finally(() => {
+        object.opening = null
+      })
+      await object.opening
+    }
+  }
+
+  /** For writes under way, which learn of a failure by themselves. */
+  reopen(object: OwnedObject): void {
+    object.close()
+    this.opened(object).catch(() => {})
+  }
+
+  async #open(object: OwnedObject): Promise<void> {
+    const { holders, news } = this.#options
+    while (!object.isOpen && !holders.isEnded) {
+      const { next } = news
+      const { epoch } = holders
+      const { term } = object
+      const reports = await this.#collect(object)
+      const isStill = () => epoch === holders.epoch && term === object.term && !holders.isEnded
+      if (reports && isStill() && (await this.#bringTogether(object, reports, isStill))) return
+      if (isStill()) await news.wait(next)
+    }
+  }
+
+  /** What all holders say of an object, asked together with others; null when one of them does not say anything. */
+  async #collect(object: OwnedObject): Promise<readonly Report[] | null> {
+    if (!this.#batch || this.#batch.objects.length === BATCH_MAX) {
+      const objects: OwnedObject[] = []
+      const reports = Promise.resolve().then(() => {
+        if (this.#batch?.objects === objects) this.#batch = null
+        return this.#askHolders(objects)
+      })
+      this.#batch = { objects, reports }
+    }
+    this.#batch.objects.push(object)
+    return (await this.#batch.reports)?.get(object.oid) ?? null
+  }
+
+  async #askHolders(objects: readonly OwnedObject[]): Promise<Reports> {
+    const { holders } = this.#options
+    const wanted = new Map<Member, bigint[]>()
+    for (const { oid } of objects)
+      for (const member of holders.possible(oid)) wanted.set(member, [...(wanted.get(member) ?? []), oid])
+    const reports = new Map<bigint, Report[]>(objects.map(({ oid }) => [oid, []]))
+    const answers = await Promise.all(
+      [...wanted].map(async ([member, oids]) => ({
+        member,
+        answer: await holders.ask(member, { type: 'open', oids }),
+      })),
+    )
+    for (const { member, answer } of answers) {
+      if (!answer || answer.refused) return null
+      const { copies, lostThroughEpoch } = answer.result as CopyResults['open']
+      for (const copy of copies) reports.get(copy.oid)?.push({ ...copy, member, lostThroughEpoch })
+    }
+    return reports
+  }
+
+  /** Makes the copies one object again. False when that has to wait for what is not here. */
+  async #bringTogether(object: OwnedObject, reports: readonly Report[], isStill: () => boolean): Promise<boolean> {
+    const { holders, versions, copiesMin } = this.#options
+    const { oid } = object
+    if (!object.exists) {
+      // Whatever anybody has is left of an attempt to make it, or of one that was removed.
+      const made = reports.filter(({ state, member }) => isThere(state) || holders.isTarget(oid, member))
+      const plans = made.map((report): Plan => ({ report, kind: 'full', valid: ALL_BLOCKS }))
+      return this.#begin(object, null, plans, isStill)
+    }
+    const best = findAuthority(holders.placedViews(oid), reports, copiesMin)
+    const authority = best && (await this.#complete(best, reports, isStill))
+    if (!authority || !isStill()) return false
+    const all = reports.map((report) => (report === best ? authority : report))
+    const plans = await this.#plan(object, all, authority)
+    if (!plans || !isStill()) return false
+    const isOne = plans.every(
+      ({ report: { state } }) => state?.kind === 'full' && isSameVersion(state.version, authority.state!.version),
+    )
+    let version = authority.state!.version
+    if (!isOne) {
+      version = versions.next(holders.generation)
+      const areAdopted = await this.#adopt(plans, version)
+      if (!areAdopted || !isStill()) return false
+      const areEqual = await this.#fillTails(object, plans, authority, isStill)
+      if (!areEqual || !isStill()) return false
+      versions.finish(version)
+    }
+    for (const { report } of plans)
+      if (!isOne || report.tail.length > 0) void holders.ask(report.member, { type: 'settle', oid })
+    return this.#begin(object, version, plans, isStill)
+  }
+
+  /**
+   * Brings to the best whole copy what a partial one has that is newer: such writes may have been acknowledged, when the whole one
+   * has lost power since. By a write, so that there is a whole copy at every moment. Null when that does not come about.
+   */
+  async #complete(best: Report, reports: readonly Report[], isStill: () => boolean): Promise<Report | null> {
+    const { holders, versions } = this.#options
+    const ahead = aheadOf(best, reports)
+    if (!ahead) return best
+    const { oid, member, tail } = best
+    const state = best.state!
+    const { epoch } = state.version.generation
+    const changed = await holders.ask(ahead.member, { type: 'blocks-since', oid, epoch })
+    if (!changed || changed.refused || !isStill()) return null
+    const newer = intersect(ahead.state!.valid, toBlocks([...ahead.tail, ...(changed.result as readonly BlockRange[])]))
+    const reads = await Promise.all(newer.map((range) => holders.ask(ahead.member, { type: 'read', oid, range })))
+    const parts: BlockContents[] = []
+    for (const read of reads) {
+      if (!read || read.refused) return null
+      parts.push(read.result as BlockContents)
+    }
+    const contents = joinContents(parts)
+    const blocks = toBlocks(contents.blocks.map(rangeOf))
+    const reserved = await holders.ask(member, { type: 'reserve', oid, blocks })
+    if (reserved?.refused !== null || !isStill()) return null
+    const version = versions.next(holders.generation)
+    const write = { ...contents, oid, version, previous: state.version }
+    const written = await holders.ask(member, { type: 'write', write, durable: true, watermark: null })
+    if (written?.refused !== null) return null
+    const entries = newer.map((range) => ({ ...range, version, previous: state.version }))
+    return { ...best, state: { ...state, version }, tail: [...tail, ...entries] }
+  }
+
+  /** What each copy keeps; null when the authority does not say. */
+  async #plan(object: OwnedObject, reports: readonly Report[], authority: Report): Promise<Plan[] | null> {
+    const { holders } = this.#options
+    const { oid } = object
+    const plans = await Promise.all(
+      reports
+        .filter(({ state, member }) => isUsable(state) || holders.isTarget(oid, member))
+        .map(async (report): Promise<Plan | null> => {
+          const base = isUsable(report.state) ? baseOf(report) : null
+          const isSame = report.state && isSameVersion(report.state.version, authority.state!.version)
+          if (!base || isSame) return planOf(report, validBlocks(report, authority, []))
+          const { epoch } = base.generation
+          const changed = await holders.ask(authority.member, { type: 'blocks-since', oid, epoch })
+          if (!changed || changed.refused) return null
+          return planOf(report, validBlocks(report, authority, changed.result as readonly BlockRange[]))
+        }),
+    )
+    return plans.includes(null) ? null : (plans as Plan[])
+  }
+
+  /** All, or nobody is filled: what is filled must not meet a copy later that knows nothing of this. */
+  async #adopt(plans: readonly Plan[], version: Version): Promise<boolean> {
+    const { holders } = this.#options
+    const answers = await Promise.all(
+      plans.map(({ report: { oid, member }, kind, valid }) =>
+        holders.ask(member, { type: 'adopt', adoption: { oid, version, kind, valid } }),
+      ),
+    )
+    return answers.every((answer) => answer?.refused === null)
+  }
+
+  /** Writes under way have reached some copies: what they left there, or did not, is made the same before anybody reads it. */
+  async #fillTails(
+    object: OwnedObject,
+    plans: readonly Plan[],
+    authority: Report,
+    isStill: () => boolean,
+  ): Promise<boolean> {
+    const { holders } = this.#options
+    const { oid } = object
+    const open = intersect(toBlocks(plans.flatMap(({ report }) => report.tail)), authority.state!.valid)
+    for (const plan of plans) {
+      for (const range of subtract(open, plan.valid)) {
+        const read = await holders.ask(authority.member, { type: 'read', oid, range })
+        if (!read || read.refused || !isStill()) return false
+        const contents = read.result as BlockContents
+        const filled = await holders.ask(plan.report.member, { type: 'fill', oid, contents })
+        if (!filled || filled.refused === 'stale') return false
+        if (filled.refused === null) plan.valid = toBlocks([...plan.valid, range])
+      }
+    }
+    return true
+  }
+
+  /** Goes on with these copies, and with what was under way. */
+  #begin(
+    object: OwnedObject,
+    version: Version | null,
+    plans: readonly Plan[],
+    isStill: () => boolean,
+  ): Promise<boolean> {
+    object.acting.clear()
+    for (const { report, valid } of plans)
+      object.acting.set(report.member.node, { member: report.member, missing: allBut(valid) })
+    object.version = version
+    object.roomy = plans.reduce<Blocks>((roomy, { report }) => intersect(roomy, report.allocated), ALL_BLOCKS)
+    object.rotten = plans.reduce<Blocks>((rotten, { valid }) => subtract(rotten, valid), ALL_BLOCKS)
+    return this.#options.writes.resume(object, isStill)
+  }
+}
+
+/** A full copy that loses nothing by it remains one, though blocks of it may be rotten. */
+function planOf(report: Report, valid: Blocks): Plan {
+  const { state } = report
+  const isFull = state?.kind === 'full' ? subtract(state.valid, valid).length === 0 : allBut(valid).length === 0
+  return { report, kind: isFull ? 'full' : 'partial', valid }
+}
+
+const isThere = (state: CopyState | null) => state !== null && state.kind !== 'removed'
+
+const isUsable = (state: CopyState | null) => isThere(state) && state?.kind !== 'stale'

@@ -1,0 +1,154 @@
+import type { Member } from '../membership/view.ts'
+import type { NodeId } from '../order/item.ts'
+import { type Blocks, firstBlocks, overlaps, subtract } from './block-ranges.ts'
+import type { BlockContents, BlockRange } from './copy-store.ts'
+import type { Deferred } from './deferred.ts'
+import type { Version } from './version.ts'
+
+/** A copy that takes part in all that is done to an object. */
+export interface ActingCopy {
+  member: Member
+  /** What it cannot answer with; none in one that is in sync. */
+  missing: Blocks
+}
+
+/** A write that was sent, and is sent again after each open until it is done. */
+export interface PendingWrite {
+  /** Null removes the object. */
+  contents: BlockContents | null
+  /** What the rest of it is when this makes the object; null: zeros. */
+  base: bigint | null
+  blocks: Blocks
+  durable: boolean
+  version: Version
+  /** Those who have not answered yet. */
+  waiting: Set<NodeId>
+  settled: Deferred
+}
+
+/** An object as its owner has it. */
+export class OwnedObject {
+  readonly oid: bigint
+  /** What the block map says: an object that it names has copies somewhere. */
+  exists: boolean
+  isOpen = false
+  /** Counts opens: what was asked before the last one is void. */
+  term = 0
+  version: Version | null = null
+  readonly acting = new Map<NodeId, ActingCopy>()
+  /** Blocks that have space on the disks of all acting copies. */
+  roomy: Blocks = []
+  /** Blocks that no copy can answer with any more. */
+  rotten: Blocks = []
+  readonly pending: PendingWrite[] = []
+  opening: Promise<void> | null = null
+  /** Reservations are made one after the other, so that each knows what the others got. */
+  reserving: Promise<unknown> = Promise.resolve()
+  /** Settles when it has been removed as often as was asked. */
+  gone: Promise<unknown> = Promise.resolve()
+  removals = 0
+  /** Requests that are about it now. */
+  users = 0
+
+  constructor(oid: bigint, exists: boolean) {
+    this.oid = oid
+    this.exists = exists
+  }
+
+  close(): void {
+    this.isOpen = false
+    this.term++
+  }
+
+  /** Nobody would notice if it were opened anew. */
+  get isIdle(): boolean {
+    return this.users === 0 && this.pending.length === 0 && this.opening === null
+  }
+
+  /** Resolves when none of the writes that overlap these blocks now is under way any more, whatever became of them. */
+  async quiet(blocks: readonly BlockRange[]): Promise<void> {
+    const overlapping = this.pending.filter((write) => overlaps(write.blocks, blocks))
+    await Promise.allSettled(overlapping.map(({ settled }) => settled.promise))
+  }
+
+  /**
+   * Which copies have the blocks of a range between them; null when some are in none. In as few parts as it takes, from another
+   * copy each `turn` where there is a choice.
+   */
+  sourcesOf({ first, count }: BlockRange, turn: number): { member: Member; range: BlockRange }[] | null {
+    const copies = [...this.acting.values()]
+    for (let i = 0; i < copies.length; i++) {
+      const { member, missing } = copies[(turn + i) % copies.length]!
+      if (!overlaps(missing, [{ first, count }])) return [{ member, range: { first, count } }]
+    }
+    const sources: { member: Member; range: BlockRange }[] = []
+    for (let at = first; at < first + count; ) {
+      let best: { member: Member; range: BlockRange } | null = null
+      for (const { member, missing } of copies) {
+        const [range] = subtract([{ first: at, count: first + count - at }], missing)
+        if (range?.first === at && (!best || range.count > best.range.count)) best = { member, range }
+      }
+      if (!best) return null
+      sources.push(best)
+      at += best.range.count
+    }
+    return sources
+  }
+
+  /** Some blocks that a copy which `isWanted` lacks and another one has. */
+  lackOf(isWanted: (copy: ActingCopy) => boolean, blocksMax: number): { copy: ActingCopy; range: BlockRange } | null {
+    for (const copy of this.acting.values()) {
+      const range = isWanted(copy) && firstBlocks(subtract(copy.missing, this.rotten), blocksMax)
+      if (range) return { copy, range }
+    }
+    return null
+  }
+
+  /** These are good in all copies that take part. */
+  wrote(blocks: Blocks): void {
+    this.rotten = subtract(this.rotten, blocks)
+    for (const copy of this.acting.values()) copy.missing = subtract(copy.missing, blocks)
+  }
+}
+
+/** The objects that an owner uses, or has used lately: what is known of the others is asked for anew. */
+export class OwnedObjects {
+  readonly #objects = new Map<bigint, OwnedObject>()
+  readonly #idleMax: number
+
+  constructor(idleMax: number) {
+    this.#idleMax = idleMax
+  }
+
+  find(oid: bigint): OwnedObject | undefined {
+    return this.#objects.get(oid)
+  }
+
+  /** `exists` says whether the block map names it. */
+  async use<T>(oid: bigint, exists: boolean, use: (object: OwnedObject) => Promise<T>): Promise<T> {
+    const object = this.#objects.get(oid) ?? new OwnedObject(oid, exists)
+    object.exists ||= exists
+    object.users++
+    this.#objects.delete(oid)
+    this.#objects.set(oid, object) // as the one used last
+    try {
+      return await use(object)
+    } finally {
+      object.users--
+      this.#forgetIdle()
+    }
+  }
+
+  #forgetIdle(): void {
+    if (this.#objects.size <= this.#idleMax) return
+    for (const [oid, object] of this.#objects) {
+      if (!object.isIdle) continue
+      this.#objects.delete(oid)
+      if (this.#objects.size <= this.#idleMax) return
+    }
+  }
+
+  [Symbol.iterator](): Iterator<OwnedObject> {
+    return this.#objects.values()
+  }
+}
