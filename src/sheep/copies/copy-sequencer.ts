@@ -45,7 +45,7 @@ export class CopySequencer {
   readonly #objects: OwnedObjects
   readonly #writes: ObjectWrites
   readonly #opener: ObjectOpener
-  /** Reads go to the copies in turn. */
+  /** Reads go to the copy of this node; where it has none, to the others in turn. */
   #turn = 0
 
   constructor(options: CopySequencerOptions) {
@@ -131,7 +131,7 @@ export class CopySequencer {
       const { term } = object
       await object.quiet([range])
       if (object.term !== term) continue
-      const sources = object.sourcesOf(range, this.#turn++)
+      const sources = object.sourcesOf(range, { turn: this.#turn++, near: this.#options.incarnation })
       if (!sources) {
         if (overlaps(object.rotten, [range])) throw new StoreError('CorruptBlock', 'a block is rotten in all copies')
         object.close()

@@ -72,11 +72,16 @@ export class OwnedObject {
   }
 
   /**
-   * Which copies have the blocks of a range between them; null when some are in none. In as few parts as it takes, from another
-   * copy each `turn` where there is a choice.
+   * Which copies have the blocks of a range between them; null when some are in none. In as few parts as it takes; from the copy of
+   * this life of a node, where it has them, else from another one each `turn`.
    */
-  sourcesOf({ first, count }: BlockRange, turn: number): { member: Member; range: BlockRange }[] | null {
+  sourcesOf(
+    { first, count }: BlockRange,
+    { turn, near }: { turn: number; near: string },
+  ): { member: Member; range: BlockRange }[] | null {
     const copies = [...this.acting.values()]
+    const own = copies.find(({ member }) => member.incarnation === near)
+    if (own && !overlaps(own.missing, [{ first, count }])) return [{ member: own.member, range: { first, count } }]
     for (let i = 0; i < copies.length; i++) {
       const { member, missing } = copies[(turn + i) % copies.length]!
       if (!overlaps(missing, [{ first, count }])) return [{ member, range: { first, count } }]

@@ -119,6 +119,8 @@ export class CopyModel {
   readonly idleObjectsMax: number
   /** How many of the accusations nobody hears. */
   readonly #wordsLost: number
+  /** How many requests are writes. */
+  readonly #writes: number
   #hasBlackouts: boolean
   readonly #syncMsMax: number
   readonly #latencyMsMax: number
@@ -132,6 +134,8 @@ export class CopyModel {
   readonly #arrived = new Map<string, number>()
   /** Links, from and to, on which the next request is lost. */
   readonly #glitches = new Set<string>()
+  /** By whom clients were answered lately: there they try first. */
+  #answering: Node[] = []
   readonly #accusations: Accusation[] = []
   readonly #suspects = new Set<string>()
   readonly #leaving = new Set<string>()
@@ -177,6 +181,7 @@ export class CopyModel {
     this.#copies = this.random.pick([2, 3, 3])
     this.isDurable = this.random.chance(0.5)
     this.idleObjectsMax = this.random.pick([1, 1000])
+    this.#writes = this.random.pick([0.45, 0.45, 0.1])
     this.#wordsLost = this.random.pick([0, 0.9])
     this.#syncMsMax = this.random.pick([2, 30, 200])
     this.#latencyMsMax = this.random.pick([2, 30, 100])
@@ -245,8 +250,8 @@ export class CopyModel {
       const index = this.random.below(OBJECTS)
       const first = this.random.below(BLOCKS)
       const blocks = Array.from({ length: 1 + this.random.below(Math.min(3, BLOCKS - first)) }, (_, at) => first + at)
-      if (dice < 0.45) await this.#write(index, blocks)
-      else if (dice < 0.53) await this.#discard(index)
+      if (dice < this.#writes) await this.#write(index, blocks)
+      else if (dice < this.#writes * 1.2) await this.#discard(index)
       else if (dice < 0.95 || this.isDurable) await this.#read(index, blocks)
       else {
         await this.#write(index, blocks)
@@ -318,7 +323,8 @@ export class CopyModel {
 
   /** One request by way of some node, to whom that takes to be the owner. */
   async #attempt<T>(request: (owner: ModelOwner) => Promise<T>): Promise<T | 'NoSpace' | 'unanswered'> {
-    const gateway = this.random.pick(this.nodes)
+    const isKnown = this.#answering.length > 0 && this.random.chance(0.7)
+    const gateway = this.random.pick(isKnown ? this.#answering : this.nodes)
     const serve = async () => {
       const owner = gateway.process && this.#known(gateway.process).owner?.member
       const node = this.nodes.find(({ name }) => name === owner?.node)
@@ -330,8 +336,11 @@ export class CopyModel {
       })
     }
     try {
-      return await this.#within(ATTEMPT_MS, this.#overClientsLink(gateway, serve))
+      const answer = await this.#within(ATTEMPT_MS, this.#overClientsLink(gateway, serve))
+      this.#answering = [gateway, ...this.#answering].slice(0, 3)
+      return answer
     } catch (error) {
+      this.#answering = this.#answering.filter((node) => node !== gateway)
       if (!(error instanceof StoreError)) throw error
       if (error.code === 'NoSpace') return 'NoSpace'
       this.counts.unanswered++
@@ -681,10 +690,10 @@ export class CopyModel {
       { weight: 10, act: (node: Node) => this.#emptyDisk(node) },
       { weight: 10, act: () => {} },
     ]
-    if (this.random.chance(0.1))
+    if (this.random.chance(0.06))
       return [...always, { weight: 60, act: (node) => this.#glitch(node) }, { weight: 6, act: () => this.#nameOwner() }]
     // Who has rot and loses the other copies at the same time has lost data.
-    if (this.random.chance(0.2)) {
+    if (this.random.chance(0.1)) {
       this.#hasBlackouts = false
       return [
         ...always,

@@ -42,19 +42,25 @@ describe('who is asked for a range', () => {
       object.acting.set(node, { member: member(node), missing: ranges.map(([first, count]) => ({ first, count })) })
     return object
   }
-  const sources = (object: OwnedObject, first: number, count: number, turn = 0) =>
+  const sources = (object: OwnedObject, first: number, count: number, { turn = 0, near = '' } = {}) =>
     object
-      .sourcesOf({ first, count }, turn)
+      .sourcesOf({ first, count }, { turn, near })
       ?.map(({ member: { node }, range }) => `${node} ${range.first}+${range.count}`)
 
   it('is each copy in turn that has all of it', () => {
     const object = objectOf({ A: [], B: [], C: [[5, 1]] })
-    expect([0, 1, 2, 3].map((turn) => sources(object, 4, 3, turn))).toEqual([
+    expect([0, 1, 2, 3].map((turn) => sources(object, 4, 3, { turn }))).toEqual([
       ['A 4+3'],
       ['B 4+3'],
       ['A 4+3'],
       ['A 4+3'],
     ])
+  })
+
+  it('is the copy nearby, if it has all of it', () => {
+    const object = objectOf({ A: [], B: [], C: [[5, 1]] })
+    expect([0, 1].map((turn) => sources(object, 0, 3, { turn, near: 'B.1' }))).toEqual([['B 0+3'], ['B 0+3']])
+    expect(sources(object, 4, 3, { turn: 1, near: 'C.1' })).toEqual(['B 4+3'])
   })
 
   it('are several when each of them lacks another part, and nobody when all lack the same', () => {
