@@ -46,6 +46,8 @@ export const FLAG = {
   FUA: 0x200,
   /** Ours, for OPEN_VDI: the session will not write. */
   READ_ONLY: 0x400,
+  /** Ours, for OPEN_VDI between nodes: the gateway had it open, and goes on unless another one has opened it since. */
+  RESUME: 0x800,
 } as const
 
 /** Flags of GET_VDI_ATTR, which reuses bits of FLAG. */

@@ -99,6 +99,8 @@ export const OPCODES = {
   LIST_VDIS: op(0xdd, 'io', 'io'),
   /** Answers in `vdiSize` how long the VDI of `session` is now. */
   STAT_VDI_SESSION: op(0xef, 'io', 'io'),
+  /** Between nodes. Answers JSON: what the VDIs take whose families the node owns. */
+  USAGE_VDIS: op(0xed, 'io', 'io'),
   /** Answers JSON: space of the whole store. */
   STAT_STORE: op(0xde, 'io', 'io'),
   /** Body: name[256], tag[256]; or `snapId`. The working VDI becomes what that snapshot holds; answers its new vid. */

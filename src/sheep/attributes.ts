@@ -10,6 +10,8 @@ export interface Attribute {
   valueBytes: number
   /** Milliseconds since 1970. */
   createdAt: number
+  /** On a store of several nodes the value itself, in base64: then there is no object. */
+  value?: string
 }
 
 /** Every node keeps all attributes in memory, but for their values. */
@@ -19,9 +21,15 @@ const ATTRIBUTES_PER_VDI_MAX = 1024
 export class AttributeTable {
   readonly #byVid = new Map<number, Map<string, Attribute>>()
   readonly #byOid = new Map<bigint, { vid: number; attribute: Attribute }>()
+  #valuesBytes = 0
 
   get size(): number {
     return this.#byOid.size
+  }
+
+  /** Bytes of the values that stand here themselves. */
+  get valuesBytes(): number {
+    return this.#valuesBytes
   }
 
   of(vid: number): Attribute[] {
@@ -63,6 +71,7 @@ export class AttributeTable {
       attributes = new Map()
       this.#byVid.set(vid, attributes)
     }
+    this.#valuesBytes += ownBytes(attribute) - ownBytes(attributes.get(attribute.key))
     attributes.set(attribute.key, attribute)
     this.#byOid.set(attributeOid(attribute), { vid, attribute })
   }
@@ -71,6 +80,7 @@ export class AttributeTable {
     const attributes = this.#byVid.get(vid)
     const attribute = attributes?.get(key)
     if (!attributes || !attribute) return
+    this.#valuesBytes -= ownBytes(attribute)
     attributes.delete(key)
     this.#byOid.delete(attributeOid(attribute))
     if (attributes.size === 0) this.#byVid.delete(vid)
@@ -86,6 +96,8 @@ export class AttributeTable {
     for (const attribute of attributes) this.set(toVid, attribute)
   }
 }
+
+const ownBytes = (attribute: Attribute | undefined): number => attribute?.value?.length ?? 0
 
 export const attributeOid = ({ oid }: Attribute): bigint => BigInt(`0x${oid}`)
 

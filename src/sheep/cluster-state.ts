@@ -22,10 +22,10 @@ export class ClusterState {
   /** Index of the last entry applied. */
   index = 0
   /** The last views and where they stand in the log, the newest at the end; at least one. */
-  views: readonly LoggedView[] = [{ index: 0, view: NO_VIEW }]
-  readonly vdis = new VdiTable()
-  readonly exports = new ExportTable()
-  readonly attributes = new AttributeTable()
+  views: readonly LoggedView[] = NO_VIEWS
+  vdis = new VdiTable()
+  exports = new ExportTable()
+  attributes = new AttributeTable()
   /** By name. */
   readonly locks = new Map<string, Lock>()
   /** By vid. Left behind by who ended in the middle, they are the business of who owns the family then. */
@@ -34,7 +34,7 @@ export class ClusterState {
   founded: { cluster: string; at: number } | null = null
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
-  readonly families = new FamilyTable()
+  families = new FamilyTable()
 
   /** The view in effect. */
   get view(): View {
@@ -79,6 +79,8 @@ export class ClusterState {
 
   /** Throws the StoreError with which the entry must be refused. Nothing that passes may fail in `apply`. */
   check(entry: Entry): void {
+    if (entry.by !== undefined && !this.families.isCurrent(entry.by))
+      throw new StoreError('OldEpoch', 'the VDI has another owner')
     switch (entry.type) {
       case 'view':
         checkViewFollows(entry, this.view)
@@ -155,11 +157,17 @@ export class ClusterState {
         if (this.exports.countOf(vdi.vid) > 0) throw new StoreError('VdiInUse', `${vdi.name} is exported`)
         return
       }
+      case 'reclaimed':
+        if (entry.epoch !== undefined && entry.epoch !== this.epoch)
+          throw new StoreError('OldEpoch', 'who has come since may have something of the VDI')
+        return
       case 'owner':
       case 'disown':
       case 'clean':
         this.families.check(entry, this.view)
         return
+      case 'state':
+        throw new StoreError('InvalidParameters', 'a whole state is not proposed')
       case 'gateway':
         if (!this.exports.has(entry.attachmentId)) throw new StoreError('NoExport')
         return
@@ -298,7 +306,21 @@ export class ClusterState {
       case 'clean':
         this.families.apply(index, entry, this.epoch)
         return
+      case 'state':
+        this.#reset()
+        for (const part of entry.entries) this.apply(index, part)
+        return
     }
+  }
+
+  #reset(): void {
+    this.views = NO_VIEWS
+    this.vdis = new VdiTable()
+    this.exports = new ExportTable()
+    this.attributes = new AttributeTable()
+    this.families = new FamilyTable()
+    this.locks.clear()
+    this.drivenBy = null
   }
 
   /** Entries that lead to this state from nothing. */
@@ -366,7 +388,7 @@ export class ClusterState {
   }
 }
 
-const NO_VIEW: View = { epoch: 0, members: [], voters: [], at: 0 }
+const NO_VIEWS: readonly LoggedView[] = [{ index: 0, view: { epoch: 0, members: [], voters: [], at: 0 } }]
 
 function loggedView(at: number, { type: _type, index = at, ...view }: Entry & { type: 'view' }): LoggedView {
   return { index, view }

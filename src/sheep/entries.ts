@@ -63,6 +63,9 @@ export interface ExportRight {
   limits?: object
 }
 
+/** What a VDI takes: bytes that are allocated, that it alone has, and that others have as well. */
+export type VdiUsage = readonly [vid: number, allocatedBytes: number, uniqueBytes: number, sharedBytes: number]
+
 /** The node that alone reads and writes what a family of VDIs holds, and runs all that is done to them. */
 export interface FamilyOwner extends Life {
   family: number
@@ -83,7 +86,10 @@ export interface Freezing {
   tag: string
 }
 
-export type Entry =
+/** `by`: the entry that named the owner of the family which alone may say this; void once there is another one. */
+export type Entry = EntryKind & { by?: number }
+
+type EntryKind =
   /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
   | ({ type: 'view'; index?: number } & View)
   /** The first entry of a cluster of several nodes: its id, and when it was made, milliseconds since 1970. */
@@ -97,8 +103,8 @@ export type Entry =
   | { type: 'snapshots'; at: number; of: readonly Freezing[] }
   | { type: 'resize'; vid: number; sizeBytes: number }
   | { type: 'delete'; vid: number }
-  /** No object of a deleted VDI is left: its vid is free. */
-  | { type: 'reclaimed'; vid: number }
+  /** No object of a deleted VDI is left: its vid is free. On several nodes that was found in view `epoch`, and is void in another one. */
+  | { type: 'reclaimed'; vid: number; epoch?: number }
   | { type: 'export'; right: ExportRight }
   | { type: 'unexport'; attachmentId: string }
   /** Other limits, or none, for a right that is there; the sessions under it go on. */
@@ -122,11 +128,13 @@ export type Entry =
    * who did. `index` is there in what stands for a whole state: the entry that it was.
    */
   | ({ type: 'owner'; family: number; replaces: number | null; index?: number } & Life)
-  /** The owner that entry `index` named has let go of the family. */
-  | { type: 'disown'; family: number; index: number }
+  /** The owner that entry `index` named has let go of the family; what its VDIs took then stays known. */
+  | { type: 'disown'; family: number; index: number; usage?: readonly VdiUsage[] }
   /** What was written to these families before `epoch` is on all copies; each with the entry that names the owner who found it so. */
   | { type: 'clean'; epoch: number; families: readonly (readonly [family: number, ownerIndex: number])[] }
   | ({ type: 'gateway'; attachmentId: string } & Life)
+  /** A whole state, in the place of whatever there was. No node proposes it: it comes from another one to who was away for long. */
+  | { type: 'state'; entries: readonly Entry[] }
 
 export const encodeEntry = (entry: Entry): Buffer => Buffer.from(JSON.stringify(entry))
 

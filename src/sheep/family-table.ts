@@ -1,5 +1,5 @@
 import { StoreError } from '../errors.ts'
-import type { Entry, FamilyOwner } from './entries.ts'
+import type { Entry, FamilyOwner, VdiUsage } from './entries.ts'
 import { isIn, type View } from './membership/view.ts'
 
 type FamilyEntry = Extract<Entry, { type: 'owner' | 'disown' | 'clean' }>
@@ -8,6 +8,8 @@ interface Family {
   owner: FamilyOwner | null
   /** The first epoch in which something may have been written that is not on all copies yet. */
   uncleanSince: number
+  /** As the last owner that let go has left it. */
+  usage: readonly VdiUsage[]
 }
 
 /**
@@ -16,6 +18,8 @@ interface Family {
  */
 export class FamilyTable {
   readonly #families = new Map<number, Family>()
+  /** Of the entries that named those who are owners now. */
+  readonly #ownerIndexes = new Set<number>()
 
   /** How many entries lead to it from nothing, at most. */
   get size(): number {
@@ -27,6 +31,11 @@ export class FamilyTable {
     return this.#families.get(family)?.owner ?? null
   }
 
+  /** Whether the owner that entry `index` named is the last one of its family. */
+  isCurrent(index: number): boolean {
+    return this.#ownerIndexes.has(index)
+  }
+
   owners(): FamilyOwner[] {
     return [...this.#families.values()].flatMap(({ owner }) => owner ?? [])
   }
@@ -35,9 +44,19 @@ export class FamilyTable {
     return this.#families.get(family)?.uncleanSince
   }
 
+  /** What the VDIs of a family took when its last owner let go. */
+  usageOf(family: number): readonly VdiUsage[] {
+    return this.#families.get(family)?.usage ?? []
+  }
+
   /** The families in which something may be missing that was written before `epoch`. */
   uncleanBefore(epoch: number): number[] {
     return [...this.#families].filter(([, { uncleanSince }]) => uncleanSince < epoch).map(([family]) => family)
+  }
+
+  /** The first epochs in which something may have been written that is not on all copies yet, of all families. */
+  uncleanEpochs(): Set<number> {
+    return new Set([...this.#families.values()].map(({ uncleanSince }) => uncleanSince))
   }
 
   /** `epoch` when nothing is unclean. */
@@ -72,11 +91,16 @@ export class FamilyTable {
       case 'owner': {
         const { family, node, incarnation } = entry
         const uncleanSince = this.uncleanSince(family) ?? epoch
-        this.#families.set(family, { uncleanSince, owner: { family, node, incarnation, index: entry.index ?? index } })
+        const owner = { family, node, incarnation, index: entry.index ?? index }
+        this.#forgetOwner(family)
+        this.#ownerIndexes.add(owner.index)
+        this.#families.set(family, { uncleanSince, owner, usage: this.usageOf(family) })
         return
       }
       case 'disown':
+        this.#forgetOwner(entry.family)
         this.#families.get(entry.family)!.owner = null
+        this.#families.get(entry.family)!.usage = entry.usage ?? []
         return
       case 'clean':
         for (const [family] of entry.families) this.#families.get(family)!.uncleanSince = entry.epoch
@@ -85,6 +109,7 @@ export class FamilyTable {
   }
 
   drop(family: number): void {
+    this.#forgetOwner(family)
     this.#families.delete(family)
   }
 
@@ -92,15 +117,22 @@ export class FamilyTable {
     const byEpoch = new Map<number, [number, number][]>()
     const owned: Entry[] = []
     const disowned: Entry[] = []
-    for (const [family, { owner, uncleanSince }] of this.#families) {
+    for (const [family, { owner, uncleanSince, usage }] of this.#families) {
       const index = owner?.index ?? 0
       const { node, incarnation } = owner ?? { node: '', incarnation: '' }
-      owned.push({ type: 'owner', family, node, incarnation, replaces: null, index })
-      if (!owner) disowned.push({ type: 'disown', family, index })
+      const named: Entry = { type: 'owner', family, node, incarnation, replaces: null, index }
+      if (owner && usage.length > 0) owned.push(named, { type: 'disown', family, index, usage })
+      owned.push(named)
+      if (!owner) disowned.push({ type: 'disown', family, index, usage })
       byEpoch.set(uncleanSince, [...(byEpoch.get(uncleanSince) ?? []), [family, index]])
     }
     const clean = [...byEpoch].map(([epoch, families]): Entry => ({ type: 'clean', epoch, families }))
     return [...owned, ...clean, ...disowned]
+  }
+
+  #forgetOwner(family: number): void {
+    const before = this.ownerOf(family)
+    if (before) this.#ownerIndexes.delete(before.index)
   }
 
   #checkOwner(family: number, index: number): void {

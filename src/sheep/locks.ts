@@ -73,9 +73,17 @@ export class Locks {
     this.#log = options.log
   }
 
-  /** The locks of before a restart wait for their holders to come back. */
-  resume(): void {
-    for (const name of this.#state.locks.keys()) this.#graceIfAlone(name)
+  /** Locks whose holders this process has not met yet, some of these names, wait for them to come back. */
+  resume(names: Iterable<string>): void {
+    for (const name of names) if (this.#state.locks.has(name)) this.#graceIfAlone(name)
+  }
+
+  /** Another process waits for the holders of these names. */
+  forget(names: Iterable<string>): void {
+    for (const name of names) {
+      this.#holdings.get(name)?.grace?.cancel()
+      this.#holdings.delete(name)
+    }
   }
 
   stop(): void {

@@ -158,6 +158,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.REMOVE_EXPORT]: { kind: 'cluster', run: storeRequests.removeExport },
   [OP.LIST_EXPORTS]: { kind: 'local', run: storeRequests.listExports },
   [OP.GET_EXPORT]: { kind: 'local', run: storeRequests.getExport },
+  [OP.USAGE_VDIS]: { kind: 'local', run: storeRequests.usageOfVdis },
   [OP.STAT_STORE]: { kind: 'local', run: storeRequests.statStore },
   [OP.DRIVE_STORE]: { kind: 'cluster', run: storeRequests.driveStore },
 }

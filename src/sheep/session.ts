@@ -1,5 +1,5 @@
 import assert from 'node:assert'
-import { StoreError } from '../errors.ts'
+import { StoreError, type StoreErrorCode } from '../errors.ts'
 import type { ClusterState } from './cluster-state.ts'
 import type { ExportRight } from './entries.ts'
 import type { StoreDone } from './object-store.ts'
@@ -20,7 +20,7 @@ export class Session {
   readonly foreign: boolean
   readonly #owner: Owner
   #inFlight = 0
-  #over = false
+  #overWith: StoreErrorCode | null = null
   #drained: (() => void)[] = []
 
   constructor(options: {
@@ -41,7 +41,12 @@ export class Session {
   }
 
   get over(): boolean {
-    return this.#over
+    return this.#overWith !== null
+  }
+
+  /** This node owns the VDI no more. */
+  get isLost(): boolean {
+    return this.#overWith === 'OldEpoch'
   }
 
   /** The VDI as it is named now: a snapshot gives the working VDI a new vid. */
@@ -87,20 +92,23 @@ export class Session {
   }
 
   async extents(offset: number, lengthBytes: number): Promise<OwnerExtent[]> {
-    if (this.#over) throw new StoreError('Fenced')
+    if (this.#overWith) throw new StoreError(this.#overWith)
     return this.#owner.extents(offset, lengthBytes)
   }
 
-  /** Refuses everything from now on; resolves when nothing is under way any more. */
-  async end(): Promise<void> {
-    this.#over = true
+  /**
+   * Refuses everything from now on, with Fenced when the right is over, or with what `code` says; resolves when nothing is under
+   * way any more.
+   */
+  async end(code: StoreErrorCode = 'Fenced'): Promise<void> {
+    this.#overWith ??= code
     if (this.#inFlight === 0) return
     await new Promise<void>((resolve) => this.#drained.push(resolve))
   }
 
   #admit(changes: boolean, done: StoreDone): StoreDone | null {
-    if (this.#over) {
-      done(new StoreError('Fenced'))
+    if (this.#overWith) {
+      done(new StoreError(this.#overWith))
       return null
     }
     if (changes && this.readOnly) {
@@ -111,7 +119,7 @@ export class Session {
     return (error) => {
       this.#inFlight--
       done(error)
-      if (this.#inFlight > 0 || !this.#over) return
+      if (this.#inFlight > 0 || !this.#overWith) return
       const drained = this.#drained
       this.#drained = []
       for (const tell of drained) tell()
@@ -198,7 +206,7 @@ export class Sessions {
   }
 
   isOpen(vid: number): boolean {
-    for (const session of this.#sessions.values()) if (session.vid === vid) return true
+    for (const session of this.#sessions.values()) if (session.vid === vid && !session.isLost) return true
     return false
   }
 
@@ -222,12 +230,28 @@ export class Sessions {
     await Promise.all(fenced.map((session) => this.close(session.id)))
   }
 
+  /** Ends the sessions under an attachment's right that some holders have. */
+  async endUnder(attachmentId: string, of: (holder: object | null) => boolean): Promise<void> {
+    const ended = [...this.#sessions.values()].filter(
+      (session) => session.attachmentId === attachmentId && of(session.holder),
+    )
+    await Promise.all(ended.map((session) => this.close(session.id)))
+  }
+
   /** Ends the sessions without a right that may write to a VDI: it has come under an attachment. */
   async fenceAnonymous(vid: number): Promise<void> {
     const fenced = [...this.#sessions.values()].filter(
       (session) => session.vid === vid && session.attachmentId === null && !session.readOnly,
     )
     await Promise.all(fenced.map((session) => this.close(session.id)))
+  }
+
+  /**
+   * This node owns VDIs no more: their sessions are over, and say so with OldEpoch until their holders close them, so that a gateway
+   * goes on at the next owner.
+   */
+  lose(isLost: (vid: number) => boolean): void {
+    for (const session of this.#sessions.values()) if (isLost(session.vid)) void session.end('OldEpoch')
   }
 
   async closeAll(): Promise<void> {

@@ -6,7 +6,15 @@ import type { Random } from '../runtime/random.ts'
 import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
-import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi, type VdiHeader } from './entries.ts'
+import {
+  decodeEntry,
+  type Entry,
+  type ExportRight,
+  encodeEntry,
+  type Vdi,
+  type VdiHeader,
+  type VdiUsage,
+} from './entries.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
@@ -23,7 +31,7 @@ import type { ListedObject } from './object-listing.ts'
 import { ObjectStore, type StoreMeasures, type StoreStats } from './object-store.ts'
 import { Owners } from './owners.ts'
 import type { SheepClient } from './server.ts'
-import { Sessions } from './session.ts'
+import { type Session, Sessions } from './session.ts'
 import { Turns } from './turns.ts'
 import type { AttributeValues, ObjectBytes, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
@@ -80,6 +88,8 @@ export class Sheep {
   readonly #owners: Owners
   /** Creations, snapshots, deletions and attributes of one family take turns; families do not wait for others. */
   readonly #turns = new Turns<number>()
+  /** Connections that have ended: what they were about to open is not for them any more. */
+  readonly #gone = new WeakSet<object>()
   #failure: StoreError | null = null
   #audits: Promise<unknown> = Promise.resolve()
   /** How far the audit that runs has come; null when none does. */
@@ -105,6 +115,8 @@ export class Sheep {
       random,
       log,
       applied: (entry) => this.#owners.tell(entry),
+      gained: (family) => this.locks.resume(this.#namesOf(family)),
+      lost: (family) => this.#lost(family),
     })
     this.#owners = new Owners({
       maker: this.#vdis.owners,
@@ -159,7 +171,7 @@ export class Sheep {
       entries: () => this.state.snapshotEntries().map(encodeEntry),
     })
     await this.#vdis.start()
-    this.locks.resume()
+    if (!this.#options.vdiStore) this.locks.resume(this.state.locks.keys())
     await this.scrubber.open()
   }
 
@@ -201,7 +213,12 @@ export class Sheep {
     return this.#vdis.usage()
   }
 
-  /** Bytes of the blocks that hold data on this node, each counted once. */
+  /** Of several nodes: what this one knows itself of what VDIs take. */
+  ownUsage(): readonly VdiUsage[] {
+    return this.#vdis.ownUsage?.() ?? []
+  }
+
+  /** Bytes of the blocks that hold data, each counted once. */
   get allocatedBytes(): number {
     return this.#vdis.allocatedBytes
   }
@@ -417,6 +434,26 @@ export class Sheep {
     await this.sessions.endForeign(vdi.vid)
   }
 
+  /** A session under an export right, for who opens it, or `resumes` what he had open at another owner. */
+  async openExport(nameHash: string, holder: object | null, resumes: boolean): Promise<Session> {
+    if (!this.#vdis.admission) return this.sessions.openExport(nameHash, holder)
+    const session = await this.#vdis.admission.open(nameHash, holder, resumes)
+    if (holder && this.#gone.has(holder)) await this.sessions.close(session.id)
+    return session
+  }
+
+  /** Another node does from now on what is done to a family. */
+  #lost(family: number): void {
+    const vids = new Set(this.state.vdis.ofFamily(family).map(({ vid }) => vid))
+    this.sessions.lose((vid) => vids.has(vid))
+    for (const vid of vids) this.#owners.drop(vid)
+    this.locks.forget(this.#namesOf(family))
+  }
+
+  #namesOf(family: number): Set<string> {
+    return new Set(this.state.vdis.ofFamily(family).map(({ name }) => name))
+  }
+
   /** What a client wrote into the header of the inode. Throws ReadOnly for a snapshot. */
   async setHeader(vid: number, header: VdiHeader): Promise<void> {
     const { tag, vmStateBytes, vmClockNsec } = this.state.get(vid).header ?? NO_HEADER
@@ -475,6 +512,7 @@ export class Sheep {
   }
 
   clientClosed(client: SheepClient): void {
+    this.#gone.add(client)
     this.heldDiscards.ended(client, (heir) => void this.sessions.closeOf(heir))
     this.locks.closed(client)
     void this.sessions.closeOf(client)

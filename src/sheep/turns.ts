@@ -3,6 +3,10 @@ export class Turns<K> {
   /** The last of each key that has any under way. */
   readonly #tails = new Map<K, Promise<unknown>>()
 
+  isTaken(key: K): boolean {
+    return this.#tails.has(key)
+  }
+
   take<T>(key: K, work: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key) ?? Promise.resolve()
     const result = before.then(work, work)

@@ -4,13 +4,13 @@ import type { Random } from '../runtime/random.ts'
 import type { Attribute } from './attributes.ts'
 import type { StoreDone } from './change.ts'
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry } from './entries.ts'
+import type { Entry, VdiUsage } from './entries.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
 import type { ListedObject } from './object-listing.ts'
 import type { ObjectStore } from './object-store.ts'
 import type { OwnerMaker, VdiMap } from './owner-contract.ts'
-import type { Sessions } from './session.ts'
+import type { Session, Sessions } from './session.ts'
 import type { Turns } from './turns.ts'
 
 /**
@@ -21,6 +21,8 @@ export interface VdiStore {
   readonly owners: OwnerMaker
   readonly objects: ObjectBytes
   readonly attributes: AttributeValues
+  /** Opens sessions under export rights, where that takes more than looking at the right. */
+  readonly admission?: { open(nameHash: string, holder: object | null, resumes: boolean): Promise<Session> }
   /** To be called once, when the state is what the disk has: resolves when this node can take part. */
   start(): Promise<void>
   /** Ends what goes on in the background, and proposals. */
@@ -42,7 +44,9 @@ export interface VdiStore {
   flush(): Promise<void>
   /** What each VDI and snapshot takes, by vid; without a scan. */
   usage(): Promise<Map<number, Usage>>
-  /** Bytes of the blocks that hold data on this node, each counted once. */
+  /** Of several nodes: what this one knows itself, for the others. */
+  ownUsage?(): readonly VdiUsage[]
+  /** Bytes of the blocks that hold data, each counted once: on this node, or as a cluster has them however many copies there are. */
   readonly allocatedBytes: number
   listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
@@ -73,6 +77,9 @@ export interface VdiStoreParts {
   log: Log
   /** An entry has taken effect: to be told in the same turn. */
   applied(entry: Entry): void
+  /** From now on, or no longer, everything that is done to a family is done here. Never told of a store with one node. */
+  gained(family: number): void
+  lost(family: number): void
 }
 
 /** Objects as bytes at any alignment. Writing is only for those that no owner and no map knows, such as machine state. */

@@ -1,4 +1,5 @@
 import { StoreError } from '../../errors.ts'
+import { oidVid } from '../../protocol/oid.ts'
 import { subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
@@ -33,12 +34,15 @@ export class CopyHolder {
   /**
    * What this node has and no target of a view since the clean one should have goes. An owner that knows a later view than this
    * node may count on such a copy: then it stays until that view is known here. For the same reason it is not to be called before a
-   * view with this life of the node is known, as owners may have known later ones in the lives before.
+   * view with this life of the node is known, as owners may have known later ones in the lives before. Returns whether nothing
+   * is left that does not belong here.
    */
-  async drop(vid: number, belongsHere: (oid: bigint) => boolean): Promise<void> {
-    if ((this.#seals.get(vid)?.epoch ?? 0) > this.#epoch) return
-    const dropped = this.#store.objectsOf(vid).filter((oid) => !belongsHere(oid))
+  async drop(belongsHere: (oid: bigint) => boolean): Promise<boolean> {
+    const isCounted = (oid: bigint) => (this.#seals.get(oidVid(oid))?.epoch ?? 0) > this.#epoch
+    const foreign = this.#store.objects().filter((oid) => !belongsHere(oid))
+    const dropped = foreign.filter((oid) => !isCounted(oid))
     await Promise.all(dropped.map((oid) => settled((done) => this.#store.drop(oid, done))))
+    return dropped.length === foreign.length
   }
 
   /** To be called in the order of arrival: what a request does is in order with others when the call returns. */
@@ -92,7 +96,7 @@ export class CopyHolder {
 
   async #write({ write, durable, watermark, vid }: RequestOf<'write'>): Promise<CopyAnswer> {
     const state = this.#store.stateOf(write.oid)
-    const isNext = isUsable(state) && isSameVersion(state.version, write.previous)
+    const isNext = isUsable(state) && write.previous !== null && this.#store.isAt(write.oid, write.previous)
     if (write.previous !== null && !isNext) return this.#refuseStale(write.oid)
     const error = await outcome((done) => this.#store.apply(write, durable, done))
     if (error) return this.#refuseStale(write.oid)

@@ -187,8 +187,13 @@ export class CopySequencer {
    * What that is left of: objects whose making or removal was not finished, and those that were removed while a node was away.
    */
   async removeUnnamed(isNamed: (oid: bigint) => boolean): Promise<void> {
+    for (const oid of await this.list()) if (!isNamed(oid)) await this.remove(oid)
+  }
+
+  /** All objects of the VDI that members of the view have anything of. */
+  async list(): Promise<readonly bigint[]> {
     const lists = await this.#askAll<'list'>((member) => this.#holders.ask(member, { type: 'list' }))
-    for (const oid of new Set(lists.flat())) if (!isNamed(oid)) await this.remove(oid)
+    return [...new Set(lists.flat())]
   }
 
   /** Everything acknowledged before is on the disks of all that have it. */

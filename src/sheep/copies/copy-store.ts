@@ -19,10 +19,14 @@ export interface CopyStore {
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
+  /** Whether the copy is one that can be written to, and has this version, which may have been forgotten as clean since it got it. */
+  isAt(oid: bigint, version: Version): boolean
   /** The blocks that have space on the disk: to write them again takes none. */
   allocatedOf(oid: bigint): readonly BlockRange[]
   /** The objects of a VDI that there are copies or tombstones of. */
   objectsOf(vid: number): readonly bigint[]
+  /** Those of all VDIs. */
+  objects(): readonly bigint[]
   /** Sets blocks, version and tail. The caller has compared `previous` with `stateOf`; the store asserts it. */
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void
   /**

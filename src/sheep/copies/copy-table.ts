@@ -187,6 +187,11 @@ export class CopyTable {
     return this.#vdis.get(oidVid(oid))?.get(oid) ?? null
   }
 
+  /** All that have one. */
+  *oids(): Generator<bigint> {
+    for (const images of this.#vdis.values()) yield* images.keys()
+  }
+
   imagesOf(vid: number): ReadonlyMap<bigint, CopyImage> {
     return this.#vdis.get(vid) ?? NO_IMAGES
   }

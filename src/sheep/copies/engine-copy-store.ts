@@ -103,6 +103,11 @@ export class EngineCopyStore implements CopyStore {
   }
 
   /** Looks at every object of the node. */
+  objects(): readonly bigint[] {
+    const oids = new Set([...this.#copies.oids(), ...this.#store.oids(), ...this.#there.keys()])
+    return [...oids].filter((oid) => this.#copies.imageOf(oid) !== null || this.#isThere(oid))
+  }
+
   objectsOf(vid: number): readonly bigint[] {
     const oids = new Set(this.#copies.imagesOf(vid).keys())
     for (const oid of this.#store.oids()) if (oidVid(oid) === vid) oids.add(oid)

@@ -15,7 +15,7 @@ export interface HeartbeatsOptions {
   history(): ViewHistory
 }
 
-export type Destination = Pick<Member, 'node' | 'address'>
+export type Destination = Life & Pick<Member, 'address'>
 
 /** Whom to ask in a beat. */
 export interface Round {

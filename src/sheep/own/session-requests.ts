@@ -17,10 +17,11 @@ import type { Sheep } from '../sheep.ts'
 type Answer = (response: Reply) => void
 
 /** A session that ends with the connection `holder`; with a body under the export right of that hash, else on `vid`. */
-export function openVdi(sheep: Sheep, request: SheepRequest, holder: object | null): Reply {
-  const readOnly = ((request.flags ?? 0) & FLAG.READ_ONLY) !== 0
+export async function openVdi(sheep: Sheep, request: SheepRequest, holder: object | null): Promise<Reply> {
+  const { flags = 0 } = request
+  const readOnly = (flags & FLAG.READ_ONLY) !== 0
   const session = request.body?.length
-    ? sheep.sessions.openExport(request.body.toString(), holder)
+    ? await sheep.openExport(request.body.toString(), holder, (flags & FLAG.RESUME) !== 0)
     : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly, holder)
   return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
 }

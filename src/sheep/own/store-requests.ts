@@ -90,6 +90,10 @@ export function getExport(sheep: Sheep, request: SheepRequest): Reply {
   return json(right)
 }
 
+export function usageOfVdis(sheep: Sheep): Reply {
+  return json(sheep.ownUsage())
+}
+
 export async function statStore(sheep: Sheep): Promise<Reply> {
   const { totalBytes, freeBytes } = await sheep.stats()
   return json({ totalBytes, freeBytes, provisionedBytes: sheep.state.vdis.provisionedBytes })

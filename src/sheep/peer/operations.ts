@@ -144,6 +144,11 @@ export class OperationDoor {
     })
   }
 
+  /** The node that a client is connected to; null for one of this node. */
+  lifeOf(client: object | null): Life | null {
+    return client instanceof RemoteClient ? client.gateway : null
+  }
+
   #clientsOf(from: IncomingPeer): Map<number, RemoteClient> {
     const known = this.#clients.get(from)
     if (known) return known
@@ -159,7 +164,7 @@ export class OperationDoor {
     const clients = this.#clientsOf(from)
     const known = clients.get(number)
     if (known) return known
-    const client = new RemoteClient(this.#options, --this.#lastId, `${from.member.node} ${from.address}`)
+    const client = new RemoteClient(this.#options, --this.#lastId, from)
     clients.set(number, client)
     return client
   }
@@ -168,13 +173,15 @@ export class OperationDoor {
 class RemoteClient implements SheepClient {
   readonly id: number
   readonly peer: string
+  readonly gateway: Life
   readonly #options: OperationDoorOptions
   #isClosed = false
 
-  constructor(options: OperationDoorOptions, id: number, peer: string) {
+  constructor(options: OperationDoorOptions, id: number, { member, address }: IncomingPeer) {
     this.#options = options
     this.id = id
-    this.peer = peer
+    this.peer = `${member.node} ${address}`
+    this.gateway = member
   }
 
   run(request: SheepRequest, reply: (response: Reply) => void): void {

@@ -654,7 +654,7 @@ export class CopyModel {
     if (!views.some((view) => isIn(view, process.member))) return
     const { node } = process.member
     const before = process.store.objectsOf(VID).length
-    void process.holder.drop(VID, (oid) => views.some((view) => this.targetsOf(oid, view).includes(node)))
+    void process.holder.drop((oid) => views.some((view) => this.targetsOf(oid, view).includes(node)))
     this.counts.dropped += before - process.store.objectsOf(VID).length
   }
 

@@ -142,8 +142,17 @@ export class SimCopyStore implements CopyStore {
     return { version: copy.version, kind: copy.kind, valid: copy.kind === 'stale' ? [] : copy.valid }
   }
 
+  isAt(oid: bigint, version: Version): boolean {
+    const state = this.stateOf(oid)
+    return state !== null && state.kind !== 'stale' && isSameVersion(state.version, version)
+  }
+
   allocatedOf(oid: bigint): Blocks {
     return toBlocks([...(this.#disk.copies.get(oid)?.blocks.keys() ?? [])].map((first) => ({ first, count: 1 })))
+  }
+
+  objects(): readonly bigint[] {
+    return [...this.#disk.copies.keys()]
   }
 
   objectsOf(vid: number): readonly bigint[] {

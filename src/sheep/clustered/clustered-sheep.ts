@@ -1,0 +1,144 @@
+import { RESULT } from '../../protocol/constants.ts'
+import type { SheepRequest } from '../../protocol/message.ts'
+import type { Network } from '../../runtime/network.ts'
+import type { Life } from '../membership/view.ts'
+import { type Holder, runOperation } from '../ops.ts'
+import type { RemoteSheep } from '../peer/operations.ts'
+import type { Reply, SheepClient } from '../server.ts'
+import { Sheep, type SheepOptions } from '../sheep.ts'
+import { type ClusteredOptions, ClusteredVdiStore } from './clustered-vdi-store.ts'
+import { Gateway } from './gateway.ts'
+import { placeOf } from './request-family.ts'
+
+export interface ClusteredSheepOptions extends SheepOptions {
+  cluster: Pick<ClusteredOptions, 'cluster' | 'join' | 'network' | 'copiesMin' | 'recoveryBytesPerSecond'> & {
+    vnodes: number
+  }
+}
+
+/** A node of a cluster: its sheep, and the way in for clients, who reach every VDI through any node. */
+export class ClusteredSheep {
+  readonly sheep: Sheep
+  readonly store: ClusteredVdiStore
+  readonly #gateway: Gateway
+  /** What clients of this node have opened on others, by client and by the life of the other node. */
+  readonly #remotes = new Map<Holder, Map<string, RemoteSheep>>()
+  readonly #numbers = new WeakMap<object, number>()
+  #lastNumber = 0
+  readonly #options: ClusteredSheepOptions
+
+  private constructor(sheep: Sheep, store: ClusteredVdiStore, options: ClusteredSheepOptions) {
+    this.#options = options
+    this.sheep = sheep
+    this.store = store
+    this.#gateway = new Gateway({
+      state: sheep.state,
+      ownership: store.ownership,
+      clock: options.clock,
+      runHere: (request, holder, reply) => runOwned({ sheep, store }, request, holder, reply),
+      runThere: (to, holder, request, reply) => this.#runThere(to, holder, request, reply),
+    })
+  }
+
+  /** As Sheep.open. Resolves before the node is in the cluster, since others can only reach it once it listens. */
+  static async open(options: ClusteredSheepOptions): Promise<ClusteredSheep> {
+    const { cluster, disk, copies, address, zone, onFailed } = options
+    const opened: { sheep: Sheep | null; store: ClusteredVdiStore | null } = { sheep: null, store: null }
+    const sheep = await Sheep.open({
+      ...options,
+      vdiStore: (parts) => {
+        opened.store = new ClusteredVdiStore(parts, {
+          disk,
+          copies,
+          ...cluster,
+          self: { node: parts.store.storeId.toString('hex'), address, zone, vnodes: cluster.vnodes },
+          handle: (request, client, reply) => {
+            const { sheep, store } = opened
+            if (sheep && store) runOwned({ sheep, store }, request, client, reply)
+            else reply({ result: RESULT.OLD_NODE_VER })
+          },
+          clientClosed: (client) => opened.sheep?.clientClosed(client),
+          failed: onFailed,
+        })
+        return opened.store
+      },
+    })
+    opened.sheep = sheep
+    return new ClusteredSheep(sheep, opened.store!, options)
+  }
+
+  /** What the door of this node listens on: links of other nodes come in there, too. */
+  get network(): Network {
+    const { network } = this.#options.cluster
+    return {
+      connect: (address) => network.connect(address),
+      listen: (address, accept) =>
+        network.listen(address, { node: (connection) => this.store.linked(connection), other: accept }),
+    }
+  }
+
+  /** As `runOperation`, for a client of this node. */
+  handle(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
+    if (holder) this.sheep.locks.spoke(holder)
+    this.#gateway.handle(request, holder, reply)
+  }
+
+  clientOpened(client: SheepClient): void {
+    this.sheep.clientOpened(client)
+  }
+
+  clientClosed(client: SheepClient): void {
+    this.#gateway.clientClosed(client)
+    for (const remote of this.#remotes.get(client)?.values() ?? []) remote.close()
+    this.#remotes.delete(client)
+    this.sheep.clientClosed(client)
+  }
+
+  async close(): Promise<void> {
+    this.#gateway.stop()
+    await this.sheep.close()
+  }
+
+  #runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void {
+    this.#remoteOf(to, holder).submit(request, (response) =>
+      reply(response.result === RESULT.NETWORK_ERROR ? null : response),
+    )
+  }
+
+  #remoteOf(to: Life, holder: Holder): RemoteSheep {
+    const ofHolder = this.#remotes.get(holder) ?? new Map<string, RemoteSheep>()
+    this.#remotes.set(holder, ofHolder)
+    const key = `${to.node} ${to.incarnation}`
+    const known = ofHolder.get(key)
+    if (known) return known
+    const remote = this.store.member.sheepOf(to, this.#numberOf(holder))
+    ofHolder.set(key, remote)
+    return remote
+  }
+
+  /** The caller in this process is client 0. */
+  #numberOf(holder: Holder): number {
+    if (!holder) return 0
+    const number = this.#numbers.get(holder) ?? ++this.#lastNumber
+    this.#numbers.set(holder, number)
+    return number
+  }
+}
+
+/**
+ * Runs a request on this node, which owns the family that it is about; else it is answered with OldEpoch, and nothing was done. What a
+ * loss of the family cuts short is answered with Unsure.
+ */
+function runOwned(
+  { sheep, store }: { sheep: Sheep; store: ClusteredVdiStore },
+  request: SheepRequest,
+  holder: Holder,
+  reply: (response: Reply) => void,
+): void {
+  const place = placeOf(request, sheep.state)
+  if (place.kind !== 'family') return runOperation(sheep, request, holder, reply)
+  if (!store.owns(place.family)) return reply({ result: RESULT.OLD_NODE_VER })
+  runOperation(sheep, request, holder, (response) =>
+    reply(response.result === RESULT.OLD_NODE_VER ? { ...response, result: RESULT.JOIN_FAILED } : response),
+  )
+}

@@ -1,0 +1,494 @@
+import { StoreError, type StoreErrorCode, toStoreError } from '../../errors.ts'
+import { BODY_SIZE_MAX_BYTES, RESULT } from '../../protocol/constants.ts'
+import { OP } from '../../protocol/opcodes.ts'
+import type { Connection } from '../../runtime/network.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import { CopyHolder } from '../copies/copy-holder.ts'
+import { CopySequencer } from '../copies/copy-sequencer.ts'
+import { EngineCopyStore } from '../copies/engine-copy-store.ts'
+import type { Entry, FamilyOwner, VdiUsage } from '../entries.ts'
+import type { AuditReport } from '../maintenance/audit.ts'
+import type { Usage } from '../maintenance/usage.ts'
+import type { CopiesWithout } from '../membership/down.ts'
+import type { Life, Member, View } from '../membership/view.ts'
+import type { ListedObject } from '../object-listing.ts'
+import type { OwnerMaker, VdiMap } from '../owner-contract.ts'
+import type { VdiAuditOptions, VdiOrigin, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
+import { CopyCleaner } from './copy-cleaner.ts'
+import { ExportAdmission } from './export-admission.ts'
+import { FamilyObjects } from './family-objects.ts'
+import { LoggedAttributes } from './logged-attributes.ts'
+import { OwnedFamily } from './owned-family.ts'
+import { Ownership } from './ownership.ts'
+import { Places } from './places.ts'
+import { ReplicatedBytes } from './replicated-bytes.ts'
+
+export interface ClusteredOptions
+  extends Pick<
+    ClusterMemberOptions,
+    'disk' | 'self' | 'cluster' | 'join' | 'network' | 'handle' | 'clientClosed' | 'failed'
+  > {
+  /** So many copies at least have what is acknowledged, if a VDI has as many. */
+  copiesMin: number
+  /** Of VDIs that are about to be made. */
+  copies: number
+  recoveryBytesPerSecond: number
+}
+
+/** How long another node may take to say what its VDIs take. */
+const PATIENCE_MS = 1000
+/** An entry of the log has so much room. */
+const KEPT_USAGES_MAX = 2000
+/** From one attempt to join the group again to the next. */
+const REJOIN_MS = 1000
+/** How long a family that nobody uses is kept: its next user may be at another node. */
+const IDLE_MS = 5000
+
+/**
+ * What VDIs hold, on all nodes of a cluster. A node does what has to do with a family of VDIs while it owns that family; whoever calls
+ * has seen to that, and else meets OldEpoch.
+ */
+export class ClusteredVdiStore implements VdiStore {
+  readonly owners: OwnerMaker
+  readonly objects: ReplicatedBytes
+  readonly attributes: LoggedAttributes
+  readonly admission: ExportAdmission
+  readonly ownership: Ownership
+  readonly #parts: VdiStoreParts
+  readonly #options: ClusteredOptions
+  readonly #holder: CopyHolder
+  readonly #cleaner: CopyCleaner
+  readonly #places = new Places()
+  readonly #families = new Map<number, OwnedFamily>()
+  #member: ClusterMember | null = null
+  #isOver = false
+
+  constructor(parts: VdiStoreParts, options: ClusteredOptions) {
+    this.#parts = parts
+    this.#options = options
+    const { state, store, sessions, clock, turns } = parts
+    const propose = (entry: Entry) => this.propose(entry)
+    const copies = new EngineCopyStore(store)
+    this.#holder = new CopyHolder(copies)
+    this.#cleaner = new CopyCleaner({
+      state,
+      copies,
+      holder: this.#holder,
+      places: this.#places,
+      node: options.self.node,
+      copiesOf: (vid) => this.#copiesOf(vid),
+      failed: options.failed,
+    })
+    this.ownership = new Ownership({ self: () => this.#member?.life ?? NOBODY, state, propose })
+    this.owners = {
+      ownerOf: (vid, sizeBytes) => this.#ownedOf(vid).vdis.ownerOf(vid, sizeBytes),
+      mapOf: (vid) => this.#ownedOf(vid).vdis.mapOf(vid),
+    }
+    this.objects = new ReplicatedBytes({
+      state,
+      ownerOf: (vid) => this.owners.ownerOf(vid, state.get(vid).sizeBytes),
+      mapOf: (vid) => this.#ownedOf(vid).vdis.mapOf(vid),
+    })
+    this.attributes = new LoggedAttributes({ state, clock, turns, propose })
+    this.admission = new ExportAdmission({
+      state,
+      sessions,
+      propose,
+      gatewayOf: (holder) => this.member.gatewayOf(holder) ?? this.member.life,
+    })
+  }
+
+  get member(): ClusterMember {
+    if (!this.#member) throw new StoreError('NoQuorum', 'the node is starting')
+    return this.#member
+  }
+
+  /** A connection of another node, which has proved the key of the cluster. */
+  linked(connection: Connection): void {
+    if (this.#member) this.#member.linked(connection)
+    else connection.destroy()
+  }
+
+  owns(family: number): boolean {
+    return this.#families.has(family)
+  }
+
+  /** Resolves when this node has joined the group; it may take part later. */
+  async start(): Promise<void> {
+    await this.#join()
+    this.#sweepLater()
+  }
+
+  async #join(): Promise<void> {
+    const { store, state, clock, random, log } = this.#parts
+    this.#member = await ClusterMember.open({
+      ...this.#options,
+      store,
+      state,
+      clock,
+      random,
+      log,
+      holder: this.#holder,
+      replacing: () => this.#cleaner.replacing(),
+      applied: (entry) => this.#applied(entry),
+      viewChanged: (view) => this.#viewChanged(view),
+      lost: (reason) => void this.#rejoin(reason),
+    })
+  }
+
+  /** The engine that tells who is there has come to its end: this node comes back as another member, when it can. */
+  async #rejoin(reason: Error): Promise<void> {
+    const { clock, log } = this.#parts
+    log.warn({ err: reason }, 'the group of the cluster is lost; joining again')
+    const member = this.#member
+    this.#member = null
+    this.#endLost()
+    try {
+      await member?.close()
+    } catch (error) {
+      return this.#options.failed(toStoreError(error))
+    }
+    while (!this.#isOver) {
+      try {
+        return await this.#join()
+      } catch (err) {
+        log.warn({ err }, 'the group of the cluster cannot be joined; trying again')
+        await clock.sleep(REJOIN_MS)
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#isOver = true
+    this.ownership.stop()
+    for (const owned of this.#families.values()) owned.end()
+    this.#families.clear()
+    await this.#member?.close()
+  }
+
+  /** What only the owner of a family may say is void once there is another one. */
+  propose(entry: Entry): Promise<void> {
+    const family = familyOfEntry(entry, this.#parts.state)
+    const owned = family === null ? undefined : this.#families.get(family)
+    return this.member.propose(owned ? { ...entry, by: owned.owner.index } : entry)
+  }
+
+  /**
+   * Sets a vid aside, writes what the VDI holds, and proposes the entry that makes it: so a VDI that there is can be read. What it does not
+   * come to is removed, here or by the next owner.
+   */
+  async make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number> {
+    const { vid, owned } = await this.#setAside(name, fromVid)
+    try {
+      await owned.vdis.prepare(vid, fromVid)
+      await this.propose(entryOf(vid))
+      return vid
+    } catch (error) {
+      // Nobody knows whether it has been made, or is still going to be: who can tell abandons it.
+      if (!(error instanceof StoreError) || UNSURE.has(error.code)) throw error
+      await owned.vdis.abandon(vid)
+      throw error
+    }
+  }
+
+  /** Of several VDIs at once only for one node: their owners may be different ones. */
+  async makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]> {
+    const [only] = of
+    if (!only || of.length > 1)
+      throw new StoreError('Unsupported', 'a snapshot of several VDIs at one moment, on a store of several nodes')
+    return [await this.make(only.name, only.fromVid, (vid) => entryOf([vid]))]
+  }
+
+  async #setAside(name: string, fromVid: number | null): Promise<{ vid: number; owned: OwnedFamily }> {
+    const { state } = this.#parts
+    for (;;) {
+      const vid = state.freeVid(name)
+      const family = fromVid === null ? vid : state.get(fromVid).family
+      if (fromVid === null) await this.ownership.claim(family)
+      const owned = this.#families.get(family)
+      if (!owned && fromVid !== null) throw new StoreError('OldEpoch')
+      if (!owned) {
+        await this.ownership.changed // another node makes a VDI under this vid
+        continue
+      }
+      await owned.takenOver
+      try {
+        await this.propose({ type: 'making', making: { vid, family } })
+        return { vid, owned }
+      } catch (error) {
+        const isTaken = error instanceof StoreError && error.code === 'VdiExists'
+        if (!isTaken) throw error
+      }
+    }
+  }
+
+  reclaim(family: number): void {
+    this.#families.get(family)?.reclaim()
+  }
+
+  async reclaimed(): Promise<void> {
+    await Promise.all([...this.#families.values()].map((owned) => owned.reclaimed()))
+  }
+
+  async flush(): Promise<void> {
+    await Promise.all([...this.#families.values()].map((owned) => owned.flush()))
+  }
+
+  ownUsage(): readonly VdiUsage[] {
+    return [...this.#families.values()].flatMap((owned) => usageOf(owned))
+  }
+
+  /** Of families that others own, as they say; of those that nobody does, as their last owner has left it. */
+  async usage(): Promise<Map<number, Usage>> {
+    const { state } = this.#parts
+    const usage = new Map<number, Usage>()
+    const add = (isExact: boolean, of: readonly VdiUsage[]) => {
+      for (const [vid, allocatedBytes, uniqueBytes, sharedBytes] of of) {
+        const provisionedBytes = state.vdis.get(vid)?.sizeBytes ?? 0
+        usage.set(vid, { provisionedBytes, allocatedBytes, uniqueBytes, sharedBytes, isExact })
+      }
+    }
+    for (const { vid } of state.vdis.values()) add(false, [[vid, 0, 0, 0]])
+    for (const family of state.vdis.families()) add(true, state.families.usageOf(family))
+    for (const of of await Promise.all(this.#others().map((member) => this.#usageAt(member)))) add(true, of)
+    for (const owned of this.#families.values()) {
+      for (const [vid, each] of owned.vdis.usage()) usage.set(vid, each)
+    }
+    return usage
+  }
+
+  /** How this node stands in the cluster, and what would be missing if another node went. */
+  status(): { self: Life; isActing: boolean; unclean: number; without: CopiesWithout } {
+    const { state } = this.#parts
+    const unclean = state.families.uncleanBefore(state.epoch).length
+    const zones = new Set(state.members.filter(({ vnodes }) => vnodes > 0).map(({ zone }) => zone)).size
+    const copies = Math.min(this.#options.copies, zones)
+    const isShort = copies - 1 < this.#options.copiesMin
+    const families = [...state.vdis.families()].length
+    return {
+      self: this.#member?.life ?? NOBODY,
+      isActing: this.#member?.mayAct() ?? false,
+      unclean,
+      without: { lost: copies <= 1 ? families : 0, waiting: isShort ? families : unclean },
+    }
+  }
+
+  #others(): Member[] {
+    return this.#member?.view.members.filter((member) => !this.ownership.isSelf(member)) ?? []
+  }
+
+  /** Nothing of one that does not answer. */
+  async #usageAt(member: Member): Promise<readonly VdiUsage[]> {
+    const asked = new Promise<readonly VdiUsage[]>((resolve) => {
+      const request = { opcode: OP.USAGE_VDIS, dataLength: BODY_SIZE_MAX_BYTES }
+      this.member
+        .sheepOf(member, 0)
+        .submit(request, ({ result, body }) =>
+          resolve(result === RESULT.SUCCESS && body ? (JSON.parse(body.toString()) as VdiUsage[]) : []),
+        )
+    })
+    return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => [])])
+  }
+
+  /** Of the families that this node owns, and of those that nobody does. */
+  get allocatedBytes(): number {
+    const { state } = this.#parts
+    let bytes = 0
+    for (const family of state.vdis.families()) {
+      const owned = this.#families.get(family)
+      const of = owned ? usageOf(owned) : state.families.usageOf(family)
+      // What is shared is counted with the one that shares most.
+      bytes += of.reduce((sum, [, , unique]) => sum + unique, 0) + Math.max(0, ...of.map(([, , , shared]) => shared))
+    }
+    return bytes
+  }
+
+  async listObjects(_map: VdiMap): Promise<ListedObject[]> {
+    throw new StoreError('Unsupported')
+  }
+
+  async audit(_options: VdiAuditOptions): Promise<AuditReport> {
+    throw new StoreError('Unsupported')
+  }
+
+  #ownedOf(vid: number): OwnedFamily {
+    const vdi = this.#parts.state.vdis.get(vid)
+    if (!vdi) throw new StoreError('NoVdi', vid.toString(16))
+    const owned = this.#families.get(vdi.family)
+    if (!owned) throw new StoreError('OldEpoch', 'another node owns the VDI')
+    return owned
+  }
+
+  #applied(entry: Entry): void {
+    const { applied } = this.#parts
+    if (entry.type === 'state' || entry.type === 'view' || entry.type === 'disown') this.#endLost()
+    applied(entry)
+    this.#tellFamilies(entry)
+    if (entry.type === 'owner') {
+      const owner = this.ownership.ownOf(entry.family)
+      if (owner) this.#begin(owner)
+    }
+    this.#cleaner.applied(entry)
+    this.ownership.tell(entry)
+  }
+
+  #tellFamilies(entry: Entry): void {
+    const family = familyOfEntry(entry, this.#parts.state)
+    if (family !== null) this.#families.get(family)?.applied(entry)
+    // The VDI is gone, and nothing says any more whose it was.
+    else if (entry.type === 'reclaimed') for (const owned of this.#families.values()) owned.applied(entry)
+    else if (entry.type === 'clean') for (const [of] of entry.families) this.#families.get(of)?.applied(entry)
+  }
+
+  #viewChanged(_view: View): void {
+    for (const owned of this.#families.values()) owned.viewsChanged(this.#parts.state.viewsOf(owned.owner.family))
+  }
+
+  #begin(owner: FamilyOwner): void {
+    const { state, clock, log } = this.#parts
+    const { recoveryBytesPerSecond } = this.#options
+    const { family, index, incarnation } = owner
+    const objects = new FamilyObjects({
+      sequencerFor: (vid) =>
+        new CopySequencer({
+          vid,
+          index,
+          incarnation,
+          clock,
+          copiesMin: Math.min(this.#options.copiesMin, this.#copiesOf(vid)),
+          views: state.viewsOf(family),
+          targetsOf: (oid, view) => this.#places.targetsOf(oid, this.#copiesOf(vid), view),
+          ask: (to, request) => this.member.askCopy(to, request),
+          mayAct: () => this.member.mayAct(),
+          suspect: (member) => this.member.suspect(member),
+        }),
+      confirm: async () => {
+        if (!this.member.mayAct()) throw new StoreError('Unsure')
+      },
+    })
+    const propose = (entry: Entry) => this.propose(entry)
+    this.#families.set(family, new OwnedFamily({ owner, objects, state, clock, log, propose, recoveryBytesPerSecond }))
+    this.#parts.gained(family)
+  }
+
+  #copiesOf(vid: number): number {
+    return this.#parts.state.vdis.get(vid)?.copies ?? this.#options.copies
+  }
+
+  #endLost(): void {
+    for (const [family, owned] of this.#families) {
+      if (this.#member && this.ownership.ownOf(family)?.index === owned.owner.index) continue
+      this.#families.delete(family)
+      owned.end()
+      this.#parts.lost(family)
+    }
+  }
+
+  // What nobody uses here
+
+  #sweepLater(): void {
+    this.#parts.clock.timer(IDLE_MS, () => {
+      if (this.#isOver) return
+      for (const owned of this.#families.values()) this.#letGoIfIdle(owned)
+      this.#letGoAgain()
+      this.#adoptOrphans()
+      this.#sweepLater()
+    })
+  }
+
+  #letGoIfIdle(owned: OwnedFamily): void {
+    const { state, sessions, turns, log } = this.#parts
+    const { family } = owned.owner
+    const isUsed = () =>
+      !owned.isIdle ||
+      state.vdis.ofFamily(family).some(({ vid, name }) => sessions.isOpen(vid) || state.locks.has(name))
+    if (isUsed() || turns.isTaken(family)) return
+    void turns
+      .take(family, async () => {
+        if (isUsed() || this.#families.get(family) !== owned) return
+        await owned.flush()
+        if (isUsed()) return
+        const usage = usageOf(owned).slice(0, KEPT_USAGES_MAX)
+        this.#families.delete(family)
+        owned.end()
+        this.#parts.lost(family)
+        await this.ownership.letGo(owned.owner, usage)
+      })
+      .catch((err) => log.debug({ err, family }, 'a family could not be let go'))
+  }
+
+  /** What the log was to be told, and perhaps was not. */
+  #letGoAgain(): void {
+    const { state, log, turns } = this.#parts
+    for (const owner of state.families.owners()) {
+      if (!this.ownership.ownOf(owner.family) || this.#families.has(owner.family) || turns.isTaken(owner.family))
+        continue
+      this.ownership.letGo(owner, []).catch((err) => log.debug({ err }, 'a family could not be let go'))
+    }
+  }
+
+  /** Somebody has to bring home what nobody owns; each node does so for those that fall to it. */
+  #adoptOrphans(): void {
+    const { state, log } = this.#parts
+    if (!this.#member?.mayAct()) return
+    for (const family of state.families.uncleanBefore(state.epoch)) {
+      if (this.ownership.ownerOf(family) || !this.#fallsHere(family)) continue
+      this.ownership.claim(family).catch((err) => log.debug({ err, family }, 'a family could not be taken over'))
+    }
+  }
+
+  #fallsHere(family: number): boolean {
+    const members = this.member.view.members.filter(({ vnodes }) => vnodes > 0)
+    return members[family % Math.max(1, members.length)]?.node === this.member.life.node
+  }
+}
+
+const usageOf = ({ vdis }: OwnedFamily): VdiUsage[] =>
+  [...vdis.usage()].map(([vid, { allocatedBytes, uniqueBytes, sharedBytes }]) => [
+    vid,
+    allocatedBytes,
+    uniqueBytes,
+    sharedBytes,
+  ])
+
+/** What a node is that has not joined the group. */
+const NOBODY: Life = { node: '', incarnation: '' }
+
+const UNSURE: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['Unsure', 'OldEpoch', 'NoQuorum', 'Stopping'])
+
+/** The family that an entry is about, when it is about one. */
+function familyOfEntry(entry: Entry, state: ClusterState): number | null {
+  switch (entry.type) {
+    case 'vdi':
+      return entry.vdi.family
+    case 'making':
+      return entry.making.family
+    case 'unmade':
+      return state.makings.get(entry.vid)?.family ?? null
+    case 'snapshot':
+    case 'resize':
+    case 'delete':
+    case 'reclaimed':
+    case 'rollback':
+    case 'header':
+    case 'vmstate':
+    case 'attribute':
+    case 'unattribute':
+    case 'retag':
+      return state.vdis.get(entry.vid)?.family ?? null
+    case 'export':
+      return state.vdis.get(entry.right.vid)?.family ?? null
+    case 'gateway':
+    case 'limits':
+    case 'unexport':
+      return state.vdis.get(state.exports.get(entry.attachmentId)?.vid ?? 0)?.family ?? null
+    case 'lock':
+      return state.vdis.of(entry.lock.name)[0]?.family ?? null
+    case 'unlock':
+    case 'rename':
+      return state.vdis.of(entry.name)[0]?.family ?? null
+    default:
+      return null
+  }
+}

@@ -1,0 +1,90 @@
+import { type StoreError, toStoreError } from '../../errors.ts'
+import { oidVid } from '../../protocol/oid.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { CopyHolder } from '../copies/copy-holder.ts'
+import type { EngineCopyStore } from '../copies/engine-copy-store.ts'
+import type { Entry } from '../entries.ts'
+import type { NodeId } from '../order/item.ts'
+import type { Places } from './places.ts'
+
+export interface CopyCleanerOptions {
+  state: ClusterState
+  copies: EngineCopyStore
+  holder: CopyHolder
+  places: Places
+  /** This one. */
+  node: NodeId
+  copiesOf(vid: number): number
+  failed(error: StoreError): void
+}
+
+/**
+ * What this node need not know of its copies any more, and need not have, as entries of the log tell.
+ *
+ * 1. That a family is clean in a view speaks of the members of that view. Who was away then keeps the versions of his copies: they
+ *    say what he lacks.
+ * 2. What is clean is forgotten after all that does not belong here is gone: else that would look as good as the rest.
+ * 3. A vid may be given to another VDI. So a node that was away when the objects of the one before were removed drops them when it
+ *    learns of that.
+ */
+export class CopyCleaner {
+  readonly #options: CopyCleanerOptions
+  /** When VDIs were made, before the state was replaced. */
+  #former: ReadonlyMap<number, number> = new Map()
+  #cleanedEpoch = 0
+  #work: Promise<unknown> = Promise.resolve()
+
+  constructor(options: CopyCleanerOptions) {
+    this.#options = options
+  }
+
+  /** To be called before a state is replaced as a whole. */
+  replacing(): void {
+    this.#former = new Map([...this.#options.state.vdis.values()].map(({ vid, createdAt }) => [vid, createdAt]))
+  }
+
+  /** An entry has taken effect: to be told in the same turn. */
+  applied(entry: Entry): void {
+    const { state } = this.#options
+    if (entry.type === 'clean') this.#inTurn(() => this.#forgetClean())
+    if ((entry.type === 'reclaimed' || entry.type === 'unmade') && !this.#wasThere(state.epoch)) {
+      this.#drop((vid) => vid === entry.vid)
+    }
+    if (entry.type !== 'state') return
+    const former = this.#former
+    this.#former = new Map()
+    this.#drop((vid) => former.has(vid) && state.vdis.get(vid)?.createdAt !== former.get(vid))
+  }
+
+  #drop(isGone: (vid: number) => boolean): void {
+    this.#inTurn(() => this.#options.holder.drop((oid) => !isGone(oidVid(oid))))
+  }
+
+  #inTurn(work: () => Promise<unknown>): void {
+    this.#work = this.#work.then(work).catch((error) => this.#options.failed(toStoreError(error)))
+  }
+
+  async #forgetClean(): Promise<void> {
+    const { state, copies, holder } = this.#options
+    const clean = state.families.oldestUnclean(state.epoch) - 1
+    if (clean <= this.#cleanedEpoch) return
+    for (const epoch of state.families.uncleanEpochs()) if (!this.#wasThere(epoch)) return
+    if (!(await holder.drop((oid) => this.#belongsHere(oid)))) return
+    this.#cleanedEpoch = clean
+    await new Promise<void>((resolve, reject) => copies.clean(clean, (error) => (error ? reject(error) : resolve())))
+  }
+
+  #wasThere(epoch: number): boolean {
+    const { state, node } = this.#options
+    const logged = state.views.find(({ view }) => view.epoch === epoch)
+    return logged?.view.members.some((member) => member.node === node) ?? false
+  }
+
+  #belongsHere(oid: bigint): boolean {
+    const { state, places, node, copiesOf } = this.#options
+    const vid = oidVid(oid)
+    const family = state.vdis.get(vid)?.family ?? state.makings.get(vid)?.family
+    if (family === undefined) return false
+    return state.viewsOf(family).some((view) => places.targetsOf(oid, copiesOf(vid), view).includes(node))
+  }
+}

@@ -1,0 +1,79 @@
+import { oidVid } from '../../protocol/oid.ts'
+import type { CopySequencer } from '../copies/copy-sequencer.ts'
+import type { View } from '../membership/view.ts'
+import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
+import type {
+  BlockContents,
+  BlockRange,
+  ObjectContents,
+  ObjectLayout,
+  ReplicatedObjects,
+  WriteOptions,
+} from '../replicated/replicated-objects.ts'
+
+export interface FamilyObjectsOptions {
+  sequencerFor(vid: number): CopySequencer
+  /** Resolves when this node held a lease, and owned the family, at a moment after it was asked. */
+  confirm(): Promise<void>
+}
+
+/** The objects of a family's VDIs, each of which has a sequencer of its own for its copies. */
+export class FamilyObjects implements ReplicatedObjects {
+  readonly #options: FamilyObjectsOptions
+  readonly #sequencers = new Map<number, CopySequencer>()
+
+  constructor(options: FamilyObjectsOptions) {
+    this.#options = options
+  }
+
+  write(oid: bigint, contents: BlockContents, options: WriteOptions): Promise<void> {
+    return this.of(oidVid(oid)).write(oid, contents, options)
+  }
+
+  async read(oid: bigint, range: BlockRange): Promise<ObjectContents> {
+    const { blocks, zeros, inherited } = await this.of(oidVid(oid)).read(oid, range)
+    return { blocks, zeros, inherited: inherited?.ranges ?? [], base: inherited?.base ?? null }
+  }
+
+  async layoutOf(oid: bigint): Promise<ObjectLayout> {
+    const { blocks, inherited, base } = await this.read(oid, { first: 0, count: BLOCKS_PER_OBJECT })
+    const data = blocks.map(({ first, bytes }) => ({ first, count: bytes.length / BLOCK_BYTES }))
+    return { data, inherited, base }
+  }
+
+  remove(oid: bigint): Promise<void> {
+    return this.of(oidVid(oid)).remove(oid)
+  }
+
+  async flush(): Promise<void> {
+    await Promise.all([...this.#sequencers.values()].map((sequencer) => sequencer.flush()))
+  }
+
+  confirm(): Promise<void> {
+    return this.#options.confirm()
+  }
+
+  objectsOf(vid: number): Promise<readonly bigint[]> {
+    return this.of(vid).list()
+  }
+
+  of(vid: number): CopySequencer {
+    const known = this.#sequencers.get(vid)
+    if (known) return known
+    const sequencer = this.#options.sequencerFor(vid)
+    this.#sequencers.set(vid, sequencer)
+    return sequencer
+  }
+
+  viewsChanged(views: readonly View[]): void {
+    for (const sequencer of this.#sequencers.values()) sequencer.viewsChanged(views)
+  }
+
+  spreadWatermarks(): void {
+    for (const sequencer of this.#sequencers.values()) sequencer.spreadWatermark()
+  }
+
+  end(): void {
+    for (const sequencer of this.#sequencers.values()) sequencer.end()
+  }
+}

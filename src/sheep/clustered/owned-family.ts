@@ -1,0 +1,211 @@
+import { StoreError } from '../../errors.ts'
+import { dataOid, inodeOid } from '../../protocol/oid.ts'
+import type { Clock } from '../../runtime/clock.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { CopySequencer } from '../copies/copy-sequencer.ts'
+import { deferred } from '../copies/deferred.ts'
+import type { Entry, FamilyOwner } from '../entries.ts'
+import type { View } from '../membership/view.ts'
+import { OBJECT_BYTES } from '../object-format.ts'
+import { ReplicatedFamily } from '../replicated/replicated-family.ts'
+import type { FamilyObjects } from './family-objects.ts'
+import { Signal } from './signal.ts'
+
+export interface OwnedFamilyOptions {
+  owner: FamilyOwner
+  objects: FamilyObjects
+  state: ClusterState
+  clock: Clock
+  log: Log
+  propose(entry: Entry): Promise<void>
+  /** How fast copies are made for those that lack them. */
+  recoveryBytesPerSecond: number
+}
+
+/** A step of the copying: small enough that a client's request does not wait long behind it. */
+const STEP_BLOCKS = 64
+const RETRY_MS = 1000
+/** From one look at whether there is something to do to the next, should nobody say so. */
+const LOOK_MS = 5000
+
+/**
+ * A family of VDIs for as long as this node owns it: the VDIs, and what goes on in the background.
+ *
+ * 1. What the owner before left in the middle is ended first, while clients are served already.
+ * 2. Then, in each view: all that the maps name is brought to where it belongs, and an entry says that it is.
+ * 3. What deleted VDIs leave is given back.
+ */
+export class OwnedFamily {
+  readonly owner: FamilyOwner
+  readonly vdis: ReplicatedFamily
+  readonly #options: OwnedFamilyOptions
+  readonly #work = new Signal()
+  readonly #stepped = new Signal()
+  #isOver = false
+  #mustReclaim = true
+  /** The view in which the objects of deleted VDIs were looked for last. */
+  #reclaimEpoch = 0
+  readonly #takenOver = deferred()
+  #isTakenOver = false
+  #isBusy = true
+  /** The last epoch that everything was found to be complete in. */
+  #completeEpoch = 0
+
+  constructor(options: OwnedFamilyOptions) {
+    this.#options = options
+    this.owner = options.owner
+    const { objects, state, propose } = options
+    this.vdis = new ReplicatedFamily({
+      family: options.owner.family,
+      objects,
+      state,
+      propose: (entry) => propose(entry.type === 'reclaimed' ? { ...entry, epoch: this.#reclaimEpoch } : entry),
+    })
+    void this.#run()
+  }
+
+  /** Resolves when what the owner before left in the middle is over; rejects when this one comes to its end first. */
+  get takenOver(): Promise<void> {
+    return this.#takenOver.promise
+  }
+
+  /** Resolves when nothing of deleted VDIs is left that can go, or this node owns the family no more. */
+  async reclaimed(): Promise<void> {
+    while (this.#mustReclaim && !this.#isOver) await this.#stepped.next
+  }
+
+  /** Nothing is going on that this node would have to end first. */
+  get isIdle(): boolean {
+    return !this.#isBusy && this.#isTakenOver && !this.#mustReclaim && !this.#isUnclean
+  }
+
+  /** Whether everything is where it belongs in the view in effect. */
+  get isComplete(): boolean {
+    return this.#completeEpoch === this.#options.state.epoch
+  }
+
+  viewsChanged(views: readonly View[]): void {
+    this.#options.objects.viewsChanged(views)
+    this.#work.tell()
+  }
+
+  applied(entry: Entry): void {
+    this.vdis.applied(entry)
+    if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
+  }
+
+  reclaim(): void {
+    this.#mustReclaim = true
+    this.#work.tell()
+  }
+
+  /** Makes durable all that was answered. */
+  flush(): Promise<void> {
+    return this.#options.objects.flush()
+  }
+
+  /** Another node may own it from now on. */
+  end(): void {
+    this.#isOver = true
+    this.#options.objects.end()
+    this.#takenOver.reject(new StoreError('OldEpoch'))
+    this.#work.tell()
+    this.#stepped.tell()
+  }
+
+  get #isUnclean(): boolean {
+    const { state } = this.#options
+    return (state.families.uncleanSince(this.owner.family) ?? state.epoch) < state.epoch
+  }
+
+  async #run(): Promise<void> {
+    const { clock, log, objects } = this.#options
+    while (!this.#isOver) {
+      const { next } = this.#work
+      this.#isBusy = true
+      try {
+        await this.#step()
+        this.#isBusy = false
+        this.#stepped.tell()
+        await Promise.race([next, clock.sleep(LOOK_MS)])
+        objects.spreadWatermarks()
+      } catch (err) {
+        if (!(err instanceof StoreError)) throw err
+        if (err.code === 'OldEpoch' && this.#isOver) return
+        // Nothing is lost by trying again: there may be no lease, or no room.
+        log.debug({ err, family: this.owner.family }, 'work in the background could not go on')
+        await Promise.race([next, clock.sleep(RETRY_MS)])
+      }
+    }
+  }
+
+  async #step(): Promise<void> {
+    if (!this.#isTakenOver) {
+      await this.vdis.recover()
+      this.#isTakenOver = true
+      this.#takenOver.resolve()
+    }
+    if (this.#isUnclean || !this.isComplete) await this.#bringHome()
+    if (!this.#mustReclaim) return
+    this.#mustReclaim = false
+    this.#reclaimEpoch = this.#options.state.epoch
+    try {
+      await this.vdis.reclaim()
+    } catch (error) {
+      this.#mustReclaim = true
+      throw error
+    }
+    await this.vdis.removeGarbage()
+  }
+
+  /** Brings everything to where it belongs in the view in effect, and says so. */
+  async #bringHome(): Promise<void> {
+    const { state, propose, owner } = this.#options
+    const { epoch } = state
+    for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
+    if (state.epoch !== epoch) return
+    await this.flush()
+    this.#completeEpoch = epoch
+    if (this.#isUnclean) await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
+  }
+
+  /** Whether nothing of the VDI is missing. */
+  async #bringVdiHome(vid: number): Promise<boolean> {
+    const sequencer = this.#options.objects.of(vid)
+    const { epoch, setbacks } = sequencer
+    for (const oid of await this.#objectsOf(vid)) if (!(await this.#bringObjectHome(sequencer, oid))) return false
+    return epoch === sequencer.epoch && setbacks === sequencer.setbacks
+  }
+
+  async #bringObjectHome(sequencer: CopySequencer, oid: bigint): Promise<boolean> {
+    const { clock, recoveryBytesPerSecond } = this.#options
+    for (;;) {
+      if (this.#isOver) return false
+      const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(unfilled)
+      if (typeof bytes === 'string') return bytes === 'gone'
+      if (bytes === null) return sequencer.isComplete(oid)
+      if (bytes > 0) await clock.sleep((1000 * bytes) / recoveryBytesPerSecond)
+    }
+  }
+
+  /** What a living VDI's map names as its own; of a deleted one, what is there of it. */
+  async #objectsOf(vid: number): Promise<bigint[]> {
+    const { state, objects } = this.#options
+    const vdi = state.vdis.get(vid)
+    if (!vdi || vdi.deleting) return [...(await objects.objectsOf(vid))]
+    const oids = [inodeOid(vid)]
+    for await (const entry of this.vdis.mapOf(vid).entries(Math.ceil(vdi.sizeBytes / OBJECT_BYTES))) {
+      if (entry.vid === vid) oids.push(dataOid(vid, entry.index))
+    }
+    return oids
+  }
+}
+
+/** Why an object cannot be filled now: it was removed, or there is no space, or what is missing is rotten everywhere. */
+function unfilled(error: unknown): 'gone' | 'not now' {
+  if (!(error instanceof StoreError)) throw error
+  if (error.code === 'NoObject') return 'gone'
+  if (error.code === 'NoSpace' || error.code === 'CorruptBlock') return 'not now'
+  throw error
+}

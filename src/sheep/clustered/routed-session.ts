@@ -1,0 +1,113 @@
+import { RESULT } from '../../protocol/constants.ts'
+import type { SheepRequest } from '../../protocol/message.ts'
+import { OP } from '../../protocol/opcodes.ts'
+import type { Reply } from '../server.ts'
+
+/** Where a session is open now: on this node or on another one, under that node's number for it. */
+export interface OpenPlace {
+  session: number
+  vdiSize: number
+  /** `null` when the way there is broken: whether the request took effect is unknown. */
+  run(request: SheepRequest, reply: (response: Reply | null) => void): void
+}
+
+export interface RoutedSessionOptions {
+  /**
+   * Opens it again where the owner is now, however long that takes. Resolves with the refusal when there is nothing to open any
+   * more. Absent for a session that ends with its owner.
+   */
+  reopen?: (() => Promise<OpenPlace | { result: number }>) | undefined
+  /** It is over by itself. */
+  ended(): void
+}
+
+interface Unanswered {
+  request: SheepRequest
+  reply: (response: Reply) => void
+}
+
+/**
+ * A session as the gateway has it that somebody opened it at. When the owner of the VDI changes, it goes on at the new one: what was
+ * not answered is sent again, in its order, and the client feels a pause. That is as if it had just been sent, because
+ *
+ * - what was sent to the former owner changes nothing any more once the new one has read or written there;
+ * - the new owner admits the gateway that opened the attachment last, and no other: a client that has gone on at another gateway is
+ *   not overtaken by what it had sent here.
+ */
+export class RoutedSession {
+  readonly #options: RoutedSessionOptions
+  #place: OpenPlace | null
+  /** Answered with this from now on. */
+  #overWith: number | null = null
+  readonly #unanswered = new Set<Unanswered>()
+
+  constructor(place: OpenPlace, options: RoutedSessionOptions) {
+    this.#place = place
+    this.#options = options
+  }
+
+  submit(request: SheepRequest, reply: (response: Reply) => void): void {
+    if (this.#overWith !== null) return reply({ result: this.#overWith })
+    const unanswered = { request, reply }
+    this.#unanswered.add(unanswered)
+    if (this.#place) this.#send(unanswered, this.#place)
+  }
+
+  /** What is unanswered is answered with `result`, and so is all that comes. Returns where it was open. */
+  end(result: number): OpenPlace | null {
+    const place = this.#place
+    this.#place = null
+    this.#overWith ??= result
+    const unanswered = [...this.#unanswered]
+    this.#unanswered.clear()
+    for (const { reply } of unanswered) reply({ result: this.#overWith })
+    return place
+  }
+
+  #send(unanswered: Unanswered, place: OpenPlace): void {
+    const request = { ...unanswered.request, session: place.session }
+    place.run(request, (response) => {
+      if (!this.#unanswered.has(unanswered) || place !== this.#place) return
+      if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)
+      this.#unanswered.delete(unanswered)
+      unanswered.reply(response)
+    })
+  }
+
+  #lost(result: number = RESULT.NETWORK_ERROR): void {
+    this.#place = null
+    const { reopen } = this.#options
+    if (reopen) void this.#reopen(reopen)
+    else {
+      this.end(result)
+      this.#options.ended()
+    }
+  }
+
+  async #reopen(reopen: NonNullable<RoutedSessionOptions['reopen']>): Promise<void> {
+    const opened = await reopen()
+    if (this.#overWith !== null) {
+      if ('run' in opened) closePlace(opened)
+    } else if ('run' in opened) {
+      this.#place = opened
+      for (const unanswered of [...this.#unanswered]) if (this.#place === opened) this.#send(unanswered, opened)
+    } else {
+      this.end(opened.result)
+      this.#options.ended()
+    }
+  }
+}
+
+/** Answers of a node that does not own the VDI any more, or cannot tell whether it did what was asked. */
+const OWNER_CHANGED: ReadonlySet<number> = new Set([
+  RESULT.OLD_NODE_VER,
+  RESULT.JOIN_FAILED,
+  RESULT.HALT,
+  RESULT.SHUTDOWN,
+  RESULT.NETWORK_ERROR,
+])
+
+/** For who opened it and wants it no more. */
+export function closePlace(place: OpenPlace, closed: () => void = () => {}): void {
+  place.run({ opcode: OP.CLOSE_VDI, session: place.session }, closed)
+}

@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest'
+import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { ClusterBench } from './cluster-bench.ts'
+import { ClusterModel } from './cluster-model.ts'
+
+const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
+const MIB = 1024 * 1024
+const HASH = 'ab'.repeat(32)
+
+describe('a store of three nodes', () => {
+  it('keeps what was written on all of them, whichever was asked', async () => {
+    const bench = await ClusterBench.open(1, 3)
+    const vid = await bench.run(bench.vdis(0).create('a', 100 * MIB))
+    const device = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    await bench.run(bench.write(device, 0, block(1)))
+    expect(await bench.run(bench.read(device, 0, BLOCK_BYTES))).toEqual(block(1))
+    const other = await bench.run(bench.vdis(1).open(vid, { readOnly: true }))
+    expect(await bench.run(bench.read(other, 0, BLOCK_BYTES))).toEqual(block(1))
+  })
+
+  it('goes on when the owner of a VDI ends, for those who have it open at another gateway', async () => {
+    const bench = await ClusterBench.open(2, 3)
+    const vid = await bench.run(bench.vdis(0).create('a', 100 * MIB))
+    await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
+    const first = await bench.run(bench.vdis(0).openExport(HASH, false))
+    await bench.run(bench.write(first, 0, block(1)))
+    const device = await bench.run(bench.vdis(1).openExport(HASH, false))
+    await bench.run(bench.write(device, BLOCK_BYTES, block(2)))
+    await expect(bench.run(bench.write(first, 0, block(9)))).rejects.toMatchObject({ code: 'Fenced' })
+    const startMs = bench.clock.nowMs
+    bench.kill(bench.nodes[0]!)
+    await bench.run(bench.write(device, 2 * BLOCK_BYTES, block(3)))
+    const tookMs = bench.clock.nowMs - startMs
+    expect(tookMs).toBeLessThan(8000)
+    const read = await bench.run(bench.read(device, 0, 3 * BLOCK_BYTES))
+    expect(read).toEqual(Buffer.concat([block(1), block(2), block(3)]))
+    await bench.start(bench.nodes[0]!)
+    await bench.until(() => bench.isIn(bench.nodes[0]!))
+    await bench.until(() => bench.isClean())
+    bench.kill(bench.nodes[1]!)
+    const again = await bench.run(bench.vdis(0).openExport(HASH, false))
+    expect(await bench.run(bench.read(again, 0, 3 * BLOCK_BYTES))).toEqual(
+      Buffer.concat([block(1), block(2), block(3)]),
+    )
+  })
+
+  it('starts again when all nodes have ended, in any order', async () => {
+    const bench = await ClusterBench.open(3, 3)
+    const vid = await bench.run(bench.vdis(2).create('a', 100 * MIB))
+    const device = await bench.run(bench.vdis(2).open(vid, { readOnly: false }))
+    await bench.run(bench.write(device, 5 * MIB, block(7)))
+    for (const node of bench.nodes) bench.kill(node)
+    for (const node of [2, 0, 1]) await bench.start(bench.nodes[node]!)
+    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    const again = await bench.run(bench.vdis(1).open(await bench.run(bench.vdis(1).lookup('a')), { readOnly: false }))
+    expect(await bench.run(bench.read(again, 5 * MIB, BLOCK_BYTES))).toEqual(block(7))
+  })
+
+  it('loses nothing and goes on, whatever fails', async () => {
+    const totals: Record<string, number> = {}
+    for (const seed of seedsOf(Number(process.env.SEEDS ?? 3))) {
+      try {
+        const counts = await ClusterModel.run(seed, 150)
+        for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
+      }
+    }
+    console.info(totals)
+  }, 600_000)
+})
+
+function seedsOf(count: number): number[] {
+  const first = Number(process.env.FIRST_SEED ?? 1)
+  return Array.from({ length: count }, (_, at) => first + at)
+}
