@@ -5,6 +5,7 @@ import type { Handlers, Result } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import { storeDirectory } from './exports/store-directory.ts'
 import { collectNode } from './node-metrics.ts'
+import { type OpenedSheep, openSheep } from './open-sheep.ts'
 import type { SheepRequest, SheepResponse } from './protocol/message.ts'
 import { formatOid } from './protocol/oid.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
@@ -16,10 +17,12 @@ import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
 import type { Vdi } from './sheep/entries.ts'
 import type { Usage } from './sheep/maintenance/usage.ts'
 import type { Damage } from './sheep/maintenance/verify.ts'
+import { type CopiesWithout, mayGoDown } from './sheep/membership/down.ts'
+import type { View } from './sheep/membership/view.ts'
 import { OperationMeter } from './sheep/operation-meter.ts'
-import { type Holder, runOperation } from './sheep/ops.ts'
+import type { Holder } from './sheep/ops.ts'
 import { createSheepServer, type Reply } from './sheep/server.ts'
-import { Sheep } from './sheep/sheep.ts'
+import type { Sheep } from './sheep/sheep.ts'
 import { VdiClient } from './vdi/client.ts'
 import { EXPORT_MARK } from './vdi/export-mark.ts'
 import { IMPORT_MARK } from './vdi/import-mark.ts'
@@ -56,7 +59,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
   await disk.syncDirectory('..')
   const first = await openDiskDirectory(at('sheep'))
   await first.close()
-  const sheep = await Sheep.open({
+  const opened = await openSheep(config, {
     disk,
     disks: {
       open: openDiskDirectory,
@@ -68,32 +71,30 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     clock: systemClock,
     random: systemRandom,
     log,
-    address: config.advertise ?? config.sheep_listen,
-    zone: 0,
     segmentBytes: Math.floor(config.journal_size_mib / 2) * MIB,
     durability: config.durability,
     reserveBytes: config.reserve_mib * MIB,
-    copies: config.copies,
     lockGraceMs: config.lock_grace_seconds * 1000,
     scrubBytesPerSecond: config.scrub_rate_mib * MIB,
     onFailed: (error) => onFailed(error.message),
   })
+  const { sheep } = opened
 
   const lag = new LoopLag(systemClock)
   const operations = new OperationMeter(systemClock)
   const run = (request: SheepRequest, holder: Holder, reply: (response: Reply) => void) =>
-    runOperation(sheep, request, holder, operations.watch(request, reply))
+    opened.run(request, holder, operations.watch(request, reply))
   const transport: Transport = {
     submit: (request, done) => run(request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void),
     close: () => {},
   }
   const server = createSheepServer({
-    network: systemNetwork,
+    network: opened.network,
     clock: systemClock,
     log,
     handle: run,
-    clientOpened: (client) => sheep.clientOpened(client),
-    clientClosed: (client) => sheep.clientClosed(client),
+    clientOpened: opened.clientOpened,
+    clientClosed: opened.clientClosed,
     epoch: () => sheep.state.epoch,
   })
   const addresses: Record<string, string> = {
@@ -109,6 +110,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     addresses,
     handlers: {
       ...handlersOf(config, sheep, nbd),
+      cluster_status: async () => clusterStatus(opened),
       metrics: async () => ({
         failure: sheep.failure?.message ?? null,
         samples: await collectNode({ sheep, server, nbd, operations, lag, roles: config.roles }),
@@ -118,7 +120,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
       lag.stop()
       await nbd?.close()
       await server.close({ graceMs: CLOSE_GRACE_MS })
-      await sheep.close()
+      await opened.close()
       await disk.close()
     },
   }
@@ -136,7 +138,7 @@ async function startGateway(
   return nbd
 }
 
-function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handlers {
+function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<Handlers, 'cluster_status'> {
   return {
     cluster_info: async () => {
       const { totalBytes, freeBytes, failedDisks } = await sheep.stats()
@@ -229,6 +231,32 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handle
       return {}
     },
   }
+}
+
+function clusterStatus({ sheep, clustered }: OpenedSheep): Result<'cluster_status'> {
+  const { state } = sheep
+  const status = clustered?.store.status()
+  return {
+    cluster: state.founded?.cluster ?? null,
+    epoch: state.epoch,
+    is_acting: status?.isActing ?? sheep.failure === null,
+    families_to_bring_home: status?.unclean ?? 0,
+    nodes: state.members.map((member) => ({
+      node: member.node,
+      address: member.address,
+      zone: member.zone,
+      vnodes: member.vnodes,
+      is_voter: state.view.voters.includes(member.node),
+      is_self: status?.self.node === member.node || clustered === null,
+      ...mayGoDownWith(member.node, state.view, status?.without ?? { lost: 0, waiting: 0 }),
+    })),
+    voters_away: state.view.voters.filter((voter) => !state.members.some(({ node }) => node === voter)),
+  }
+}
+
+function mayGoDownWith(node: string, view: View, without: CopiesWithout): { may_go_down: boolean; reason: string } {
+  const { isSafe, reason } = mayGoDown(view, node, without)
+  return { may_go_down: isSafe, reason }
 }
 
 /** Who has to do with a VDI now; asked once for all of them. */

@@ -7,7 +7,6 @@ import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { listenControl } from './control/socket-carrier.ts'
 import { type ControlCaller, SocketControl } from './control/socket-client.ts'
-import { StartRefused } from './errors.ts'
 import { systemClock } from './runtime/clock.ts'
 import { createLog, type Log } from './runtime/log.ts'
 import { type Listener, systemNetwork } from './runtime/network.ts'
@@ -51,12 +50,8 @@ interface Running {
 }
 
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
-  if (config.cluster !== 'single')
-    throw new StartRefused('cluster: a node of this version is alone yet; leave it at `single`')
   const locks = await takeRoles(config)
-  const store = config.roles.includes('store')
-    ? await runStore(config, log, requestStop)
-    : await reachStore(config, log)
+  const store = runsSheep(config) ? await runStore(config, log, requestStop) : await reachStore(config, log)
   // An API that is busy must not keep a disk waiting. The store's thread is there already, so that it keeps its place.
   if (config.roles.includes('store')) yieldMainThread()
   const app = config.roles.includes('api') ? await startService(config, log, store) : null
@@ -83,6 +78,10 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
   return { info, failed: store.failed, stop: () => endsInTime(finish(), log) }
 }
 
+/** A gateway of a cluster is a sheep that holds no objects. */
+const runsSheep = ({ roles, cluster }: Config): boolean =>
+  roles.includes('store') || (cluster !== 'single' && roles.includes('gateway'))
+
 /** The store that this process works with: on a thread of its own, or in another process. */
 interface StoreSide {
   control: ControlCaller
@@ -107,6 +106,7 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     ping: async () => ({}),
     info: async () => info,
     cluster_info: (params) => control.call('cluster_info', params),
+    cluster_status: (params) => control.call('cluster_status', params),
     vdi_list: (params) => control.call('vdi_list', params),
     vdi_objects: (params) => control.call('vdi_objects', params),
     stats: (params) => control.call('stats', params),

@@ -257,6 +257,14 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .min(0)
     .default(256)
     .describe('Free space of the disk that writes leave alone, so that deleting always works.'),
+  recovery_rate_mib: z
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(100)
+    .describe(
+      'How many MiB per second this node copies, for each volume family that it owns, to nodes that lack them.',
+    ),
   scrub_rate_mib: z
     .int()
     .min(0)

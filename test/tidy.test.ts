@@ -26,7 +26,9 @@ const LAYERS: Record<string, readonly string[]> = {
   sheep: ['protocol', 'results.ts', 'errors.ts', 'runtime'],
   vdi: ['protocol', 'results.ts', 'errors.ts', 'runtime'],
   exports: ['vdi', 'errors.ts', 'runtime'],
+  'open-sheep.ts': ['sheep', 'protocol', 'config.ts', 'runtime'],
   'node.ts': [
+    'open-sheep.ts',
     'node-metrics.ts',
     'sheep',
     'vdi',

@@ -7,6 +7,15 @@ import { formatBytes, table } from './table.ts'
 export function clusterCommands(ports: CommandPorts): Command[] {
   return [
     {
+      name: 'cluster status',
+      summary: 'Say who is in the cluster, what is being brought home, and which node may go down now.',
+      run: async (call) => {
+        const status = await askNode(ports, call, (node) => node.call('cluster_status', {}))
+        call.print(status, () => describeStatus(status))
+        return EXIT.OK
+      },
+    },
+    {
       name: 'cluster info',
       summary: 'Say how the store is: state, epoch, space, nodes.',
       run: async (call) => {
@@ -16,6 +25,24 @@ export function clusterCommands(ports: CommandPorts): Command[] {
       },
     },
   ]
+}
+
+function describeStatus(status: Result<'cluster_status'>): string {
+  const facts = table([
+    ['cluster', status.cluster ?? 'none: this node is alone'],
+    ['epoch', String(status.epoch)],
+    ['this node', status.is_acting ? 'serves' : 'waits: it is not in the view, or too few voters answer'],
+    ['to bring home', `${status.families_to_bring_home} families of volumes`],
+    ['voters away', status.voters_away.length > 0 ? status.voters_away.join(', ') : 'none'],
+  ])
+  const nodes = status.nodes.map((node) => [
+    `${node.address}${node.is_self ? ' (this)' : ''}`,
+    String(node.zone),
+    String(node.vnodes),
+    node.is_voter ? 'votes' : '',
+    node.may_go_down ? 'yes' : `no: ${node.reason}`,
+  ])
+  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES', 'VOTER', 'MAY GO DOWN'], ...nodes])}`
 }
 
 function describeCluster(info: Result<'cluster_info'>): string {

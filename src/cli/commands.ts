@@ -1,4 +1,5 @@
 import { clusterCommands } from './cluster-commands.ts'
+import { clusterSetupCommands } from './cluster-setup-commands.ts'
 import type { Command, CommandPorts } from './command.ts'
 import { configShow } from './config-command.ts'
 import { diskCommands } from './disk-commands.ts'
@@ -15,6 +16,7 @@ export function allCommands(ports: CommandPorts): Command[] {
     ...volumeCommands(ports),
     ...nodeCommands(ports),
     ...diskCommands(ports),
+    ...clusterSetupCommands(ports),
     ...clusterCommands(ports),
     ...maintenanceCommands(ports),
     configShow,

@@ -34,6 +34,31 @@ const clusterInfo = z.object({
   nodes: z.array(z.object({ address: z.string(), zone: z.int(), vnodes: z.int() })),
 })
 
+const clusterStatus = z.object({
+  /** Null for a node that is alone. */
+  cluster: z.string().nullable(),
+  epoch: z.int(),
+  /** Whether the node that was asked serves clients: it is in the view, and a majority of the voters answers it. */
+  is_acting: z.boolean(),
+  /** Families of volumes whose copies are not all where they belong yet. */
+  families_to_bring_home: z.int(),
+  nodes: z.array(
+    z.object({
+      node: z.string(),
+      address: z.string(),
+      zone: z.int(),
+      vnodes: z.int(),
+      is_voter: z.boolean(),
+      is_self: z.boolean(),
+      /** Whether it may go down now, and why not. */
+      may_go_down: z.boolean(),
+      reason: z.string(),
+    }),
+  ),
+  /** Ids of nodes that vote and are away. */
+  voters_away: z.array(z.string()),
+})
+
 const vdi = z.object({
   name: z.string(),
   /** Empty for the working VDI of a name. */
@@ -215,6 +240,7 @@ export const METHODS = {
   ping: method(nothing, nothing),
   info: method(nothing, info),
   cluster_info: method(nothing, clusterInfo),
+  cluster_status: method(nothing, clusterStatus),
   vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),
   /** Objects of a VDI in the order of their indexes, from one on; fewer than `count` are the last. Rejects with NoVdi. */
   vdi_objects: method(

@@ -91,8 +91,7 @@ test('snapshots of several volumes that are written to through NBD are of one mo
   }
   /** What else is in flight on each of them, beside the blocks of the counter. */
   const disturb = async (client: NbdClient) => {
-    for (let i = 0; goesOn; i++)
-      await client.write((i % SLOTS) * SLOT_BYTES + 2 * BLOCK_BYTES, Buffer.alloc(40_000, i))
+    for (let i = 0; goesOn; i++) await client.write((i % SLOTS) * SLOT_BYTES + 2 * BLOCK_BYTES, Buffer.alloc(40_000, i))
   }
   const writers = Promise.all([count(), ...clients.map(disturb)])
 
