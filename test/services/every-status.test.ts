@@ -31,6 +31,7 @@ import {
   stranger,
   TEST_SETTINGS,
 } from './harness.ts'
+import { newGroup } from './scenarios.ts'
 
 /**
  * Every action of the service in every status of a volume: it is done where the table says so, and leads where the table
@@ -90,6 +91,27 @@ async function aBackup({ db }: Harness, id: string): Promise<void> {
     created_at: at,
   })
 }
+
+/** A group of the volume's type and place, for all volumes the same; only this one may be in it. */
+const aGroup = (isIn: boolean) => async (harness: Harness, volumeId: string) => {
+  const { db, services } = harness
+  const volume = await db('volumes').where({ id: volumeId }).first()
+  if (!(await db('volume_groups').first())) {
+    await services.groupTypes.create(admin, { name: 'plain', description: null, isPublic: true, groupSpecs: {} })
+    await services.groups.create(member, { ...newGroup(), volumeTypes: [volume.volume_type_id] })
+    await db('work').delete()
+  }
+  await db('volume_groups').update({ status: 'available', host: volume.host })
+  await db('volumes').update({ group_id: null })
+  if (isIn)
+    await db('volumes')
+      .where({ id: volumeId })
+      .update({ group_id: await groupId(harness) })
+}
+
+const groupId = async ({ db }: Harness): Promise<string> => (await db('volume_groups').first('id')).id
+
+const memberChange = { name: null, description: null, addVolumes: [], removeVolumes: [] }
 
 /** Of an image service that has one. */
 let imageId: string
@@ -294,6 +316,28 @@ const CASES: Record<string, Case> = {
   'snapshot by force': {
     from: VOLUME_PERMISSIONS.snapshotForced,
     act: ({ services }, id) => services.snapshots.create(member, newSnapshot(id, true)),
+  },
+  'snapshot with its group': {
+    from: VOLUME_PERMISSIONS.snapshotInGroup,
+    prepare: aGroup(true),
+    act: async (harness) =>
+      harness.services.groupSnapshots.create(member, {
+        groupId: await groupId(harness),
+        name: null,
+        description: null,
+      }),
+  },
+  'add to a group': {
+    from: VOLUME_PERMISSIONS.addToGroup,
+    prepare: aGroup(false),
+    act: async (harness, id) =>
+      harness.services.groups.update(member, await groupId(harness), { ...memberChange, addVolumes: [id] }),
+  },
+  'remove from a group': {
+    from: VOLUME_PERMISSIONS.removeFromGroup,
+    prepare: aGroup(true),
+    act: async (harness, id) =>
+      harness.services.groups.update(member, await groupId(harness), { ...memberChange, removeVolumes: [id] }),
   },
   clone: {
     from: VOLUME_PERMISSIONS.clone,
