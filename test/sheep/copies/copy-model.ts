@@ -692,14 +692,13 @@ export class CopyModel {
     ]
     if (this.random.chance(0.06))
       return [...always, { weight: 60, act: (node) => this.#glitch(node) }, { weight: 6, act: () => this.#nameOwner() }]
-    // Who has rot and loses the other copies at the same time has lost data.
+    // Who has rot and loses the other copies at the same time has lost data; so, for now, who has it when the owner changes.
     if (this.random.chance(0.1)) {
       this.#hasBlackouts = false
       return [
         ...always,
         { weight: 60, act: (node) => this.#rot(node) },
         { weight: 6, act: (node) => this.#fillDisk(node) },
-        { weight: 12, act: () => this.#nameOwner() },
       ]
     }
     const some = (weight: number, act: (node: Node) => void) => ({
