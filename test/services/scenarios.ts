@@ -112,7 +112,8 @@ export const SCENARIOS: readonly Scenario[] = [
     method: 'limitVolume',
     prepare: async (harness) => {
       const { qosSpecs } = harness.services
-      const another = await addType(harness, 'another')
+      await addType(harness, 'another')
+      const { id: another } = await harness.db('volume_types').where({ name: 'another' }).first()
       const specs = { total_iops_sec: '10' }
       const { id: qosId } = await qosSpecs.create(admin, { name: 'slow', consumer: 'back-end', specs })
       await qosSpecs.associate(admin, qosId, another)
