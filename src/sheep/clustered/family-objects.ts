@@ -1,7 +1,6 @@
 import { oidVid } from '../../protocol/oid.ts'
 import type { CopySequencer } from '../copies/copy-sequencer.ts'
 import type { View } from '../membership/view.ts'
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
 import type {
   BlockContents,
   BlockRange,
@@ -36,9 +35,8 @@ export class FamilyObjects implements ReplicatedObjects {
   }
 
   async layoutOf(oid: bigint): Promise<ObjectLayout> {
-    const { blocks, inherited, base } = await this.read(oid, { first: 0, count: BLOCKS_PER_OBJECT })
-    const data = blocks.map(({ first, bytes }) => ({ first, count: bytes.length / BLOCK_BYTES }))
-    return { data, inherited, base }
+    const { data, inherited } = await this.of(oidVid(oid)).layout(oid)
+    return { data, inherited: inherited?.ranges ?? [], base: inherited?.base ?? null }
   }
 
   remove(oid: bigint): Promise<void> {

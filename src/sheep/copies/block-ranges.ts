@@ -1,5 +1,5 @@
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
-import type { BlockContents, BlockRange, BlockRun } from './copy-store.ts'
+import type { BlockContents, BlockRange, BlockRun, CopyLayout, Inherited } from './copy-store.ts'
 
 /** Sets of the blocks of an object, as ranges in order that neither overlap nor touch. */
 export type Blocks = readonly BlockRange[]
@@ -60,11 +60,19 @@ export function blocksOf({ blocks, zeros, inherited }: BlockContents): Blocks {
 export const rangeOf = ({ first, bytes }: BlockRun): BlockRange => ({ first, count: bytes.length / BLOCK_BYTES })
 
 /** Contents of different blocks of one object. */
+export function joinLayouts(parts: readonly CopyLayout[]): CopyLayout {
+  const data = toBlocks(parts.flatMap((part) => part.data))
+  return { data, ...joinInherited(parts) }
+}
+
 export function joinContents(parts: readonly BlockContents[]): BlockContents {
   const blocks = parts.flatMap((part) => part.blocks).sort((a, b) => a.first - b.first)
   const zeros = toBlocks(parts.flatMap((part) => part.zeros))
+  return { blocks, zeros, ...joinInherited(parts) }
+}
+
+function joinInherited(parts: readonly { inherited?: Inherited }[]): { inherited?: Inherited } {
   const inherited = parts.flatMap((part) => part.inherited ?? [])
   const [first] = inherited
-  if (!first) return { blocks, zeros }
-  return { blocks, zeros, inherited: { base: first.base, ranges: toBlocks(inherited.flatMap(({ ranges }) => ranges)) } }
+  return first ? { inherited: { base: first.base, ranges: toBlocks(inherited.flatMap(({ ranges }) => ranges)) } } : {}
 }

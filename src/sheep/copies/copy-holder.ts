@@ -66,6 +66,8 @@ export class CopyHolder {
         return this.#write(request)
       case 'read':
         return this.#read(request)
+      case 'layout':
+        return this.#layout(request)
       case 'sync':
         return this.#do((done) => this.#store.sync(done))
       case 'watermark':
@@ -122,6 +124,19 @@ export class CopyHolder {
     const found = isKnownAsRotten ? 'rotten' : await this.#contentsOf(oid, range)
     if (found === 'rotten') await this.#findRot(oid, range)
     return typeof found === 'string' ? { refused: found } : { refused: null, result: found }
+  }
+
+  async #layout({ oid, range }: RequestOf<'layout'>): Promise<CopyAnswer<'layout'>> {
+    const state = this.#store.stateOf(oid)
+    if (!isUsable(state)) return { refused: 'stale' }
+    if (subtract([range], state.valid).length > 0) return { refused: 'rotten' }
+    return new Promise((resolve, reject) =>
+      this.#store.layoutOf(oid, range, (error, result) => {
+        if (!error) resolve({ refused: null, result })
+        else if (error.code === 'NoObject') resolve({ refused: 'stale' })
+        else reject(error)
+      }),
+    )
   }
 
   /** `rotten`: a block does not match its checksum; `stale`: the copy has changed meanwhile, and has them no more. */

@@ -2,8 +2,8 @@ import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { ALL_BLOCKS, joinContents, overlaps, subtract } from './block-ranges.ts'
-import type { BlockContents, BlockRange } from './copy-store.ts'
+import { ALL_BLOCKS, joinContents, joinLayouts, overlaps, subtract } from './block-ranges.ts'
+import type { BlockContents, BlockRange, CopyLayout } from './copy-store.ts'
 import { Holders, type HoldersOptions } from './holders.ts'
 import type { CopyAnswer, CopyResults, RequestType } from './messages.ts'
 import { News } from './news.ts'
@@ -123,7 +123,25 @@ export class CopySequencer {
     return this.#objects.use(oid, true, (object) => this.#read(object, range))
   }
 
+  /** Of all blocks of an object, which have bytes of their own, and which are inherited. */
+  layout(oid: bigint): Promise<CopyLayout> {
+    return this.#objects.use(oid, true, async (object) => {
+      const parts = await this.#fromCopies(object, ALL_BLOCKS[0]!, 'layout')
+      return parts.length === 1 ? parts[0]! : joinLayouts(parts)
+    })
+  }
+
   async #read(object: OwnedObject, range: BlockRange): Promise<BlockContents> {
+    const parts = await this.#fromCopies(object, range, 'read')
+    return parts.length === 1 ? parts[0]! : joinContents(parts)
+  }
+
+  /** What one copy says of the range, or several that each have a part of it. */
+  async #fromCopies<T extends 'read' | 'layout'>(
+    object: OwnedObject,
+    range: BlockRange,
+    type: T,
+  ): Promise<CopyResults[T][]> {
     const { oid } = object
     for (;;) {
       await this.#opener.opened(object)
@@ -139,17 +157,19 @@ export class CopySequencer {
       }
       const { next } = this.#news
       const answers = await Promise.all(
-        sources.map((source) => this.#holders.ask(source.member, { type: 'read', oid, range: source.range })),
+        sources.map((source) =>
+          this.#holders.ask<'read' | 'layout'>(source.member, { type, oid, range: source.range }),
+        ),
       )
       if (answers.includes(null)) await this.#news.wait(next)
-      const parts = answers.flatMap((answer) => (answer?.refused === null ? [answer.result as BlockContents] : []))
+      const parts = answers.flatMap((answer) => (answer?.refused === null ? [answer.result as CopyResults[T]] : []))
       if (parts.length < sources.length && object.term === term) object.close()
       if (object.term !== term) continue
       // What was read may be of a write that began meanwhile.
       await object.quiet([range])
       if (object.term !== term) continue
       this.#throwIfUnsure()
-      return parts.length === 1 ? parts[0]! : joinContents(parts)
+      return parts
     }
   }
 

@@ -60,6 +60,8 @@ export interface CopyStore {
   release(oid: bigint): void
   /** Valid blocks. CorruptBlock when one of them does not match its checksum, NoObject when they are not valid any more. */
   read(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
+  /** As `read`, of which blocks there are bytes, without the bytes. */
+  layoutOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, layout: CopyLayout) => void): void
   /**
    * The object is gone as of this version; a tombstone says so until the epoch is clean. Need not be durable: no map names the object,
    * so what a loss of power brings back is found and removed again.
@@ -92,6 +94,12 @@ export interface BlockContents {
   blocks: readonly BlockRun[]
   zeros: readonly BlockRange[]
   /** Blocks that were never written in this object: what they are stands in another one, whose copies may be with other nodes. */
+  inherited?: Inherited
+}
+
+/** What some blocks of an object are, without their bytes: what is neither here nor inherited is zeros. */
+export interface CopyLayout {
+  data: readonly BlockRange[]
   inherited?: Inherited
 }
 

@@ -14,6 +14,7 @@ import type {
   BlockRange,
   BlockRun,
   CopyDone,
+  CopyLayout,
   CopyState,
   CopyStore,
   CopyWrite,
@@ -290,10 +291,7 @@ export class EngineCopyStore implements CopyStore {
     this.#inLine(oid, (failure) => {
       const object = this.#store.loadedNow(oid)
       if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
-      const isZero = (block: number) => this.#store.blockState(object, block)?.state === 'zero'
-      const zeros = rangesWhere(isZero, first, first + count)
-      const inherited = this.#inherited(object, { first, count })
-      const parts = subtract(subtract([{ first, count }], zeros), inherited?.ranges ?? [])
+      const { zeros, inherited, data: parts } = this.#partsOf(object, { first, count })
       const blocks = parts.map((part) => ({ first: part.first, bytes: Buffer.alloc(part.count * BLOCK_BYTES) }))
       let left = blocks.length
       let failed: StoreError | null = null
@@ -308,6 +306,25 @@ export class EngineCopyStore implements CopyStore {
       for (const part of blocks)
         this.#store.read(object, part.first, part.bytes.length / BLOCK_BYTES, part.bytes, partDone)
     })
+  }
+
+  layoutOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, layout: CopyLayout) => void): void {
+    const refuse = (error: StoreError) => done(error, { data: [] })
+    if (!this.#isValid(oid, range))
+      return refuse(new StoreError('NoObject', `blocks of ${formatOid(oid)} that this copy has not`))
+    this.#inLine(oid, (failure) => {
+      const object = this.#store.loadedNow(oid)
+      if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
+      const { data, inherited } = this.#partsOf(object, range)
+      done(null, { data, ...(inherited && { inherited }) })
+    })
+  }
+
+  #partsOf(object: StoredObject, range: BlockRange): { data: Blocks; zeros: Blocks; inherited: Inherited | null } {
+    const isZero = (block: number) => this.#store.blockState(object, block)?.state === 'zero'
+    const zeros = rangesWhere(isZero, range.first, range.first + range.count)
+    const inherited = this.#inherited(object, range)
+    return { data: subtract(subtract([range], zeros), inherited?.ranges ?? []), zeros, inherited }
   }
 
   #inherited(object: StoredObject, { first, count }: BlockRange): Inherited | null {

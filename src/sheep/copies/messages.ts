@@ -1,4 +1,4 @@
-import type { Adoption, BlockContents, BlockRange, CopyState, CopyWrite, TailEntry } from './copy-store.ts'
+import type { Adoption, BlockContents, BlockRange, CopyLayout, CopyState, CopyWrite, TailEntry } from './copy-store.ts'
 import type { Generation, Version } from './version.ts'
 
 /**
@@ -21,6 +21,8 @@ export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'remove'; oid: bigint; version: Version }
   /** Of which objects of the VDI there are copies. */
   | { type: 'list' }
+  /** As `read`, without the bytes. */
+  | { type: 'layout'; oid: bigint; range: BlockRange }
 )
 
 export type RequestType = CopyRequest['type']
@@ -59,6 +61,7 @@ export interface CopyResults {
   watermark: null
   remove: null
   list: readonly bigint[]
+  layout: CopyLayout
 }
 
 export type CopyAnswer<T extends RequestType = RequestType> =

@@ -4,7 +4,7 @@ import { type ByteReader, MalformedMessage } from '../peer/byte-reader.ts'
 import type { FrameWriter } from '../peer/frames.ts'
 import { type AnyHandler, type Kind, promised, REQUEST_COST_BYTES } from '../peer/kind.ts'
 import type { CopyHolder } from './copy-holder.ts'
-import type { BlockContents, BlockRange, BlockRun, CopyState, TailEntry } from './copy-store.ts'
+import type { BlockContents, BlockRange, BlockRun, CopyState, Inherited, TailEntry } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
 import { compareGenerations, type Generation, type Version } from './version.ts'
 
@@ -46,6 +46,7 @@ const TYPES: readonly CopyRequest['type'][] = [
   'watermark',
   'remove',
   'list',
+  'layout',
 ]
 const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space', 'rotten']
 const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale', 'removed']
@@ -120,6 +121,7 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
     case 'write':
       return writeWrite(out, request)
     case 'read':
+    case 'layout':
       out.bits64(request.oid)
       return writeRange(out, request.range)
     case 'sync':
@@ -177,6 +179,7 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
     case 'write':
       return readWrite(fields, body, of)
     case 'read':
+    case 'layout':
       return { ...of, type, oid: fields.bits64('oid'), range: readRange(fields, 'range') }
     case 'sync':
       return { ...of, type }
@@ -216,6 +219,11 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
       return writeContents(out, answer.result as CopyResults['read'])
     case 'list':
       return writeOids(out, answer.result as CopyResults['list'])
+    case 'layout': {
+      const { data, inherited } = answer.result as CopyResults['layout']
+      writeRanges(out, data)
+      return writeInherited(out, inherited)
+    }
     default:
       assert(answer.result === null)
   }
@@ -234,6 +242,8 @@ function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: Co
       return { refused: null, result: readRanges(fields, 'blocks') }
     case 'read':
       return { refused: null, result: readContents(fields, body) }
+    case 'layout':
+      return { refused: null, result: { data: readRanges(fields, 'data'), ...readInherited(fields) } }
     case 'list':
       return { refused: null, result: readOids(fields) }
     default:
@@ -361,12 +371,20 @@ function writeContents(out: FrameWriter, { blocks, zeros, inherited }: BlockCont
     writeRange(out, { first, count: bytes.length / BLOCK_BYTES })
   }
   writeRanges(out, zeros)
-  out.u8(inherited ? 1 : 0)
-  if (inherited) {
-    out.bits64(inherited.base)
-    writeRanges(out, inherited.ranges)
-  }
+  writeInherited(out, inherited)
   for (const { bytes } of blocks) out.body(bytes)
+}
+
+function writeInherited(out: FrameWriter, inherited: Inherited | undefined): void {
+  out.u8(inherited ? 1 : 0)
+  if (!inherited) return
+  out.bits64(inherited.base)
+  writeRanges(out, inherited.ranges)
+}
+
+function readInherited(fields: ByteReader): { inherited?: Inherited } {
+  if (fields.u8('inherited') === 0) return {}
+  return { inherited: { base: fields.bits64('base'), ranges: readRanges(fields, 'inherited') } }
 }
 
 function readContents(fields: ByteReader, body: Buffer): BlockContents {
@@ -379,8 +397,7 @@ function readContents(fields: ByteReader, body: Buffer): BlockContents {
   })
   if (at !== body.length) throw new MalformedMessage(`body: ${body.length} bytes where runs have ${at}`)
   const zeros = readRanges(fields, 'zeros')
-  if (fields.u8('inherited') === 0) return { blocks, zeros }
-  return { blocks, zeros, inherited: { base: fields.bits64('base'), ranges: readRanges(fields, 'inherited') } }
+  return { blocks, zeros, ...readInherited(fields) }
 }
 
 function noBody(body: Buffer): void {

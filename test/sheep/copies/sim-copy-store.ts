@@ -17,6 +17,7 @@ import type {
   BlockRange,
   CopyDone,
   CopyKind,
+  CopyLayout,
   CopyState,
   CopyStore,
   CopyWrite,
@@ -264,6 +265,16 @@ export class SimCopyStore implements CopyStore {
 
   release(oid: bigint): void {
     this.#reserved.delete(oid)
+  }
+
+  layoutOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, layout: CopyLayout) => void): void {
+    this.#later(() => {
+      const copy = this.#disk.copies.get(oid)
+      if (!copy || subtract([range], copy.valid).length > 0) return done(new StoreError('NoObject'), { data: [] })
+      const data = intersect([range], toBlocks([...copy.blocks.keys()].map((first) => ({ first, count: 1 }))))
+      const ranges = subtract(intersect([range], copy.inherited?.ranges ?? []), data)
+      done(null, { data, ...(ranges.length > 0 && { inherited: { base: copy.inherited!.base, ranges } }) })
+    })
   }
 
   read(

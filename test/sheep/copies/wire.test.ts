@@ -71,6 +71,7 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
     record({ ...of, type: fc.constant('watermark' as const), watermark: version }),
     record({ ...of, type: fc.constant('remove' as const), oid, version }),
     record({ ...of, type: fc.constant('list' as const) }),
+    record({ ...of, type: fc.constant('layout' as const), oid, range }),
   )
 })
 
@@ -78,6 +79,8 @@ function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults
   const version = versionOf(own)
   if (type === 'read') return contents
   if (type === 'blocks-since') return ranges
+  if (type === 'layout')
+    return contents.map(({ zeros, inherited }) => ({ data: zeros, ...(inherited && { inherited }) }))
   if (type === 'list') return fc.array(oid, { maxLength: 9 })
   if (type !== 'open') return fc.constant(null)
   const state = record<CopyState>({
