@@ -57,6 +57,7 @@ export class ClusteredVdiStore implements VdiStore {
   readonly ownership: Ownership
   readonly #parts: VdiStoreParts
   readonly #options: ClusteredOptions
+  readonly #copies: EngineCopyStore
   readonly #holder: CopyHolder
   readonly #cleaner: CopyCleaner
   readonly #places = new Places()
@@ -70,6 +71,7 @@ export class ClusteredVdiStore implements VdiStore {
     const { state, store, sessions, clock, turns } = parts
     const propose = (entry: Entry) => this.propose(entry)
     const copies = new EngineCopyStore(store)
+    this.#copies = copies
     this.#holder = new CopyHolder(copies)
     this.#cleaner = new CopyCleaner({
       state,
@@ -256,6 +258,11 @@ export class ClusteredVdiStore implements VdiStore {
       for (const [vid, each] of owned.vdis.usage()) usage.set(vid, each)
     }
     return usage
+  }
+
+  /** All objects that this node has copies of. */
+  objectsHere(): readonly bigint[] {
+    return this.#copies.objects().filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
   }
 
   /** How this node stands in the cluster, and what would be missing if another node went. */

@@ -1,4 +1,5 @@
 import pino from 'pino'
+import { formatOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import type { Group, GroupListener } from '../../../src/sheep/cluster/group.ts'
 import { ClusteredSheep } from '../../../src/sheep/clustered/clustered-sheep.ts'
@@ -183,6 +184,13 @@ export class ClusterBench {
   resume(node: BenchNode): void {
     node.clock.resume()
     this.group.resume(node.name)
+  }
+
+  /** On all nodes that run. */
+  objects(): string[] {
+    return this.nodes.flatMap(({ name, running }) =>
+      (running?.node.store.objectsHere() ?? []).map((oid) => `${formatOid(oid)} on ${name}`),
+    )
   }
 
   /** For who wonders why it does not go on. */

@@ -2,6 +2,7 @@ import assert from 'node:assert'
 import { StoreError } from '../../../src/errors.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
+import type { VdiClient } from '../../../src/vdi/client.ts'
 import type { Device } from '../../../src/vdi/device.ts'
 import { type Operation, whyNotLinearizable } from '../copies/linearizable.ts'
 import { type BenchNode, ClusterBench } from './cluster-bench.ts'
@@ -17,6 +18,7 @@ interface Client {
   readonly name: string
   readonly nameHash: string
   device: Device | null
+  readonly snapshots: { tag: string; held: string }[]
 }
 
 /**
@@ -25,7 +27,17 @@ interface Client {
  * stop, all nodes come together, all requests end, and everything is where it belongs.
  */
 export class ClusterModel {
-  readonly counts = { writes: 0, reads: 0, reopened: 0, kills: 0, powerLosses: 0, stops: 0, cuts: 0, starts: 0 }
+  readonly counts = {
+    writes: 0,
+    reads: 0,
+    snapshots: 0,
+    reopened: 0,
+    kills: 0,
+    powerLosses: 0,
+    stops: 0,
+    cuts: 0,
+    starts: 0,
+  }
   readonly #bench: ClusterBench
   readonly #clock: Clock
   readonly #clients: Client[]
@@ -43,6 +55,7 @@ export class ClusterModel {
       name: `client${at}`,
       nameHash: `${at}`.repeat(64),
       device: null,
+      snapshots: [],
     }))
   }
 
@@ -82,7 +95,12 @@ export class ClusterModel {
     for (const client of this.#clients) {
       for (let index = 0; index < OBJECTS; index++) await this.#read(client, index)
     }
+    for (const client of this.#clients) {
+      for (const { tag, held } of client.snapshots)
+        assert.equal(await this.#heldBy(client, tag), held, `what ${client.name}@${tag} holds has changed`)
+    }
     this.#check()
+    await this.#deleteAll()
   }
 
   #beside(work: Promise<unknown>): void {
@@ -97,8 +115,10 @@ export class ClusterModel {
     for (let count = 0; count < requests; count++) {
       await this.#clock.sleep(this.#random.next() * this.#random.pick([10, 400]))
       const index = this.#random.below(OBJECTS)
-      if (this.#random.chance(0.6)) await this.#write(client, index)
-      else await this.#read(client, index)
+      const dice = this.#random.next()
+      if (dice < 0.57) await this.#write(client, index)
+      else if (dice < 0.97) await this.#read(client, index)
+      else await this.#snapshot(client, `s${count}`)
     }
   }
 
@@ -135,6 +155,64 @@ export class ClusterModel {
       }
       this.counts.reads++
       return
+    }
+  }
+
+  /** May fail, and may have been taken all the same. What one holds never changes from then on. */
+  async #snapshot(client: Client, tag: string): Promise<void> {
+    const taken = await this.#byAny(async (vdis) => vdis.snapshot(await vdis.lookup(client.name), tag))
+    if (taken === null) return
+    this.counts.snapshots++
+    client.snapshots.push({ tag, held: await this.#heldBy(client, tag) })
+  }
+
+  async #heldBy(client: Client, tag: string): Promise<string> {
+    for (;;) {
+      const held = await this.#byAny(async (vdis) => {
+        const device = await vdis.open(await vdis.lookup(client.name, tag), { readOnly: true })
+        const read = (index: number) => this.#bench.read(device, index * OBJECT_BYTES, BLOCKS * BLOCK_BYTES)
+        const objects = await Promise.all(Array.from({ length: OBJECTS }, (_, index) => read(index)))
+        await device.close()
+        return Buffer.concat(objects).toString('base64')
+      })
+      if (held !== null) return held
+      await this.#clock.sleep(200)
+    }
+  }
+
+  /** Through some node; null when it failed, or takes too long. */
+  async #byAny<T>(work: (vdis: VdiClient) => Promise<T>): Promise<T | null> {
+    const { running } = this.#random.pick(this.#bench.nodes)
+    if (!running) return null
+    const done = work(running.vdis)
+    try {
+      return await Promise.race([done, this.#clock.sleep(PATIENCE_MS).then(() => Promise.reject(new Impatient()))])
+    } catch (error) {
+      if (!(error instanceof StoreError) && !(error instanceof Impatient)) throw error
+      return null
+    } finally {
+      done.catch(() => {})
+    }
+  }
+
+  /** With everything gone nothing is left on any node. */
+  async #deleteAll(): Promise<void> {
+    const left = () => this.#bench.nodes.flatMap(({ running }) => [...running!.node.sheep.state.vdis.values()])
+    for (const { name, device } of this.#clients) {
+      await device?.close()
+      while ((await this.#byAny((vdis) => vdis.removeExport(name).then(() => true))) === null)
+        await this.#clock.sleep(200)
+    }
+    const endMs = this.#clock.monotonicMs() + LIVENESS_MS
+    while (left().length > 0) {
+      assert(this.#clock.monotonicMs() < endMs, `not gone: ${JSON.stringify(left())}`)
+      const living = left().find(({ deleting }) => !deleting)
+      if (living) await this.#byAny((vdis) => vdis.remove(living.name, '', living.snapshotAt > 0 ? living.snapId : 0))
+      await this.#clock.sleep(300)
+    }
+    while (this.#bench.objects().length > 0) {
+      assert(this.#clock.monotonicMs() < endMs, `objects are left: ${this.#bench.objects().join(', ')}`)
+      await this.#clock.sleep(1000)
     }
   }
 
