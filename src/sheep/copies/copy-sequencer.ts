@@ -125,15 +125,11 @@ export class CopySequencer {
 
   /** Of all blocks of an object, which have bytes of their own, and which are inherited. */
   layout(oid: bigint): Promise<CopyLayout> {
-    return this.#objects.use(oid, true, async (object) => {
-      const parts = await this.#fromCopies(object, ALL_BLOCKS[0]!, 'layout')
-      return parts.length === 1 ? parts[0]! : joinLayouts(parts)
-    })
+    return this.#objects.use(oid, true, (object) => this.#fromCopies(object, ALL_BLOCKS[0]!, 'layout', joinLayouts))
   }
 
-  async #read(object: OwnedObject, range: BlockRange): Promise<BlockContents> {
-    const parts = await this.#fromCopies(object, range, 'read')
-    return parts.length === 1 ? parts[0]! : joinContents(parts)
+  #read(object: OwnedObject, range: BlockRange): Promise<BlockContents> {
+    return this.#fromCopies(object, range, 'read', joinContents)
   }
 
   /** What one copy says of the range, or several that each have a part of it. */
@@ -141,7 +137,8 @@ export class CopySequencer {
     object: OwnedObject,
     range: BlockRange,
     type: T,
-  ): Promise<CopyResults[T][]> {
+    join: (parts: readonly CopyResults[T][]) => CopyResults[T],
+  ): Promise<CopyResults[T]> {
     const { oid } = object
     for (;;) {
       await this.#opener.opened(object)
@@ -169,7 +166,7 @@ export class CopySequencer {
       await object.quiet([range])
       if (object.term !== term) continue
       this.#throwIfUnsure()
-      return parts
+      return parts.length === 1 ? parts[0]! : join(parts)
     }
   }
 

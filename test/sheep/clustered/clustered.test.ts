@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { runSeeds } from '../../sim/seeds.ts'
 import { ClusterBench } from './cluster-bench.ts'
 import { ClusterModel } from './cluster-model.ts'
 
@@ -58,19 +59,10 @@ describe('a store of three nodes', () => {
 
   it('loses nothing and goes on, whatever fails', async () => {
     const totals: Record<string, number> = {}
-    for (const seed of seedsOf(Number(process.env.SEEDS ?? 3))) {
-      try {
-        const counts = await ClusterModel.run(seed, 150)
-        for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count
-      } catch (error) {
-        throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
-      }
-    }
+    await runSeeds('test/sheep/clustered/clustered.test.ts', 4, async (seed) => {
+      const counts = await ClusterModel.run(seed, 150)
+      for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count
+    })
     console.info(totals)
-  }, 600_000)
+  })
 })
-
-function seedsOf(count: number): number[] {
-  const first = Number(process.env.FIRST_SEED ?? 1)
-  return Array.from({ length: count }, (_, at) => first + at)
-}
