@@ -230,7 +230,7 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .max(86_400)
     .default(600)
     .describe(
-      'Seconds that a node may be away before its copies are made anew elsewhere, while there are two copies of all data without it.',
+      'Does nothing yet: copies are made anew elsewhere as soon as a node is away. It is to be the seconds that are waited first, while there are two copies of all data without it.',
     ),
   disks: z
     .array(z.string().min(1))
