@@ -312,11 +312,11 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   async listObjects(_map: VdiMap): Promise<ListedObject[]> {
-    throw new StoreError('Unsupported')
+    throw new StoreError('Unsupported', 'a list of objects, on a store of several nodes')
   }
 
   async audit(_options: VdiAuditOptions): Promise<AuditReport> {
-    throw new StoreError('Unsupported')
+    throw new StoreError('Unsupported', 'the audit, on a store of several nodes')
   }
 
   #ownedOf(vid: number): OwnedFamily {
