@@ -1,5 +1,5 @@
-import { readlinkSync } from 'node:fs'
-import { getPriority, setPriority } from 'node:os'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { getPriority, release, setPriority } from 'node:os'
 import { afterEach, describe, expect, it } from 'vitest'
 import { asBefore, goFirst } from '../../src/runtime/thread-priority.ts'
 
@@ -17,6 +17,13 @@ function mayGoFirst(): boolean {
   return true
 }
 
+/** Nanoseconds that the scheduler gives the thread at a time. */
+const slice = () => Number(readFileSync(`/proc/${thread}/sched`, 'utf8').match(/se\.slice\s*:\s*(\d+)/)?.[1])
+
+/** Linux lets a thread say so since 6.12. */
+const [major = 0, minor = 0] = release().split('.').map(Number)
+const hasSlices = major > 6 || (major === 6 && minor >= 12)
+
 afterEach(() => {
   if (getPriority(thread) !== before) setPriority(thread, before)
 })
@@ -26,6 +33,13 @@ describe('a thread', () => {
     const expected = mayGoFirst() ? before - 10 : before
     goFirst()
     expect(getPriority(thread)).toBe(expected)
+  })
+
+  it.skipIf(!hasSlices)('wakes up before threads that run for longer, and starts others with what all have', () => {
+    goFirst()
+    expect(slice()).toBe(100_000)
+    expect(asBefore(slice)).toBeGreaterThan(100_000)
+    expect(slice()).toBe(100_000)
   })
 
   it('starts others as it was before, whatever comes of that', () => {
