@@ -19,6 +19,7 @@ import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
 import { createNoauth } from './identity/noauth.ts'
 import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
+import { createKeystoneAccount } from './keystone/account.ts'
 import { systemClock } from './runtime/clock.ts'
 import { DamagedFile, readTextFile, writeTextFile } from './runtime/files.ts'
 import { systemHttp } from './runtime/http-client.ts'
@@ -31,8 +32,7 @@ import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import type { ComputeService } from './services/compute/compute-service.ts'
-import { createKeystoneAccount } from './services/compute/keystone-account.ts'
-import { createNova } from './services/compute/nova.ts'
+import { computeRefusal, createNova } from './services/compute/nova.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
 import { createGlance } from './services/images/glance.ts'
 import type { ImageOptions } from './services/images/images.ts'
@@ -218,6 +218,7 @@ function computeService({ compute_service: compute }: Config, log: Log): Compute
     interface: compute.interface,
     regionName: compute.region_name,
     timeoutMs,
+    refusal: computeRefusal,
   })
   return createNova({ http: systemHttp, account, url, timeoutMs, log })
 }

@@ -1,10 +1,10 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
+import type { KeystoneAccount } from '../../keystone/account.ts'
+import { type JsonAnswer, parseAnswer, postJson, shown } from '../../keystone/json-exchange.ts'
 import type { HttpClient } from '../../runtime/http-client.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ComputeService, VolumeEvent } from './compute-service.ts'
-import { type JsonAnswer, parseAnswer, postJson, shown } from './json-exchange.ts'
-import type { KeystoneAccount } from './keystone-account.ts'
 
 /**
  * OpenStack's compute service: `POST os-server-external-events`, which it answers as soon as it has passed the word on.
@@ -34,7 +34,7 @@ export function createNova(options: {
   async function send(event: VolumeEvent, servers: readonly string[], requestId: string | null) {
     const { token, url: catalogUrl } = await account.enter('compute')
     const base = options.url ?? catalogUrl
-    if (base === null) throw refused('the catalog names no endpoint of it')
+    if (base === null) throw computeRefusal('the catalog names no endpoint of it')
     const version = MICROVERSIONS[event.name]
     const answer = await postJson(http, 'The compute service', {
       url: `${base.replace(/\/+$/, '')}/os-server-external-events`,
@@ -63,17 +63,17 @@ export function createNova(options: {
       for (const outcome of outcomes) {
         if (outcome.code !== 200) log.warn({ event, outcome }, 'a server cannot be told of its volume')
       }
-      if (outcomes.some(({ code }) => code === undefined)) throw refused(shown(answer))
+      if (outcomes.some(({ code }) => code === undefined)) throw computeRefusal(shown(answer))
     },
   }
 }
 
 function outcomesOf(answer: JsonAnswer): z.output<typeof Outcome>[] {
   const outcomes = answer.status === 200 || answer.status === 207 ? parseAnswer(Outcomes, answer) : null
-  if (outcomes === null) throw refused(shown(answer))
+  if (outcomes === null) throw computeRefusal(shown(answer))
   return outcomes.events
 }
 
-function refused(reason: string): ServiceError {
+export function computeRefusal(reason: string): ServiceError {
   return new ServiceError('ComputeRefused', { reason })
 }

@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { createKeystoneAccount } from '../../../src/keystone/account.ts'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { systemHttp } from '../../../src/runtime/http-client.ts'
 import { createLog } from '../../../src/runtime/log.ts'
-import { createKeystoneAccount } from '../../../src/services/compute/keystone-account.ts'
-import { createNova } from '../../../src/services/compute/nova.ts'
+import { computeRefusal, createNova } from '../../../src/services/compute/nova.ts'
 import { type FakeGlance, startFakeGlance } from '../../tools/fake-glance.ts'
 import { type FakeNova, NOVA_ACCOUNT, startFakeNova } from '../../tools/fake-nova.ts'
 import { imageOptions } from '../../tools/image-options.ts'
@@ -37,6 +37,7 @@ beforeEach(async () => {
     interface: 'public',
     regionName: null,
     timeoutMs: 20_000,
+    refusal: computeRefusal,
   })
   const compute = createNova({ http: systemHttp, account, url: null, timeoutMs: 20_000, log: createLog('silent') })
   options = { compute, images: imageOptions(glance.url) }

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { createKeystoneAccount, type KeystoneAccountOptions } from '../../../src/keystone/account.ts'
 import { systemHttp } from '../../../src/runtime/http-client.ts'
 import { createLog } from '../../../src/runtime/log.ts'
-import { createKeystoneAccount, type KeystoneAccountOptions } from '../../../src/services/compute/keystone-account.ts'
-import { createNova } from '../../../src/services/compute/nova.ts'
+import { computeRefusal, createNova } from '../../../src/services/compute/nova.ts'
 import { type FakeNova, NOVA_ACCOUNT, startFakeNova } from '../../tools/fake-nova.ts'
 import { ManualClock } from '../../tools/manual-clock.ts'
 
@@ -28,6 +28,7 @@ function client(changed: Partial<KeystoneAccountOptions> = {}, url: string | nul
     interface: 'public',
     regionName: null,
     timeoutMs,
+    refusal: computeRefusal,
     ...changed,
   })
   return createNova({ http: systemHttp, account, url, timeoutMs, log: createLog('silent') })

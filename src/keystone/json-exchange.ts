@@ -1,6 +1,6 @@
 import type { z } from 'zod'
-import { ServiceError } from '../../errors.ts'
-import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../../runtime/http-client.ts'
+import { ServiceError } from '../errors.ts'
+import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../runtime/http-client.ts'
 
 /** Small documents to and from another service of the cloud. */
 export interface JsonAnswer {
@@ -13,20 +13,30 @@ export interface JsonAnswer {
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024
 const SHOWN_CHARACTERS = 200
 
+type Exchange = Omit<HttpRequest, 'method' | 'body'>
+
 /** Rejects with ServiceUnavailable when `who` cannot be reached, or says that it cannot answer. */
-export async function postJson(
+export function postJson(
   http: HttpClient,
   who: string,
-  request: Omit<HttpRequest, 'method' | 'body'> & { document: unknown },
+  { document, headers, ...rest }: Exchange & { document: unknown },
 ): Promise<JsonAnswer> {
-  const { document, headers, ...rest } = request
+  return exchange(http, who, {
+    ...rest,
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: Buffer.from(JSON.stringify(document)),
+  })
+}
+
+/** As `postJson`, for what is there already. */
+export function getJson(http: HttpClient, who: string, request: Exchange): Promise<JsonAnswer> {
+  return exchange(http, who, { ...request, method: 'GET' })
+}
+
+async function exchange(http: HttpClient, who: string, { headers, ...rest }: HttpRequest): Promise<JsonAnswer> {
   try {
-    const answer = await http.request({
-      ...rest,
-      method: 'POST',
-      headers: { accept: 'application/json', 'content-type': 'application/json', ...headers },
-      body: Buffer.from(JSON.stringify(document)),
-    })
+    const answer = await http.request({ ...rest, headers: { accept: 'application/json', ...headers } })
     const text = await textOf(answer)
     if (answer.status < 500) return { status: answer.status, headers: answer.headers, text }
     throw unavailable(who, `it answers with status ${answer.status}`)

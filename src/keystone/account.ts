@@ -1,11 +1,12 @@
 import { z } from 'zod'
-import { ServiceError } from '../../errors.ts'
-import type { Clock } from '../../runtime/clock.ts'
-import type { HttpClient } from '../../runtime/http-client.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { HttpClient } from '../runtime/http-client.ts'
 import { parseAnswer, postJson, shown } from './json-exchange.ts'
 
 /** An account of this service in the cloud, for what users may not do themselves. */
 export interface KeystoneAccount {
+  /** Where Keystone is, up to and with `/v3`. */
+  readonly url: string
   /** Its token, and where the catalog says that a service of that type is. The token is kept until shortly before it ends. */
   enter(serviceType: string): Promise<{ token: string; url: string | null }>
   /** The token was refused: it is not used again. */
@@ -26,6 +27,8 @@ export interface KeystoneAccountOptions {
   /** Null: of any region. */
   regionName: string | null
   timeoutMs: number
+  /** What is thrown when Keystone gives no token. */
+  refusal: (reason: string) => Error
 }
 
 const TokenDocument = z.object({
@@ -60,22 +63,28 @@ const MARGIN_MS = 60_000
 
 export function createKeystoneAccount(options: KeystoneAccountOptions): KeystoneAccount {
   const { http, clock, timeoutMs } = options
-  const url = `${options.authUrl.replace(/\/+$/, '').replace(/\/v3$/, '')}/v3/auth/tokens`
+  const url = `${options.authUrl.replace(/\/+$/, '').replace(/\/v3$/, '')}/v3`
   let session: Session | null = null
 
   async function authenticate(): Promise<Session> {
-    const answer = await postJson(http, 'Keystone', { url, headers: {}, timeoutMs, document: credentials(options) })
+    const answer = await postJson(http, 'Keystone', {
+      url: `${url}/auth/tokens`,
+      headers: {},
+      timeoutMs,
+      document: credentials(options),
+    })
     const token = answer.headers['x-subject-token']
     const document = parseAnswer(TokenDocument, answer)
     if (answer.status !== 201 || typeof token !== 'string' || document === null) {
       const reason = `Keystone gives ${options.userName} no token: ${answer.status === 201 ? 'its answer has none' : shown(answer)}`
-      throw new ServiceError('ComputeRefused', { reason })
+      throw options.refusal(reason)
     }
     const { expires_at, catalog } = document.token
     return { token, expiresAtMs: Date.parse(expires_at), catalog }
   }
 
   return {
+    url,
     enter: async (serviceType) => {
       if (session === null || session.expiresAtMs - MARGIN_MS <= clock.now()) session = await authenticate()
       const { token, catalog } = session
