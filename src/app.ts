@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { hostname } from 'node:os'
 import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
@@ -12,14 +13,16 @@ import { type Db, openDatabase } from './db/database.ts'
 import { databaseId, exclusively } from './db/installation.ts'
 import { databaseOf } from './db/location.ts'
 import { createTokenVault } from './db/tokens.ts'
-import { StartRefused } from './errors.ts'
+import { ServiceError, StartRefused } from './errors.ts'
 import type { Authenticator } from './identity/authenticator.ts'
 import { ensureLocalIdentity } from './identity/credentials.ts'
+import { createKeystoneAuthenticator } from './identity/keystone.ts'
 import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
 import { createNoauth } from './identity/noauth.ts'
 import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
 import { createKeystoneAccount } from './keystone/account.ts'
+import { createKeystoneTokens } from './keystone/tokens.ts'
 import { systemClock } from './runtime/clock.ts'
 import { DamagedFile, readTextFile, writeTextFile } from './runtime/files.ts'
 import { systemHttp } from './runtime/http-client.ts'
@@ -172,6 +175,7 @@ async function identityOf(
 ): Promise<{ authenticator: Authenticator; local: LocalIdentity | null }> {
   const publicEndpoint = config.public_endpoint
   if (config.auth === 'noauth') return { authenticator: createNoauth({ publicEndpoint }), local: null }
+  if (config.auth === 'keystone') return { authenticator: keystoneAuthenticator(config.keystone, log), local: null }
   const { host, port } = reachable(listening, config.advertise)
   const baseUrl = publicEndpoint ?? `http://${formatAddress(host, port)}`
   const { data_dir: dataDir } = config
@@ -179,6 +183,30 @@ async function identityOf(
   const vault = createTokenVault(db, systemClock)
   const local = createLocalIdentity({ account, vault, clock: systemClock, random: systemRandom, publicEndpoint })
   return { authenticator: local.authenticator, local }
+}
+
+function keystoneAuthenticator(keystone: Config['keystone'], log: Log): Authenticator {
+  const { url, password } = keystone
+  assert(url !== null && password !== null, '`auth: keystone` without them is refused')
+  const exchange = { http: systemHttp, clock: systemClock, timeoutMs: keystone.timeout_seconds * 1000 }
+  const account = createKeystoneAccount({
+    ...exchange,
+    authUrl: url,
+    userName: keystone.username,
+    password,
+    projectName: keystone.project,
+    userDomainName: keystone.user_domain,
+    projectDomainName: keystone.project_domain,
+    interface: 'public',
+    regionName: null,
+    refusal: (reason) => new ServiceError('ServiceUnavailable', { reason }),
+  })
+  return createKeystoneAuthenticator({
+    tokens: createKeystoneTokens({ ...exchange, account, cacheMs: keystone.cache_seconds * 1000 }),
+    serviceRoles: keystone.service_roles,
+    publicUrl: keystone.public_url ?? url,
+    log,
+  })
 }
 
 async function openBackupDirectory(config: Config): Promise<ReturnType<typeof openSystemDisk>> {
@@ -249,6 +277,7 @@ function serviceSettings(config: Config): ServiceSettings {
       },
       poolsMax: scheduler.max_attempts,
     },
+    protectInstances: config.auth === 'keystone', // there is a cloud around, and so there may be a Nova
     messageTtlMs: config.message_ttl_days * 86_400_000,
     quota: {
       volumes: quota.volumes,

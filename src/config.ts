@@ -159,6 +159,10 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
     auth !== 'noauth' || isLoopback(listen)
       ? null
       : `auth: \`noauth\` lets everyone who reaches ${listen} do everything; listen on loopback or use \`auth: local\``,
+  ({ auth, keystone }) =>
+    auth === 'keystone' && (keystone.url === null || keystone.password === null)
+      ? `keystone.${keystone.url === null ? 'url' : 'password'}: \`auth: keystone\` needs to know where Keystone is, and an account that may validate tokens`
+      : null,
   ({ sheep_listen, cluster }) =>
     isLoopback(sheep_listen) || cluster !== 'single'
       ? null

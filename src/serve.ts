@@ -246,11 +246,11 @@ async function endsInTime(finish: Promise<void>, log: Log): Promise<boolean> {
 }
 
 function describe(config: Config, info: Result<'info'>): string {
-  const openrc = path.resolve(config.data_dir, 'openrc')
-  const credentials =
-    config.auth === 'local'
-      ? `Credentials: source ${openrc}`
-      : 'No authentication: every token is believed, as `user:project`.'
+  const credentials = {
+    local: `Credentials: source ${path.resolve(config.data_dir, 'openrc')}`,
+    keystone: `Tokens are those of ${config.keystone.url}`,
+    noauth: 'No authentication: every token is believed, as `user:project`.',
+  }[config.auth]
   return [
     `collie ${info.version} is running, process ${info.pid}`,
     table(Object.entries(info.addresses).map(([name, address]) => [`  ${name}`, address])),

@@ -116,11 +116,50 @@ export const SETTINGS_SCHEMA = z.strictObject({
     ),
 
   auth: z
-    .enum(['local', 'noauth'])
+    .enum(['local', 'keystone', 'noauth'])
     .default('local')
     .describe(
-      'Who may call the API: `local` is a small identity of its own, `noauth` believes everyone (loopback only).',
+      'Who may call the API: `local` is a small identity of its own, `keystone` asks the one of a cloud, `noauth` believes everyone (loopback only).',
     ),
+  keystone: z
+    .strictObject({
+      url: z
+        .url({ protocol: /^https?$/ })
+        .nullable()
+        .default(null)
+        .describe('Keystone of the cloud, `http://host:5000/v3`, for `auth: keystone`.'),
+      username: z
+        .string()
+        .min(1)
+        .default('cinder')
+        .describe('The account that may validate tokens, of the role `service` or `admin`.'),
+      password: z.string().min(1).nullable().default(null).meta({ isSecret: true }).describe('Its password.'),
+      project: z.string().min(1).default('service').describe('Its project.'),
+      user_domain: z.string().min(1).default('Default').describe('Name of its domain.'),
+      project_domain: z.string().min(1).default('Default').describe("Name of its project's domain."),
+      public_url: z
+        .url({ protocol: /^https?$/ })
+        .nullable()
+        .default(null)
+        .describe('Where clients get tokens, as a 401 says it, when not at `url`.'),
+      service_roles: z
+        .array(z.string().min(1))
+        .default(['service'])
+        .describe('Whoever sends an X-Service-Token with one of these roles is a service, such as Nova.'),
+      cache_seconds: z
+        .int()
+        .min(0)
+        .max(3600)
+        .default(60)
+        .describe('How long a valid token is not asked about again, and one that has been revoked may still be taken.'),
+      timeout_seconds: z
+        .int()
+        .min(1)
+        .max(120)
+        .default(10)
+        .describe('How long Keystone may stay silent before requests are answered with 503.'),
+    })
+    .prefault({}),
   host: z
     .string()
     .regex(/^[\w.-]{1,128}$/, { error: 'expected a host name' })
