@@ -5,6 +5,7 @@ import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
 import { backupDirectoryOf, createConfiguredBackends, reachable } from './app-backends.ts'
 import { createMetricsDoor } from './app-metrics.ts'
+import { policyOf } from './app-policy.ts'
 import { type Config, isOwnStore } from './config.ts'
 import { listenAsApi } from './control/api-sockets.ts'
 import { whyNoAnswer } from './control/health.ts'
@@ -69,6 +70,7 @@ const PRIVATE = 0o600
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
 export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
+  const policy = policyOf(config.policy_file, log)
   const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
   const backends = createConfiguredBackends(config, control)
@@ -103,6 +105,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const server = createApiServer({
     services,
     authenticator,
+    policy,
     log,
     random: systemRandom,
     unready,

@@ -121,6 +121,14 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .describe(
       'Who may call the API: `local` is a small identity of its own, `keystone` asks the one of a cloud, `noauth` believes everyone (loopback only).',
     ),
+  policy_file: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "Rules that differ from upstream's defaults, in Cinder's names and the language of OpenStack's policy files (YAML or JSON). Read at the start.",
+    ),
   keystone: z
     .strictObject({
       url: z

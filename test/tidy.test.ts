@@ -55,9 +55,11 @@ const LAYERS: Record<string, readonly string[]> = {
   identity: ['keystone', 'errors.ts', 'runtime'],
   api: ['services', 'identity', 'errors.ts', 'runtime', 'version.ts'],
   'service-control.ts': ['services', 'control'],
+  'app-policy.ts': ['api', 'errors.ts', 'runtime'],
   'app-backends.ts': ['services', 'drivers', 'vdi', 'control', 'config.ts', 'errors.ts', 'runtime'],
   'app.ts': [
     'app-metrics.ts',
+    'app-policy.ts',
     'app-backends.ts',
     'service-control.ts',
     'status-listener.ts',

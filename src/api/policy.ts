@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { ServiceError } from '../errors.ts'
+import { type ParsedRule, PolicySyntaxError, parseRule, type Question } from './policy-text.ts'
 
 /**
  * Who may do what: Cinder's rule names with its default checks (the secure RBAC personas, `enforce_new_defaults`). Paths
@@ -173,20 +174,115 @@ const ROLES: Record<Check, readonly string[]> = {
   admin: ['admin'],
 }
 
+/** Rules that upstream builds the others of, for policy files that name or change them. */
+const BASE_RULES: Readonly<Record<string, string>> = {
+  context_is_admin: 'role:admin',
+  admin_api: 'is_admin:True or (role:admin and is_admin_project:True)',
+  admin_or_owner: 'is_admin:True or (role:admin and is_admin_project:True) or project_id:%(project_id)s',
+  xena_system_admin_or_project_reader: 'role:admin or (role:reader and project_id:%(project_id)s)',
+  xena_system_admin_or_project_member: 'role:admin or (role:member and project_id:%(project_id)s)',
+}
+const BASE_OF: Record<Check, string> = {
+  reader: 'xena_system_admin_or_project_reader',
+  member: 'xena_system_admin_or_project_member',
+  admin: 'admin_api',
+}
+
 export interface Caller {
+  userId: string
   projectId: string
   roles: readonly string[]
 }
 
-export function isAllowed(rule: string, caller: Caller, target: { projectId: string }): boolean {
-  assert(isRule(rule), `no such policy rule: ${rule}`)
-  if (caller.roles.includes('admin')) return true
-  return caller.projectId === target.projectId && ROLES[RULES[rule]].some((role) => caller.roles.includes(role))
+/** The rules of one API: the defaults, and what a policy file says instead. */
+export interface Policy {
+  /** What is likely a mistake in the file but does no harm. */
+  readonly warnings: readonly string[]
+  isAllowed(rule: string, caller: Caller, target: { projectId: string }): boolean
+  /** Throws PolicyNotAuthorized unless the rule lets the caller act on something of that project. */
+  authorize(rule: string, caller: Caller, target: { projectId: string }): void
+  /** Who acts in every project, and sees what only operators see. */
+  isAdmin(caller: Caller): boolean
 }
 
-/** Throws PolicyNotAuthorized unless the rule lets the caller act on something of that project. */
-export function authorize(rule: string, caller: Caller, target: { projectId: string }): void {
-  if (!isAllowed(rule, caller, target)) throw new ServiceError('PolicyNotAuthorized', { action: rule })
+/**
+ * @param file rules by name, as a policy file has them; see `policy-text.ts`. Throws PolicySyntaxError, with the name of the rule, for
+ *   one that cannot be read, or that rests on itself or on none.
+ */
+export function createPolicy(file: Readonly<Record<string, unknown>> = {}): Policy {
+  const changed = new Map(Object.entries(file).map(([name, value]) => [name, parsed(name, value)]))
+  const named = new Map(Object.entries(BASE_RULES).map(([name, text]) => [name, parseRule(text)]))
+  for (const [name, rule] of changed) named.set(name, rule)
+  checkUses(named)
+
+  function holds(name: string, question: Omit<Question, 'rule'>): boolean {
+    const rule = named.get(name)
+    if (rule !== undefined) return rule.check({ ...question, rule: (other) => holds(other, question) })
+    return isRule(name) && holds(BASE_OF[RULES[name]], question)
+  }
+
+  function isAdmin(caller: Caller): boolean {
+    if (!changed.has('context_is_admin')) return caller.roles.includes('admin')
+    return holds('context_is_admin', questionOf(caller, caller, false))
+  }
+
+  function isAllowed(rule: string, caller: Caller, target: { projectId: string }): boolean {
+    assert(isRule(rule), `no such policy rule: ${rule}`)
+    if (changed.size > 0) return holds(rule, questionOf(caller, target, isAdmin(caller)))
+    if (caller.roles.includes('admin')) return true
+    return caller.projectId === target.projectId && ROLES[RULES[rule]].some((role) => caller.roles.includes(role))
+  }
+
+  const used = new Set([...changed.values()].flatMap(({ uses }) => uses))
+  const unknown = [...changed.keys()].filter(
+    (name) => !isRule(name) && !Object.hasOwn(BASE_RULES, name) && !used.has(name),
+  )
+  return {
+    warnings: unknown.map((name) => `the policy file has a rule ${name}, which nothing asks for`),
+    isAllowed,
+    isAdmin,
+    authorize: (rule, caller, target) => {
+      if (!isAllowed(rule, caller, target)) throw new ServiceError('PolicyNotAuthorized', { action: rule })
+    },
+  }
+}
+
+function parsed(name: string, value: unknown): ParsedRule {
+  try {
+    return parseRule(value)
+  } catch (error) {
+    if (error instanceof PolicySyntaxError) throw new PolicySyntaxError(`${name}: ${error.message}`)
+    throw error
+  }
+}
+
+/** Every rule that is named is there, and none rests on itself. */
+function checkUses(rules: ReadonlyMap<string, ParsedRule>): void {
+  const checked = new Set<string>()
+  const visit = (name: string, path: readonly string[]): void => {
+    if (path.includes(name)) throw new PolicySyntaxError(`${name} rests on itself: ${[...path, name].join(', ')}`)
+    if (checked.has(name)) return
+    const rule = rules.get(name)
+    if (rule === undefined && !isRule(name)) throw new PolicySyntaxError(`${path.at(-1)}: there is no rule ${name}`)
+    for (const other of rule?.uses ?? []) visit(other, [...path, name])
+    checked.add(name)
+  }
+  for (const name of rules.keys()) visit(name, [])
+}
+
+function questionOf(caller: Caller, target: { projectId: string }, isAdmin: boolean): Omit<Question, 'rule'> {
+  return {
+    credentials: {
+      user_id: caller.userId,
+      project_id: caller.projectId,
+      roles: caller.roles,
+      is_admin: isAdmin,
+      is_admin_project: true,
+      system_scope: null,
+      domain_id: null,
+    },
+    target: { project_id: target.projectId },
+  }
 }
 
 function isRule(rule: string): rule is Rule {

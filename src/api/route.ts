@@ -7,7 +7,7 @@ import type { Services } from '../services/services.ts'
 import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
 import { refusedFilters } from './paging.ts'
-import { authorize, isAllowed, type Rule } from './policy.ts'
+import type { Rule } from './policy.ts'
 import { check, shorten, unknownProperties, type Words } from './validation.ts'
 import { visitOf } from './visit.ts'
 
@@ -202,9 +202,9 @@ async function serve(
     route.body === null
       ? undefined
       : check(at(route.body, client), sent ?? null, { root: route.action, unknown: unknownProperties })
-  if (route.policy !== null && !isAllowed(route.policy, context, context)) {
+  if (route.policy !== null && !context.allows(route.policy)) {
     await route.target?.({ services, context, params, body })
-    authorize(route.policy, context, context)
+    context.authorize(route.policy, context)
   }
 
   const answer = await route.handler({

@@ -8,6 +8,7 @@ import { addDocs } from './docs.ts'
 import { faultOf } from './faults.ts'
 import { BODY_BYTES_MAX, parseJson } from './json.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
+import { createPolicy, type Policy } from './policy.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
 import { createUnmatchedHandler } from './unmatched.ts'
 import { ROUTES } from './v3/index.ts'
@@ -17,6 +18,8 @@ import { addDoor, globalRequestIdOf } from './visit.ts'
 export interface ApiServerOptions {
   services: Services
   authenticator: Authenticator
+  /** Upstream's defaults when there is none. */
+  policy?: Policy
   log: Log
   random: Random
   settings: ApiSettings
@@ -31,7 +34,8 @@ export interface ApiServerOptions {
  * `register` (the local identity, metrics) before they call `listen`.
  */
 export function createApiServer(options: ApiServerOptions): FastifyInstance {
-  const { services, authenticator, log, random, settings, unready = async () => null, metrics } = options
+  const { services, authenticator, policy = createPolicy(), log, random, settings, metrics } = options
+  const { unready = async () => null } = options
   const app = fastify({
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
@@ -64,7 +68,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   addDocs(app)
   app.register(
     async (v3) => {
-      addDoor(v3, authenticator)
+      addDoor(v3, authenticator, policy)
       v3.setNotFoundHandler(unmatched)
       addVersion(v3, settings)
       registerRoutes(v3, ROUTES, { services, settings })

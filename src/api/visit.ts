@@ -4,7 +4,7 @@ import { ServiceError } from '../errors.ts'
 import { type Authenticator, headerOf, type Principal } from '../identity/authenticator.ts'
 import type { RequestContext } from '../services/context.ts'
 import { parseVersionHeader } from './microversion.ts'
-import { authorize } from './policy.ts'
+import type { Policy } from './policy.ts'
 
 /** What is known of a request once it is through the door: who asks, and in which version of the API. */
 export interface Visit {
@@ -22,11 +22,11 @@ declare module 'fastify' {
  * The door of everything below `/v3`: checks the token, then the version header, before a body is read or a path is
  * looked at, and sets the headers that every answer of the API has.
  */
-export function addDoor(app: FastifyInstance, authenticator: Authenticator): void {
+export function addDoor(app: FastifyInstance, authenticator: Authenticator, policy: Policy): void {
   app.addHook('onRequest', async (request, reply) => {
     const principal = await authenticator.authenticate(request.headers)
     const minor = addVersionHeaders(request, reply)
-    request.visit = { context: contextOf(principal, request), minor }
+    request.visit = { context: contextOf(principal, policy, request), minor }
   })
 }
 
@@ -43,7 +43,7 @@ export function visitOf(request: FastifyRequest): Visit {
   return request.visit
 }
 
-function contextOf(principal: Principal, request: FastifyRequest): RequestContext {
+function contextOf(principal: Principal, policy: Policy, request: FastifyRequest): RequestContext {
   const { projectId } = principal
   // A token without a project is genuine, but nothing here belongs to nobody.
   if (projectId === null) throw new ServiceError('PolicyNotAuthorized', { action: 'volume:get' })
@@ -53,10 +53,11 @@ function contextOf(principal: Principal, request: FastifyRequest): RequestContex
     userId: principal.userId,
     projectId,
     roles: principal.roles,
-    isAdmin: principal.roles.includes('admin'),
+    isAdmin: policy.isAdmin({ ...principal, projectId }),
     isService: principal.isService,
     token: headerOf(request.headers, 'x-auth-token') ?? '',
-    authorize: (rule, target) => authorize(rule, context, target),
+    authorize: (rule, target) => policy.authorize(rule, context, target),
+    allows: (rule) => policy.isAllowed(rule, context, context),
   }
   return context
 }

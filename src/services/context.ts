@@ -16,4 +16,6 @@ export interface RequestContext {
    * the service, where the row is known.
    */
   authorize(rule: string, target: { projectId: string }): void
+  /** Whether the rule allows the action in the caller's own project: for what an answer shows. */
+  allows(rule: string): boolean
 }

@@ -1,4 +1,5 @@
 import type { FastifyInstance, InjectOptions } from 'fastify'
+import type { Policy } from '../../src/api/policy.ts'
 import { createApiServer } from '../../src/api/server.ts'
 import { openDatabase } from '../../src/db/database.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
@@ -44,7 +45,7 @@ export interface Answer {
   text: string
 }
 
-export async function createHarness(options: { images?: ImageOptions } = {}): Promise<Harness> {
+export async function createHarness(options: { images?: ImageOptions; policy?: Policy } = {}): Promise<Harness> {
   const logged: string[] = []
   const log = createLog('info', { write: (line) => logged.push(line) })
   const db = await openDatabase({ file: ':memory:' })
@@ -64,6 +65,7 @@ export async function createHarness(options: { images?: ImageOptions } = {}): Pr
   const app = createApiServer({
     services,
     authenticator: tokensThatNameRoles,
+    ...(options.policy && { policy: options.policy }),
     log,
     random: systemRandom,
     settings: { publicEndpoint: null },

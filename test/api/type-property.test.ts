@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { at } from '../../src/api/microversion.ts'
-import { isAllowed } from '../../src/api/policy.ts'
+import { createPolicy } from '../../src/api/policy.ts'
 import { bodiesOf } from './arbitrary.ts'
 import { createHarness, type Harness, OTHER_PROJECT, PROJECT } from './harness.ts'
 import { bodyOf, ENCRYPTION, RIGHT, ROUTES } from './type-requests.ts'
@@ -13,6 +13,7 @@ import { bodyOf, ENCRYPTION, RIGHT, ROUTES } from './type-requests.ts'
  */
 
 let api: Harness
+const policy = createPolicy()
 const ids: string[] = [PROJECT, OTHER_PROJECT]
 
 beforeAll(async () => {
@@ -112,7 +113,11 @@ test.each(ROUTES.map((route) => [route.operation, route] as const))('%s', async 
         at(route.query, client).safeParse(query).success &&
         (route.body === null || at(route.body, client).safeParse(sent).success)
       const project = route.url.startsWith('/os-quota-sets') ? subject : PROJECT
-      const isLetIn = isAllowed(route.policy!, { projectId: PROJECT, roles: [roles] }, { projectId: project })
+      const isLetIn = policy.isAllowed(
+        route.policy!,
+        { userId: 'u', projectId: PROJECT, roles: [roles] },
+        { projectId: project },
+      )
       const expected =
         minor < route.since ? [404] : !isRight ? [400] : !isLetIn ? [403] : (ENDS[operation] ?? [200, 404])
       expect(expected, text).toContain(status)

@@ -142,6 +142,7 @@ export function contextOf(overrides: Partial<RequestContext> = {}): RequestConte
     isService: false,
     token: 'token',
     authorize: () => {},
+    allows: () => true,
     ...overrides,
   }
 }

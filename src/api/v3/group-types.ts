@@ -5,7 +5,6 @@ import type { GroupType } from '../../services/model.ts'
 import { description, exactlyOne, flag, Link, metadata, name, pairsOf, readBoolean, text } from '../fields.ts'
 import { textFilter } from '../filters.ts'
 import { listing, nextLinks, toListRequest } from '../paging.ts'
-import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
 import { shorten, WHOLE_SENTENCE } from '../validation.ts'
 import { typeName } from './types.ts'
@@ -240,7 +239,7 @@ function scopeOf(word: string | undefined, { isAdmin }: RequestContext): 'all' |
 }
 
 function view(type: GroupType, context: RequestContext): z.input<typeof GroupTypeView> {
-  const seesSpecs = isAllowed('group:access_group_types_specs', context, context)
+  const seesSpecs = context.allows('group:access_group_types_specs')
   return {
     id: type.id,
     name: type.name,

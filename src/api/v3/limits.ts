@@ -1,7 +1,6 @@
 import { z } from 'zod'
 import { text } from '../fields.ts'
 import { adminOnly, since } from '../microversion.ts'
-import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 const otherProject = since('3.39', adminOnly(text(255).optional()))
@@ -46,7 +45,7 @@ export const limitRoutes: Route[] = [
         totalBackupsUsed: quotas.backups.used,
         totalBackupGigabytesUsed: quotas.backup_gigabytes.used,
       }
-      const seesUsed = isAllowed('limits_extension:used_limits', context, context)
+      const seesUsed = context.allows('limits_extension:used_limits')
       return { limits: { rate: [], absolute: seesUsed ? { ...most, ...used } : most } }
     },
   }),

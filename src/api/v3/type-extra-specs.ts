@@ -2,7 +2,6 @@ import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
 import { exactlyOne, METADATA_KEY, pairsOf, text } from '../fields.ts'
-import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 /** Extra specs that tell a tenant something; all others tell how the backend is built. */
@@ -91,7 +90,7 @@ export const typeExtraSpecRoutes: Route[] = [
 ]
 
 export function seesAllSpecs(context: RequestContext): boolean {
-  return isAllowed('volume_extension:types_extra_specs:read_sensitive', context, context)
+  return context.allows('volume_extension:types_extra_specs:read_sensitive')
 }
 
 /** The extra specs that this caller may see. */

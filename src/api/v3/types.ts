@@ -6,7 +6,6 @@ import { description, flag, Link, readBoolean, text } from '../fields.ts'
 import { metadataFilter, textFilter } from '../filters.ts'
 import { adminOnly } from '../microversion.ts'
 import { listing, nextLinks, toListRequest } from '../paging.ts'
-import { isAllowed } from '../policy.ts'
 import { defineRoute, type Route } from '../route.ts'
 import { shorten, WHOLE_SENTENCE } from '../validation.ts'
 import { onlyUserVisible, seesAllSpecs, specs, USER_VISIBLE_SPECS } from './type-extra-specs.ts'
@@ -200,7 +199,7 @@ function typeBase(type: VolumeType, context: RequestContext): z.input<typeof Typ
 }
 
 function typeFull(type: VolumeType, context: RequestContext): z.input<typeof TypeFull> {
-  const seesAccess = isAllowed('volume_extension:volume_type_access', context, context)
+  const seesAccess = context.allows('volume_extension:volume_type_access')
   return {
     ...typeBase(type, context),
     qos_specs_id: type.qosSpecsId,

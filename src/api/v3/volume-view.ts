@@ -4,7 +4,6 @@ import type { Volume, VolumeStatus } from '../../services/model.ts'
 import { Link } from '../fields.ts'
 import type { Links } from '../links.ts'
 import { adminOnly, before, since } from '../microversion.ts'
-import { isAllowed } from '../policy.ts'
 
 const nullableText = z.string().nullable()
 
@@ -140,7 +139,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
 }
 
 export function volumeFull(volume: Volume, context: RequestContext, links: Links): z.input<typeof VolumeFull> {
-  const seesImages = isAllowed('volume_extension:volume_image_metadata:show', context, context)
+  const seesImages = context.allows('volume_extension:volume_image_metadata:show')
   return Object.assign(volumeDetail(volume, context, links), {
     'os-vol-tenant-attr:tenant_id': volume.projectId,
     'os-vol-host-attr:host': volume.host,
