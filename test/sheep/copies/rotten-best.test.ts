@@ -104,3 +104,40 @@ describe('a block that is rotten in the copy with the highest version', () => {
     },
   )
 })
+
+/** X is written to A and B, and Y to A and C while B is away. */
+async function withoutB({ alsoX }: { alsoX: boolean }) {
+  const copies = new Copies()
+  const views = [view(1, 'AB'), view(2, 'AC')]
+  await copies.run(copies.write(copies.owner(views[0]!), X, 'x', false))
+  const owner = copies.owner(...views)
+  await copies.run(copies.write(owner, Y, 'y'))
+  if (alsoX) await copies.run(copies.write(owner, X, 'later'))
+  copies.rot('A')
+  return { copies, views: [...views, view(3, 'AB')] }
+}
+
+describe('a block that is rotten in the only copy that is up to date', () => {
+  it('is what an older copy has, if that matches its checksum', async () => {
+    const { copies, views } = await withoutB({ alsoX: false })
+    const owner = copies.owner(...views)
+    expect(await copies.read(owner, X)).toBe('x')
+    await copies.recover(owner)
+    expect(copies.disks.get('A')!.describe(OID)).toBe(copies.disks.get('B')!.describe(OID))
+  })
+
+  it('is put right by recovery, too', async () => {
+    const { copies, views } = await withoutB({ alsoX: false })
+    const owner = copies.owner(...views)
+    await copies.recover(owner)
+    copies.isLost = (_node, { type }) => type === 'mend' || type === 'remains'
+    expect(await copies.read(owner, X)).toBe('x')
+  })
+
+  it('is not what an older copy has when it was written since, but is when who has that is there again', async () => {
+    const { copies, views } = await withoutB({ alsoX: true })
+    await expect(copies.read(copies.owner(...views), X)).rejects.toMatchObject({ code: 'CorruptBlock' })
+    expect(await copies.read(copies.owner(...views), Y)).toBe('y')
+    expect(await copies.read(copies.owner(...views, view(4, 'ABC')), X)).toBe('later')
+  })
+})
