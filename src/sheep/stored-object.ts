@@ -5,6 +5,7 @@ import type { CopyChanges } from './copies/copy-table.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import {
   BLOCKS_PER_OBJECT,
+  blockCrc,
   entryState,
   findHolders,
   type InheritRun,
@@ -160,6 +161,15 @@ export class StoredObject {
   /** When a block was written, which is null for one that is inherited. It has to be loaded. */
   writtenEpoch(block: number): number | null {
     return writtenEpoch(this.overlay.get(block)?.word1 ?? this.table![block * 2 + 1]!)
+  }
+
+  /** Whether these are the bytes that a block was written with, by its checksum. It has to be loaded. */
+  matches(block: number, bytes: Uint8Array): boolean {
+    const { word0, word1 } = this.overlay.get(block) ?? {
+      word0: this.table![block * 2]!,
+      word1: this.table![block * 2 + 1]!,
+    }
+    return slotOf(word1) !== null && blockCrc(this.words, block, word1, bytes) === word0
   }
 
   get lost(): boolean {

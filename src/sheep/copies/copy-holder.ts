@@ -68,6 +68,10 @@ export class CopyHolder {
         return this.#read(request)
       case 'layout':
         return this.#layout(request)
+      case 'remains':
+        return this.#remains(request)
+      case 'mend':
+        return this.#mend(request)
       case 'sync':
         return this.#do((done) => this.#store.sync(done))
       case 'watermark':
@@ -148,6 +152,20 @@ export class CopyHolder {
         else if (error.code === 'NoObject') resolve('stale')
         else reject(error)
       }),
+    )
+  }
+
+  #remains({ oid, range }: RequestOf<'remains'>): Promise<CopyAnswer<'remains'>> {
+    return new Promise((resolve, reject) =>
+      this.#store.remainsOf(oid, range, (error, result) =>
+        error ? reject(error) : resolve({ refused: null, result }),
+      ),
+    )
+  }
+
+  #mend({ oid, contents }: RequestOf<'mend'>): Promise<CopyAnswer<'mend'>> {
+    return new Promise((resolve, reject) =>
+      this.#store.mend(oid, contents, (error, result) => (error ? reject(error) : resolve({ refused: null, result }))),
     )
   }
 

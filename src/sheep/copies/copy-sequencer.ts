@@ -2,9 +2,10 @@ import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { ALL_BLOCKS, joinContents, joinLayouts, overlaps, subtract } from './block-ranges.ts'
+import { ALL_BLOCKS, intersect, joinContents, joinLayouts, overlaps, subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange, CopyLayout } from './copy-store.ts'
 import { Holders, type HoldersOptions } from './holders.ts'
+import { mend } from './mending.ts'
 import type { CopyAnswer, CopyResults, RequestType } from './messages.ts'
 import { News } from './news.ts'
 import { ObjectOpener } from './object-opener.ts'
@@ -148,8 +149,11 @@ export class CopySequencer {
       if (object.term !== term) continue
       const sources = object.sourcesOf(range, { turn: this.#turn++, near: this.#options.incarnation })
       if (!sources) {
+        const { rotten } = object
+        await mend(object, intersect(rotten, [range]), this.#holders)
+        if (object.term !== term) continue
         if (overlaps(object.rotten, [range])) throw new StoreError('CorruptBlock', 'a block is rotten in all copies')
-        object.close()
+        if (rotten === object.rotten) object.close()
         continue
       }
       const { next } = this.#news
@@ -263,8 +267,11 @@ export class CopySequencer {
       if (this.#holders.lacksTarget(object)) object.close() // one is stale
       await this.#opener.opened(object)
       const { term } = object
-      const lack = object.lackOf(({ member }) => this.#holders.isTarget(oid, member), blocksMax)
-      if (!lack) return null
+      const findLack = () => object.lackOf(({ member }) => this.#holders.isTarget(oid, member), blocksMax)
+      let lack = findLack()
+      if (!lack) await mend(object, object.rotten, this.#holders)
+      lack ??= findLack()
+      if (!lack || object.term !== term) return null
       const { copy, range } = lack
       const contents = await this.#read(object, range)
       const bytes = contents.blocks.reduce((sum, run) => sum + run.bytes.length, 0)

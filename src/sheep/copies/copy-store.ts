@@ -62,6 +62,13 @@ export interface CopyStore {
   read(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
   /** As `read`, of which blocks there are bytes, without the bytes. */
   layoutOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, layout: CopyLayout) => void): void
+  /** Of any blocks those that have bytes here which match their checksums, whether they are valid or not. */
+  remainsOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
+  /**
+   * Puts in blocks of a full copy that are not valid, which are rotten ones, durably: if all of them match the checksums that the copy has of
+   * them. What it was sent otherwise changes nothing.
+   */
+  mend(oid: bigint, contents: BlockContents, done: (error: StoreError | null, hasMatched: boolean) => void): void
   /**
    * The object is gone as of this version; a tombstone says so until the epoch is clean. Need not be durable: no map names the object,
    * so what a loss of power brings back is found and removed again.

@@ -62,8 +62,10 @@ class Tails {
   }
 }
 
+/** An empty range goes on saying that there was an adoption among them. */
 function joined(writes: readonly TailWrite[]): TailWrite {
-  const ranges = toBlocks(writes.flatMap((write) => write.ranges))
+  const blocks = toBlocks(writes.flatMap((write) => write.ranges))
+  const ranges = writes.some(isAdoption) ? [...blocks, ...NO_BLOCKS] : blocks
   return { version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges }
 }
 
@@ -296,6 +298,8 @@ function later(a: Horizon, b: Horizon): Horizon {
     lost: Math.max(a.lost, b.lost),
   }
 }
+
+const isAdoption = ({ ranges }: TailWrite) => ranges.length === 0 || ranges.some(({ count }) => count === 0)
 
 /** An adoption changes none. */
 const NO_BLOCKS: readonly BlockRange[] = [{ first: 0, count: 0 }]

@@ -293,18 +293,59 @@ export class EngineCopyStore implements CopyStore {
       if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
       const { zeros, inherited, data: parts } = this.#partsOf(object, { first, count })
       const blocks = parts.map((part) => ({ first: part.first, bytes: Buffer.alloc(part.count * BLOCK_BYTES) }))
-      let left = blocks.length
-      let failed: StoreError | null = null
-      const partDone = (error: StoreError | null) => {
-        failed ??= error
-        if (--left > 0) return
-        if (failed) refuse(failed)
-        else done(null, contents)
-      }
       const contents = { blocks, zeros, ...(inherited && { inherited }) }
-      if (left === 0) return done(null, contents)
-      for (const part of blocks)
-        this.#store.read(object, part.first, part.bytes.length / BLOCK_BYTES, part.bytes, partDone)
+      this.#readAll(object, blocks, ([failed]) => (failed ? refuse(failed.error) : done(null, contents)))
+    })
+  }
+
+  /** Fills all of these, and says which could not be read. */
+  #readAll(
+    object: StoredObject,
+    runs: readonly BlockRun[],
+    done: (failed: readonly { run: BlockRun; error: StoreError }[]) => void,
+  ): void {
+    const failed: { run: BlockRun; error: StoreError }[] = []
+    let left = runs.length
+    if (left === 0) return done(failed)
+    for (const run of runs)
+      this.#store.read(object, run.first, run.bytes.length / BLOCK_BYTES, run.bytes, (error) => {
+        if (error) failed.push({ run, error })
+        if (--left === 0) done(failed)
+      })
+  }
+
+  remainsOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void {
+    const nothing: BlockContents = { blocks: [], zeros: [] }
+    this.#inLine(oid, (failure) => {
+      const object = this.#store.loadedNow(oid)
+      if (failure || !object) return done(null, nothing)
+      const blocks = this.#partsOf(object, range).data.flatMap(({ first, count }) =>
+        Array.from({ length: count }, (_, at) => ({ first: first + at, bytes: Buffer.alloc(BLOCK_BYTES) })),
+      )
+      this.#readAll(object, blocks, (failed) => {
+        const bad = failed.find(({ error }) => error.code !== 'CorruptBlock')
+        if (bad) return done(bad.error, nothing)
+        done(null, { blocks: blocks.filter((run) => !failed.some((each) => each.run === run)), zeros: [] })
+      })
+    })
+  }
+
+  mend(oid: bigint, { blocks }: BlockContents, done: (error: StoreError | null, hasMatched: boolean) => void): void {
+    this.#inLine(oid, (failure) => {
+      const object = this.#store.loadedNow(oid)
+      const image = this.#copies.imageOf(oid)
+      if (failure || !object || image?.kind !== 'full') return done(null, false)
+      const { valid, version } = image
+      const isMended = (block: number, bytes: Buffer) =>
+        valid !== null && !hasBlock(valid, block) && object.matches(block, bytes)
+      if (!blocks.flatMap(eachBlock).every(({ first, bytes }) => isMended(first, bytes))) return done(null, false)
+      const contents = { blocks, zeros: [] }
+      const records: CopyRecord[] = [{ kind: 'copy', oid, image: grown(image, blocksOf(contents)) }]
+      const changes = (): Change[] => changesOf(oid, contents)
+      const { epoch } = version.generation
+      this.#commit({ oid, epoch, durable: true, leaves: true, writes: true, records, changes }, (error) =>
+        done(error, error === null),
+      )
     })
   }
 
@@ -488,6 +529,13 @@ function grown(image: CopyImage, ranges: readonly BlockRange[]): CopyImage {
   if (!image.valid) return image
   const valid = withBlocks(image.valid, ranges)
   return hasAllBlocks(valid) ? { ...image, kind: 'full', valid: null } : { ...image, valid }
+}
+
+function eachBlock({ first, bytes }: BlockRun): BlockRun[] {
+  return Array.from({ length: bytes.length / BLOCK_BYTES }, (_, at) => ({
+    first: first + at,
+    bytes: bytes.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES),
+  }))
 }
 
 /** The parts of a run that `isWanted`. */

@@ -23,6 +23,10 @@ export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'list' }
   /** As `read`, without the bytes. */
   | { type: 'layout'; oid: bigint; range: BlockRange }
+  /** As `read`, of blocks that are not valid: what has bytes that match their checksum here. */
+  | { type: 'remains'; oid: bigint; range: BlockRange }
+  /** Puts in what a whole copy cannot read any more, durably, if it matches the checksum that the copy has of it. */
+  | { type: 'mend'; oid: bigint; contents: BlockContents }
 )
 
 export type RequestType = CopyRequest['type']
@@ -62,6 +66,9 @@ export interface CopyResults {
   remove: null
   list: readonly bigint[]
   layout: CopyLayout
+  remains: BlockContents
+  /** Whether it matched. */
+  mend: boolean
 }
 
 export type CopyAnswer<T extends RequestType = RequestType> =

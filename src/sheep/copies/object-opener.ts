@@ -9,13 +9,14 @@ import {
   subtract,
   toBlocks,
 } from './block-ranges.ts'
-import type { BlockContents, BlockRange, CopyState } from './copy-store.ts'
+import type { BlockContents, BlockRange } from './copy-store.ts'
 import type { Holders } from './holders.ts'
+import { writtenApart } from './lineage.ts'
 import type { CopyResults } from './messages.ts'
 import type { News } from './news.ts'
 import type { ObjectWrites } from './object-writes.ts'
 import type { OwnedObject } from './owned-object.ts'
-import { aheadOf, baseOf, findAuthority, type Report, validBlocks } from './reconcile.ts'
+import { aheadOf, baseOf, findAuthority, isThere, isUsable, lackedBlocks, type Report } from './reconcile.ts'
 import { isSameVersion, type Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
 
@@ -191,12 +192,11 @@ export class ObjectOpener {
         .filter(({ state, member }) => isUsable(state) || holders.isTarget(oid, member))
         .map(async (report): Promise<Plan | null> => {
           const base = isUsable(report.state) ? baseOf(report) : null
-          const isSame = report.state && isSameVersion(report.state.version, authority.state!.version)
-          if (!base || isSame) return planOf(report, validBlocks(report, authority, []))
+          if (!base || writtenApart(report, authority)) return planOf(report, lackedBlocks(report, authority, []))
           const { epoch } = base.generation
           const changed = await holders.ask(authority.member, { type: 'blocks-since', oid, epoch })
           if (!changed || changed.refused) return null
-          return planOf(report, validBlocks(report, authority, changed.result as readonly BlockRange[]))
+          return planOf(report, lackedBlocks(report, authority, changed.result as readonly BlockRange[]))
         }),
     )
     return plans.includes(null) ? null : (plans as Plan[])
@@ -253,13 +253,10 @@ export class ObjectOpener {
   }
 }
 
-/** A full copy that loses nothing by it remains one, though blocks of it may be rotten. */
-function planOf(report: Report, valid: Blocks): Plan {
+/** A full copy that lacks nothing remains one, though blocks of it may be rotten: it knows what they should be. */
+function planOf(report: Report, lacked: Blocks): Plan {
   const { state } = report
-  const isFull = state?.kind === 'full' ? subtract(state.valid, valid).length === 0 : allBut(valid).length === 0
+  const valid = subtract(state?.valid ?? [], lacked)
+  const isFull = (state?.kind === 'full' && lacked.length === 0) || allBut(valid).length === 0
   return { report, kind: isFull ? 'full' : 'partial', valid }
 }
-
-const isThere = (state: CopyState | null) => state !== null && state.kind !== 'removed'
-
-const isUsable = (state: CopyState | null) => isThere(state) && state?.kind !== 'stale'

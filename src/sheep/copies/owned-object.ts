@@ -44,6 +44,8 @@ export class OwnedObject {
   opening: Promise<void> | null = null
   /** Reservations are made one after the other, so that each knows what the others got. */
   reserving: Promise<unknown> = Promise.resolve()
+  /** Rotten blocks are mended one after the other. */
+  mending: Promise<unknown> = Promise.resolve()
   /** Settles when it has been removed as often as was asked. */
   gone: Promise<unknown> = Promise.resolve()
   removals = 0
@@ -107,6 +109,12 @@ export class OwnedObject {
       if (range) return { copy, range }
     }
     return null
+  }
+
+  /** These are good again in one copy. */
+  mended(copy: ActingCopy, blocks: Blocks): void {
+    this.rotten = subtract(this.rotten, blocks)
+    copy.missing = subtract(copy.missing, blocks)
   }
 
   /** These are good in all copies that take part. */

@@ -1,9 +1,10 @@
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { type Blocks, subtract, toBlocks } from './block-ranges.ts'
+import { ALL_BLOCKS, type Blocks, toBlocks } from './block-ranges.ts'
 import type { CopyState } from './copy-store.ts'
+import { writtenApart } from './lineage.ts'
 import type { OpenedCopy } from './messages.ts'
-import { compareVersions, isSameVersion, type Version } from './version.ts'
+import { compareVersions, type Version } from './version.ts'
 
 /** What an open decides from the answers of the holders. */
 
@@ -88,17 +89,21 @@ export function baseOf({ state, tail }: OpenedCopy): Version | null {
 }
 
 /**
- * The blocks in which a copy is sure to be what the authority is. They differ at most in what either has in its tail, and in what
- * the authority got (`changed`) since the copy's base.
+ * The blocks in which a copy may not be what the authority is. They differ at most in what they wrote apart; when that is not known, in
+ * what either has in its tail, and in what the authority got (`changed`) since the copy's base.
  */
-export function validBlocks(
+export function lackedBlocks(
   copy: OpenedCopy,
   authority: OpenedCopy,
   changed: readonly { first: number; count: number }[],
 ): Blocks {
-  const { state } = copy
-  if (!state || state.kind === 'stale' || state.kind === 'removed') return []
-  if (isSameVersion(state.version, authority.state!.version)) return state.valid
-  if (!baseOf(copy)) return []
-  return subtract(state.valid, toBlocks([...copy.tail, ...authority.tail, ...changed]))
+  if (!isUsable(copy.state)) return ALL_BLOCKS
+  const apart = writtenApart(copy, authority)
+  if (apart) return apart
+  return baseOf(copy) ? toBlocks([...copy.tail, ...authority.tail, ...changed]) : ALL_BLOCKS
 }
+
+export const isThere = (state: CopyState | null) => state !== null && state.kind !== 'removed'
+
+/** It has blocks that count. */
+export const isUsable = (state: CopyState | null): state is CopyState => isThere(state) && state?.kind !== 'stale'

@@ -47,6 +47,8 @@ const TYPES: readonly CopyRequest['type'][] = [
   'remove',
   'list',
   'layout',
+  'remains',
+  'mend',
 ]
 const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space', 'rotten']
 const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale', 'removed']
@@ -78,8 +80,10 @@ function costBytes(request: CopyRequest): number {
     case 'write':
       return REQUEST_COST_BYTES + bytesOf(request.write)
     case 'fill':
+    case 'mend':
       return REQUEST_COST_BYTES + bytesOf(request.contents)
     case 'read':
+    case 'remains':
       return REQUEST_COST_BYTES + request.range.count * BLOCK_BYTES
     case 'open':
       return REQUEST_COST_BYTES + request.oids.length * OPENED_BYTES
@@ -111,6 +115,7 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
       out.u8(request.adoption.kind === 'full' ? 1 : 0)
       return writeRanges(out, request.adoption.valid)
     case 'fill':
+    case 'mend':
       out.bits64(request.oid)
       return writeContents(out, request.contents)
     case 'settle':
@@ -122,6 +127,7 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
       return writeWrite(out, request)
     case 'read':
     case 'layout':
+    case 'remains':
       out.bits64(request.oid)
       return writeRange(out, request.range)
     case 'sync':
@@ -156,7 +162,7 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
   const vid = fields.u32('vid')
   const generation = readGeneration(fields, 'generation')
   const of = { vid, generation }
-  if (type !== 'write' && type !== 'fill') noBody(body)
+  if (type !== 'write' && type !== 'fill' && type !== 'mend') noBody(body)
   switch (type) {
     case 'open':
       return { ...of, type, oids: readOids(fields) }
@@ -168,7 +174,8 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
       const kind = fields.u8('kind') === 0 ? 'partial' : 'full'
       return { ...of, type, adoption: { oid, version, kind, valid: readRanges(fields, 'valid') } }
     }
-    case 'fill': {
+    case 'fill':
+    case 'mend': {
       const oid = fields.bits64('oid')
       return { ...of, type, oid, contents: readContents(fields, body) }
     }
@@ -180,6 +187,7 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
       return readWrite(fields, body, of)
     case 'read':
     case 'layout':
+    case 'remains':
       return { ...of, type, oid: fields.bits64('oid'), range: readRange(fields, 'range') }
     case 'sync':
       return { ...of, type }
@@ -216,7 +224,10 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
     case 'blocks-since':
       return writeRanges(out, answer.result as CopyResults['blocks-since'])
     case 'read':
+    case 'remains':
       return writeContents(out, answer.result as CopyResults['read'])
+    case 'mend':
+      return out.u8(answer.result ? 1 : 0)
     case 'list':
       return writeOids(out, answer.result as CopyResults['list'])
     case 'layout': {
@@ -233,7 +244,7 @@ function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: Co
   const code = fields.u8('refused')
   const refused = REFUSALS[code - 1]
   if (code > REFUSALS.length) throw new MalformedMessage(`refused ${code} is of no refusal`)
-  if (refused !== undefined || type !== 'read') noBody(body)
+  if (refused !== undefined || (type !== 'read' && type !== 'remains')) noBody(body)
   if (refused !== undefined) return { refused }
   switch (type) {
     case 'open':
@@ -241,7 +252,10 @@ function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: Co
     case 'blocks-since':
       return { refused: null, result: readRanges(fields, 'blocks') }
     case 'read':
+    case 'remains':
       return { refused: null, result: readContents(fields, body) }
+    case 'mend':
+      return { refused: null, result: fields.u8('matched') !== 0 }
     case 'layout':
       return { refused: null, result: { data: readRanges(fields, 'data'), ...readInherited(fields) } }
     case 'list':

@@ -44,6 +44,10 @@ export interface CopyBreak {
   inheritsZeros?: boolean
   /** Nobody looks at checksums. */
   readsRot?: boolean
+  /** What is rotten in a whole copy is not looked for in older ones. */
+  mendsNothing?: boolean
+  /** What older copies have counts as what is rotten in a whole one. */
+  mendsAnyhow?: boolean
   /** A flush is over at once. */
   flushesNothing?: boolean
 }
@@ -167,6 +171,7 @@ export class CopyModel {
     fullDisks: 0,
     rotten: 0,
     found: 0,
+    mended: 0,
     silent: 0,
     glitches: 0,
     dropped: 0,
@@ -455,9 +460,11 @@ export class CopyModel {
       const contents = { blocks, zeros: toBlocks([...zeros, ...(inherited?.ranges ?? [])]) }
       return process.holder.answer({ ...request, contents })
     }
+    if (broken.mendsNothing && request.type === 'mend') return { refused: null, result: false }
     if (broken.hasNoEpochs && request.type === 'blocks-since') return { refused: null, result: [] }
     const answer = await process.holder.answer(request)
     if (answer.refused === 'rotten') this.counts.found++
+    if (request.type === 'mend' && answer.refused === null && answer.result) this.counts.mended++
     if (broken.hasNoTails && request.type === 'open' && answer.refused === null) {
       const { copies, lostThroughEpoch } = answer.result as CopyResults['open']
       return { refused: null, result: { copies: copies.map((copy) => ({ ...copy, tail: [] })), lostThroughEpoch } }
@@ -608,6 +615,7 @@ export class CopyModel {
     node.lives++
     const clock = node.clock.mount()
     node.disk.readsRot = this.#broken.readsRot === true
+    node.disk.matchesAnything = this.#broken.mendsAnyhow === true
     const store = new SimCopyStore(node.disk, clock, this.random, this.#syncMsMax)
     const incarnation = `${node.name}.${node.lives}`
     const member = { node: node.name, incarnation, address: node.name, zone: 0, vnodes: 1 }
@@ -692,15 +700,6 @@ export class CopyModel {
     ]
     if (this.random.chance(0.06))
       return [...always, { weight: 60, act: (node) => this.#glitch(node) }, { weight: 6, act: () => this.#nameOwner() }]
-    // Who has rot and loses the other copies at the same time has lost data; so, for now, who has it when the owner changes.
-    if (this.random.chance(0.1)) {
-      this.#hasBlackouts = false
-      return [
-        ...always,
-        { weight: 60, act: (node) => this.#rot(node) },
-        { weight: 6, act: (node) => this.#fillDisk(node) },
-      ]
-    }
     const some = (weight: number, act: (node: Node) => void) => ({
       weight: this.random.chance(0.3) ? 0 : weight * this.random.next() * 3,
       act,
@@ -714,6 +713,7 @@ export class CopyModel {
       some(8, (node) => this.#stop(node)),
       some(6, (node) => this.#fillDisk(node)),
       some(12, () => this.#nameOwner()),
+      some(20, (node) => this.#rot(node)),
     ]
   }
 
@@ -749,11 +749,11 @@ export class CopyModel {
     this.counts.glitches++
   }
 
-  /** Bytes on a disk become others, while another copy has them. */
+  /** Bytes on a disk become others, while another one has them for good: that block is not lost, whatever comes. */
   #rot(node: Node): void {
     const oid = this.random.pick([inodeOid(VID), ...OIDS])
     const targets = this.nodes.filter(({ name }) => this.targetsOf(oid, this.#view).includes(name))
-    const isWhole = ({ process }: Node) => process?.store.stateOf(oid)?.kind === 'full'
+    const isWhole = ({ process, disk }: Node) => disk.isSynced && process?.store.stateOf(oid)?.kind === 'full'
     if (!targets.includes(node) || !targets.every(isWhole)) return
     const written = [...(node.disk.copies.get(oid)?.blocks.keys() ?? [])]
     if (written.length === 0) return

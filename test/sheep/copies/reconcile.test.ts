@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { ALL_BLOCKS, subtract } from '../../../src/sheep/copies/block-ranges.ts'
-import type { CopyState, TailEntry } from '../../../src/sheep/copies/copy-store.ts'
-import { findAuthority, type PlacedView, type Report, validBlocks } from '../../../src/sheep/copies/reconcile.ts'
+import { ALL_BLOCKS } from '../../../src/sheep/copies/block-ranges.ts'
+import type { BlockRange, CopyState, TailEntry } from '../../../src/sheep/copies/copy-store.ts'
+import { findAuthority, lackedBlocks, type PlacedView, type Report } from '../../../src/sheep/copies/reconcile.ts'
 import type { Version } from '../../../src/sheep/copies/version.ts'
 
 const version = (epoch: number, sequence: number): Version => ({
@@ -86,45 +86,65 @@ describe('whose copy is right', () => {
   })
 })
 
-describe('what another copy keeps', () => {
-  const entry = (first: number, at: Version, previous: Version | null): TailEntry => ({
-    first,
-    count: 1,
-    version: at,
-    previous,
+const entry = (first: number, at: Version, previous: Version | null): TailEntry => ({
+  first,
+  count: 1,
+  version: at,
+  previous,
+})
+
+const lacked = (copy: Report, best: Report, changed: readonly BlockRange[]) =>
+  lackedBlocks(copy, best, changed).map(({ first, count }) => (count === 1 ? `${first}` : `${first}+${count}`))
+
+const EVERYTHING = ['0+1024']
+
+describe('what a copy lacks', () => {
+  it('is what is in both tails, and what was written since the version before its own', () => {
+    const old = report('A', version(5, 8), { tail: [entry(2, version(5, 8), version(5, 7))] })
+    const best = report('B', version(6, 2), { tail: [entry(4, version(6, 2), version(6, 1))] })
+    expect(lacked(old, best, [{ first: 9, count: 2 }])).toEqual(['2', '4', '9+2'])
   })
 
-  it('is all but both tails, and what was written since the version before its own', () => {
-    const old = report('A', version(5, 8), { tail: [entry(2, version(5, 8), version(5, 7))] })
-    const best = report('B', version(6, 1), { tail: [entry(4, version(6, 1), version(5, 7))] })
-    const kept = validBlocks(old, best, [{ first: 9, count: 2 }])
-    expect(subtract(ALL_BLOCKS, kept)).toEqual([
-      { first: 2, count: 1 },
-      { first: 4, count: 1 },
-      { first: 9, count: 2 },
+  it('is only what was written apart, when both once had the same version', () => {
+    const [first, second, third] = [version(5, 7), version(5, 8), version(5, 9)]
+    const together = entry(2, second, first)
+    const best = report('B', third, { tail: [together, entry(4, third, second)] })
+    const changed = [{ first: 0, count: 1024 }]
+    expect(lacked(report('A', second, { tail: [together] }), best, changed)).toEqual(['4'])
+    expect(lacked(report('A', second), best, changed)).toEqual(['4'])
+    expect(lacked(report('A', first), best, changed)).toEqual(['2', '4'])
+    const apart = report('A', version(6, 1), { tail: [together, entry(7, version(6, 1), second)] })
+    expect(lacked(apart, best, changed)).toEqual(['4', '7'])
+    expect(lacked(best, report('A', second), changed)).toEqual(['4'])
+  })
+
+  it('is not told by versions with an adoption between them: what was put in after it is in no tail', () => {
+    const adopted = { ...entry(0, version(6, 1), version(5, 7)), count: 0 }
+    const best = report('B', version(6, 1), { tail: [adopted] })
+    const changed = [{ first: 9, count: 1 }]
+    expect(lacked(report('A', version(5, 7)), best, changed)).toEqual(['9'])
+    const joined = report('B', version(6, 2), {
+      tail: [entry(4, version(6, 2), version(5, 7)), { ...adopted, version: version(6, 2) }],
+    })
+    expect(lacked(report('A', version(5, 7)), joined, changed)).toEqual(['4', '9'])
+  })
+
+  it('is not told by versions with others between them that have been forgotten', () => {
+    const tail = [entry(2, version(5, 8), version(5, 7)), entry(4, version(6, 9), version(6, 8))]
+    expect(lacked(report('A', version(5, 8)), report('B', version(6, 9), { tail }), [{ first: 9, count: 1 }])).toEqual([
+      '2',
+      '4',
+      '9',
     ])
   })
 
-  it('lacks what is rotten, at any version', () => {
-    const rotten = {
-      ...report('A', version(6, 1)),
-      state: { version: version(6, 1), kind: 'full' as const, valid: [{ first: 3, count: 9 }] },
-    }
-    expect(validBlocks(rotten, report('B', version(6, 1)), [])).toEqual([{ first: 3, count: 9 }])
-    expect(validBlocks(rotten, report('B', version(6, 2)), [{ first: 0, count: 4 }])).toEqual([{ first: 4, count: 8 }])
-  })
-
-  it('is nothing of an object that was removed', () => {
-    const removed = report('A', version(5, 1), { kind: 'removed' })
-    expect(validBlocks(removed, report('B', version(6, 1)), [])).toEqual([])
-  })
-
-  it('is everything at the same version, and nothing when it is stale, new, or made by a write under way', () => {
+  it('is nothing at the same version, and everything when it is stale, new, removed, or made by a write under way', () => {
     const best = report('B', version(6, 1))
-    expect(validBlocks(report('A', version(6, 1)), best, [{ first: 1, count: 1 }])).toEqual(ALL_BLOCKS)
-    expect(validBlocks(report('A', version(5, 1), { kind: 'stale' }), best, [])).toEqual([])
-    expect(validBlocks(report('A', null), best, [])).toEqual([])
+    expect(lacked(report('A', version(6, 1)), best, [{ first: 1, count: 1 }])).toEqual([])
+    expect(lacked(report('A', version(5, 1), { kind: 'stale' }), best, [])).toEqual(EVERYTHING)
+    expect(lacked(report('A', version(5, 1), { kind: 'removed' }), best, [])).toEqual(EVERYTHING)
+    expect(lacked(report('A', null), best, [])).toEqual(EVERYTHING)
     const made = report('A', version(5, 1), { tail: [entry(0, version(5, 1), null)] })
-    expect(validBlocks(made, best, [])).toEqual([])
+    expect(lacked(made, best, [])).toEqual(EVERYTHING)
   })
 })

@@ -67,6 +67,62 @@ describe('a block of a copy that does not match its checksum', () => {
   })
 })
 
+describe('what a whole copy cannot read any more', () => {
+  const contentsOf = (byte: number) => ({ blocks: [{ first: 1, bytes: blocksOf(byte) }], zeros: [] })
+  const mend = (byte: number): Asked => ({ type: 'mend', oid: OID, contents: contentsOf(byte) })
+
+  it('is put in again, durably, by bytes that match its checksum, and by no others', async () => {
+    const bench = await damaged()
+    const before = holderOf(bench)
+    expect(await bench.clock.run(before.ask(mend(2)))).toEqual({ refused: null, result: false }) // it is not known to be rotten
+    await bench.clock.run(before.ask(read(1, 1)))
+    await bench.restart('powerLoss')
+    const { store, ask } = holderOf(bench)
+    expect(await bench.clock.run(ask(mend(3)))).toEqual({ refused: null, result: false })
+    expect(await bench.clock.run(ask(read(1, 1)))).toEqual({ refused: 'rotten' })
+    expect(await bench.clock.run(ask(mend(2)))).toEqual({ refused: null, result: true })
+    expect(store.stateOf(OID)).toEqual({ version: version(1), kind: 'full', valid: [{ first: 0, count: 1024 }] })
+    await bench.restart('powerLoss')
+    const rest = await bench.clock.run(holderOf(bench).ask(read(0, 3)))
+    expect(rest).toMatchObject({ result: { blocks: [{ bytes: blocksOf(1, 2, 3) }] } })
+    expect(bench.failure).toBeNull()
+  })
+
+  it('is not put in when it was written meanwhile', async () => {
+    const bench = await damaged()
+    const { ask } = holderOf(bench)
+    await bench.clock.run(ask(read(1, 1)))
+    const write = { ...contentsOf(7), oid: OID, version: version(2), previous: version(1) }
+    const written = ask({ type: 'write', write, durable: true, watermark: null })
+    expect(await bench.clock.run(ask(mend(2)))).toEqual({ refused: null, result: false })
+    await bench.clock.run(written)
+    expect(await bench.clock.run(ask(read(1, 1)))).toMatchObject({ result: contentsOf(7) })
+  })
+
+  it('is not put in where the copy lacks it, whatever lies there', async () => {
+    const bench = await damaged()
+    const { ask } = holderOf(bench)
+    const adoption = { oid: OID, version: version(2), kind: 'partial' as const, valid: [{ first: 0, count: 1 }] }
+    await bench.clock.run(ask({ type: 'adopt', adoption }))
+    expect(await bench.clock.run(ask(mend(2)))).toEqual({ refused: null, result: false })
+  })
+
+  it('is among what another one is left with, valid or not', async () => {
+    const bench = await damaged()
+    const { ask } = holderOf(bench)
+    const adoption = { oid: OID, version: version(2), kind: 'partial' as const, valid: [{ first: 0, count: 1 }] }
+    await bench.clock.run(ask({ type: 'adopt', adoption }))
+    const blocks = [1, 3].map((byte) => ({ first: byte - 1, bytes: blocksOf(byte) }))
+    const remains = await bench.clock.run(ask({ type: 'remains', oid: OID, range: { first: 0, count: 9 } }))
+    expect(remains).toEqual({ refused: null, result: { blocks, zeros: [] } })
+    expect(await bench.clock.run(ask({ type: 'remains', oid: OID + 1n, range: { first: 0, count: 9 } }))).toMatchObject(
+      {
+        result: { blocks: [] },
+      },
+    )
+  })
+})
+
 describe('what a copy inherits', () => {
   it('is said with its base, also by a copy that was filled with it', async () => {
     const bench = await StoreBench.open()

@@ -57,6 +57,8 @@ export class SimCopyDisk {
   readonly rotten = new WeakSet<Buffer>()
   /** As if there were no checksums. */
   readsRot = false
+  /** As if every checksum matched. */
+  matchesAnything = false
   /** Blocks that can still be taken. */
   freeBlocks = Number.POSITIVE_INFINITY
   readonly #random: SeededRandom
@@ -75,6 +77,11 @@ export class SimCopyDisk {
 
   /** Counts changes. */
   accepted = 0
+
+  /** Nothing would go with the power. */
+  get isSynced(): boolean {
+    return this.#undo.length === 0
+  }
 
   /** The changes up to here are on the disk. */
   synced(upTo: number): void {
@@ -305,6 +312,27 @@ export class SimCopyStore implements CopyStore {
       if (inherited.length === 0) return done(null, { blocks, zeros })
       done(null, { blocks, zeros, inherited: { base: copy.inherited!.base, ranges: inherited } })
     })
+  }
+
+  remainsOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void {
+    this.#later(() => {
+      const isWanted = (block: number) => block >= range.first && block < range.first + range.count
+      const found = [...(this.#disk.copies.get(oid)?.blocks ?? [])]
+      const blocks = found.filter(([block, bytes]) => isWanted(block) && !this.#disk.rotten.has(bytes))
+      done(null, { blocks: blocks.map(([first, bytes]) => ({ first, bytes })), zeros: [] })
+    })
+  }
+
+  mend(oid: bigint, contents: BlockContents, done: (error: StoreError | null, hasMatched: boolean) => void): void {
+    const copy = this.#disk.copies.get(oid)
+    const ranges = blocksOf(contents)
+    const isRotten = copy?.kind === 'full' && intersect(ranges, copy.valid).length === 0
+    const hasMatched = [...contentsOf(contents)].every(([block, bytes]) => {
+      return this.#disk.matchesAnything || copy?.blocks.get(block)?.equals(bytes!)
+    })
+    if (!isRotten || !hasMatched) return this.#later(() => done(null, false))
+    const blocks = blocksAfter(copy.blocks, contents)
+    this.#set(oid, grown({ ...copy, blocks }, ranges), true, (error) => done(error, error === null))
   }
 
   remove(oid: bigint, version: Version, done: CopyDone): void {

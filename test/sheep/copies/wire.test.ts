@@ -72,12 +72,15 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
     record({ ...of, type: fc.constant('remove' as const), oid, version }),
     record({ ...of, type: fc.constant('list' as const) }),
     record({ ...of, type: fc.constant('layout' as const), oid, range }),
+    record({ ...of, type: fc.constant('remains' as const), oid, range }),
+    record({ ...of, type: fc.constant('mend' as const), oid, contents }),
   )
 })
 
 function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults[RequestType]> {
   const version = versionOf(own)
-  if (type === 'read') return contents
+  if (type === 'read' || type === 'remains') return contents
+  if (type === 'mend') return fc.boolean()
   if (type === 'blocks-since') return ranges
   if (type === 'layout')
     return contents.map(({ zeros, inherited }) => ({ data: zeros, ...(inherited && { inherited }) }))
