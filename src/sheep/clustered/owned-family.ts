@@ -1,5 +1,5 @@
 import { StoreError } from '../../errors.ts'
-import { dataOid, inodeOid } from '../../protocol/oid.ts'
+import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
@@ -182,11 +182,20 @@ export class OwnedFamily {
     const { clock, recoveryBytesPerSecond } = this.#options
     for (;;) {
       if (this.#isOver) return false
+      if (!(await this.#isNamed(oid))) return true
       const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(unfilled)
       if (typeof bytes === 'string') return bytes === 'gone'
       if (bytes === null) return sequencer.isComplete(oid)
       if (bytes > 0) await clock.sleep((1000 * bytes) / recoveryBytesPerSecond)
     }
+  }
+
+  /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */
+  async #isNamed(oid: bigint): Promise<boolean> {
+    const vid = oidVid(oid)
+    const vdi = this.#options.state.vdis.get(vid)
+    if (!vdi || vdi.deleting || oidKind(oid) !== 'data') return true
+    return (await this.vdis.mapOf(vid).lookup(oidIndex(oid))) === vid
   }
 
   /** What a living VDI's map names as its own; of a deleted one, what is there of it. */

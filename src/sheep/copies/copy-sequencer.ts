@@ -257,7 +257,7 @@ export class CopySequencer {
 
   /**
    * Copies up to `blocksMax` blocks to a target that lacks them. Returns how many bytes that took, or null when nothing can be
-   * done.
+   * done. Only for what the block map names as this is called: copies of anything else are waited for in vain.
    *
    * @throws StoreError NoSpace when the target has none; NoObject, when it was removed.
    */
@@ -266,6 +266,7 @@ export class CopySequencer {
       await this.#opener.opened(object)
       if (this.#holders.lacksTarget(object)) object.close() // one is stale
       await this.#opener.opened(object)
+      if (!object.exists) throw new StoreError('NoObject')
       const { term } = object
       const findLack = () => object.lackOf(({ member }) => this.#holders.isTarget(oid, member), blocksMax)
       let lack = findLack()

@@ -137,10 +137,10 @@ export class OwnedObjects {
     return this.#objects.get(oid)
   }
 
-  /** `exists` says whether the block map names it. */
+  /** `exists` says whether the block map names it, or did: what is being removed is named no more, whoever had seen that it was. */
   async use<T>(oid: bigint, exists: boolean, use: (object: OwnedObject) => Promise<T>): Promise<T> {
     const object = this.#objects.get(oid) ?? new OwnedObject(oid, exists)
-    object.exists ||= exists
+    if (object.removals === 0) object.exists ||= exists
     object.users++
     this.#objects.delete(oid)
     this.#objects.set(oid, object) // as the one used last

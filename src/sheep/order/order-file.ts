@@ -46,7 +46,9 @@ export class OrderFile {
       await file.read(bytes, 0)
       const read = readLines(bytes, path)
       await file.truncate(read.end)
-      await file.sync() // what was read from the page cache may never have reached the disk
+      // What was read may be in the page cache alone, and after a sync that failed the kernel believes otherwise.
+      await file.write(bytes.subarray(read.syncedEnd, read.end), read.syncedEnd)
+      await file.sync()
       return new OrderFile(disk, path, file, read)
     } catch (error) {
       await file.close()
@@ -149,11 +151,14 @@ function formatLine(syncedBytes: number, change: Change): Buffer {
 interface ReadResult {
   durable: Durable
   end: number
+  /** As far as a later line says that it was durable. */
+  syncedEnd: number
 }
 
 function readLines(bytes: Buffer, path: string): ReadResult {
   let durable = NOTHING
   let end = 0
+  let syncedEnd = 0
   let good = true
   for (let at = 0; at < bytes.length; ) {
     const newline = bytes.indexOf(0x0a, at)
@@ -163,11 +168,12 @@ function readLines(bytes: Buffer, path: string): ReadResult {
     at = newline < 0 ? bytes.length : newline + 1
     if (!good || !line) continue // a later line may still say that this was durable
     durable = changed(durable, line.change)
+    syncedEnd = Math.max(syncedEnd, line.syncedBytes)
     end = at
   }
   // A file gets its name with the first line on the disk.
   if (end === 0) throw new StoreError('CorruptBlock', `${path} is damaged at byte 0`)
-  return { durable, end }
+  return { durable, end, syncedEnd }
 }
 
 function parseLine(line: Buffer): { syncedBytes: number; change: Change } | null {

@@ -21,6 +21,17 @@ describe('the objects that an owner keeps', () => {
     expect(known()).toEqual([2n, 6n])
   })
 
+  it('do not believe that the map names what is being removed', async () => {
+    const objects = new OwnedObjects(2)
+    await objects.use(1n, true, async (object) => {
+      object.exists = false
+      object.removals++
+      await objects.use(1n, true, async (late) => expect(late.exists).toBe(false))
+      object.removals--
+    })
+    await objects.use(1n, true, async (object) => expect(object.exists).toBe(true))
+  })
+
   it('keep one that has a write under way, whoever waits for it', async () => {
     const objects = new OwnedObjects(1)
     await objects.use(1n, true, async (object) => {

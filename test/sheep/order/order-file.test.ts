@@ -39,6 +39,24 @@ describe('the file of the ordered log', () => {
     })
   })
 
+  it('is on the disk after a start, when a sync had failed that the kernel says nothing of any more', async () => {
+    const { disk, run } = bench()
+    await run(async () => {
+      const file = await OrderFile.open(disk.mount(), 'order')
+      await file.persist([{ append: [item(1)] }])
+      disk.failNextSync = true
+      await expect(file.persist([{ append: [item(2, 'pages '.repeat(2000))] }])).rejects.toThrow('EIO')
+    })
+    disk.kill()
+    await run(async () => {
+      const file = await OrderFile.open(disk.mount(), 'order')
+      await file.persist([{ append: [item(3)] }])
+    })
+    disk.powerLoss()
+    const { durable } = await run(() => OrderFile.open(disk.mount(), 'order'))
+    expect(durable.items.map(({ index }) => index)).toEqual([1, 2, 3])
+  })
+
   it('is written anew when most of it is history', async () => {
     const { disk, run } = bench()
     const payload = 'x'.repeat(1024 * 1024)
