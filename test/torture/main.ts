@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { HostNetwork } from '../tools/host-network.ts'
@@ -8,7 +8,6 @@ import { ENDS_WITH_US, OWN_PREFIX, removeLeftDirectories } from '../tools/leftov
 import type { Place } from './inside.ts'
 import { HELP, readOptions, type TortureOptions } from './options.ts'
 
-const GATEWAYS = 1
 const EX_USAGE = 64
 
 /**
@@ -29,15 +28,30 @@ async function main(): Promise<number> {
   }
   removeLeftDirectories(tmpdir())
   const directory = mkdtempSync(path.join(tmpdir(), OWN_PREFIX))
-  const network = await HostNetwork.make(options.nodes + GATEWAYS + 1)
+  const network = await HostNetwork.make(options.nodes + options.gateways + 1)
   try {
     const [client, ...hosts] = network.hosts.toReversed()
     const { switchNamespace } = network
-    const place: Place = { directory, switchNamespace, client: client!, hosts: hosts.toReversed(), gateways: GATEWAYS }
+    const place: Place = {
+      directory,
+      switchNamespace,
+      client: client!,
+      hosts: hosts.toReversed(),
+      gateways: options.gateways,
+    }
     return await runInside(place, options)
   } finally {
+    if (options.logs) keepLogs(directory, options.logs)
     await network.remove()
     rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+function keepLogs(from: string, to: string): void {
+  for (const host of readdirSync(from)) {
+    for (const name of readdirSync(path.join(from, host)).filter((file) => file.endsWith('.log'))) {
+      cpSync(path.join(from, host, name), path.join(to, host, name))
+    }
   }
 }
 

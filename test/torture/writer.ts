@@ -112,7 +112,6 @@ export class Writer {
     while (!this.#isStopping) {
       const isDone = await this.#unlessLost(() => this.#serveOnce())
       if (isDone) return
-      this.tally.unanswered += this.#ledger.inFlight
       this.#at = (this.#at + 1) % this.#options.gateways.length
       await pause(RETRY_MS)
     }
@@ -131,6 +130,7 @@ export class Writer {
       } finally {
         client.destroy()
         await Promise.allSettled(working) // nothing of this connection is left for the next one
+        this.tally.unanswered += this.#ledger.inFlight
       }
     } finally {
       client.destroy()
