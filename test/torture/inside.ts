@@ -19,5 +19,7 @@ const say = (line: string) => {
   process.stderr.write(`${((Date.now() - startedAt) / 1000).toFixed(1).padStart(7)}  ${line}\n`)
 }
 const report = await torture(place, options, say)
+const { user, system } = process.cpuUsage()
+say(`the client took ${((user + system) / 1e6).toFixed(1)} s of processor`)
 process.stdout.write(options.isJson ? `${JSON.stringify(report, null, 2)}\n` : `${describe(report)}\n`)
 process.exit(report.findings.length === 0 ? 0 : 1)

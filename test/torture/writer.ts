@@ -29,7 +29,7 @@ const SPOTS_FIRST = 8
 const WORKERS = 4
 const WRITE_BYTES_MAX = 128 * 1024
 /** Between two operations of one worker: this is to find lost writes, and not to keep the processors from the nodes. */
-const THINKING_MS = 8
+const THINKING_MS = 20
 /** A gateway that says nothing for so long is left for another one. */
 export const PATIENCE_MS = 6000
 const CONNECT_MS = 1500
