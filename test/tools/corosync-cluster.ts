@@ -1,11 +1,12 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { type CorosyncCluster, corosyncConf, createCorosyncCluster } from '../../src/sheep/cluster/corosync-files.ts'
-import { ENDS_WITH_US, OWN_PREFIX, removeLeftDirectories, removeLeftNamespaces } from './leftovers.ts'
+import { HostNetwork, type NetworkHost, setCable } from './host-network.ts'
+import { ENDS_WITH_US, OWN_PREFIX, removeLeftDirectories } from './leftovers.ts'
 import { commandExists, testUnless } from './require-command.ts'
 import { runCommand } from './run-command.ts'
 
@@ -24,67 +25,44 @@ function missing(): string | false {
 /** Below the directory of one instance of corosync: what it sees as its own. */
 const PRIVATE_PLACES = { lib: '/var/lib/corosync', run: '/run' }
 
-interface Host {
+interface Host extends NetworkHost {
   readonly id: number
-  readonly namespace: string
-  readonly port: string
   readonly directory: string
   daemon: ChildProcess | null
 }
 
-/**
- * Several hosts as network namespaces on one bridge, which is in a namespace too, so that nothing of this machine's own network
- * is touched; on each of them a corosync, with the files that Collie makes.
- */
+/** Several hosts of one network; on each of them a corosync, with the files that Collie makes. */
 export class CorosyncHosts {
   readonly #directory = mkdtempSync(path.join(tmpdir(), OWN_PREFIX))
-  readonly #switch: string
-  readonly #hosts: Host[] = []
+  readonly #network: HostNetwork
+  readonly #hosts: Host[]
   readonly #cluster: CorosyncCluster
   /** When the tests end without `stop`. */
   readonly #killWithUs = () => {
     for (const { daemon } of this.#hosts) daemon?.kill('SIGKILL')
-    for (const namespace of this.#namespaces) spawnSync('ip', ['netns', 'del', namespace])
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
-  private constructor(count: number) {
-    this.#switch = `${OWN_PREFIX}switch`
-    for (let id = 1; id <= count; id++) {
-      const directory = path.join(this.#directory, String(id))
-      this.#hosts.push({ id, namespace: `${OWN_PREFIX}${id}`, port: `port${id}`, directory, daemon: null })
-    }
-    const addresses = this.#hosts.map(({ id }) => `10.77.0.${id}`)
+  private constructor(network: HostNetwork) {
+    this.#network = network
+    this.#hosts = network.hosts.map((host, index) => {
+      const id = index + 1
+      return { ...host, id, directory: path.join(this.#directory, String(id)), daemon: null }
+    })
+    const addresses = network.hosts.map(({ address }) => address)
     this.#cluster = createCorosyncCluster({ name: 'test', addresses }, systemRandom)
     process.once('exit', this.#killWithUs)
   }
 
   static async start(count: number): Promise<CorosyncHosts> {
     removeLeftDirectories(tmpdir())
-    await removeLeftNamespaces()
-    const hosts = new CorosyncHosts(count)
+    const hosts = new CorosyncHosts(await HostNetwork.make(count))
     try {
-      await hosts.#makeNetwork()
       for (const { id } of hosts.#hosts) await hosts.startDaemon(id)
       return hosts
     } catch (error) {
       await hosts.stop()
       throw error
-    }
-  }
-
-  async #makeNetwork(): Promise<void> {
-    const bridge = this.#switch
-    await ip('netns', 'add', bridge)
-    await ip('-n', bridge, 'link', 'add', 'bridge', 'type', 'bridge')
-    await ip('-n', bridge, 'link', 'set', 'bridge', 'up')
-    for (const { id, namespace, port } of this.#hosts) {
-      await ip('netns', 'add', namespace)
-      await ip('-n', bridge, 'link', 'add', port, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace)
-      await ip('-n', bridge, 'link', 'set', port, 'master', 'bridge', 'up')
-      await ip('-n', namespace, 'addr', 'add', `10.77.0.${id}/24`, 'dev', 'eth0')
-      await ip('-n', namespace, 'link', 'set', 'eth0', 'up')
-      await ip('-n', namespace, 'link', 'set', 'lo', 'up')
     }
   }
 
@@ -157,11 +135,11 @@ export class CorosyncHosts {
   }
 
   async cut(id: number): Promise<void> {
-    await ip('-n', this.#switch, 'link', 'set', this.#host(id).port, 'down')
+    await setCable(this.#network.switchNamespace, this.#host(id).address, false)
   }
 
   async heal(id: number): Promise<void> {
-    await ip('-n', this.#switch, 'link', 'set', this.#host(id).port, 'up')
+    await setCable(this.#network.switchNamespace, this.#host(id).address, true)
   }
 
   /** What it said last, for failures. */
@@ -183,22 +161,12 @@ export class CorosyncHosts {
 
   async stop(): Promise<void> {
     for (const { id } of this.#hosts) await this.killDaemon(id)
-    for (const namespace of this.#namespaces) {
-      await ip('netns', 'del', namespace).catch(() => {}) // it may never have been made
-    }
+    await this.#network.remove()
     rmSync(this.#directory, { recursive: true, force: true })
     process.off('exit', this.#killWithUs)
-  }
-
-  get #namespaces(): string[] {
-    return [...this.#hosts.map(({ namespace }) => namespace), this.#switch]
   }
 
   #host(id: number): Host {
     return this.#hosts[id - 1]!
   }
-}
-
-async function ip(...words: string[]): Promise<void> {
-  await runCommand(['ip', ...words])
 }

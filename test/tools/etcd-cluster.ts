@@ -30,7 +30,7 @@ interface Member {
   process: ChildProcess | null
 }
 
-/** Some members of etcd on loopback, whose files are in memory: a slow disk would cost leases here. */
+/** Some members of etcd on one host, whose files are in memory: a slow disk would cost leases here. */
 export class EtcdCluster {
   readonly #directory = mkdtempSync(path.join(MEMORY, OWN_PREFIX))
   readonly #members: Member[] = []
@@ -46,12 +46,15 @@ export class EtcdCluster {
   }
 
   /** With `tls` clients have to use it; the members among each other do not. */
-  static async start(count: number, { tls }: { tls?: TlsFiles } = {}): Promise<EtcdCluster> {
+  static async start(
+    count: number,
+    { tls, host = '127.0.0.1' }: { tls?: TlsFiles; host?: string } = {},
+  ): Promise<EtcdCluster> {
     removeLeftDirectories(MEMORY)
     const cluster = new EtcdCluster(tls ?? null)
     process.once('exit', cluster.#killWithUs)
     for (let i = 0; i < count; i++) {
-      const [client, peer] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`]
+      const [client, peer] = [`${host}:${await freePort()}`, `${host}:${await freePort()}`]
       cluster.#members.push({ name: `e${i}`, client, peer, process: null })
     }
     await Promise.all(cluster.#members.map((_, index) => cluster.startMember(index)))

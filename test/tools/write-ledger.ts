@@ -77,6 +77,11 @@ export class WriteLedger {
     this.#record('resolved')
   }
 
+  /** The write was refused, and its sectors have been checked since: what it left is known. */
+  refused(number: number): void {
+    this.#record('refused', number)
+  }
+
   /** From here on a snapshot may be taken. */
   mark(name: string): void {
     this.#record('mark', name)
@@ -150,6 +155,7 @@ export class WriteLedger {
     else if (verb === 'acknowledged') this.#applyAcknowledged(number)
     else if (verb === 'saw') this.#settled[number] = Number(rest[0])
     else if (verb === 'resolved') this.#inFlight.clear()
+    else if (verb === 'refused') this.#inFlight.delete(number)
     else if (verb === 'mark') this.#applyMark(String(first))
     else if (verb === 'unmark') this.#marks.get(String(first))!.isOpen = false
     else if (verb === 'drop') this.#marks.delete(String(first))

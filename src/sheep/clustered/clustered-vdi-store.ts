@@ -1,5 +1,6 @@
 import { StoreError, type StoreErrorCode, toStoreError } from '../../errors.ts'
 import { BODY_SIZE_MAX_BYTES, RESULT } from '../../protocol/constants.ts'
+import { oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { ClusterState } from '../cluster-state.ts'
@@ -265,10 +266,22 @@ export class ClusteredVdiStore implements VdiStore {
     return this.#copies.objects().filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
   }
 
+  /** The families in which something may not be where it belongs, as far as this node knows: by the log, as owner, or as holder. */
+  #uncleanFamilies(): ReadonlySet<number> {
+    const { state } = this.#parts
+    const unclean = new Set(state.families.uncleanBefore(state.epoch))
+    for (const [family, owned] of this.#families) if (!owned.isComplete) unclean.add(family)
+    for (const oid of this.#copies.lacking()) {
+      const vdi = state.vdis.get(oidVid(oid))
+      if (vdi) unclean.add(vdi.family)
+    }
+    return unclean
+  }
+
   /** How this node stands in the cluster, and what would be missing if another node went. */
   status(): { self: Life; isActing: boolean; unclean: number; without: CopiesWithout } {
     const { state } = this.#parts
-    const unclean = state.families.uncleanBefore(state.epoch).length
+    const unclean = this.#uncleanFamilies().size
     const zones = new Set(state.members.filter(({ vnodes }) => vnodes > 0).map(({ zone }) => zone)).size
     const copies = Math.min(this.#options.copies, zones)
     const isShort = copies - 1 < this.#options.copiesMin

@@ -63,6 +63,11 @@ export class FamilyObjects implements ReplicatedObjects {
     return sequencer
   }
 
+  /** How often a copy of any of them was found to lack what it should have. */
+  get setbacks(): number {
+    return [...this.#sequencers.values()].reduce((sum, { setbacks }) => sum + setbacks, 0)
+  }
+
   viewsChanged(views: readonly View[]): void {
     for (const sequencer of this.#sequencers.values()) sequencer.viewsChanged(views)
   }

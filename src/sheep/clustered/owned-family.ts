@@ -49,8 +49,8 @@ export class OwnedFamily {
   readonly #takenOver = deferred()
   #isTakenOver = false
   #isBusy = true
-  /** The last epoch that everything was found to be complete in. */
-  #completeEpoch = 0
+  /** When everything was found to be complete for the last time: the epoch, and the setbacks until then. */
+  #complete = { epoch: 0, setbacks: 0 }
 
   constructor(options: OwnedFamilyOptions) {
     this.#options = options
@@ -77,12 +77,13 @@ export class OwnedFamily {
 
   /** Nothing is going on that this node would have to end first. */
   get isIdle(): boolean {
-    return !this.#isBusy && this.#isTakenOver && !this.#mustReclaim && !this.#isUnclean
+    return !this.#isBusy && this.#isTakenOver && !this.#mustReclaim && !this.#isUnclean && this.isComplete
   }
 
-  /** Whether everything is where it belongs in the view in effect. */
+  /** Whether everything is where it belongs in the view in effect, and no copy was found to lack something since. */
   get isComplete(): boolean {
-    return this.#completeEpoch === this.#options.state.epoch
+    const { state, objects } = this.#options
+    return this.#complete.epoch === state.epoch && this.#complete.setbacks === objects.setbacks
   }
 
   viewsChanged(views: readonly View[]): void {
@@ -161,12 +162,13 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner } = this.#options
+    const { state, propose, owner, objects } = this.#options
     const { epoch } = state
+    const { setbacks } = objects
     for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
     if (state.epoch !== epoch) return
     await this.flush()
-    this.#completeEpoch = epoch
+    this.#complete = { epoch, setbacks }
     if (this.#isUnclean) await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
   }
 

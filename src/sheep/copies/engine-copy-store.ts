@@ -109,6 +109,14 @@ export class EngineCopyStore implements CopyStore {
     return [...oids].filter((oid) => this.#copies.imageOf(oid) !== null || this.#isThere(oid))
   }
 
+  /** Objects of which the copy here lacks something. */
+  lacking(): readonly bigint[] {
+    return [...this.#copies.oids()].filter((oid) => {
+      const { kind, valid } = this.#copies.imageOf(oid)!
+      return kind === 'stale' || (kind !== 'removed' && valid !== null)
+    })
+  }
+
   objectsOf(vid: number): readonly bigint[] {
     const oids = new Set(this.#copies.imagesOf(vid).keys())
     for (const oid of this.#store.oids()) if (oidVid(oid) === vid) oids.add(oid)

@@ -94,6 +94,7 @@ export class ObjectWrites {
     const previous = object.version
     object.version = write.contents ? version : null
     const contents = previous === null ? madeOf(write) : write.contents
+    object.roomy = subtract(object.roomy, write.contents?.zeros ?? ALL_BLOCKS) // zeros give space back
     const watermark = versions.watermark(holders.generation)
     for (const { member } of [...object.acting.values()]) {
       if (!write.durable) holders.unsynced.set(member.node, version.sequence)

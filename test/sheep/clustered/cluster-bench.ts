@@ -89,6 +89,11 @@ export class ClusterBench {
     })
   }
 
+  /** The same, as every node says that knows more than the log: owners and holders. */
+  isHome(): boolean {
+    return this.nodes.every(({ running }) => !running || running.node.store.status().unclean === 0)
+  }
+
   isIn({ running }: BenchNode): boolean {
     return running?.node.store.member.mayAct() ?? false
   }

@@ -1,0 +1,234 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { CONTROL_SOCKET } from '../../src/control/messages.ts'
+import type { MethodName, Params, Result } from '../../src/control/methods.ts'
+import { connectControl } from '../../src/control/socket-client.ts'
+import { systemNetwork } from '../../src/runtime/network.ts'
+import { MAIN } from '../tools/collie.ts'
+import { type NetworkHost, setCable } from '../tools/host-network.ts'
+import { ENDS_WITH_US } from '../tools/leftovers.ts'
+import { runCommand } from '../tools/run-command.ts'
+
+export const PORTS = { api: 8776, sheep: 7000, nbd: 10809 } as const
+
+/** Below the directory of a host: what it sees as its own. */
+const PRIVATE_PLACES = { run: '/run', lib: '/var/lib/corosync', etc: '/etc/corosync' }
+const START_MS = 60_000
+const ANSWER_MS = 1500
+const POLL_MS = 50
+const LOG_LINES_SHOWN = 30
+
+export interface HostOptions extends NetworkHost {
+  switchNamespace: string
+  /** Of this host alone; its disk is mounted there. */
+  directory: string
+  /** Flags of `collie serve`, beside the settings that `collie cluster` has made. */
+  flags: readonly string[]
+  diskMib: number
+  hasCorosync: boolean
+}
+
+/**
+ * A host of a cluster: a network namespace with corosync and a node of Collie, and a disk of its own, which is in memory. Its files
+ * stay when it is switched off.
+ */
+export class Host {
+  readonly address: string
+  readonly dataDir: string
+  readonly #options: HostOptions
+  /** Holds the mounts: as long as it runs, the host is on. */
+  #keeper: ChildProcess | null = null
+  #corosync: ChildProcess | null = null
+  #node: ChildProcess | null = null
+  /** Whether the node is to run: then it is started again when it ends by itself, as systemd does. */
+  #isServing = false
+  #isPaused = false
+  restarts = 0
+
+  private constructor(options: HostOptions) {
+    this.#options = options
+    this.address = options.address
+    this.dataDir = path.join(options.directory, 'disk', 'collie')
+  }
+
+  /** Switched on, with nothing started. */
+  static async make(options: HostOptions): Promise<Host> {
+    const within = (name: string) => path.join(options.directory, name)
+    for (const name of [...Object.keys(PRIVATE_PLACES), 'disk']) mkdirSync(within(name), { recursive: true })
+    await runCommand(['mount', '-t', 'tmpfs', '-o', `size=${options.diskMib}m,mode=755`, 'none', within('disk')])
+    const host = new Host(options)
+    await host.switchOn()
+    return host
+  }
+
+  get nbdAddress(): string {
+    return `${this.address}:${PORTS.nbd}`
+  }
+
+  get isServing(): boolean {
+    return this.#isServing && !this.#isPaused
+  }
+
+  async switchOn(): Promise<void> {
+    const { directory, namespace } = this.#options
+    rmSync(path.join(directory, 'run'), { recursive: true, force: true }) // as after a boot
+    mkdirSync(path.join(directory, 'run'))
+    const mounts = Object.entries(PRIVATE_PLACES).map(
+      ([name, target]) => `mkdir -p ${target} && mount --bind "${path.join(directory, name)}" ${target}`,
+    )
+    const script = [
+      'mount --make-rprivate /',
+      ...mounts,
+      'mount -t tmpfs none /dev/shm',
+      'echo on',
+      'exec sleep infinity',
+    ]
+    const words = [`nsenter`, `--net=/run/netns/${namespace}`, 'unshare', '-m', 'sh', '-c', script.join(' && ')]
+    const keeper = this.#spawn(words, 'keeper', true)
+    this.#keeper = keeper
+    const [said] = await Promise.race([once(keeper.stdout!, 'data'), once(keeper, 'exit')])
+    if (String(said) !== 'on\n') throw new Error(`the host ${this.address} is not on: ${this.tailOfLog('keeper')}`)
+  }
+
+  /** Ends all that runs there, as when the power goes. The disk keeps what was written to it. */
+  async switchOff(): Promise<void> {
+    this.#isServing = false
+    this.#isPaused = false
+    await Promise.all([this.#node, this.#corosync, this.#keeper].map((child) => child && end(child, 'SIGKILL')))
+    this.#node = null
+    this.#corosync = null
+    this.#keeper = null
+  }
+
+  /** Resolves when it answers. */
+  async startCorosync(): Promise<void> {
+    if (!this.#options.hasCorosync) return
+    const corosync = this.#spawn([...this.#here, 'corosync', '-f'], 'corosync')
+    this.#corosync = corosync
+    const deadline = Date.now() + START_MS
+    for (;;) {
+      const isUp = await this.run('corosync-cmapctl', '-g', 'totem.version').then(
+        () => true,
+        () => false,
+      )
+      if (isUp) return
+      if (corosync.exitCode !== null || Date.now() > deadline) {
+        throw new Error(`corosync did not start on ${this.address}: ${this.tailOfLog('corosync')}`)
+      }
+      await pause(POLL_MS)
+    }
+  }
+
+  /** Starts the node, and again whenever it ends by itself. Resolves when it listens, which is before it is in the cluster. */
+  async startNode(): Promise<void> {
+    this.#isServing = true
+    await this.#startOnce()
+  }
+
+  async #startOnce(): Promise<void> {
+    const settings = path.join(this.dataDir, 'collie.yaml')
+    const words = [process.execPath, MAIN, 'serve', '--json', '--config', settings, ...this.#options.flags]
+    const node = this.#spawn([...this.#here, ...words], 'collie', true)
+    this.#node = node
+    node.once('exit', () => {
+      if (this.#node === node && this.#isServing) void this.#restart()
+    })
+    let printed = ''
+    for await (const chunk of node.stdout!) {
+      printed += String(chunk)
+      if (printed.endsWith('\n}\n')) return
+    }
+    if (this.#isServing) throw new Error(`collie serve ended on ${this.address}: ${this.tailOfLog('collie')}`)
+  }
+
+  async #restart(): Promise<void> {
+    this.restarts++
+    await pause(RESTART_MS)
+    if (this.#isServing) await this.#startOnce().catch(() => {}) // its end starts it again
+  }
+
+  /** Resolves when it has ended; it is not started again. */
+  async killNode(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    this.#isServing = false
+    if (this.#isPaused) this.continueNode()
+    if (this.#node) await end(this.#node, signal)
+    this.#node = null
+  }
+
+  pauseNode(): void {
+    this.#isPaused = true
+    this.#node?.kill('SIGSTOP')
+  }
+
+  continueNode(): void {
+    this.#node?.kill('SIGCONT')
+    this.#isPaused = false
+  }
+
+  cut(): Promise<void> {
+    return setCable(this.#options.switchNamespace, this.address, false)
+  }
+
+  heal(): Promise<void> {
+    return setCable(this.#options.switchNamespace, this.address, true)
+  }
+
+  /** A command on this host, to its end; resolves with what it printed. */
+  run(...words: string[]): Promise<string> {
+    return runCommand([...this.#here, ...words])
+  }
+
+  /** A command of Collie on this host, on its data directory. */
+  collie(...words: string[]): Promise<string> {
+    return this.run(process.execPath, MAIN, ...words, '--data-dir', this.dataDir)
+  }
+
+  /** Asks the node itself, in a bounded time. */
+  async ask<M extends MethodName>(method: M, params: Params<M>): Promise<Result<M>> {
+    const client = await connectControl(systemNetwork, path.join(this.dataDir, CONTROL_SOCKET))
+    const timer = setTimeout(() => client.close(), ANSWER_MS)
+    try {
+      return await client.call(method, params)
+    } finally {
+      clearTimeout(timer)
+      client.close()
+    }
+  }
+
+  tailOfLog(name = 'collie'): string {
+    const lines = readFileSync(this.#logFile(name), 'utf8').trimEnd().split('\n')
+    return lines.slice(-LOG_LINES_SHOWN).join('\n')
+  }
+
+  /** Where commands run that see this host's network, files and daemons. */
+  get #here(): string[] {
+    if (!this.#keeper?.pid) throw new Error(`the host ${this.address} is off`)
+    return ['nsenter', '-t', String(this.#keeper.pid), '-m', '-n', 'env', '-C', this.#options.directory]
+  }
+
+  #spawn(words: readonly string[], log: string, isHeard = false): ChildProcess {
+    const output = openSync(this.#logFile(log), 'a')
+    const [command, ...rest] = [...ENDS_WITH_US, ...words] as [string, ...string[]]
+    const env = { PATH: process.env.PATH ?? '' }
+    const child = spawn(command, rest, { env, stdio: ['ignore', isHeard ? 'pipe' : output, output] })
+    closeSync(output)
+    return child
+  }
+
+  #logFile(name: string): string {
+    return path.join(this.#options.directory, `${name}.log`)
+  }
+}
+
+/** That of contrib/collie.service. */
+const RESTART_MS = 2000
+
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill(signal)
+  await ended
+}

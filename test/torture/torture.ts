@@ -1,0 +1,156 @@
+import path from 'node:path'
+import { SeededRandom } from '../sim/random.ts'
+import { CinderApi, type Connected } from '../tools/cinder-api.ts'
+import { Cluster } from './cluster.ts'
+import { FAULT_KINDS, FAULTS, type FaultKind, goesOn, type Scene } from './faults.ts'
+import type { Place } from './inside.ts'
+import type { TortureOptions } from './options.ts'
+import { compareReplicas } from './replicas.ts'
+import type { TortureReport } from './report.ts'
+import { throughSheepdog } from './sheepdog-client.ts'
+import { Stalls } from './stalls.ts'
+import { StatusRecord } from './status-record.ts'
+import { Writer } from './writer.ts'
+
+const GIB = 1024 ** 3
+const COPIES = 3
+const MINUTE_MS = 60_000
+
+/** A whole run: makes the cluster, breaks it, and says what came of it. Everything that it starts has ended when it resolves. */
+export async function torture(
+  place: Place,
+  options: TortureOptions,
+  say: (line: string) => void,
+): Promise<TortureReport> {
+  const { directory, switchNamespace, hosts, gateways, client } = place
+  const { group } = options
+  const cluster = await Cluster.start({
+    directory,
+    switchNamespace,
+    hosts,
+    gateways,
+    group,
+    ownAddress: client.address,
+  })
+  const run = new Run(cluster, options, path.join(directory, 'client'), say)
+  try {
+    await run.toTheEnd()
+  } catch (error) {
+    run.report.findings.push((error as Error).message)
+    say(`FAILED: ${(error as Error).stack}\n${cluster.logs()}`)
+  } finally {
+    await cluster.stop()
+  }
+  return run.report
+}
+
+class Run {
+  readonly report: TortureReport
+  readonly #cluster: Cluster
+  readonly #options: TortureOptions
+  readonly #directory: string
+  readonly #random: SeededRandom
+  readonly #say: (line: string) => void
+  readonly #startedAt = Date.now()
+
+  constructor(cluster: Cluster, options: TortureOptions, directory: string, say: (line: string) => void) {
+    this.#cluster = cluster
+    this.#options = options
+    this.#directory = directory
+    this.#say = say
+    this.#random = new SeededRandom(options.seed)
+    this.report = {
+      seed: options.seed,
+      group: options.group,
+      nodes: options.nodes,
+      seconds: 0,
+      faults: [],
+      writer: { acknowledged: 0, refused: 0, unanswered: 0, connections: 0, sectorsChecked: 0 },
+      objectsCompared: 0,
+      restarts: 0,
+      statusAnswers: 0,
+      findings: [],
+    }
+  }
+
+  async toTheEnd(): Promise<void> {
+    await this.#cluster.untilWell()
+    this.#say('all nodes are in')
+    const [first] = this.#cluster.hosts
+    const api = new CinderApi(path.join(first!.dataDir, 'openrc'))
+    const volumeId = await api.createVolume({ size: 1 })
+    await api.until('volume', volumeId, 'available')
+    const attached = await api.attach(volumeId)
+    const record = new StatusRecord(this.#cluster, this.#say)
+    const writer = this.#newWriter(attached)
+    this.report.writer = writer.tally
+    record.start()
+    writer.start()
+    try {
+      await this.#breakThings(writer, api)
+      await writer.stop()
+      await throughSheepdog(this.#cluster.stores, this.#directory)
+      await api.detach(attached.id)
+    } finally {
+      await record.stop()
+      this.report.statusAnswers = record.answers
+      this.report.restarts = this.#cluster.hosts.reduce((sum, { restarts }) => sum + restarts, 0)
+      this.report.seconds = Math.round((Date.now() - this.#startedAt) / 1000)
+    }
+    await this.#compare()
+  }
+
+  async #breakThings(writer: Writer, api: CinderApi): Promise<void> {
+    const stalls = new Stalls()
+    const holdMs = this.#options.holdSeconds * 1000
+    const whileIt = (kind: FaultKind) => (kind === 'kill' ? this.#useApi(api) : Promise.resolve())
+    const scene: Scene = { cluster: this.#cluster, writer, random: this.#random, holdMs, whileIt }
+    await goesOn(scene)
+    try {
+      for (const kind of this.#kinds()) {
+        this.#say(`${kind}, while the writer is at ${writer.gateway}`)
+        writer.takeLongestWaitMs()
+        await FAULTS[kind](scene)
+        this.#say(`${kind} is over`)
+        await this.#cluster.untilWell()
+        await goesOn(scene)
+        const waitedMs = writer.takeLongestWaitMs()
+        stalls.add(kind, waitedMs)
+        const { acknowledged } = writer.tally
+        this.#say(
+          `${kind}: all is well, the client waited ${(waitedMs / 1000).toFixed(1)} s at most; ${acknowledged} writes so far`,
+        )
+      }
+    } finally {
+      this.report.faults = stalls.table()
+    }
+  }
+
+  *#kinds(): Generator<FaultKind> {
+    const { faults, minutes } = this.#options
+    if (faults) return yield* faults
+    while (Date.now() < this.#startedAt + minutes * MINUTE_MS) yield this.#random.pick(FAULT_KINDS)
+  }
+
+  /** The API answers while other nodes than its own are gone. */
+  async #useApi(api: CinderApi): Promise<void> {
+    const volumeId = await api.createVolume({ size: 1 })
+    await api.until('volume', volumeId, 'available')
+    await api.delete('volume', volumeId)
+    await api.untilGone('volume', volumeId)
+  }
+
+  async #compare(): Promise<void> {
+    const { stores } = this.#cluster
+    await Promise.all(this.#cluster.hosts.map((host) => host.killNode('SIGTERM')))
+    const { objects, findings } = await compareReplicas(stores, COPIES)
+    this.report.objectsCompared = objects
+    this.report.findings.push(...findings)
+  }
+
+  #newWriter({ name: exportName }: Connected): Writer {
+    const gateways = this.#cluster.hosts.map(({ nbdAddress }) => nbdAddress)
+    const seed = this.#random.below(2 ** 31)
+    return new Writer({ seed, ledgerPath: path.join(this.#directory, 'ledger'), sizeBytes: GIB, exportName, gateways })
+  }
+}
