@@ -106,6 +106,11 @@ export class ClusteredVdiStore implements VdiStore {
     return this.#member
   }
 
+  /** False while this node starts, or has lost the group. */
+  get hasJoined(): boolean {
+    return this.#member !== null
+  }
+
   /** A connection of another node, which has proved the key of the cluster. */
   linked(connection: Connection): void {
     if (this.#member) this.#member.linked(connection)
