@@ -141,17 +141,26 @@ async function startGateway(
 function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<Handlers, 'cluster_status'> {
   return {
     cluster_info: async () => {
-      const { totalBytes, freeBytes, failedDisks } = await sheep.stats()
-      const { epoch, members } = sheep.state
+      const { totalBytes, freeBytes, allocatedBytes, nodes } = await sheep.space()
+      const { epoch } = sheep.state
+      const isDegraded = nodes.some(({ failedDisks, isAnswering }) => failedDisks > 0 || !isAnswering)
       return {
-        status: sheep.failure ? 'failed' : failedDisks > 0 ? 'degraded' : 'ok',
+        status: sheep.failure ? 'failed' : isDegraded ? 'degraded' : 'ok',
         epoch,
         copies: sheep.copies,
         total_bytes: totalBytes,
         free_bytes: freeBytes,
         provisioned_bytes: sheep.state.vdis.provisionedBytes,
-        allocated_bytes: sheep.allocatedBytes,
-        nodes: members.map(({ address, zone, vnodes }) => ({ address, zone, vnodes })),
+        allocated_bytes: allocatedBytes,
+        nodes: nodes.map((node) => ({
+          address: node.address,
+          zone: node.zone,
+          vnodes: node.vnodes,
+          total_bytes: node.totalBytes,
+          free_bytes: node.freeBytes,
+          failed_disks: node.failedDisks,
+          is_answering: node.isAnswering,
+        })),
       }
     },
     vdi_list: async () => ({ vdis: describeVdis(sheep, await sheep.usage()) }),

@@ -45,6 +45,11 @@ function describeStatus(status: Result<'cluster_status'>): string {
   return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES', 'VOTER', 'MAY GO DOWN'], ...nodes])}`
 }
 
+function nodeState({ is_answering, failed_disks }: Result<'cluster_info'>['nodes'][number]): string {
+  if (!is_answering) return 'does not answer'
+  return failed_disks > 0 ? `${failed_disks} failed disks` : 'ok'
+}
+
 function describeCluster(info: Result<'cluster_info'>): string {
   const facts = table([
     ['status', info.status],
@@ -54,6 +59,13 @@ function describeCluster(info: Result<'cluster_info'>): string {
     ['provisioned', formatBytes(info.provisioned_bytes)],
     ['allocated', formatBytes(info.allocated_bytes)],
   ])
-  const nodes = info.nodes.map(({ address, zone, vnodes }) => [address, String(zone), String(vnodes)])
-  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES'], ...nodes])}`
+  const nodes = info.nodes.map((node) => [
+    node.address,
+    String(node.zone),
+    String(node.vnodes),
+    formatBytes(node.total_bytes),
+    formatBytes(node.free_bytes),
+    nodeState(node),
+  ])
+  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES', 'DISKS', 'FREE', 'STATE'], ...nodes])}`
 }

@@ -25,13 +25,26 @@ const clusterInfo = z.object({
   status: z.string(),
   epoch: z.int(),
   copies: z.int(),
+  /** What VDIs may hold, each byte with all its copies: at all, and yet, until the first node is full. */
   total_bytes: count,
   free_bytes: count,
   /** What the working VDIs promise. */
   provisioned_bytes: count,
-  /** Blocks with data, each counted once. */
+  /** Blocks with data, each counted once, however many copies there are. */
   allocated_bytes: count,
-  nodes: z.array(z.object({ address: z.string(), zone: z.int(), vnodes: z.int() })),
+  nodes: z.array(
+    z.object({
+      address: z.string(),
+      zone: z.int(),
+      vnodes: z.int(),
+      /** Of its disks. */
+      total_bytes: count,
+      free_bytes: count,
+      failed_disks: count,
+      /** False when these are what it said before. */
+      is_answering: z.boolean(),
+    }),
+  ),
 })
 
 const clusterStatus = z.object({

@@ -3,7 +3,7 @@ import { VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../
 import { attrIdOf, vidOfName } from '../protocol/hash.ts'
 import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
-import { type Entry, type Lock, type Making, snapshotsIn, type Vdi } from './entries.ts'
+import { type Entry, type Freezing, type Lock, type Making, snapshotsIn, type Vdi } from './entries.ts'
 import { ExportTable } from './export-table.ts'
 import { FamilyTable } from './family-table.ts'
 import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
@@ -109,8 +109,13 @@ export class ClusterState {
         const vids = entry.of.flatMap(({ vid, newVid }) => [vid, newVid])
         if (new Set(vids).size < vids.length)
           throw new StoreError('InvalidParameters', 'a VDI has one snapshot at a moment')
+        if (entry.owners) this.#checkHeld(entry.owners, entry.of)
         return
       }
+      case 'void':
+        this.#checkOwners(entry.owners)
+        for (const vid of entry.vids) if (!this.makings.has(vid)) throw new StoreError('NoVdi', vid.toString(16))
+        return
       case 'resize': {
         const vdi = this.get(entry.vid)
         if (vdi.snapshotAt > 0) throw new StoreError('ReadOnly', vdi.name)
@@ -186,6 +191,20 @@ export class ClusterState {
     }
   }
 
+  #checkOwners(owners: readonly number[]): void {
+    if (owners.every((index) => this.families.isCurrent(index))) return
+    throw new StoreError('OldEpoch', 'one of the VDIs has another owner')
+  }
+
+  /** Those who own the VDIs hold them still. */
+  #checkHeld(owners: readonly number[], of: readonly Freezing[]): void {
+    this.#checkOwners(owners)
+    for (const { newVid } of of) {
+      const making = this.makings.get(newVid)
+      if (!making || making.isVoid) throw new StoreError('Busy', 'an owner could not wait any longer')
+    }
+  }
+
   #checkTag(name: string, tag: string): void {
     if (Buffer.byteLength(tag) >= VDI_TAG_SIZE_BYTES) throw new StoreError('InvalidParameters', 'the tag is too long')
     if (tag !== '' && this.vdis.snapshotsOf(name).some((other) => other.tag === tag)) {
@@ -212,6 +231,9 @@ export class ClusterState {
         return
       case 'unmade':
         this.makings.delete(entry.vid)
+        return
+      case 'void':
+        for (const vid of entry.vids) this.makings.set(vid, { ...this.makings.get(vid)!, isVoid: true })
         return
       case 'founded':
         this.founded = { cluster: entry.cluster, at: entry.at }
@@ -320,6 +342,7 @@ export class ClusterState {
     this.attributes = new AttributeTable()
     this.families = new FamilyTable()
     this.locks.clear()
+    this.makings.clear()
     this.drivenBy = null
   }
 

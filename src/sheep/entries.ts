@@ -77,6 +77,8 @@ export interface FamilyOwner extends Life {
 export interface Making {
   vid: number
   family: number
+  /** An entry of several snapshots that goes on under it is void. */
+  isVoid?: true
 }
 
 /** The working VDI `vid` is frozen under `tag`; `newVid` goes on in its place. */
@@ -84,6 +86,17 @@ export interface Freezing {
   vid: number
   newVid: number
   tag: string
+}
+
+/**
+ * `owners`, on several nodes: the entries that named the owners of the families. Void when one of them has been followed by another, or
+ * has called it off.
+ */
+interface SnapshotsEntry {
+  type: 'snapshots'
+  at: number
+  of: readonly Freezing[]
+  owners?: readonly number[]
 }
 
 /** `by`: the entry that named the owner of the family which alone may say this; void once there is another one. */
@@ -100,7 +113,9 @@ type EntryKind =
   | { type: 'unmade'; vid: number }
   | ({ type: 'snapshot'; at: number } & Freezing)
   /** The same of several VDIs at one moment: all of them or none. */
-  | { type: 'snapshots'; at: number; of: readonly Freezing[] }
+  | SnapshotsEntry
+  /** Vids that were set aside by these owners: no entry of several snapshots makes VDIs of them any more. */
+  | { type: 'void'; vids: readonly number[]; owners: readonly number[] }
   | { type: 'resize'; vid: number; sizeBytes: number }
   | { type: 'delete'; vid: number }
   /** No object of a deleted VDI is left: its vid is free. On several nodes that was found in view `epoch`, and is void in another one. */

@@ -4,6 +4,7 @@ import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
 import { type Entry, encodeEntry } from './entries.ts'
 import { effectsOf } from './entry-effects.ts'
+import { snapshotTogether, type VdiOrigin } from './local-group-snapshot.ts'
 import { type AuditReport, auditStore } from './maintenance/audit.ts'
 import { Reclaimer } from './maintenance/reclaim.ts'
 import { recountAccounts } from './maintenance/recount.ts'
@@ -16,7 +17,7 @@ import type { OwnerMaker, VdiMap } from './owner-contract.ts'
 import { PlainObjects } from './plain-objects.ts'
 import type { StoredObject } from './stored-object.ts'
 import { VdiAttributes } from './vdi-attributes.ts'
-import type { VdiAuditOptions, VdiOrigin, VdiStore, VdiStoreParts } from './vdi-store.ts'
+import type { StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
 const VNODES = 128
 
@@ -63,12 +64,16 @@ export class LocalVdiStore implements VdiStore {
   }
 
   async make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number> {
-    const [vid] = await this.makeAll([{ name, fromVid }], ([newVid]) => entryOf(newVid!))
+    const [vid] = await this.#makeAll([{ name, fromVid }], ([newVid]) => entryOf(newVid!))
     return vid!
   }
 
-  /** The inode objects of those that are inherited from stay loaded meanwhile. */
-  async makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]> {
+  snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
+    return snapshotTogether({ ...this.#parts, makeAll: (origins, entryOf) => this.#makeAll(origins, entryOf) }, of)
+  }
+
+  /** By one entry, all or none. The inode objects of those that are inherited from stay loaded meanwhile. */
+  async #makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]> {
     const { store, state } = this.#parts
     const held: StoredObject[] = []
     try {
@@ -104,6 +109,19 @@ export class LocalVdiStore implements VdiStore {
 
   get allocatedBytes(): number {
     return this.#parts.store.accounts.physicalBlocks * BLOCK_BYTES
+  }
+
+  async space(): Promise<StoreSpace> {
+    const { store, state } = this.#parts
+    const { totalBytes, freeBytes, failedDisks } = await store.stats()
+    return {
+      totalBytes,
+      freeBytes,
+      allocatedBytes: this.allocatedBytes,
+      nodes: state.members.map(({ node, address, zone, vnodes }) => {
+        return { node, address, zone, vnodes, isAnswering: true, totalBytes, freeBytes, failedDisks }
+      }),
+    }
   }
 
   listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]> {

@@ -33,7 +33,7 @@ import { Owners } from './owners.ts'
 import type { SheepClient } from './server.ts'
 import { type Session, Sessions } from './session.ts'
 import { Turns } from './turns.ts'
-import type { AttributeValues, ObjectBytes, VdiStore, VdiStoreParts } from './vdi-store.ts'
+import type { AttributeValues, ObjectBytes, StoreSpace, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
 export interface SheepOptions {
   disk: Disk
@@ -63,8 +63,6 @@ export interface SheepOptions {
 }
 
 const LOCK_GRACE_DEFAULT_MS = 10_000
-/** How long what is under way may keep the clients of several VDIs waiting: less than any of them takes for an outage. */
-const STALL_MAX_MS = 10_000
 
 /**
  * One store node: the ordered log's state, the objects, and the owners of VDIs. Requests come in through the operation
@@ -114,6 +112,7 @@ export class Sheep {
       clock,
       random,
       log,
+      owners: { of: (vid) => this.#owners.of(vid), forget: (vid) => this.#owners.forget(vid) },
       applied: (entry) => this.#owners.tell(entry),
       gained: (family) => this.locks.resume(this.#namesOf(family)),
       lost: (family) => this.#lost(family),
@@ -218,9 +217,14 @@ export class Sheep {
     return this.#vdis.ownUsage?.() ?? []
   }
 
-  /** Bytes of the blocks that hold data, each counted once. */
+  /** Bytes of the blocks that hold data, each counted once; of several nodes what falls to this one. */
   get allocatedBytes(): number {
     return this.#vdis.allocatedBytes
+  }
+
+  /** Of the whole store; `stats` is of this node. */
+  space(): Promise<StoreSpace> {
+    return this.#vdis.space()
   }
 
   /** Proves that the store is sound, one audit after the other; with `repair` it also mends what can be. */
@@ -317,36 +321,7 @@ export class Sheep {
   async snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
     if (new Set(of.map(({ name }) => name)).size < of.length)
       throw new StoreError('InvalidParameters', 'a VDI has one snapshot at a moment')
-    const families = new Set(of.map(({ name }) => this.state.find(name).family))
-    await this.#turns.takeAll(
-      [...families].sort((a, b) => a - b),
-      async () => {
-        const vdis = of.map(({ name }) => this.state.find(name))
-        for (const { name, family } of vdis) if (!families.has(family)) throw new StoreError('NoVdi', name) // another by now
-        const owners = vdis.map(({ vid }) => this.#owners.of(vid))
-        try {
-          await this.#withinStall(Promise.all(owners.map((owner) => owner.freeze())))
-          const at = this.#options.clock.now()
-          const origins = vdis.map(({ name, vid }) => ({ name, fromVid: vid }))
-          await this.#vdis.makeAll(origins, (newVids) => ({
-            type: 'snapshots',
-            at,
-            of: vdis.map(({ vid }, index) => ({ vid, newVid: newVids[index]!, tag: of[index]!.tag })),
-          }))
-        } finally {
-          for (const owner of owners) owner.thaw()
-          for (const owner of owners) this.#owners.forget(owner.vid)
-        }
-      },
-    )
-  }
-
-  /** Throws Busy when the work takes longer than clients of several VDIs may be kept waiting. */
-  async #withinStall(work: Promise<unknown>): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      const timer = this.#options.clock.timer(STALL_MAX_MS, () => reject(new StoreError('Busy')))
-      work.then(() => resolve(), reject).finally(() => timer.cancel())
-    })
+    await this.#vdis.snapshotTogether(of)
   }
 
   /** Throws NoVdi, VdiExists, or VdiLocked while a foreign client has it locked; what others of them have open ends. */

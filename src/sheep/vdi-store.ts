@@ -9,7 +9,7 @@ import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
 import type { ListedObject } from './object-listing.ts'
 import type { ObjectStore } from './object-store.ts'
-import type { OwnerMaker, VdiMap } from './owner-contract.ts'
+import type { Owner, OwnerMaker, VdiMap } from './owner-contract.ts'
 import type { Session, Sessions } from './session.ts'
 import type { Turns } from './turns.ts'
 
@@ -34,8 +34,8 @@ export interface VdiStore {
    * `fromVid` holds, or the first of a family when that is null.
    */
   make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number>
-  /** As `make`, for one entry that makes several VDIs, all or none. */
-  makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]>
+  /** Snapshots of several VDIs at one moment: see Sheep. */
+  snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void>
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */
@@ -46,16 +46,11 @@ export interface VdiStore {
   usage(): Promise<Map<number, Usage>>
   /** Of several nodes: what this one knows itself, for the others. */
   ownUsage?(): readonly VdiUsage[]
-  /** Bytes of the blocks that hold data, each counted once: on this node, or as a cluster has them however many copies there are. */
+  /** Of the blocks that hold data, each counted once; of several nodes what falls to this one. */
   readonly allocatedBytes: number
+  space(): Promise<StoreSpace>
   listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
-}
-
-/** A VDI that is to be made: its name, and what it holds at first. */
-export interface VdiOrigin {
-  name: string
-  fromVid: number | null
 }
 
 export interface VdiAuditOptions {
@@ -72,6 +67,8 @@ export interface VdiStoreParts {
   sessions: Sessions
   /** What is done to one family as a whole takes turns. */
   turns: Turns<number>
+  /** The owners of VDIs as sessions use them; and one is not needed any more, unless there are sessions. */
+  owners: { of(vid: number): Owner; forget(vid: number): void }
   clock: Clock
   random: Random
   log: Log
@@ -100,6 +97,29 @@ export interface ObjectWriteOptions {
   create: boolean
   durable: boolean
   check: () => void
+}
+
+/** How much there is room for: on this node, or in a cluster. */
+export interface StoreSpace {
+  /** What VDIs may hold, each byte with all its copies: at all, and yet. */
+  totalBytes: number
+  freeBytes: number
+  /** Of the blocks that hold data, each counted once, however many VDIs see it and however many copies there are. */
+  allocatedBytes: number
+  nodes: readonly NodeSpace[]
+}
+
+/** The room of a node: bytes of its disks. */
+export interface NodeSpace {
+  node: string
+  address: string
+  zone: number
+  vnodes: number
+  /** False for one of which only is known what it said before, or nothing at all. */
+  isAnswering: boolean
+  totalBytes: number
+  freeBytes: number
+  failedDisks: number
 }
 
 /** A VDI as clients name it: the working one, or with a tag or an id a snapshot. */

@@ -158,7 +158,17 @@ describe('commands that ask the running node', () => {
       free_bytes: 2 ** 39,
       provisioned_bytes: 2 ** 38,
       allocated_bytes: 2 ** 37,
-      nodes: [{ address: '127.0.0.1:7000', zone: 1, vnodes: 128 }],
+      nodes: [
+        {
+          address: '127.0.0.1:7000',
+          zone: 1,
+          vnodes: 128,
+          total_bytes: 10,
+          free_bytes: 5,
+          failed_disks: 0,
+          is_answering: true,
+        },
+      ],
     }
     const stats = { store: { objects: 3 }, nbd: { connections: 1 } }
     const directory = await node({
@@ -168,7 +178,7 @@ describe('commands that ask the running node', () => {
     })
     const ask = (...args: string[]) => collie([...args, '--data-dir', directory])
     expect((await ask('node', 'info')).out).toMatch(/^process +42\n.*^roles +api, store\n^api +127\.0\.0\.1:8776$/ms)
-    expect((await ask('cluster', 'info')).out).toMatch(/512\.0 GiB free of 1\.0 TiB.*^127\.0\.0\.1:7000 +1 +128$/ms)
+    expect((await ask('cluster', 'info')).out).toMatch(/512\.0 GiB free of 1\.0 TiB.*^127\.0\.0\.1:7000 +1 +128 +10 B +5 B +ok$/ms)
     expect((await ask('node', 'stats')).out).toBe('store.objects    3\nnbd.connections  1')
     expect(JSON.parse((await ask('node', 'info', '--json')).out)).toEqual(info)
     expect(JSON.parse((await ask('cluster', 'info', '--json')).out)).toEqual(cluster)

@@ -23,6 +23,7 @@ import { promised } from '../peer/kind.ts'
 import { type PeerAddress, PeerLinks } from '../peer/links.ts'
 import { OperationDoor, RemoteSheep } from '../peer/operations.ts'
 import type { PeerNetwork } from '../peer/peer-network.ts'
+import { askPeer, questionHandler } from '../peer/questions.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { OrderedEntries } from './ordered-entries.ts'
 
@@ -50,6 +51,8 @@ export interface ClusterMemberOptions {
   /** Runs what a client of another node asks of this one. */
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
   clientClosed(client: SheepClient): void
+  /** What other nodes ask of this one as a node. */
+  answer(name: string, params: unknown): Promise<unknown>
   failed(error: StoreError): void
   /** The group has come to its end for this node: it is to be closed, and another one opened. Told once. */
   lost(reason: Error): void
@@ -176,6 +179,11 @@ export class ClusterMember {
     return this.#links.request(to, COPY, request)
   }
 
+  /** As `askPeer`, of another node. */
+  ask(to: Life, name: string, params: unknown): Promise<unknown> {
+    return askPeer(this.#links, to, name, params)
+  }
+
   /** The sheep of another node, for the client of this number. */
   sheepOf(to: Life, client: number): RemoteSheep {
     return new RemoteSheep(this.#links, to, client)
@@ -218,6 +226,7 @@ export class ClusterMember {
         fetchHandler((ballot, afterIndex) => this.#itemsAfter(ballot, afterIndex)),
         copyHandler(holder),
         this.#door.handler,
+        questionHandler((name, params) => this.#options.answer(name, params)),
       ],
     })
   }

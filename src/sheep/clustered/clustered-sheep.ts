@@ -21,7 +21,7 @@ export class ClusteredSheep {
   readonly sheep: Sheep
   readonly store: ClusteredVdiStore
   readonly #gateway: Gateway
-  /** What clients of this node have opened on others, by client and by the life of the other node. */
+  /** What clients of this node have opened on others, by client and by the lives of both nodes: links are from one to the other. */
   readonly #remotes = new Map<Holder, Map<string, RemoteSheep>>()
   readonly #numbers = new WeakMap<object, number>()
   #lastNumber = 0
@@ -100,6 +100,7 @@ export class ClusteredSheep {
   }
 
   #runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void {
+    if (!this.store.hasJoined) return reply(null)
     this.#remoteOf(to, holder).submit(request, (response) =>
       reply(response.result === RESULT.NETWORK_ERROR ? null : response),
     )
@@ -108,7 +109,8 @@ export class ClusteredSheep {
   #remoteOf(to: Life, holder: Holder): RemoteSheep {
     const ofHolder = this.#remotes.get(holder) ?? new Map<string, RemoteSheep>()
     this.#remotes.set(holder, ofHolder)
-    const key = `${to.node} ${to.incarnation}`
+    const { life } = this.store.member
+    const key = `${life.incarnation} ${to.node} ${to.incarnation}`
     const known = ofHolder.get(key)
     if (known) return known
     const remote = this.store.member.sheepOf(to, this.#numberOf(holder))

@@ -7,19 +7,23 @@ import type { ClusterState } from '../cluster-state.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
 import { CopySequencer } from '../copies/copy-sequencer.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
-import type { Entry, FamilyOwner, VdiUsage } from '../entries.ts'
+import { type Entry, type FamilyOwner, snapshotsIn, type VdiUsage } from '../entries.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import type { CopiesWithout } from '../membership/down.ts'
 import type { Life, Member, View } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
 import type { OwnerMaker, VdiMap } from '../owner-contract.ts'
-import type { VdiAuditOptions, VdiOrigin, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import type { StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
+import { ClusterSpace } from './cluster-space.ts'
 import { CopyCleaner } from './copy-cleaner.ts'
 import { ExportAdmission } from './export-admission.ts'
 import { FamilyObjects } from './family-objects.ts'
+import { GroupSnapshot } from './group-snapshot.ts'
+import { HeldVdis } from './held-vdis.ts'
 import { LoggedAttributes } from './logged-attributes.ts'
+import { answerWith, type NodeAnswers, type Params, type QuestionName, type Told, toldOf } from './node-questions.ts'
 import { OwnedFamily } from './owned-family.ts'
 import { Ownership } from './ownership.ts'
 import { Places } from './places.ts'
@@ -63,6 +67,10 @@ export class ClusteredVdiStore implements VdiStore {
   readonly #cleaner: CopyCleaner
   readonly #places = new Places()
   readonly #families = new Map<number, OwnedFamily>()
+  readonly #held: HeldVdis
+  readonly #groupSnapshot: GroupSnapshot
+  readonly #space: ClusterSpace
+  readonly #answers: NodeAnswers
   #member: ClusterMember | null = null
   #isOver = false
 
@@ -93,6 +101,25 @@ export class ClusteredVdiStore implements VdiStore {
       ownerOf: (vid) => this.owners.ownerOf(vid, state.get(vid).sizeBytes),
       mapOf: (vid) => this.#ownedOf(vid).vdis.mapOf(vid),
     })
+    this.#held = new HeldVdis({
+      ...parts,
+      familyOf: (family) => this.#families.get(family),
+      setAside: async (name, vid) => (await this.#setAside(name, vid)).vid,
+      propose,
+    })
+    this.#groupSnapshot = new GroupSnapshot({
+      ...parts,
+      ownership: this.ownership,
+      ask: (to, name, params) => this.ask(to, name, params),
+      propose,
+    })
+    this.#space = new ClusterSpace({
+      clock,
+      copies: options.copies,
+      members: () => state.members,
+      ask: (to) => this.ask(to, 'node_space', {}),
+    })
+    this.#answers = { ...this.#held.answers, node_space: () => this.#ownSpace() }
     this.attributes = new LoggedAttributes({ state, clock, turns, propose })
     this.admission = new ExportAdmission({
       state,
@@ -105,6 +132,11 @@ export class ClusteredVdiStore implements VdiStore {
   get member(): ClusterMember {
     if (!this.#member) throw new StoreError('NoQuorum', 'the node is starting')
     return this.#member
+  }
+
+  /** False while this node starts, or has lost the group. */
+  get hasJoined(): boolean {
+    return this.#member !== null
   }
 
   /** A connection of another node, which has proved the key of the cluster. */
@@ -133,6 +165,7 @@ export class ClusteredVdiStore implements VdiStore {
       random,
       log,
       holder: this.#holder,
+      answer: (name, params) => answerWith(this.#answers, name, params),
       replacing: () => this.#cleaner.replacing(),
       applied: (entry) => this.#applied(entry),
       viewChanged: (view) => this.#viewChanged(view),
@@ -195,12 +228,16 @@ export class ClusteredVdiStore implements VdiStore {
     }
   }
 
-  /** Of several VDIs at once only for one node: their owners may be different ones. */
-  async makeAll(of: readonly VdiOrigin[], entryOf: (vids: readonly number[]) => Entry): Promise<readonly number[]> {
-    const [only] = of
-    if (!only || of.length > 1)
-      throw new StoreError('Unsupported', 'a snapshot of several VDIs at one moment, on a store of several nodes')
-    return [await this.make(only.name, only.fromVid, (vid) => entryOf([vid]))]
+  snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
+    return this.#groupSnapshot.take(of)
+  }
+
+  /** Asks a node of the view, which may be this one. Rejects with what it refuses; with Disconnected when there is no answer. */
+  async ask<N extends QuestionName>(to: Life, name: N, params: Params<N>): Promise<Told<N>> {
+    const told = this.ownership.isSelf(to)
+      ? await answerWith(this.#answers, name, params)
+      : await this.member.ask(to, name, params)
+    return toldOf(name, told)
   }
 
   async #setAside(name: string, fromVid: number | null): Promise<{ vid: number; owned: OwnedFamily }> {
@@ -311,12 +348,22 @@ export class ClusteredVdiStore implements VdiStore {
     return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => [])])
   }
 
-  /** Of the families that this node owns, and of those that nobody does. */
+  space(): Promise<StoreSpace> {
+    return this.#space.get()
+  }
+
+  async #ownSpace(): Promise<Told<'node_space'>> {
+    const { totalBytes, freeBytes, failedDisks } = await this.#parts.store.stats()
+    return { totalBytes, freeBytes, failedDisks, allocatedBytes: this.allocatedBytes }
+  }
+
+  /** Of the families that this node owns, and of those that nobody does and that fall to it. */
   get allocatedBytes(): number {
     const { state } = this.#parts
     let bytes = 0
     for (const family of state.vdis.families()) {
       const owned = this.#families.get(family)
+      if (!owned && (this.ownership.ownerOf(family) || !this.#fallsHere(family))) continue
       const of = owned ? usageOf(owned) : state.families.usageOf(family)
       // What is shared is counted with the one that shares most.
       bytes += of.reduce((sum, [, , unique]) => sum + unique, 0) + Math.max(0, ...of.map(([, , , shared]) => shared))
@@ -344,6 +391,7 @@ export class ClusteredVdiStore implements VdiStore {
     const { applied } = this.#parts
     if (entry.type === 'state' || entry.type === 'view' || entry.type === 'disown') this.#endLost()
     applied(entry)
+    this.#held.applied(entry)
     this.#tellFamilies(entry)
     if (entry.type === 'owner') {
       const owner = this.ownership.ownOf(entry.family)
@@ -354,6 +402,10 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   #tellFamilies(entry: Entry): void {
+    if (entry.type === 'snapshots') {
+      for (const snapshot of snapshotsIn(entry)) this.#tellFamilies(snapshot)
+      return
+    }
     const family = familyOfEntry(entry, this.#parts.state)
     if (family !== null) this.#families.get(family)?.applied(entry)
     // The VDI is gone, and nothing says any more whose it was.
@@ -402,6 +454,7 @@ export class ClusteredVdiStore implements VdiStore {
       this.#families.delete(family)
       owned.end()
       this.#parts.lost(family)
+      this.#held.lost(owned)
     }
   }
 

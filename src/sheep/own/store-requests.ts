@@ -95,7 +95,7 @@ export function usageOfVdis(sheep: Sheep): Reply {
 }
 
 export async function statStore(sheep: Sheep): Promise<Reply> {
-  const { totalBytes, freeBytes } = await sheep.stats()
+  const { totalBytes, freeBytes } = await sheep.space()
   return json({ totalBytes, freeBytes, provisionedBytes: sheep.state.vdis.provisionedBytes })
 }
 

@@ -45,6 +45,26 @@ describe('a store of three nodes', () => {
     )
   })
 
+  it('is served by a gateway that was cut off and has come back, also what others own', async () => {
+    const bench = await ClusterBench.open(4, 3)
+    const vid = await bench.run(bench.vdis(0).create('a', 100 * MIB))
+    const device = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    await bench.run(bench.write(device, 0, block(5)))
+    const reads = async () => {
+      const there = await bench.run(bench.vdis(2).open(vid, { readOnly: true }))
+      expect(await bench.run(bench.read(there, 0, BLOCK_BYTES))).toEqual(block(5))
+    }
+    await reads()
+    const sides = [[bench.nodes[2]!.name], [bench.nodes[0]!.name, bench.nodes[1]!.name]]
+    bench.group.partition(sides)
+    bench.network.cut(sides)
+    await bench.until(() => bench.nodes[0]!.running!.node.sheep.state.members.length === 2)
+    bench.group.heal()
+    bench.network.heal()
+    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    await reads()
+  })
+
   it('starts again when all nodes have ended, in any order', async () => {
     const bench = await ClusterBench.open(3, 3)
     const vid = await bench.run(bench.vdis(2).create('a', 100 * MIB))

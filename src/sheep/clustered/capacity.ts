@@ -1,0 +1,45 @@
+/** A node that holds copies: its share of the ring, and how many bytes it has for them. */
+export interface NodeRoom {
+  zone: number
+  vnodes: number
+  bytes: number
+}
+
+/**
+ * How many bytes VDIs may hold, each with all its copies, until the first node is full: the ring gives each node a share by its places
+ * on it, however much room there is on the others. A zone has one copy of an object at most, and there are no more copies than zones.
+ */
+export function usableBytes(nodes: readonly NodeRoom[], copies: number): number {
+  const zones = new Map<number, NodeRoom[]>()
+  for (const node of nodes) if (node.vnodes > 0) zones.set(node.zone, [...(zones.get(node.zone) ?? []), node])
+  const weights = new Map([...zones].map(([zone, members]) => [zone, vnodesOf(members)]))
+  let bytes = Number.POSITIVE_INFINITY
+  for (const [zone, share] of sharesOf(weights, Math.min(copies, zones.size))) {
+    const members = zones.get(zone)!
+    for (const { vnodes, bytes: room } of members) {
+      bytes = Math.min(bytes, (room * vnodesOf(members)) / (share * vnodes))
+    }
+  }
+  return Number.isFinite(bytes) ? Math.floor(bytes) : 0
+}
+
+/** Of each zone the part of all objects that it has a copy of: by its weight, but never more than all. */
+function sharesOf(weights: ReadonlyMap<number, number>, copies: number): Map<number, number> {
+  const shares = new Map<number, number>()
+  const left = new Map(weights)
+  while (left.size > 0) {
+    const perWeight = (copies - shares.size) / [...left.values()].reduce((sum, weight) => sum + weight, 0)
+    const whole = [...left].filter(([, weight]) => weight * perWeight >= 1)
+    if (whole.length === 0) {
+      for (const [zone, weight] of left) shares.set(zone, weight * perWeight)
+      return shares
+    }
+    for (const [zone] of whole) {
+      shares.set(zone, 1)
+      left.delete(zone)
+    }
+  }
+  return shares
+}
+
+const vnodesOf = (nodes: readonly NodeRoom[]) => nodes.reduce((sum, { vnodes }) => sum + vnodes, 0)

@@ -1,0 +1,51 @@
+import { z } from 'zod'
+import { StoreError } from '../../errors.ts'
+
+/** What the nodes of a cluster may ask of each other as nodes. One row for each question: what it takes, and what is told. */
+const question = <P extends z.ZodType, T extends z.ZodType>(params: P, told: T) => ({ params, told })
+
+const nothing = z.object({})
+const hold = z.object({ hold: z.string() })
+
+export const QUESTIONS = {
+  /** See HeldVdis. */
+  hold_vdis: question(
+    hold.extend({ names: z.array(z.string()) }),
+    z.object({
+      /** The entries that name this node as the owner of their families. */
+      owners: z.array(z.int()),
+      vdis: z.array(z.object({ name: z.string(), vid: z.int(), newVid: z.int() })),
+    }),
+  ),
+  freeze_vdis: question(hold, nothing),
+  release_vdis: question(hold, nothing),
+  /** Of the node's disks; `allocatedBytes` is what the VDIs hold, each block once, whose families it owns or that fall to it. */
+  node_space: question(
+    nothing,
+    z.object({ totalBytes: z.number(), freeBytes: z.number(), allocatedBytes: z.number(), failedDisks: z.int() }),
+  ),
+} as const
+
+export type QuestionName = keyof typeof QUESTIONS
+export type Params<N extends QuestionName> = z.output<(typeof QUESTIONS)[N]['params']>
+export type Told<N extends QuestionName> = z.output<(typeof QUESTIONS)[N]['told']>
+
+/** What a node answers. Rejections are StoreErrors, and reach who asked. */
+export type NodeAnswers = { [N in QuestionName]: (params: Params<N>) => Promise<Told<N>> }
+
+/** Rejects with InvalidParameters for what is no question of this version. */
+export async function answerWith(answers: NodeAnswers, name: string, params: unknown): Promise<unknown> {
+  if (!isQuestion(name)) throw new StoreError('InvalidParameters', `no node is asked for ${name}`)
+  const asked = QUESTIONS[name].params.safeParse(params)
+  if (!asked.success) throw new StoreError('InvalidParameters', `${name}: ${asked.error.issues[0]?.message}`)
+  return (answers[name] as (params: unknown) => Promise<unknown>)(asked.data)
+}
+
+/** Rejects with InvalidParameters for what is no answer to it. */
+export function toldOf<N extends QuestionName>(name: N, told: unknown): Told<N> {
+  const parsed = QUESTIONS[name].told.safeParse(told)
+  if (!parsed.success) throw new StoreError('InvalidParameters', `the answer to ${name} is none`)
+  return parsed.data as Told<N>
+}
+
+const isQuestion = (name: string): name is QuestionName => Object.hasOwn(QUESTIONS, name)

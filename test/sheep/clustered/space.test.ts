@@ -1,0 +1,47 @@
+import { describe, expect, it } from 'vitest'
+import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { ClusterBench } from './cluster-bench.ts'
+
+const MIB = 1024 * 1024
+
+describe('the room of a store of three nodes', () => {
+  it('is the same whichever node is asked: that of all, each byte with its copies', async () => {
+    const bench = await ClusterBench.open(1, 3)
+    for (const at of [0, 1, 2]) {
+      const vid = await bench.run(bench.vdis(at).create(`of ${at}`, 100 * MIB))
+      const device = await bench.run(bench.vdis(at).open(vid, { readOnly: false }))
+      await bench.run(bench.write(device, 0, Buffer.alloc((at + 1) * BLOCK_BYTES, 1)))
+    }
+    const sheep = bench.nodes.map(({ running }) => running!.node.sheep)
+    const own = await bench.run(Promise.all(sheep.map((one) => one.stats())))
+    const spaces = await bench.run(Promise.all(sheep.map((one) => one.space())))
+    for (const space of spaces) {
+      // Three copies on three nodes: the one with the least room says how much there is.
+      expect(space.freeBytes).toBe(Math.min(...own.map(({ freeBytes }) => freeBytes)))
+      expect(space.allocatedBytes).toBe(6 * BLOCK_BYTES)
+      expect(space.nodes.map(({ address, isAnswering }) => [address, isAnswering])).toEqual(
+        bench.nodes.map(({ name }) => [`${name}:7000`, true]),
+      )
+      expect(space.nodes.map(({ freeBytes }) => freeBytes)).toEqual(own.map(({ freeBytes }) => freeBytes))
+    }
+    const { totalBytes, freeBytes } = await bench.run(bench.vdis(2).space())
+    expect({ totalBytes, freeBytes }).toEqual({
+      totalBytes: spaces[0]!.totalBytes,
+      freeBytes: spaces[0]!.freeBytes,
+    })
+  })
+
+  it('says of a node that does not answer what that said last, and nothing of one that is out', async () => {
+    const bench = await ClusterBench.open(2, 3)
+    const { sheep } = bench.nodes[0]!.running!.node
+    const before = await bench.run(sheep.space())
+    bench.kill(bench.nodes[2]!)
+    const during = await bench.run(sheep.space())
+    expect(during.nodes.map(({ isAnswering }) => isAnswering)).toEqual([true, true, false])
+    expect(during.nodes[2]!.totalBytes).toBe(before.nodes[2]!.totalBytes)
+    await bench.until(() => sheep.state.members.length === 2)
+    const after = await bench.run(sheep.space())
+    expect(after.nodes.map(({ isAnswering }) => isAnswering)).toEqual([true, true])
+    expect(after.totalBytes).toBe(before.totalBytes)
+  })
+})
