@@ -178,7 +178,9 @@ describe('commands that ask the running node', () => {
     })
     const ask = (...args: string[]) => collie([...args, '--data-dir', directory])
     expect((await ask('node', 'info')).out).toMatch(/^process +42\n.*^roles +api, store\n^api +127\.0\.0\.1:8776$/ms)
-    expect((await ask('cluster', 'info')).out).toMatch(/512\.0 GiB free of 1\.0 TiB.*^127\.0\.0\.1:7000 +1 +128 +10 B +5 B +ok$/ms)
+    expect((await ask('cluster', 'info')).out).toMatch(
+      /512\.0 GiB free of 1\.0 TiB.*^127\.0\.0\.1:7000 +1 +128 +10 B +5 B +ok$/ms,
+    )
     expect((await ask('node', 'stats')).out).toBe('store.objects    3\nnbd.connections  1')
     expect(JSON.parse((await ask('node', 'info', '--json')).out)).toEqual(info)
     expect(JSON.parse((await ask('cluster', 'info', '--json')).out)).toEqual(cluster)
