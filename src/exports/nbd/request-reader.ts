@@ -7,6 +7,8 @@ import { checkRequest, type ExportTerms } from './request-check.ts'
 const EMPTY = Buffer.alloc(0)
 /** The rest of a payload that is shorter comes faster together with what follows it. */
 const DIRECT_BYTES_MIN = 64 * 1024
+/** After a write of so many bytes the next header is read alone, since another such write is what comes with it most of the time. */
+const LARGE_BYTES_MIN = 128 * 1024
 
 /** One request of a client. The reader has one of these and fills it again and again. */
 export interface NbdRequest {
@@ -44,6 +46,8 @@ export class RequestReader {
   private chunk: Buffer = EMPTY
   private position = 0
   private readonly header = Buffer.alloc(REQUEST_HEADER_BYTES)
+  /** Where the connection reads a header to that it reads alone. */
+  private readonly headerTarget = Buffer.alloc(REQUEST_HEADER_BYTES)
   private headerBytes = 0
   private inPayload = false
   private admitted = false
@@ -106,13 +110,17 @@ export class RequestReader {
   }
 
   /**
-   * Where the connection may put what comes next: a large payload, of which the start is here, goes straight to where it will
-   * be used from. Null when that is not worth it.
+   * Where the connection may put what comes next: a large payload goes straight to where it will be used from, and nothing of
+   * one that follows it to memory of the connection's own, which would be new for each of them. Null when that is not worth it.
    */
   target(): Buffer | null {
-    this.isLent =
-      this.inPayload && this.request.storage !== null && this.isDrained && this.payloadMissing >= DIRECT_BYTES_MIN
-    return this.isLent ? this.request.payload.subarray(this.request.lengthBytes - this.payloadMissing) : null
+    this.isLent = false
+    if (!this.isDrained) return null
+    const { type, lengthBytes, payload, storage } = this.request
+    const isLarge = type === COMMAND.WRITE && lengthBytes >= LARGE_BYTES_MIN
+    if (!this.inPayload) return isLarge ? this.headerTarget.subarray(this.headerBytes) : null
+    this.isLent = storage !== null && this.payloadMissing >= (isLarge ? 1 : DIRECT_BYTES_MIN)
+    return this.isLent ? payload.subarray(lengthBytes - this.payloadMissing) : null
   }
 
   /** Gives back the memory of a payload that will not be completed; nothing is read any more. */

@@ -91,12 +91,9 @@ describe('a payload that comes in pieces', () => {
 
   /** Pushes a WRITE in pieces, into the memory that the reader names where it names any. */
   function write(offset: number, bytes: Buffer, cuts: readonly number[]) {
-    const header = Buffer.from(WRITE.subarray(0, 28))
-    header.writeBigUInt64BE(BigInt(offset), 16)
-    header.writeUInt32BE(bytes.length, 24)
     const reader = new RequestReader(TERMS, new BufferPool(), always)
     let request: ReturnType<RequestReader['next']>
-    for (const chunk of cutAt(Buffer.concat([header, bytes]), cuts)) {
+    for (const chunk of cutAt(Buffer.concat([header(COMMAND.WRITE, offset, bytes.length), bytes]), cuts)) {
       const target = reader.target()
       const there = target?.subarray(0, chunk.copy(target))
       reader.push(there?.length === chunk.length ? there : chunk)
@@ -118,6 +115,50 @@ describe('a payload that comes in pieces', () => {
   test('comes without when it does not consist of whole blocks of the export', () => {
     expect(write(512, payload, [9000]).crcs).toBeUndefined()
     expect(write(0, payload.subarray(512), [9000]).crcs).toBeUndefined()
+  })
+})
+
+describe('large writes one after the other', () => {
+  const LENGTH_BYTES = 256 * 1024
+  const payloads = Array.from({ length: 4 }, () => randomBytes(LENGTH_BYTES))
+  const stream = Buffer.concat([
+    ...payloads.flatMap((bytes, i) => [header(COMMAND.WRITE, i * LENGTH_BYTES, LENGTH_BYTES), bytes]),
+    WRITE,
+    READ,
+    FLUSH,
+  ])
+  const expected = [...payloads.map((bytes) => bytes.toString('latin1')), 'hello', '', '']
+
+  /** Hands over what arrives as a connection does, `atMost` so many bytes at a time: where the reader says, or in memory of its own. */
+  function transfer(atMost: () => number): { payloads: string[]; ownBytes: number[] } {
+    const reader = new RequestReader(TERMS, new BufferPool(), always)
+    const received: string[] = []
+    const ownBytes: number[] = []
+    for (let at = 0; at < stream.length; ) {
+      const target = reader.target()
+      const chunk = target ?? Buffer.alloc(LENGTH_BYTES)
+      const count = stream.copy(chunk, 0, at, at + Math.min(chunk.length, atMost()))
+      if (target === null) ownBytes.push(count)
+      at += count
+      received.push(...readAll(reader, chunk.subarray(0, count)).map(({ payload }) => payload))
+    }
+    return { payloads: received, ownBytes }
+  }
+
+  test('take no memory of the connection but for the first of them', () => {
+    const { payloads, ownBytes } = transfer(() => 100_000)
+    expect(payloads).toEqual(expected)
+    // The header of the small write is read alone, too; what comes behind it is not.
+    expect(ownBytes).toEqual([100_000, 'hello'.length + READ.length + FLUSH.length])
+  })
+
+  test('are understood the same in pieces of any size', () => {
+    fc.assert(
+      fc.property(fc.infiniteStream(fc.integer({ min: 1, max: LENGTH_BYTES })), (sizes) => {
+        expect(transfer(() => sizes.next().value).payloads).toEqual(expected)
+      }),
+      { numRuns: 10 },
+    )
   })
 })
 
@@ -144,6 +185,14 @@ test('anything else than a request is refused', () => {
     }),
   )
 })
+
+function header(type: number, offset: number, lengthBytes: number): Buffer {
+  const bytes = Buffer.from(FLUSH)
+  bytes.writeUInt16BE(type, 6)
+  bytes.writeBigUInt64BE(BigInt(offset), 16)
+  bytes.writeUInt32BE(lengthBytes, 24)
+  return bytes
+}
 
 function seen(known: Partial<Seen>): Seen {
   return { type: 0, flags: 0, cookie: '0', offset: 0, lengthBytes: 0, error: 0, payload: '', ...known }
