@@ -37,8 +37,8 @@ export interface Disk {
   /** As `write` for each, off the caller's thread where that is possible. */
   writeMany(writes: readonly Write[]): Promise<void>
   /**
-   * As `DiskFile.punch` for each, off the caller's thread where that is possible: a file system may wait for the device with it. Until
-   * it resolves nothing may be written there.
+   * Gives the space of ranges back, which read as zeros from then on; best effort. Off the caller's thread where that is possible: a
+   * file system may wait for the device with it. Until it resolves nothing may be written there.
    */
   punchMany(ranges: readonly FileRange[]): Promise<void>
   /** Makes everything written to these files, and the names in these directories, durable, by whatever costs least. */
@@ -99,8 +99,6 @@ export interface DiskFile {
   writeNow(sources: readonly Uint8Array[], position: number): void
   /** Makes everything written so far durable (fdatasync). */
   sync(): Promise<void>
-  /** Gives the space of a range back; it reads as zeros from then on. Best effort. It may wait for the device: see `punchMany`. */
-  punch(position: number, length: number): void
   /** Sets the size; bytes beyond the old end read as zeros. */
   truncate(length: number): Promise<void>
   size(): Promise<number>

@@ -6,7 +6,6 @@ import koffi from 'koffi'
  *  - preadv2 with RWF_NOWAIT: a read that is answered from the page cache or not at all;
  *  - openat2 with RESOLVE_CACHED, which libc has no function for: opens what is in the cache of names or nothing;
  *  - flock: the kernel drops the lock when the process ends, however it ends;
- *  - fallocate with PUNCH_HOLE: gives space back;
  *  - sync_file_range: begins to write dirty pages and does not wait for them;
  *  - syncfs: one call instead of an fdatasync for each of hundreds of files;
  *  - lseek: which parts of a sparse file hold anything, and how long a block device is.
@@ -15,7 +14,6 @@ const libc = koffi.load('libc.so.6')
 const preadv2 = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)')
 const syscall = libc.func('int64_t syscall(int64_t number, int fd, const char *path, void *how, int64_t size)')
 const flock = libc.func('int flock(int fd, int operation)')
-const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)')
 const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)')
 const syncfs = libc.func('int syncfs(int fd)')
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)')
@@ -30,7 +28,6 @@ const RESOLVE_CACHED = 0x20
 const openHow = new BigUint64Array([BigInt(constants.O_RDWR | O_CLOEXEC), 0n, BigInt(RESOLVE_CACHED)])
 const SYNC_FILE_RANGE_WRITE = 2
 const LOCK_EXCLUSIVE_NOW = 2 | 4
-const PUNCH_HOLE_KEEP_SIZE = 2 | 1
 const WHENCE = { end: 2, data: 3, hole: 4 } as const
 
 /** One at a time: a call is over before the next begins. */
@@ -51,11 +48,6 @@ export function openCached(path: string): number {
 /** False when another process has it. */
 export function lockNow(fd: number): boolean {
   return flock(fd, LOCK_EXCLUSIVE_NOW) === 0
-}
-
-/** The range reads as zeros and takes no space; where the file system cannot do that, nothing happens. */
-export function punchHole(fd: number, position: number, length: number): void {
-  fallocate(fd, PUNCH_HOLE_KEEP_SIZE, position, length)
 }
 
 /** Begins to write what is dirty, and does not wait. */

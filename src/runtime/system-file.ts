@@ -1,7 +1,7 @@
 import { close, fdatasync, fstat, ftruncate, read, write, writeSync, writevSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { type DiskFile, WOULD_BLOCK } from './disk.ts'
-import { punchHole, readCached, seek } from './libc.ts'
+import { readCached, seek } from './libc.ts'
 
 const file = {
   read: promisify(read),
@@ -75,10 +75,6 @@ export class SystemFile implements DiskFile {
 
   async sync(): Promise<void> {
     await file.datasync(this.#open)
-  }
-
-  punch(position: number, length: number): void {
-    punchHole(this.fd, position, length)
   }
 
   async truncate(length: number): Promise<void> {

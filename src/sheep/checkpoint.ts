@@ -24,6 +24,7 @@ import {
   TABLE_OFFSET,
 } from './object-format.ts'
 import { blocksOf, encodeTail, type ObjectWrite, settle, writtenBytes } from './object-write.ts'
+import type { SlotPunches } from './slot-punches.ts'
 import type { StoreFiles } from './store-files.ts'
 import { type DirtyGeneration, NO_PAYLOAD, PLACED, type StoredObject } from './stored-object.ts'
 
@@ -60,6 +61,7 @@ export class Checkpointer {
   readonly #files: StoreFiles
   readonly #journal: Journal
   readonly #cache: ObjectCache
+  readonly #punches: SlotPunches
   readonly #dirty = new Map<number, DirtyGeneration>()
   #running: Promise<void> = Promise.resolve()
   #isSoon = false
@@ -82,6 +84,7 @@ export class Checkpointer {
     files: StoreFiles
     journal: Journal
     cache: ObjectCache
+    punches: SlotPunches
   }) {
     this.#disk = options.files.disks
     this.#log = options.log
@@ -89,6 +92,7 @@ export class Checkpointer {
     this.#files = options.files
     this.#journal = options.journal
     this.#cache = options.cache
+    this.#punches = options.punches
     this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
@@ -269,6 +273,7 @@ export class Checkpointer {
   }
 
   async #applyOnce(generation: number, nextSequence: number): Promise<ObjectWrite[]> {
+    await this.#punches.settled()
     await this.#syncJournal()
     await this.#files.superblock.write({ synced: this.#journal.syncedSequence })
     // An object that was made anew elsewhere, because the disk with its name had failed, is about to take that name.

@@ -16,6 +16,7 @@ import { Journal } from './journal.ts'
 import { ObjectCache } from './object-cache.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, type BlockState, type InheritRun, OBJECT_TAIL_BYTES } from './object-format.ts'
 import { PlacedWrites, type Placement } from './placed-writes.ts'
+import { SlotPunches } from './slot-punches.ts'
 import { type ObjectStoreOptions, openStoreFiles, type StoreFiles } from './store-files.ts'
 import type { StoredObject } from './stored-object.ts'
 import { punchStraySlots } from './stray-slots.ts'
@@ -86,6 +87,7 @@ export class ObjectStore {
   readonly #journal: Journal
   readonly #reader: BlockReader
   readonly #checkpointer: Checkpointer
+  readonly #punches: SlotPunches
   readonly #placedWrites: PlacedWrites
   readonly #applier: ChangeApplier
   readonly #placedMinBytes: number
@@ -109,7 +111,8 @@ export class ObjectStore {
       loadedMax: options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT,
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
-    this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache })
+    this.#punches = new SlotPunches({ disk: files.disks, cache: this.#cache })
+    this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache, punches: this.#punches })
     this.#applier = new ChangeApplier({
       cache: this.#cache,
       disks: files.disks,
@@ -134,6 +137,7 @@ export class ObjectStore {
       files,
       journal: this.#journal,
       cache: this.#cache,
+      punches: this.#punches,
     })
     this.disks = new StoreDisks({
       disks: files.disks,
@@ -479,7 +483,7 @@ export class ObjectStore {
 
   /** Gives back what a crash has left in the file of an object of large writes that it cut off; returns how many blocks. */
   punchStraySlots(oid: bigint): Promise<number> {
-    return this.#cache.using(oid, punchStraySlots)
+    return this.#cache.using(oid, (object) => punchStraySlots(object, this.#punches))
   }
 
   /** Moves what the journal holds into the object files, in the background: space of removed objects comes back by that. */
@@ -493,6 +497,7 @@ export class ObjectStore {
     await this.disks.stop()
     await this.#checkpointer.finish()
     await this.#placedWrites.close()
+    await Promise.allSettled([this.#punches.settled()])
     await this.#closeFiles()
   }
 

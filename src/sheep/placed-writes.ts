@@ -1,4 +1,4 @@
-import type { DiskFile } from '../runtime/disk.ts'
+import type { DiskFile, FileRange } from '../runtime/disk.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import type { Journal } from './journal.ts'
 import type { ObjectCache } from './object-cache.ts'
@@ -14,6 +14,7 @@ import {
   slotOf,
 } from './object-format.ts'
 import { type WrittenBlocks, writtenCrc } from './run-crc.ts'
+import type { SlotPunches } from './slot-punches.ts'
 import { NOT_WRITTEN, type OverlayEntry, PLACED, type StoredObject } from './stored-object.ts'
 
 /** Where the bytes of a large write were put. */
@@ -70,6 +71,7 @@ const TAG_COUNT = 0xffff
 export class PlacedWrites {
   readonly #disks: DiskArray
   readonly #cache: ObjectCache
+  readonly #punches: SlotPunches
   #lastTag = 0
   bytesWritten = 0
   /** Written since the last sync; held, so that their files stay open. */
@@ -81,9 +83,10 @@ export class PlacedWrites {
   #newNames = new Set<StoredObject>()
   #discarding: Promise<unknown> = Promise.resolve()
 
-  constructor(options: { disks: DiskArray; cache: ObjectCache }) {
+  constructor(options: { disks: DiskArray; cache: ObjectCache; punches: SlotPunches }) {
     this.#disks = options.disks
     this.#cache = options.cache
+    this.#punches = options.punches
   }
 
   /**
@@ -109,14 +112,27 @@ export class PlacedWrites {
     try {
       writeRuns(file, first, words, bytes, isFree)
     } catch (error) {
-      // What a full disk has taken of it is wanted by nobody. At once, since the journal will have the bytes, and its checkpoint may
-      // want the very slot.
-      forRuns(first, words, isFree, (start, end, position) => file.punch(position, (end - start) * BLOCK_BYTES))
+      // What a full disk has taken of it is wanted by nobody; the journal will have the bytes.
+      if (object.loaded) this.#giveBack(object, file, first, words, isFree)
       throw error
     }
     const finish = rewrites > 0 ? () => writeRuns(file, first, words, bytes, (i) => isRewrite(choices[i]!)) : null
     this.bytesWritten += bytes.length
     return { oid: object.oid, bytes, file: null, tag: 0, words, newBlocks: count - rewrites, finish }
+  }
+
+  #giveBack(
+    object: StoredObject,
+    file: DiskFile,
+    first: number,
+    words: Uint32Array,
+    wanted: (i: number) => boolean,
+  ): void {
+    const ranges: FileRange[] = []
+    forRuns(first, words, wanted, (start, end, position) => {
+      ranges.push({ file, position, length: (end - start) * BLOCK_BYTES })
+    })
+    this.#punches.give(object, ranges).catch(() => {}) // the next checkpoint is told
   }
 
   #placeNew(oid: bigint, blocks: WrittenBlocks, epoch: number): Placement | null {

@@ -1,4 +1,6 @@
+import type { FileRange } from '../runtime/disk.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, blockPosition, type Slot } from './object-format.ts'
+import type { SlotPunches } from './slot-punches.ts'
 import type { StoredObject } from './stored-object.ts'
 
 /**
@@ -6,15 +8,15 @@ import type { StoredObject } from './stored-object.ts'
  * written for. Returns how many blocks that were. The caller holds the object.
  *
  * A slot is wanted if the table names it, or if the block has changed since the last checkpoint: then the overlay has the block,
- * from the turn on in which it was written. What has left the overlay is in the file's table durably. So one look at both, in the turn
- * of the punch, is enough; the copying thread would come too late, when a checkpoint may write the block there. A file that is made only now has a table in memory alone, and is left to its checkpoint.
+ * from the turn on in which it was written. What has left the overlay is in the file's table durably. So one look at both is enough, and
+ * what changes after it waits (slot-punches.ts). A file that is made only now has a table in memory alone, and is left to its checkpoint.
  */
-export async function punchStraySlots(object: StoredObject): Promise<number> {
+export async function punchStraySlots(object: StoredObject, punches: SlotPunches): Promise<number> {
   const { file } = object
   if (!file || object.fresh) return 0
   const ranges = await file.dataRanges()
   if (object.file !== file || object.fresh || object.lost || object.removed) return 0
-  let punched = 0
+  const stray: FileRange[] = []
   for (const slot of [0, 1] as const) {
     for (const { position, length } of ranges) {
       const start = Math.floor((position - blockPosition(0, slot)) / BLOCK_BYTES)
@@ -23,12 +25,12 @@ export async function punchStraySlots(object: StoredObject): Promise<number> {
         const first = block
         while (block < Math.min(end, BLOCKS_PER_OBJECT) && isStray(object, block, slot)) block++
         if (block === first) continue
-        file.punch(blockPosition(first, slot), (block - first) * BLOCK_BYTES)
-        punched += block - first
+        stray.push({ file, position: blockPosition(first, slot), length: (block - first) * BLOCK_BYTES })
       }
     }
   }
-  return punched
+  if (stray.length > 0) await punches.give(object, stray)
+  return stray.reduce((sum, { length }) => sum + length / BLOCK_BYTES, 0)
 }
 
 function isStray(object: StoredObject, block: number, slot: Slot): boolean {

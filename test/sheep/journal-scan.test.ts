@@ -42,7 +42,6 @@ function memoryFile(bytes: Buffer): DiskFile {
     write: unused,
     writeNow: unused,
     sync: unused,
-    punch: unused,
     truncate: unused,
     size: async () => bytes.length,
     dataRanges: unused,

@@ -176,21 +176,12 @@ describe('a large write', () => {
     }
   })
 
-  it('is never in a slot that a checkpoint is giving back, which happens off the event loop', async () => {
+  it('is never in a slot that a checkpoint is giving back', async () => {
     let givenBack = 0
     for (let events = 0; events < 40; events++) {
-      let punches = 0
-      const counting = onFiles((_path, file) => ({
-        ...file,
-        punch: (...range) => {
-          punches++
-          file.punch(...range)
-        },
-      }))
       const wrap = (disk: Disk): Disk => ({
-        ...counting(disk),
+        ...disk,
         punchMany: (ranges) => {
-          punches -= ranges.length // it comes by there for each of them
           givenBack += ranges.length
           return disk.punchMany(ranges)
         },
@@ -203,7 +194,6 @@ describe('a large write', () => {
       await bench.isBusyAfter(new Promise(() => {}), events)
       await overwrite(bench, 3, false)
       await bench.checkpointed(1)
-      expect(punches).toBe(0)
       expect(await bench.read(OBJECT, 0, LARGE)).toEqual(large(3))
       await bench.sync()
       await bench.restart('powerLoss')

@@ -14,6 +14,17 @@ interface Inode {
   dirty: Set<number>
 }
 
+/** A range of pages, to its end exclusively. */
+interface Hole {
+  inode: Inode
+  first: number
+  end: number
+}
+
+interface SimFile extends DiskFile {
+  beginHole(position: number, length: number): Hole
+}
+
 type NamespaceOp = { directory: string } & (
   | { kind: 'link'; path: string; inode: Inode }
   | { kind: 'unlink'; path: string }
@@ -41,6 +52,8 @@ export class SimDisk {
   /** The directories within each directory. */
   readonly #directories = new Map<string, Set<string>>()
   #unsyncedNames: NamespaceOp[] = []
+  /** Those that `punchMany` is making: until it resolves nobody may write there. */
+  readonly #holes = new Set<Hole>()
   readonly #everNamed = new Set<string>()
   #life = 0
   #boots = 0
@@ -179,9 +192,14 @@ export class SimDisk {
         for (const { to, position, bytes } of writes) await to.write(bytes, position).catch(inUse)
       },
       punchMany: async (ranges) => {
-        for (const { file, position, length } of ranges) {
-          await device()
-          file.punch(position, length)
+        const holes = ranges.map(({ file, position, length }) => (file as SimFile).beginHole(position, length))
+        try {
+          for (const hole of holes) {
+            await device()
+            this.#makeHole(hole)
+          }
+        } finally {
+          for (const hole of holes) this.#holes.delete(hole)
         }
       },
       syncMany: async (files, directories = []) => {
@@ -228,7 +246,7 @@ export class SimDisk {
     if (this.operationsLeft !== null) this.operationsLeft--
   }
 
-  #file(inode: Inode, device: () => Promise<void>, alive: () => void): DiskFile {
+  #file(inode: Inode, device: () => Promise<void>, alive: () => void): SimFile {
     let open = true
     const life = this.#life
     this.openFiles++
@@ -276,13 +294,12 @@ export class SimDisk {
         inode.dirty.clear()
         inode.durableSize = inode.size
       },
-      punch: (position, length) => {
+      beginHole: (position, length) => {
         alive()
-        assert(position % PAGE === 0 && length % PAGE === 0)
-        for (let page = position / PAGE; page < (position + length) / PAGE; page++) {
-          if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
-          if (inode.pages.delete(page)) inode.dirty.add(page)
-        }
+        assert(open && position % PAGE === 0 && length % PAGE === 0)
+        const hole = { inode, first: position / PAGE, end: (position + length) / PAGE }
+        this.#holes.add(hole)
+        return hole
       },
       truncate: async (length) => {
         await ready()
@@ -315,6 +332,9 @@ export class SimDisk {
       const page = Math.floor((position + done) / PAGE)
       const offset = (position + done) % PAGE
       const count = Math.min(PAGE - offset, source.length - done)
+      for (const hole of this.#holes) {
+        assert(hole.inode !== inode || page < hole.first || page >= hole.end, 'written where a hole is being made')
+      }
       if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
       const bytes = Buffer.from(inode.pages.get(page) ?? Buffer.alloc(PAGE))
       bytes.set(source.subarray(done, done + count), offset)
@@ -324,6 +344,13 @@ export class SimDisk {
       done += count
     }
     inode.size = Math.max(inode.size, position + source.length)
+  }
+
+  #makeHole({ inode, first, end }: Hole): void {
+    for (let page = first; page < end; page++) {
+      if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
+      if (inode.pages.delete(page)) inode.dirty.add(page)
+    }
   }
 
   usedBytes(): number {
@@ -356,6 +383,7 @@ export class SimDisk {
     this.endAfterPages = Number.POSITIVE_INFINITY
     this.openFiles = 0
     this.#locked = false
+    this.#holes.clear()
     this.#clock.endProcess()
   }
 

@@ -5,10 +5,8 @@ import { COMMAND, NBD_ERROR, ProtocolError, REQUEST_HEADER_BYTES, REQUEST_MAGIC 
 import { checkRequest, type ExportTerms } from './request-check.ts'
 
 const EMPTY = Buffer.alloc(0)
-/** The rest of a payload that is shorter comes faster together with what follows it. */
-const DIRECT_BYTES_MIN = 64 * 1024
 /** After a write of so many bytes the next header is read alone, since another such write is what comes with it most of the time. */
-const LARGE_BYTES_MIN = 128 * 1024
+const LARGE_BYTES_MIN = 64 * 1024
 
 /** One request of a client. The reader has one of these and fills it again and again. */
 export interface NbdRequest {
@@ -119,7 +117,7 @@ export class RequestReader {
     const { type, lengthBytes, payload, storage } = this.request
     const isLarge = type === COMMAND.WRITE && lengthBytes >= LARGE_BYTES_MIN
     if (!this.inPayload) return isLarge ? this.headerTarget.subarray(this.headerBytes) : null
-    this.isLent = storage !== null && this.payloadMissing >= (isLarge ? 1 : DIRECT_BYTES_MIN)
+    this.isLent = storage !== null && isLarge
     return this.isLent ? payload.subarray(lengthBytes - this.payloadMissing) : null
   }
 

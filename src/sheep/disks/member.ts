@@ -219,10 +219,6 @@ export class MemberFile implements DiskFile {
     return this.member.guard('syncing', () => this.inner.sync())
   }
 
-  punch(position: number, length: number): void {
-    if (!this.member.failure) this.inner.punch(position, length)
-  }
-
   truncate(length: number): Promise<void> {
     return this.member.guard('writing', () => this.inner.truncate(length))
   }
