@@ -199,7 +199,7 @@ export interface Policy {
   /** What is likely a mistake in the file but does no harm. */
   readonly warnings: readonly string[]
   isAllowed(rule: string, caller: Caller, target: { projectId: string }): boolean
-  /** Throws PolicyNotAuthorized unless the rule lets the caller act on something of that project. */
+  /** Throws a `refusal` unless the rule lets the caller act on something of that project. */
   authorize(rule: string, caller: Caller, target: { projectId: string }): void
   /** Who acts in every project, and sees what only operators see. */
   isAdmin(caller: Caller): boolean
@@ -242,7 +242,7 @@ export function createPolicy(file: Readonly<Record<string, unknown>> = {}): Poli
     isAllowed,
     isAdmin,
     authorize: (rule, caller, target) => {
-      if (!isAllowed(rule, caller, target)) throw new ServiceError('PolicyNotAuthorized', { action: rule })
+      if (!isAllowed(rule, caller, target)) throw refusal(rule as Rule)
     },
   }
 }
@@ -283,6 +283,20 @@ function questionOf(caller: Caller, target: { projectId: string }, isAdmin: bool
     },
     target: { project_id: target.projectId },
   }
+}
+
+/** Upstream does not say which rule these are. */
+const UNNAMED: readonly Rule[] = [
+  'volume_extension:default_set_or_update',
+  'volume_extension:default_get',
+  'volume_extension:default_get_all',
+  'volume_extension:default_unset',
+]
+
+export function refusal(rule: Rule): ServiceError {
+  return UNNAMED.includes(rule)
+    ? new ServiceError('OperationNotAuthorized')
+    : new ServiceError('PolicyNotAuthorized', { action: rule })
 }
 
 function isRule(rule: string): rule is Rule {

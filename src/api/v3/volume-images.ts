@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import type { StartedUpload } from '../../services/model.ts'
+import { IMAGE_FORMATS } from '../../services/images/formats.ts'
+import type { StartedUpload, Volume } from '../../services/model.ts'
 import { flag, guid, text } from '../fields.ts'
 import { since } from '../microversion.ts'
 import { defineRoute, type Route } from '../route.ts'
@@ -13,9 +14,7 @@ const nullableText = z.string().nullable()
 const UploadBody = z.strictObject({
   image_name: text(255).min(1, { error: 'is empty' }),
   force: flag.optional(),
-  disk_format: z
-    .enum(['raw', 'vmdk', 'vdi', 'qcow2', 'vhd', 'vhdx', 'ploop'], { error: 'is not a disk format' })
-    .optional(),
+  disk_format: z.enum([...IMAGE_FORMATS, 'ploop'], { error: 'is not a disk format' }).optional(),
   container_format: text(255).nullish(),
   visibility: since(
     '3.1',
@@ -50,6 +49,7 @@ export const volumeImageRoutes: Route[] = [
     summary: 'Write an image over a volume',
     since: '3.68',
     policy: 'volume:reimage',
+    refusedAs: ({ target }) => (target as Volume).status === 'reserved' && 'volume:reimage_reserved',
     body: z.strictObject({ image_id: guid, reimage_reserved: flag.optional() }),
     status: 202,
     handler: ({ services, context, params, body }) =>
