@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -18,18 +17,19 @@ import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
 import { openBackupTarget } from '../tools/backup-target.ts'
+import { PythonCommands } from '../tools/python-commands.ts'
 import { requireCommand } from '../tools/require-command.ts'
 
 /** The clients that people use, with the credentials from openrc, against a listening server. */
 
-vi.setConfig({ testTimeout: 600_000 }) // each command starts a Python and logs in
+vi.setConfig({ testTimeout: 600_000 }) // each command is a process and logs in
 
 const withOpenstack = requireCommand('openstack', 'python3-openstackclient')
 const withCinder = requireCommand('cinder', 'python3-cinderclient')
 
 let services: RunningServices
 let db: Db
-let environment: Record<string, string>
+let clients: PythonCommands
 let close: () => Promise<void>
 
 beforeAll(async () => {
@@ -69,8 +69,9 @@ beforeAll(async () => {
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
   await ensureLocalIdentity({ dataDir, baseUrl: `http://127.0.0.1:${port}`, random: systemRandom, log })
-  environment = readOpenrc(join(dataDir, 'openrc'))
+  clients = new PythonCommands(readOpenrc(join(dataDir, 'openrc')))
   close = async () => {
+    await clients.close()
     await app.close()
     await services.stop()
     await db.destroy()
@@ -81,7 +82,7 @@ afterAll(() => close())
 
 describe('openstack', () => {
   withOpenstack('a volume and a snapshot from the first to the last command', async () => {
-    const openstack = (...words: string[]) => run('openstack', words)
+    const openstack = (...words: string[]) => clients.run(['openstack', ...words])
     const id = await openstack('volume', 'create', '--size', '1', '--property', 'a=b', 'v', '-f', 'value', '-c', 'id')
     await services.idle()
     expect(await openstack('volume', 'list', '--long', '-f', 'value', '-c', 'Name')).toBe('v')
@@ -115,7 +116,7 @@ describe('openstack', () => {
   })
 
   withOpenstack('services, backends, hosts, hints', async () => {
-    const openstack = (...words: string[]) => run('openstack', words)
+    const openstack = (...words: string[]) => clients.run(['openstack', ...words])
     const listed = async () => JSON.parse(await openstack('volume', 'service', 'list', '--long', '-f', 'json'))
     expect(await listed()).toMatchObject([
       { Binary: 'cinder-scheduler', Host: 'test', Status: 'enabled', State: 'up' },
@@ -144,7 +145,7 @@ describe('openstack', () => {
   })
 
   withOpenstack('transfers, by the older name', async () => {
-    const openstack = (...words: string[]) => run('openstack', words)
+    const openstack = (...words: string[]) => clients.run(['openstack', ...words])
     const id = await openstack('volume', 'create', '--size', '1', 'given', '-f', 'value', '-c', 'id')
     await services.idle()
     const request = ['volume', 'transfer', 'request']
@@ -164,7 +165,7 @@ describe('openstack', () => {
   })
 
   withOpenstack('QoS specs', async () => {
-    const openstack = (...words: string[]) => run('openstack', ['volume', ...words])
+    const openstack = (...words: string[]) => clients.run(['openstack', 'volume', ...words])
     const shown = async () => JSON.parse(await openstack('qos', 'show', 'gold', '-f', 'json'))
     await openstack('type', 'create', 'golden')
     await openstack('qos', 'create', '--consumer', 'both', '--property', 'total_iops_sec=100', 'gold')
@@ -188,7 +189,7 @@ describe('openstack', () => {
   })
 
   withOpenstack('types, zones, attachments, project', async () => {
-    const openstack = (...words: string[]) => run('openstack', words)
+    const openstack = (...words: string[]) => clients.run(['openstack', ...words])
     await openstack('volume', 'type', 'create', '--public', '--description', 'd', 'fast')
     expect(await openstack('volume', 'type', 'list', '-f', 'value', '-c', 'Name')).toBe('fast\n__DEFAULT__')
     await openstack('volume', 'type', 'show', 'fast')
@@ -203,7 +204,7 @@ describe('openstack', () => {
 
 describe('cinder', () => {
   withCinder('attachments', async () => {
-    const cinder = (...words: string[]) => run('cinder', words)
+    const cinder = (...words: string[]) => clients.run(['cinder', ...words])
     const created = await cinder('create', '--name', 'c', '1')
     const id = /\| id +\| (\S+)/.exec(created)![1]!
     await services.idle()
@@ -231,7 +232,7 @@ describe('cinder', () => {
 
   withCinder('backups, every command', async () => {
     const cinder = async (...words: string[]) => {
-      const printed = await run('cinder', words)
+      const printed = await clients.run(['cinder', ...words])
       await services.idle()
       return printed
     }
@@ -273,10 +274,10 @@ describe('cinder', () => {
   })
 
   withCinder('transfers, every command, by both names', async () => {
-    const id = /\| id +\| (\S+)/.exec(await run('cinder', ['create', '--name', 'given', '1']))![1]!
+    const id = /\| id +\| (\S+)/.exec(await clients.run(['cinder', 'create', '--name', 'given', '1']))![1]!
     await services.idle()
     for (const version of ['3.0', '3.59']) {
-      const cinder = (...words: string[]) => run('cinder', ['--os-volume-api-version', version, ...words])
+      const cinder = (...words: string[]) => clients.run(['cinder', '--os-volume-api-version', version, ...words])
       const offer = async (...words: string[]) => {
         const printed = await cinder('transfer-create', '--name', `by ${version}`, ...words, 'given')
         const cell = (name: string) => new RegExp(`\\| ${name} +\\| (\\S+)`).exec(printed)![1]!
@@ -296,12 +297,12 @@ describe('cinder', () => {
       await cinder('transfer-accept', second.transfer, second.key)
       expect(await cinder('show', id)).toMatch(/\| status +\| available/)
     }
-    await run('cinder', ['delete', id])
+    await clients.run(['cinder', 'delete', id])
     await services.idle()
   })
 
   withCinder('QoS specs, every command', async () => {
-    const cinder = (...words: string[]) => run('cinder', words)
+    const cinder = (...words: string[]) => clients.run(['cinder', ...words])
     const idIn = (printed: string) => /\| ([0-9a-f-]{36}) \|/.exec(printed)![1]!
     const id = idIn(await cinder('qos-create', 'silver', 'consumer=back-end', 'write_iops_sec=7'))
     const type = idIn(await cinder('type-create', 'silvery'))
@@ -321,16 +322,16 @@ describe('cinder', () => {
   })
 
   withCinder('pools, capabilities, log levels', async () => {
-    const pools = await run('cinder', ['get-pools', '--detail'])
+    const pools = await clients.run(['cinder', 'get-pools', '--detail'])
     expect(pools).toMatch(/\| name +\| test@memory#memory/)
     expect(pools).toMatch(/\| thin_provisioning_support +\| True/)
-    expect(await run('cinder', ['get-capabilities', 'test@memory'])).toContain('Thin Provisioning')
+    expect(await clients.run(['cinder', 'get-capabilities', 'test@memory'])).toContain('Thin Provisioning')
     const levels = ['--os-volume-api-version', '3.32', 'service-get-log', '--binary', 'cinder-volume']
-    expect(await run('cinder', levels)).toMatch(/cinder-volume +\| test@memory +\| collie +\| SILENT/)
+    expect(await clients.run(['cinder', ...levels])).toMatch(/cinder-volume +\| test@memory +\| collie +\| SILENT/)
   })
 
   withCinder('actions of volumes', async () => {
-    const cinder = (...words: string[]) => run('cinder', words)
+    const cinder = (...words: string[]) => clients.run(['cinder', ...words])
     const id = /\| id +\| (\S+)/.exec(await cinder('create', '--name', 'a', '1'))![1]!
     await services.idle()
     await cinder('set-bootable', id, 'true')
@@ -363,7 +364,7 @@ describe('cinder', () => {
 
   withCinder('groups, every command', async () => {
     const cinder = async (...words: string[]) => {
-      const printed = await run('cinder', ['--os-volume-api-version', '3.38', ...words])
+      const printed = await clients.run(['cinder', '--os-volume-api-version', '3.38', ...words])
       await services.idle()
       return printed
     }
@@ -431,7 +432,7 @@ describe('cinder', () => {
 
   withCinder('what a backend holds', async () => {
     const cinder = async (...words: string[]) => {
-      const printed = await run('cinder', ['--os-volume-api-version', '3.38', ...words])
+      const printed = await clients.run(['cinder', '--os-volume-api-version', '3.38', ...words])
       await services.idle()
       return printed
     }
@@ -452,33 +453,13 @@ describe('cinder', () => {
   })
 
   withCinder('limits, versions, extensions, summary', async () => {
-    expect(await run('cinder', ['absolute-limits'])).toContain('maxTotalVolumes')
-    expect(await run('cinder', ['version-list'])).toMatch(/v3\.0 .*CURRENT.* 3\.0 .* 3\.71/)
-    expect(await run('cinder', ['list-extensions'])).toContain('os-volume-actions')
-    expect(await run('cinder', ['summary'])).toContain('total_count')
-    expect(await run('cinder', ['type-default'])).toContain('__DEFAULT__')
+    expect(await clients.run(['cinder', 'absolute-limits'])).toContain('maxTotalVolumes')
+    expect(await clients.run(['cinder', 'version-list'])).toMatch(/v3\.0 .*CURRENT.* 3\.0 .* 3\.71/)
+    expect(await clients.run(['cinder', 'list-extensions'])).toContain('os-volume-actions')
+    expect(await clients.run(['cinder', 'summary'])).toContain('total_count')
+    expect(await clients.run(['cinder', 'type-default'])).toContain('__DEFAULT__')
   })
 })
-
-/** Runs a client to its end; rejects with what it printed when it fails. */
-function run(command: string, words: string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, words, { env: { ...environment, PATH: process.env.PATH, HOME: tmpdir() } })
-    let output = ''
-    let complaint = ''
-    child.stdout.on('data', (chunk) => {
-      output += chunk
-    })
-    child.stderr.on('data', (chunk) => {
-      complaint += chunk
-    })
-    child.on('error', reject)
-    child.on('close', (code) => {
-      if (code === 0) resolve(output.trim())
-      else reject(new Error(`${command} ${words.join(' ')} ended with ${code}: ${complaint}`))
-    })
-  })
-}
 
 function readOpenrc(path: string): Record<string, string> {
   const lines = readFileSync(path, 'utf8').matchAll(/^export (\w+)=(.*)$/gm)

@@ -1,10 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { copyFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { type DatabaseOptions, type Db, openDatabase } from '../../src/db/database.ts'
 import type { VolumeRow } from '../../src/db/volumes.ts'
 import { createPostgresDatabase, runsPostgres } from '../tools/postgres.ts'
+import { scratchDirectory } from '../tools/scratch.ts'
 
 export const TYPE_ID = '00000000-0000-0000-0000-00000000aaaa'
 
@@ -13,12 +13,33 @@ export type Dialect = 'SQLite' | 'PostgreSQL'
 /** For `describe.each`: what must hold on both databases. */
 export const DIALECTS: readonly Dialect[] = runsPostgres ? ['SQLite', 'PostgreSQL'] : ['SQLite']
 
-/** Where an own database of this test is: a file, or a database on the server of this test file. */
-export async function newDatabase(dialect: Dialect, options?: { migrated?: boolean }): Promise<DatabaseOptions> {
-  if (dialect === 'PostgreSQL') return { url: await createPostgresDatabase(options) }
-  const directory = mkdtempSync(join(tmpdir(), 'collie-db-'))
+/**
+ * Where an own database of this test is: a file, or a database on the server of this test file. Empty, or with the schema of this
+ * version.
+ */
+export async function newDatabase(dialect: Dialect, { migrated = true } = {}): Promise<DatabaseOptions> {
+  if (dialect === 'PostgreSQL') return { url: await createPostgresDatabase({ migrated }) }
+  const directory = scratchDirectory('collie-db-')
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
-  return { file: join(directory, 'collie.db') }
+  const file = join(directory, 'collie.db')
+  if (migrated) copyFileSync(await migratedFile(), file)
+  return { file }
+}
+
+let template: Promise<string> | null = null
+
+/** A file with the schema and no rows, made once for a test file, as that takes longer than many tests. */
+function migratedFile(): Promise<string> {
+  template ??= makeTemplate()
+  return template
+}
+
+async function makeTemplate(): Promise<string> {
+  const directory = scratchDirectory('collie-template-')
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
+  const file = join(directory, 'collie.db')
+  await (await openDatabase({ file })).destroy()
+  return file
 }
 
 /** A migrated database of its own, with one volume type. */

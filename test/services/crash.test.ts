@@ -1,117 +1,15 @@
-import { beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { errorFilter, type FaultPoint, hangFilter, onMethod } from '../../src/drivers/wrappers.ts'
-import type { ImageOptions } from '../../src/services/images/images.ts'
-import { DIALECTS } from '../db/harness.ts'
-import { type FakeGlance, startFakeGlance } from '../tools/fake-glance.ts'
-import { imageOptions } from '../tools/image-options.ts'
-import { Cutter } from './cutter.ts'
-import { availableVolume, createHarness, member, newAttachment, newVolume, outcome, TEST_SETTINGS } from './harness.ts'
-import {
-  type CutScenario,
-  connector,
-  expectNewest,
-  expectSound,
-  FURTHER_GROUP_SCENARIOS,
-  FURTHER_SCENARIOS,
-  GROUP_SCENARIOS,
-  SCENARIOS,
-  worldOf,
-} from './scenarios.ts'
+import { runsPostgres } from '../tools/postgres.ts'
+import { describeCuts } from './cuts.ts'
+import { createHarness, member, newAttachment, newVolume, outcome } from './harness.ts'
+import { connector, expectNewest, expectSound, GROUP_SCENARIOS, SCENARIOS } from './scenarios.ts'
 
-/**
- * Each kind of work, cut off in two ways: the process dies, at every moment at which that makes a difference, and other services
- * go on with the same database; and the backend fails for good, before or after it did its part.
- */
-/** The image service of the test; a transfer takes one attempt. */
-let glance: FakeGlance
-let images: ImageOptions
+/** Each kind of work, cut off in two ways: the process dies, or the backend fails for good, before or after it did its part. */
 
-beforeEach(async () => {
-  glance = await startFakeGlance()
-  images = imageOptions(glance.url, { sliceMs: 10_000 })
-})
-
-const IMAGE_SCENARIOS: readonly CutScenario[] = [
-  {
-    name: 'creating a volume from an image',
-    prepare: async () => glance.add(Buffer.alloc(8192, 'image')),
-    act: (harness, imageRef) => harness.services.volumes.create(member, newVolume({ imageRef })),
-  },
-  {
-    name: 'writing an image over a volume',
-    prepare: (harness) => availableVolume(harness),
-    act: (harness, id) =>
-      harness.services.volumes.reimage(member, id, {
-        imageId: glance.add(Buffer.alloc(8192, 'image')),
-        reserved: false,
-      }),
-  },
-  {
-    name: 'making an image of a volume',
-    prepare: (harness) => availableVolume(harness),
-    act: (harness, id) =>
-      harness.services.volumes.uploadImage(member, id, {
-        imageName: 'made',
-        diskFormat: 'qcow2',
-        containerFormat: 'bare',
-        visibility: null,
-        isProtected: null,
-        force: false,
-      }),
-  },
-]
-
-/** Requests that answer once they are done: what nobody waits for any more may be undone. */
-const ANSWERED_WHEN_DONE = ['attaching a volume', 'connecting a reserved attachment']
-
-describe.each(DIALECTS)('a process that dies on %s', (dialect) => {
-  it.each<CutScenario>([
-    ...SCENARIOS,
-    ...FURTHER_SCENARIOS,
-    ...IMAGE_SCENARIOS,
-    ...GROUP_SCENARIOS,
-    ...FURTHER_GROUP_SCENARIOS,
-  ])(
-    'at any moment of $name leaves nothing stuck, lost or counted twice',
-    async ({ name, options, prepare, act }) => {
-      const cut = async (at: number | null) => {
-        const cutter = new Cutter(at)
-        const harness = await createHarness({ images, ...options?.(), dialect, settings: { stopGraceMs: 0 } })
-        const id = await prepare(harness)
-        const before = await worldOf(harness)
-        const { filter, wrapDatabase } = cutter
-        const work = { ...TEST_SETTINGS.work, heartbeatMs: 60_000 } // no beats between the moments
-        const doomed = await harness.reopen({ filters: [filter], wrapDatabase, settings: { stopGraceMs: 0, work } })
-        await harness.services.stop() // or it would take part
-        await doomed.services.idle()
-        cutter.begin()
-        const request = outcome(act(doomed, id))
-        return { cutter, harness, doomed, before, request }
-      }
-      const whole = await cut(null)
-      expect(await whole.request).toBe('done')
-      await whole.doomed.settled()
-      const { moments } = whole.cutter
-      const after = await worldOf(whole.doomed)
-      expect(moments.filter((moment) => moment === 'before a commit').length).toBeGreaterThan(0)
-      for (const [at, moment] of moments.entries()) {
-        const about = `cut at ${at} of ${moments.length}: ${moment}, ${name}`
-        const { cutter, doomed, before, request } = await cut(at)
-        // A transaction that lost against another and was run again gives one run more moments than the next.
-        await Promise.race([cutter.reached, request.then(() => doomed.settled())])
-        await doomed.die()
-        const survivor = await doomed.reopen()
-        await survivor.settled()
-        await expectSound(survivor)
-        const world = await worldOf(survivor)
-        const isUndone = at === 0 || (ANSWERED_WHEN_DONE.includes(name) && at < moments.length - 1)
-        expect(world, about).toEqual(isUndone ? before : after)
-        await survivor.services.stop()
-      }
-    },
-    300_000,
-  )
-})
+describeCuts('SQLite', { share: 1 })
+// The moments are the same on both, and what stands between them is mostly to make a database: all of them are in the long form.
+if (runsPostgres) describeCuts('PostgreSQL', { share: 4 })
 
 describe.each([...SCENARIOS, ...GROUP_SCENARIOS])('$name', ({ method, prepare, act, givenUp }) => {
   const points: readonly FaultPoint[] = ['before', 'after']

@@ -33,6 +33,8 @@ export interface Harness {
   clock: PausableClock
   /** Lets it stand still until the others give it up, as if it had been killed; what it awaits never comes. */
   die(): Promise<void>
+  /** Ends all processes on this database, which otherwise end with the test. */
+  end(): Promise<void>
   /** Resolves when there is no work left, whichever process has it. */
   settled(): Promise<void>
 }
@@ -79,9 +81,10 @@ export const TEST_SETTINGS: ServiceSettings = {
 export async function createHarness(options: HarnessOptions = {}): Promise<Harness> {
   const location = options.location ?? (await newDatabase(options.dialect ?? DEFAULT_DIALECT))
   const close: (() => Promise<void>)[] = []
-  onTestFinished(async () => {
-    for (const step of close.reverse()) await step()
-  })
+  const end = async () => {
+    for (const step of close.splice(0).reverse()) await step()
+  }
+  onTestFinished(end)
   const backend = createMemoryBackend(100_000)
   const backups = options.backupTarget ?? (await openBackupTarget())
   const open = async ({
@@ -126,7 +129,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     }
     const reopen = (again: HarnessOptions = {}) =>
       open({ ...options, filters: [], wrapDatabase: undefined, ...again } as HarnessOptions)
-    return { services, db, backend, backups, location, clock, reopen, die, settled }
+    return { services, db, backend, backups, location, clock, reopen, die, end, settled }
   }
   return open(options)
 }

@@ -1,9 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rmSync } from 'node:fs'
 import { openSystemDisk } from '../../src/runtime/system-disk.ts'
 import { createDirectoryTarget } from '../../src/services/backup/directory-target.ts'
 import type { BackupTarget } from '../../src/services/backup/target.ts'
+import { scratchDirectory } from './scratch.ts'
 
 const directories: string[] = []
 process.once('exit', () => {
@@ -12,7 +11,7 @@ process.once('exit', () => {
 
 /** A directory of its own below the temporary one, which goes with the process. */
 export async function openBackupTarget(): Promise<BackupTarget> {
-  const directory = mkdtempSync(join(tmpdir(), 'collie-backups-'))
+  const directory = scratchDirectory('collie-backups-')
   directories.push(directory)
   return createDirectoryTarget(openSystemDisk(directory))
 }

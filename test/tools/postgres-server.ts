@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
+import { chownSync, existsSync, rmSync } from 'node:fs'
+import type { Knex } from 'knex'
 import { connectPostgres } from '../../src/db/connections.ts'
+import { scratchDirectory } from './scratch.ts'
 
 /**
  * A PostgreSQL server for tests and benches. It ends with this process, if not before. It listens on a
@@ -17,6 +17,9 @@ const OPTIONS = [
   ['listen_addresses', ''],
   ['fsync', 'off'],
   ['full_page_writes', 'off'],
+  ['wal_level', 'minimal'],
+  ['max_wal_senders', '0'],
+  ['max_wal_size', '128MB'], // most is databases that are made and dropped
   ['shared_buffers', '32MB'],
   ['max_connections', '200'],
   ['deadlock_timeout', '200ms'],
@@ -32,6 +35,7 @@ export class PostgresServer {
   readonly #directory: string
   readonly #identity: { uid?: number; gid?: number }
   #child: ChildProcess | null = null
+  #maintenance: Knex | null = null
 
   private constructor(directory: string, identity: { uid?: number; gid?: number }) {
     this.#directory = directory
@@ -40,7 +44,7 @@ export class PostgresServer {
 
   static async create(): Promise<PostgresServer> {
     if (missingPostgres !== false) throw new Error(missingPostgres)
-    const directory = mkdtempSync(path.join(tmpdir(), 'collie-pg-'))
+    const directory = scratchDirectory('collie-pg-')
     const identity = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
     if (identity.uid !== undefined) chownSync(directory, identity.uid, identity.gid)
     execFileSync(
@@ -87,6 +91,8 @@ export class PostgresServer {
 
   /** Ends it at once, as a crash would. */
   async stop(): Promise<void> {
+    await this.#maintenance?.destroy()
+    this.#maintenance = null
     const child = this.#child
     if (child === null) return
     this.#child = null
@@ -102,8 +108,8 @@ export class PostgresServer {
 
   /** Runs a statement about the whole server. */
   async execute(statement: string): Promise<void> {
-    const db = connectPostgres(this.url('postgres'), { connectionsMax: 1 })
-    await db.raw(statement).finally(() => db.destroy())
+    this.#maintenance ??= connectPostgres(this.url('postgres'), { connectionsMax: 1 })
+    await this.#maintenance.raw(statement)
   }
 
   url(database: string): string {
