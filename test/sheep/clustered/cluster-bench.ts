@@ -20,7 +20,7 @@ import { SeededRandom } from '../../sim/random.ts'
 const CLUSTER = 'test'
 const KEY = Buffer.alloc(32, 7)
 /** Of each disk: for files that are not objects. */
-export const RESERVE_BYTES = 1 << 20
+export const RESERVE_BYTES = 16 << 20
 
 export interface BenchOptions {
   copies?: number

@@ -270,7 +270,11 @@ export class ClusterModel {
     for (const oid of wanted) assert(found.has(oid), `nobody has ${formatOid(oid)}`)
     for (const [oid, all] of found) {
       const targets = places.targetsOf(oid, copies, view)
-      assert.deepEqual(all.map(({ node }) => node).sort(), [...targets].sort(), `who has ${formatOid(oid)}`)
+      assert.deepEqual(
+        all.map(({ node }) => node).sort(),
+        [...targets].sort(),
+        `${formatOid(oid)} is on ${all.map(({ name }) => name)} of ${nodes.length}`,
+      )
       for (const { name, what } of all)
         assert.equal(what, all[0]!.what, `${formatOid(oid)} on ${name} and on ${all[0]!.name}`)
       this.report.checks.copies += all.length
