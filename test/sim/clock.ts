@@ -15,6 +15,8 @@ export class SimClock {
   #life = {}
   /** What came due while the node was stopped, in that order; null while it runs. */
   #held: (() => void)[] | null = null
+  /** How far the wall clock is wrong; time itself goes on evenly. */
+  wallOffsetMs = 0
 
   constructor(random: SeededRandom, timeline = new Timeline()) {
     this.#random = random
@@ -36,7 +38,7 @@ export class SimClock {
     const life = this.#life
     const add = (delayMs: number, fire: () => void) => (life === this.#life ? this.#add(delayMs, fire) : null)
     return {
-      now: () => 1_700_000_000_000 + Math.floor(this.nowMs),
+      now: () => 1_700_000_000_000 + Math.floor(this.nowMs + this.wallOffsetMs),
       monotonicMs: () => this.nowMs,
       timer: (delayMs: number, fire: () => void): Timer => {
         const event = add(delayMs, fire)

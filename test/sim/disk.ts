@@ -63,6 +63,8 @@ export class SimDisk {
   failNextSync = false
   /** The process ends when it has written so many more pages at once: in the middle of whatever it is doing. */
   endAfterPages = Number.POSITIVE_INFINITY
+  /** How long an operation takes. */
+  latencyMsMax = 2
   /** Files opened so far, by whatever lives. */
   opens = 0
   /** After so many more operations all of them fail; null for a disk that is well. */
@@ -89,7 +91,7 @@ export class SimDisk {
       if (life !== this.#life) throw new Error('this process has ended')
     }
     const device = async () => {
-      if (life === this.#life) await this.#clock.latency(2)
+      if (life === this.#life) await this.#clock.latency(this.latencyMsMax)
       if (life !== this.#life) await new Promise(() => {}) // nobody is left to hear the answer
       this.#wear()
     }

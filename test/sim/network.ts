@@ -25,6 +25,8 @@ export class SimNetwork {
   readonly #streams = new Set<Stream>()
   /** The sides of the cut; whoever is on none is alone. Null while all reach each other. */
   #sides: readonly ReadonlySet<string>[] | null = null
+  /** Ways, from and to, that lead nowhere. */
+  readonly #blocked = new Set<string>()
 
   constructor(random: SeededRandom, { latencyMsMax = 5, pieceBytesMax = 65_536 }: SimNetworkOptions = {}) {
     this.random = random
@@ -53,8 +55,14 @@ export class SimNetwork {
     this.#sides = sides.map((side) => new Set(side))
   }
 
+  /** Nothing that one of these says arrives at the other ones, while what they say still does. */
+  silence(from: readonly string[], to: readonly string[]): void {
+    for (const a of from) for (const b of to) this.#blocked.add(`${a} ${b}`)
+  }
+
   heal(): void {
     this.#sides = null
+    this.#blocked.clear()
     for (const stream of this.#streams) stream.pump()
   }
 
@@ -64,8 +72,11 @@ export class SimNetwork {
     for (const stream of [...this.#streams]) if (stream.from.node.name === name) stream.from.destroy()
   }
 
+  /** Whether what `a` says arrives at `b`. */
   reach(a: string, b: string): boolean {
-    return a === b || this.#sides === null || this.#sides.some((side) => side.has(a) && side.has(b))
+    if (a === b) return true
+    if (this.#sides !== null && !this.#sides.some((side) => side.has(a) && side.has(b))) return false
+    return !this.#blocked.has(`${a} ${b}`)
   }
 
   add(stream: Stream): void {
@@ -83,7 +94,7 @@ export class SimNetwork {
   /** Nothing comes of it while the other side is cut off. */
   async #connect(node: Node, to: string): Promise<Connection> {
     await node.clock.sleep(this.latencyMs())
-    while (!this.reach(node.name, to)) await node.clock.sleep(1000)
+    while (!this.reach(node.name, to) || !this.reach(to, node.name)) await node.clock.sleep(1000)
     const listener = this.#listeners.get(to)
     if (!listener) throw Object.assign(new Error(`connect ECONNREFUSED ${to}`), { code: 'ECONNREFUSED' })
     const near = new End(node, to)

@@ -167,6 +167,9 @@ export class OwnedFamily {
     const { setbacks } = objects
     for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
     if (state.epoch !== epoch) return
+    // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
+    await this.vdis.removeAllGarbage()
+    if (state.epoch !== epoch) return
     await this.flush()
     this.#complete = { epoch, setbacks }
     if (this.#isUnclean) await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })

@@ -188,9 +188,14 @@ export class ReplicatedFamily implements OwnerMaker {
   async recover(): Promise<void> {
     const { state, family } = this.#options
     for (const making of [...state.makings.values()]) if (making.family === family) await this.abandon(making.vid)
+    await this.removeAllGarbage()
+    await this.recount()
+  }
+
+  /** As removeGarbage, of all VDIs: a node that was away, or lost power, may have brought back what was removed. */
+  async removeAllGarbage(): Promise<void> {
     for (const vdi of this.#vdis()) this.#garbage.add(vdi.vid)
     await this.removeGarbage()
-    await this.recount()
   }
 
   /** Removes the objects that no map names, of the VDIs that may have any. */

@@ -1,10 +1,13 @@
 import pino from 'pino'
+import { RESULT } from '../../../src/protocol/constants.ts'
+import type { SheepRequest, SheepResponse } from '../../../src/protocol/message.ts'
 import { formatOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import type { Group, GroupListener } from '../../../src/sheep/cluster/group.ts'
 import { ClusteredSheep } from '../../../src/sheep/clustered/clustered-sheep.ts'
 import { foundCluster } from '../../../src/sheep/clustered/found-cluster.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { ObjectStore } from '../../../src/sheep/object-store.ts'
 import { PeerNetwork } from '../../../src/sheep/peer/peer-network.ts'
 import { VdiClient } from '../../../src/vdi/client.ts'
 import type { Device } from '../../../src/vdi/device.ts'
@@ -16,13 +19,28 @@ import { SeededRandom } from '../../sim/random.ts'
 
 const CLUSTER = 'test'
 const KEY = Buffer.alloc(32, 7)
+/** Of each disk: for files that are not objects. */
+export const RESERVE_BYTES = 16 << 20
+
+export interface BenchOptions {
+  copies?: number
+  durability?: 'flush' | 'write'
+  segmentBlocks?: number
+}
 
 export interface BenchNode {
   readonly name: string
   readonly zone: number
   readonly clock: SimClock
   readonly disk: SimDisk
-  running: { node: ClusteredSheep; vdis: VdiClient } | null
+  running: {
+    node: ClusteredSheep
+    vdis: VdiClient
+    /** What clients that are connected wait for: they see when the process ends. */
+    unanswered: Set<(response: SheepResponse) => void>
+  } | null
+  /** Its disk is made to fail: then it may end by itself. */
+  mayFail: boolean
   isStarting: boolean
   starts: number
 }
@@ -34,9 +52,16 @@ export class ClusterBench {
   readonly group: SimGroup
   readonly network: SimNetwork
   readonly nodes: BenchNode[]
+  readonly copies: number
+  /** How many nodes have ended because their disk failed. */
+  failures = 0
+  readonly #options: Required<BenchOptions>
   readonly #log = pino({ level: process.env.BENCH_LOG ?? 'silent' })
+  #clients = 0
 
-  constructor(seed: number, count: number) {
+  constructor(seed: number, count: number, options: BenchOptions = {}) {
+    this.#options = { copies: 3, durability: 'flush', segmentBlocks: 1024, ...options }
+    this.copies = this.#options.copies
     this.random = new SeededRandom(seed)
     this.clock = new SimClock(this.random)
     this.group = new SimGroup(this.clock, this.random)
@@ -49,6 +74,7 @@ export class ClusterBench {
         clock,
         disk: new SimDisk(this.random, clock),
         running: null,
+        mayFail: false,
         isStarting: false,
         starts: 0,
       }
@@ -56,8 +82,8 @@ export class ClusterBench {
   }
 
   /** A cluster of all nodes, each of which is in the view. */
-  static async open(seed: number, count: number): Promise<ClusterBench> {
-    const bench = new ClusterBench(seed, count)
+  static async open(seed: number, count: number, options: BenchOptions = {}): Promise<ClusterBench> {
+    const bench = new ClusterBench(seed, count, options)
     await bench.#found(bench.nodes[0]!)
     for (const node of bench.nodes) await bench.start(node)
     await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
@@ -116,12 +142,10 @@ export class ClusterBench {
       clock: node.clock.mount(),
       random: this.random,
       log: this.#log.child({ node: node.name }),
-      segmentBytes: 1024 * BLOCK_BYTES,
-      durability: 'flush' as const,
-      reserveBytes: 0,
-      onFailed: (error: Error) => {
-        throw error
-      },
+      segmentBytes: this.#options.segmentBlocks * BLOCK_BYTES,
+      durability: this.#options.durability,
+      reserveBytes: RESERVE_BYTES,
+      onFailed: (error: Error) => this.#failed(node, error),
     }
   }
 
@@ -134,7 +158,11 @@ export class ClusterBench {
     if (node.running || node.isStarting) return
     const start = ++node.starts
     node.isStarting = true
-    const opened = await this.#open(node, CLUSTER)
+    const opened = await this.#open(node, CLUSTER).catch((error) => {
+      if (start === node.starts) throw error
+      return null
+    })
+    if (!opened || start !== node.starts) return
     await opened.network.listen(`${node.name}:7000`, (connection) => connection.destroy())
     if (start !== node.starts) return
     node.isStarting = false
@@ -142,7 +170,7 @@ export class ClusterBench {
       submit: (request: never, done: never) => opened.handle(request, null, done),
       close: () => {},
     }
-    node.running = { node: opened, vdis: new VdiClient(transport) }
+    node.running = { node: opened, vdis: new VdiClient(transport), unanswered: new Set() }
   }
 
   #open(node: BenchNode, cluster: string | null): Promise<ClusteredSheep> {
@@ -157,20 +185,53 @@ export class ClusterBench {
       ...this.#storeOptions(node),
       address: `${node.name}:7000`,
       zone: node.zone,
-      copies: 3,
+      copies: this.copies,
       cluster: {
         cluster,
         join: (listener: GroupListener): Promise<Group> => this.group.join(node.name, listener),
         network,
-        copiesMin: 2,
+        copiesMin: Math.min(2, this.copies),
         recoveryBytesPerSecond: 64 << 20,
         vnodes: 128,
       },
     })
   }
 
+  /** The process ends itself, as it does for real. */
+  #failed(node: BenchNode, error: Error): void {
+    if (!node.mayFail) throw error
+    this.failures++
+    node.mayFail = false
+    this.kill(node)
+  }
+
+  /** A client's connection to a node; null when the node does not run. Closing it ends what it had opened. */
+  connect({ running }: BenchNode): { vdis: VdiClient; close(): void } | null {
+    if (!running) return null
+    const { node, unanswered } = running
+    const client = { id: ++this.#clients, peer: 'unix', cut: () => {} }
+    node.clientOpened(client)
+    const transport = {
+      submit: (request: SheepRequest, done: (response: SheepResponse) => void) => {
+        unanswered.add(done)
+        node.handle(request, client, (reply) => {
+          if (unanswered.delete(done)) done({ opcode: request.opcode, ...reply })
+        })
+      },
+      close: () => {},
+    }
+    return { vdis: new VdiClient(transport), close: () => node.clientClosed(client) }
+  }
+
+  /** What a node that does not run has on its disk. */
+  async openStore(node: BenchNode): Promise<ObjectStore> {
+    const { store } = await ObjectStore.open(this.#storeOptions(node))
+    return store
+  }
+
   /** SIGKILL, which the page cache survives; or the power is gone. */
   kill(node: BenchNode, losesPower = false): void {
+    const unanswered = node.running?.unanswered ?? []
     node.running = null
     node.isStarting = false
     node.starts++
@@ -178,6 +239,7 @@ export class ClusterBench {
     else node.disk.kill()
     this.network.kill(node.name)
     this.group.kill(node.name)
+    for (const done of unanswered) done({ opcode: 0, result: RESULT.NETWORK_ERROR })
   }
 
   /** The process stands still. */
@@ -198,13 +260,22 @@ export class ClusterBench {
     )
   }
 
+  /** For who reads the log of a seed: what was done to it, and when. */
+  note(event: string): void {
+    this.#log.info({ atMs: Math.round(this.clock.nowMs) }, event)
+  }
+
   /** For who wonders why it does not go on. */
   describe(): string {
     const nodes = this.nodes.map((node) => {
       const state = node.running?.node.sheep.state
       if (!state) return `${node.name} is down`
-      const unclean = state.families.uncleanBefore(state.epoch).length
-      return `${node.name} in view ${state.epoch} of ${state.members.length}, ${this.isIn(node) ? 'acting' : 'not acting'}, ${unclean} unclean`
+      const { store } = node.running!.node
+      const families = [...state.families.uncleanBefore(state.epoch)].map((family) => {
+        const { index, node: owner } = state.families.ownerOf(family) ?? { index: 0, node: 'nobody' }
+        return `${family.toString(16)} since ${state.families.uncleanSince(family)} of ${owner.slice(0, 4)} by ${index}${store.owns(family) ? ' here' : ''}`
+      })
+      return `${node.name} in view ${state.epoch} of ${state.members.length}, ${this.isIn(node) ? 'acting' : 'not acting'}, unclean: ${families}`
     })
     return nodes.join('; ')
   }

@@ -1,106 +1,170 @@
 import assert from 'node:assert'
 import { StoreError } from '../../../src/errors.ts'
+import { formatOid, inodeOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
-import { BLOCK_BYTES, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
+import { Places } from '../../../src/sheep/clustered/places.ts'
 import type { VdiClient } from '../../../src/vdi/client.ts'
-import type { Device } from '../../../src/vdi/device.ts'
-import { type Operation, whyNotLinearizable } from '../copies/linearizable.ts'
-import { type BenchNode, ClusterBench } from './cluster-bench.ts'
+import { ClusterBench } from './cluster-bench.ts'
+import { ClusterClient, NO_OPERATIONS } from './cluster-client.ts'
+import { ClusterFaults, NO_FAULTS } from './cluster-faults.ts'
+import { copiesIn } from './offline-copies.ts'
+import { TESTED_BYTES, TestedVdi } from './tested-vdi.ts'
 
-const OBJECTS = 3
-const BLOCKS = 4
-const CLIENTS = 3
-/** A client that has no answer for so long tries another gateway. */
-const PATIENCE_MS = 30_000
 const LIVENESS_MS = 300_000
+const PATIENCE_MS = 30_000
+/** A seed that has worse luck than that ends. */
+const FAULTS_MAX_MS = 600_000
 
-interface Client {
-  readonly name: string
-  readonly nameHash: string
-  device: Device | null
-  readonly snapshots: { tag: string; held: string }[]
+export interface ModelOptions {
+  /** Requests of clients that are answered while faults go on, at least. */
+  operations: number
+  faults: number
+}
+
+export const WHOLE_SEED: ModelOptions = { operations: 500, faults: 16 }
+
+/** What a seed did. */
+export interface SeedReport {
+  nodes: number
+  operations: typeof NO_OPERATIONS
+  faults: typeof NO_FAULTS
+  checks: {
+    /** Acknowledged writes, zeros and discards in histories that were found to be in order. */
+    acknowledgedWrites: number
+    /** Copies that were compared. */
+    copies: number
+    snapshots: number
+    /** Moments at which nobody was found to own what another one owns. */
+    leases: number
+  }
+  /** The longest that a request took, by way of all gateways. */
+  longestRequestMs: number
+  /** From the moment when all was mended until everything was where it belongs. */
+  mendedMs: number
+  virtualMs: number
 }
 
 /**
- * Whole nodes with clients that write and read one VDI each, through any gateway, while processes end, power fails, machines stand still and the
- * network is cut. Checked: histories of each block, with attempts that failed and were made again, are linearizable; when faults
- * stop, all nodes come together, all requests end, and everything is where it belongs.
+ * Whole nodes with clients, each with an attachment that it opens through any gateway, while everything happens to the nodes
+ * that `ClusterFaults` knows. Checked:
+ *
+ * - the history of each unit of each VDI, with attempts that failed and were made again, is linearizable; after the power of all is
+ *   gone it holds what had to be durable; what was left behind at a gateway does not happen after the client has come to another one;
+ * - snapshots show a moment of the VDI, and neither they nor clones change;
+ * - at no moment two nodes may act as the owner of one family, and of each VDI somebody has the inode;
+ * - when faults stop, all requests are answered, all nodes come together, everything is where it belongs, and copies are equal;
+ * - what the VDIs take is the same, whoever counts it;
+ * - with all VDIs deleted nothing is left.
  */
 export class ClusterModel {
-  readonly counts = {
-    writes: 0,
-    reads: 0,
-    snapshots: 0,
-    reopened: 0,
-    kills: 0,
-    powerLosses: 0,
-    stops: 0,
-    cuts: 0,
-    starts: 0,
-  }
+  readonly report: SeedReport
   readonly #bench: ClusterBench
   readonly #clock: Clock
-  readonly #clients: Client[]
-  readonly #histories = new Map<string, Operation[]>()
-  readonly #stopped = new Set<BenchNode>()
-  #isCut = false
-  #events = 0
+  readonly #options: ModelOptions
+  readonly #vdis: TestedVdi[]
+  readonly #clients: ClusterClient[]
+  readonly #faults: ClusterFaults
   #values = 0
+  #answered = 0
+  #isMended = false
   #failure: Error | null = null
 
-  private constructor(bench: ClusterBench) {
+  private constructor(bench: ClusterBench, options: ModelOptions) {
+    const { random } = bench
     this.#bench = bench
+    this.#options = options
     this.#clock = bench.clock.node().mount()
-    this.#clients = Array.from({ length: CLIENTS }, (_, at) => ({
-      name: `client${at}`,
-      nameHash: `${at}`.repeat(64),
-      device: null,
-      snapshots: [],
-    }))
+    this.report = {
+      nodes: bench.nodes.length,
+      operations: { ...NO_OPERATIONS },
+      faults: { ...NO_FAULTS },
+      checks: { acknowledgedWrites: 0, copies: 0, snapshots: 0, leases: 0 },
+      longestRequestMs: 0,
+      mendedMs: 0,
+      virtualMs: 0,
+    }
+    const isDurable = random.chance(0.6)
+    const patienceMs = random.pick([2000, 8000, 30_000])
+    const pauseMs = random.pick([40, 120])
+    const managing = random.pick([0.01, 0.04])
+    this.#vdis = Array.from({ length: 1 + random.below(2) }, (_, at) => new TestedVdi(`vdi${at}`, 1 + random.below(3)))
+    this.#clients = this.#vdis.flatMap((vdi) =>
+      Array.from({ length: 1 + random.below(2) }, (_, at) => {
+        const attachmentId = `${vdi.name}-${at}`
+        const nameHash = Buffer.from(attachmentId).toString('hex').padEnd(64, '0')
+        return new ClusterClient({
+          ...{ bench, clock: this.#clock, vdi, attachmentId, nameHash, patienceMs, pauseMs, isDurable, managing },
+          counts: this.report.operations,
+          nextValue: () => ++this.#values,
+          answered: () => this.#someAnswer(),
+        })
+      }),
+    )
+    this.#faults = new ClusterFaults({
+      bench,
+      isDurable,
+      counts: this.report.faults,
+      blackout: () => {
+        if (!isDurable) for (const vdi of this.#vdis) vdi.lose()
+      },
+      failed: (error) => {
+        this.#failure ??= error
+      },
+    })
   }
 
-  static async run(seed: number, requests: number): Promise<ClusterModel['counts']> {
-    const bench = await ClusterBench.open(seed, 3 + (seed % 3))
-    const model = new ClusterModel(bench)
-    await bench.run(model.#scenario(requests))
-    return model.counts
+  static async run(seed: number, options: ModelOptions): Promise<SeedReport> {
+    const nodes = 3 + ((seed * 7) % 11 < 6 ? 0 : (seed * 7) % 5)
+    const bench = await ClusterBench.open(seed, nodes, {
+      copies: seed % 5 === 0 ? 2 : 3,
+      durability: seed % 7 === 0 ? 'write' : 'flush',
+      segmentBlocks: 1024,
+    })
+    const model = new ClusterModel(bench, options)
+    await bench.run(model.#scenario())
+    return model.report
   }
 
-  get #random() {
-    return this.#bench.random
-  }
-
-  async #scenario(requests: number): Promise<void> {
-    for (const { name, nameHash } of this.#clients) {
-      const vdis = this.#bench.vdis(0)
-      const vid = await vdis.create(name, OBJECTS * OBJECT_BYTES)
-      await vdis.putExport({ attachmentId: name, nameHash, vid, readOnly: false })
+  async #scenario(): Promise<void> {
+    await this.#create()
+    const { operations, faults } = this.#options
+    const isOver = () => this.#answered >= operations && (this.#faults.total >= faults || this.#isMended)
+    const loops = this.#clients.flatMap((client) => [client, client].map((each) => each.work(isOver)))
+    let running = loops.length
+    for (const loop of loops) this.#beside(loop.finally(() => running--))
+    const endMs = this.#clock.monotonicMs() + FAULTS_MAX_MS
+    while (running > 0 && !isOver() && this.#clock.monotonicMs() < endMs) {
+      await this.#clock.sleep(this.#bench.random.next() * 1500)
+      // As many as there are to be, over all requests: those that wait are not made to wait for more.
+      const isDue = this.#faults.total * operations <= this.#answered * faults
+      if (isDue && this.#bench.random.chance(0.6)) this.#faults.act()
+      else this.#faults.mendSome()
+      this.#checkNow()
     }
-    let running = this.#clients.length
-    for (const client of this.#clients) {
-      this.#beside(this.#work(client, requests / CLIENTS).finally(() => running--))
-    }
-    for (let faults = 0; running > 0 && faults < requests; faults++) {
-      await this.#clock.sleep(this.#random.next() * 3000)
-      await this.#act()
-      if (this.#failure) throw this.#failure
-    }
-    await this.#mend()
-    const endMs = this.#clock.monotonicMs() + LIVENESS_MS
-    while (running > 0 || !this.#isWell()) {
-      if (this.#failure) throw this.#failure
-      assert(this.#clock.monotonicMs() < endMs, `no end: ${running} clients, ${this.#bench.describe()}`)
-      await this.#clock.sleep(500)
-    }
-    for (const client of this.#clients) {
-      for (let index = 0; index < OBJECTS; index++) await this.#read(client, index)
-    }
-    for (const client of this.#clients) {
-      for (const { tag, held } of client.snapshots)
-        assert.equal(await this.#heldBy(client, tag), held, `what ${client.name}@${tag} holds has changed`)
-    }
+    await this.#mend(() => running)
+    await this.#readAll()
+    const usage = await this.#usage()
+    await this.#compareCopies()
+    for (const node of shuffled(this.#bench.nodes, this.#bench.random)) this.#beside(this.#bench.begin(node))
+    await this.#until(
+      () => 'well after all started again',
+      () => this.#isWell(),
+    )
+    await this.#readAll()
     this.#check()
+    assert.deepEqual(await this.#usage(), usage, 'what VDIs take')
     await this.#deleteAll()
+    this.report.virtualMs = Math.round(this.#bench.clock.nowMs)
+    this.report.longestRequestMs = Math.round(Math.max(...this.#clients.map(({ longestMs }) => longestMs)))
+  }
+
+  async #create(): Promise<void> {
+    const { vdis } = this.#bench.connect(this.#bench.nodes[0]!)!
+    for (const vdi of this.#vdis) await vdis.create(vdi.name, vdi.sizeBytes)
+    for (const client of this.#clients) {
+      const vid = await vdis.lookup(client.vdi.name)
+      await vdis.putExport({ ...client.right, vid, readOnly: false })
+    }
   }
 
   #beside(work: Promise<unknown>): void {
@@ -109,219 +173,150 @@ export class ClusterModel {
     })
   }
 
-  // Clients
-
-  async #work(client: Client, requests: number): Promise<void> {
-    for (let count = 0; count < requests; count++) {
-      await this.#clock.sleep(this.#random.next() * this.#random.pick([10, 400]))
-      const index = this.#random.below(OBJECTS)
-      const dice = this.#random.next()
-      if (dice < 0.57) await this.#write(client, index)
-      else if (dice < 0.97) await this.#read(client, index)
-      else await this.#snapshot(client, `s${count}`)
-    }
+  #someAnswer(): void {
+    this.#answered++
+    this.#checkNow()
   }
 
-  /** Each attempt is a write of its own: whether the ones before took effect, and when, nobody knows. */
-  async #write(client: Client, index: number): Promise<void> {
-    const block = this.#random.below(BLOCKS)
-    for (;;) {
-      const device = await this.#deviceOf(client)
-      const value = ++this.#values
-      const operation = this.#begin(client, index, block, { kind: 'write', value })
-      const bytes = Buffer.alloc(BLOCK_BYTES)
-      bytes.writeUInt32LE(value)
-      const offset = index * OBJECT_BYTES + block * BLOCK_BYTES
-      if ((await this.#attempt(client, this.#bench.write(device, offset, bytes))) === null) continue
-      operation.end = ++this.#events
-      this.counts.writes++
-      return
-    }
-  }
-
-  async #read(client: Client, index: number): Promise<void> {
-    for (;;) {
-      const device = await this.#deviceOf(client)
-      const operations = Array.from({ length: BLOCKS }, (_, block) =>
-        this.#begin(client, index, block, { kind: 'read', value: 0 }),
-      )
-      const read = this.#bench.read(device, index * OBJECT_BYTES, BLOCKS * BLOCK_BYTES)
-      const bytes = await this.#attempt(client, read)
-      if (bytes === null) continue
-      this.#events++
-      for (const [block, operation] of operations.entries()) {
-        operation.value = bytes.readUInt32LE(block * BLOCK_BYTES)
-        operation.end = this.#events
+  /** What must be so at any moment. */
+  #checkNow(): void {
+    if (this.#failure) throw this.#failure
+    const owners = new Map<number, string>()
+    for (const { name, running } of this.#bench.nodes) {
+      if (!running?.node.store.status().isActing) continue
+      for (const family of running.node.sheep.state.vdis.families()) {
+        if (!running.node.store.owns(family)) continue
+        const other = owners.get(family)
+        assert(other === undefined, `${name} and ${other} both act as the owner of ${family.toString(16)}`)
+        owners.set(family, name)
       }
-      this.counts.reads++
-      return
     }
+    this.report.checks.leases++
   }
 
-  /** May fail, and may have been taken all the same. What one holds never changes from then on. */
-  async #snapshot(client: Client, tag: string): Promise<void> {
-    const taken = await this.#byAny(async (vdis) => vdis.snapshot(await vdis.lookup(client.name), tag))
-    if (taken === null) return
-    this.counts.snapshots++
-    client.snapshots.push({ tag, held: await this.#heldBy(client, tag) })
-  }
-
-  async #heldBy(client: Client, tag: string): Promise<string> {
-    for (;;) {
-      const held = await this.#byAny(async (vdis) => {
-        const device = await vdis.open(await vdis.lookup(client.name, tag), { readOnly: true })
-        const read = (index: number) => this.#bench.read(device, index * OBJECT_BYTES, BLOCKS * BLOCK_BYTES)
-        const objects = await Promise.all(Array.from({ length: OBJECTS }, (_, index) => read(index)))
-        await device.close()
-        return Buffer.concat(objects).toString('base64')
-      })
-      if (held !== null) return held
-      await this.#clock.sleep(200)
-    }
-  }
-
-  /** Through some node; null when it failed, or takes too long. */
-  async #byAny<T>(work: (vdis: VdiClient) => Promise<T>): Promise<T | null> {
-    const { running } = this.#random.pick(this.#bench.nodes)
-    if (!running) return null
-    const done = work(running.vdis)
-    try {
-      return await Promise.race([done, this.#clock.sleep(PATIENCE_MS).then(() => Promise.reject(new Impatient()))])
-    } catch (error) {
-      if (!(error instanceof StoreError) && !(error instanceof Impatient)) throw error
-      return null
-    } finally {
-      done.catch(() => {})
-    }
-  }
-
-  /** With everything gone nothing is left on any node. */
-  async #deleteAll(): Promise<void> {
-    const left = () => this.#bench.nodes.flatMap(({ running }) => [...running!.node.sheep.state.vdis.values()])
-    for (const { name, device } of this.#clients) {
-      await device?.close()
-      while ((await this.#byAny((vdis) => vdis.removeExport(name).then(() => true))) === null)
-        await this.#clock.sleep(200)
-    }
-    const endMs = this.#clock.monotonicMs() + LIVENESS_MS
-    while (left().length > 0) {
-      assert(this.#clock.monotonicMs() < endMs, `not gone: ${JSON.stringify(left())}`)
-      const living = left().find(({ deleting }) => !deleting)
-      if (living) await this.#byAny((vdis) => vdis.remove(living.name, '', living.snapshotAt > 0 ? living.snapId : 0))
-      await this.#clock.sleep(300)
-    }
-    while (this.#bench.objects().length > 0) {
-      assert(this.#clock.monotonicMs() < endMs, `objects are left: ${this.#bench.objects().join(', ')}`)
-      await this.#clock.sleep(1000)
-    }
-  }
-
-  #begin(client: Client, index: number, block: number, of: Pick<Operation, 'kind' | 'value'>): Operation {
-    const key = `${client.name} ${index}.${block}`
-    const operation = { ...of, start: ++this.#events, end: Number.POSITIVE_INFINITY }
-    this.#histories.set(key, [...(this.#histories.get(key) ?? []), operation])
-    return operation
-  }
-
-  /** Null when it failed, or takes too long: then the client goes to a gateway again. */
-  async #attempt<T>(client: Client, request: Promise<T>): Promise<T | null> {
-    try {
-      return await Promise.race([request, this.#clock.sleep(PATIENCE_MS).then(() => Promise.reject(new Impatient()))])
-    } catch (error) {
-      if (!(error instanceof StoreError) && !(error instanceof Impatient)) throw error
-      client.device = null
-      return null
-    } finally {
-      request.catch(() => {})
-    }
-  }
-
-  async #deviceOf(client: Client): Promise<Device> {
-    while (!client.device) {
-      const node = this.#random.pick(this.#bench.nodes)
-      if (node.running) {
-        const opening = node.running.vdis.openExport(client.nameHash, false)
-        client.device = await this.#attempt(client, opening)
-      }
-      if (client.device) this.counts.reopened++
-      else await this.#clock.sleep(200)
-    }
-    return client.device
-  }
-
-  // Faults
-
-  async #act(): Promise<void> {
-    const node = this.#random.pick(this.#bench.nodes)
-    const dice = this.#random.next()
-    if (dice < 0.35) await this.#start(node)
-    else if (dice < 0.5) this.#end(node, false)
-    else if (dice < 0.56) this.#end(node, true)
-    else if (dice < 0.7) this.#cut()
-    else if (dice < 0.85) this.#heal()
-    else if (dice < 0.92) this.#stop(node)
-    else this.#resume(node)
-  }
-
-  async #start(node: BenchNode): Promise<void> {
-    if (node.running) return
-    this.counts.starts++
-    this.#beside(this.#bench.begin(node))
-  }
-
-  #end(node: BenchNode, losesPower: boolean): void {
-    if (!node.running && !node.isStarting) return
-    this.#stopped.delete(node)
-    for (const client of this.#clients) client.device = null
-    if (losesPower) this.counts.powerLosses++
-    else this.counts.kills++
-    this.#bench.kill(node, losesPower)
-  }
-
-  #stop(node: BenchNode): void {
-    if (!node.running || this.#stopped.has(node)) return
-    this.counts.stops++
-    this.#stopped.add(node)
-    this.#bench.stop(node)
-  }
-
-  #resume(node: BenchNode): void {
-    if (this.#stopped.delete(node)) this.#bench.resume(node)
-  }
-
-  #cut(): void {
-    if (this.#isCut) return
-    this.#isCut = true
-    this.counts.cuts++
-    const sides: string[][] = [[], []]
-    for (const { name } of this.#bench.nodes) this.#random.pick(sides).push(name)
-    this.#bench.group.partition(sides)
-    this.#bench.network.cut(sides)
-  }
-
-  #heal(): void {
-    if (!this.#isCut) return
-    this.#isCut = false
-    this.#bench.group.heal()
-    this.#bench.network.heal()
-  }
-
-  async #mend(): Promise<void> {
-    this.#heal()
-    for (const node of this.#bench.nodes) this.#resume(node)
-    for (const node of this.#bench.nodes) await this.#start(node)
+  /** Faults stop, and everything comes right. */
+  async #mend(running: () => number): Promise<void> {
+    const startMs = this.#clock.monotonicMs()
+    this.#isMended = true
+    this.#faults.mend()
+    await this.#until(
+      () => `well with ${running()} at work`,
+      () => {
+        this.#faults.mend() // who fails when it looks at its disk starts again
+        return running() === 0 && this.#isWell()
+      },
+    )
+    this.report.mendedMs = Math.round(this.#clock.monotonicMs() - startMs)
   }
 
   #isWell(): boolean {
     return this.#bench.nodes.every((node) => this.#bench.isIn(node)) && this.#bench.isClean()
   }
 
+  async #until(what: () => string, isSo: () => boolean): Promise<void> {
+    const endMs = this.#clock.monotonicMs() + LIVENESS_MS
+    while (!isSo()) {
+      this.#checkNow()
+      assert(this.#clock.monotonicMs() < endMs, `never ${what()}: ${this.#bench.describe()}`)
+      await this.#clock.sleep(500)
+    }
+  }
+
+  async #readAll(): Promise<void> {
+    for (const client of this.#clients)
+      for (let index = 0; index < client.vdi.objects; index++) await client.read(index)
+    for (const vdi of this.#vdis) {
+      for (const { name, tag, bytes } of vdi.held) {
+        const now = await this.#clients[0]!.bytesHeld(name, tag, bytes.length / TESTED_BYTES)
+        assert(now.equals(bytes), `what ${name}@${tag} holds has changed`)
+        this.report.checks.snapshots++
+      }
+    }
+  }
+
   #check(): void {
-    for (const [key, operations] of this.#histories) {
-      const why = whyNotLinearizable(operations)
-      if (why) throw new Error(`${key}: ${why}`)
+    const { operations, checks } = this.report
+    for (const vdi of this.#vdis) vdi.check()
+    checks.acknowledgedWrites = operations.writes + operations.zeros + operations.discards
+  }
+
+  /** As somebody says who counted it, or has it from who did. */
+  async #usage(): Promise<unknown> {
+    for (const { running } of this.#bench.nodes) await running!.node.sheep.reclaimed()
+    const usage = await this.#bench.nodes[0]!.running!.node.sheep.usage()
+    return [...usage].sort(([a], [b]) => a - b)
+  }
+
+  /** All nodes end. What they have on their disks is the same, is where it belongs, and is whole. */
+  async #compareCopies(): Promise<void> {
+    await this.#clock.sleep(10_000) // what no client waits for any more comes to its end
+    const { nodes, copies } = this.#bench
+    const { state } = nodes[0]!.running!.node.sheep
+    const { view } = state
+    const wanted = new Set([...state.vdis.values()].map(({ vid }) => inodeOid(vid)))
+    for (const node of nodes) this.#bench.kill(node)
+    const places = new Places()
+    const found = new Map<bigint, { name: string; node: string; what: string }[]>()
+    for (const node of nodes) {
+      const isRotten = (oid: bigint, block: number) =>
+        node.name === this.#faults.rottenNode() && this.#faults.rotten.has(`${oid} ${block}`)
+      const store = await this.#bench.openStore(node)
+      const id = store.storeId.toString('hex')
+      for (const [oid, what] of await copiesIn(store, isRotten))
+        found.set(oid, [...(found.get(oid) ?? []), { name: node.name, node: id, what }])
+      await store.close()
+      this.#bench.kill(node)
+    }
+    for (const oid of wanted) assert(found.has(oid), `nobody has ${formatOid(oid)}`)
+    for (const [oid, all] of found) {
+      const targets = places.targetsOf(oid, copies, view)
+      assert.deepEqual(
+        all.map(({ node }) => node).sort(),
+        [...targets].sort(),
+        `${formatOid(oid)} is on ${all.map(({ name }) => name)} of ${nodes.length}`,
+      )
+      for (const { name, what } of all)
+        assert.equal(what, all[0]!.what, `${formatOid(oid)} on ${name} and on ${all[0]!.name}`)
+      this.report.checks.copies += all.length
+    }
+  }
+
+  /** With everything gone nothing is left on any node. */
+  async #deleteAll(): Promise<void> {
+    const left = () => this.#bench.nodes.flatMap(({ running }) => [...running!.node.sheep.state.vdis.values()])
+    for (const client of this.#clients) {
+      client.close()
+      const { attachmentId } = client.right
+      while (!(await this.#byAny((vdis) => vdis.removeExport(attachmentId)))) await this.#clock.sleep(200)
+    }
+    await this.#until(
+      () => `without VDIs`,
+      () => {
+        const living = left().find(({ deleting }) => !deleting)
+        if (living) void this.#byAny((vdis) => vdis.remove(living.name, '', living.snapshotAt > 0 ? living.snapId : 0))
+        return left().length === 0
+      },
+    )
+    await this.#until(
+      () => `without objects`,
+      () => this.#bench.objects().length === 0,
+    )
+  }
+
+  async #byAny(work: (vdis: VdiClient) => Promise<unknown>): Promise<boolean> {
+    const { vdis, close } = this.#bench.connect(this.#bench.random.pick(this.#bench.nodes))!
+    try {
+      return await Promise.race([work(vdis).then(() => true), this.#clock.sleep(PATIENCE_MS).then(() => false)])
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      return false
+    } finally {
+      close()
     }
   }
 }
 
-class Impatient extends Error {}
+function shuffled<T>(items: readonly T[], random: { next(): number }): T[] {
+  const keyed = items.map((item) => ({ item, key: random.next() }))
+  return keyed.sort((a, b) => a.key - b.key).map(({ item }) => item)
+}

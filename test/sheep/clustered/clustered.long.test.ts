@@ -1,6 +1,6 @@
 import { describe, it } from 'vitest'
 import { runSeeds } from '../../sim/seeds.ts'
-import { ClusterModel } from './cluster-model.ts'
+import { ClusterModel, WHOLE_SEED } from './cluster-model.ts'
 
 /** Whole nodes in virtual time, with many seeds. `SEEDS` and `FIRST_SEED` choose others. */
 const FILE = 'test/sheep/clustered/clustered.long.test.ts --config vitest.long.config.ts'
@@ -8,7 +8,7 @@ const FILE = 'test/sheep/clustered/clustered.long.test.ts --config vitest.long.c
 describe('many seeds of', () => {
   it('several nodes', async () => {
     await runSeeds(FILE, 1000, async (seed) => {
-      await ClusterModel.run(seed, 500)
+      await ClusterModel.run(seed, WHOLE_SEED)
     })
   })
 })

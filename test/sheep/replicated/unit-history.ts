@@ -4,6 +4,8 @@ type HistoryEvent =
   /** Nothing was done, and nothing will be. */
   | { type: 'refused'; operation: Operation }
   | { type: 'return'; operation: Operation }
+  /** There was no answer, and from now on it does not happen any more. */
+  | { type: 'over'; operation: Operation }
   | { type: 'flush'; operation: Operation }
   | { type: 'flushed'; operation: Operation }
   | { type: 'loss' }
@@ -52,6 +54,11 @@ export class UnitHistory {
       ),
     )
     const returned = new Set(this.#events.flatMap((event) => (event.type === 'return' ? [event.operation] : [])))
+    /** Those of which it matters which one has happened. */
+    const bounded = new Set([
+      ...returned,
+      ...this.#events.flatMap((event) => (event.type === 'over' || event.type === 'refused' ? [event.operation] : [])),
+    ])
     const possible = () =>
       new Set([
         ...configs.map(({ value }) => value),
@@ -73,7 +80,7 @@ export class UnitHistory {
         case 'return': {
           const { operation } = event
           if (!pending.has(operation)) break
-          const explained = happen(configs, pending, operation, returned)
+          const explained = happen(configs, pending, operation, bounded)
           if (explained.length === 0) {
             const values = [...new Set(configs.map(({ value }) => value))]
             const others = [...pending].map(({ kind, value }) => `${kind} ${value}`)
@@ -84,6 +91,14 @@ export class UnitHistory {
           if (operation.isDurable && operation.kind === 'write') left = possible()
           break
         }
+        case 'over':
+          if (!pending.has(event.operation)) break
+          configs = [
+            ...configs.filter(({ happened }) => !happened.has(event.operation)),
+            ...happen(configs, pending, event.operation, bounded),
+          ]
+          pending.delete(event.operation)
+          break
         case 'flush':
           flushes.set(event.operation, possible())
           break
@@ -102,19 +117,19 @@ export class UnitHistory {
 }
 
 /**
- * All ways in which the operation, and what may have happened before it, has happened. Of those that have no return one is as good
- * as another with the same value, and none of them happens for nothing.
+ * All ways in which the operation, and what may have happened before it, has happened. Of those that may happen at any later time one is
+ * as good as another with the same value, and none of them happens for nothing.
  */
 function happen(
   configs: readonly Config[],
   pending: ReadonlySet<Operation>,
   last: Operation,
-  returned: ReadonlySet<Operation>,
+  bounded: ReadonlySet<Operation>,
 ): Config[] {
   const seen = new Set<string>()
   const done = new Map<string, Config>()
   const ids = new Map([...pending].map((operation, id) => [operation, id]))
-  const nameOf = (operation: Operation) => (returned.has(operation) ? `${ids.get(operation)}` : `=${operation.value}`)
+  const nameOf = (operation: Operation) => (bounded.has(operation) ? `${ids.get(operation)}` : `=${operation.value}`)
   const visit = ({ value, happened }: Config): void => {
     const key = `${value}:${[...happened].map(nameOf).sort()}`
     if (seen.has(key)) return
@@ -126,7 +141,7 @@ function happen(
     const tried = new Set<number | null>([value])
     for (const operation of pending) {
       if (happened.has(operation) || (operation.kind === 'read' && operation.value !== value)) continue
-      if (!returned.has(operation)) {
+      if (!bounded.has(operation)) {
         if (tried.has(operation.value)) continue
         tried.add(operation.value)
       }
