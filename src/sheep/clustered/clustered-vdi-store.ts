@@ -78,6 +78,7 @@ export class ClusteredVdiStore implements VdiStore {
       copies,
       holder: this.#holder,
       places: this.#places,
+      clock,
       node: options.self.node,
       copiesOf: (vid) => this.#copiesOf(vid),
       failed: options.failed,
@@ -262,7 +263,7 @@ export class ClusteredVdiStore implements VdiStore {
 
   /** All objects that this node has copies of. */
   objectsHere(): readonly bigint[] {
-    return this.#copies.objects().filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
+    return [...this.#copies.objects()].filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
   }
 
   /** How this node stands in the cluster, and what would be missing if another node went. */
