@@ -368,7 +368,7 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .nullable()
         .default(null)
         .describe(
-          'Where qcow2 images lie while they are converted; by default `conversion` in the data directory. Created when absent; no two processes may share it.',
+          'Where images that are not raw lie while they are converted; by default `conversion` in the data directory. Created when absent; no two processes may share it.',
         ),
       conversion_gib: z
         .int()

@@ -4,10 +4,10 @@ import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { invalidInput, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
+import { IMAGE_FORMATS } from './images/formats.ts'
 import type { Image } from './images/image-service.ts'
 import { findImage, noImages, requireImages } from './images/images.ts'
 import { bootSnapshotOf, checkedSource, unacceptable, uploadedProperties } from './images/rules.ts'
-import { UPLOAD_FORMATS } from './images/send.ts'
 import type { StartedUpload, VolumeCreate, VolumeUpload } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toVolume } from './rows.ts'
@@ -90,9 +90,9 @@ export async function uploadVolume(
     throw new ServiceError('InvalidVolume', { reason: `Volume ${id} status must be ${from.join(' or ')}` })
   }
   if (!(from as readonly string[]).includes(before.status)) refuse()
-  const format = UPLOAD_FORMATS.find((known) => known === request.diskFormat)
+  const format = IMAGE_FORMATS.find((known) => known === request.diskFormat)
   if (format === undefined) {
-    throw invalidInput(`Volumes are uploaded as ${UPLOAD_FORMATS.join(' or ')}, and not as ${request.diskFormat}.`)
+    throw invalidInput(`Volumes are uploaded as ${IMAGE_FORMATS.join(', ')}, and not as ${request.diskFormat}.`)
   }
   if (request.containerFormat === 'compressed') {
     throw invalidInput('Image compression upload disallowed, but container_format is compressed')

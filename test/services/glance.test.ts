@@ -1,6 +1,17 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
@@ -62,6 +73,17 @@ async function addImage(file: string, draft: Partial<ImageDraft> = {}): Promise<
   }
   await upload.finish()
   return images.show(TOKEN, image.id)
+}
+
+/** Its content, in a file of that name. */
+async function fetchImage(id: string, name: string): Promise<string> {
+  const { images } = await sharedGlance()
+  const body = await images.download(TOKEN, id)
+  const file = path.join(directory, name)
+  const handle = openSync(file, 'w')
+  for (let chunk = await body.read(); chunk !== null; chunk = await body.read()) writeSync(handle, chunk)
+  closeSync(handle)
+  return file
 }
 
 async function open(): Promise<{ harness: Harness; spooled: () => string[] }> {
@@ -171,15 +193,44 @@ withGlance('an image of a volume holds what the volume holds, and becomes a volu
   expect((await harness.services.volumes.get(member, id)).status).toBe('available')
   expect(harness.backend.snapshots.size).toBe(0)
 
-  const file = path.join(directory, 'made.qcow2')
-  const body = await images.download(TOKEN, started.image.id)
-  const chunks: Buffer[] = []
-  for (let chunk = await body.read(); chunk !== null; chunk = await body.read()) chunks.push(chunk)
-  writeFileSync(file, Buffer.concat(chunks))
+  const file = await fetchImage(started.image.id, 'made.qcow2')
   execFileSync('qemu-img', ['check', '-f', 'qcow2', file], { stdio: 'pipe' })
   execFileSync('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', file, raw], { stdio: 'pipe' })
 
   const again = await harness.services.volumes.create(member, newVolume({ imageRef: started.image.id }))
   await harness.settled()
   await expectHolds(harness, again.id, content)
+})
+
+withGlance("images of other hypervisors' formats are what QEMU reads, and become volumes again", async () => {
+  const { harness, spooled } = await open()
+  const { id: imageRef } = await addImage(raw)
+  const { id } = await harness.services.volumes.create(member, newVolume({ imageRef }))
+  await harness.settled()
+  for (const [diskFormat, qemuFormat] of [
+    ['vmdk', 'vmdk'],
+    ['vdi', 'vdi'],
+    ['vhd', 'vpc'],
+    ['vhdx', 'vhdx'],
+  ] as const) {
+    const { image } = await harness.services.volumes.uploadImage(member, id, {
+      imageName: diskFormat,
+      diskFormat,
+      containerFormat: 'bare',
+      visibility: 'private',
+      isProtected: false,
+      force: false,
+    })
+    await harness.settled()
+    expect(await harness.services.explain(id)).toMatchObject({ status: 'available', reason: null })
+    const file = await fetchImage(image.id, diskFormat)
+    execFileSync('qemu-img', ['compare', '-f', qemuFormat, '-F', 'raw', file, raw], { stdio: 'pipe' })
+    expect(statSync(file).size).toBeLessThan(64 * MIB)
+    const again = await harness.services.volumes.create(member, newVolume({ imageRef: image.id }))
+    await harness.settled()
+    expect(await harness.services.volumes.get(member, again.id)).toMatchObject({ status: 'available', sizeGib: 1 })
+    await expectHolds(harness, again.id, content)
+    expect(harness.backend.volumes.get(again.id)!.blocks.size).toBeLessThan((4 * MIB) / 4096)
+  }
+  expect(spooled()).toEqual([])
 })

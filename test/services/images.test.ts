@@ -148,7 +148,7 @@ describe('a volume from an image', () => {
       'ImageUnacceptable',
       "Image virtual size is 2GB and doesn't fit in a volume of size 1GB.",
     ],
-    ['of a format that is not taken', { disk_format: 'vmdk' }, 'ImageUnacceptable', 'its disk format is vmdk'],
+    ['of a format that is not taken', { disk_format: 'aki' }, 'ImageUnacceptable', 'its disk format is aki'],
     ['compressed', { container_format: 'compressed' }, 'ImageUnacceptable', 'Image compression disallowed'],
     ['empty', { size: 0 }, 'ImageUnacceptable', 'it has no content'],
   ])('is refused of an image that is %s', async (_, fields, code, text) => {
@@ -347,23 +347,23 @@ describe('reimage', () => {
   })
 })
 
-describe('an upload', () => {
-  const request = {
-    imageName: 'made',
-    diskFormat: 'raw',
-    containerFormat: 'bare',
-    visibility: null,
-    isProtected: null,
-    force: false,
-  }
+const UPLOAD = {
+  imageName: 'made',
+  diskFormat: 'raw',
+  containerFormat: 'bare',
+  visibility: null,
+  isProtected: null,
+  force: false,
+}
 
+describe('an upload', () => {
   async function filled(): Promise<string> {
     const { id } = await fromImage(glance.add(CONTENT, { os_distro: 'debian', os_glance_x: 'reserved' }))
     await harness.settled()
     return id
   }
   const upload = (id: string, overrides = {}) =>
-    harness.services.volumes.uploadImage(member, id, { ...request, ...overrides })
+    harness.services.volumes.uploadImage(member, id, { ...UPLOAD, ...overrides })
   const imageOf = (id: string) => glance.images.get(id)!
 
   it('passes through uploading, and the image has the properties of the one before it', async () => {
@@ -477,11 +477,11 @@ describe('an upload', () => {
   it('is refused in other statuses and formats, with nothing left of it', async () => {
     const id = await filled()
     const before = glance.images.size
-    await expect(upload(id, { diskFormat: 'vmdk' })).rejects.toThrow('raw or qcow2, and not as vmdk')
+    await expect(upload(id, { diskFormat: 'ploop' })).rejects.toThrow('vhdx, and not as ploop')
     await expect(upload(id, { containerFormat: 'compressed' })).rejects.toThrow('compressed')
     await harness.services.volumes.resetStatus(admin, id, 'error')
     await expect(upload(id, { force: true })).rejects.toThrow('status must be available or in-use')
-    expect(await outcome(harness.services.volumes.uploadImage(contextOf({ projectId: 'other' }), id, request))).toBe(
+    expect(await outcome(harness.services.volumes.uploadImage(contextOf({ projectId: 'other' }), id, UPLOAD))).toBe(
       'VolumeNotFound',
     )
     expect(glance.images.size).toBe(before)
@@ -536,5 +536,44 @@ describe('conversion', () => {
       'copy image to volume:Image used for creating volume exceeds available space.',
     )
     expect(readdirSync(narrow.directory)).toEqual([])
+  })
+
+  withQemu(
+    'of what is uploaded begins anew in the next process, whose start removes what the last one left',
+    async () => {
+      const id = await availableVolume(harness)
+      const { until, letGo } = createHold()
+      glance.misbehave('upload', { holdAt: 0, until })
+      const { image } = await harness.services.volumes.uploadImage(member, id, { ...UPLOAD, diskFormat: 'vmdk' })
+      await vi.waitFor(() => expect(glance.images.get(image.id)!.document.status).toBe('saving'))
+      expect(readdirSync(options.directory).length).toBe(1)
+      await harness.die()
+      glance.images.get(image.id)!.document.status = 'queued'
+      const next = await harness.reopen({ images: options })
+      await next.settled()
+      expect(glance.images.get(image.id)!.document.status).toBe('active')
+      expect(readdirSync(options.directory)).toEqual([])
+      letGo()
+    },
+  )
+
+  withQemu('of what is uploaded that fails leaves no file, no image and the volume as it was', async () => {
+    const id = await availableVolume(harness, { sizeGib: 4096 }) // more than a VHD can hold
+    const narrow = imageOptions(glance.url, { bytesMax: 1024 })
+    for (const [images, reason] of [
+      [options, 'qemu-img cannot write it as vhd'],
+      [narrow, 'it needs '],
+    ] as const) {
+      await restart({ images })
+      await harness.services.volumes.uploadImage(member, id, { ...UPLOAD, diskFormat: 'vhd' })
+      await harness.settled()
+      expect(await harness.services.explain(id)).toMatchObject({
+        status: 'available',
+        reason: expect.stringContaining(reason),
+      })
+      expect(glance.images.size).toBe(0)
+      expect(harness.backend.snapshots.size).toBe(0)
+      expect(readdirSync(images.directory)).toEqual([])
+    }
   })
 })

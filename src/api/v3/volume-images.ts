@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { IMAGE_FORMATS } from '../../services/images/formats.ts'
 import type { StartedUpload } from '../../services/model.ts'
 import { flag, guid, text } from '../fields.ts'
 import { since } from '../microversion.ts'
@@ -13,9 +14,7 @@ const nullableText = z.string().nullable()
 const UploadBody = z.strictObject({
   image_name: text(255).min(1, { error: 'is empty' }),
   force: flag.optional(),
-  disk_format: z
-    .enum(['raw', 'vmdk', 'vdi', 'qcow2', 'vhd', 'vhdx', 'ploop'], { error: 'is not a disk format' })
-    .optional(),
+  disk_format: z.enum([...IMAGE_FORMATS, 'ploop'], { error: 'is not a disk format' }).optional(),
   container_format: text(255).nullish(),
   visibility: since(
     '3.1',

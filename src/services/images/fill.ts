@@ -2,7 +2,8 @@ import type { VolumeData } from '../../drivers/driver.ts'
 import type { DiskFile } from '../../runtime/disk.ts'
 import { nonZeroRuns } from '../../runtime/zeros.ts'
 import { BodyReader, PIECE_BYTES } from './body-reader.ts'
-import { checkQcow2Head, checkRawHead, HEAD_BYTES } from './disk-format.ts'
+import { checkRawHead, checkStructured, type ReadImage } from './disk-format.ts'
+import type { StructuredFormat } from './formats.ts'
 import type { ImageService } from './image-service.ts'
 import { convertRange, virtualSizeOf } from './qemu-img.ts'
 import { checkVirtualSize, type ImageSource } from './rules.ts'
@@ -33,13 +34,14 @@ export async function beginFill(
   volumeGib: number,
 ): Promise<Fill | null> {
   const open = async () => new BodyReader(await service.download(token, source.id), source)
-  if (source.format === 'raw') return new RawFill(await open(), source)
+  const { format } = source
+  if (format === 'raw') return new RawFill(await open(), source)
   const room = await spool.reserve(source.id, source.sizeBytes + RANGE_BYTES)
   if (room === null) return null
   try {
     const file = await room.disk.open(room.place(IMAGE).file, { create: true, empty: true })
     try {
-      return new Qcow2Fill(await open(), source, volumeGib, room, file)
+      return new ConvertedFill(await open(), { ...source, format }, volumeGib, room, file)
     } catch (error) {
       await file.close()
       throw error
@@ -92,21 +94,22 @@ class RawFill implements Fill {
 
 /** Of the disk, that one run of qemu-img converts: it bounds how long that takes, and the room for what it makes. */
 const RANGE_BYTES = 512 * 1024 * 1024
-const IMAGE = 'qcow2'
+const IMAGE = 'image'
 const RANGE = 'raw'
 
+type StructuredSource = ImageSource & { format: StructuredFormat }
+
 /** All of the image into a file; then the disk that it describes, range by range. */
-class Qcow2Fill implements Fill {
+class ConvertedFill implements Fill {
   readonly #body: BodyReader
-  readonly #source: ImageSource
+  readonly #source: StructuredSource
   readonly #volumeGib: number
   readonly #room: SpoolRoom
   readonly #file: DiskFile
-  #head: Buffer = Buffer.alloc(0)
   /** Null until all of the image is there. */
   #disk: { sizeBytes: number; doneBytes: number } | null = null
 
-  constructor(body: BodyReader, source: ImageSource, volumeGib: number, room: SpoolRoom, file: DiskFile) {
+  constructor(body: BodyReader, source: StructuredSource, volumeGib: number, room: SpoolRoom, file: DiskFile) {
     this.#body = body
     this.#source = source
     this.#volumeGib = volumeGib
@@ -145,24 +148,23 @@ class Qcow2Fill implements Fill {
   }
 
   async #receive(): Promise<void> {
-    const { id } = this.#source
+    const { id, format } = this.#source
     const offset = this.#body.receivedBytes
     const piece = await this.#body.next()
     if (piece === null) {
-      checkQcow2Head(id, this.#head)
-      const sizeBytes = await virtualSizeOf(id, this.#room.place(IMAGE).path)
+      await checkStructured(id, format, readerOf(this.#file, offset))
+      const sizeBytes = await virtualSizeOf(id, format, this.#room.place(IMAGE).path)
       checkVirtualSize(id, sizeBytes, this.#volumeGib)
       this.#disk = { sizeBytes, doneBytes: 0 }
       return
     }
-    if (offset === 0) this.#head = Buffer.from(piece.subarray(0, HEAD_BYTES))
     await this.#file.write(piece, offset)
   }
 
   async #convert(volume: VolumeData, offset: number, lengthBytes: number): Promise<void> {
     const { disk } = this.#room
     const [from, to] = [this.#room.place(IMAGE).path, this.#room.place(RANGE)]
-    await convertRange(this.#source.id, { from, to: to.path, offset, lengthBytes })
+    await convertRange(this.#source, { from, to: to.path, offset, lengthBytes })
     const range = await disk.open(to.file)
     try {
       for (const { position, length } of await range.dataRanges()) {
@@ -176,6 +178,14 @@ class Qcow2Fill implements Fill {
       await range.close()
       await disk.unlink(to.file)
     }
+  }
+}
+
+/** Of what the image says of itself, nothing is so long that it would have to be read in parts. */
+function readerOf(file: DiskFile, sizeBytes: number): ReadImage {
+  return async (offset, lengthBytes) => {
+    const bytes = Buffer.alloc(Math.max(0, Math.min(lengthBytes, sizeBytes - offset)))
+    return bytes.subarray(0, await file.read(bytes, offset))
   }
 }
 

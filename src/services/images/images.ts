@@ -2,9 +2,10 @@ import { ServiceError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Seal } from '../seal.ts'
 import { beginFill, type Fill } from './fill.ts'
+import type { Send } from './image-send.ts'
 import type { Image, ImageService } from './image-service.ts'
 import type { ImageSource } from './rules.ts'
-import { beginSend, type Send } from './send.ts'
+import { beginSend } from './send.ts'
 import type { Spool } from './spool.ts'
 import { createTransfers, type Transfers } from './transfers.ts'
 
@@ -17,7 +18,7 @@ export interface Images {
   fills: Transfers<Fill>
   sends: Transfers<Send>
   beginFill(token: string, source: ImageSource, volumeGib: number): Promise<Fill | null>
-  beginSend(...order: [Parameters<typeof beginSend>[1], Parameters<typeof beginSend>[2]]): Promise<Send>
+  beginSend(...order: [Parameters<typeof beginSend>[1], Parameters<typeof beginSend>[2]]): Promise<Send | null>
   /** For one attempt: whether it should end, so that how far it came is written down. */
   timer(): () => boolean
 }
@@ -41,7 +42,7 @@ export function createImages(clock: Pick<Clock, 'timer' | 'monotonicMs'>, option
     fills: createTransfers(clock, transfersMax),
     sends: createTransfers(clock, transfersMax),
     beginFill: (token, source, volumeGib) => beginFill({ service, spool }, token, source, volumeGib),
-    beginSend: (order, source) => beginSend(service, order, source),
+    beginSend: (order, source) => beginSend({ service, spool }, order, source),
     timer: () => {
       const endMs = clock.monotonicMs() + sliceMs
       return () => clock.monotonicMs() >= endMs

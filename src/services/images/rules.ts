@@ -1,22 +1,18 @@
 import { invalidInput, ServiceError } from '../../errors.ts'
+import { IMAGE_FORMATS, type ImageFormat } from './formats.ts'
 import type { Image, ImageHash } from './image-service.ts'
 
 /** What images have to be, and what volumes keep of them. Pure; messages as upstream's. */
 
 const GIB = 1024 ** 3
 
-/** By what an image calls itself: whether its bytes are those of the disk. Others are not taken. */
-const DISK_FORMATS: Readonly<Record<string, 'raw' | 'qcow2'>> = {
-  raw: 'raw',
-  iso: 'raw',
-  ami: 'raw',
-  qcow2: 'qcow2',
-}
+/** Formats whose bytes are those of the disk, besides raw. */
+const AS_RAW: readonly (string | null)[] = ['iso', 'ami']
 
 /** What a volume is filled with: what work has to know of an image, kept in its row. */
 export interface ImageSource {
   id: string
-  format: 'raw' | 'qcow2'
+  format: ImageFormat
   sizeBytes: number
   checksum: string | null
   hash: ImageHash | null
@@ -41,14 +37,15 @@ export function checkedSource(image: Image, volumeGib: number): ImageSource {
   if (image.containerFormat === 'compressed') {
     throw unacceptable(image.id, 'Image compression disallowed, but container_format is compressed.')
   }
-  const format = Object.hasOwn(DISK_FORMATS, image.diskFormat ?? '') ? DISK_FORMATS[image.diskFormat ?? '']! : null
-  if (format === null || sizeBytes === 0) {
-    const reason =
-      format === null
-        ? `its disk format is ${image.diskFormat}, and only raw and qcow2 can be written to a volume`
-        : 'it has no content'
-    throw unacceptable(image.id, reason)
+  const format = AS_RAW.includes(image.diskFormat) ? 'raw' : IMAGE_FORMATS.find((known) => known === image.diskFormat)
+  if (format === undefined) {
+    const known = IMAGE_FORMATS.join(', ')
+    throw unacceptable(
+      image.id,
+      `its disk format is ${image.diskFormat}; only these can be written to a volume: ${known}`,
+    )
   }
+  if (sizeBytes === 0) throw unacceptable(image.id, 'it has no content')
   const { id, checksum, hash } = image
   return { id, format, sizeBytes, checksum, hash, metadata: metadataOf(image) }
 }

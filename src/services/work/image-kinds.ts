@@ -3,8 +3,8 @@ import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { followAttachments } from '../attached-status.ts'
+import type { ImageFormat } from '../images/formats.ts'
 import { type Images, requireImages } from '../images/images.ts'
-import type { UploadFormat } from '../images/send.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
 import { VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -79,7 +79,7 @@ export function volumeReimage(parts: KindParts): WorkKind {
 const volumeOf = ({ params }: WorkUnit): string => String(params.volumeId)
 
 /**
- * freeze → upload → finish; when one of the first two is given up: undo → remove-image.
+ * freeze → (convert) → upload → finish; when one of the first two is given up: undo → remove-image.
  *
  * The image is made of a snapshot, so that a volume in use may be written to meanwhile, and a repeat sends the same bytes.
  */
@@ -127,7 +127,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
             const reason = `the image is ${status}: an earlier upload of it has not ended`
             throw new ServiceError('GlanceConnectionFailed', { reason })
           }
-          const order = { token: tokenOf(images, unit), imageId, format: unit.params.format as UploadFormat }
+          const order = { token: tokenOf(images, unit), imageId, format: unit.params.format as ImageFormat }
           return images.beginSend(order, source)
         },
         advance: (send, source) => send.advance(source, images.timer()),

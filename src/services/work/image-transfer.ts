@@ -2,9 +2,9 @@ import type { Db } from '../../db/database.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
+import type { ImageFormat } from '../images/formats.ts'
 import { type Images, requireImages } from '../images/images.ts'
 import type { ImageSource } from '../images/rules.ts'
-import type { UploadFormat } from '../images/send.ts'
 import type { Transfer, Transfers } from '../images/transfers.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import { formatStep, parseStep, resumeTransfer, TRIES_MAX } from './image-steps.ts'
@@ -108,7 +108,7 @@ export async function failFill(trx: Db, unit: WorkUnit, error: ServiceError, upd
 }
 
 /** What work that makes an image of a volume knows of it. */
-export function uploadParams({ seal }: Images, volumeId: string, format: UploadFormat, token: string): WorkParams {
+export function uploadParams({ seal }: Images, volumeId: string, format: ImageFormat, token: string): WorkParams {
   return { volumeId, format, sealedToken: seal.seal(token) }
 }
 

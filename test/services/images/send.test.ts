@@ -7,6 +7,7 @@ import { systemRandom } from '../../../src/runtime/random.ts'
 import { createGlance } from '../../../src/services/images/glance.ts'
 import { beginSend } from '../../../src/services/images/send.ts'
 import { startFakeGlance } from '../../tools/fake-glance.ts'
+import { imageOptions } from '../../tools/image-options.ts'
 
 const MIB = 1024 * 1024
 
@@ -28,7 +29,8 @@ it('a raw image is every byte of the disk, whoever goes on with it', async () =>
   const content = randomBytes(2 * MIB + 777)
   const sizeBytes = 9 * MIB + 4096
   const disk = await smallDisk(content, sizeBytes)
-  const send = await beginSend(service, { token: 'token', imageId, format: 'raw' }, disk)
+  const { spool } = imageOptions(fake.url)
+  const send = (await beginSend({ service, spool }, { token: 'token', imageId, format: 'raw' }, disk))!
   const told: number[] = []
   while (!(await send.advance({ ...disk }, () => true))) told.push(send.progress().doneBytes)
   expect(told.at(-1)).toBe(sizeBytes)
