@@ -5,6 +5,7 @@ import * as volumes from '../db/volumes.ts'
 import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
 import { addBackup } from './accounting.ts'
+import { restoredName } from './backup/volume-record.ts'
 import { exportRecord, importRecord } from './backup-records.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
@@ -176,7 +177,7 @@ async function restoreBackup(
 ): Promise<{ volumeId: string; volumeName: string | null }> {
   const toNew = (row: backups.BackupRow): VolumeCreate => ({
     sizeGib: row.size_gib,
-    name: to.name ?? `restore_backup_${id}`,
+    name: to.name ?? restoredName(id),
     description: row.description,
     volumeType: null,
     snapshotId: null,

@@ -1,13 +1,14 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { BackupTarget } from './target.ts'
+import { VolumeRecord } from './volume-record.ts'
 
 /**
  * How a backup lies on its target, below `<container>/<backup id>/`:
  *
  *   chunk-<index>   4 MiB of the volume, compressed when that helps
  *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data, each with its SHA-256
- *   manifest        JSON: what was backed up; written last, removed first: a backup without one is none
+ *   manifest        JSON: what was backed up, and what the volume was called; written last, removed first: a backup without one is none
  *
  * A chunk that an incremental backup found unchanged is not written again; its record names the backup that has it. So a restore
  * reads the pages of one backup only, whatever it is based on.
@@ -16,7 +17,9 @@ export const CHUNK_BYTES = 4 * 1024 * 1024
 export const PAGE_CHUNKS = 32
 export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
-const FORMAT = 1
+const FORMAT = 2
+/** Of pages, and of manifests that tell nothing of the volume. */
+const FIRST_FORMAT = 1
 
 /** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
 export type BackupState = 'whole' | 'without a manifest' | 'incomplete'
@@ -38,7 +41,7 @@ const ChunkRecord = z.strictObject({
 })
 export type ChunkRecord = z.infer<typeof ChunkRecord>
 
-const Page = z.strictObject({ format: z.literal(FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+const Page = z.strictObject({ format: z.literal(FIRST_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
 
 const ManifestFields = z.object({
   format: z.literal(FORMAT),
@@ -55,9 +58,15 @@ const ManifestFields = z.object({
   data_timestamp: z.string(),
   /** Pages with data, ascending. */
   pages: z.array(z.int().min(0)),
+  /** What comes back with the bytes; null when the backup was made before that was kept. */
+  volume: VolumeRecord.nullable(),
 })
-const Manifest = ManifestFields.strict()
-export type Manifest = z.infer<typeof Manifest>
+const FirstManifest = ManifestFields.omit({ volume: true })
+  .extend({ format: z.literal(FIRST_FORMAT) })
+  .strict()
+  .transform((manifest) => ({ ...manifest, volume: null }))
+const Manifest = z.union([ManifestFields.strict(), FirstManifest])
+export type Manifest = z.output<typeof Manifest>
 
 const nameOf = ({ container, id }: BackupLocation, object: string) => `${container}/${id}/${object}`
 const MANIFEST = 'manifest'
@@ -80,7 +89,7 @@ export async function writePage(
   page: number,
   chunks: ChunkRecord[],
 ): Promise<void> {
-  await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: FORMAT, chunks }))
+  await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: FIRST_FORMAT, chunks }))
 }
 
 /** The pages that were written, ascending. */

@@ -8,6 +8,7 @@ import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import { backUpSome, pageCount, restoreSome } from '../backup/copy.ts'
 import { type BackupLocation, listPages, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
+import { recordOf, restoredColumns } from '../backup/volume-record.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -59,7 +60,8 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
       const isOwnSnapshot = row.snapshot_id === null
       if (unit.step === 'finish') {
         const pages = await listPages(target, locationOf(row))
-        await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages })
+        const volume = recordOf(await sourceOf(db, row))
+        await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages, volume })
         if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
         return {
           commit: async (trx) => {
@@ -148,7 +150,7 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
       if (volume.status !== VOLUME_ACTIONS.restoreBackup.to) {
         throw new ServiceError('InvalidVolume', { reason: `Volume ${volume.id} is ${volume.status}.` })
       }
-      const { pages } = await readManifest(target, locationOf(row))
+      const { pages, volume: record } = await readManifest(target, locationOf(row))
       const sizeBytes = row.size_gib * GIB
       const nextPage = await using(await backends.driverOf(hostOf(volume)).openVolume(volumeRef(volume)), (data) =>
         restoreSome({ volume: data, target, location: locationOf(row), pages, sizeBytes, page: row.next_page }),
@@ -162,6 +164,10 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
       return {
         commit: async (trx) => {
           await endRestore(trx, row.id, null, stamp())
+          const now = await volumes.lock(trx, volume.id)
+          if (record !== null && now?.status === VOLUME_ACTIONS.restoreBackup.to) {
+            await volumes.update(trx, volume.id, { ...restoredColumns(record, now), updated_at: stamp() })
+          }
           await volumes.compareAndSet(trx, volume.id, { ...VOLUME_OUTCOMES.restored, updatedAt: stamp() })
         },
       }
