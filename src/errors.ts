@@ -8,6 +8,7 @@ export const SERVICE_ERRORS = {
   InvalidInput: '{reason}',
   Unauthorized: 'The request you have made requires authentication.',
   PolicyNotAuthorized: "Policy doesn't allow {action} to be performed.",
+  OperationNotAuthorized: 'You are not authorized to perform this operation.',
   ResourceNotFound: 'The resource could not be found.',
   BodyTooLarge: 'Request body is larger than {limit_bytes} bytes.',
   UnsupportedMediaType: 'Unsupported Content-Type',

@@ -9,6 +9,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   InvalidInput: { status: 400 },
   Unauthorized: { status: 401 },
   PolicyNotAuthorized: { status: 403 },
+  OperationNotAuthorized: { status: 403 },
   ResourceNotFound: { status: 404 },
   BodyTooLarge: { status: 413 },
   UnsupportedMediaType: { status: 415 },

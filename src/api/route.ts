@@ -45,10 +45,20 @@ export interface Route {
   status: number
   /** Finds what the request is about, or rejects with …NotFound; null when that is not one object. */
   target: ((request: Target<unknown, Record<string, string>>) => Promise<unknown>) | null
+  /** The rule that some requests are asked instead of `policy`; the service asks all that apply. */
+  asks: ((request: Asked<unknown, unknown>) => Rule | false) | null
   handler: (request: ApiRequest<unknown, unknown, Record<string, string>>) => unknown
 }
 
 type Target<Body, Params> = Pick<ApiRequest<Body, unknown, Params>, 'services' | 'context' | 'params' | 'body'>
+
+interface Asked<Body, Query> {
+  body: Body
+  query: Query
+  /** What `target` found. */
+  target: unknown
+  supports(version: Version): boolean
+}
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'DELETE'
 
@@ -99,6 +109,7 @@ interface RouteOptions<
   status?: number
   /** For routes whose object the URL does not name. */
   target?: (request: Target<z.output<Body>, ParamsOf<Url>>) => Promise<unknown>
+  asks?: (request: Asked<z.output<Body>, z.output<Query>>) => Rule | false
   handler: (
     request: ApiRequest<z.output<Body>, z.output<Query>, ParamsOf<Url>>,
   ) => Promise<z.input<Response>> | z.input<Response>
@@ -124,6 +135,7 @@ export function defineRoute<
     response: options.response ?? null,
     status: options.status ?? 200,
     target: (options.target as Route['target'] | undefined) ?? targetOf(options.url),
+    asks: (options.asks as Route['asks'] | undefined) ?? null,
     handler: options.handler as Route['handler'], // `serve` calls it with what the schemas of this same route let through
   }
 }
@@ -195,6 +207,7 @@ async function serve(
     throw new ServiceError('InvalidInput', { reason: 'Malformed request url' })
   }
 
+  const supports = (version: Version) => minor >= minorOf(version)
   const client = { minor, admin: context.isAdmin }
   const query = check(at(route.query, client), lastValues(request.query as Record<string, string | string[]>), QUERY)
   const sent = route.action === null ? request.body : (request.body as Record<string, unknown>)[route.action]
@@ -203,8 +216,8 @@ async function serve(
       ? undefined
       : check(at(route.body, client), sent ?? null, { root: route.action, unknown: unknownProperties })
   if (route.policy !== null && !context.allows(route.policy)) {
-    await route.target?.({ services, context, params, body })
-    context.authorize(route.policy, context)
+    const target = await route.target?.({ services, context, params, body })
+    context.authorize(route.asks?.({ body, query, target, supports }) || route.policy, context)
   }
 
   const answer = await route.handler({
@@ -222,7 +235,7 @@ async function serve(
     }),
     headers: request.headers,
     client,
-    supports: (version) => minor >= minorOf(version),
+    supports,
     setHeader: (name, value) => reply.header(name, value),
   })
   reply.code(route.status)

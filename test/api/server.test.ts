@@ -196,6 +196,40 @@ describe('faults', () => {
     expect((await api.ask('GET', '/v3/volumes', { roles: 'nobody' })).status).toBe(403)
   })
 
+  test('a refusal names the rule that upstream asks, which may depend on the request or on the volume', async () => {
+    const [plain, reserved] = await Promise.all(
+      ['available', 'reserved'].map(
+        async () => (await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } })).body.volume.id,
+      ),
+    )
+    await api.services.idle()
+    const refusal = async (method: 'POST' | 'DELETE', path: string, body?: object, version = '3.71') => {
+      const answer = await api.ask(method, path, { roles: 'reader', version, ...(body === undefined ? {} : { body }) })
+      expect(answer.status).toBe(403)
+      return /allow (\S+) to be/.exec(answer.body.forbidden.message)?.[1]
+    }
+    const imageRef = UNKNOWN
+    expect(await refusal('POST', '/v3/volumes', { volume: { size: 1, imageRef } })).toBe('volume:create_from_image')
+    expect(await refusal('DELETE', `/v3/volumes/${plain}?force=true`)).toBe('volume:force_delete')
+    expect(await refusal('DELETE', `/v3/volumes/${plain}?force=true`, undefined, '3.22')).toBe('volume:delete')
+    const reimage = { 'os-reimage': { image_id: UNKNOWN } }
+    const extend = { 'os-extend': { new_size: 2 } }
+    expect(await refusal('POST', `/v3/volumes/${plain}/action`, reimage)).toBe('volume:reimage')
+    expect(await refusal('POST', `/v3/volumes/${plain}/action`, extend)).toBe('volume:extend')
+    const attachment = { volume_uuid: reserved, instance_uuid: UNKNOWN }
+    await api.ask('POST', '/v3/attachments', { version: '3.71', body: { attachment } })
+    expect(await refusal('POST', `/v3/volumes/${reserved}/action`, reimage)).toBe('volume:reimage_reserved')
+    await api.ask('POST', `/v3/volumes/${plain}/action`, {
+      body: { 'os-attach': { instance_uuid: UNKNOWN, mountpoint: '/dev/vdb' } },
+    })
+    expect(await refusal('POST', `/v3/volumes/${plain}/action`, extend)).toBe('volume:extend_attached_volume')
+    expect(await refusal('POST', `/v3/volumes/${plain}/action`, extend, '3.41')).toBe('volume:extend')
+    const preset = { roles: 'member', version: '3.71' }
+    expect((await api.ask('GET', '/v3/default-types', preset)).body.forbidden.message).toBe(
+      'You are not authorized to perform this operation.',
+    )
+  })
+
   test('what the caller may not see is not found, also by one who may not touch it; of types the rule comes first', async () => {
     const made = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } })
     await api.services.idle()

@@ -61,7 +61,10 @@ test.each(
   const { status, body, text } = await ask()
   const allowed = PERSONAS[persona]!.includes(RULES[route.policy!])
   expect(status, text).toBe(allowed ? route.status : 403)
-  if (!allowed) expect(body.forbidden.message).toBe(`Policy doesn't allow ${route.policy} to be performed.`)
+  const refusal = route.policy!.startsWith('volume_extension:default_') // upstream does not say which rule
+    ? 'You are not authorized to perform this operation.'
+    : `Policy doesn't allow ${route.policy} to be performed.`
+  if (!allowed) expect(body.forbidden.message).toBe(refusal)
   if (operation === 'create_type' && allowed) await api.ask('DELETE', `/v3/types/${body.volume_type.id}`)
 })
 

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
+import type { Volume } from '../../services/model.ts'
 import { MIGRATION_STATUSES, NAMED_VOLUME_STATUSES } from '../../services/statuses.ts'
 import { flag, guid, sizeGib, statusOf, text } from '../fields.ts'
 import { since } from '../microversion.ts'
@@ -40,6 +41,8 @@ export const volumeActionRoutes: Route[] = [
     operation: 'extend_volume',
     summary: 'Grow a volume; one that is in use from 3.42 on',
     policy: 'volume:extend',
+    asks: ({ target, supports }) =>
+      supports('3.42') && (target as Volume).status === 'in-use' && 'volume:extend_attached_volume',
     body: z.strictObject({ new_size: sizeGib }),
     status: 202,
     handler: ({ services, context, params, body, supports }) =>

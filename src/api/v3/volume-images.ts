@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { IMAGE_FORMATS } from '../../services/images/formats.ts'
-import type { StartedUpload } from '../../services/model.ts'
+import type { StartedUpload, Volume } from '../../services/model.ts'
 import { flag, guid, text } from '../fields.ts'
 import { since } from '../microversion.ts'
 import { defineRoute, type Route } from '../route.ts'
@@ -49,6 +49,7 @@ export const volumeImageRoutes: Route[] = [
     summary: 'Write an image over a volume',
     since: '3.68',
     policy: 'volume:reimage',
+    asks: ({ target }) => (target as Volume).status === 'reserved' && 'volume:reimage_reserved',
     body: z.strictObject({ image_id: guid, reimage_reserved: flag.optional() }),
     status: 202,
     handler: ({ services, context, params, body }) =>

@@ -141,6 +141,7 @@ export const volumeRoutes: Route[] = [
     operation: 'create_volume',
     summary: 'Create a volume: empty, from a snapshot, a backup or an image, or as a copy of a volume',
     policy: 'volume:create',
+    asks: ({ body }) => imageOf(body.volume) !== null && 'volume:create_from_image',
     body: VolumeCreateBody,
     response: z.object({ volume: VolumeDetail }),
     status: 202,
@@ -156,7 +157,7 @@ export const volumeRoutes: Route[] = [
         sourceVolid: request.source_volid ?? null,
         availabilityZone: request.availability_zone ?? null,
         metadata: request.metadata ?? {},
-        imageRef: (request.image_id === undefined ? request.imageRef : request.image_id) || null,
+        imageRef: imageOf(request),
         takesBootSnapshots: supports('3.46'),
         hints: hints ? toHints(hints) : null,
         groupId: request.group_id ?? request.consistencygroup_id ?? null,
@@ -246,6 +247,7 @@ export const volumeRoutes: Route[] = [
     operation: 'delete_volume',
     summary: 'Delete a volume, with `cascade` its snapshots too',
     policy: 'volume:delete',
+    asks: ({ query }) => query.force === true && 'volume:force_delete',
     query: z.object({ cascade: booleanParameter('cascade'), force: since('3.23', booleanParameter('force')) }),
     status: 202,
     handler: async ({ services, context, params, query }) => {
@@ -301,6 +303,11 @@ function toHints(hints: z.output<typeof SchedulerHints>): VolumeHints {
     localToInstance: hints.local_to_instance ?? null,
     query: hints.query ?? null,
   }
+}
+
+/** Null for a volume that is not made of an image. */
+function imageOf({ image_id, imageRef }: z.output<typeof VolumeCreateBody>['volume']): string | null {
+  return (image_id === undefined ? imageRef : image_id) || null
 }
 
 /** Sources that need services which do not exist here are refused, instead of making an empty volume without a word. */
