@@ -14,11 +14,15 @@ import {
   outcome,
   recount,
 } from './harness.ts'
+import { copyOf, groupOf } from './scenarios.ts'
 
 /**
- * Whoever locks several rows takes them in one order, so that no two wait for each other: backup, volume, snapshots, type, counts.
+ * Whoever locks several rows takes them in one order, so that no two wait for each other: group, backup, volume, snapshots, type,
+ * counts.
  * Here a transaction of the test's own holds one row, and looks which others a request has by the time that it waits.
  */
+
+const NAMELESS = { name: null, description: null }
 
 interface Holder {
   trx: Db
@@ -76,6 +80,45 @@ describe.runIf(runsPostgres)('on PostgreSQL', () => {
     await holder.letGo()
     expect(await answer).toBe('done')
     await harness.services.idle()
+  })
+
+  it.each<[string, (harness: Harness, id: string) => Promise<unknown>]>([
+    ['is frozen', ({ services }, groupId) => services.groupSnapshots.create(member, { ...NAMELESS, groupId })],
+    ['goes with its volumes', ({ services }, id) => services.groups.delete(member, id, { withVolumes: true })],
+    ['is copied', ({ services }, id) => services.groups.createCopy(member, copyOf({ sourceGroupId: id }))],
+    [
+      'loses a volume',
+      async ({ services, db }, id) => {
+        const inside = await db('volumes').where({ group_id: id }).max('id as last').first()
+        await services.groups.update(member, id, { ...NAMELESS, addVolumes: [], removeVolumes: [inside?.last] })
+      },
+    ],
+  ])('a group that %s is locked before its volumes', async (_, act) => {
+    const harness = await createHarness({ dialect: 'PostgreSQL' })
+    const id = await groupOf(harness)
+    const [first, last] = await harness.db('volumes').where({ group_id: id }).orderBy('id').pluck('id')
+    const group = await hold(harness.db, 'volume_groups', { id })
+    const answer = outcome(act(harness, id))
+    await somebodyWaits(harness)
+    for (const volume of [first, last]) expect(await group.isFree('volumes', volume)).toBe(true)
+    await group.letGo()
+    expect(await answer).toBe('done')
+    await harness.services.idle()
+  })
+
+  it('volumes of a group are locked by their ids', async () => {
+    const harness = await createHarness({ dialect: 'PostgreSQL' })
+    const id = await groupOf(harness)
+    const [first, last] = await harness.db('volumes').where({ group_id: id }).orderBy('id').pluck('id')
+    const holder = await hold(harness.db, 'volumes', { id: last })
+    const answer = outcome(harness.services.groupSnapshots.create(member, { ...NAMELESS, groupId: id }))
+    await somebodyWaits(harness)
+    expect(await holder.isFree('volume_groups', id)).toBe(false)
+    expect(await holder.isFree('volumes', first)).toBe(false)
+    await holder.letGo()
+    expect(await answer).toBe('done')
+    await harness.services.idle()
+    expect(await keptUsage(harness.db)).toEqual(await recount(harness.db))
   })
 
   it('the end of a retype locks the volume before it counts what hangs on it', async () => {

@@ -10,6 +10,7 @@ import {
   newVolume,
   stranger,
 } from './harness.ts'
+import { copyOf, groupOf, newGroup } from './scenarios.ts'
 
 /** Random requests of administrators and two projects, for property tests. What they are about is chosen among what there is. */
 
@@ -18,7 +19,7 @@ export const OTHER_TYPE = { name: 'other', description: null, isPublic: true, ex
 
 /** Something of everything, so that the first requests find what they are about. */
 export async function populate(harness: Harness): Promise<void> {
-  const { attachments, backups, snapshots, idle } = harness.services
+  const { attachments, backups, groupSnapshots, snapshots, idle } = harness.services
   const [first, second] = [await availableVolume(harness), await availableVolume(harness, { sizeGib: 2 })]
   const attached = await attachments.create(
     member,
@@ -27,12 +28,20 @@ export async function populate(harness: Harness): Promise<void> {
   await attachments.complete(member, attached.id)
   await snapshots.create(member, newSnapshot(first))
   await backups.create(member, newBackup(second))
+  await groupSnapshots.create(member, frozen(await groupOf(harness, [1])))
   await idle()
 }
 
 type Name = keyof typeof REQUESTS
 
-type About = 'volumes' | 'snapshots' | 'attachments' | 'backups' | 'volume_transfers'
+type About =
+  | 'volumes'
+  | 'snapshots'
+  | 'attachments'
+  | 'backups'
+  | 'volume_transfers'
+  | 'volume_groups'
+  | 'group_snapshots'
 
 /** `at` counts among the rows of the table that the request is about; `sizeGib` is taken by those that have one. */
 export interface Step {
@@ -44,6 +53,11 @@ export interface Step {
 type Request = (harness: Harness, id: string, step: Step) => Promise<unknown>
 
 const oldAttach = { instanceId: null, hostName: 'h', mountpoint: '/dev/vdb', mode: 'rw' as const }
+
+const frozen = (groupId: string) => ({ groupId, name: null, description: null })
+
+/** What a change of a group leaves. */
+const SAME = { name: null, description: null, addVolumes: [], removeVolumes: [] }
 
 /** What accepts the transfers, by their ids. */
 const authKeys = new Map<string, string>()
@@ -132,6 +146,41 @@ const REQUESTS = {
   'accept an offer': about('volume_transfers', ({ services }, id, { sizeGib }) =>
     services.transfers.accept(sizeGib % 2 === 0 ? member : stranger, id, authKeys.get(id) ?? 'none'),
   ),
+  'make a group': about('volume_groups', ({ services }, _, { at }) =>
+    services.groups.create(at % 2 === 0 ? member : stranger, { ...newGroup(), groupType: at === 4 ? null : 'plain' }),
+  ),
+  'make a volume in a group': about('volume_groups', ({ services }, id, { sizeGib }) =>
+    services.volumes.create(admin, newVolume({ sizeGib, volumeType: '__DEFAULT__', groupId: id })),
+  ),
+  'put into a group': about('volume_groups', async ({ services, db }, id, { sizeGib }) => {
+    const ids = await db('volumes').whereNull('group_id').orderBy('created_at').pluck('id')
+    return services.groups.update(admin, id, {
+      ...SAME,
+      addVolumes: [ids[sizeGib % Math.max(ids.length, 1)] ?? 'none'],
+    })
+  }),
+  'take out of a group': about('volume_groups', async ({ services, db }, id) => {
+    const inside = await db('volumes').where({ group_id: id }).first('id')
+    return services.groups.update(admin, id, { ...SAME, removeVolumes: [inside?.id ?? 'none'] })
+  }),
+  'freeze a group': about('volume_groups', ({ services }, id) => services.groupSnapshots.create(admin, frozen(id))),
+  'delete what was frozen': about('group_snapshots', ({ services }, id) => services.groupSnapshots.delete(admin, id)),
+  'copy a group': about('volume_groups', ({ services }, id) =>
+    services.groups.createCopy(admin, copyOf({ sourceGroupId: id })),
+  ),
+  'make a group of what was frozen': about('group_snapshots', ({ services }, id) =>
+    services.groups.createCopy(admin, copyOf({ groupSnapshotId: id })),
+  ),
+  'delete a group': about('volume_groups', ({ services }, id, { at }) =>
+    services.groups.delete(admin, id, { withVolumes: at % 2 === 0 }),
+  ),
+  'reset a group': about('volume_groups', ({ services }, id) => services.groups.resetStatus(admin, id, 'error')),
+  'make a group usable again': about('volume_groups', ({ services }, id) =>
+    services.groups.resetStatus(admin, id, 'available'),
+  ),
+  'reset what was frozen': about('group_snapshots', ({ services }, id) =>
+    services.groupSnapshots.resetStatus(admin, id, 'error'),
+  ),
   'delete the type': about('volumes', async ({ services, db }) => {
     const type = await db('volume_types').where({ name: OTHER_TYPE.name }).first()
     return services.types.delete(admin, type?.id ?? 'none')
@@ -155,12 +204,21 @@ const OFTEN = [
   'attach',
   'offer',
   'accept an offer',
+  'make a volume in a group',
+  'freeze a group',
   'wait for all work',
 ] as const satisfies Name[]
 
 /** Those after which the backend may hold something else than the database says. */
 const VIOLENT: readonly string[] = ['force', 'force and cascade', 'force a snapshot', 'force a backup'] satisfies Name[]
-const WRITTEN: readonly string[] = ['reset', 'make usable again', 'reset a backup'] satisfies Name[]
+const WRITTEN: readonly string[] = [
+  'reset',
+  'make usable again',
+  'reset a backup',
+  'reset a group',
+  'make a group usable again',
+  'reset what was frozen',
+] satisfies Name[]
 
 const ALL = Object.keys(REQUESTS) as Name[]
 

@@ -195,7 +195,7 @@ export const SCENARIOS: readonly Scenario[] = [
 ]
 
 /** A group of the default volume type, with two volumes; of another id than its own when the test is about that. */
-export async function groupOf(harness: Harness): Promise<string> {
+export async function groupOf(harness: Harness, sizes: readonly number[] = [1, 2]): Promise<string> {
   const type = await harness.db('group_types').where({ name: 'plain' }).first()
   if (type === undefined) {
     await harness.services.groupTypes.create(admin, {
@@ -207,7 +207,7 @@ export async function groupOf(harness: Harness): Promise<string> {
   }
   const { id } = await harness.services.groups.create(member, newGroup())
   await harness.services.idle()
-  for (const sizeGib of [1, 2]) {
+  for (const sizeGib of sizes) {
     await harness.services.volumes.create(member, newVolume({ sizeGib, volumeType: '__DEFAULT__', groupId: id }))
   }
   await harness.services.idle()
@@ -242,7 +242,7 @@ async function letGo(harness: Harness): Promise<string> {
   return id
 }
 
-const copyOf = (fields: { groupSnapshotId?: string; sourceGroupId?: string }) => ({
+export const copyOf = (fields: { groupSnapshotId?: string; sourceGroupId?: string }) => ({
   name: 'copy',
   description: null,
   groupSnapshotId: null,
