@@ -41,13 +41,21 @@ export function skipUnless(missing: string | false): Test {
 
 /** Whether `name` is a program on the path, or the path of one. */
 export function commandExists(name: string): boolean {
+  return pathOfCommand(name) !== null
+}
+
+/** Where the program `name` is, or null. A path is one itself. */
+export function pathOfCommand(name: string): string | null {
   const directories = name.includes('/') ? [''] : (process.env.PATH ?? '').split(delimiter)
-  return directories.some((directory) => {
-    try {
-      accessSync(join(directory, name), constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  })
+  const paths = directories.map((directory) => join(directory, name))
+  return paths.find(isExecutable) ?? null
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
 }
