@@ -199,7 +199,7 @@ export interface Policy {
   /** What is likely a mistake in the file but does no harm. */
   readonly warnings: readonly string[]
   isAllowed(rule: string, caller: Caller, target: { projectId: string }): boolean
-  /** Throws a `refusal` unless the rule lets the caller act on something of that project. */
+  /** Throws PolicyNotAuthorized, or OperationNotAuthorized, unless the rule lets the caller act on something of that project. */
   authorize(rule: string, caller: Caller, target: { projectId: string }): void
   /** Who acts in every project, and sees what only operators see. */
   isAdmin(caller: Caller): boolean
@@ -242,9 +242,23 @@ export function createPolicy(file: Readonly<Record<string, unknown>> = {}): Poli
     isAllowed,
     isAdmin,
     authorize: (rule, caller, target) => {
-      if (!isAllowed(rule, caller, target)) throw refusal(rule as Rule)
+      if (!isAllowed(rule, caller, target)) throw refusal(rule)
     },
   }
+}
+
+/** Upstream does not say which rule these are. */
+const UNNAMED: readonly string[] = [
+  'volume_extension:default_set_or_update',
+  'volume_extension:default_get',
+  'volume_extension:default_get_all',
+  'volume_extension:default_unset',
+] satisfies Rule[]
+
+function refusal(rule: string): ServiceError {
+  return UNNAMED.includes(rule)
+    ? new ServiceError('OperationNotAuthorized')
+    : new ServiceError('PolicyNotAuthorized', { action: rule })
 }
 
 function parsed(name: string, value: unknown): ParsedRule {
@@ -283,20 +297,6 @@ function questionOf(caller: Caller, target: { projectId: string }, isAdmin: bool
     },
     target: { project_id: target.projectId },
   }
-}
-
-/** Upstream does not say which rule these are. */
-const UNNAMED: readonly Rule[] = [
-  'volume_extension:default_set_or_update',
-  'volume_extension:default_get',
-  'volume_extension:default_get_all',
-  'volume_extension:default_unset',
-]
-
-export function refusal(rule: Rule): ServiceError {
-  return UNNAMED.includes(rule)
-    ? new ServiceError('OperationNotAuthorized')
-    : new ServiceError('PolicyNotAuthorized', { action: rule })
 }
 
 function isRule(rule: string): rule is Rule {

@@ -7,7 +7,7 @@ import type { Services } from '../services/services.ts'
 import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
 import { refusedFilters } from './paging.ts'
-import { type Rule, refusal } from './policy.ts'
+import type { Rule } from './policy.ts'
 import { check, shorten, unknownProperties, type Words } from './validation.ts'
 import { visitOf } from './visit.ts'
 
@@ -45,14 +45,14 @@ export interface Route {
   status: number
   /** Finds what the request is about, or rejects with …NotFound; null when that is not one object. */
   target: ((request: Target<unknown, Record<string, string>>) => Promise<unknown>) | null
-  /** The rule that a refusal names, where that is another for some requests; it lets nobody in whom `policy` does not. */
-  refusedAs: ((request: Refused<unknown, unknown>) => Rule | false) | null
+  /** The rule that some requests are asked instead of `policy`; the service asks all that apply. */
+  asks: ((request: Asked<unknown, unknown>) => Rule | false) | null
   handler: (request: ApiRequest<unknown, unknown, Record<string, string>>) => unknown
 }
 
 type Target<Body, Params> = Pick<ApiRequest<Body, unknown, Params>, 'services' | 'context' | 'params' | 'body'>
 
-interface Refused<Body, Query> {
+interface Asked<Body, Query> {
   body: Body
   query: Query
   /** What `target` found. */
@@ -109,7 +109,7 @@ interface RouteOptions<
   status?: number
   /** For routes whose object the URL does not name. */
   target?: (request: Target<z.output<Body>, ParamsOf<Url>>) => Promise<unknown>
-  refusedAs?: (request: Refused<z.output<Body>, z.output<Query>>) => Rule | false
+  asks?: (request: Asked<z.output<Body>, z.output<Query>>) => Rule | false
   handler: (
     request: ApiRequest<z.output<Body>, z.output<Query>, ParamsOf<Url>>,
   ) => Promise<z.input<Response>> | z.input<Response>
@@ -135,7 +135,7 @@ export function defineRoute<
     response: options.response ?? null,
     status: options.status ?? 200,
     target: (options.target as Route['target'] | undefined) ?? targetOf(options.url),
-    refusedAs: (options.refusedAs as Route['refusedAs'] | undefined) ?? null,
+    asks: (options.asks as Route['asks'] | undefined) ?? null,
     handler: options.handler as Route['handler'], // `serve` calls it with what the schemas of this same route let through
   }
 }
@@ -217,7 +217,7 @@ async function serve(
       : check(at(route.body, client), sent ?? null, { root: route.action, unknown: unknownProperties })
   if (route.policy !== null && !context.allows(route.policy)) {
     const target = await route.target?.({ services, context, params, body })
-    throw refusal(route.refusedAs?.({ body, query, target, supports }) || route.policy)
+    context.authorize(route.asks?.({ body, query, target, supports }) || route.policy, context)
   }
 
   const answer = await route.handler({

@@ -41,7 +41,7 @@ export const volumeActionRoutes: Route[] = [
     operation: 'extend_volume',
     summary: 'Grow a volume; one that is in use from 3.42 on',
     policy: 'volume:extend',
-    refusedAs: ({ target, supports }) =>
+    asks: ({ target, supports }) =>
       supports('3.42') && (target as Volume).status === 'in-use' && 'volume:extend_attached_volume',
     body: z.strictObject({ new_size: sizeGib }),
     status: 202,

@@ -49,7 +49,7 @@ export const volumeImageRoutes: Route[] = [
     summary: 'Write an image over a volume',
     since: '3.68',
     policy: 'volume:reimage',
-    refusedAs: ({ target }) => (target as Volume).status === 'reserved' && 'volume:reimage_reserved',
+    asks: ({ target }) => (target as Volume).status === 'reserved' && 'volume:reimage_reserved',
     body: z.strictObject({ image_id: guid, reimage_reserved: flag.optional() }),
     status: 202,
     handler: ({ services, context, params, body }) =>

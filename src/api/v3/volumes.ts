@@ -141,7 +141,7 @@ export const volumeRoutes: Route[] = [
     operation: 'create_volume',
     summary: 'Create a volume: empty, from a snapshot, a backup or an image, or as a copy of a volume',
     policy: 'volume:create',
-    refusedAs: ({ body }) => imageOf(body.volume) !== null && 'volume:create_from_image',
+    asks: ({ body }) => imageOf(body.volume) !== null && 'volume:create_from_image',
     body: VolumeCreateBody,
     response: z.object({ volume: VolumeDetail }),
     status: 202,
@@ -247,7 +247,7 @@ export const volumeRoutes: Route[] = [
     operation: 'delete_volume',
     summary: 'Delete a volume, with `cascade` its snapshots too',
     policy: 'volume:delete',
-    refusedAs: ({ query }) => query.force === true && 'volume:force_delete',
+    asks: ({ query }) => query.force === true && 'volume:force_delete',
     query: z.object({ cascade: booleanParameter('cascade'), force: since('3.23', booleanParameter('force')) }),
     status: 202,
     handler: async ({ services, context, params, query }) => {
