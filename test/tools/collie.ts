@@ -53,6 +53,7 @@ export class Collie {
     return new Collie(directory, [
       `--data-dir=${path.join(directory, 'data')}`,
       '--log-level=warn',
+      '--journal-size-mib=16', // all of it is written at the first start
       ...addresses,
       ...flags,
     ])
