@@ -38,8 +38,16 @@ export class CopyHolder {
    * is left that does not belong here.
    */
   async drop(belongsHere: (oid: bigint) => boolean): Promise<boolean> {
+    return this.#drop(this.#store.objects().filter((oid) => !belongsHere(oid)))
+  }
+
+  /** As `drop`, of all that this node has of some VDIs. */
+  async dropVdis(vids: readonly number[]): Promise<boolean> {
+    return this.#drop(vids.flatMap((vid) => this.#store.objectsOf(vid)))
+  }
+
+  async #drop(foreign: readonly bigint[]): Promise<boolean> {
     const isCounted = (oid: bigint) => (this.#seals.get(oidVid(oid))?.epoch ?? 0) > this.#epoch
-    const foreign = this.#store.objects().filter((oid) => !belongsHere(oid))
     const dropped = foreign.filter((oid) => !isCounted(oid))
     await Promise.all(dropped.map((oid) => settled((done) => this.#store.drop(oid, done))))
     return dropped.length === foreign.length
