@@ -11,6 +11,7 @@ import {
   TABLE_BYTES,
   TABLE_OFFSET,
 } from './object-format.ts'
+import { ObjectsByVdi } from './objects-by-vdi.ts'
 import type { StoredObject } from './stored-object.ts'
 import { readWords } from './words.ts'
 
@@ -38,6 +39,8 @@ const tailNow = Buffer.alloc(TABLE_BYTES + BLOCK_BYTES)
 export class ObjectCache {
   readonly #options: ObjectCacheOptions
   readonly #objects: Map<bigint, StoredObject>
+  /** Null until somebody asks for it: a store of one node has no use for it. */
+  #byVdi: ObjectsByVdi | null = null
   /** Those that may be asked to give up table and file, in order of loading. */
   readonly #loaded = new Set<StoredObject>()
   #evictionIsDue = false
@@ -73,6 +76,12 @@ export class ObjectCache {
     return this.#objects.keys()
   }
 
+  /** The objects of a VDI. Only the first call looks at all that there are. */
+  oidsOf(vid: number): Iterable<bigint> {
+    this.#byVdi ??= new ObjectsByVdi(this.#objects.keys())
+    return this.#byVdi.of(vid)
+  }
+
   /** Throws NoObject. */
   find(oid: bigint): StoredObject {
     const object = this.#objects.get(oid)
@@ -89,12 +98,14 @@ export class ObjectCache {
   add(object: StoredObject): void {
     object.touched = true
     this.#objects.set(object.oid, object)
+    this.#byVdi?.add(object.oid)
     this.#loaded.add(object)
   }
 
   /** The object is removed; whoever holds it goes on with it until the checkpoint has unlinked its file and they release it. */
   remove(object: StoredObject): void {
     this.#objects.delete(object.oid)
+    this.#byVdi?.remove(object.oid)
     if (this.#loaded.delete(object)) this.#hand.next()
   }
 

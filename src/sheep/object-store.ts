@@ -249,6 +249,11 @@ export class ObjectStore {
     return this.#cache.oids()
   }
 
+  /** Those of a VDI. */
+  oidsOf(vid: number): Iterable<bigint> {
+    return this.#cache.oidsOf(vid)
+  }
+
   async stats(): Promise<StoreStats> {
     const disks = await this.disks.list()
     return {

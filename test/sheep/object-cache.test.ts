@@ -152,3 +152,23 @@ describe('objects that are removed', () => {
     expect(cache.loaded).toBe(staying)
   })
 })
+
+describe('the objects of a VDI', () => {
+  it('are those that were there when they were first asked for, and those that came since, without those that went', () => {
+    const { cache } = cacheOfFresh(0)
+    const [one, two, other] = [5n, 6n].flatMap((vid) => [
+      new StoredObject(vid << 32n),
+      new StoredObject((vid << 32n) | 1n),
+    ])
+    const all = () => [5, 6, 7].map((vid) => [...cache.oidsOf(vid)])
+    cache.add(one!)
+    cache.add(other!)
+    expect(all()).toEqual([[one!.oid], [other!.oid], []])
+    cache.add(two!)
+    cache.remove(other!)
+    expect(all()).toEqual([[one!.oid, two!.oid], [], []])
+    cache.remove(one!)
+    cache.add(other!)
+    expect(all()).toEqual([[two!.oid], [other!.oid], []])
+  })
+})

@@ -50,16 +50,16 @@ export class CopyCleaner {
     const { state } = this.#options
     if (entry.type === 'clean') this.#inTurn(() => this.#forgetClean())
     if ((entry.type === 'reclaimed' || entry.type === 'unmade') && !this.#wasThere(state.epoch)) {
-      this.#drop((vid) => vid === entry.vid)
+      this.#drop([entry.vid])
     }
     if (entry.type !== 'state') return
     const former = this.#former
     this.#former = new Map()
-    this.#drop((vid) => former.has(vid) && state.vdis.get(vid)?.createdAt !== former.get(vid))
+    this.#drop([...former.keys()].filter((vid) => state.vdis.get(vid)?.createdAt !== former.get(vid)))
   }
 
-  #drop(isGone: (vid: number) => boolean): void {
-    this.#inTurn(() => this.#options.holder.drop((oid) => !isGone(oidVid(oid))))
+  #drop(vids: readonly number[]): void {
+    this.#inTurn(() => this.#options.holder.dropVdis(vids))
   }
 
   #inTurn(work: () => Promise<unknown>): void {

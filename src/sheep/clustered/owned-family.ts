@@ -3,7 +3,7 @@ import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import type { CopySequencer } from '../copies/copy-sequencer.ts'
+import { bringHome } from '../copies/copy-recovery.ts'
 import { deferred } from '../copies/deferred.ts'
 import type { Entry, FamilyOwner } from '../entries.ts'
 import type { View } from '../membership/view.ts'
@@ -23,8 +23,6 @@ export interface OwnedFamilyOptions {
   recoveryBytesPerSecond: number
 }
 
-/** A step of the copying: small enough that a client's request does not wait long behind it. */
-const STEP_BLOCKS = 64
 const RETRY_MS = 1000
 /** From one look at whether there is something to do to the next, should nobody say so. */
 const LOOK_MS = 5000
@@ -162,37 +160,23 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner, objects } = this.#options
+    const { state, propose, owner, objects, clock, recoveryBytesPerSecond: bytesPerSecond } = this.#options
     const { epoch } = state
     const { setbacks } = objects
-    for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
-    if (state.epoch !== epoch) return
+    let isHome = true
+    for (const { vid } of state.vdis.ofFamily(owner.family)) {
+      const oids = await this.#objectsOf(vid)
+      const isNamed = (oid: bigint) => this.#isNamed(oid)
+      isHome = (await bringHome({ sequencer: objects.of(vid), oids, isNamed, clock, bytesPerSecond })) && isHome
+    }
+    if (!isHome || state.epoch !== epoch) return
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
     await this.flush()
     this.#complete = { epoch, setbacks }
-    if (this.#isUnclean) await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
-  }
-
-  /** Whether nothing of the VDI is missing. */
-  async #bringVdiHome(vid: number): Promise<boolean> {
-    const sequencer = this.#options.objects.of(vid)
-    const { epoch, setbacks } = sequencer
-    for (const oid of await this.#objectsOf(vid)) if (!(await this.#bringObjectHome(sequencer, oid))) return false
-    return epoch === sequencer.epoch && setbacks === sequencer.setbacks
-  }
-
-  async #bringObjectHome(sequencer: CopySequencer, oid: bigint): Promise<boolean> {
-    const { clock, recoveryBytesPerSecond } = this.#options
-    for (;;) {
-      if (this.#isOver) return false
-      if (!(await this.#isNamed(oid))) return true
-      const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(unfilled)
-      if (typeof bytes === 'string') return bytes === 'gone'
-      if (bytes === null) return sequencer.isComplete(oid)
-      if (bytes > 0) await clock.sleep((1000 * bytes) / recoveryBytesPerSecond)
-    }
+    if (this.#isUnclean && this.isComplete)
+      await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */
@@ -214,12 +198,4 @@ export class OwnedFamily {
     }
     return oids
   }
-}
-
-/** Why an object cannot be filled now: it was removed, or there is no space, or what is missing is rotten everywhere. */
-function unfilled(error: unknown): 'gone' | 'not now' {
-  if (!(error instanceof StoreError)) throw error
-  if (error.code === 'NoObject') return 'gone'
-  if (error.code === 'NoSpace' || error.code === 'CorruptBlock') return 'not now'
-  throw error
 }

@@ -44,16 +44,33 @@ export class CopyHolder {
    * is still true of an object that comes meanwhile.
    */
   async drop(belongsHere: (oid: bigint) => boolean, pause?: () => Promise<void>): Promise<boolean> {
+    return this.#drop(this.#store.objects(), (oid) => !belongsHere(oid), pause)
+  }
+
+  /** As `drop`, of all that this node has of some VDIs. */
+  async dropVdis(vids: readonly number[]): Promise<boolean> {
+    return this.#drop(
+      vids.flatMap((vid) => this.#store.objectsOf(vid)),
+      () => true,
+    )
+  }
+
+  async #drop(
+    oids: Iterable<bigint>,
+    isForeign: (oid: bigint) => boolean,
+    pause?: () => Promise<void>,
+  ): Promise<boolean> {
     const dropped: Promise<void>[] = []
     let looks = 0
     let isLeft = false
-    for (const oid of this.#store.objects()) {
-      const isForeign = !belongsHere(oid)
-      if (isForeign && this.#isCounted(oid)) isLeft = true
-      else if (isForeign) {
-        const drop = settled((done) => this.#store.drop(oid, done))
-        drop.catch(() => {}) // told below, when all have been looked at
-        dropped.push(drop)
+    for (const oid of oids) {
+      if (isForeign(oid)) {
+        if (this.#isCounted(oid)) isLeft = true
+        else {
+          const drop = settled((done) => this.#store.drop(oid, done))
+          drop.catch(() => {}) // told below, when all have been looked at
+          dropped.push(drop)
+        }
       }
       if (pause && ++looks % LOOKS_PER_TURN === 0) await pause()
     }

@@ -256,13 +256,13 @@ export class CopySequencer {
   }
 
   /**
-   * Copies up to `blocksMax` blocks to a target that lacks them. Returns how many bytes that took, or null when nothing can be
-   * done. Only for what the block map names as this is called: copies of anything else are waited for in vain.
+   * Copies up to `blocksMax` blocks to a target that lacks them, of an object that the block map named a moment ago. Returns how many
+   * bytes that took, or null when nothing can be done.
    *
    * @throws StoreError NoSpace when the target has none; NoObject, when it was removed.
    */
   fill(oid: bigint, blocksMax: number): Promise<number | null> {
-    return this.#objects.use(oid, true, async (object) => {
+    return this.#objects.use(oid, this.#objects.find(oid)?.exists ?? true, async (object) => {
       await this.#opener.opened(object)
       if (this.#holders.lacksTarget(object)) object.close() // one is stale
       await this.#opener.opened(object)

@@ -1,6 +1,6 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../../errors.ts'
-import { formatOid, oidVid, withVid } from '../../protocol/oid.ts'
+import { formatOid, oidVid } from '../../protocol/oid.ts'
 import type { Change } from '../change.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_TAIL_BYTES } from '../object-format.ts'
 import type { ObjectStore } from '../object-store.ts'
@@ -12,17 +12,17 @@ import type {
   Adoption,
   BlockContents,
   BlockRange,
-  BlockRun,
   CopyDone,
   CopyLayout,
   CopyState,
   CopyStore,
   CopyWrite,
-  Inherited,
   TailEntry,
 } from './copy-store.ts'
 import type { CopyTable } from './copy-table.ts'
 import { epochsFrom, NO_EPOCHS, withEpoch } from './epoch-runs.ts'
+import { Reservations } from './reservations.ts'
+import { changesOf, cutRun, eachBlock, partsOf, readRuns } from './stored-contents.ts'
 import { isSameVersion, type Version } from './version.ts'
 
 /** Told whether the object could be loaded. */
@@ -47,8 +47,7 @@ export class EngineCopyStore implements CopyStore {
   readonly #there = new Map<bigint, boolean>()
   /** Of each VDI the last watermark, if no transaction has it yet. */
   readonly #watermarks = new Map<number, CopyRecord>()
-  /** Blocks that have no space on the disk yet. */
-  readonly #reserved = new Map<bigint, Blocks>()
+  readonly #reserved = new Reservations()
   /** It is durable that something may be accepted in epochs up to this one. */
   #acceptedEpoch: number
 
@@ -121,8 +120,7 @@ export class EngineCopyStore implements CopyStore {
   }
 
   objectsOf(vid: number): readonly bigint[] {
-    const oids = new Set(this.#copies.imagesOf(vid).keys())
-    for (const oid of this.#store.oids()) if (oidVid(oid) === vid) oids.add(oid)
+    const oids = new Set([...this.#copies.imagesOf(vid).keys(), ...this.#store.oidsOf(vid)])
     for (const oid of this.#there.keys()) if (oidVid(oid) === vid) oids.add(oid)
     return [...oids].filter((oid) => this.#copies.imageOf(oid) !== null || this.#isThere(oid))
   }
@@ -141,7 +139,7 @@ export class EngineCopyStore implements CopyStore {
     ]
     if (previous === null) records.unshift({ kind: 'settled', oid })
     const changes = (): Change[] => [...(previous === null ? [this.#zeros(oid)] : []), ...changesOf(oid, write)]
-    this.#use(oid, ranges)
+    this.#reserved.use(oid, ranges)
     this.#commit({ oid, epoch: version.generation.epoch, durable, leaves: true, writes: true, records, changes }, done)
   }
 
@@ -192,7 +190,7 @@ export class EngineCopyStore implements CopyStore {
       ranges.flatMap(({ first, count }) => rangesWhere(isMissing, first, first + count))
     const { inherited } = contents
     const missing: BlockContents = {
-      blocks: contents.blocks.flatMap((run) => partsOf(run, isMissing)),
+      blocks: contents.blocks.flatMap((run) => cutRun(run, isMissing)),
       zeros: missingOf(contents.zeros),
       ...(inherited && { inherited: { base: inherited.base, ranges: missingOf(inherited.ranges) } }),
     }
@@ -201,7 +199,7 @@ export class EngineCopyStore implements CopyStore {
     if (!this.#hasRoomFor(oid, missing)) return done(new StoreError('NoSpace'))
     const records: CopyRecord[] = [{ kind: 'copy', oid, image: grown(image, ranges) }]
     const changes = (): Change[] => changesOf(oid, missing)
-    this.#use(oid, ranges)
+    this.#reserved.use(oid, ranges)
     const { epoch } = image.version.generation
     this.#commit({ oid, epoch, durable: false, leaves: true, writes: true, records, changes }, done)
   }
@@ -256,28 +254,19 @@ export class EngineCopyStore implements CopyStore {
   }
 
   reserve(oid: bigint, ranges: readonly BlockRange[]): boolean {
-    const before = this.#reserved.get(oid) ?? []
-    const more = subtract(subtract(toBlocks(ranges), this.allocatedOf(oid)), before)
+    const more = subtract(subtract(toBlocks(ranges), this.allocatedOf(oid)), this.#reserved.of(oid))
     if (!this.#hasRoom(oid, more)) return false
-    this.#reserved.set(oid, toBlocks([...before, ...more]))
+    this.#reserved.add(oid, more)
     return true
   }
 
   release(oid: bigint): void {
-    this.#reserved.delete(oid)
-  }
-
-  /** What was set aside for these blocks is not set aside any more. */
-  #use(oid: bigint, ranges: Blocks): void {
-    const left = subtract(this.#reserved.get(oid) ?? [], ranges)
-    if (left.length > 0) this.#reserved.set(oid, left)
-    else this.#reserved.delete(oid)
+    this.#reserved.release(oid)
   }
 
   /** What was set aside for these blocks is theirs. */
   #hasRoomFor(oid: bigint, { blocks }: BlockContents): boolean {
-    const reserved = this.#reserved.get(oid) ?? []
-    const needed = subtract(blocksOf({ blocks, zeros: [] }), reserved)
+    const needed = subtract(blocksOf({ blocks, zeros: [] }), this.#reserved.of(oid))
     return needed.length === 0 || this.#hasRoom(oid, subtract(needed, this.allocatedOf(oid)))
   }
 
@@ -285,8 +274,7 @@ export class EngineCopyStore implements CopyStore {
   #hasRoom(oid: bigint, blocks: Blocks): boolean {
     const isThere = this.#isThere(oid)
     if (isThere && blocks.length === 0) return true
-    let bytes = countBlocks(blocks) * BLOCK_BYTES
-    for (const reserved of this.#reserved.values()) bytes += countBlocks(reserved) * BLOCK_BYTES
+    const bytes = (countBlocks(blocks) + this.#reserved.blocks) * BLOCK_BYTES
     return isThere ? this.#store.hasRoom({ oid }, bytes) : this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, 0)
   }
 
@@ -302,27 +290,11 @@ export class EngineCopyStore implements CopyStore {
     this.#inLine(oid, (failure) => {
       const object = this.#store.loadedNow(oid)
       if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
-      const { zeros, inherited, data: parts } = this.#partsOf(object, { first, count })
+      const { zeros, inherited, data: parts } = partsOf(this.#store, object, { first, count })
       const blocks = parts.map((part) => ({ first: part.first, bytes: Buffer.alloc(part.count * BLOCK_BYTES) }))
       const contents = { blocks, zeros, ...(inherited && { inherited }) }
-      this.#readAll(object, blocks, ([failed]) => (failed ? refuse(failed.error) : done(null, contents)))
+      readRuns(this.#store, object, blocks, ([failed]) => (failed ? refuse(failed.error) : done(null, contents)))
     })
-  }
-
-  /** Fills all of these, and says which could not be read. */
-  #readAll(
-    object: StoredObject,
-    runs: readonly BlockRun[],
-    done: (failed: readonly { run: BlockRun; error: StoreError }[]) => void,
-  ): void {
-    const failed: { run: BlockRun; error: StoreError }[] = []
-    let left = runs.length
-    if (left === 0) return done(failed)
-    for (const run of runs)
-      this.#store.read(object, run.first, run.bytes.length / BLOCK_BYTES, run.bytes, (error) => {
-        if (error) failed.push({ run, error })
-        if (--left === 0) done(failed)
-      })
   }
 
   remainsOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void {
@@ -330,10 +302,10 @@ export class EngineCopyStore implements CopyStore {
     this.#inLine(oid, (failure) => {
       const object = this.#store.loadedNow(oid)
       if (failure || !object) return done(null, nothing)
-      const blocks = this.#partsOf(object, range).data.flatMap(({ first, count }) =>
+      const blocks = partsOf(this.#store, object, range).data.flatMap(({ first, count }) =>
         Array.from({ length: count }, (_, at) => ({ first: first + at, bytes: Buffer.alloc(BLOCK_BYTES) })),
       )
-      this.#readAll(object, blocks, (failed) => {
+      readRuns(this.#store, object, blocks, (failed) => {
         const bad = failed.find(({ error }) => error.code !== 'CorruptBlock')
         if (bad) return done(bad.error, nothing)
         done(null, { blocks: blocks.filter((run) => !failed.some((each) => each.run === run)), zeros: [] })
@@ -367,31 +339,9 @@ export class EngineCopyStore implements CopyStore {
     this.#inLine(oid, (failure) => {
       const object = this.#store.loadedNow(oid)
       if (failure || !object) return refuse(failure ?? new StoreError('NoObject', formatOid(oid)))
-      const { data, inherited } = this.#partsOf(object, range)
+      const { data, inherited } = partsOf(this.#store, object, range)
       done(null, { data, ...(inherited && { inherited }) })
     })
-  }
-
-  #partsOf(object: StoredObject, range: BlockRange): { data: Blocks; zeros: Blocks; inherited: Inherited | null } {
-    const isZero = (block: number) => this.#store.blockState(object, block)?.state === 'zero'
-    const zeros = rangesWhere(isZero, range.first, range.first + range.count)
-    const inherited = this.#inherited(object, range)
-    return { data: subtract(subtract([range], zeros), inherited?.ranges ?? []), zeros, inherited }
-  }
-
-  #inherited(object: StoredObject, { first, count }: BlockRange): Inherited | null {
-    let holder = 0
-    const ranges = rangesWhere(
-      (block) => {
-        const found = this.#store.blockState(object, block)
-        if (found?.state !== 'inherit') return false
-        holder = found.holderVid
-        return true
-      },
-      first,
-      first + count,
-    )
-    return ranges.length > 0 ? { base: withVid(object.oid, holder), ranges } : null
   }
 
   #isValid(oid: bigint, { first, count }: BlockRange): boolean {
@@ -410,7 +360,7 @@ export class EngineCopyStore implements CopyStore {
       { kind: 'copy', oid, image: { version, epochs, kind: 'removed', valid: null } },
     ]
     const changes = (): Change[] => [{ kind: 'remove', oid }]
-    this.#reserved.delete(oid)
+    this.#reserved.release(oid)
     this.#commit({ oid, epoch: 0, durable: false, leaves: false, records, changes }, done)
   }
 
@@ -525,36 +475,9 @@ export class EngineCopyStore implements CopyStore {
   }
 }
 
-function changesOf(oid: bigint, { blocks, zeros, inherited }: BlockContents): Change[] {
-  const holderVid = inherited ? oidVid(inherited.base) : 0
-  assert(!inherited || withVid(oid, holderVid) === inherited.base)
-  return [
-    ...(inherited?.ranges ?? []).map((range) => ({ kind: 'inherit' as const, object: oid, ...range, holderVid })),
-    ...blocks.map(({ first, bytes }) => ({ kind: 'blocks' as const, object: oid, first, bytes })),
-    ...zeros.map(({ first, count }) => ({ kind: 'zero' as const, object: oid, first, count })),
-  ]
-}
-
 /** With these blocks too, which may have been the last that it lacked. */
 function grown(image: CopyImage, ranges: readonly BlockRange[]): CopyImage {
   if (!image.valid) return image
   const valid = withBlocks(image.valid, ranges)
   return hasAllBlocks(valid) ? { ...image, kind: 'full', valid: null } : { ...image, valid }
-}
-
-function eachBlock({ first, bytes }: BlockRun): BlockRun[] {
-  return Array.from({ length: bytes.length / BLOCK_BYTES }, (_, at) => ({
-    first: first + at,
-    bytes: bytes.subarray(at * BLOCK_BYTES, (at + 1) * BLOCK_BYTES),
-  }))
-}
-
-/** The parts of a run that `isWanted`. */
-function partsOf({ first, bytes }: BlockRun, isWanted: (block: number) => boolean): BlockRun[] {
-  const end = first + bytes.length / BLOCK_BYTES
-  assert(end <= BLOCKS_PER_OBJECT)
-  return rangesWhere(isWanted, first, end).map((part) => {
-    const at = (part.first - first) * BLOCK_BYTES
-    return { first: part.first, bytes: bytes.subarray(at, at + part.count * BLOCK_BYTES) }
-  })
 }

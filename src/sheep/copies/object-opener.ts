@@ -122,13 +122,14 @@ export class ObjectOpener {
   async #bringTogether(object: OwnedObject, reports: readonly Report[], isStill: () => boolean): Promise<boolean> {
     const { holders, versions, copiesMin } = this.#options
     const { oid } = object
-    if (!object.exists) {
-      // Whatever anybody has is left of an attempt to make it, or of one that was removed.
+    const best = object.exists ? findAuthority(holders.placedViews(oid), reports, copiesMin) : 'removed'
+    if (best === 'removed') {
+      // Who asked for it looked before it was. Whatever anybody has is left of that, or of an attempt to make it.
+      object.exists = false
       const made = reports.filter(({ state, member }) => isThere(state) || holders.isTarget(oid, member))
       const plans = made.map((report): Plan => ({ report, kind: 'full', valid: ALL_BLOCKS }))
       return this.#begin(object, null, plans, isStill)
     }
-    const best = findAuthority(holders.placedViews(oid), reports, copiesMin)
     const authority = best && (await this.#complete(best, reports, isStill))
     if (!authority || !isStill()) return false
     const all = reports.map((report) => (report === best ? authority : report))

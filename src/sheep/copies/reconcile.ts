@@ -35,7 +35,7 @@ export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, rea
 
 /**
  * The copy to which the others are brought: of those that are whole, and of no object that was removed, the one with the highest
- * version; null when an acknowledged write may be missing in all of them.
+ * version. `removed` when there is none since the object was removed; null when an acknowledged write may be missing in all of them.
  *
  * For each view in which there could be an acknowledgement somebody must speak who was asked then. All that were in sync had every
  * acknowledged write, and who was not is stale on its disk. So either there is a whole copy, or one that is older than the view, or a
@@ -46,7 +46,7 @@ export function findAuthority(
   views: readonly PlacedView[],
   reports: readonly Report[],
   copiesMin: number,
-): Report | null {
+): Report | 'removed' | null {
   const removed = highest(reports.filter(({ state }) => state?.kind === 'removed'))
   const isSince = (state: CopyState) => !removed || compareVersions(state.version, removed.state!.version) > 0
   const whole = reports.filter(({ state }) => state?.kind === 'full' && isSince(state))
@@ -64,7 +64,7 @@ export function findAuthority(
     const isAnybodyLeft = holders.some((node) => !asked.some(({ member }) => member.node === node))
     if (!isSure && isAnybodyLeft) return null
   }
-  return highest(whole)
+  return highest(whole) ?? (removed && 'removed')
 }
 
 function highest(reports: readonly Report[]): Report | null {

@@ -1,12 +1,33 @@
 import assert from 'node:assert'
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../object-format.ts'
+import { BLOCK_BYTES } from '../object-format.ts'
 import { type ByteReader, MalformedMessage } from '../peer/byte-reader.ts'
 import type { FrameWriter } from '../peer/frames.ts'
 import { type AnyHandler, type Kind, promised, REQUEST_COST_BYTES } from '../peer/kind.ts'
 import type { CopyHolder } from './copy-holder.ts'
-import type { BlockContents, BlockRange, BlockRun, CopyState, Inherited, TailEntry } from './copy-store.ts'
+import type { BlockContents, CopyState, TailEntry } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
-import { compareGenerations, type Generation, type Version } from './version.ts'
+import type { Generation } from './version.ts'
+import {
+  noBody,
+  OID_BYTES,
+  RANGE_BYTES,
+  readContents,
+  readGeneration,
+  readInherited,
+  readList,
+  readOids,
+  readRange,
+  readRanges,
+  readVersion,
+  VERSION_BYTES_MIN,
+  writeContents,
+  writeGeneration,
+  writeInherited,
+  writeOids,
+  writeRange,
+  writeRanges,
+  writeVersion,
+} from './wire-fields.ts'
 
 /**
  * Requests for copies and their answers as bytes. Numbers are little endian, `text` has its length before it, and lists begin with
@@ -28,10 +49,6 @@ const WAITING_BYTES_MAX = 256 << 20
 /** Longer than a busy disk takes to sync, and no more than a writer should have to wait for a sick one. */
 const LIMIT_MS = 10_000
 const OPENED_BYTES = 256
-
-const OID_BYTES = 8
-const RANGE_BYTES = 4
-const VERSION_BYTES_MIN = 9
 
 const TYPES: readonly CopyRequest['type'][] = [
   'open',
@@ -317,103 +334,4 @@ function readState(fields: ByteReader, generation: Generation): CopyState | null
   if (!kind) throw new MalformedMessage(`state ${code} is of no copy`)
   const version = readVersion(fields, 'state.version', generation)
   return { version, kind, valid: readRanges(fields, 'valid') }
-}
-
-function writeGeneration(out: FrameWriter, { epoch, index, incarnation }: Generation): void {
-  out.u32(epoch)
-  out.whole(index)
-  out.shortText(incarnation)
-}
-
-function readGeneration(fields: ByteReader, field: string): Generation {
-  return { epoch: fields.u32(field), index: fields.whole(field), incarnation: fields.shortText(field) }
-}
-
-function writeVersion(out: FrameWriter, { generation, sequence }: Version, of: Generation): void {
-  const isSame =
-    generation === of || (compareGenerations(generation, of) === 0 && generation.incarnation === of.incarnation)
-  out.u8(isSame ? 0 : 1)
-  if (!isSame) writeGeneration(out, generation)
-  out.whole(sequence)
-}
-
-function readVersion(fields: ByteReader, field: string, of: Generation): Version {
-  const isOther = fields.u8(field)
-  if (isOther > 1) throw new MalformedMessage(`${field} has no generation`)
-  return { generation: isOther ? readGeneration(fields, field) : of, sequence: fields.whole(field) }
-}
-
-function writeRange(out: FrameWriter, { first, count }: BlockRange): void {
-  out.u16(first)
-  out.u16(count)
-}
-
-function readRange(fields: ByteReader, field: string): BlockRange {
-  const range = { first: fields.u16(field), count: fields.u16(field) }
-  if (range.first + range.count > BLOCKS_PER_OBJECT) throw new MalformedMessage(`${field} goes beyond its object`)
-  return range
-}
-
-function writeRanges(out: FrameWriter, ranges: readonly BlockRange[]): void {
-  out.u32(ranges.length)
-  for (const range of ranges) writeRange(out, range)
-}
-
-function readRanges(fields: ByteReader, field: string): BlockRange[] {
-  return readList(fields, field, RANGE_BYTES, () => readRange(fields, field))
-}
-
-function readList<T>(fields: ByteReader, field: string, itemBytesMin: number, read: () => T): T[] {
-  const items: T[] = []
-  for (let left = fields.count(field, itemBytesMin); left > 0; left--) items.push(read())
-  return items
-}
-
-function writeOids(out: FrameWriter, oids: readonly bigint[]): void {
-  out.u32(oids.length)
-  for (const oid of oids) out.bits64(oid)
-}
-
-function readOids(fields: ByteReader): bigint[] {
-  return readList(fields, 'oids', OID_BYTES, () => fields.bits64('oid'))
-}
-
-function writeContents(out: FrameWriter, { blocks, zeros, inherited }: BlockContents): void {
-  out.u32(blocks.length)
-  for (const { first, bytes } of blocks) {
-    assert(bytes.length % BLOCK_BYTES === 0)
-    writeRange(out, { first, count: bytes.length / BLOCK_BYTES })
-  }
-  writeRanges(out, zeros)
-  writeInherited(out, inherited)
-  for (const { bytes } of blocks) out.body(bytes)
-}
-
-function writeInherited(out: FrameWriter, inherited: Inherited | undefined): void {
-  out.u8(inherited ? 1 : 0)
-  if (!inherited) return
-  out.bits64(inherited.base)
-  writeRanges(out, inherited.ranges)
-}
-
-function readInherited(fields: ByteReader): { inherited?: Inherited } {
-  if (fields.u8('inherited') === 0) return {}
-  return { inherited: { base: fields.bits64('base'), ranges: readRanges(fields, 'inherited') } }
-}
-
-function readContents(fields: ByteReader, body: Buffer): BlockContents {
-  let at = 0
-  const blocks = readList(fields, 'runs', RANGE_BYTES, (): BlockRun => {
-    const { first, count } = readRange(fields, 'runs')
-    const start = at
-    at += count * BLOCK_BYTES
-    return { first, bytes: body.subarray(start, at) }
-  })
-  if (at !== body.length) throw new MalformedMessage(`body: ${body.length} bytes where runs have ${at}`)
-  const zeros = readRanges(fields, 'zeros')
-  return { blocks, zeros, ...readInherited(fields) }
-}
-
-function noBody(body: Buffer): void {
-  if (body.length > 0) throw new MalformedMessage(`body: ${body.length} bytes where there is none`)
 }

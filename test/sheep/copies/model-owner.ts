@@ -1,7 +1,7 @@
 import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid, oidIndex, withVid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
-import { recover } from '../../../src/sheep/copies/copy-recovery.ts'
+import { bringHome } from '../../../src/sheep/copies/copy-recovery.ts'
 import { CopySequencer } from '../../../src/sheep/copies/copy-sequencer.ts'
 import type { BlockContents, BlockRange, BlockRun } from '../../../src/sheep/copies/copy-store.ts'
 import type { Member, View } from '../../../src/sheep/membership/view.ts'
@@ -71,21 +71,26 @@ export class ModelOwner {
     await this.#loaded
     for (;;) {
       try {
-        const epoch = await recover({
-          sequencer: this.#sequencer,
-          objects: () => this.#named,
-          isNamed: (oid) => this.maps(oid),
-          isMaking: (oid) => this.#model.keepsUnnamed || this.#making.has(oid),
-          clock: this.#clock,
-          bytesPerSecond: 64 << 20,
-        })
-        this.#model.proposeClean(node, epoch, index)
+        const epoch = await this.#recover()
+        if (epoch !== null) this.#model.proposeClean(node, epoch, index)
       } catch (error) {
         if (!(error instanceof StoreError) || error.code === 'OldEpoch') throw error
       }
       await this.#clock.sleep(1000)
       this.#sequencer.spreadWatermark()
     }
+  }
+
+  /** The epoch in which nothing was missing, and all of it was on the disks. */
+  async #recover(): Promise<number | null> {
+    const { epoch, setbacks } = this.#sequencer
+    const options = { sequencer: this.#sequencer, clock: this.#clock, bytesPerSecond: 64 << 20 }
+    const isNamed = async (oid: bigint) => this.maps(oid)
+    if (!(await bringHome({ ...options, oids: this.#named, isNamed }))) return null
+    const isMaking = (oid: bigint) => this.#model.keepsUnnamed || this.#making.has(oid)
+    await this.#sequencer.removeUnnamed((oid) => this.maps(oid) || isMaking(oid))
+    await this.#sequencer.flush()
+    return epoch === this.#sequencer.epoch && setbacks === this.#sequencer.setbacks ? epoch : null
   }
 
   viewsChanged(views: readonly View[]): void {

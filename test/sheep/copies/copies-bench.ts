@@ -1,0 +1,76 @@
+import { dataOid } from '../../../src/protocol/oid.ts'
+import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
+import { CopySequencer } from '../../../src/sheep/copies/copy-sequencer.ts'
+import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
+import type { Member, View } from '../../../src/sheep/membership/view.ts'
+import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { SimClock } from '../../sim/clock.ts'
+import { SeededRandom } from '../../sim/random.ts'
+import { SimCopyDisk, SimCopyStore } from './sim-copy-store.ts'
+
+export const VID = 7
+export const OID = dataOid(VID, 1)
+const member = (node: string): Member => ({ node, incarnation: `${node}.1`, address: node, zone: 0, vnodes: 1 })
+export const view = (epoch: number, nodes: string): View => ({
+  epoch,
+  members: [...nodes].map(member),
+  voters: [...nodes],
+  at: 0,
+})
+
+/** Nodes A to D, of whom those in a view are all targets, and owners that follow each other. */
+export class CopiesBench {
+  readonly #random = new SeededRandom(1)
+  readonly #root = new SimClock(this.#random)
+  readonly #clock = this.#root.mount()
+  readonly disks = new Map([...'ABCD'].map((node) => [node, new SimCopyDisk(this.#random)]))
+  readonly #holders = new Map(
+    [...this.disks].map(([node, disk]) => [node, new CopyHolder(new SimCopyStore(disk, this.#clock, this.#random, 2))]),
+  )
+  #index = 0
+  /** Requests that are lost on their way. */
+  isLost = (_node: string, _request: CopyRequest) => false
+
+  owner(...views: View[]): CopySequencer {
+    return new CopySequencer({
+      vid: VID,
+      index: ++this.#index,
+      incarnation: 'A.1',
+      views,
+      copiesMin: 2,
+      targetsOf: (_oid, { members }) => members.map(({ node }) => node),
+      ask: (to, request) =>
+        this.isLost(to.node, request)
+          ? Promise.reject(new Error('no answer'))
+          : this.#holders.get(to.node)!.answer(request),
+      mayAct: () => true,
+      suspect: () => {},
+      clock: this.#clock,
+    })
+  }
+
+  run<T>(work: Promise<T>): Promise<T> {
+    return this.#root.run(work)
+  }
+
+  rot(node: string, { first }: { first: number }): void {
+    const disk = this.disks.get(node)!
+    disk.rotten.add(disk.bytesOf(OID, first)!)
+  }
+
+  write(owner: CopySequencer, { first }: { first: number }, text: string, exists = true): Promise<void> {
+    const bytes = Buffer.alloc(BLOCK_BYTES)
+    bytes.write(text)
+    return owner.write(OID, { blocks: [{ first, bytes }], zeros: [] }, { exists })
+  }
+
+  async read(owner: CopySequencer, range: { first: number; count: number }): Promise<string> {
+    const { blocks } = await this.run(owner.read(OID, range))
+    return blocks.map(({ bytes }) => bytes.toString().replaceAll('\0', '')).join()
+  }
+
+  /** Until the copies of all targets are whole. */
+  async recover(owner: CopySequencer): Promise<void> {
+    while (!owner.isComplete(OID)) await this.run(owner.fill(OID, 64))
+  }
+}
