@@ -148,7 +148,10 @@ export class OwnedFamily {
       this.#takenOver.resolve()
     }
     if (this.#isUnclean || !this.isComplete) await this.#bringHome()
-    if (!this.#mustReclaim) return
+    if (this.#mustReclaim) await this.#reclaimDeleted()
+  }
+
+  async #reclaimDeleted(): Promise<void> {
     this.#mustReclaim = false
     this.#reclaimEpoch = this.#options.state.epoch
     try {
@@ -165,8 +168,17 @@ export class OwnedFamily {
     const { state, propose, owner, objects } = this.#options
     const { epoch } = state
     const { setbacks } = objects
-    for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
-    if (state.epoch !== epoch) return
+    const bring = async (isDeleted: boolean) => {
+      for (const { vid, deleting } of state.vdis.ofFamily(owner.family))
+        if (deleting === isDeleted && !(await this.#bringVdiHome(vid))) return false
+      return state.epoch === epoch
+    }
+    if (!(await bring(false))) return
+    if (state.vdis.ofFamily(owner.family).some(({ deleting }) => deleting)) {
+      // What was removed of these, and a node has brought back, must not be waited for.
+      await this.#reclaimDeleted()
+      if (state.epoch !== epoch || !(await bring(true))) return
+    }
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
@@ -179,7 +191,9 @@ export class OwnedFamily {
   async #bringVdiHome(vid: number): Promise<boolean> {
     const sequencer = this.#options.objects.of(vid)
     const { epoch, setbacks } = sequencer
-    for (const oid of await this.#objectsOf(vid)) if (!(await this.#bringObjectHome(sequencer, oid))) return false
+    const oids = await this.#objectsOf(vid)
+    if (epoch !== sequencer.epoch) return false
+    for (const oid of oids) if (!(await this.#bringObjectHome(sequencer, oid))) return false
     return epoch === sequencer.epoch && setbacks === sequencer.setbacks
   }
 
