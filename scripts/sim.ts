@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { BREAKS } from '../test/sheep/clustered/broken-rules.ts'
 import { ClusterModel, type SeedReport, WHOLE_SEED } from '../test/sheep/clustered/cluster-model.ts'
 
 const USAGE = `npm run sim -- [options]
@@ -12,6 +13,8 @@ Runs whole nodes of a cluster in virtual time, with clients and faults, a seed a
   --operations N   answered requests of clients in a seed, at least (${WHOLE_SEED.operations})
   --faults N       faults in a seed, at least (${WHOLE_SEED.faults})
   --jobs N         processes (1)
+  --break RULE     breaks a rule on purpose, and stops at the first seed that finds it, which is then no failure but what was asked for:
+                   ${Object.keys(BREAKS).join(', ')}
   --json           the sums as one JSON object, and nothing else, on the standard output
   --help
 `
@@ -34,9 +37,16 @@ class SeedRun {
   readonly #first: number
   readonly #seeds: number
   readonly #task: Omit<Task, 'seed'>
+  readonly #broken: string | undefined
   #next: number
 
-  constructor({ first, seeds, ...task }: Omit<Task, 'seed'> & { first: number; seeds: number }) {
+  constructor({
+    first,
+    seeds,
+    broken,
+    ...task
+  }: Omit<Task, 'seed'> & { first: number; seeds: number; broken?: string | undefined }) {
+    this.#broken = broken
     this.#first = first
     this.#seeds = seeds
     this.#task = task
@@ -55,13 +65,16 @@ class SeedRun {
     let child: ChildProcess | null = null
     for (let seed = this.#take(); seed !== null; seed = this.#take()) {
       if (!child?.connected)
-        child = fork(fileURLToPath(import.meta.url), [], { env: { ...process.env, SIM_WORKER: '1' } })
+        child = fork(fileURLToPath(import.meta.url), [], {
+          env: { ...process.env, SIM_WORKER: this.#broken ?? 'none' },
+        })
       this.#ended(await outcomeOf(child, { seed, ...this.#task }))
     }
     child?.kill()
   }
 
   #take(): number | null {
+    if (this.#broken && this.failures.length > 0) return null
     return this.#next < this.#first + this.#seeds ? this.#next++ : null
   }
 
@@ -69,6 +82,7 @@ class SeedRun {
     this.done++
     if ('report' in outcome) return addTo(this.sums, '', outcome.report)
     this.failures.push(outcome)
+    if (this.#broken) return
     const replay = `npm run sim -- --first ${outcome.seed} --seeds 1 --operations ${this.#task.operations} --faults ${this.#task.faults}`
     process.stderr.write(`seed ${outcome.seed} failed: ${outcome.failure}\n  ${replay}\n`)
   }
@@ -111,6 +125,7 @@ async function main(): Promise<void> {
       operations: { type: 'string', default: `${WHOLE_SEED.operations}` },
       faults: { type: 'string', default: `${WHOLE_SEED.faults}` },
       jobs: { type: 'string', default: '1' },
+      break: { type: 'string' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -119,6 +134,7 @@ async function main(): Promise<void> {
     process.stdout.write(USAGE)
     return
   }
+  if (values.break !== undefined && !BREAKS[values.break]) throw new Error(`--break ${values.break}`)
   const numberOf = (name: 'seeds' | 'first' | 'operations' | 'faults' | 'jobs') => {
     const number = Number(values[name])
     if (!Number.isSafeInteger(number) || number < (name === 'first' ? 0 : 1))
@@ -131,7 +147,7 @@ async function main(): Promise<void> {
     numberOf('operations'),
     numberOf('faults'),
   ]
-  const run = new SeedRun({ first, seeds, operations, faults })
+  const run = new SeedRun({ first, seeds, operations, faults, broken: values.break })
   const startMs = performance.now()
   const progress = () => {
     const seconds = (performance.now() - startMs) / 1000
@@ -148,9 +164,11 @@ async function main(): Promise<void> {
   const summary = { first, seeds, failed, seconds: Math.round((performance.now() - startMs) / 1000), ...run.sums }
   if (values.json) process.stdout.write(`${JSON.stringify(summary)}\n`)
   else for (const [name, value] of Object.entries(summary)) process.stdout.write(`${name.padEnd(36)} ${value}\n`)
-  process.exitCode = failed.length > 0 ? 1 : 0
+  if (values.break) process.stdout.write(`${run.failures[0]?.failure ?? 'not found'}\n`)
+  process.exitCode = failed.length > 0 === (values.break !== undefined) ? 0 : 1
 }
 
 if (process.env.SIM_WORKER) {
+  BREAKS[process.env.SIM_WORKER]?.()
   process.on('message', (task: Task) => void work(task).then((outcome) => process.send?.(outcome)))
 } else await main()
