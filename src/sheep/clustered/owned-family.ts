@@ -146,7 +146,10 @@ export class OwnedFamily {
       this.#takenOver.resolve()
     }
     if (this.#isUnclean || !this.isComplete) await this.#bringHome()
-    if (!this.#mustReclaim) return
+    if (this.#mustReclaim) await this.#reclaimDeleted()
+  }
+
+  async #reclaimDeleted(): Promise<void> {
     this.#mustReclaim = false
     this.#reclaimEpoch = this.#options.state.epoch
     try {
@@ -160,16 +163,21 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner, objects, clock, recoveryBytesPerSecond: bytesPerSecond } = this.#options
+    const { state, propose, owner, objects } = this.#options
     const { epoch } = state
     const { setbacks } = objects
-    let isHome = true
-    for (const { vid } of state.vdis.ofFamily(owner.family)) {
-      const oids = await this.#objectsOf(vid)
-      const isNamed = (oid: bigint) => this.#isNamed(oid)
-      isHome = (await bringHome({ sequencer: objects.of(vid), oids, isNamed, clock, bytesPerSecond })) && isHome
+    const bring = async (isDeleted: boolean) => {
+      let isHome = true
+      for (const { vid, deleting } of state.vdis.ofFamily(owner.family))
+        if (deleting === isDeleted) isHome = (await this.#bringVdiHome(vid)) && isHome
+      return isHome && state.epoch === epoch
     }
-    if (!isHome || state.epoch !== epoch) return
+    if (!(await bring(false))) return
+    if (state.vdis.ofFamily(owner.family).some(({ deleting }) => deleting)) {
+      // What was removed of these, and a node has brought back, must not be waited for.
+      await this.#reclaimDeleted()
+      if (state.epoch !== epoch || !(await bring(true))) return
+    }
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
@@ -177,6 +185,18 @@ export class OwnedFamily {
     this.#complete = { epoch, setbacks }
     if (this.#isUnclean && this.isComplete)
       await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
+  }
+
+  /** Whether nothing of the VDI is missing. */
+  async #bringVdiHome(vid: number): Promise<boolean> {
+    const { objects, clock, recoveryBytesPerSecond: bytesPerSecond } = this.#options
+    const sequencer = objects.of(vid)
+    const { epoch, setbacks } = sequencer
+    const oids = await this.#objectsOf(vid)
+    if (epoch !== sequencer.epoch) return false
+    const isNamed = (oid: bigint) => this.#isNamed(oid)
+    if (!(await bringHome({ sequencer, oids, isNamed, clock, bytesPerSecond }))) return false
+    return epoch === sequencer.epoch && setbacks === sequencer.setbacks
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */

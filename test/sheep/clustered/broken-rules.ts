@@ -1,0 +1,67 @@
+import { ClusterState } from '../../../src/sheep/cluster-state.ts'
+import { ClusterMember } from '../../../src/sheep/clustered/cluster-member.ts'
+import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
+import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
+import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
+import { Sessions } from '../../../src/sheep/session.ts'
+
+/**
+ * Rules of a cluster, and how each is broken: by what a part does instead, for as long as the process lives. The checks of ClusterModel
+ * must find every one of them.
+ */
+export const BREAKS: Readonly<Record<string, () => void>> = {
+  tails: () => {
+    EngineCopyStore.prototype.tailOf = () => []
+  },
+  seal: () => {
+    const epochs = new WeakMap<CopyHolder, number>()
+    const { viewChanged } = CopyHolder.prototype
+    CopyHolder.prototype.viewChanged = function (epoch) {
+      epochs.set(this, Math.max(epoch, epochs.get(this) ?? 0))
+      viewChanged.call(this, epoch)
+    }
+    answerInstead((holder, request) =>
+      request.generation.epoch < (epochs.get(holder) ?? 0) ? request : ofAnyGeneration(request),
+    )
+  },
+  epoch: () => answerInstead((_holder, request) => ofAnyGeneration(request)),
+  lease: () => {
+    ClusterMember.prototype.mayAct = () => true
+  },
+  drain: () => {
+    Sessions.prototype.endUnder = async () => {}
+  },
+  predecessor: () => {
+    EngineCopyStore.prototype.isAt = () => true
+  },
+  'past-views': () => {
+    const { viewsOf } = ClusterState.prototype
+    ClusterState.prototype.viewsOf = function (family) {
+      return viewsOf.call(this, family).map((view) => ({ ...view, members: this.view.members }))
+    }
+  },
+  tombstones: () => {
+    EngineCopyStore.prototype.remove = function (oid, _version, done) {
+      this.drop(oid, done)
+    }
+  },
+  sync: () => {
+    const { apply } = EngineCopyStore.prototype
+    EngineCopyStore.prototype.apply = function (write, _durable, done) {
+      apply.call(this, write, false, done)
+    }
+  },
+}
+
+function answerInstead(of: (holder: CopyHolder, request: CopyRequest) => CopyRequest): void {
+  const { answer } = CopyHolder.prototype
+  CopyHolder.prototype.answer = function (request) {
+    return answer.call(this, request.type === 'open' ? request : of(this, request))
+  }
+}
+
+/** As if it came from the newest of all owners. */
+const ofAnyGeneration = (request: CopyRequest): CopyRequest => ({
+  ...request,
+  generation: { epoch: Number.MAX_SAFE_INTEGER, index: Number.MAX_SAFE_INTEGER, incarnation: '~' },
+})
