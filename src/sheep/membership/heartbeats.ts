@@ -53,7 +53,7 @@ export class Heartbeats {
   /** The beat in which a node last answered. */
   readonly #reached = new Map<NodeId, number>()
   /** What the data path does not reach, and until which beat that counts. */
-  readonly #suspects = new Map<NodeId, number>()
+  readonly #suspects = new Map<NodeId, { life: Life; untilBeat: number }>()
 
   constructor(options: HeartbeatsOptions) {
     this.#options = options
@@ -64,7 +64,7 @@ export class Heartbeats {
   beat(expectedToAsk: ReadonlySet<NodeId>, round: () => Round | null): void {
     this.#beats++
     this.#asking.beat(expectedToAsk)
-    for (const [node, untilBeat] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
+    for (const [node, { untilBeat }] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
     if (this.#proof) return
     void this.#prove().then(
       () => this.#ask(round()),
@@ -79,8 +79,13 @@ export class Heartbeats {
     return this.#promise(heartbeat)
   }
 
-  suspect(node: NodeId): void {
-    this.#suspects.set(node, this.#beats + 2 * SILENT_BEATS)
+  suspect(life: Life): void {
+    this.#suspects.set(life.node, { life, untilBeat: this.#beats + 2 * SILENT_BEATS })
+  }
+
+  /** Whoever is put out for it comes back with a clean slate: else it would be put out again at once. */
+  forgetSuspects(isOver: (life: Life) => boolean): void {
+    for (const [node, { life }] of this.#suspects) if (isOver(life)) this.#suspects.delete(node)
   }
 
   /** Who does not answer, does not ask, or does not do what is asked of it. */
@@ -111,6 +116,7 @@ export class Heartbeats {
   startAnew(): void {
     this.#lease = new Lease()
     this.#reached.clear()
+    this.#suspects.clear()
   }
 
   #ask(round: Round | null): void {
