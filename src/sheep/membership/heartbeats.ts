@@ -54,6 +54,8 @@ export class Heartbeats {
   readonly #reached = new Map<NodeId, number>()
   /** What the data path does not reach, and until which beat that counts. */
   readonly #suspects = new Map<NodeId, { life: Life; untilBeat: number }>()
+  /** The incarnations of the members. */
+  #lives: ReadonlyMap<NodeId, string> = new Map()
 
   constructor(options: HeartbeatsOptions) {
     this.#options = options
@@ -83,9 +85,16 @@ export class Heartbeats {
     this.#suspects.set(life.node, { life, untilBeat: this.#beats + 2 * SILENT_BEATS })
   }
 
-  /** Whoever is put out for it comes back with a clean slate: else it would be put out again at once. */
-  forgetSuspects(isOver: (life: Life) => boolean): void {
-    for (const [node, { life }] of this.#suspects) if (isOver(life)) this.#suspects.delete(node)
+  /** Whoever comes back does so with a clean slate: else it would be put out again at once. */
+  viewChanged(members: readonly Life[]): void {
+    const lives = new Map(members.map(({ node, incarnation }) => [node, incarnation]))
+    for (const [node, incarnation] of lives) {
+      if (this.#lives.get(node) === incarnation) continue
+      this.#answers.forget(node)
+      this.#asking.forget(node)
+    }
+    for (const [node, { life }] of this.#suspects) if (lives.get(node) !== life.incarnation) this.#suspects.delete(node)
+    this.#lives = lives
   }
 
   /** Who does not answer, does not ask, or does not do what is asked of it. */

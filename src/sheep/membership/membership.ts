@@ -159,7 +159,7 @@ export class Membership {
     if (index <= this.#toldIndex) return
     this.#toldIndex = index
     this.#viewBeat = this.#beats
-    this.#heartbeats.forgetSuspects((life) => !isIn(view, life))
+    this.#heartbeats.viewChanged(view.members)
     this.#renew()
     this.#options.onView(view)
     for (const [node, asked] of this.#drains) {
