@@ -194,8 +194,8 @@ export class ClusterMember {
     return this.#door.lifeOf(client)
   }
 
-  suspect({ node }: Life): void {
-    this.#membership.suspect(node)
+  suspect(life: Life): void {
+    this.#membership.suspect(life)
   }
 
   drain(node: string, isDraining: boolean): Promise<void> {

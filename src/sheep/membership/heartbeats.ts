@@ -53,7 +53,9 @@ export class Heartbeats {
   /** The beat in which a node last answered. */
   readonly #reached = new Map<NodeId, number>()
   /** What the data path does not reach, and until which beat that counts. */
-  readonly #suspects = new Map<NodeId, number>()
+  readonly #suspects = new Map<NodeId, { life: Life; untilBeat: number }>()
+  /** The incarnations of the members. */
+  #lives: ReadonlyMap<NodeId, string> = new Map()
 
   constructor(options: HeartbeatsOptions) {
     this.#options = options
@@ -64,7 +66,7 @@ export class Heartbeats {
   beat(expectedToAsk: ReadonlySet<NodeId>, round: () => Round | null): void {
     this.#beats++
     this.#asking.beat(expectedToAsk)
-    for (const [node, untilBeat] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
+    for (const [node, { untilBeat }] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
     if (this.#proof) return
     void this.#prove().then(
       () => this.#ask(round()),
@@ -79,8 +81,20 @@ export class Heartbeats {
     return this.#promise(heartbeat)
   }
 
-  suspect(node: NodeId): void {
-    this.#suspects.set(node, this.#beats + 2 * SILENT_BEATS)
+  suspect(life: Life): void {
+    this.#suspects.set(life.node, { life, untilBeat: this.#beats + 2 * SILENT_BEATS })
+  }
+
+  /** Whoever comes back does so with a clean slate: else it would be put out again at once. */
+  viewChanged(members: readonly Life[]): void {
+    const lives = new Map(members.map(({ node, incarnation }) => [node, incarnation]))
+    for (const [node, incarnation] of lives) {
+      if (this.#lives.get(node) === incarnation) continue
+      this.#answers.forget(node)
+      this.#asking.forget(node)
+    }
+    for (const [node, { life }] of this.#suspects) if (lives.get(node) !== life.incarnation) this.#suspects.delete(node)
+    this.#lives = lives
   }
 
   /** Who does not answer, does not ask, or does not do what is asked of it. */
@@ -111,6 +125,7 @@ export class Heartbeats {
   startAnew(): void {
     this.#lease = new Lease()
     this.#reached.clear()
+    this.#suspects.clear()
   }
 
   #ask(round: Round | null): void {

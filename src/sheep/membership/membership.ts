@@ -159,6 +159,7 @@ export class Membership {
     if (index <= this.#toldIndex) return
     this.#toldIndex = index
     this.#viewBeat = this.#beats
+    this.#heartbeats.viewChanged(view.members)
     this.#renew()
     this.#options.onView(view)
     for (const [node, asked] of this.#drains) {
@@ -190,9 +191,12 @@ export class Membership {
     return this.#heartbeats.answer(heartbeat, isIn(this.view, heartbeat))
   }
 
-  /** A member does not answer requests, though it may answer heartbeats. Holds for a while; to be said again if it goes on. */
-  suspect(node: NodeId): void {
-    this.#heartbeats.suspect(node)
+  /**
+   * A member does not answer requests, though it may answer heartbeats. Holds for a while; to be said again if it goes on. Of a life that
+   * is over it says nothing, and neither does one that is out: links of both have just been ended.
+   */
+  suspect(life: Life): void {
+    if (isIn(this.view, this.#life) && isIn(this.view, life)) this.#heartbeats.suspect(life)
   }
 
   /** Node `node` is to hold nothing any more, or shall again. Resolves when that has taken effect here. */

@@ -174,7 +174,8 @@ export class MembershipModel extends OrderModel {
   }
 
   #suspect(node: Node): void {
-    if (!node.isStopped) this.peer(node)?.membership.suspect(this.random.pick(this.nodes).name)
+    const suspected = this.peer(this.random.pick(this.nodes))
+    if (!node.isStopped && suspected) this.peer(node)?.membership.suspect(suspected.membership.life)
   }
 
   /** The node's process that runs, as far as this is about. */

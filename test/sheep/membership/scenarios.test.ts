@@ -189,13 +189,29 @@ describe('a cluster', () => {
     play(4, async (cluster) => {
       await settle(cluster)
       const { life } = cluster.membership('n4')
-      cluster.membership('n1').suspect('n4')
+      cluster.membership('n1').suspect(life)
       await cluster.until(
         () => !cluster.newest().members.some(({ incarnation }) => incarnation === life.incarnation),
         3000,
       )
       await cluster.settled(10_000)
       expect(cluster.membership('n4').life).not.toEqual(life)
+    }),
+  )
+
+  it('holds nothing against who comes back of what was said before', TIMEOUT, () =>
+    play(4, async (cluster) => {
+      await settle(cluster)
+      const { epoch } = cluster.newest()
+      const { life } = cluster.membership('n4')
+      cluster.membership('n1').suspect(life)
+      await cluster.until(() => cluster.names.length === 3, 3000)
+      // What was asked of it ends with its links, and so does what it has asked.
+      cluster.membership('n1').suspect(life)
+      cluster.membership('n4').suspect(cluster.membership('n2').life)
+      await cluster.settled(10_000)
+      await cluster.sleep(10_000)
+      expect(cluster.newest().epoch).toBe(epoch + 2) // out, and in again
     }),
   )
 
