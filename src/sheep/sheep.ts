@@ -186,6 +186,11 @@ export class Sheep {
     return this.#failure
   }
 
+  /** Its name in views. */
+  get node(): string {
+    return this.#store.storeId.toString('hex')
+  }
+
   get copies(): number {
     return this.#options.copies
   }
