@@ -313,6 +313,8 @@ export class CopySequencer {
       await this.#opener.opened(object)
       if (!object.exists) throw new StoreError('NoObject')
       await object.quiet([range])
+      const rotten = within(object.rotten, range)
+      if (rotten.length > 0) await mend(object, rotten, this.#holders)
       const { term, version } = object
       if (!object.isOpen) return null
       const isAsItWas = () => object.isOpen && object.term === term && object.version === version
