@@ -171,6 +171,7 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<H
         vid: object.vid,
         allocated_bytes: object.allocatedBytes,
         inherited_bytes: object.inheritedBytes,
+        nodes: [...(object.nodes ?? [sheep.contact])],
       })),
     }),
     stats: async () => {
@@ -190,6 +191,7 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<H
           exports: counts.exports,
           deleted_vdis: counts.deleting,
           accounts: counts.accounts,
+          ...(counts.busy !== undefined && { parts_in_use: counts.busy }),
         },
         findings: problems.map(({ kind, detail, isRepaired, where }) => ({
           kind,

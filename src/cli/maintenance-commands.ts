@@ -17,9 +17,13 @@ export function maintenanceCommands(ports: CommandPorts): Command[] {
       summary: 'Prove checksums, references and accounts of the whole store, beside what else it does.',
       description:
         `Exits with ${EXIT.DATA_UNSOUND} when the store is not sound, after --repair too if something could not be mended: a block\n` +
-        'that has rotten has no second copy. It is named with VDI, offset and length, to be written again from a backup.',
+        'that has rotten in all copies that there are. It is named with VDI, offset and length, to be written again from a backup.',
       options: [
-        { flag: 'repair', meaning: 'Set wrong accounts right, remove objects and rights that belong to nobody.' },
+        {
+          flag: 'repair',
+          meaning:
+            'Read from other nodes what one cannot read, set wrong accounts right, remove what belongs to nobody.',
+        },
       ],
       run: async (call) => {
         const repair = call.options.repair !== undefined

@@ -114,6 +114,8 @@ const vdiObject = z.object({
   /** Bytes that the object itself holds, and those that it takes from an ancestor's. */
   allocated_bytes: count,
   inherited_bytes: count,
+  /** Addresses of the nodes that should have a copy. */
+  nodes: z.array(z.string()),
 })
 
 /** A range of a VDI or snapshot (`snapshot` is its tag, or `#` and its number) that cannot be read. */

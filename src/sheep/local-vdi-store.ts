@@ -17,7 +17,7 @@ import type { OwnerMaker, VdiMap } from './owner-contract.ts'
 import { PlainObjects } from './plain-objects.ts'
 import type { StoredObject } from './stored-object.ts'
 import { VdiAttributes } from './vdi-attributes.ts'
-import type { StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from './vdi-store.ts'
+import type { ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from './vdi-store.ts'
 
 const VNODES = 128
 
@@ -124,8 +124,8 @@ export class LocalVdiStore implements VdiStore {
     }
   }
 
-  listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]> {
-    return listObjects(this.#parts.store, map, range)
+  listObjects(_vid: number, range: ListRange, mapOf: () => VdiMap): Promise<ListedObject[]> {
+    return listObjects(this.#parts.store, mapOf(), range)
   }
 
   audit(options: VdiAuditOptions): Promise<AuditReport> {

@@ -12,6 +12,8 @@ export interface ListedObject {
   /** What the object itself holds, and what it takes block by block from an ancestor's. */
   allocatedBytes: number
   inheritedBytes: number
+  /** Addresses of the nodes that should have a copy, where there are several nodes. */
+  nodes?: readonly string[]
 }
 
 /** Up to `count` objects of a VDI with an index from `from` on and below `limit`, in order. */

@@ -186,6 +186,11 @@ export class Sheep {
     return this.#failure
   }
 
+  /** Its name in views. */
+  get node(): string {
+    return this.#store.storeId.toString('hex')
+  }
+
   get copies(): number {
     return this.#options.copies
   }
@@ -251,7 +256,7 @@ export class Sheep {
   listObjects(vid: number, from: number, count: number): Promise<ListedObject[]> {
     const vdi = this.state.get(vid)
     const limit = Math.ceil(vdi.sizeBytes / OBJECT_BYTES)
-    return this.#vdis.listObjects(this.#owners.mapOf(vid), { from, limit, count })
+    return this.#vdis.listObjects(vid, { from, limit, count }, () => this.#owners.mapOf(vid))
   }
 
   /** Resolves when no deleted VDI is being reclaimed. */

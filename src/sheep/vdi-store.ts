@@ -49,8 +49,15 @@ export interface VdiStore {
   /** Of the blocks that hold data, each counted once; of several nodes what falls to this one. */
   readonly allocatedBytes: number
   space(): Promise<StoreSpace>
-  listObjects(map: VdiMap, range: { from: number; limit: number; count: number }): Promise<ListedObject[]>
+  listObjects(vid: number, range: ListRange, mapOf: () => VdiMap): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
+}
+
+/** Up to `count` objects with an index from `from` on and below `limit`. */
+export interface ListRange {
+  from: number
+  limit: number
+  count: number
 }
 
 export interface VdiAuditOptions {

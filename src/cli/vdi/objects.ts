@@ -80,8 +80,7 @@ async function allObjects(node: ControlClient, vid: number): Promise<VdiObject[]
 async function locate(node: ControlClient, vid: number, index: number) {
   const [object] = (await node.call('vdi_objects', { vid, first_index: index, count: 1 })).objects
   if (object?.index !== index) return { index, oid: null, vid: null, allocated_bytes: 0, inherited_bytes: 0, nodes: [] }
-  const { nodes } = await node.call('cluster_info', {})
-  return { ...object, nodes: nodes.map(({ address }) => address) }
+  return object
 }
 
 function givenIndex({ options }: CommandCall): number {

@@ -1,6 +1,6 @@
 import { StoreError, type StoreErrorCode, toStoreError } from '../../errors.ts'
 import { BODY_SIZE_MAX_BYTES, RESULT } from '../../protocol/constants.ts'
-import { oidVid } from '../../protocol/oid.ts'
+import { dataOid, formatOid, oidKind, oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { ClusterState } from '../cluster-state.ts'
@@ -13,8 +13,9 @@ import type { Usage } from '../maintenance/usage.ts'
 import type { CopiesWithout } from '../membership/down.ts'
 import type { Life, Member, View } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
-import type { OwnerMaker, VdiMap } from '../owner-contract.ts'
-import type { StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import type { OwnerMaker } from '../owner-contract.ts'
+import type { ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import { auditCluster } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
 import { ClusterSpace } from './cluster-space.ts'
 import { CopyCleaner } from './copy-cleaner.ts'
@@ -45,6 +46,8 @@ export interface ClusteredOptions
 const PATIENCE_MS = 1000
 /** An entry of the log has so much room. */
 const KEPT_USAGES_MAX = 2000
+/** Of one node there are told so many. */
+const PROBLEMS_MAX = 100
 /** From one attempt to join the group again to the next. */
 const REJOIN_MS = 1000
 /** How long a family that nobody uses is kept: its next user may be at another node. */
@@ -120,7 +123,14 @@ export class ClusteredVdiStore implements VdiStore {
       members: () => state.members,
       ask: (to) => this.ask(to, 'node_space', {}),
     })
-    this.#answers = { ...this.#held.answers, node_space: () => this.#ownSpace() }
+    this.#answers = {
+      ...this.#held.answers,
+      node_space: () => this.#ownSpace(),
+      audit_family: ({ family, repair }) =>
+        this.#owned(family).audit({ repair, addressOf: (node) => this.#addressOf(node) }),
+      audit_node: ({ repair }) => this.#auditOwn(repair),
+      list_objects: async (params) => this.#ownedOf(params.vid).listObjects(params),
+    }
     this.attributes = new LoggedAttributes({ state, clock, turns, propose })
     this.admission = new ExportAdmission({
       state,
@@ -372,18 +382,46 @@ export class ClusteredVdiStore implements VdiStore {
     return bytes
   }
 
-  async listObjects(_map: VdiMap): Promise<ListedObject[]> {
-    throw new StoreError('Unsupported', 'a list of objects, on a store of several nodes')
+  async listObjects(vid: number, range: ListRange): Promise<ListedObject[]> {
+    const owner = await this.ownership.claim(this.#parts.state.get(vid).family)
+    const listed = await this.ask(owner, 'list_objects', { vid, ...range })
+    return listed.map(({ nodes, ...object }) => {
+      return { ...object, oid: dataOid(object.vid, object.index), nodes: nodes.map((node) => this.#addressOf(node)) }
+    })
   }
 
-  async audit(_options: VdiAuditOptions): Promise<AuditReport> {
-    throw new StoreError('Unsupported', 'the audit, on a store of several nodes')
+  audit(options: VdiAuditOptions): Promise<AuditReport> {
+    const { state, clock } = this.#parts
+    const { ownership } = this
+    return auditCluster({ state, ownership, clock, ask: (to, name, params) => this.ask(to, name, params) }, options)
+  }
+
+  #addressOf(node: string): string {
+    return this.#parts.state.members.find((member) => member.node === node)?.address ?? node
+  }
+
+  /** Copies that this node has of VDIs that there are not, nor are about to be. */
+  async #auditOwn(repair: boolean): Promise<Told<'audit_node'>> {
+    const { state } = this.#parts
+    const isOrphan = (oid: bigint) =>
+      oidKind(oid) !== 'attr' && !state.vdis.has(oidVid(oid)) && !state.makings.has(oidVid(oid))
+    const orphans = this.objectsHere().filter(isOrphan)
+    const isRepaired = repair && orphans.length > 0 && (await this.#holder.drop((oid) => !isOrphan(oid)))
+    const problems = orphans.slice(0, PROBLEMS_MAX).map((oid) => {
+      const detail = `${formatOid(oid)} on ${this.#addressOf(this.member.life.node)} belongs to no VDI`
+      return { kind: 'orphan_object' as const, detail, where: null, isRepaired }
+    })
+    return { objects: 0, blocks: 0, busy: 0, problems, problemsTotal: orphans.length }
   }
 
   #ownedOf(vid: number): OwnedFamily {
     const vdi = this.#parts.state.vdis.get(vid)
     if (!vdi) throw new StoreError('NoVdi', vid.toString(16))
-    const owned = this.#families.get(vdi.family)
+    return this.#owned(vdi.family)
+  }
+
+  #owned(family: number): OwnedFamily {
+    const owned = this.#families.get(family)
     if (!owned) throw new StoreError('OldEpoch', 'another node owns the VDI')
     return owned
   }

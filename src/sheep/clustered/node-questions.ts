@@ -1,6 +1,33 @@
 import { z } from 'zod'
 import { StoreError } from '../../errors.ts'
 
+const problem = z.object({
+  kind: z.enum([
+    'missing_object',
+    'missing_copy',
+    'different_copies',
+    'orphan_object',
+    'corrupt_block',
+    'dangling_block',
+    'wrong_account',
+    'dangling_export',
+  ]),
+  detail: z.string(),
+  where: z
+    .object({ vdi: z.string(), snapshot: z.string(), offsetBytes: z.number(), lengthBytes: z.number() })
+    .nullable(),
+  isRepaired: z.boolean(),
+})
+
+/** What an audit of a part of the store has found. `busy`: parts of objects that were written each time. */
+const audited = z.object({
+  objects: z.int(),
+  blocks: z.int(),
+  busy: z.int(),
+  problems: z.array(problem),
+  problemsTotal: z.int(),
+})
+
 /** What the nodes of a cluster may ask of each other as nodes. One row for each question: what it takes, and what is told. */
 const question = <P extends z.ZodType, T extends z.ZodType>(params: P, told: T) => ({ params, told })
 
@@ -19,6 +46,23 @@ export const QUESTIONS = {
   ),
   freeze_vdis: question(hold, nothing),
   release_vdis: question(hold, nothing),
+  /** Of the owner: all objects of the family, on all nodes. */
+  audit_family: question(z.object({ family: z.int(), repair: z.boolean() }), audited),
+  /** What the node has copies of that belong to no VDI. */
+  audit_node: question(z.object({ repair: z.boolean() }), audited),
+  /** Of the owner: as VdiStore.listObjects. */
+  list_objects: question(
+    z.object({ vid: z.int(), from: z.int(), limit: z.int(), count: z.int() }),
+    z.array(
+      z.object({
+        index: z.int(),
+        vid: z.int(),
+        allocatedBytes: z.int(),
+        inheritedBytes: z.int(),
+        nodes: z.array(z.string()),
+      }),
+    ),
+  ),
   /** Of the node's disks; `allocatedBytes` is what the VDIs hold, each block once, whose families it owns or that fall to it. */
   node_space: question(
     nothing,

@@ -3,13 +3,16 @@ import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
+import { countBlocks } from '../copies/block-ranges.ts'
 import { bringHome } from '../copies/copy-recovery.ts'
 import { deferred } from '../copies/deferred.ts'
 import type { Entry, FamilyOwner } from '../entries.ts'
 import type { View } from '../membership/view.ts'
-import { OBJECT_BYTES } from '../object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from '../object-format.ts'
 import { ReplicatedFamily } from '../replicated/replicated-family.ts'
+import { FamilyAudit } from './family-audit.ts'
 import type { FamilyObjects } from './family-objects.ts'
+import type { Params, Told } from './node-questions.ts'
 import { Signal } from './signal.ts'
 
 export interface OwnedFamilyOptions {
@@ -92,6 +95,33 @@ export class OwnedFamily {
   applied(entry: Entry): void {
     this.vdis.applied(entry)
     if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
+  }
+
+  /** See FamilyAudit. */
+  audit(options: { repair: boolean; addressOf(node: string): string }): Promise<Told<'audit_family'>> {
+    const { objects, state, clock } = this.#options
+    const { vdis } = this
+    return new FamilyAudit({ ...options, family: this.owner.family, objects, vdis, state, clock }).run()
+  }
+
+  /** As VdiStore.listObjects, with the nodes that should have copies. */
+  async listObjects({ vid, from, limit, count }: Params<'list_objects'>): Promise<Told<'list_objects'>> {
+    const { objects } = this.#options
+    const listed: Told<'list_objects'> = []
+    for await (const entry of this.vdis.mapOf(vid).entries(limit, from)) {
+      if (listed.length === count) break
+      const oid = dataOid(entry.vid, entry.index)
+      const layout = await objects.layoutOf(oid).catch(ifThere)
+      if (!layout) continue
+      listed.push({
+        index: entry.index,
+        vid: entry.vid,
+        allocatedBytes: countBlocks(layout.data) * BLOCK_BYTES,
+        inheritedBytes: countBlocks(layout.inherited) * BLOCK_BYTES,
+        nodes: [...objects.of(entry.vid).targetsOf(oid)],
+      })
+    }
+    return listed
   }
 
   reclaim(): void {
@@ -218,4 +248,10 @@ export class OwnedFamily {
     }
     return oids
   }
+}
+
+/** Null for an object that was dropped since the map was read. */
+function ifThere(error: unknown): null {
+  if (error instanceof StoreError && error.code === 'NoObject') return null
+  throw error
 }

@@ -2,7 +2,17 @@ import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { ALL_BLOCKS, intersect, joinContents, joinLayouts, overlaps, subtract } from './block-ranges.ts'
+import {
+  ALL_BLOCKS,
+  countBlocks,
+  intersect,
+  joinContents,
+  joinLayouts,
+  overlaps,
+  subtract,
+  toBlocks,
+} from './block-ranges.ts'
+import { type CopyComparison, differences, within, without } from './copy-comparison.ts'
 import type { BlockContents, BlockRange, CopyLayout } from './copy-store.ts'
 import { Holders, type HoldersOptions } from './holders.ts'
 import { mend } from './mending.ts'
@@ -62,6 +72,11 @@ export class CopySequencer {
 
   get epoch(): number {
     return this.#holders.epoch
+  }
+
+  /** The nodes that should have a copy of an object in the view in effect. */
+  targetsOf(oid: bigint): readonly NodeId[] {
+    return this.#holders.targets(oid)
   }
 
   /** How often a copy was found to lack what it should have: while this is as it was, what was complete in an epoch still is. */
@@ -286,6 +301,56 @@ export class CopySequencer {
       else copy.missing = subtract(copy.missing, [range])
       this.#holders.unsynced.set(copy.member.node, this.#versions.last)
       return bytes
+    })
+  }
+
+  /**
+   * Reads some blocks from all copies that have them, and compares. Null when the object was written meanwhile, or a node did not
+   * answer. What a copy turns out not to be able to read it lacks from then on, as after any read.
+   */
+  compare(oid: bigint, range: BlockRange): Promise<CopyComparison | null> {
+    return this.#objects.use(oid, true, async (object) => {
+      await this.#opener.opened(object)
+      if (!object.exists) throw new StoreError('NoObject')
+      await object.quiet([range])
+      const rotten = within(object.rotten, range)
+      if (rotten.length > 0) await mend(object, rotten, this.#holders)
+      const { term, version } = object
+      if (!object.isOpen) return null
+      const isAsItWas = () => object.isOpen && object.term === term && object.version === version
+      const copies = [...object.acting.values()].map(({ member, missing }) => {
+        return { member, ranges: without(range, missing), contents: [] as BlockContents[] }
+      })
+      let isRotten = false
+      let isKnown = true
+      await Promise.all(
+        copies.flatMap(({ member, ranges, contents }) =>
+          ranges.map(async (part) => {
+            const answer = await this.#holders.ask(member, { type: 'read', oid, range: part })
+            if (answer?.refused === null) contents.push(answer.result)
+            else if (answer?.refused === 'rotten') isRotten = true
+            else isKnown = false
+          }),
+        ),
+      )
+      if (isRotten && object.term === term) object.close() // whoever opens it next learns which blocks
+      if (isRotten || !isKnown || !isAsItWas()) return null
+      const [best, ...others] = copies.filter(({ ranges }) => ranges.length > 0)
+      const shared = (other: (typeof copies)[number]) => intersect(best?.ranges ?? [], other.ranges)
+      const different = others.flatMap((other) =>
+        shared(other).flatMap((part) => differences(part, joinContents(best!.contents), joinContents(other.contents))),
+      )
+      const lost = within(object.rotten, range)
+      return {
+        checked: copies.reduce((sum, { ranges }) => sum + countBlocks(ranges), 0),
+        lacking: this.#holders.targets(oid).flatMap((node) => {
+          const missing = object.acting.get(node)?.missing ?? ALL_BLOCKS
+          const blocks = subtract(within(missing, range), lost)
+          return blocks.length > 0 ? [{ node, blocks }] : []
+        }),
+        lost,
+        different: toBlocks(different),
+      }
     })
   }
 

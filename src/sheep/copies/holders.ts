@@ -92,11 +92,11 @@ export class Holders {
   }
 
   isTarget(oid: bigint, { node }: Member): boolean {
-    return this.#targets(oid).includes(node)
+    return this.targets(oid).includes(node)
   }
 
   lacksTarget(object: OwnedObject): boolean {
-    return this.#targets(object.oid).some((node) => !object.acting.has(node))
+    return this.targets(object.oid).some((node) => !object.acting.has(node))
   }
 
   placedViews(oid: bigint): readonly PlacedView[] {
@@ -109,7 +109,8 @@ export class Holders {
     return this.view.members.filter(({ node }) => nodes.includes(node))
   }
 
-  #targets(oid: bigint): readonly NodeId[] {
+  /** Who should have a copy in the view in effect. */
+  targets(oid: bigint): readonly NodeId[] {
     return this.#options.targetsOf(oid, this.view)
   }
 }

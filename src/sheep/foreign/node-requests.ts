@@ -30,11 +30,13 @@ import { objectExists, wholeObject } from './object-requests.ts'
 /** What `dog` asks nodes and the cluster. What makes no sense on a node that is alone is refused with NO_SUPPORT. */
 
 const STORE_NAME = 'collie'
+/** Of STAT_RECOVERY. */
+const COPIES_OBJECTS = 1
 const DRIVER_NAME = 'single'
 const CLUSTER_FLAGS = CLUSTER_FLAG.USE_LOCK | CLUSTER_FLAG.RECYCLE_VID | CLUSTER_FLAG.AUTO_VNODES
 
 export async function getNodeList(sheep: Sheep): Promise<Reply> {
-  const nodes = nodesOf(sheep, sheep.state.members, await spaceOf(sheep))
+  const nodes = nodesOf(sheep, sheep.state.members, await spacesOf(sheep))
   const body = Buffer.concat(nodes.map((node) => sdNode.encode(node)))
   return { result: RESULT.SUCCESS, nrNodes: nodes.length, body }
 }
@@ -42,12 +44,12 @@ export async function getNodeList(sheep: Sheep): Promise<Reply> {
 /** Epochs, newest first, as many as the client has room for. Each has `nodesNr` slots for nodes. */
 export async function statCluster(sheep: Sheep, { dataLength = 0, nodesNr = 0 }: SheepRequest): Promise<Reply> {
   const entryBytes = epochLogHead.sizeBytes + nodesNr * sdNode.sizeBytes
-  const space = await spaceOf(sheep)
+  const spaces = await spacesOf(sheep)
   const entries: Buffer[] = []
   for (const { view } of [...sheep.state.views].reverse().slice(0, Math.floor(dataLength / entryBytes))) {
     if (nodesNr > 0 && view.members.length > nodesNr) return { result: RESULT.BUFFER_SMALL }
     const isNewest = entries.length === 0
-    const nodes = nodesNr === 0 ? [] : nodesOf(sheep, view.members, space)
+    const nodes = nodesNr === 0 ? [] : nodesOf(sheep, view.members, spaces)
     entries.push(encodeEpochLog(epochHead(sheep, view, isNewest), nodes, nodesNr))
   }
   return { result: RESULT.SUCCESS, body: Buffer.concat(entries) }
@@ -71,7 +73,7 @@ export async function clusterInfo(sheep: Sheep): Promise<Reply> {
     blockSizeShift: BLOCK_SIZE_SHIFT_DEFAULT,
     defaultStore: STORE_NAME,
   }
-  const nodes = nodesOf(sheep, sheep.state.members, await spaceOf(sheep))
+  const nodes = nodesOf(sheep, sheep.state.members, await spacesOf(sheep))
   return { result: RESULT.SUCCESS, body: encodeClusterInfo(info, nodes) }
 }
 
@@ -103,8 +105,18 @@ export async function statSheep(sheep: Sheep): Promise<Reply> {
   return { result: RESULT.SUCCESS, nrNodes: sheep.state.members.length, storeSize: totalBytes, storeFree: freeBytes }
 }
 
-export function statRecovery(): Reply {
-  return { result: RESULT.SUCCESS, body: recoveryState.encode({}) }
+/** STAT_RECOVERY counts families of VDIs, of which each brings home what it lacks as a whole. */
+export function statRecovery({ state }: Sheep): Reply {
+  const left = state.families.uncleanBefore(state.epoch).length
+  if (left === 0) return { result: RESULT.SUCCESS, body: recoveryState.encode({}) }
+  const total = [...state.vdis.families()].length
+  const progress = {
+    inRecovery: 1,
+    state: COPIES_OBJECTS,
+    finished: Math.max(0, total - left),
+    total,
+  }
+  return { result: RESULT.SUCCESS, body: recoveryState.encode(progress) }
 }
 
 export function getRecovery(): Reply {
@@ -113,7 +125,8 @@ export function getRecovery(): Reply {
 
 /** GET_VNODES: how many places on the ring this node has. */
 export function getVnodes(sheep: Sheep): Reply {
-  return { result: RESULT.SUCCESS, nrNodes: sheep.state.members[0]?.vnodes ?? 0 }
+  const self = sheep.state.members.find(({ node }) => node === sheep.node)
+  return { result: RESULT.SUCCESS, nrNodes: self?.vnodes ?? 0 }
 }
 
 export async function mdInfoOf(sheep: Sheep): Promise<Reply> {
@@ -173,7 +186,7 @@ export async function getHash(sheep: Sheep, { oid = 0n }: SheepRequest): Promise
 export async function getEpoch(sheep: Sheep, { tgtEpoch = 0 }: SheepRequest): Promise<Reply> {
   const view = sheep.state.views.find(({ view: { epoch } }) => epoch === tgtEpoch)?.view
   if (!view) return { result: RESULT.NO_TAG }
-  const nodes = nodesOf(sheep, view.members, await spaceOf(sheep)).map((node) => sdNode.encode(node))
+  const nodes = nodesOf(sheep, view.members, await spacesOf(sheep)).map((node) => sdNode.encode(node))
   const time = Buffer.alloc(8)
   time.writeBigUInt64LE(BigInt(Math.floor(view.at / 1000)))
   return { result: RESULT.SUCCESS, body: Buffer.concat([...nodes, time]) }
@@ -187,13 +200,17 @@ export function unsupported(): Reply {
 /** When the cluster was made: its first epoch that is still known. */
 const ctimeOf = (sheep: Sheep): bigint => encodeTime(sheep.state.views[0]!.view.at)
 
-async function spaceOf(sheep: Sheep): Promise<number> {
-  return (await sheep.stats()).totalBytes
+/** What each node has, by its name; nothing of nodes that are not in the view. */
+async function spacesOf(sheep: Sheep): Promise<ReadonlyMap<string, number>> {
+  const { nodes } = await sheep.space()
+  return new Map(nodes.map(({ node, totalBytes }) => [node, totalBytes]))
 }
 
-function nodesOf(sheep: Sheep, members: readonly Member[], spaceBytes: number): SdNode[] {
-  return members.map(({ zone, vnodes }) => {
-    const { addr, port } = endpointOf(sheep.contact)
+/** A node that is alone is reached where the client has reached it; in a cluster each says where others reach it. */
+function nodesOf(sheep: Sheep, members: readonly Member[], spaces: ReadonlyMap<string, number>): SdNode[] {
+  return members.map(({ node, address, zone, vnodes }) => {
+    const { addr, port } = endpointOf(sheep.state.founded === null ? sheep.contact : address)
+    const spaceBytes = spaces.get(node) ?? 0
     return { nid: { addr, port, ioAddr: Buffer.alloc(16), ioPort: 0 }, vnodeCount: vnodes, zone, spaceBytes }
   })
 }

@@ -24,13 +24,23 @@ export interface AuditReport {
   blocksChecked: number
   /** Accounts that were counted again. */
   accounts: number
+  /** Parts of objects that were written each time when their copies were to be compared. */
+  busy?: number
   problems: Problem[]
   /** More than `problems` has room for. */
   problemsTotal: number
 }
 
 export interface Problem {
-  kind: 'missing_object' | 'orphan_object' | 'corrupt_block' | 'dangling_block' | 'wrong_account' | 'dangling_export'
+  kind:
+    | 'missing_object'
+    | 'missing_copy'
+    | 'different_copies'
+    | 'orphan_object'
+    | 'corrupt_block'
+    | 'dangling_block'
+    | 'wrong_account'
+    | 'dangling_export'
   detail: string
   /** Where a user sees the damage, if one can. */
   where: Damage | null

@@ -1,5 +1,5 @@
 import { type StoreErrorCode, toStoreError } from '../../errors.ts'
-import { dataOid, inodeOid, oidIndex, oidKind } from '../../protocol/oid.ts'
+import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { Account } from '../accounts.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, Vdi } from '../entries.ts'
@@ -220,6 +220,18 @@ export class ReplicatedFamily implements OwnerMaker {
       if (oidKind(oid) !== 'data' || (await map.lookup(oidIndex(oid))) === vid) continue
       await this.ownerOf(vid, sizeBytes).removeGarbage(oidIndex(oid))
     }
+  }
+
+  /** Whether the map of a living VDI does not name an object of it, while nothing is done to that. */
+  async isOrphan(oid: bigint): Promise<boolean> {
+    const vdi = this.#options.state.vdis.get(oidVid(oid))
+    if (!vdi || vdi.deleting) return false
+    return !(await this.ownerOf(vdi.vid, vdi.sizeBytes).isNamed(oidIndex(oid)))
+  }
+
+  async removeOrphan(oid: bigint): Promise<void> {
+    const vdi = this.#options.state.vdis.get(oidVid(oid))
+    if (vdi && !vdi.deleting) await this.ownerOf(vdi.vid, vdi.sizeBytes).removeGarbage(oidIndex(oid))
   }
 
   /** Counts what all VDIs hold. */

@@ -173,6 +173,11 @@ export class ReplicatedOwner implements Owner {
     this.#gate.open()
   }
 
+  /** Whether the map names an object of this VDI, at a moment at which nothing is done to it. */
+  isNamed(index: number): Promise<boolean> {
+    return this.#turns.alone(index, async () => (await this.#map.lookup(index)) === this.vid)
+  }
+
   /** Removes an object of this VDI unless the map names it. */
   async removeGarbage(index: number): Promise<void> {
     const { vid } = this

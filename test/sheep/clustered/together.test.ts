@@ -139,7 +139,7 @@ async function fail(bench: ClusterBench, clock: Clock): Promise<() => Promise<vo
 describe('snapshots of several VDIs with different owners', () => {
   it('are of one moment in the order of writes, all or none, whatever fails', { timeout: 300_000 }, async () => {
     const totals = { taken: 0, refused: 0, none: 0 }
-    const seeds = await runSeeds('test/sheep/clustered/together.test.ts', 6, async (seed) => {
+    const seeds = await runSeeds('test/sheep/clustered/together.test.ts', 4, async (seed) => {
       const bench = await open(seed)
       const clock = bench.clock.node().mount()
       const counter = new Counter(bench, clock)
