@@ -28,9 +28,24 @@ function watch(disk: Disk, writes: [number, number][], limit: (length: number) =
 async function openWatched(seed = 1) {
   const writes: [number, number][] = []
   const control = { limit: (length: number) => length }
-  const wrap = (disk: Disk) => watch(disk, writes, (length) => control.limit(length))
+  let held: Promise<void> | null = null
+  const wrap = (disk: Disk): Disk => ({
+    ...watch(disk, writes, (length) => control.limit(length)),
+    punchMany: async (ranges) => {
+      await held
+      return disk.punchMany(ranges)
+    },
+  })
+  /** From now on no hole is made until what this returns is called. */
+  const heldPunches = () => {
+    let goOn: () => void = () => {}
+    held = new Promise((resolve) => {
+      goOn = resolve
+    })
+    return goOn
+  }
   const bench = await StoreBench.open({ ...options, seed, wrap })
-  return { bench, writes, control }
+  return { bench, writes, control, heldPunches }
 }
 
 /** Blocks of a large write, each filled with its number. */
@@ -409,6 +424,32 @@ describe('a large write', () => {
       )
       expect(pages).toHaveLength(1)
     }
+  })
+
+  it('is answered before a full disk has that part back, which no checkpoint overtakes and nothing is placed beside', async () => {
+    const { bench, writes, control, heldPunches } = await openWatched()
+    await createLarge(bench, 1, true)
+    await bench.settle()
+    const goOn = heldPunches()
+    let room = 1
+    control.limit = (length) => {
+      if (room-- > 0) return length
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+    }
+    await overwrite(bench, 2, true, LARGE - 2)
+    control.limit = (length) => length
+    writes.length = 0
+    await overwrite(bench, 3, true, LARGE - 2)
+    await overwrite(bench, 4, true, 2 * LARGE)
+    expect(writes).toEqual([])
+    bench.store.startCheckpoint()
+    await expect(bench.checkpointed(1)).rejects.toThrow('nothing is left to happen')
+    goOn()
+    await bench.checkpointed(1)
+    await bench.restart('powerLoss')
+    expect(await bench.read(OBJECT, LARGE - 2, LARGE)).toEqual(large(3))
+    expect(await bench.read(OBJECT, 2 * LARGE, LARGE)).toEqual(large(4))
+    expect(await bench.corruptBlocks()).toBe(0)
   })
 
   it('whose file of a new object the journal never heard of leaves none behind', async () => {

@@ -87,6 +87,7 @@ export class ClusteredVdiStore implements VdiStore {
       copies,
       holder: this.#holder,
       places: this.#places,
+      clock,
       node: options.self.node,
       copiesOf: (vid) => this.#copiesOf(vid),
       failed: options.failed,
@@ -300,7 +301,7 @@ export class ClusteredVdiStore implements VdiStore {
 
   /** All objects that this node has copies of. */
   objectsHere(): readonly bigint[] {
-    return this.#copies.objects().filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
+    return [...this.#copies.objects()].filter((oid) => this.#copies.stateOf(oid)?.kind !== 'removed')
   }
 
   /** The families in which something may not be where it belongs, as far as this node knows: by the log, as owner, or as holder. */

@@ -1,5 +1,6 @@
 import { type StoreError, toStoreError } from '../../errors.ts'
 import { oidVid } from '../../protocol/oid.ts'
+import type { Clock } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { CopyHolder } from '../copies/copy-holder.ts'
 import type { EngineCopyStore } from '../copies/engine-copy-store.ts'
@@ -12,6 +13,7 @@ export interface CopyCleanerOptions {
   copies: EngineCopyStore
   holder: CopyHolder
   places: Places
+  clock: Clock
   /** This one. */
   node: NodeId
   copiesOf(vid: number): number
@@ -65,11 +67,12 @@ export class CopyCleaner {
   }
 
   async #forgetClean(): Promise<void> {
-    const { state, copies, holder } = this.#options
+    const { state, copies, holder, clock } = this.#options
     const clean = state.families.oldestUnclean(state.epoch) - 1
     if (clean <= this.#cleanedEpoch) return
     for (const epoch of state.families.uncleanEpochs()) if (!this.#wasThere(epoch)) return
-    if (!(await holder.drop((oid) => this.#belongsHere(oid)))) return
+    const pause = () => new Promise<void>((resolve) => clock.afterInput(resolve))
+    if (!(await holder.drop((oid) => this.#belongsHere(oid), pause))) return
     this.#cleanedEpoch = clean
     await new Promise<void>((resolve, reject) => copies.clean(clean, (error) => (error ? reject(error) : resolve())))
   }

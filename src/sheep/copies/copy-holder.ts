@@ -5,6 +5,9 @@ import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from '
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
 import { compareGenerations, type Generation, isSameVersion } from './version.ts'
 
+/** A look takes some microseconds: it asks the ring. */
+const LOOKS_PER_TURN = 128
+
 /**
  * The copies that one node has, towards the owners of VDIs.
  *
@@ -36,13 +39,31 @@ export class CopyHolder {
    * node may count on such a copy: then it stays until that view is known here. For the same reason it is not to be called before a
    * view with this life of the node is known, as owners may have known later ones in the lives before. Returns whether nothing
    * is left that does not belong here.
+   *
+   * With `pause` it lets others go on after every so many objects, and each is judged by what is known in its own turn: only for what
+   * is still true of an object that comes meanwhile.
    */
-  async drop(belongsHere: (oid: bigint) => boolean): Promise<boolean> {
-    const isCounted = (oid: bigint) => (this.#seals.get(oidVid(oid))?.epoch ?? 0) > this.#epoch
-    const foreign = this.#store.objects().filter((oid) => !belongsHere(oid))
-    const dropped = foreign.filter((oid) => !isCounted(oid))
-    await Promise.all(dropped.map((oid) => settled((done) => this.#store.drop(oid, done))))
-    return dropped.length === foreign.length
+  async drop(belongsHere: (oid: bigint) => boolean, pause?: () => Promise<void>): Promise<boolean> {
+    const dropped: Promise<void>[] = []
+    let looks = 0
+    let isLeft = false
+    for (const oid of this.#store.objects()) {
+      const isForeign = !belongsHere(oid)
+      if (isForeign && this.#isCounted(oid)) isLeft = true
+      else if (isForeign) {
+        const drop = settled((done) => this.#store.drop(oid, done))
+        drop.catch(() => {}) // told below, when all have been looked at
+        dropped.push(drop)
+      }
+      if (pause && ++looks % LOOKS_PER_TURN === 0) await pause()
+    }
+    await Promise.all(dropped)
+    return !isLeft
+  }
+
+  /** An owner that knows a later view than this node may count on its copy. */
+  #isCounted(oid: bigint): boolean {
+    return (this.#seals.get(oidVid(oid))?.epoch ?? 0) > this.#epoch
   }
 
   /** To be called in the order of arrival: what a request does is in order with others when the call returns. */

@@ -25,8 +25,8 @@ export interface CopyStore {
   allocatedOf(oid: bigint): readonly BlockRange[]
   /** The objects of a VDI that there are copies or tombstones of. */
   objectsOf(vid: number): readonly bigint[]
-  /** Those of all VDIs. */
-  objects(): readonly bigint[]
+  /** Those of all VDIs, each as it is found; those that come meanwhile may be left out. */
+  objects(): Iterable<bigint>
   /** Sets blocks, version and tail. The caller has compared `previous` with `stateOf`; the store asserts it. */
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void
   /**

@@ -103,10 +103,13 @@ export class EngineCopyStore implements CopyStore {
     return this.#there.get(oid) ?? this.#store.exists(oid)
   }
 
-  /** Looks at every object of the node. */
-  objects(): readonly bigint[] {
-    const oids = new Set([...this.#copies.oids(), ...this.#store.oids(), ...this.#there.keys()])
-    return [...oids].filter((oid) => this.#copies.imageOf(oid) !== null || this.#isThere(oid))
+  /** Looks at every object of the node, one by one: between two of them turns may go by. */
+  *objects(): Generator<bigint> {
+    for (const oid of this.#store.oids()) if (this.#isThere(oid)) yield oid
+    for (const oid of this.#there.keys()) if (this.#isThere(oid) && !this.#store.exists(oid)) yield oid
+    for (const oid of this.#copies.oids()) {
+      if (this.#copies.imageOf(oid) !== null && !this.#isThere(oid)) yield oid
+    }
   }
 
   /** Objects of which the copy here lacks something. */

@@ -1,0 +1,51 @@
+import { expect, it } from 'vitest'
+import { dataOid } from '../../../src/protocol/oid.ts'
+import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
+import type { CopyWrite } from '../../../src/sheep/copies/copy-store.ts'
+import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
+import { blocksOf, StoreBench } from '../store-bench.ts'
+
+const VID = 7
+const OBJECTS = 300
+const generation = { epoch: 1, index: 1, incarnation: 'a' }
+
+const oidOf = (index: number) => dataOid(VID, index)
+
+function writeOf(index: number): CopyWrite {
+  const contents = { blocks: [{ first: 0, bytes: blocksOf(1) }], zeros: [] }
+  return { ...contents, oid: oidOf(index), version: { generation, sequence: 1 }, previous: null }
+}
+
+it('a node with many copies lets others go on while it looks which of them belong to it', async () => {
+  const bench = await StoreBench.open()
+  const store = new EngineCopyStore(bench.store)
+  const write = (index: number) =>
+    new Promise<void>((resolve, reject) =>
+      store.apply(writeOf(index), false, (error) => (error ? reject(error) : resolve())),
+    )
+  const remove = (index: number) =>
+    new Promise<void>((resolve, reject) => store.drop(oidOf(index), (error) => (error ? reject(error) : resolve())))
+  await bench.clock.run(Promise.all(Array.from({ length: OBJECTS }, (_, index) => write(index))))
+
+  let looks = 0
+  const looksOfTurns: number[] = []
+  const belongsHere = (oid: bigint) => {
+    looks++
+    return Number(oid & 1n) === 0
+  }
+  const pause = async () => {
+    looksOfTurns.push(looks)
+    looks = 0
+    if (looksOfTurns.length > 1) return
+    await remove(OBJECTS - 2)
+    await write(OBJECTS)
+  }
+  expect(await bench.clock.run(new CopyHolder(store).drop(belongsHere, pause))).toBe(true)
+  expect(looksOfTurns.length).toBeGreaterThan(1)
+  expect(Math.max(looks, ...looksOfTurns)).toBeLessThanOrEqual(128)
+  const even = Array.from({ length: OBJECTS / 2 + 1 }, (_, i) => oidOf(2 * i)).filter(
+    (oid) => oid !== oidOf(OBJECTS - 2),
+  )
+  expect([...store.objects()].sort()).toEqual(even.sort())
+  await bench.close()
+})
