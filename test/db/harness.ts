@@ -1,6 +1,6 @@
 import { copyFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
+import { dirname, join } from 'node:path'
+import { afterAll, onTestFinished } from 'vitest'
 import { type DatabaseOptions, type Db, openDatabase } from '../../src/db/database.ts'
 import type { VolumeRow } from '../../src/db/volumes.ts'
 import { createPostgresDatabase, runsPostgres } from '../tools/postgres.ts'
@@ -28,6 +28,10 @@ export async function newDatabase(dialect: Dialect, { migrated = true } = {}): P
 
 let template: Promise<string> | null = null
 
+afterAll(async () => {
+  if (template !== null) rmSync(dirname(await template), { recursive: true, force: true })
+})
+
 /** A file with the schema and no rows, made once for a test file, as that takes longer than many tests. */
 function migratedFile(): Promise<string> {
   template ??= makeTemplate()
@@ -36,7 +40,6 @@ function migratedFile(): Promise<string> {
 
 async function makeTemplate(): Promise<string> {
   const directory = scratchDirectory('collie-template-')
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true }))
   const file = join(directory, 'collie.db')
   await (await openDatabase({ file })).destroy()
   return file
