@@ -293,7 +293,7 @@ const UNNAMED: readonly Rule[] = [
   'volume_extension:default_unset',
 ]
 
-export function refusal(rule: Rule): ServiceError {
+function refusal(rule: Rule): ServiceError {
   return UNNAMED.includes(rule)
     ? new ServiceError('OperationNotAuthorized')
     : new ServiceError('PolicyNotAuthorized', { action: rule })

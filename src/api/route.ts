@@ -7,7 +7,7 @@ import type { Services } from '../services/services.ts'
 import { createLinks, type Links } from './links.ts'
 import { at, type Client, inRange, minorOf, type Version } from './microversion.ts'
 import { refusedFilters } from './paging.ts'
-import { type Rule, refusal } from './policy.ts'
+import type { Rule } from './policy.ts'
 import { check, shorten, unknownProperties, type Words } from './validation.ts'
 import { visitOf } from './visit.ts'
 
@@ -45,7 +45,7 @@ export interface Route {
   status: number
   /** Finds what the request is about, or rejects with …NotFound; null when that is not one object. */
   target: ((request: Target<unknown, Record<string, string>>) => Promise<unknown>) | null
-  /** The rule that a refusal names, where that is another for some requests; it lets nobody in whom `policy` does not. */
+  /** The rule that some requests are asked when `policy` refuses them; the service asks all that apply. */
   refusedAs: ((request: Refused<unknown, unknown>) => Rule | false) | null
   handler: (request: ApiRequest<unknown, unknown, Record<string, string>>) => unknown
 }
@@ -217,7 +217,7 @@ async function serve(
       : check(at(route.body, client), sent ?? null, { root: route.action, unknown: unknownProperties })
   if (route.policy !== null && !context.allows(route.policy)) {
     const target = await route.target?.({ services, context, params, body })
-    throw refusal(route.refusedAs?.({ body, query, target, supports }) || route.policy)
+    context.authorize(route.refusedAs?.({ body, query, target, supports }) || route.policy, context)
   }
 
   const answer = await route.handler({
