@@ -70,6 +70,9 @@ async function held(id: string, lengthBytes: number, from = harness): Promise<Bu
 const expectContent = async (id: string, content: Buffer, from = harness) =>
   expect((await held(id, content.length, from)).equals(content)).toBe(true)
 
+/** On a busy machine too. */
+const eventually = (holds: () => Promise<void> | void) => vi.waitFor(holds, { timeout: 20_000 })
+
 /** Something that goes on when it is let go. */
 function createHold(): { until: Promise<void>; letGo: () => void } {
   let letGo = () => {}
@@ -91,7 +94,7 @@ describe('a volume from an image', () => {
     const { id, status, bootable } = await fromImage(imageId)
     expect({ status, bootable }).toEqual({ status: 'creating', bootable: false })
     await glance.held()
-    await vi.waitFor(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[12].7$/))
+    await eventually(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[12].7$/))
     expect((await show(id)).status).toBe('downloading')
     expect(await outcome(harness.services.volumes.delete(member, id, { cascade: false, force: false }))).toBe(
       'InvalidVolume',
@@ -244,7 +247,7 @@ describe('a download that goes wrong', () => {
     const { until, letGo } = createHold()
     glance.misbehave('download', { holdAt: 3 * MIB, until })
     const { id } = await fromImage(imageId)
-    await vi.waitFor(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[123].7$/))
+    await eventually(async () => expect((await harness.services.explain(id))?.work?.step).toMatch(/^download@[123].7$/))
     await harness.die()
     const next = await harness.reopen({ images: imageOptions(glance.url, { seal: options.seal }) })
     await next.settled()
@@ -273,7 +276,7 @@ describe('a download that goes wrong', () => {
     glance.misbehave('download', { holdAt: 2 * MIB, until })
     const { id } = await fromImage(imageId)
     await glance.held()
-    await vi.waitFor(async () => expect((await show(id)).status).toBe('downloading'))
+    await eventually(async () => expect((await show(id)).status).toBe('downloading'))
     const { attachments } = harness.services
     const reserved = await attachments.create(member, newAttachment(id))
     expect(await outcome(attachments.create(member, newAttachment(id)))).toBe('InvalidVolume')
@@ -399,7 +402,7 @@ describe('an upload', () => {
     const { until, letGo } = createHold()
     glance.misbehave('upload', { holdAt: 0, until })
     const started = await upload(id, { force: true, diskFormat: 'qcow2' })
-    await vi.waitFor(() => expect(imageOf(started.image.id).document.status).toBe('saving'))
+    await eventually(() => expect(imageOf(started.image.id).document.status).toBe('saving'))
     await attachments.delete(member, attached.id)
     expect(await show(id)).toMatchObject({ status: 'uploading', attachments: [] })
     expect((await harness.services.explain(id))?.workBeside).toMatchObject([
@@ -447,7 +450,7 @@ describe('an upload', () => {
     const { until, letGo } = createHold()
     glance.misbehave('upload', { holdAt: 0, until })
     const { image } = await upload(id, { diskFormat: 'qcow2' })
-    await vi.waitFor(() => expect(imageOf(image.id).document.status).toBe('saving'))
+    await eventually(() => expect(imageOf(image.id).document.status).toBe('saving'))
     await harness.die()
     imageOf(image.id).document.status = 'queued' // as Glance does when its client is gone
     const next = await harness.reopen({ images: imageOptions(glance.url, { seal: options.seal }) })
@@ -545,7 +548,7 @@ describe('conversion', () => {
       const { until, letGo } = createHold()
       glance.misbehave('upload', { holdAt: 0, until })
       const { image } = await harness.services.volumes.uploadImage(member, id, { ...UPLOAD, diskFormat: 'vmdk' })
-      await vi.waitFor(() => expect(glance.images.get(image.id)!.document.status).toBe('saving'))
+      await eventually(() => expect(glance.images.get(image.id)!.document.status).toBe('saving'))
       expect(readdirSync(options.directory).length).toBe(1)
       await harness.die()
       glance.images.get(image.id)!.document.status = 'queued'

@@ -358,4 +358,4 @@ it('lets through exactly what fits into the limits, and counts what is there, af
     }),
     { numRuns: 20 },
   )
-})
+}, 240_000)
