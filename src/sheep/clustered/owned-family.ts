@@ -10,6 +10,7 @@ import type { View } from '../membership/view.ts'
 import { OBJECT_BYTES } from '../object-format.ts'
 import { ReplicatedFamily } from '../replicated/replicated-family.ts'
 import type { FamilyObjects } from './family-objects.ts'
+import type { Recovery } from './recovery.ts'
 import { Signal } from './signal.ts'
 
 export interface OwnedFamilyOptions {
@@ -19,8 +20,7 @@ export interface OwnedFamilyOptions {
   clock: Clock
   log: Log
   propose(entry: Entry): Promise<void>
-  /** How fast copies are made for those that lack them. */
-  recoveryBytesPerSecond: number
+  recovery: Recovery
 }
 
 /** A step of the copying: small enough that a client's request does not wait long behind it. */
@@ -93,6 +93,7 @@ export class OwnedFamily {
 
   applied(entry: Entry): void {
     this.vdis.applied(entry)
+    if (entry.type === 'recovery') this.#work.tell()
     if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
   }
 
@@ -109,6 +110,7 @@ export class OwnedFamily {
   /** Another node may own it from now on. */
   end(): void {
     this.#isOver = true
+    this.#options.recovery.end(this.owner.family)
     this.#options.objects.end()
     this.#takenOver.reject(new StoreError('OldEpoch'))
     this.#work.tell()
@@ -147,7 +149,7 @@ export class OwnedFamily {
       this.#isTakenOver = true
       this.#takenOver.resolve()
     }
-    if (this.#isUnclean || !this.isComplete) await this.#bringHome()
+    if ((this.#isUnclean || !this.isComplete) && !this.#options.recovery.isPaused) await this.#bringHome()
     if (!this.#mustReclaim) return
     this.#mustReclaim = false
     this.#reclaimEpoch = this.#options.state.epoch
@@ -162,37 +164,50 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner, objects } = this.#options
+    const { state, propose, owner, objects, recovery } = this.#options
     const { epoch } = state
     const { setbacks } = objects
-    for (const { vid } of state.vdis.ofFamily(owner.family)) if (!(await this.#bringVdiHome(vid))) return
-    if (state.epoch !== epoch) return
+    const lists: [vid: number, oids: readonly bigint[]][] = []
+    for (const { vid } of state.vdis.ofFamily(owner.family)) lists.push([vid, await this.#objectsOf(vid)])
+    recovery.begin(
+      owner.family,
+      lists.reduce((sum, [, oids]) => sum + oids.length, 0),
+    )
+    let isComplete = true
+    for (const [vid, oids] of lists) isComplete = (await this.#bringVdiHome(vid, oids)) && isComplete
+    if (!isComplete || state.epoch !== epoch) return
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
     await this.flush()
     this.#complete = { epoch, setbacks }
     if (this.#isUnclean) await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
+    recovery.end(owner.family)
   }
 
-  /** Whether nothing of the VDI is missing. */
-  async #bringVdiHome(vid: number): Promise<boolean> {
+  /** Whether nothing of the VDI is missing. What cannot be brought home now does not keep the rest from it. */
+  async #bringVdiHome(vid: number, oids: readonly bigint[]): Promise<boolean> {
+    const { recovery } = this.#options
     const sequencer = this.#options.objects.of(vid)
     const { epoch, setbacks } = sequencer
-    for (const oid of await this.#objectsOf(vid)) if (!(await this.#bringObjectHome(sequencer, oid))) return false
-    return epoch === sequencer.epoch && setbacks === sequencer.setbacks
+    let isComplete = true
+    for (const oid of oids) {
+      if (this.#isOver || recovery.isPaused || epoch !== sequencer.epoch) return false
+      if (await this.#bringObjectHome(sequencer, oid)) recovery.done(this.owner.family)
+      else isComplete = false
+    }
+    return isComplete && epoch === sequencer.epoch && setbacks === sequencer.setbacks
   }
 
   async #bringObjectHome(sequencer: CopySequencer, oid: bigint): Promise<boolean> {
-    const { clock, recoveryBytesPerSecond } = this.#options
-    for (;;) {
-      if (this.#isOver) return false
+    const { recovery } = this.#options
+    while (!this.#isOver && !recovery.isPaused) {
       if (!(await this.#isNamed(oid))) return true
-      const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(unfilled)
+      const bytes = await recovery.step(() => sequencer.fill(oid, STEP_BLOCKS)).catch(unfilled)
       if (typeof bytes === 'string') return bytes === 'gone'
       if (bytes === null) return sequencer.isComplete(oid)
-      if (bytes > 0) await clock.sleep((1000 * bytes) / recoveryBytesPerSecond)
     }
+    return false
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */
