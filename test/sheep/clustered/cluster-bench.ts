@@ -168,7 +168,7 @@ export class ClusterBench {
     const start = ++node.starts
     node.isStarting = true
     const opened = await this.#open(node, CLUSTER).catch((error) => {
-      if (start === node.starts) throw error
+      if (start === node.starts) this.#failed(node, error) // its disk may fail while it starts
       return null
     })
     if (!opened || start !== node.starts) return
