@@ -4,8 +4,9 @@ import { ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import { storeDirectory } from './exports/store-directory.ts'
+import { clusterHandlers } from './node-cluster.ts'
 import { collectNode } from './node-metrics.ts'
-import { type OpenedSheep, openSheep } from './open-sheep.ts'
+import { openSheep } from './open-sheep.ts'
 import type { SheepRequest, SheepResponse } from './protocol/message.ts'
 import { formatOid } from './protocol/oid.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
@@ -17,8 +18,6 @@ import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
 import type { Vdi } from './sheep/entries.ts'
 import type { Usage } from './sheep/maintenance/usage.ts'
 import type { Damage } from './sheep/maintenance/verify.ts'
-import { type CopiesWithout, mayGoDown } from './sheep/membership/down.ts'
-import type { View } from './sheep/membership/view.ts'
 import { OperationMeter } from './sheep/operation-meter.ts'
 import type { Holder } from './sheep/ops.ts'
 import { createSheepServer, type Reply } from './sheep/server.ts'
@@ -110,7 +109,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     addresses,
     handlers: {
       ...handlersOf(config, sheep, nbd),
-      cluster_status: async () => clusterStatus(opened),
+      ...clusterHandlers(opened),
       metrics: async () => ({
         failure: sheep.failure?.message ?? null,
         samples: await collectNode({ sheep, server, nbd, operations, lag, roles: config.roles }),
@@ -138,7 +137,7 @@ async function startGateway(
   return nbd
 }
 
-function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<Handlers, 'cluster_status'> {
+function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handlers {
   return {
     cluster_info: async () => {
       const { totalBytes, freeBytes, allocatedBytes, nodes } = await sheep.space()
@@ -242,32 +241,6 @@ function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Omit<H
       return {}
     },
   }
-}
-
-function clusterStatus({ sheep, clustered }: OpenedSheep): Result<'cluster_status'> {
-  const { state } = sheep
-  const status = clustered?.store.status()
-  return {
-    cluster: state.founded?.cluster ?? null,
-    epoch: state.epoch,
-    is_acting: status?.isActing ?? sheep.failure === null,
-    families_to_bring_home: status?.unclean ?? 0,
-    nodes: state.members.map((member) => ({
-      node: member.node,
-      address: member.address,
-      zone: member.zone,
-      vnodes: member.vnodes,
-      is_voter: state.view.voters.includes(member.node),
-      is_self: status?.self.node === member.node || clustered === null,
-      ...mayGoDownWith(member.node, state.view, status?.without ?? { lost: 0, waiting: 0 }),
-    })),
-    voters_away: state.view.voters.filter((voter) => !state.members.some(({ node }) => node === voter)),
-  }
-}
-
-function mayGoDownWith(node: string, view: View, without: CopiesWithout): { may_go_down: boolean; reason: string } {
-  const { isSafe, reason } = mayGoDown(view, node, without)
-  return { may_go_down: isSafe, reason }
 }
 
 /** Who has to do with a VDI now; asked once for all of them. */

@@ -34,7 +34,6 @@ export interface OpenedSheep extends Required<Pick<SheepServerOptions, 'clientOp
 type CommonOptions = Omit<SheepOptions, 'address' | 'zone' | 'copies'>
 
 const MIB = 1024 * 1024
-const VNODES = 128
 const COPIES_MIN_DEFAULT = 2
 
 export async function openSheep(config: Config, options: CommonOptions): Promise<OpenedSheep> {
@@ -62,6 +61,7 @@ export async function openSheep(config: Config, options: CommonOptions): Promise
     cluster: {
       cluster: secret.name,
       join: joinOf(config, secret),
+      rebalanceDelayMs: config.rebalance_delay * 1000,
       network: new PeerNetwork({
         network: systemNetwork,
         clock: systemClock,
@@ -71,7 +71,7 @@ export async function openSheep(config: Config, options: CommonOptions): Promise
       }),
       copiesMin: config.copies_min ?? Math.min(COPIES_MIN_DEFAULT, config.copies),
       recoveryBytesPerSecond: config.recovery_rate_mib * MIB,
-      vnodes: config.roles.includes('store') ? VNODES : 0,
+      vnodes: config.roles.includes('store') ? config.vnodes : 0,
     },
   })
   return {
@@ -122,7 +122,11 @@ async function foundIfAsked(
 ): Promise<void> {
   const file = path.resolve(config.data_dir, FOUND_FILE)
   if (!fileExists(file)) return
-  await foundCluster({ ...options, cluster: secret.name, founder: { address, zone, vnodes: VNODES } })
+  await foundCluster({
+    ...options,
+    cluster: secret.name,
+    founder: { address, zone, ...(config.vnodes !== null && { vnodes: config.vnodes }) },
+  })
   removeFile(file)
   options.log.info({ cluster: secret.name }, 'this node is the first of a new cluster')
 }

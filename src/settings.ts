@@ -261,6 +261,15 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .describe(
       'Number of what this node may fail together with, such as a rack: copies of an object are in different zones. By default each node is one.',
     ),
+  vnodes: z
+    .int()
+    .min(1)
+    .max(16_384)
+    .nullable()
+    .default(null)
+    .describe(
+      'Places of this node on the ring, by which it gets its share of all objects. By default in proportion to its room, 512 for what the first node of the cluster had when that was made.',
+    ),
   copies: z.int().min(1).max(31).default(1).describe('Copies of each object; a single node holds one.'),
   copies_min: z
     .int()
@@ -277,7 +286,7 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .max(86_400)
     .default(600)
     .describe(
-      'Does nothing yet: copies are made anew elsewhere as soon as a node is away. It is to be the seconds that are waited first, while there are two copies of all data without it.',
+      'Seconds that a node may be away before what it held is made anew elsewhere. Of objects that would have one copy only, another one is made at once.',
     ),
   disks: z
     .array(z.string().min(1))

@@ -27,8 +27,10 @@ const LAYERS: Record<string, readonly string[]> = {
   vdi: ['protocol', 'results.ts', 'errors.ts', 'runtime'],
   exports: ['vdi', 'errors.ts', 'runtime'],
   'open-sheep.ts': ['sheep', 'protocol', 'config.ts', 'runtime'],
+  'node-cluster.ts': ['open-sheep.ts', 'sheep', 'control'],
   'node.ts': [
     'open-sheep.ts',
+    'node-cluster.ts',
     'node-metrics.ts',
     'sheep',
     'vdi',

@@ -1,6 +1,7 @@
 import type { Result } from '../control/methods.ts'
 import { type Command, type CommandPorts, EXIT } from './command.ts'
 import { askNode } from './node-access.ts'
+import { describeRecovery } from './recovery-commands.ts'
 import { formatBytes, table } from './table.ts'
 
 /** What concerns the store as a whole. */
@@ -33,22 +34,30 @@ function describeStatus(status: Result<'cluster_status'>): string {
     ['epoch', String(status.epoch)],
     ['this node', status.is_acting ? 'serves' : 'waits: it is not in the view, or too few voters answer'],
     ['to bring home', `${status.families_to_bring_home} families of volumes`],
+    ...status.away.map(({ address, seconds_left }) => [
+      'away',
+      `${address}, keeps its places ${keepsFor(seconds_left)}`,
+    ]),
+    ...(status.removed.length > 0 ? [['removed', status.removed.join(', ')]] : []),
+    ['copying', describeRecovery(status.recovery)],
     ['voters away', status.voters_away.length > 0 ? status.voters_away.join(', ') : 'none'],
   ])
   const nodes = status.nodes.map((node) => [
     `${node.address}${node.is_self ? ' (this)' : ''}`,
     String(node.zone),
     String(node.vnodes),
-    node.is_voter ? 'votes' : '',
+    [node.is_voter ? 'votes' : '', node.is_draining ? 'drains' : ''].filter((word) => word !== '').join(', '),
     node.may_go_down ? 'yes' : `no: ${node.reason}`,
   ])
-  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES', 'VOTER', 'MAY GO DOWN'], ...nodes])}`
+  return `${facts}\n\n${table([['NODE', 'ZONE', 'VNODES', 'STATE', 'MAY GO DOWN'], ...nodes])}`
 }
 
 function nodeState({ is_answering, failed_disks }: Result<'cluster_info'>['nodes'][number]): string {
   if (!is_answering) return 'does not answer'
   return failed_disks > 0 ? `${failed_disks} failed disks` : 'ok'
 }
+
+const keepsFor = (secondsLeft: number | null) => (secondsLeft === null ? 'for a while' : `for another ${secondsLeft} s`)
 
 function describeCluster(info: Result<'cluster_info'>): string {
   const facts = table([

@@ -5,6 +5,7 @@ import { configShow } from './config-command.ts'
 import { diskCommands } from './disk-commands.ts'
 import { maintenanceCommands } from './maintenance-commands.ts'
 import { nodeCommands } from './node-commands.ts'
+import { recoveryCommands } from './recovery-commands.ts'
 import { vdiCommands } from './vdi-commands.ts'
 import { version } from './version-command.ts'
 import { volumeCommands } from './volume-commands.ts'
@@ -18,6 +19,7 @@ export function allCommands(ports: CommandPorts): Command[] {
     ...diskCommands(ports),
     ...clusterSetupCommands(ports),
     ...clusterCommands(ports),
+    ...recoveryCommands(ports),
     ...maintenanceCommands(ports),
     configShow,
     version,

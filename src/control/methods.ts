@@ -47,6 +47,22 @@ const clusterInfo = z.object({
   ),
 })
 
+/** How copies are made anew, on all nodes together. */
+const recovery = z.object({
+  is_paused: z.boolean(),
+  /** What each node may copy; null where each goes by its setting. */
+  limit_bytes_per_second: count.nullable(),
+  /** Families of volumes that are being looked at, their objects, and those of these that are where they belong. */
+  families: z.int(),
+  objects: count,
+  objects_done: count,
+  /** Since the nodes were started. */
+  bytes_copied: count,
+  bytes_per_second: count,
+  /** Null while nothing is under way, and while it cannot be said. */
+  seconds_left: count.nullable(),
+})
+
 const clusterStatus = z.object({
   /** Null for a node that is alone. */
   cluster: z.string().nullable(),
@@ -63,6 +79,8 @@ const clusterStatus = z.object({
       vnodes: z.int(),
       is_voter: z.boolean(),
       is_self: z.boolean(),
+      /** It is to hold nothing any more. */
+      is_draining: z.boolean(),
       /** Whether it may go down now, and why not. */
       may_go_down: z.boolean(),
       reason: z.string(),
@@ -70,6 +88,11 @@ const clusterStatus = z.object({
   ),
   /** Ids of nodes that vote and are away. */
   voters_away: z.array(z.string()),
+  /** Nodes that are not there, and keep their places until what they hold is made anew elsewhere. */
+  away: z.array(z.object({ node: z.string(), address: z.string(), seconds_left: z.int().nullable() })),
+  /** Ids of nodes that an operator has said are gone for good. */
+  removed: z.array(z.string()),
+  recovery,
 })
 
 const vdi = z.object({
@@ -256,6 +279,19 @@ export const METHODS = {
   info: method(nothing, info),
   cluster_info: method(nothing, clusterInfo),
   cluster_status: method(nothing, clusterStatus),
+  recovery_status: method(nothing, recovery),
+  /** From now on, on all nodes; what is absent stays as it is. */
+  recovery_set: method(
+    z.strictObject({
+      is_paused: z.boolean().optional(),
+      limit_bytes_per_second: z.int().positive().nullable().optional(),
+    }),
+    recovery,
+  ),
+  /** `node` is its id or its address; answered when it holds for what is written from then on. With `undo` it gets data again. */
+  node_drain: method(z.strictObject({ node: z.string().min(1), undo: z.boolean().optional() }), nothing),
+  /** The node is gone for good. Rejects with VdiInUse and what may be lost, unless `force` gives that up. */
+  node_remove: method(z.strictObject({ node: z.string().min(1), force: z.boolean().optional() }), nothing),
   vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),
   /** Objects of a VDI in the order of their indexes, from one on; fewer than `count` are the last. Rejects with NoVdi. */
   vdi_objects: method(

@@ -91,6 +91,8 @@ export const OPCODES = {
   GET_EXPORT: op(0xda, 'io', 'io'),
   /** Body: the name of a VDI. Answers JSON: the rights to it. */
   LIST_EXPORTS: op(0xdf, 'io', 'io'),
+  /** Body: JSON, `{copies, copiesMin?}`, for the working VDI `vid` and its snapshots. */
+  ALTER_VDI: op(0xee, 'io', 'io'),
   /** The new size is in `vdiSize`. */
   RESIZE_VDI: op(0xdb, 'io', 'io'),
   /** Body: tag[256]. Answers the new working VDI in `vdiId`. */
@@ -101,6 +103,8 @@ export const OPCODES = {
   STAT_VDI_SESSION: op(0xef, 'io', 'io'),
   /** Between nodes. Answers JSON: what the VDIs take whose families the node owns. */
   USAGE_VDIS: op(0xed, 'io', 'io'),
+  /** Between nodes. Answers JSON: what the node has to copy, and how far it is. */
+  RECOVERY_PROGRESS: op(0xec, 'io', 'io'),
   /** Answers JSON: space of the whole store. */
   STAT_STORE: op(0xde, 'io', 'io'),
   /** Body: name[256], tag[256]; or `snapId`. The working VDI becomes what that snapshot holds; answers its new vid. */

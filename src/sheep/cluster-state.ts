@@ -3,14 +3,25 @@ import { VDI_NAME_SIZE_BYTES, VDI_SIZE_MAX_BYTES, VDI_TAG_SIZE_BYTES } from '../
 import { attrIdOf, vidOfName } from '../protocol/hash.ts'
 import { attrOid } from '../protocol/oid.ts'
 import { AttributeTable } from './attributes.ts'
-import { type Entry, type Freezing, type Lock, type Making, snapshotsIn, type Vdi } from './entries.ts'
+import {
+  type Entry,
+  type Founded,
+  type Freezing,
+  type Lock,
+  type Making,
+  type RecoverySettings,
+  snapshotsIn,
+  type Vdi,
+} from './entries.ts'
 import { ExportTable } from './export-table.ts'
 import { FamilyTable } from './family-table.ts'
-import { checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
+import { type CopiesChange, checkViewFollows, type LoggedView, type Member, type View } from './membership/view.ts'
 import { VdiTable } from './vdi-table.ts'
 
 /** How many epochs `dog cluster info` can show. */
 const VIEWS_MAX = 32
+
+const RECOVERY_DEFAULT: RecoverySettings = { isPaused: false, bytesPerSecond: null }
 
 const ATTR_ID_COUNT = 2 ** 32
 
@@ -31,10 +42,12 @@ export class ClusterState {
   /** By vid. Left behind by who ended in the middle, they are the business of who owns the family then. */
   readonly makings = new Map<number, Making>()
   /** The cluster that this is the state of; null on a node that belongs to none, or that is alone for good. */
-  founded: { cluster: string; at: number } | null = null
+  founded: Founded | null = null
   /** Which database of the service drives this store; null until one did. */
   drivenBy: string | null = null
   families = new FamilyTable()
+  /** Several nodes only. */
+  recovery: RecoverySettings = RECOVERY_DEFAULT
 
   /** The view in effect. */
   get view(): View {
@@ -225,6 +238,7 @@ export class ClusterState {
     switch (entry.type) {
       case 'view':
         this.#follow(loggedView(index, entry))
+        for (const change of entry.copies ?? []) this.#alterCopies(change, entry.epoch)
         return
       case 'making':
         this.makings.set(entry.making.vid, entry.making)
@@ -236,7 +250,7 @@ export class ClusterState {
         for (const vid of entry.vids) this.makings.set(vid, { ...this.makings.get(vid)!, isVoid: true })
         return
       case 'founded':
-        this.founded = { cluster: entry.cluster, at: entry.at }
+        this.founded = foundedBy(entry)
         return
       case 'vdi':
         this.makings.delete(entry.vdi.vid)
@@ -323,6 +337,11 @@ export class ClusterState {
         this.exports.put({ ...this.exports.get(entry.attachmentId)!, gateway: { node, incarnation } })
         return
       }
+      case 'recovery': {
+        const { isPaused, bytesPerSecond } = entry
+        this.recovery = { isPaused, bytesPerSecond }
+        return
+      }
       case 'owner':
       case 'disown':
       case 'clean':
@@ -344,6 +363,7 @@ export class ClusterState {
     this.locks.clear()
     this.makings.clear()
     this.drivenBy = null
+    this.recovery = RECOVERY_DEFAULT
   }
 
   /** Entries that lead to this state from nothing. */
@@ -359,14 +379,20 @@ export class ClusterState {
       ...[...this.attributes.all()].map(({ vid, attribute }): Entry => ({ type: 'attribute', vid, attribute })),
       ...[...this.locks.values()].map((lock): Entry => ({ type: 'lock', lock })),
       ...[...this.makings.values()].map((making): Entry => ({ type: 'making', making })),
+      ...(this.#isRecoveryDefault ? [] : [{ type: 'recovery', ...this.recovery } as const]),
       ...(this.drivenBy === null ? [] : [{ type: 'driven', database: this.drivenBy, replaces: null } as const]),
     ]
   }
 
   get liveEntries(): number {
     const { views, vdis, exports, attributes, locks, makings, founded, drivenBy } = this
-    const few = views.length + (founded === null ? 0 : 1) + (drivenBy === null ? 0 : 1)
+    const few =
+      views.length + (founded === null ? 0 : 1) + (drivenBy === null ? 0 : 1) + (this.#isRecoveryDefault ? 0 : 1)
     return few + vdis.size + exports.size + attributes.size + locks.size + makings.size + this.families.size
+  }
+
+  get #isRecoveryDefault(): boolean {
+    return !this.recovery.isPaused && this.recovery.bytesPerSecond === null
   }
 
   /** The views in which copies of the family's objects were made that may still count, up to the one in effect. */
@@ -392,6 +418,19 @@ export class ClusterState {
     this.views = views.filter(({ view }, at) => at >= views.length - VIEWS_MAX || view.epoch >= oldest)
   }
 
+  #alterCopies({ vid, ...wanted }: CopiesChange, epoch: number): void {
+    const working = this.vdis.get(vid)
+    if (!working) return // it went before, or has gone on under another vid
+    const since = this.families.uncleanSince(working.family) ?? epoch
+    for (const vdi of this.vdis.ofFamily(working.family)) {
+      if (vdi.name !== working.name) continue
+      const { copies, copiesMin } = vdi
+      const former = (vdi.formerCopies ?? []).filter(({ beforeEpoch }) => beforeEpoch > since)
+      const before = { beforeEpoch: epoch, copies, ...(copiesMin !== undefined && { copiesMin }) }
+      this.vdis.put({ ...vdi, ...wanted, formerCopies: [...former, before] })
+    }
+  }
+
   /** A working VDI goes on under another vid, with the rights to it and its attributes. */
   #goOnAs(oldVid: number, newVid: number): void {
     this.makings.delete(newVid)
@@ -412,6 +451,10 @@ export class ClusterState {
 }
 
 const NO_VIEWS: readonly LoggedView[] = [{ index: 0, view: { epoch: 0, members: [], voters: [], at: 0 } }]
+
+function foundedBy({ cluster, at, vnodeBytes }: Founded): Founded {
+  return { cluster, at, ...(vnodeBytes !== undefined && { vnodeBytes }) }
+}
 
 function loggedView(at: number, { type: _type, index = at, ...view }: Entry & { type: 'view' }): LoggedView {
   return { index, view }

@@ -15,6 +15,10 @@ export interface Vdi {
   family: number
   sizeBytes: number
   copies: number
+  /** So many at least have what is acknowledged; two, or as many as there are, where it does not say. */
+  copiesMin?: number
+  /** Of each change of these since all was where it belongs: what they were, before which view. Oldest first. */
+  formerCopies?: readonly { beforeEpoch: number; copies: number; copiesMin?: number }[]
   /** Milliseconds since 1970. */
   createdAt: number
   /** 0 for a working VDI; otherwise it is a snapshot, and frozen. */
@@ -79,6 +83,16 @@ export interface Making {
   family: number
   /** An entry of several snapshots that goes on under it is void. */
   isVoid?: true
+  /** As of the VDI; absent in entries of earlier versions. */
+  copies?: number
+  copiesMin?: number
+}
+
+/** How copies are made anew, on all nodes. */
+export interface RecoverySettings {
+  isPaused: boolean
+  /** Of each node; null for as fast as the node says itself. */
+  bytesPerSecond: number | null
 }
 
 /** The working VDI `vid` is frozen under `tag`; `newVid` goes on in its place. */
@@ -86,6 +100,13 @@ export interface Freezing {
   vid: number
   newVid: number
   tag: string
+}
+
+/** What is fixed for a cluster from the beginning. */
+export interface Founded {
+  cluster: string
+  at: number
+  vnodeBytes?: number
 }
 
 /**
@@ -105,8 +126,11 @@ export type Entry = EntryKind & { by?: number }
 type EntryKind =
   /** `index`: where it stands in the log, when that is not where this entry is, which stands for the state up to there. */
   | ({ type: 'view'; index?: number } & View)
-  /** The first entry of a cluster of several nodes: its id, and when it was made, milliseconds since 1970. */
-  | { type: 'founded'; cluster: string; at: number }
+  /**
+   * The first entry of a cluster of several nodes: its id, when it was made, milliseconds since 1970, and how many bytes of room a place
+   * on its ring stands for; absent in clusters of earlier versions.
+   */
+  | ({ type: 'founded' } & Founded)
   | { type: 'vdi'; vdi: Vdi }
   /** Nobody else takes this vid from now on, until a VDI has it, or `unmade` says that no object of it is left. */
   | { type: 'making'; making: Making }
@@ -148,6 +172,7 @@ type EntryKind =
   /** What was written to these families before `epoch` is on all copies; each with the entry that names the owner who found it so. */
   | { type: 'clean'; epoch: number; families: readonly (readonly [family: number, ownerIndex: number])[] }
   | ({ type: 'gateway'; attachmentId: string } & Life)
+  | ({ type: 'recovery' } & RecoverySettings)
   /** A whole state, in the place of whatever there was. No node proposes it: it comes from another one to who was away for long. */
   | { type: 'state'; entries: readonly Entry[] }
 

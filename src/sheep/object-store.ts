@@ -254,11 +254,16 @@ export class ObjectStore {
     return this.#cache.oidsOf(vid)
   }
 
+  /** Of all disks that have not failed, as of the last checkpoint. */
+  get room(): { totalBytes: number; freeBytes: number } {
+    return this.#disk.placement.room()
+  }
+
   async stats(): Promise<StoreStats> {
     const disks = await this.disks.list()
     return {
       objects: this.#cache.size,
-      ...this.#disk.placement.room(),
+      ...this.room,
       checkpoints: this.#checkpointer.completed,
       corruptBlocks: this.#reader.corruptBlocks + this.#cache.corruptHeaders,
       disks: disks.length,

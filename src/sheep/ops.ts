@@ -147,6 +147,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.SNAPSHOT_VDI]: { kind: 'cluster', run: storeRequests.snapshotVdi },
   [OP.SNAPSHOT_VDIS]: { kind: 'cluster', run: storeRequests.snapshotVdis },
   [OP.RENAME_VDI]: { kind: 'cluster', run: storeRequests.renameVdi },
+  [OP.ALTER_VDI]: { kind: 'cluster', run: storeRequests.alterVdi },
   [OP.RESIZE_VDI]: { kind: 'cluster', run: storeRequests.resizeVdi },
   [OP.ROLLBACK_VDI]: { kind: 'cluster', run: storeRequests.rollbackVdi },
   [OP.LIST_VDIS]: { kind: 'local', run: storeRequests.listVdis },
@@ -159,6 +160,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   [OP.LIST_EXPORTS]: { kind: 'local', run: storeRequests.listExports },
   [OP.GET_EXPORT]: { kind: 'local', run: storeRequests.getExport },
   [OP.USAGE_VDIS]: { kind: 'local', run: storeRequests.usageOfVdis },
+  [OP.RECOVERY_PROGRESS]: { kind: 'local', run: storeRequests.recoveryProgress },
   [OP.STAT_STORE]: { kind: 'local', run: storeRequests.statStore },
   [OP.DRIVE_STORE]: { kind: 'cluster', run: storeRequests.driveStore },
 }

@@ -33,7 +33,10 @@ import { Owners } from './owners.ts'
 import type { SheepClient } from './server.ts'
 import { type Session, Sessions } from './session.ts'
 import { Turns } from './turns.ts'
-import type { AttributeValues, ObjectBytes, StoreSpace, VdiStore, VdiStoreParts } from './vdi-store.ts'
+import type { AttributeValues, CopiesWanted, ObjectBytes, StoreSpace, VdiStore, VdiStoreParts } from './vdi-store.ts'
+
+/** The protocol has no more. */
+const COPIES_MAX = 31
 
 export interface SheepOptions {
   disk: Disk
@@ -49,6 +52,8 @@ export interface SheepOptions {
   durability: 'flush' | 'write'
   reserveBytes: number
   copies: number
+  /** Of several nodes: so many copies at least have what is acknowledged of a new VDI, if it has as many. */
+  copiesMin?: number
   loadedObjectsMax?: number
   placedMinBytes?: number
   /** How long a lock outlives the last connection of its holder. */
@@ -222,6 +227,11 @@ export class Sheep {
     return this.#vdis.ownUsage?.() ?? []
   }
 
+  /** Of several nodes: what this one has to copy. */
+  ownRecovery(): object | null {
+    return this.#vdis.ownRecovery?.() ?? null
+  }
+
   /** Bytes of the blocks that hold data, each counted once; of several nodes what falls to this one. */
   get allocatedBytes(): number {
     return this.#vdis.allocatedBytes
@@ -267,15 +277,19 @@ export class Sheep {
   /**
    * A new, thin VDI; with `baseVid` a clone of that snapshot. Throws VdiExists, NoBaseVdi, FullVdi or InvalidParameters.
    */
-  async createVdi(name: string, sizeBytes: number, baseVid: number): Promise<Vdi> {
-    if (baseVid === 0) return this.#newVdi(name, sizeBytes, null)
+  async createVdi(name: string, sizeBytes: number, baseVid: number, wanted: Partial<CopiesWanted> = {}): Promise<Vdi> {
+    this.#checkCopies({ copies: this.copies, ...wanted })
+    if (baseVid === 0) return this.#newVdi(name, sizeBytes, null, wanted)
     const base = this.state.vdis.get(baseVid)
     if (!base || base.deleting) throw new StoreError('NoBaseVdi', baseVid.toString(16))
     if (base.snapshotAt === 0) throw new StoreError('NoBaseVdi', `${base.name} is not a snapshot`)
-    return this.#turns.take(base.family, () => this.#newVdi(name, Math.max(sizeBytes, base.sizeBytes), base.vid))
+    return this.#turns.take(base.family, () =>
+      this.#newVdi(name, Math.max(sizeBytes, base.sizeBytes), base.vid, wanted),
+    )
   }
 
-  async #newVdi(name: string, sizeBytes: number, baseVid: number | null): Promise<Vdi> {
+  async #newVdi(name: string, sizeBytes: number, baseVid: number | null, wanted: Partial<CopiesWanted>): Promise<Vdi> {
+    const copiesMin = wanted.copiesMin ?? this.#options.copiesMin
     const base = baseVid === null ? null : this.state.get(baseVid)
     const vid = await this.#vdis.make(name, baseVid, (vid) => {
       const vdi: Vdi = {
@@ -286,7 +300,8 @@ export class Sheep {
         parentVid: base?.vid ?? 0,
         family: base?.family ?? vid,
         sizeBytes,
-        copies: this.copies,
+        copies: wanted.copies ?? this.copies,
+        ...(copiesMin !== undefined && { copiesMin }),
         createdAt: this.#options.clock.now(),
         snapshotAt: 0,
         deleting: false,
@@ -336,6 +351,28 @@ export class Sheep {
       await this.sessions.endForeign(vid)
       await this.#vdis.propose({ type: 'rename', name, to })
     })
+  }
+
+  /**
+   * Gives a working VDI and its snapshots another number of copies, while it is used. What a clone shares with them has as many as
+   * they. Throws NoVdi, Unsupported on a store with one node, InvalidParameters.
+   */
+  async alterCopies(vid: number, wanted: CopiesWanted): Promise<void> {
+    const { family } = this.state.get(vid)
+    this.#checkCopies(wanted)
+    await this.#turns.take(family, async () => {
+      if (this.state.get(vid).snapshotAt > 0)
+        throw new StoreError('ReadOnly', 'a snapshot has as many copies as its VDI')
+      await this.#vdis.alterCopies?.(vid, wanted)
+    })
+  }
+
+  #checkCopies({ copies, copiesMin = 1 }: CopiesWanted): void {
+    const isNumber = (value: number) => Number.isInteger(value) && value >= 1 && value <= COPIES_MAX
+    if (!isNumber(copies) || !isNumber(copiesMin))
+      throw new StoreError('InvalidParameters', `a VDI has 1 to ${COPIES_MAX} copies`)
+    if (copies !== this.copies && !this.#vdis.alterCopies)
+      throw new StoreError('Unsupported', `${copies} copies, on a store of one node`)
   }
 
   /** Throws NoTag for what is no snapshot, VdiExists when another snapshot of the VDI has the tag. */

@@ -36,6 +36,11 @@ export interface VdiStore {
   make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number>
   /** Snapshots of several VDIs at one moment: see Sheep. */
   snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void>
+  /**
+   * A VDI and its snapshots are to have another number of copies. Resolves when that holds for what is written from now on; copies of
+   * what there is are made, or go, in the background. There on a store of several nodes only.
+   */
+  alterCopies?(vid: number, wanted: CopiesWanted): Promise<void>
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */
@@ -46,6 +51,8 @@ export interface VdiStore {
   usage(): Promise<Map<number, Usage>>
   /** Of several nodes: what this one knows itself, for the others. */
   ownUsage?(): readonly VdiUsage[]
+  /** Of several nodes: what this one has to copy, as JSON has it. */
+  ownRecovery?(): object
   /** Of the blocks that hold data, each counted once; of several nodes what falls to this one. */
   readonly allocatedBytes: number
   space(): Promise<StoreSpace>
@@ -58,6 +65,12 @@ export interface ListRange {
   from: number
   limit: number
   count: number
+}
+
+export interface CopiesWanted {
+  copies: number
+  /** So many at least have what is acknowledged; when absent, as many as before. */
+  copiesMin?: number
 }
 
 export interface VdiAuditOptions {

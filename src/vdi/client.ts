@@ -82,10 +82,10 @@ export class VdiClient {
     return vdiId ?? 0
   }
 
-  /** A thin VDI; with `baseVid` a clone of that snapshot, of at least its size. Rejects with VdiExists, NoBaseVdi or FullVdi. */
-  async create(name: string, sizeBytes: number, baseVid = 0): Promise<number> {
+  /** A thin VDI; with `baseVid` a clone of that snapshot, of at least its size; with as many copies as the store makes, or `copies`. Rejects with VdiExists, NoBaseVdi or FullVdi. */
+  async create(name: string, sizeBytes: number, baseVid = 0, { copies = 0 } = {}): Promise<number> {
     const request = { opcode: OP.NEW_VDI, flags: FLAG.WRITE, body: padded(name, VDI_NAME_SIZE_BYTES) }
-    const { vdiId } = await this.#call({ ...request, vdiSize: sizeBytes, baseVdiId: baseVid })
+    const { vdiId } = await this.#call({ ...request, vdiSize: sizeBytes, baseVdiId: baseVid, copies })
     return vdiId ?? 0
   }
 
@@ -127,6 +127,14 @@ export class VdiClient {
   /** The working VDI, or with a tag or a number that snapshot. Rejects with VdiInUse while it is exported or open. */
   async remove(name: string, tag = '', snapId = 0): Promise<void> {
     await this.#call({ opcode: OP.DEL_VDI, flags: FLAG.WRITE, snapId, body: nameAndTag(name, tag) })
+  }
+
+  /**
+   * Gives a working VDI and its snapshots another number of copies, while it is used; they are made, or go, in the background.
+   * `copiesMin` of them at least have what is acknowledged. Rejects with Unsupported on a store with one node.
+   */
+  async alter(vid: number, wanted: { copies: number; copiesMin?: number }): Promise<void> {
+    await this.#call({ opcode: OP.ALTER_VDI, flags: FLAG.WRITE, vid, body: Buffer.from(JSON.stringify(wanted)) })
   }
 
   async resize(vid: number, sizeBytes: number): Promise<void> {

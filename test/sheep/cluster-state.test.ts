@@ -271,7 +271,7 @@ describe('the state of the cluster', () => {
           'view',
           'limits',
         ],
-        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven', 'founded'],
+        ...['header', 'vmstate', 'attribute', 'unattribute', 'lock', 'unlock', 'driven', 'founded', 'recovery'],
       ),
       pick: fc.nat(),
       name: fc.constantFrom('a', 'b', 'c'),
@@ -306,9 +306,12 @@ function entryFor(state: ClusterState, kind: string, pick: number, name: string)
         members: [{ node: name, incarnation: name, address: name, zone: 0, vnodes: 1 }],
         voters: state.view.voters.length === 0 ? ['a'] : [...new Set([...state.view.voters, name])],
         at: pick,
+        ...(some && { copies: [{ vid: some.vid, copies: 1 + (pick % 3) }] }),
       }
     case 'founded':
       return { type: 'founded', cluster: name, at: pick }
+    case 'recovery':
+      return { type: 'recovery', isPaused: pick % 2 === 0, bytesPerSecond: pick % 3 === 0 ? null : pick }
     case 'unexport':
       return { type: 'unexport', attachmentId: name }
     case 'limits':
@@ -394,6 +397,7 @@ function dump(state: ClusterState) {
     members: state.members,
     views: state.views,
     founded: state.founded,
+    recovery: state.recovery,
     locks: new Set(state.locks.values()),
     attributes: new Set(state.attributes.all()),
     attributesOf: vdis.map(({ vid }) => new Set(state.attributes.of(vid))),

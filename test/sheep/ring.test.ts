@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { sdHash, sdHashNext, sdHashOid } from '../../src/protocol/hash.ts'
 import { dataOid } from '../../src/protocol/oid.ts'
 import { encodeNodeAddress } from '../../src/protocol/structs.ts'
+import { FOUNDER_VNODES } from '../../src/sheep/clustered/weight.ts'
 import { autoVnodeCounts, createRing, type RingNode, zoneOfAddress } from '../../src/sheep/ring.ts'
 
 const node = (port: number, zone: number, vnodeCount = 128) => ({
@@ -103,6 +104,63 @@ describe('ring', () => {
       const kept = ports(before.locate(oid, 2)).filter((port) => port !== 7003)
       expect(ports(after.locate(oid, 2))).toEqual(expect.arrayContaining(kept))
     }
+  })
+})
+
+describe('a hundred nodes', () => {
+  const COPIES = 3
+  const OBJECTS = 100_000
+  const vnodesOf = (weight: number) => weight * FOUNDER_VNODES
+  const hundred = (zoneOf: (index: number) => number, weightOf: (index: number) => number = () => 1) =>
+    Array.from({ length: 100 }, (_, i) => ({
+      nid: { addr: encodeNodeAddress(`10.77.${i >> 5}.${(i & 31) + 1}`), port: 7000 },
+      zone: zoneOf(i),
+      vnodeCount: vnodesOf(weightOf(i)),
+    }))
+  const oids = Array.from({ length: OBJECTS }, (_, k) => dataOid(1 + (k % 50) * 7919, Math.floor(k / 50)))
+
+  function heldBy(nodes: readonly RingNode[]): Map<RingNode, number> {
+    const ring = createRing(nodes)
+    const held = new Map<RingNode, number>(nodes.map((each) => [each, 0]))
+    for (const oid of oids) {
+      for (const holder of ring.locate(oid, COPIES)) held.set(holder, held.get(holder)! + 1)
+    }
+    return held
+  }
+
+  function worst(held: ReadonlyMap<RingNode, number>): number {
+    const points = [...held.keys()].reduce((sum, { vnodeCount }) => sum + vnodeCount, 0)
+    const excess = [...held].map(([{ vnodeCount }, count]) => count / ((COPIES * OBJECTS * vnodeCount) / points))
+    return Math.max(...excess)
+  }
+
+  it('have at most 15 % more than their weight', () => {
+    expect(worst(heldBy(hundred((i) => i)))).toBeLessThan(1.15)
+    // Of two sizes, in 20 zones of the same weight each.
+    const uneven = hundred(
+      (i) => i % 20,
+      (i) => (i < 40 ? 2 : 1),
+    )
+    expect(worst(heldBy(uneven))).toBeLessThan(1.15)
+  })
+
+  it.each([
+    { name: 'a zone each', zoneOf: (i: number) => i },
+    { name: '20 zones', zoneOf: (i: number) => i % 20 },
+  ])('move what one of them held, and nothing else, when it goes or comes: $name', ({ zoneOf }) => {
+    const nodes = hundred(zoneOf)
+    const lost = nodes[42]!
+    const before = createRing(nodes)
+    const after = createRing(nodes.filter((each) => each !== lost))
+    let held = 0
+    let moved = 0
+    for (const oid of oids.slice(0, 5000)) {
+      const [old, now] = [before.locate(oid, COPIES), after.locate(oid, COPIES)]
+      if (old.includes(lost)) held++
+      moved += now.filter((each) => !old.includes(each)).length
+    }
+    expect(held).toBeGreaterThan(0)
+    expect(moved).toBe(held)
   })
 })
 

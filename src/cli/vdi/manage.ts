@@ -43,6 +43,7 @@ export function manageCommands(ports: CommandPorts): Command[] {
       operands: [NAME, { name: 'SIZE', meaning: `How large. ${SIZE_MEANING}`, optional: true }],
       options: [
         { flag: 'size', value: 'SIZE', meaning: 'The same, as an option.' },
+        { flag: 'with-copies', value: 'NUMBER', meaning: 'Copies of each object; by default the setting `copies`.' },
         {
           flag: 'preallocate',
           short: 'P',
@@ -53,11 +54,38 @@ export function manageCommands(ports: CommandPorts): Command[] {
         const name = checkedName(call.operands[0]!, 'NAME')
         const sizeBytes = givenSize(call)
         const vdi = await withVdis(call, async (vdis) => {
-          const vid = await createVdi(vdis, name, sizeBytes)
+          const copies = numberIn(call, 'with-copies') ?? 0
+          const vid = await createVdi(vdis, name, sizeBytes, 0, { copies })
           if (call.options.preallocate !== undefined) await preallocate(ports, call, vdis, { name, vid, sizeBytes })
           return findVdi(vdis, name)
         })
         call.print(jsonOf(vdi), () => `Created "${name}", ${formatBytes(vdi.sizeBytes)}.`)
+        return EXIT.OK
+      },
+    },
+    {
+      name: 'vdi alter-copies',
+      summary: 'Give a VDI and its snapshots another number of copies, while it is used.',
+      description:
+        'Answers when it holds for what is written from then on; what there is is copied, or goes, in the background. What a clone shares\nwith a snapshot has as many copies as that.',
+      operands: [NAME, { name: 'COPIES', meaning: 'Copies of each object, on nodes of different zones.' }],
+      options: [
+        {
+          flag: 'at-least',
+          value: 'NUMBER',
+          meaning:
+            'So many of them have what is acknowledged. By default as before; at first the setting `copies_min`.',
+        },
+      ],
+      run: async (call) => {
+        const name = call.operands[0]!
+        const copies = wholeNumber(call.operands[1]!, 'COPIES')
+        const copiesMin = numberIn(call, 'at-least')
+        await withVdis(call, async (vdis) => {
+          const { vid } = await findVdi(vdis, name)
+          await about(name, vdis.alter(vid, { copies, ...(copiesMin !== undefined && { copiesMin }) }))
+        })
+        call.print({ name, copies }, () => `"${name}" has ${copies} ${copies === 1 ? 'copy' : 'copies'} from now on.`)
         return EXIT.OK
       },
     },
@@ -199,10 +227,26 @@ export function jsonOf(vdi: VdiInfo) {
   }
 }
 
+function wholeNumber(text: string, field: string): number {
+  if (!/^[1-9]\d?$/.test(text)) throw new UsageError(`${field}: "${text}" is no number of copies`)
+  return Number(text)
+}
+
+function numberIn({ options }: CommandCall, flag: string): number | undefined {
+  const text = options[flag]
+  return text === undefined ? undefined : wholeNumber(text, `--${flag}`)
+}
+
 /** Rejects with a CommandFailure that says what to do when the name is taken. */
-export async function createVdi(vdis: VdiClient, name: string, sizeBytes: number, baseVid = 0): Promise<number> {
+export async function createVdi(
+  vdis: VdiClient,
+  name: string,
+  sizeBytes: number,
+  baseVid = 0,
+  wanted: { copies?: number } = {},
+): Promise<number> {
   try {
-    return await about(name, vdis.create(name, sizeBytes, baseVid))
+    return await about(name, vdis.create(name, sizeBytes, baseVid, wanted))
   } catch (error) {
     if (!isCode(error, 'VdiExists')) throw error
     const problem = `there is a VDI "${name}" already; choose another name, or delete it first: collie vdi delete ${shellOperand(name)}`

@@ -36,10 +36,12 @@ export interface ClusterMemberOptions {
   clock: Clock
   random: Random
   log: Log
-  /** How this node wants to be in views. */
+  /** How this node wants to be in views, at this moment. */
   self: Omit<Member, 'incarnation'>
   /** The id of the cluster; null for a node that is to learn it from those who are in the group. */
   cluster: string | null
+  /** How long a member that is gone keeps its places on the ring. */
+  rebalanceDelayMs: number
   join: JoinGroup
   network: Pick<PeerNetwork, 'connect' | 'listen'>
   /** Another state is about to take the place of the one that there is: this node was away for long. */
@@ -79,13 +81,14 @@ export class ClusterMember {
 
   private constructor(options: ClusterMemberOptions) {
     this.#options = options
-    const { clock, random, log, self, cluster, state, store, replacing, applied, failed } = options
+    const { clock, random, log, self, cluster, rebalanceDelayMs, state, store, replacing, applied, failed } = options
     this.#membership = new Membership({
       self,
       cluster,
       views: () => state.views,
       heartbeat: (to, heartbeat) => this.#linksTo(to).request(to, HEARTBEAT, heartbeat),
       proveStore: () => proveStore(store),
+      rebalanceDelayMs,
       clock,
       random,
       log,
@@ -198,8 +201,9 @@ export class ClusterMember {
     this.#membership.suspect(life)
   }
 
-  drain(node: string, isDraining: boolean): Promise<void> {
-    return this.#membership.drain(node, isDraining)
+  /** What operators ask for, by a view; its part in the cluster. */
+  get orders(): Pick<Membership, 'drain' | 'remove' | 'alterCopies' | 'keepsPlacesForMs'> {
+    return this.#membership
   }
 
   /** Resolves when the others know that this node is not there any more, or cannot be told, and all that was applied is on the disk. */

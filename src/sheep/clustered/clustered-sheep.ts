@@ -6,13 +6,19 @@ import { type Holder, runOperation } from '../ops.ts'
 import type { RemoteSheep } from '../peer/operations.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { Sheep, type SheepOptions } from '../sheep.ts'
+import type { VdiStoreParts } from '../vdi-store.ts'
 import { type ClusteredOptions, ClusteredVdiStore } from './clustered-vdi-store.ts'
 import { Gateway } from './gateway.ts'
 import { placeOf } from './request-family.ts'
+import { vnodesFor } from './weight.ts'
 
 export interface ClusteredSheepOptions extends SheepOptions {
-  cluster: Pick<ClusteredOptions, 'cluster' | 'join' | 'network' | 'copiesMin' | 'recoveryBytesPerSecond'> & {
-    vnodes: number
+  cluster: Pick<
+    ClusteredOptions,
+    'cluster' | 'rebalanceDelayMs' | 'join' | 'network' | 'copiesMin' | 'recoveryBytesPerSecond'
+  > & {
+    /** Places on the ring; by its room when null. */
+    vnodes: number | null
   }
 }
 
@@ -46,14 +52,16 @@ export class ClusteredSheep {
     const opened: { sheep: Sheep | null; store: ClusteredVdiStore | null } = { sheep: null, store: null }
     const sheep = await Sheep.open({
       ...options,
+      copiesMin: cluster.copiesMin,
       vdiStore: (parts) => {
         opened.store = new ClusteredVdiStore(parts, {
           disk,
           copies,
           ...cluster,
-          self: { node: parts.store.storeId.toString('hex'), address, zone, vnodes: cluster.vnodes },
+          self: selfOf(parts, { address, zone, vnodes: cluster.vnodes }),
           handle: (request, client, reply) => {
             const { sheep, store } = opened
+            store?.recovery.requested()
             if (sheep && store) runOwned({ sheep, store }, request, client, reply)
             else reply({ result: RESULT.OLD_NODE_VER })
           },
@@ -79,6 +87,7 @@ export class ClusteredSheep {
 
   /** As `runOperation`, for a client of this node. */
   handle(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
+    this.store.recovery.requested()
     if (holder) this.sheep.locks.spoke(holder)
     this.#gateway.handle(request, holder, reply)
   }
@@ -124,6 +133,24 @@ export class ClusteredSheep {
     const number = this.#numbers.get(holder) ?? ++this.#lastNumber
     this.#numbers.set(holder, number)
     return number
+  }
+}
+
+/** Its places follow its disks, which may be plugged, fail or grow while it runs. */
+function selfOf(
+  { store, state }: VdiStoreParts,
+  { address, zone, vnodes }: { address: string; zone: number; vnodes: number | null },
+): ClusteredOptions['self'] {
+  const node = store.storeId.toString('hex')
+  if (vnodes !== null) return { node, address, zone, vnodes }
+  return {
+    node,
+    address,
+    zone,
+    get vnodes() {
+      const now = state.members.find((member) => member.node === node)?.vnodes ?? 0
+      return vnodesFor({ ...store.room, vnodeBytes: state.founded?.vnodeBytes ?? null, vnodes: now })
+    },
   }
 }
 

@@ -10,11 +10,11 @@ import { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import { type Entry, type FamilyOwner, snapshotsIn, type VdiUsage } from '../entries.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
-import type { CopiesWithout } from '../membership/down.ts'
 import type { Life, Member, View } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
-import type { ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import type { CopiesWanted, ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import { ClusterAdmin } from './cluster-admin.ts'
 import { auditCluster } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
 import { ClusterSpace } from './cluster-space.ts'
@@ -28,17 +28,20 @@ import { answerWith, type NodeAnswers, type Params, type QuestionName, type Told
 import { OwnedFamily } from './owned-family.ts'
 import { Ownership } from './ownership.ts'
 import { Places } from './places.ts'
+import { Recovery, type RecoveryProgress, togetherOf } from './recovery.ts'
 import { ReplicatedBytes } from './replicated-bytes.ts'
+import { VdiCopies } from './vdi-copies.ts'
 
 export interface ClusteredOptions
   extends Pick<
     ClusterMemberOptions,
-    'disk' | 'self' | 'cluster' | 'join' | 'network' | 'handle' | 'clientClosed' | 'failed'
+    'disk' | 'self' | 'cluster' | 'rebalanceDelayMs' | 'join' | 'network' | 'handle' | 'clientClosed' | 'failed'
   > {
   /** So many copies at least have what is acknowledged, if a VDI has as many. */
   copiesMin: number
   /** Of VDIs that are about to be made. */
   copies: number
+  /** How fast this node makes copies, when nobody says anything else. */
   recoveryBytesPerSecond: number
 }
 
@@ -63,11 +66,14 @@ export class ClusteredVdiStore implements VdiStore {
   readonly attributes: LoggedAttributes
   readonly admission: ExportAdmission
   readonly ownership: Ownership
+  readonly recovery: Recovery
+  readonly admin: ClusterAdmin
   readonly #parts: VdiStoreParts
   readonly #options: ClusteredOptions
   readonly #copies: EngineCopyStore
   readonly #holder: CopyHolder
   readonly #cleaner: CopyCleaner
+  readonly #vdiCopies: VdiCopies
   readonly #places = new Places()
   readonly #families = new Map<number, OwnedFamily>()
   readonly #held: HeldVdis
@@ -85,16 +91,23 @@ export class ClusteredVdiStore implements VdiStore {
     const copies = new EngineCopyStore(store)
     this.#copies = copies
     this.#holder = new CopyHolder(copies)
+    this.#vdiCopies = new VdiCopies(state)
     this.#cleaner = new CopyCleaner({
       state,
-      copies,
+      store: copies,
       holder: this.#holder,
       places: this.#places,
       clock,
       node: options.self.node,
-      copiesOf: (vid) => this.#copiesOf(vid),
+      copies: this.#vdiCopies,
       failed: options.failed,
     })
+    this.recovery = new Recovery({
+      clock,
+      settings: () => state.recovery,
+      bytesPerSecond: options.recoveryBytesPerSecond,
+    })
+    this.admin = new ClusterAdmin({ state, copies: this.#vdiCopies, member: () => this.member })
     this.ownership = new Ownership({ self: () => this.#member?.life ?? NOBODY, state, propose })
     this.owners = {
       ownerOf: (vid, sizeBytes) => this.#ownedOf(vid).vdis.ownerOf(vid, sizeBytes),
@@ -226,7 +239,7 @@ export class ClusteredVdiStore implements VdiStore {
    * come to is removed, here or by the next owner.
    */
   async make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number> {
-    const { vid, owned } = await this.#setAside(name, fromVid)
+    const { vid, owned } = await this.#setAside(name, fromVid, entryOf)
     try {
       await owned.vdis.prepare(vid, fromVid)
       await this.propose(entryOf(vid))
@@ -251,7 +264,11 @@ export class ClusteredVdiStore implements VdiStore {
     return toldOf(name, told)
   }
 
-  async #setAside(name: string, fromVid: number | null): Promise<{ vid: number; owned: OwnedFamily }> {
+  async #setAside(
+    name: string,
+    fromVid: number | null,
+    entryOf?: (vid: number) => Entry,
+  ): Promise<{ vid: number; owned: OwnedFamily }> {
     const { state } = this.#parts
     for (;;) {
       const vid = state.freeVid(name)
@@ -265,13 +282,22 @@ export class ClusteredVdiStore implements VdiStore {
       }
       await owned.takenOver
       try {
-        await this.propose({ type: 'making', making: { vid, family } })
+        const entry = entryOf?.(vid)
+        const { copies, copiesMin } = entry?.type === 'vdi' ? entry.vdi : state.get(fromVid ?? vid)
+        const making = { vid, family, copies, ...(copiesMin !== undefined && { copiesMin }) }
+        await this.propose({ type: 'making', making })
         return { vid, owned }
       } catch (error) {
         const isTaken = error instanceof StoreError && error.code === 'VdiExists'
         if (!isTaken) throw error
       }
     }
+  }
+
+  async alterCopies(vid: number, wanted: CopiesWanted): Promise<void> {
+    const { copies, copiesMin = copies } = this.#parts.state.get(vid)
+    if (wanted.copies === copies && (wanted.copiesMin ?? copiesMin) === copiesMin) return
+    await this.member.orders.alterCopies({ vid, ...wanted })
   }
 
   reclaim(family: number): void {
@@ -288,6 +314,10 @@ export class ClusteredVdiStore implements VdiStore {
 
   ownUsage(): readonly VdiUsage[] {
     return [...this.#families.values()].flatMap((owned) => usageOf(owned))
+  }
+
+  ownRecovery(): RecoveryProgress {
+    return this.recovery.progress
   }
 
   /** Of families that others own, as they say; of those that nobody does, as their last owner has left it. */
@@ -326,20 +356,21 @@ export class ClusteredVdiStore implements VdiStore {
     return unclean
   }
 
-  /** How this node stands in the cluster, and what would be missing if another node went. */
-  status(): { self: Life; isActing: boolean; unclean: number; without: CopiesWithout } {
-    const { state } = this.#parts
-    const unclean = this.#uncleanFamilies().size
-    const zones = new Set(state.members.filter(({ vnodes }) => vnodes > 0).map(({ zone }) => zone)).size
-    const copies = Math.min(this.#options.copies, zones)
-    const isShort = copies - 1 < this.#options.copiesMin
-    const families = [...state.vdis.families()].length
+  /** How this node stands in the cluster. */
+  status(): { self: Life; isActing: boolean; unclean: number } {
     return {
       self: this.#member?.life ?? NOBODY,
       isActing: this.#member?.mayAct() ?? false,
-      unclean,
-      without: { lost: copies <= 1 ? families : 0, waiting: isShort ? families : unclean },
+      unclean: this.#uncleanFamilies().size,
     }
+  }
+
+  /** What all nodes that answer have to copy, and how far they are. */
+  async recoveryProgress(): Promise<RecoveryProgress> {
+    const others = this.#others().map((member) =>
+      this.#ask<RecoveryProgress | null>(member, OP.RECOVERY_PROGRESS, null),
+    )
+    return togetherOf([this.recovery.progress, ...(await Promise.all(others)).filter((progress) => progress !== null)])
   }
 
   #others(): Member[] {
@@ -347,16 +378,20 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   /** Nothing of one that does not answer. */
-  async #usageAt(member: Member): Promise<readonly VdiUsage[]> {
-    const asked = new Promise<readonly VdiUsage[]>((resolve) => {
-      const request = { opcode: OP.USAGE_VDIS, dataLength: BODY_SIZE_MAX_BYTES }
+  #usageAt(member: Member): Promise<readonly VdiUsage[]> {
+    return this.#ask<readonly VdiUsage[]>(member, OP.USAGE_VDIS, [])
+  }
+
+  /** What another node answers in JSON; `absent` when it does not, or not in time. */
+  async #ask<T>(member: Member, opcode: number, absent: T): Promise<T> {
+    const asked = new Promise<T>((resolve) => {
       this.member
         .sheepOf(member, 0)
-        .submit(request, ({ result, body }) =>
-          resolve(result === RESULT.SUCCESS && body ? (JSON.parse(body.toString()) as VdiUsage[]) : []),
+        .submit({ opcode, dataLength: BODY_SIZE_MAX_BYTES }, ({ result, body }) =>
+          resolve(result === RESULT.SUCCESS && body ? (JSON.parse(body.toString()) as T) : absent),
         )
     })
-    return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => [])])
+    return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => absent)])
   }
 
   space(): Promise<StoreSpace> {
@@ -436,6 +471,7 @@ export class ClusteredVdiStore implements VdiStore {
       const owner = this.ownership.ownOf(entry.family)
       if (owner) this.#begin(owner)
     }
+    if (entry.type === 'recovery' || entry.type === 'state') this.recovery.changed()
     this.#cleaner.applied(entry)
     this.ownership.tell(entry)
   }
@@ -449,6 +485,7 @@ export class ClusteredVdiStore implements VdiStore {
     if (family !== null) this.#families.get(family)?.applied(entry)
     // The VDI is gone, and nothing says any more whose it was.
     else if (entry.type === 'reclaimed') for (const owned of this.#families.values()) owned.applied(entry)
+    else if (entry.type === 'recovery') for (const owned of this.#families.values()) owned.applied(entry)
     else if (entry.type === 'clean') for (const [of] of entry.families) this.#families.get(of)?.applied(entry)
   }
 
@@ -458,7 +495,7 @@ export class ClusteredVdiStore implements VdiStore {
 
   #begin(owner: FamilyOwner): void {
     const { state, clock, log } = this.#parts
-    const { recoveryBytesPerSecond } = this.#options
+    const { recovery } = this
     const { family, index, incarnation } = owner
     const objects = new FamilyObjects({
       sequencerFor: (vid) =>
@@ -467,9 +504,9 @@ export class ClusteredVdiStore implements VdiStore {
           index,
           incarnation,
           clock,
-          copiesMin: Math.min(this.#options.copiesMin, this.#copiesOf(vid)),
           views: state.viewsOf(family),
-          targetsOf: (oid, view) => this.#places.targetsOf(oid, this.#copiesOf(vid), view),
+          targetsOf: (oid, view) => this.#places.targetsOf(oid, this.#vdiCopies.in(vid, view), view),
+          copiesMinIn: (view) => this.#vdiCopies.in(vid, view).copiesMin,
           ask: (to, request) => this.member.askCopy(to, request),
           mayAct: () => this.member.mayAct(),
           suspect: (member) => this.member.suspect(member),
@@ -479,12 +516,8 @@ export class ClusteredVdiStore implements VdiStore {
       },
     })
     const propose = (entry: Entry) => this.propose(entry)
-    this.#families.set(family, new OwnedFamily({ owner, objects, state, clock, log, propose, recoveryBytesPerSecond }))
+    this.#families.set(family, new OwnedFamily({ owner, objects, state, clock, log, propose, recovery }))
     this.#parts.gained(family)
-  }
-
-  #copiesOf(vid: number): number {
-    return this.#parts.state.vdis.get(vid)?.copies ?? this.#options.copies
   }
 
   #endLost(): void {

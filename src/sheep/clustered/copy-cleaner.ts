@@ -7,16 +7,17 @@ import type { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import type { Entry } from '../entries.ts'
 import type { NodeId } from '../order/item.ts'
 import type { Places } from './places.ts'
+import type { VdiCopies } from './vdi-copies.ts'
 
 export interface CopyCleanerOptions {
   state: ClusterState
-  copies: EngineCopyStore
+  store: EngineCopyStore
   holder: CopyHolder
   places: Places
   clock: Clock
   /** This one. */
   node: NodeId
-  copiesOf(vid: number): number
+  copies: VdiCopies
   failed(error: StoreError): void
 }
 
@@ -26,6 +27,7 @@ export interface CopyCleanerOptions {
  * 1. That a family is clean in a view speaks of the members of that view. Who was away then keeps the versions of his copies: they
  *    say what he lacks.
  * 2. What is clean is forgotten after all that does not belong here is gone: else that would look as good as the rest.
+ *    Nothing is forgotten either while somebody keeps his places: what he lacks when he is back is found by versions.
  * 3. A vid may be given to another VDI. So a node that was away when the objects of the one before were removed drops them when it
  *    learns of that.
  */
@@ -67,14 +69,14 @@ export class CopyCleaner {
   }
 
   async #forgetClean(): Promise<void> {
-    const { state, copies, holder, clock } = this.#options
+    const { state, store, holder, clock } = this.#options
     const clean = state.families.oldestUnclean(state.epoch) - 1
-    if (clean <= this.#cleanedEpoch) return
+    if (clean <= this.#cleanedEpoch || state.view.away) return
     for (const epoch of state.families.uncleanEpochs()) if (!this.#wasThere(epoch)) return
     const pause = () => new Promise<void>((resolve) => clock.afterInput(resolve))
     if (!(await holder.drop((oid) => this.#belongsHere(oid), pause))) return
     this.#cleanedEpoch = clean
-    await new Promise<void>((resolve, reject) => copies.clean(clean, (error) => (error ? reject(error) : resolve())))
+    await new Promise<void>((resolve, reject) => store.clean(clean, (error) => (error ? reject(error) : resolve())))
   }
 
   #wasThere(epoch: number): boolean {
@@ -84,10 +86,10 @@ export class CopyCleaner {
   }
 
   #belongsHere(oid: bigint): boolean {
-    const { state, places, node, copiesOf } = this.#options
+    const { state, places, node, copies } = this.#options
     const vid = oidVid(oid)
     const family = state.vdis.get(vid)?.family ?? state.makings.get(vid)?.family
     if (family === undefined) return false
-    return state.viewsOf(family).some((view) => places.targetsOf(oid, copiesOf(vid), view).includes(node))
+    return state.viewsOf(family).some((view) => places.targetsOf(oid, copies.in(vid, view), view).includes(node))
   }
 }

@@ -6,12 +6,13 @@ import type { Member } from '../membership/view.ts'
 import { ObjectStore, type ObjectStoreOptions } from '../object-store.ts'
 import { OrderFile } from '../order/order-file.ts'
 import { ORDER_FILE } from './cluster-member.ts'
+import { bytesPerVnode, FOUNDER_VNODES } from './weight.ts'
 
 export interface FoundClusterOptions extends ObjectStoreOptions {
   /** The id of the new cluster. */
   cluster: string
-  /** How the first node is in it; its name is that of its store. */
-  founder: Omit<Member, 'node' | 'incarnation'>
+  /** How the first node is in it; its name is that of its store. Without `vnodes` they follow from its room. */
+  founder: Omit<Member, 'node' | 'incarnation' | 'vnodes'> & { vnodes?: number }
 }
 
 /**
@@ -29,7 +30,8 @@ export async function foundCluster({ cluster, founder, ...options }: FoundCluste
     const node = store.storeId.toString('hex')
     const log = foundingLog({
       cluster,
-      founder: { ...founder, node, incarnation: 'founder' },
+      founder: { vnodes: FOUNDER_VNODES, ...founder, node, incarnation: 'founder' },
+      vnodeBytes: bytesPerVnode(store.room.totalBytes),
       at: options.clock.now(),
       ...(state.index > 0 && { after: { index: state.index, view: state.view } }),
     })

@@ -5,6 +5,7 @@ import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import { countBlocks } from '../copies/block-ranges.ts'
 import { bringHome } from '../copies/copy-recovery.ts'
+import type { CopySequencer } from '../copies/copy-sequencer.ts'
 import { deferred } from '../copies/deferred.ts'
 import type { Entry, FamilyOwner } from '../entries.ts'
 import type { View } from '../membership/view.ts'
@@ -13,6 +14,7 @@ import { ReplicatedFamily } from '../replicated/replicated-family.ts'
 import { FamilyAudit } from './family-audit.ts'
 import type { FamilyObjects } from './family-objects.ts'
 import type { Params, Told } from './node-questions.ts'
+import type { Recovery } from './recovery.ts'
 import { Signal } from './signal.ts'
 
 export interface OwnedFamilyOptions {
@@ -22,8 +24,15 @@ export interface OwnedFamilyOptions {
   clock: Clock
   log: Log
   propose(entry: Entry): Promise<void>
-  /** How fast copies are made for those that lack them. */
-  recoveryBytesPerSecond: number
+  recovery: Recovery
+}
+
+/** What a VDI has, and when that was looked up. */
+interface ObjectsOfVdi {
+  sequencer: CopySequencer
+  epoch: number
+  setbacks: number
+  oids: readonly bigint[]
 }
 
 const RETRY_MS = 1000
@@ -94,6 +103,7 @@ export class OwnedFamily {
 
   applied(entry: Entry): void {
     this.vdis.applied(entry)
+    if (entry.type === 'recovery') this.#work.tell()
     if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
   }
 
@@ -137,6 +147,7 @@ export class OwnedFamily {
   /** Another node may own it from now on. */
   end(): void {
     this.#isOver = true
+    this.#options.recovery.end(this.owner.family)
     this.#options.objects.end()
     this.#takenOver.reject(new StoreError('OldEpoch'))
     this.#work.tell()
@@ -175,7 +186,7 @@ export class OwnedFamily {
       this.#isTakenOver = true
       this.#takenOver.resolve()
     }
-    if (this.#isUnclean || !this.isComplete) await this.#bringHome()
+    if ((this.#isUnclean || !this.isComplete) && !this.#options.recovery.isPaused) await this.#bringHome()
     if (this.#mustReclaim) await this.#reclaimDeleted()
   }
 
@@ -193,21 +204,16 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner, objects } = this.#options
+    const { state, propose, owner, objects, recovery } = this.#options
     const { epoch } = state
     const { setbacks } = objects
-    const bring = async (isDeleted: boolean) => {
-      let isHome = true
-      for (const { vid, deleting } of state.vdis.ofFamily(owner.family))
-        if (deleting === isDeleted) isHome = (await this.#bringVdiHome(vid)) && isHome
-      return isHome && state.epoch === epoch
-    }
-    if (!(await bring(false))) return
+    if (!(await this.#bringVdisHome(false))) return
     if (state.vdis.ofFamily(owner.family).some(({ deleting }) => deleting)) {
       // What was removed of these, and a node has brought back, must not be waited for.
       await this.#reclaimDeleted()
-      if (state.epoch !== epoch || !(await bring(true))) return
+      if (state.epoch !== epoch || !(await this.#bringVdisHome(true))) return
     }
+    if (state.epoch !== epoch) return
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
@@ -215,18 +221,40 @@ export class OwnedFamily {
     this.#complete = { epoch, setbacks }
     if (this.#isUnclean && this.isComplete)
       await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
+    recovery.end(owner.family)
   }
 
-  /** Whether nothing of the VDI is missing. */
-  async #bringVdiHome(vid: number): Promise<boolean> {
-    const { objects, clock, recoveryBytesPerSecond: bytesPerSecond } = this.#options
-    const sequencer = objects.of(vid)
-    const { epoch, setbacks } = sequencer
-    const oids = await this.#objectsOf(vid)
-    if (epoch !== sequencer.epoch) return false
-    const isNamed = (oid: bigint) => this.#isNamed(oid)
-    if (!(await bringHome({ sequencer, oids, isNamed, clock, bytesPerSecond }))) return false
-    return epoch === sequencer.epoch && setbacks === sequencer.setbacks
+  /** Whether nothing is missing of those that are deleted, or of those that are not. */
+  async #bringVdisHome(isDeleted: boolean): Promise<boolean> {
+    const { state, owner, objects, recovery } = this.#options
+    const lists: ObjectsOfVdi[] = []
+    for (const { vid, deleting } of state.vdis.ofFamily(owner.family)) {
+      if (deleting !== isDeleted) continue
+      const sequencer = objects.of(vid)
+      const { epoch, setbacks } = sequencer
+      lists.push({ sequencer, epoch, setbacks, oids: await this.#objectsOf(vid) })
+    }
+    recovery.begin(
+      owner.family,
+      lists.reduce((sum, { oids }) => sum + oids.length, 0),
+    )
+    let isHome = true
+    for (const list of lists) isHome = (await this.#bringVdiHome(list)) && isHome
+    return isHome
+  }
+
+  /** What cannot be brought home now does not keep the rest from it. */
+  async #bringVdiHome({ sequencer, epoch, setbacks, oids }: ObjectsOfVdi): Promise<boolean> {
+    const { owner, recovery } = this.#options
+    const isHome = await bringHome({
+      sequencer,
+      oids,
+      isNamed: (oid) => this.#isNamed(oid),
+      goesOn: () => !this.#isOver && !recovery.isPaused && epoch === sequencer.epoch,
+      step: (copy) => recovery.step(copy),
+      done: () => recovery.done(owner.family),
+    })
+    return isHome && epoch === sequencer.epoch && setbacks === sequencer.setbacks
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */

@@ -90,6 +90,7 @@ const FAMILY_OF: Readonly<Record<number, FindVid>> = {
   [OP.UNLOCK_VDI]: byName,
   [OP.SNAPSHOT_VDI]: byVid,
   [OP.RESIZE_VDI]: byVid,
+  [OP.ALTER_VDI]: byVid,
   [OP.PUT_EXPORT]: byRight,
   [OP.REMOVE_EXPORT]: byAttachment,
 }

@@ -90,7 +90,7 @@ export class CopyHolder {
       case 'open':
         return this.#open(request)
       case 'blocks-since':
-        return accept(this.#store.blocksSince(request.oid, request.epoch))
+        return accept(this.#store.blocksSince(request.oid, request.since))
       case 'adopt':
         return this.#do((done) => this.#store.adopt(request.adoption, done))
       case 'fill':

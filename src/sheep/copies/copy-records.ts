@@ -26,6 +26,8 @@ export interface CopyImage {
   kind: CopyKind
   /** Which blocks can be read, if not all of a full copy. */
   valid: BlockBits | null
+  /** The versions that it had when epochs ended since it was made, or was stale (version.ts); absent when there is none. */
+  ends?: readonly Version[]
 }
 
 export interface Horizon {
@@ -46,6 +48,7 @@ const VERSION_FIXED_BYTES = 21
 const VALID_BYTES = BLOCK_BITS_WORDS * 4
 const KINDS: readonly CopyKind[] = ['full', 'partial', 'stale', 'removed']
 const HAS_VALID = 4
+const HAS_ENDS = 8
 
 export function isCopyRecord(record: { kind: string }): record is CopyRecord {
   return NAMES.has(record.kind)
@@ -56,7 +59,10 @@ export function copyRecordBytes(record: CopyRecord): number {
     case 'copy': {
       const { image } = record
       if (!image) return FIXED_BYTES
-      return FIXED_BYTES + versionBytes(image.version) + image.epochs.length * 4 + (image.valid ? VALID_BYTES : 0)
+      const endBytes = image.ends ? 1 + image.ends.reduce((sum, end) => sum + versionBytes(end), 0) : 0
+      return (
+        FIXED_BYTES + versionBytes(image.version) + image.epochs.length * 4 + (image.valid ? VALID_BYTES : 0) + endBytes
+      )
     }
     case 'wrote': {
       const previousBytes = record.previous ? versionBytes(record.previous) : 0
@@ -73,8 +79,9 @@ export function copyRecordBytes(record: CopyRecord): number {
 /*
  * Behind the kind, as the other records (journal-format.ts): oid u64 @4, number u48 @12, two words @20, @24, and a tail.
  *
- *   copy       number 1 when there is an image, u32 @20: what it is (0 full, 1 partial, 2 stale, 3 removed) and 4 when not all blocks
- *              are valid, epochs u32 @24; tail: version, epochs (u32 each), when not all blocks are valid a bit for each
+ *   copy       number 1 when there is an image, u32 @20: what it is (0 full, 1 partial, 2 stale, 3 removed), 4 when not all blocks
+ *              are valid and 8 when it has ends, epochs u32 @24; tail: version, epochs (u32 each), when not all blocks are valid a bit
+ *              for each, when there are ends their number u8 and each of them
  *   wrote      number 1 when there is a version before it, ranges u32 @24; tail: version, the one before, ranges of (first u16,
  *              count u16)
  *   settled    no words, no tail
@@ -89,11 +96,14 @@ export function writeCopyRecord(target: Buffer, start: number, record: CopyRecor
       const { image } = record
       if (!image) return at
       target.writeUIntLE(1, start + 12, 6)
-      target.writeUInt32LE(KINDS.indexOf(image.kind) | (image.valid ? HAS_VALID : 0), start + 20)
+      const flags = (image.valid ? HAS_VALID : 0) | (image.ends ? HAS_ENDS : 0)
+      target.writeUInt32LE(KINDS.indexOf(image.kind) | flags, start + 20)
       target.writeUInt32LE(image.epochs.length, start + 24)
       at += encodeVersion(image.version).copy(target, at)
       for (const epoch of image.epochs) at = target.writeUInt32LE(epoch, at)
       for (const word of image.valid ?? []) at = target.writeUInt32LE(word, at)
+      if (image.ends) at = target.writeUInt8(image.ends.length, at)
+      for (const end of image.ends ?? []) at += encodeVersion(end).copy(target, at)
       return at
     }
     case 'wrote':
@@ -147,9 +157,9 @@ function readChecked(kind: CopyRecord['kind'], source: Buffer, start: number): C
   switch (kind) {
     case 'copy': {
       if (number === 0) return { kind, oid, image: null }
-      if (word20 > 7) throw new RangeError('no such kind')
+      if (word20 > 15) throw new RangeError('no such kind')
       if (count > source.length) throw new RangeError('more epochs than bytes')
-      const image = {
+      const image: CopyImage = {
         version: version(),
         epochs: Array.from({ length: count }, (_, i) => source.readUInt32LE(at + i * 4)),
         kind: KINDS[word20 & 3]!,
@@ -158,6 +168,11 @@ function readChecked(kind: CopyRecord['kind'], source: Buffer, start: number): C
       at += count * 4
       const { valid } = image
       if (valid) for (let i = 0; i < valid.length; i++) valid[i] = source.readUInt32LE(at + i * 4)
+      if (valid) at += VALID_BYTES
+      if ((word20 & HAS_ENDS) !== 0) {
+        const ends = source.readUInt8(at++)
+        image.ends = Array.from({ length: ends }, () => version())
+      }
       return { kind, oid, image }
     }
     case 'wrote': {

@@ -1,5 +1,4 @@
 import { StoreError } from '../../errors.ts'
-import type { Clock } from '../../runtime/clock.ts'
 import type { CopySequencer } from './copy-sequencer.ts'
 
 export interface CopyRecoveryOptions {
@@ -8,8 +7,12 @@ export interface CopyRecoveryOptions {
   oids: Iterable<bigint>
   /** Whether the block map names it still: copies of what it does not name are waited for in vain. */
   isNamed(oid: bigint): Promise<boolean>
-  clock: Clock
-  bytesPerSecond: number
+  /** When it does not, what has not been looked at is not home. */
+  goesOn(): boolean
+  /** Runs a step of the copying, which says how many bytes it has copied, and resolves when there may be another one. */
+  step(copy: () => Promise<number | null>): Promise<number | null>
+  /** One of them is where it belongs. */
+  done(): void
 }
 
 /** A step of the copying: small enough that a client's request does not wait long behind it. */
@@ -21,24 +24,27 @@ const STEP_BLOCKS = 64
  *
  * @throws StoreError of the sequencer: OldEpoch, Unsure.
  */
-export async function bringHome({ oids, ...options }: CopyRecoveryOptions): Promise<boolean> {
+export async function bringHome(options: CopyRecoveryOptions): Promise<boolean> {
   let isHome = true
-  for (const oid of oids) isHome = (await bringObjectHome(oid, options)) && isHome
+  for (const oid of options.oids) {
+    if (await bringObjectHome(oid, options)) options.done()
+    else isHome = false
+  }
   return isHome
 }
 
 /** Whether nothing of the object is missing; of one that was removed meanwhile nothing is. */
 async function bringObjectHome(
   oid: bigint,
-  { sequencer, isNamed, clock, bytesPerSecond }: Omit<CopyRecoveryOptions, 'oids'>,
+  { sequencer, isNamed, goesOn, step }: CopyRecoveryOptions,
 ): Promise<boolean> {
-  for (;;) {
+  while (goesOn()) {
     if (!(await isNamed(oid))) return true
-    const bytes = await sequencer.fill(oid, STEP_BLOCKS).catch(unfilled)
+    const bytes = await step(() => sequencer.fill(oid, STEP_BLOCKS)).catch(unfilled)
     if (typeof bytes === 'string') return bytes === 'gone'
     if (bytes === null) return sequencer.isComplete(oid)
-    if (bytes > 0) await clock.sleep((1000 * bytes) / bytesPerSecond)
   }
+  return false
 }
 
 /** Why an object cannot be filled now: it was removed, or there is no space, or what is missing is rotten everywhere. */

@@ -24,8 +24,6 @@ import { type OwnedObject, OwnedObjects } from './owned-object.ts'
 import { WriteVersions } from './write-versions.ts'
 
 export interface CopySequencerOptions extends HoldersOptions {
-  /** So many copies at least have what is acknowledged. */
-  copiesMin: number
   /** Whether there is a lease. Asked after the data is in hand. */
   mayAct(): boolean
   clock: Clock
@@ -60,10 +58,9 @@ export class CopySequencer {
   #turn = 0
 
   constructor(options: CopySequencerOptions) {
-    const { copiesMin } = options
     this.#options = options
     this.#objects = new OwnedObjects(options.idleObjectsMax ?? IDLE_OBJECTS_MAX)
-    const shared = { holders: new Holders(options), versions: this.#versions, news: new News(options.clock), copiesMin }
+    const shared = { holders: new Holders(options), versions: this.#versions, news: new News(options.clock) }
     this.#holders = shared.holders
     this.#news = shared.news
     this.#writes = new ObjectWrites({ ...shared, reopen: (object) => this.#opener.reopen(object) })
@@ -125,7 +122,7 @@ export class CopySequencer {
         if (object.term !== term) continue
         if (exists && !object.exists) throw new StoreError('NoObject')
         if (isReserved === false) throw new StoreError('NoSpace')
-        if (isReserved && object.acting.size >= this.#options.copiesMin) break
+        if (isReserved && object.acting.size >= this.#holders.copiesMin) break
         await this.#news.wait(next)
         if (object.term === term) object.close()
       }

@@ -48,8 +48,11 @@ export interface CopyStore {
   settle(oid: bigint): void
   /** The objects written in `epoch` or later, with those epochs. */
   touchedSince(vid: number, epoch: number): readonly { oid: bigint; epochs: readonly number[] }[]
-  /** The blocks last written in `epoch` or later. Zeros have been written too. */
-  blocksSince(oid: bigint, epoch: number): readonly BlockRange[]
+  /**
+   * Blocks in which a copy may differ that has version `since` and nothing in its tail: those last written in its epoch or later, or
+   * later only when this copy was at `since` when that epoch ended. Zeros have been written too.
+   */
+  blocksSince(oid: bigint, since: Version): readonly BlockRange[]
   /** Calls back when the mark is on the disk. A stale copy is good for nothing until it adopts a version. */
   markStale(oid: bigint, done: CopyDone): void
   /** These blocks cannot be read any more: they are not valid, and the copy is otherwise what it was. Calls back when that is on the disk. */

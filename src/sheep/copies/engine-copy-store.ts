@@ -23,7 +23,7 @@ import type { CopyTable } from './copy-table.ts'
 import { epochsFrom, NO_EPOCHS, withEpoch } from './epoch-runs.ts'
 import { Reservations } from './reservations.ts'
 import { changesOf, cutRun, eachBlock, partsOf, readRuns } from './stored-contents.ts'
-import { isSameVersion, type Version } from './version.ts'
+import { endsAfter, firstLacking, isSameVersion, type Version } from './version.ts'
 
 /** Told whether the object could be loaded. */
 type Turn = (failure: StoreError | null) => void
@@ -132,7 +132,11 @@ export class EngineCopyStore implements CopyStore {
     const before = previous === null ? null : this.#copies.imageOf(oid)
     const ranges = blocksOf(write)
     const epochs = withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch)
-    const image = grown({ version, epochs, kind: before?.kind ?? 'full', valid: before?.valid ?? null }, ranges)
+    const ends = previous === null ? {} : this.#endsBefore(oid, version)
+    const image = grown(
+      { version, epochs, kind: before?.kind ?? 'full', valid: before?.valid ?? null, ...ends },
+      ranges,
+    )
     const records: CopyRecord[] = [
       { kind: 'copy', oid, image },
       { kind: 'wrote', oid, version, previous, ranges },
@@ -167,6 +171,7 @@ export class EngineCopyStore implements CopyStore {
       epochs: withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch),
       kind,
       valid: hasAllBlocks(bits) ? null : bits,
+      ...this.#endsBefore(oid, version),
     }
     const records: CopyRecord[] = [
       { kind: 'copy', oid, image },
@@ -179,6 +184,17 @@ export class EngineCopyStore implements CopyStore {
       return this.#store.exists(oid) ? [] : [{ kind: 'create', oid, runs: [] }]
     }
     this.#commit({ oid, epoch: version.generation.epoch, durable: true, leaves: true, records, changes }, done)
+  }
+
+  /** For the image that takes the place of the one that there is, with another version. */
+  #endsBefore(oid: bigint, next: Version): Pick<CopyImage, 'ends'> {
+    const image = this.#copies.imageOf(oid)
+    const isSameEpoch = image?.version.generation.epoch === next.generation.epoch
+    if (isSameEpoch && image.kind !== 'stale') return image.ends ? { ends: image.ends } : {}
+    const before = this.stateOf(oid)
+    if (!before || before.kind === 'stale' || before.kind === 'removed') return {}
+    const ends = endsAfter(image?.ends ?? [], before.version, next)
+    return ends.length > 0 ? { ends } : {}
   }
 
   fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
@@ -232,10 +248,11 @@ export class EngineCopyStore implements CopyStore {
    * All blocks of an object that would have to be read from a cold disk first. What is inherited bears no epoch, and always counts: an
    * older copy may be of another object of that name, and what is inherited takes no space in a message.
    */
-  blocksSince(oid: bigint, epoch: number): readonly BlockRange[] {
+  blocksSince(oid: bigint, since: Version): readonly BlockRange[] {
     if (!this.#isThere(oid)) return []
     const object = this.#objectNow(oid)
     if (!object) return ALL_BLOCKS
+    const epoch = firstLacking(this.#copies.imageOf(oid)?.ends ?? [], since)
     return rangesWhere((block) => (object.writtenEpoch(block) ?? Number.POSITIVE_INFINITY) >= epoch)
   }
 

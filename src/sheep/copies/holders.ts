@@ -14,6 +14,8 @@ export interface HoldersOptions {
   /** All views since the last clean one, which comes first, up to the one in effect. */
   views: readonly View[]
   targetsOf(oid: bigint, view: View): readonly NodeId[]
+  /** So many copies at least have what is acknowledged in that view. */
+  copiesMinIn(view: View): number
   /** Brings requests to a holder, as `messages.ts` says. Rejects when there is no answer in time. */
   ask(to: Member, request: CopyRequest): Promise<CopyAnswer>
   /** The member does not answer: it is to be put out of the view. Said again and again while it does not. */
@@ -49,6 +51,11 @@ export class Holders {
 
   get epoch(): number {
     return this.#generation.epoch
+  }
+
+  /** So many copies at least have what is acknowledged now. */
+  get copiesMin(): number {
+    return this.#options.copiesMinIn(this.view)
   }
 
   get isEnded(): boolean {
@@ -100,7 +107,8 @@ export class Holders {
   }
 
   placedViews(oid: bigint): readonly PlacedView[] {
-    return this.#views.map((view) => ({ ...view, targets: this.#options.targetsOf(oid, view) }))
+    const { targetsOf, copiesMinIn } = this.#options
+    return this.#views.map((view) => ({ ...view, targets: targetsOf(oid, view), copiesMin: copiesMinIn(view) }))
   }
 
   /** All in the view in effect who may have a copy that counts. */

@@ -8,7 +8,7 @@ import type { Generation, Version } from './version.ts'
  */
 export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'open'; oids: readonly bigint[] }
-  | { type: 'blocks-since'; oid: bigint; epoch: number }
+  | { type: 'blocks-since'; oid: bigint; since: Version }
   | { type: 'adopt'; adoption: Adoption }
   | { type: 'fill'; oid: bigint; contents: BlockContents }
   /** All holders have what was open before this. */

@@ -16,7 +16,7 @@ import type { CopyResults } from './messages.ts'
 import type { News } from './news.ts'
 import type { ObjectWrites } from './object-writes.ts'
 import type { OwnedObject } from './owned-object.ts'
-import { aheadOf, baseOf, findAuthority, isThere, isUsable, lackedBlocks, type Report } from './reconcile.ts'
+import { aheadOf, baseOf, findAuthority, isThere, isUsable, lackedBlocks, type Report, salvage } from './reconcile.ts'
 import { isSameVersion, type Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
 
@@ -25,7 +25,6 @@ export interface ObjectOpenerOptions {
   versions: WriteVersions
   news: News
   writes: ObjectWrites
-  copiesMin: number
 }
 
 /** What a copy keeps. */
@@ -119,10 +118,13 @@ export class ObjectOpener {
   }
 
   /** Makes the copies one object again. False when that has to wait for what is not here. */
-  async #bringTogether(object: OwnedObject, reports: readonly Report[], isStill: () => boolean): Promise<boolean> {
-    const { holders, versions, copiesMin } = this.#options
+  async #bringTogether(object: OwnedObject, said: readonly Report[], isStill: () => boolean): Promise<boolean> {
+    const { holders, versions } = this.#options
     const { oid } = object
-    const best = object.exists ? findAuthority(holders.placedViews(oid), reports, copiesMin) : 'removed'
+    const views = holders.placedViews(oid)
+    const saved = !object.exists || findAuthority(views, said) ? null : salvage(views, said)
+    const reports = saved ?? said
+    const best = object.exists ? findAuthority(views, reports) : 'removed'
     if (best === 'removed') {
       // Who asked for it looked before it was. Whatever anybody has is left of that, or of an attempt to make it.
       object.exists = false
@@ -135,9 +137,11 @@ export class ObjectOpener {
     const all = reports.map((report) => (report === best ? authority : report))
     const plans = await this.#plan(object, all, authority)
     if (!plans || !isStill()) return false
-    const isOne = plans.every(
-      ({ report: { state } }) => state?.kind === 'full' && isSameVersion(state.version, authority.state!.version),
-    )
+    const isOne =
+      !saved &&
+      plans.every(
+        ({ report: { state } }) => state?.kind === 'full' && isSameVersion(state.version, authority.state!.version),
+      )
     let version = authority.state!.version
     if (!isOne) {
       version = versions.next(holders.generation)
@@ -162,8 +166,7 @@ export class ObjectOpener {
     if (!ahead) return best
     const { oid, member, tail } = best
     const state = best.state!
-    const { epoch } = state.version.generation
-    const changed = await holders.ask(ahead.member, { type: 'blocks-since', oid, epoch })
+    const changed = await holders.ask(ahead.member, { type: 'blocks-since', oid, since: state.version })
     if (!changed || changed.refused || !isStill()) return null
     const newer = intersect(ahead.state!.valid, toBlocks([...ahead.tail, ...(changed.result as readonly BlockRange[])]))
     const reads = await Promise.all(newer.map((range) => holders.ask(ahead.member, { type: 'read', oid, range })))
@@ -194,8 +197,7 @@ export class ObjectOpener {
         .map(async (report): Promise<Plan | null> => {
           const base = isUsable(report.state) ? baseOf(report) : null
           if (!base || writtenApart(report, authority)) return planOf(report, lackedBlocks(report, authority, []))
-          const { epoch } = base.generation
-          const changed = await holders.ask(authority.member, { type: 'blocks-since', oid, epoch })
+          const changed = await holders.ask(authority.member, { type: 'blocks-since', oid, since: base })
           if (!changed || changed.refused) return null
           return planOf(report, lackedBlocks(report, authority, changed.result as readonly BlockRange[]))
         }),

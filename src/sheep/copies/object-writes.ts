@@ -12,14 +12,13 @@ export interface ObjectWritesOptions {
   holders: Holders
   versions: WriteVersions
   news: News
-  copiesMin: number
   /** The object cannot go on as it is. */
   reopen(object: OwnedObject): void
 }
 
 /**
  * Brings writes to all acting copies of open objects. A write is done when all have it but those that are stale on their disks, and
- * at least `copiesMin`; until then it is sent again after each open.
+ * at least as many as the view takes; until then it is sent again after each open.
  */
 export class ObjectWrites {
   readonly #options: ObjectWritesOptions
@@ -70,8 +69,8 @@ export class ObjectWrites {
    * when not all is known that it takes.
    */
   async resume(object: OwnedObject, isStill: () => boolean): Promise<boolean> {
-    const { holders, versions, copiesMin } = this.#options
-    if (object.pending.length > 0 && object.acting.size < copiesMin) return false
+    const { holders, versions } = this.#options
+    if (object.pending.length > 0 && object.acting.size < holders.copiesMin) return false
     for (const write of [...object.pending]) {
       const isReserved = write.contents === null || (await this.reserve(object, write.contents))
       if (isReserved === null || !isStill()) return false
@@ -125,7 +124,7 @@ export class ObjectWrites {
 
   #finishIfDone(object: OwnedObject, write: PendingWrite): void {
     if (!object.isOpen || write.waiting.size > 0 || !object.pending.includes(write)) return
-    if (object.acting.size < this.#options.copiesMin) return this.#options.reopen(object)
+    if (object.acting.size < this.#options.holders.copiesMin) return this.#options.reopen(object)
     object.pending.splice(object.pending.indexOf(write), 1)
     if (write.contents) {
       if (object.removals === 0) object.exists = true

@@ -17,6 +17,8 @@ export interface Report extends OpenedCopy {
 export interface PlacedView extends View {
   /** Where the object belongs in this view. */
   targets: readonly NodeId[]
+  /** So many of them had to have what was acknowledged. */
+  copiesMin: number
 }
 
 /**
@@ -40,17 +42,14 @@ export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, rea
  * For each view in which there could be an acknowledgement somebody must speak who was asked then. All that were in sync had every
  * acknowledged write, and who was not is stale on its disk. So either there is a whole copy, or one that is older than the view, or a
  * target without any: then nothing was acknowledged, of what was not removed since. One that may have lost what it had in that view counts only when nobody else
- * is left who could know better.
+ * is left who could know better; who was removed is not.
  */
-export function findAuthority(
-  views: readonly PlacedView[],
-  reports: readonly Report[],
-  copiesMin: number,
-): Report | 'removed' | null {
+export function findAuthority(views: readonly PlacedView[], reports: readonly Report[]): Report | 'removed' | null {
+  const gone = views.at(-1)?.removed ?? []
   const removed = highest(reports.filter(({ state }) => state?.kind === 'removed'))
   const isSince = (state: CopyState) => !removed || compareVersions(state.version, removed.state!.version) > 0
   const whole = reports.filter(({ state }) => state?.kind === 'full' && isSince(state))
-  for (const [{ epoch, targets }, holders] of holdersByView(views)) {
+  for (const [{ epoch, targets, copiesMin }, holders] of holdersByView(views)) {
     if (holders.length < copiesMin) continue
     const asked = reports.filter(({ member }) => holders.includes(member.node))
     const isSure = asked
@@ -61,11 +60,36 @@ export function findAuthority(
           ((state === null || state.kind === 'removed') && targets.includes(member.node)) ||
           (state?.kind === 'partial' && state.version.generation.epoch < epoch),
       )
-    const isAnybodyLeft = holders.some((node) => !asked.some(({ member }) => member.node === node))
+    const isAnybodyLeft = holders.some(
+      (node) => !gone.includes(node) && !asked.some(({ member }) => member.node === node),
+    )
     if (!isSure && isAnybodyLeft) return null
   }
   return highest(whole) ?? (removed && 'removed')
 }
+
+/**
+ * What is left when nobody has a whole copy, because operators have said that who had one is gone for good: the best partial one, or none
+ * of the blocks. It counts as whole from now on, and what it lacks as rotten. Null while somebody could know better.
+ */
+export function salvage(views: readonly PlacedView[], reports: readonly Report[]): readonly Report[] | null {
+  const { removed = [], targets = [] } = views.at(-1) ?? {}
+  const isAsked = (node: NodeId) => reports.some(({ member }) => member.node === node)
+  const holders = [...holdersByView(views).values()].flat()
+  if (!holders.some((node) => removed.includes(node))) return null
+  if (!holders.every((node) => removed.includes(node) || isAsked(node))) return null
+  const best =
+    highest(reports.filter(({ state }) => state?.kind === 'partial')) ??
+    reports.find(({ member }) => targets.includes(member.node))
+  if (!best) return null
+  const state = best.state?.kind === 'partial' ? best.state : { version: NOTHING_LEFT, valid: [] }
+  const tail = best.state?.kind === 'partial' ? best.tail : []
+  const left = { ...best, tail, state: { ...state, kind: 'full' as const } }
+  return reports.map((report) => (report === best ? left : report))
+}
+
+/** Before all that an owner wrote. */
+const NOTHING_LEFT: Version = { generation: { epoch: 0, index: 0, incarnation: '' }, sequence: 0 }
 
 function highest(reports: readonly Report[]): Report | null {
   return reports.reduce<Report | null>(

@@ -32,6 +32,24 @@ export function isSameVersion(a: Version | null, b: Version | null): boolean {
   return a === b || (a !== null && b !== null && compareVersions(a, b) === 0)
 }
 
+/** More are not kept of one copy: who was away for more views gets more than he lacks. */
+const ENDS_MAX = 4
+
+/**
+ * The versions that a copy had at the ends of earlier epochs, newest last, when it had `version` and gets `next`: whoever stopped at
+ * one of them lacks nothing of its epoch.
+ */
+export function endsAfter(ends: readonly Version[], version: Version, next: Version): readonly Version[] {
+  if (version.generation.epoch === next.generation.epoch) return ends
+  return [...ends, version].slice(-ENDS_MAX)
+}
+
+/** The first epoch of which a copy that stopped at `since` may lack something, going by the ends of one that has more. */
+export function firstLacking(ends: readonly Version[], since: Version): number {
+  const { epoch } = since.generation
+  return ends.some((end) => isSameVersion(end, since)) ? epoch + 1 : epoch
+}
+
 /** For logs and reports. */
 export function formatVersion({ generation: { epoch, index }, sequence }: Version): string {
   return `${epoch}.${index}.${sequence}`

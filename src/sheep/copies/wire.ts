@@ -125,7 +125,7 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
       return writeOids(out, request.oids)
     case 'blocks-since':
       out.bits64(request.oid)
-      return out.u32(request.epoch)
+      return writeVersion(out, request.since, generation)
     case 'adopt':
       out.bits64(request.adoption.oid)
       writeVersion(out, request.adoption.version, generation)
@@ -184,7 +184,7 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
     case 'open':
       return { ...of, type, oids: readOids(fields) }
     case 'blocks-since':
-      return { ...of, type, oid: fields.bits64('oid'), epoch: fields.u32('epoch') }
+      return { ...of, type, oid: fields.bits64('oid'), since: readVersion(fields, 'since', generation) }
     case 'adopt': {
       const oid = fields.bits64('oid')
       const version = readVersion(fields, 'version', generation)

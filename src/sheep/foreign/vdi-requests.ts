@@ -36,8 +36,8 @@ export async function newVdi(sheep: Sheep, request: SheepRequest, sender: Sender
   if (blockSizeShift !== 0 && blockSizeShift !== BLOCK_SIZE_SHIFT_DEFAULT)
     throw new StoreError('Unsupported', `objects of 2^${blockSizeShift} bytes`)
   if (copyPolicy !== 0 || storePolicy !== 0) throw new StoreError('Unsupported', 'erasure coding and hyper volumes')
-  if (copies !== 0 && copies !== sheep.copies) throw new StoreError('Unsupported', `${copies} copies`)
-  return vdiReply(await sheep.createVdi(name, request.vdiSize ?? 0, baseVid))
+  const wanted = copies === 0 ? {} : { copies }
+  return vdiReply(await sheep.createVdi(name, request.vdiSize ?? 0, baseVid, wanted))
 }
 
 async function newSnapshot(sheep: Sheep, name: string, baseVid: number, { client, protoVer }: Sender): Promise<Vdi> {

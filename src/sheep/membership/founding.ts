@@ -10,6 +10,8 @@ export interface Founding {
   founder: Member
   /** Milliseconds since 1970. */
   at: number
+  /** How many bytes of room a place on the ring stands for. */
+  vnodeBytes?: number
   /** The state of a store that was alone until now, and shall be the cluster's: its last entry, and its view. */
   after?: { index: number; view: LoggedView['view'] }
 }
@@ -18,11 +20,11 @@ export interface Founding {
  * The log that a cluster begins with, on the disk of its first node and nowhere else: done once, by an operator who says so. All other
  * nodes get to it by joining; two that were both founded never become one.
  */
-export function foundingLog({ cluster, founder, at, after }: Founding): Durable {
+export function foundingLog({ cluster, founder, at, vnodeBytes, after }: Founding): Durable {
   const ballot = { counter: 1, configuration: `founding of ${cluster}`, round: 0, leader: '' }
   const { index: baseIndex, view } = after ?? { index: 0, view: { epoch: 0 } }
   const entries: Entry[] = [
-    { type: 'founded', cluster, at },
+    { type: 'founded', cluster, at, ...(vnodeBytes !== undefined && { vnodeBytes }) },
     { type: 'view', epoch: view.epoch + 1, members: [founder], voters: [founder.node], at },
   ]
   const items = entries.map(

@@ -90,8 +90,8 @@ export class Heartbeats {
     const lives = new Map(members.map(({ node, incarnation }) => [node, incarnation]))
     for (const [node, incarnation] of lives) {
       if (this.#lives.get(node) === incarnation) continue
-      this.#answers.forget(node)
-      this.#asking.forget(node)
+      this.#answers.heard(node)
+      this.#asking.heard(node)
     }
     for (const [node, { life }] of this.#suspects) if (lives.get(node) !== life.incarnation) this.#suspects.delete(node)
     this.#lives = lives

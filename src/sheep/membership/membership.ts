@@ -12,14 +12,23 @@ import { ClusterGroup } from './cluster-group.ts'
 import { type Destination, Heartbeats, type Round } from './heartbeats.ts'
 import type { Heartbeat } from './lease.ts'
 import { isUrgent, joinWaitMs, nextView } from './next-view.ts'
-import { isIn, type Life, type LoggedView, type Member, type View, type ViewHistory } from './view.ts'
+import {
+  type CopiesChange,
+  isIn,
+  type Life,
+  type LoggedView,
+  type Member,
+  type View,
+  type ViewHistory,
+} from './view.ts'
+import { ViewOrders } from './view-orders.ts'
 import { spareVoters } from './voters.ts'
 
 /** What of the log is needed here; OrderedLog has it. */
 export type MembershipLog = Pick<OrderedLog, 'propose' | 'isActive' | 'unapplied' | 'appliedIndex' | 'doubt'>
 
 export interface MembershipOptions {
-  /** This node, as it wants to be in views. */
+  /** This node, as it wants to be in views; looked at again at each beat, since its room may change. */
   self: Omit<Member, 'incarnation'>
   /** The id of the cluster that it belongs to; null when it has to learn that from those who are in the group. */
   cluster: string | null
@@ -29,6 +38,8 @@ export interface MembershipOptions {
   heartbeat(to: Destination, heartbeat: Heartbeat): Promise<boolean>
   /** Resolves when the store's loop, and its journal, have gone on since it was asked. */
   proveStore(): Promise<void>
+  /** How long a member that is gone keeps its places on the ring. */
+  rebalanceDelayMs: number
   clock: Clock
   random: Random
   log: Log
@@ -85,7 +96,9 @@ export class Membership {
   /** For how many beats the group has been without a member. */
   readonly #lostBeats = new Map<string, number>()
   readonly #awaySinceMs = new Map<NodeId, number>()
-  readonly #drains = new Map<NodeId, { isDraining: boolean; settled(): void }[]>()
+  /** Since when nodes have been gone that keep their places on the ring. */
+  readonly #unplacedSinceMs = new Map<NodeId, number>()
+  readonly #orders = new ViewOrders()
   /** Members that should go, going by what is said; and those of whom that was so a beat ago as well. */
   #blamed: ReadonlySet<NodeId> = new Set()
   #condemned: ReadonlySet<NodeId> = new Set()
@@ -162,12 +175,7 @@ export class Membership {
     this.#heartbeats.viewChanged(view.members)
     this.#renew()
     this.#options.onView(view)
-    for (const [node, asked] of this.#drains) {
-      const isDraining = view.draining?.includes(node) ?? false
-      if (asked.at(-1)!.isDraining !== isDraining) continue
-      this.#drains.delete(node)
-      for (const { settled } of asked) settled()
-    }
+    this.#orders.tookEffect(view)
     if (!isIn(view, this.#life)) this.#left?.()
   }
 
@@ -201,10 +209,27 @@ export class Membership {
 
   /** Node `node` is to hold nothing any more, or shall again. Resolves when that has taken effect here. */
   drain(node: NodeId, isDraining = true): Promise<void> {
-    if ((this.view.draining?.includes(node) ?? false) === isDraining) return Promise.resolve()
-    return new Promise((settled) => {
-      this.#drains.set(node, [...(this.#drains.get(node) ?? []), { isDraining, settled }])
-    })
+    const settled = this.#orders.drain(node, isDraining)
+    this.#orders.tookEffect(this.view) // it may be so
+    return settled
+  }
+
+  /** Node `node` is gone for good: it is put out, and never comes in again. Resolves when that has taken effect here. */
+  remove(node: NodeId): Promise<void> {
+    return this.view.removed?.includes(node) ? Promise.resolve() : this.#orders.remove(node)
+  }
+
+  /** A VDI is to have another number of copies. Resolves when that has taken effect here; the copies are made, or go, after that. */
+  alterCopies(change: CopiesChange): Promise<void> {
+    return this.#orders.alterCopies(change)
+  }
+
+  /** How long a node that is gone keeps its places on the ring from now on; null when it has none. */
+  keepsPlacesForMs(node: NodeId): number | null {
+    const sinceMs = this.#unplacedSinceMs.get(node)
+    if (sinceMs === undefined) return null
+    const { clock, rebalanceDelayMs } = this.#options
+    return Math.max(0, sinceMs + rebalanceDelayMs - clock.monotonicMs())
   }
 
   /**
@@ -361,6 +386,9 @@ export class Membership {
     const away = view.voters.filter((voter) => !view.members.some(({ node }) => node === voter))
     for (const node of this.#awaySinceMs.keys()) if (!away.includes(node)) this.#awaySinceMs.delete(node)
     for (const node of away) if (!this.#awaySinceMs.has(node)) this.#awaySinceMs.set(node, nowMs)
+    const unplaced = view.away?.map(({ node }) => node) ?? []
+    for (const node of this.#unplacedSinceMs.keys()) if (!unplaced.includes(node)) this.#unplacedSinceMs.delete(node)
+    for (const node of unplaced) if (!this.#unplacedSinceMs.has(node)) this.#unplacedSinceMs.set(node, nowMs)
   }
 
   #announce(log: MembershipLog): void {
@@ -429,7 +457,10 @@ export class Membership {
         told.epoch >= base.epoch - EPOCHS_BEHIND_MAX &&
         !views.some(({ view }) => isIn(view, told)) &&
         joinWaitMs(views, told.node, now) === 0,
-      drains: new Map([...this.#drains].map(([node, asked]) => [node, asked.at(-1)!.isDraining])),
+      drains: this.#orders.drains,
+      removals: this.#orders.removals,
+      copies: this.#orders.copies,
+      keepsPlaces: (node) => this.#options.rebalanceDelayMs > 0 && this.keepsPlacesForMs(node) !== 0,
       now,
     })
   }
@@ -438,14 +469,13 @@ export class Membership {
     return (this.#lostBeats.get(`${node} ${incarnation}`) ?? 0) >= LOST_BEATS
   }
 
-  /** How many others should propose before this node does. */
+  /** How many others should propose before this node does. Who is accused by those who are to go themselves does not wait for that. */
   get #turn(): number {
-    if (this.#drains.size > 0 || this.#isLeaving) return 0
+    if (!this.#orders.isEmpty || this.#isLeaving) return 0
     const { view } = this
-    const accused = new Set([...this.#roster.present.values()].flatMap(({ accuses }) => accuses))
     const [members, others] = [true, false].map((isMember) =>
       [...this.#roster.present.values()]
-        .filter((told) => isIn(view, told) === isMember && !accused.has(told.node))
+        .filter((told) => isIn(view, told) === isMember && !this.#blamed.has(told.node))
         .map(({ node }) => node)
         .sort(),
     )

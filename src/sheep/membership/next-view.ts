@@ -1,6 +1,6 @@
 import type { NodeId } from '../order/item.ts'
 import type { Announcement } from './announcement.ts'
-import { isIn, type Life, type LoggedView, type Member, type View } from './view.ts'
+import { type CopiesChange, isIn, type Life, type LoggedView, type Member, type View } from './view.ts'
 import { nextVoters, spareVoters, type VoterSituation } from './voters.ts'
 
 /** What is known when a view is thought of. */
@@ -21,6 +21,12 @@ export interface Situation {
   admits(life: Announcement): boolean
   /** What was asked for: nodes that are to hold nothing any more, or that shall again. */
   drains: ReadonlyMap<NodeId, boolean>
+  /** Nodes that are said to be gone for good. */
+  removals: ReadonlySet<NodeId>
+  /** VDIs that are to have another number of copies. */
+  copies: readonly CopiesChange[]
+  /** Whether a node that is gone is to keep its places for now. */
+  keepsPlaces(node: NodeId): boolean
   /** Milliseconds since 1970. */
   now: number
 }
@@ -28,28 +34,39 @@ export interface Situation {
 /** The view that should follow; null when the one that is serves. */
 export function nextView(situation: Situation): View | null {
   const { base, present, overdue, now } = situation
-  const draining = drainingOf(situation)
+  const removed = new Set([...(base.removed ?? []), ...situation.removals])
+  const draining = drainingOf(situation, removed)
   const leaving = new Set(
-    base.members.filter((member) => isPresent(present, member) && present.get(member.node)!.isLeaving).map(nodeOf),
+    base.members
+      .filter(
+        (member) => removed.has(member.node) || (isPresent(present, member) && present.get(member.node)!.isLeaving),
+      )
+      .map(nodeOf),
   )
   const stay = base.members.filter((member) => !isGone(situation, member))
   const come = [...present.values()].filter(
-    (told) => told.isReady && !told.isLeaving && !isIn(base, told) && situation.admits(told),
+    (told) => told.isReady && !told.isLeaving && !removed.has(told.node) && !isIn(base, told) && situation.admits(told),
   )
   const all = [...stay, ...come].map((member) => memberOf(member, present, draining))
-  const voters = votersOf(situation, { members: all, voters: base.voters, draining, leaving, overdue })
+  const gone = new Set([...overdue, ...removed])
+  const voters = votersOf(situation, { members: all, voters: base.voters, draining, leaving, overdue: gone })
   const rest = all.filter(({ node }) => !leaving.has(node))
   const mayLeave = rest.length > 0 && spareVoters(voters, new Set(rest.map(nodeOf))) >= 0
   const members = (mayLeave ? rest : all).sort(byNode)
   if (members.length === 0) return null
+  const away = awayOf(situation, members, new Set([...draining, ...removed]))
+  const copies = situation.isInEffect ? situation.copies : []
   const next: View = {
     epoch: base.epoch + 1,
     members,
     voters,
     ...(draining.size > 0 && { draining: [...draining].sort() }),
+    ...(away.length > 0 && { away }),
+    ...(removed.size > 0 && { removed: [...removed].sort() }),
+    ...(copies.length > 0 && { copies }),
     at: now,
   }
-  return isSame(base, next) ? null : next
+  return copies.length === 0 && isSame(base, next) ? null : next
 }
 
 /** Never voters of whom a majority is not there: nothing would take effect any more, nor this view, until it is. */
@@ -93,13 +110,26 @@ function isGone({ lost, condemned, present }: Situation, member: Member): boolea
 const isPresent = (present: ReadonlyMap<NodeId, Announcement>, { node, incarnation }: Life) =>
   present.get(node)?.incarnation === incarnation
 
-function drainingOf({ base, drains }: Situation): ReadonlySet<NodeId> {
+function drainingOf({ base, drains }: Situation, removed: ReadonlySet<NodeId>): ReadonlySet<NodeId> {
   const draining = new Set(base.draining)
   for (const [node, isDraining] of drains) {
     if (isDraining) draining.add(node)
     else draining.delete(node)
   }
+  for (const node of removed) draining.delete(node)
   return draining
+}
+
+/** Who had places, and is to keep them though it is not there. */
+function awayOf(
+  { base, keepsPlaces }: Situation,
+  members: readonly Member[],
+  without: ReadonlySet<NodeId>,
+): readonly Member[] {
+  const isThere = (node: NodeId) => members.some((member) => member.node === node)
+  return [...(base.away ?? []), ...base.members]
+    .filter(({ node, vnodes }) => vnodes > 0 && !isThere(node) && !without.has(node) && keepsPlaces(node))
+    .sort(byNode)
 }
 
 /** As the node says itself, as far as it is known. */
@@ -113,11 +143,12 @@ function isSame(a: View, b: View): boolean {
   return JSON.stringify(contentOf(a)) === JSON.stringify(contentOf(b))
 }
 
-function contentOf({ members, voters, draining = [] }: View) {
-  const fields = [...members]
-    .sort(byNode)
-    .map(({ node, incarnation, address, zone, vnodes }) => [node, incarnation, address, zone, vnodes])
-  return [fields, [...voters].sort(), [...draining].sort()]
+function contentOf({ members, voters, draining = [], away = [], removed = [] }: View) {
+  const fieldsOf = (of: readonly Member[]) =>
+    [...of]
+      .sort(byNode)
+      .map(({ node, incarnation, address, zone, vnodes }) => [node, incarnation, address, zone, vnodes])
+  return [fieldsOf(members), [...voters].sort(), [...draining].sort(), fieldsOf(away), [...removed].sort()]
 }
 
 const nodeOf = ({ node }: Life): NodeId => node

@@ -20,11 +20,6 @@ export class Silence {
     if (this.#beats.has(node)) this.#beats.set(node, 0)
   }
 
-  /** It has started again, and is a new one. */
-  forget(node: NodeId): void {
-    this.#beats.delete(node)
-  }
-
   get silent(): NodeId[] {
     return [...this.#beats].filter(([, beats]) => beats >= SILENT_BEATS).map(([node]) => node)
   }

@@ -16,8 +16,25 @@ export interface View {
    * vnodes. Absent when there are none.
    */
   draining?: readonly NodeId[]
+  /**
+   * Members of views before that have not been gone for long, as they were: they keep their places on the ring, so that what they
+   * hold is not made anew elsewhere. Absent when there are none.
+   */
+  away?: readonly Member[]
+  /** Nodes that an operator has said are gone for good, with all that they held. They never come in again. */
+  removed?: readonly NodeId[]
+  /** VDIs that have another number of copies from this view on. */
+  copies?: readonly CopiesChange[]
   /** When it was proposed, milliseconds since 1970; 0 where that is not known. */
   at: number
+}
+
+export interface CopiesChange {
+  /** Of the working VDI; its snapshots have as many. */
+  vid: number
+  copies: number
+  /** Stays as it is when absent. */
+  copiesMin?: number
 }
 
 /** One start of a node. */

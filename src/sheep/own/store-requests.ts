@@ -94,9 +94,21 @@ export function usageOfVdis(sheep: Sheep): Reply {
   return json(sheep.ownUsage())
 }
 
+export function recoveryProgress(sheep: Sheep): Reply {
+  return json(sheep.ownRecovery())
+}
+
 export async function statStore(sheep: Sheep): Promise<Reply> {
   const { totalBytes, freeBytes } = await sheep.space()
   return json({ totalBytes, freeBytes, provisionedBytes: sheep.state.vdis.provisionedBytes })
+}
+
+export async function alterVdi(sheep: Sheep, request: SheepRequest): Promise<Reply> {
+  const { copies, copiesMin } = parseObject(bodyOf(request)) as { copies?: unknown; copiesMin?: unknown }
+  if (typeof copies !== 'number' || (copiesMin !== undefined && typeof copiesMin !== 'number'))
+    throw new StoreError('InvalidParameters', 'not a number of copies')
+  await sheep.alterCopies(request.vid ?? 0, { copies, ...(copiesMin !== undefined && { copiesMin }) })
+  return SUCCESS
 }
 
 export async function driveStore(sheep: Sheep, request: SheepRequest): Promise<Reply> {

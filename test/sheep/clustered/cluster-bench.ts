@@ -18,6 +18,7 @@ import { SimNetwork } from '../../sim/network.ts'
 import { SeededRandom } from '../../sim/random.ts'
 
 const CLUSTER = 'test'
+const GIB = 1024 ** 3
 const KEY = Buffer.alloc(32, 7)
 /** Of each disk: for files that are not objects. */
 export const RESERVE_BYTES = 16 << 20
@@ -26,6 +27,12 @@ export interface BenchOptions {
   copies?: number
   durability?: 'flush' | 'write'
   segmentBlocks?: number
+  /** Each node has its own by default. */
+  zoneOf?(index: number): number
+  /** Of the disks of each node; 1 TiB by default. */
+  roomGib?: readonly number[]
+  /** 10 s by default. */
+  rebalanceDelayMs?: number
 }
 
 export interface BenchNode {
@@ -55,13 +62,14 @@ export class ClusterBench {
   readonly copies: number
   /** How many nodes have ended because their disk failed. */
   failures = 0
-  readonly #options: Required<BenchOptions>
+  readonly #options: BenchOptions & Required<Pick<BenchOptions, 'durability' | 'segmentBlocks'>>
   readonly #log = pino({ level: process.env.BENCH_LOG ?? 'silent' })
   #clients = 0
 
   constructor(seed: number, count: number, options: BenchOptions = {}) {
-    this.#options = { copies: 3, durability: 'flush', segmentBlocks: 1024, ...options }
-    this.copies = this.#options.copies
+    this.#options = { durability: 'flush', segmentBlocks: 1024, ...options }
+    this.copies = options.copies ?? 3
+    const { zoneOf = (index: number) => index + 1 } = options
     this.random = new SeededRandom(seed)
     this.clock = new SimClock(this.random)
     this.group = new SimGroup(this.clock, this.random)
@@ -70,7 +78,7 @@ export class ClusterBench {
       const clock = this.clock.node()
       return {
         name: `10.0.0.${i + 1}`,
-        zone: i + 1,
+        zone: zoneOf(i),
         clock,
         disk: new SimDisk(this.random, clock),
         running: null,
@@ -84,6 +92,7 @@ export class ClusterBench {
   /** A cluster of all nodes, each of which is in the view. */
   static async open(seed: number, count: number, options: BenchOptions = {}): Promise<ClusterBench> {
     const bench = new ClusterBench(seed, count, options)
+    for (const [i, gib] of (options.roomGib ?? []).entries()) bench.nodes[i]!.disk.capacityBytes = gib * GIB
     await bench.#found(bench.nodes[0]!)
     for (const node of bench.nodes) await bench.start(node)
     await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
@@ -130,7 +139,7 @@ export class ClusterBench {
       foundCluster({
         ...this.#storeOptions(node),
         cluster: CLUSTER,
-        founder: { address: `${name}:7000`, zone, vnodes: 128 },
+        founder: { address: `${name}:7000`, zone },
       }),
     )
     node.clock.endProcess()
@@ -159,7 +168,7 @@ export class ClusterBench {
     const start = ++node.starts
     node.isStarting = true
     const opened = await this.#open(node, CLUSTER).catch((error) => {
-      if (start === node.starts) throw error
+      if (start === node.starts) this.#failed(node, error) // its disk may fail while it starts
       return null
     })
     if (!opened || start !== node.starts) return
@@ -189,10 +198,11 @@ export class ClusterBench {
       cluster: {
         cluster,
         join: (listener: GroupListener): Promise<Group> => this.group.join(node.name, listener),
+        rebalanceDelayMs: this.#options.rebalanceDelayMs ?? 10_000,
         network,
         copiesMin: Math.min(2, this.copies),
         recoveryBytesPerSecond: 64 << 20,
-        vnodes: 128,
+        vnodes: null,
       },
     })
   }

@@ -269,7 +269,7 @@ export class ClusterModel {
     }
     for (const oid of wanted) assert(found.has(oid), `nobody has ${formatOid(oid)}`)
     for (const [oid, all] of found) {
-      const targets = places.targetsOf(oid, copies, view)
+      const targets = places.targetsOf(oid, { copies: copies, copiesMin: 2 }, view)
       assert.deepEqual(
         all.map(({ node }) => node).sort(),
         [...targets].sort(),

@@ -37,7 +37,7 @@ export class CopiesBench {
       index: ++this.#index,
       incarnation: 'A.1',
       views,
-      copiesMin: 2,
+      copiesMinIn: () => 2,
       targetsOf: (_oid, { members }) => members.map(({ node }) => node),
       ask: (to, request) =>
         this.isLost(to.node, request)

@@ -472,7 +472,7 @@ export class EngineCopyModel {
     const copy = this.#now.copies.get(oid)
     if (!copy?.isThere || copy.kind === 'stale') return
     const epoch = 1 + this.#random.below(this.#epoch + 1)
-    const since = this.#copies.blocksSince(oid, epoch)
+    const since = this.#copies.blocksSince(oid, { generation: { epoch, index: -1, incarnation: '' }, sequence: 0 })
     const expected = expectedSince(copy, epoch)
     const isAll = since.length === 1 && since[0]!.count === BLOCKS_PER_OBJECT
     if (!isAll) this.#expectSame(expected.join(), blocksIn(since).join(), `blocks since ${epoch}`)

@@ -15,6 +15,8 @@ const BASE_VID = 6
 const INODE = inodeOid(VID)
 /** No client writes this. */
 const POISON = -1
+/** How fast copies are made for those that lack them. */
+const BYTES_PER_SECOND = 64 << 20
 
 /** What the map says of an object. */
 interface Entry {
@@ -51,9 +53,9 @@ export class ModelOwner {
       vid: VID,
       index,
       incarnation: owner.member.incarnation,
-      copiesMin: 2,
       views,
       targetsOf: (oid, view) => model.targetsOf(oid, view),
+      copiesMinIn: () => 2,
       ask: (to, request) => model.ask(node, to, request),
       mayAct: () => model.mayAct(node),
       suspect: (member) => model.suspect(node, member),
@@ -84,9 +86,19 @@ export class ModelOwner {
   /** The epoch in which nothing was missing, and all of it was on the disks. */
   async #recover(): Promise<number | null> {
     const { epoch, setbacks } = this.#sequencer
-    const options = { sequencer: this.#sequencer, clock: this.#clock, bytesPerSecond: 64 << 20 }
-    const isNamed = async (oid: bigint) => this.maps(oid)
-    if (!(await bringHome({ ...options, oids: this.#named, isNamed }))) return null
+    const isHome = await bringHome({
+      sequencer: this.#sequencer,
+      oids: this.#named,
+      isNamed: async (oid) => this.maps(oid),
+      goesOn: () => true,
+      step: async (copy) => {
+        const bytes = await copy()
+        if (bytes) await this.#clock.sleep((1000 * bytes) / BYTES_PER_SECOND)
+        return bytes
+      },
+      done: () => {},
+    })
+    if (!isHome) return null
     const isMaking = (oid: bigint) => this.#model.keepsUnnamed || this.#making.has(oid)
     await this.#sequencer.removeUnnamed((oid) => this.maps(oid) || isMaking(oid))
     await this.#sequencer.flush()

@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import { ALL_BLOCKS } from '../../../src/sheep/copies/block-ranges.ts'
 import type { BlockRange, CopyState, TailEntry } from '../../../src/sheep/copies/copy-store.ts'
-import { findAuthority, lackedBlocks, type PlacedView, type Report } from '../../../src/sheep/copies/reconcile.ts'
+import {
+  findAuthority,
+  lackedBlocks,
+  type PlacedView,
+  type Report,
+  salvage,
+} from '../../../src/sheep/copies/reconcile.ts'
 import type { Version } from '../../../src/sheep/copies/version.ts'
 
 const version = (epoch: number, sequence: number): Version => ({
@@ -17,6 +23,7 @@ const view = (epoch: number, nodes: string, targets = nodes): PlacedView => ({
   voters: [...nodes],
   at: 0,
   targets: [...targets],
+  copiesMin: 2,
 })
 
 const report = (
@@ -33,7 +40,7 @@ const report = (
 })
 
 const chosen = (views: readonly PlacedView[], reports: readonly Report[]) => {
-  const found = findAuthority(views, reports, 2)
+  const found = findAuthority(views, reports)
   return found === 'removed' ? found : (found?.member.node ?? null)
 }
 
@@ -148,5 +155,27 @@ describe('what a copy lacks', () => {
     expect(lacked(report('A', null), best, [])).toEqual(EVERYTHING)
     const made = report('A', version(5, 1), { tail: [entry(0, version(5, 1), null)] })
     expect(lacked(made, best, [])).toEqual(EVERYTHING)
+  })
+})
+
+describe('what is left when operators say that a node is gone for good', () => {
+  const views = [view(1, 'ABC', 'AC'), { ...view(2, 'AB'), removed: ['C'] }]
+
+  it('is a whole copy, though somebody could have known better', () => {
+    expect(chosen(views, [report('A', version(1, 3)), report('B', null)])).toBe('A')
+  })
+
+  it('is the best partial copy, and what it lacks is lost; or nothing of the object', () => {
+    const partial = report('A', version(1, 3), { kind: 'partial' })
+    const saved = salvage(views, [partial, report('B', null)])!
+    expect(findAuthority(views, saved)).toMatchObject({ member: { node: 'A' }, state: { kind: 'full', valid: [] } })
+    const nothing = salvage(views, [report('A', version(1, 3), { kind: 'stale' }), report('B', null)])!
+    expect(findAuthority(views, nothing)).toMatchObject({ state: { kind: 'full', valid: [] } })
+  })
+
+  it('is not looked for while somebody else is not there, or nobody was removed', () => {
+    const some = [view(1, 'ABCD', 'ACD'), { ...view(2, 'AB'), removed: ['C'] }]
+    expect(salvage(some, [report('A', null), report('B', null)])).toBeNull()
+    expect(salvage([view(1, 'AB')], [report('A', null), report('B', null)])).toBeNull()
   })
 })

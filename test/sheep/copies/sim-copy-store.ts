@@ -24,7 +24,14 @@ import type {
   Inherited,
   TailEntry,
 } from '../../../src/sheep/copies/copy-store.ts'
-import { compareVersions, formatVersion, isSameVersion, type Version } from '../../../src/sheep/copies/version.ts'
+import {
+  compareVersions,
+  endsAfter,
+  firstLacking,
+  formatVersion,
+  isSameVersion,
+  type Version,
+} from '../../../src/sheep/copies/version.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import type { SeededRandom } from '../../sim/random.ts'
 
@@ -40,6 +47,7 @@ interface StoredCopy {
   epochs: ReadonlyMap<number, number>
   madeEpoch: number
   tail: readonly TailEntry[]
+  ends: readonly Version[]
 }
 
 /**
@@ -183,7 +191,8 @@ export class SimCopyStore implements CopyStore {
       return this.#later(() => done(new StoreError('NoSpace')))
     const ranges = blocksOf(write)
     const tail = [...copy.tail, ...ranges.map((range) => ({ ...range, version, previous }))]
-    const changed = grown({ ...copy, version, blocks, inherited, epochs, tail }, ranges)
+    const ends = before ? endsAfter(before.ends, before.version, version) : []
+    const changed = grown({ ...copy, version, blocks, inherited, epochs, tail, ends }, ranges)
     this.#set(oid, changed, durable, done, !durable)
   }
 
@@ -192,7 +201,8 @@ export class SimCopyStore implements CopyStore {
     const before = found?.kind === 'removed' ? undefined : found
     const copy = before ?? emptyCopy(version, [])
     const entry = { first: 0, count: 0, version, previous: before?.version ?? null }
-    this.#set(oid, { ...copy, version, kind, valid, tail: [...copy.tail, entry] }, true, done)
+    const ends = before && before.kind !== 'stale' ? endsAfter(before.ends, before.version, version) : []
+    this.#set(oid, { ...copy, version, kind, valid, tail: [...copy.tail, entry], ends }, true, done)
   }
 
   fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
@@ -247,15 +257,16 @@ export class SimCopyStore implements CopyStore {
     })
   }
 
-  blocksSince(oid: bigint, epoch: number): readonly BlockRange[] {
+  blocksSince(oid: bigint, since: Version): readonly BlockRange[] {
     const copy = this.#disk.copies.get(oid)!
+    const epoch = firstLacking(copy.ends, since)
     if (copy.madeEpoch >= epoch) return ALL_BLOCKS
     const written = [...copy.epochs].filter(([, writtenIn]) => writtenIn >= epoch)
     return toBlocks([...written.map(([first]) => ({ first, count: 1 })), ...(copy.inherited?.ranges ?? [])])
   }
 
   markStale(oid: bigint, done: CopyDone): void {
-    this.#set(oid, { ...this.#disk.copies.get(oid)!, kind: 'stale' }, true, done)
+    this.#set(oid, { ...this.#disk.copies.get(oid)!, kind: 'stale', ends: [] }, true, done)
   }
 
   markRotten(oid: bigint, blocks: readonly BlockRange[], done: CopyDone): void {
@@ -398,6 +409,7 @@ const emptyCopy = (version: Version, valid: Blocks): StoredCopy => ({
   epochs: new Map(),
   madeEpoch: version.generation.epoch,
   tail: [],
+  ends: [],
 })
 
 /** With these blocks, which may have been the last that it lacked. */

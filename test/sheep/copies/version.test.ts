@@ -1,6 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { compareVersions, decodeVersion, encodeVersion, type Version } from '../../../src/sheep/copies/version.ts'
+import {
+  compareVersions,
+  decodeVersion,
+  encodeVersion,
+  endsAfter,
+  firstLacking,
+  type Version,
+} from '../../../src/sheep/copies/version.ts'
 
 const version = fc.record({
   generation: fc.record({
@@ -38,5 +45,25 @@ describe('versions', () => {
   it('follow the view, then the owner, then the count', () => {
     const inOrder = [named(1, 9, 9), named(2, 1, 9), named(2, 3, 1), named(2, 3, 2), named(3, 1, 1)]
     expect([...inOrder].reverse().sort(compareVersions)).toEqual(inOrder)
+  })
+})
+
+describe('the versions at the ends of epochs', () => {
+  const at = (epoch: number, sequence: number): Version => ({
+    generation: { epoch, index: epoch, incarnation: 'a' },
+    sequence,
+  })
+
+  it('say that who stopped at one of them lacks nothing of its epoch', () => {
+    const ends = endsAfter([], at(3, 8), at(5, 1))
+    expect(firstLacking(ends, at(3, 8))).toBe(4)
+    expect(firstLacking(ends, at(3, 7))).toBe(3)
+    expect(endsAfter(ends, at(5, 1), at(5, 2))).toEqual(ends)
+  })
+
+  it('are the last few', () => {
+    let ends: readonly Version[] = []
+    for (let epoch = 1; epoch < 9; epoch++) ends = endsAfter(ends, at(epoch, 1), at(epoch + 1, 1))
+    expect(ends).toEqual([5, 6, 7, 8].map((epoch) => at(epoch, 1)))
   })
 })

@@ -48,7 +48,7 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
   const of = { vid: u32, generation: fc.constant(own) }
   return fc.oneof(
     record({ ...of, type: fc.constant('open' as const), oids: fc.array(oid, { maxLength: 9 }) }),
-    record({ ...of, type: fc.constant('blocks-since' as const), oid, epoch: u32 }),
+    record({ ...of, type: fc.constant('blocks-since' as const), oid, since: version }),
     record({
       ...of,
       type: fc.constant('adopt' as const),

@@ -43,6 +43,9 @@ function situation(base: View, present: readonly Announcement[], fields: Partial
     isInEffect: true,
     admits: () => true,
     drains: new Map(),
+    removals: new Set(),
+    copies: [],
+    keepsPlaces: () => false,
     now: 77,
     ...fields,
   }
@@ -105,6 +108,35 @@ describe('the view that should follow', () => {
     ])
     expect(namesOf(nextView(situation(first, [told('a'), leaving])))).toEqual(['a1'])
     expect(nextView(situation(view('b'), [leaving]))).toBeNull()
+  })
+
+  it('leaves the places of who is gone as they are for a while, not those of who drains', () => {
+    const fields = { lost: new Set(['c']), keepsPlaces: () => true }
+    const without = nextView(situation(abc, all.slice(0, 2), fields))!
+    expect(without.members.map(({ node }) => node)).toEqual(['a', 'b'])
+    expect(without.away).toEqual([member('c')])
+    expect(nextView(situation(without, all.slice(0, 2), fields))).toBeNull()
+    const back = nextView(situation(without, [...all.slice(0, 2), told('c', { incarnation: 'c2' })], fields))!
+    expect([back.members.length, back.away]).toEqual([3, undefined])
+    const later = nextView(situation(without, all.slice(0, 2), { ...fields, keepsPlaces: () => false }))!
+    expect([later.members.length, later.away]).toEqual([2, undefined])
+    const drained = nextView(situation(without, all.slice(0, 2), { ...fields, drains: new Map([['c', true]]) }))!
+    expect(drained.away).toBeUndefined()
+  })
+
+  it('puts out who was removed, when the voters can do without, and never takes it in again', () => {
+    const abcd = view('abcd')
+    const four = ['a', 'b', 'c', 'd'].map((node) => told(node))
+    const without = nextView(situation(abcd, four, { removals: new Set(['d']) }))!
+    expect([without.members.map(({ node }) => node), without.removed]).toEqual([['a', 'b', 'c'], ['d']])
+    const again = nextView(situation(without, [...four.slice(0, 3), told('d', { incarnation: 'd2' })]))
+    expect(again).toBeNull()
+  })
+
+  it('says which VDIs get another number of copies, once', () => {
+    const copies = [{ vid: 7, copies: 2 }]
+    expect(nextView(situation(abc, all, { copies }))).toMatchObject({ epoch: 6, members: abc.members, copies })
+    expect(nextView(situation(abc, all, { copies, isInEffect: false }))).toBeNull()
   })
 
   it('gives no places on the ring to a node that drains, and its own back when that is over', () => {

@@ -227,6 +227,7 @@ export class MembershipModel extends OrderModel {
       views: () => state.cluster.views,
       heartbeat: ({ node: name }, heartbeat) => this.#heartbeat(node, name, heartbeat),
       proveStore: () => this.#proveStore(node, clock),
+      rebalanceDelayMs: 20_000,
       clock,
       random: staysTheSame ? { bytes: (length) => Buffer.alloc(length), uuid: () => 'same' } : this.random,
       log: pino({ level: 'silent' }),
