@@ -28,7 +28,7 @@ function nodesIn(body: Buffer) {
 }
 
 const expected = (zones: readonly number[], hasRoom = true) =>
-  zones.map((zone) => ({ address: `10.0.0.${zone}`, port: 7000, vnodes: 128, zone, hasRoom }))
+  zones.map((zone) => ({ address: `10.0.0.${zone}`, port: 7000, vnodes: 512, zone, hasRoom }))
 
 describe('dog, of a store of three nodes', () => {
   it('is told by each of them where all are, and what they have', async () => {
@@ -37,7 +37,7 @@ describe('dog, of a store of three nodes', () => {
       const { result, nrNodes, body } = await ask(bench, at, { opcode: 0x82, dataLength: ROOM })
       expect([result, nrNodes]).toEqual([RESULT.SUCCESS, 3])
       expect(nodesIn(body!)).toEqual(expected([1, 2, 3]))
-      expect((await ask(bench, at, { opcode: 0xcd })).nrNodes).toBe(128)
+      expect((await ask(bench, at, { opcode: 0xcd })).nrNodes).toBe(512)
       const info = await ask(bench, at, { opcode: 0xbe, dataLength: ROOM })
       expect(info.body!.readUInt16LE(2)).toBe(3)
       expect(nodesIn(info.body!.subarray(48, 48 + 3 * NODE_BYTES))).toEqual(expected([1, 2, 3]))
