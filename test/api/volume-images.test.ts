@@ -120,7 +120,7 @@ describe('os-volume_upload_image', () => {
   test.each([
     ['without a name', { image_name: '' }],
     ['in a format that there is not', { disk_format: 'cloop' }],
-    ['in one that is not made here', { disk_format: 'vhd' }],
+    ['in one that is not made here', { disk_format: 'ploop' }],
     ['with what nobody knows', { compressed: true }],
   ])('%s is refused', async (_, fields) => {
     expect((await act(await aVolume(), upload(fields))).status).toBe(400)
