@@ -103,6 +103,12 @@ const LEASE_MS = 2000
 const CALL_MS = 1000
 const ATTEMPT_MS = 4000
 const LIVENESS_MS = 600_000
+/** Some seeds have faults of one kind only, as they have to follow each other to show anything. */
+type Mixture = 'lost' | 'alone' | 'torn' | 'moving'
+const MIXTURES: readonly (Mixture | null)[] = [
+  ...Array.from({ length: 8 }, () => null),
+  ...(['torn', 'torn', 'lost', 'alone', 'alone', 'torn', 'moving', 'moving'] as const),
+]
 
 /**
  * A few nodes with copies of the objects of one VDI, whose owner changes; clients that send requests to any node and try again
@@ -123,13 +129,17 @@ export class CopyModel {
   readonly idleObjectsMax: number
   /** How many of the accusations nobody hears. */
   readonly #wordsLost: number
+  /** How many of the writes that were not answered are tried again. */
+  #patience = 1
+  /** How many of them have the owner cut off with one copy that has them, before the others do. */
+  #cutsPerWrite = 0
   /** How many requests are writes. */
-  readonly #writes: number
+  #writes: number
   #hasBlackouts: boolean
   readonly #syncMsMax: number
-  readonly #latencyMsMax: number
+  #latencyMsMax: number
   /** Between two faults. */
-  readonly #pauseMsMax: number
+  #pauseMsMax: number
   readonly #rings = new Map<View, (oid: bigint) => readonly string[]>()
   #sides: string[][] | null = null
   readonly #lastDelivery = new Map<string, number>()
@@ -241,9 +251,11 @@ export class CopyModel {
   }
 
   #beside(work: Promise<unknown>): void {
-    work.catch((error: Error) => {
-      this.#failure ??= error
-    })
+    work.catch((error: Error) => this.failed(error))
+  }
+
+  failed(error: Error): void {
+    this.#failure ??= error
   }
 
   // Clients
@@ -284,6 +296,7 @@ export class CopyModel {
         this.counts.writes++
         return
       }
+      if (!this.random.chance(this.#patience)) return
     }
   }
 
@@ -435,6 +448,7 @@ export class CopyModel {
       if (isLost) return new Promise<never>(() => {})
       if (number !== (this.#arrived.get(session) ?? 0) + 1) return new Promise<never>(() => {}) // one before it was lost
       this.#arrived.set(session, number)
+      if (request.type === 'write' && this.random.chance(this.#cutsPerWrite)) this.#cutOff([from.name, to.node])
       if (process?.member.incarnation !== to.incarnation) return new Promise<never>(() => {})
       return this.#serve(process, request)
     })
@@ -698,8 +712,32 @@ export class CopyModel {
       { weight: 10, act: (node: Node) => this.#emptyDisk(node) },
       { weight: 10, act: () => {} },
     ]
-    if (this.random.chance(0.06))
-      return [...always, { weight: 60, act: (node) => this.#glitch(node) }, { weight: 6, act: () => this.#nameOwner() }]
+    switch (this.random.pick(MIXTURES)) {
+      case 'lost': // one request, and all behind it
+        return [
+          ...always,
+          { weight: 60, act: (each) => this.#glitch(each) },
+          { weight: 6, act: () => this.#nameOwner() },
+        ]
+      case 'alone': // an owner that is asked goes on by itself
+        this.#writes = 0.2
+        this.#latencyMsMax = 2
+        this.#pauseMsMax = 6000
+        return [...always, { weight: 15, act: () => this.#cut('owner') }]
+      case 'torn': // the last write has reached one copy, and is overtaken by those that the others have
+        this.#writes = 0.4
+        this.#patience = 0.2
+        this.#cutsPerWrite = 0.2
+        this.#pauseMsMax = 3000
+        return [...always, { weight: 20, act: () => this.#heal() }]
+      case 'moving': // copies are made and dropped all the time
+        return [
+          ...always,
+          { weight: 15, act: (each) => this.#kill(each, false) },
+          { weight: 10, act: (each) => this.#start(each) },
+        ]
+      case null:
+    }
     const some = (weight: number, act: (node: Node) => void) => ({
       weight: this.random.chance(0.3) ? 0 : weight * this.random.next() * 3,
       act,
@@ -767,12 +805,17 @@ export class CopyModel {
   }
 
   /** Anyhow, or so that the owner is left with few others: what they have then is what matters. */
-  #cut(): void {
+  #cut(who: 'owner' | 'anybody' = this.random.pick(['owner', 'anybody'])): void {
     const owner = this.#known({ applied: this.#entries.length }).owner?.member.node
-    const isOwners = this.random.chance(0.5)
-    const isLeft = (name: string) => (isOwners ? name === owner || this.random.chance(0.2) : this.random.chance(0.4))
+    const isLeft = (name: string) =>
+      who === 'owner' ? name === owner || this.random.chance(0.2) : this.random.chance(0.4)
     const left = this.nodes.map(({ name }) => name).filter(isLeft)
-    this.#sides = [left, this.nodes.map(({ name }) => name).filter((name) => !left.includes(name))]
+    this.#cutOff(left)
+  }
+
+  #cutOff(names: readonly string[]): void {
+    if (this.#areFaultsOver) return
+    this.#sides = [[...names], this.nodes.map(({ name }) => name).filter((name) => !names.includes(name))]
     this.counts.cuts++
   }
 

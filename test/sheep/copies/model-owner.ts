@@ -65,7 +65,7 @@ export class ModelOwner {
     this.#loaded = this.#load()
     this.#loaded.catch(() => {})
     this.#keepClean(node, index).catch((error: Error) => {
-      if (!(error instanceof StoreError)) throw error
+      if (!(error instanceof StoreError)) model.failed(error)
     })
   }
 
