@@ -32,11 +32,11 @@ const BREAKS: Record<string, { broken: CopyBreak; from: number }> = {
   'nothing is tried again without another view': { broken: { neverTriesAgain: true }, from: 34 },
   'a removal is not done': { broken: { forgetsRemovals: true }, from: 1 },
   'what no map names stays': { broken: { keepsUnnamed: true }, from: 6 },
-  'an object is removed late': { broken: { removesLate: true }, from: 1 },
+  'an object is removed late': { broken: { removesLate: true }, from: 3 },
   'what is inherited is copied as zeros': { broken: { inheritsZeros: true }, from: 1 },
   'checksums are not looked at': { broken: { readsRot: true }, from: 2 },
   'what is rotten is not looked for in older copies': { broken: { mendsNothing: true }, from: 2 },
-  'what older copies have is taken for what is rotten': { broken: { mendsAnyhow: true }, from: 1 },
+  'what older copies have is taken for what is rotten': { broken: { mendsAnyhow: true }, from: 114 },
   'a flush waits for no disk': { broken: { flushesNothing: true }, from: 26 },
 }
 
