@@ -1,24 +1,9 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
-import { createApiServer } from '../../src/api/server.ts'
-import { type Db, openDatabase } from '../../src/db/database.ts'
-import { createTokenVault } from '../../src/db/tokens.ts'
-import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
-import { ensureLocalIdentity } from '../../src/identity/credentials.ts'
-import { createLocalIdentity } from '../../src/identity/local.ts'
-import { addLocalIdentity } from '../../src/identity/routes.ts'
-import { addImageDiscovery } from '../../src/identity/versions.ts'
-import { systemClock } from '../../src/runtime/clock.ts'
-import { createLog } from '../../src/runtime/log.ts'
-import { systemRandom } from '../../src/runtime/random.ts'
-import { createServices, type RunningServices } from '../../src/services/create-services.ts'
-import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
-import { openBackupTarget } from '../tools/backup-target.ts'
-import { PythonCommands } from '../tools/python-commands.ts'
+import type { Db } from '../../src/db/database.ts'
+import type { RunningServices } from '../../src/services/create-services.ts'
+import type { PythonCommands } from '../tools/python-commands.ts'
 import { requireCommand } from '../tools/require-command.ts'
+import { serveClients } from '../tools/served-clients.ts'
 
 /** The clients that people use, with the credentials from openrc, against a listening server. */
 
@@ -33,50 +18,7 @@ let clients: PythonCommands
 let close: () => Promise<void>
 
 beforeAll(async () => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'collie-clients-'))
-  const log = createLog('silent')
-  db = await openDatabase({ file: ':memory:' })
-  services = createServices({
-    db,
-    backupTarget: await openBackupTarget(),
-    backends: [
-      { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
-    ],
-    clock: systemClock,
-    random: systemRandom,
-    log,
-    settings: { ...DEFAULT_SETTINGS, hostName: 'test' },
-  })
-  await services.start()
-  const account = await ensureLocalIdentity({ dataDir, baseUrl: 'http://127.0.0.1:1', random: systemRandom, log })
-  const vault = createTokenVault(db, systemClock)
-  const identity = createLocalIdentity({
-    account,
-    vault,
-    clock: systemClock,
-    random: systemRandom,
-    publicEndpoint: null,
-  })
-  const app = createApiServer({
-    services,
-    authenticator: identity.authenticator,
-    log,
-    random: systemRandom,
-    settings: { publicEndpoint: null },
-  })
-  addLocalIdentity(app, identity, { publicEndpoint: null, imageUrl: null })
-  addImageDiscovery(app, null)
-  await app.listen({ host: '127.0.0.1', port: 0 })
-  const { port } = app.server.address() as AddressInfo
-  await ensureLocalIdentity({ dataDir, baseUrl: `http://127.0.0.1:${port}`, random: systemRandom, log })
-  clients = new PythonCommands(readOpenrc(join(dataDir, 'openrc')))
-  close = async () => {
-    await clients.close()
-    await app.close()
-    await services.stop()
-    await db.destroy()
-    rmSync(dataDir, { recursive: true })
-  }
+  ;({ services, db, clients, close } = await serveClients())
 })
 afterAll(() => close())
 
@@ -460,8 +402,3 @@ describe('cinder', () => {
     expect(await clients.run(['cinder', 'type-default'])).toContain('__DEFAULT__')
   })
 })
-
-function readOpenrc(path: string): Record<string, string> {
-  const lines = readFileSync(path, 'utf8').matchAll(/^export (\w+)=(.*)$/gm)
-  return Object.fromEntries([...lines].map(([, name, value]) => [name!, value!]))
-}
