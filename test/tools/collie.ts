@@ -153,13 +153,19 @@ export function printLogOfFailures(collie: () => Collie | undefined): void {
   })
 }
 
+const WORKERS = 8
+const given = new Set<number>()
+
 /**
  * A port below the range from which the kernel serves those who ask for any: nobody takes it while the server is down,
- * and no client that knocks in vain is given the same port at its own end and so connects to itself.
+ * and no client that knocks in vain is given the same port at its own end and so connects to itself. Whoever asks has it
+ * to himself before he listens too: each worker of a test run draws from its own share, and none twice.
  */
 export async function freePort(first = 15_000, end = 30_000): Promise<number> {
+  const worker = Number(process.env.VITEST_POOL_ID ?? 0) % WORKERS
   for (;;) {
     const port = randomInt(first, end)
+    if (port % WORKERS !== worker || given.has(port)) continue
     const server = net.createServer()
     const isFree = await new Promise<boolean>((resolve) => {
       server.once('error', () => resolve(false))
@@ -167,6 +173,7 @@ export async function freePort(first = 15_000, end = 30_000): Promise<number> {
     })
     if (!isFree) continue
     await new Promise((resolve) => server.close(resolve))
+    given.add(port)
     return port
   }
 }
