@@ -30,7 +30,9 @@ export interface WriteOptions {
  * 3. A write that is done survives the end of every process. After `flush` is done, or when `fua` was set, it also
  *    survives loss of power. With the setting `durability: write` each write is as if `fua` were set.
  * 4. Buffers belong to the device from the call until `done`: it neither copies nor changes a source.
- * 5. After `close`, or once the right it was opened under is revoked, every request is answered with Fenced.
+ * 5. A request that fails may have been done, or some of it: NoSpace too, because a long one goes in parts, and one that a change of
+ *    the owner has interrupted is made again. Nothing of it is done after `done`.
+ * 6. After `close`, or once the right it was opened under is revoked, every request is answered with Fenced.
  *
  * Methods take callbacks instead of returning promises because a promise for each 4 KiB costs as much as the I/O itself.
  */

@@ -202,7 +202,7 @@ export class ClusterClient {
     const error = await this.#withPatience(answer)
     const isAnswered = error === null || error.code === 'NoSpace'
     if (isAnswered && operation && this.#unanswered.delete(operation)) {
-      if (error) vdi.refuse(operation)
+      if (error) vdi.giveUp(operation)
       else vdi.end(operation)
     }
     if (error === null) return 'done'

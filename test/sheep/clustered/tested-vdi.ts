@@ -59,12 +59,7 @@ export class TestedVdi {
     this.#tell(operation, 'return')
   }
 
-  /** It was answered, and nothing was done. */
-  refuse(operation: RangeOperation): void {
-    this.#tell(operation, 'refused')
-  }
-
-  /** It was not answered, and happens no more. */
+  /** It failed, or was left behind: it may have happened, and happens no more. */
   giveUp(operation: RangeOperation): void {
     this.#tell(operation, 'over')
   }
@@ -106,7 +101,7 @@ export class TestedVdi {
     return `unit ${unit % UNITS} of object ${Math.floor(unit / UNITS)} of ${this.name}`
   }
 
-  #tell(operation: RangeOperation, type: 'call' | 'return' | 'refused' | 'over'): void {
+  #tell(operation: RangeOperation, type: 'call' | 'return' | 'over'): void {
     for (const [unit, each] of operation) this.#units.get(unit)!.add({ type, operation: each })
   }
 
