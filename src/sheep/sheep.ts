@@ -6,15 +6,7 @@ import type { Random } from '../runtime/random.ts'
 import { ClusterState } from './cluster-state.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
-import {
-  decodeEntry,
-  type Entry,
-  type ExportRight,
-  encodeEntry,
-  type Vdi,
-  type VdiHeader,
-  type VdiUsage,
-} from './entries.ts'
+import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi, type VdiHeader } from './entries.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
@@ -223,7 +215,7 @@ export class Sheep {
   }
 
   /** Of several nodes: what this one knows itself of what VDIs take. */
-  ownUsage(): readonly VdiUsage[] {
+  ownUsage(): readonly (readonly [vid: number, usage: Usage])[] {
     return this.#vdis.ownUsage?.() ?? []
   }
 

@@ -4,7 +4,7 @@ import type { Random } from '../runtime/random.ts'
 import type { Attribute } from './attributes.ts'
 import type { StoreDone } from './change.ts'
 import type { ClusterState } from './cluster-state.ts'
-import type { Entry, VdiUsage } from './entries.ts'
+import type { Entry } from './entries.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
 import type { ListedObject } from './object-listing.ts'
@@ -50,7 +50,7 @@ export interface VdiStore {
   /** What each VDI and snapshot takes, by vid; without a scan. */
   usage(): Promise<Map<number, Usage>>
   /** Of several nodes: what this one knows itself, for the others. */
-  ownUsage?(): readonly VdiUsage[]
+  ownUsage?(): readonly (readonly [vid: number, usage: Usage])[]
   /** Of several nodes: what this one has to copy, as JSON has it. */
   ownRecovery?(): object
   /** Of the blocks that hold data, each counted once; of several nodes what falls to this one. */

@@ -7,7 +7,7 @@ import type { ClusterState } from '../cluster-state.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
 import { CopySequencer } from '../copies/copy-sequencer.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
-import { type Entry, type FamilyOwner, snapshotsIn, type VdiUsage } from '../entries.ts'
+import { type Entry, type FamilyOwner, snapshotsIn } from '../entries.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import type { Life, Member, View } from '../membership/view.ts'
@@ -18,6 +18,7 @@ import { ClusterAdmin } from './cluster-admin.ts'
 import { auditCluster } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
 import { ClusterSpace } from './cluster-space.ts'
+import { ClusterUsage, type NodeUsage, usageOf } from './cluster-usage.ts'
 import { CopyCleaner } from './copy-cleaner.ts'
 import { ExportAdmission } from './export-admission.ts'
 import { FamilyObjects } from './family-objects.ts'
@@ -79,6 +80,7 @@ export class ClusteredVdiStore implements VdiStore {
   readonly #held: HeldVdis
   readonly #groupSnapshot: GroupSnapshot
   readonly #space: ClusterSpace
+  readonly #usage: ClusterUsage
   readonly #answers: NodeAnswers
   #member: ClusterMember | null = null
   #isOver = false
@@ -135,6 +137,12 @@ export class ClusteredVdiStore implements VdiStore {
       copies: options.copies,
       members: () => state.members,
       ask: (to) => this.ask(to, 'node_space', {}),
+    })
+    this.#usage = new ClusterUsage({
+      state,
+      families: this.#families,
+      others: () => this.#others(),
+      ask: (to) => this.#ask<NodeUsage>(to, OP.USAGE_VDIS, []),
     })
     this.#answers = {
       ...this.#held.answers,
@@ -312,31 +320,16 @@ export class ClusteredVdiStore implements VdiStore {
     await Promise.all([...this.#families.values()].map((owned) => owned.flush()))
   }
 
-  ownUsage(): readonly VdiUsage[] {
-    return [...this.#families.values()].flatMap((owned) => usageOf(owned))
+  ownUsage(): NodeUsage {
+    return this.#usage.own()
   }
 
   ownRecovery(): RecoveryProgress {
     return this.recovery.progress
   }
 
-  /** Of families that others own, as they say; of those that nobody does, as their last owner has left it. */
-  async usage(): Promise<Map<number, Usage>> {
-    const { state } = this.#parts
-    const usage = new Map<number, Usage>()
-    const add = (isExact: boolean, of: readonly VdiUsage[]) => {
-      for (const [vid, allocatedBytes, uniqueBytes, sharedBytes] of of) {
-        const provisionedBytes = state.vdis.get(vid)?.sizeBytes ?? 0
-        usage.set(vid, { provisionedBytes, allocatedBytes, uniqueBytes, sharedBytes, isExact })
-      }
-    }
-    for (const { vid } of state.vdis.values()) add(false, [[vid, 0, 0, 0]])
-    for (const family of state.vdis.families()) add(true, state.families.usageOf(family))
-    for (const of of await Promise.all(this.#others().map((member) => this.#usageAt(member)))) add(true, of)
-    for (const owned of this.#families.values()) {
-      for (const [vid, each] of owned.vdis.usage()) usage.set(vid, each)
-    }
-    return usage
+  usage(): Promise<Map<number, Usage>> {
+    return this.#usage.get()
   }
 
   /** All objects that this node has copies of. */
@@ -375,11 +368,6 @@ export class ClusteredVdiStore implements VdiStore {
 
   #others(): Member[] {
     return this.#member?.view.members.filter((member) => !this.ownership.isSelf(member)) ?? []
-  }
-
-  /** Nothing of one that does not answer. */
-  #usageAt(member: Member): Promise<readonly VdiUsage[]> {
-    return this.#ask<readonly VdiUsage[]>(member, OP.USAGE_VDIS, [])
   }
 
   /** What another node answers in JSON; `absent` when it does not, or not in time. */
@@ -588,14 +576,6 @@ export class ClusteredVdiStore implements VdiStore {
     return members[family % Math.max(1, members.length)]?.node === this.member.life.node
   }
 }
-
-const usageOf = ({ vdis }: OwnedFamily): VdiUsage[] =>
-  [...vdis.usage()].map(([vid, { allocatedBytes, uniqueBytes, sharedBytes }]) => [
-    vid,
-    allocatedBytes,
-    uniqueBytes,
-    sharedBytes,
-  ])
 
 /** What a node is that has not joined the group. */
 const NOBODY: Life = { node: '', incarnation: '' }

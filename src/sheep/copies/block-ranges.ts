@@ -52,6 +52,16 @@ export function firstBlocks(blocks: Blocks, count: number): BlockRange | null {
   return range ? { first: range.first, count: Math.min(range.count, count) } : null
 }
 
+/** The same blocks, in ranges of `count` at most. */
+export function piecesOf(blocks: Blocks, count: number): BlockRange[] {
+  return blocks.flatMap((range) =>
+    Array.from({ length: Math.ceil(range.count / count) }, (_, at) => ({
+      first: range.first + at * count,
+      count: Math.min(count, range.count - at * count),
+    })),
+  )
+}
+
 /** The blocks that contents say something of. */
 export function blocksOf({ blocks, zeros, inherited }: BlockContents): Blocks {
   return toBlocks([...blocks.map(rangeOf), ...zeros, ...(inherited?.ranges ?? [])])

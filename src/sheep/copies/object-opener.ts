@@ -5,6 +5,7 @@ import {
   type Blocks,
   intersect,
   joinContents,
+  piecesOf,
   rangeOf,
   subtract,
   toBlocks,
@@ -38,6 +39,8 @@ type Reports = Map<bigint, Report[]> | null
 
 /** Objects opened by one request. */
 const BATCH_MAX = 256
+/** What is put into a copy at once: a journal takes it in one piece. */
+const FILL_BLOCKS = 256
 
 /**
  * Opens objects: all who may have a copy seal it against older generations and say what they have; every view that may have
@@ -227,7 +230,7 @@ export class ObjectOpener {
     const { oid } = object
     const open = intersect(toBlocks(plans.flatMap(({ report }) => report.tail)), authority.state!.valid)
     for (const plan of plans) {
-      for (const range of subtract(open, plan.valid)) {
+      for (const range of piecesOf(subtract(open, plan.valid), FILL_BLOCKS)) {
         const read = await holders.ask(authority.member, { type: 'read', oid, range })
         if (!read || read.refused || !isStill()) return false
         const contents = read.result as BlockContents

@@ -7,7 +7,7 @@ import type { VdiClient } from '../../../src/vdi/client.ts'
 import { ClusterBench } from './cluster-bench.ts'
 import { ClusterClient, NO_OPERATIONS } from './cluster-client.ts'
 import { ClusterFaults, NO_FAULTS } from './cluster-faults.ts'
-import { copiesIn } from './offline-copies.ts'
+import { type BlocksOfCopy, copiesIn, differencesOf } from './offline-copies.ts'
 import { TESTED_BYTES, TestedVdi } from './tested-vdi.ts'
 
 const LIVENESS_MS = 300_000
@@ -256,14 +256,14 @@ export class ClusterModel {
     const wanted = new Set([...state.vdis.values()].map(({ vid }) => inodeOid(vid)))
     for (const node of nodes) this.#bench.kill(node)
     const places = new Places()
-    const found = new Map<bigint, { name: string; node: string; what: string }[]>()
+    const found = new Map<bigint, { name: string; node: string; blocks: BlocksOfCopy }[]>()
     for (const node of nodes) {
       const isRotten = (oid: bigint, block: number) =>
         node.name === this.#faults.rottenNode() && this.#faults.rotten.has(`${oid} ${block}`)
       const store = await this.#bench.openStore(node)
       const id = store.storeId.toString('hex')
-      for (const [oid, what] of await copiesIn(store, isRotten))
-        found.set(oid, [...(found.get(oid) ?? []), { name: node.name, node: id, what }])
+      for (const [oid, blocks] of await copiesIn(store, isRotten))
+        found.set(oid, [...(found.get(oid) ?? []), { name: node.name, node: id, blocks }])
       await store.close()
       this.#bench.kill(node)
     }
@@ -275,8 +275,9 @@ export class ClusterModel {
         [...targets].sort(),
         `${formatOid(oid)} is on ${all.map(({ name }) => name)} of ${nodes.length}`,
       )
-      for (const { name, what } of all)
-        assert.equal(what, all[0]!.what, `${formatOid(oid)} on ${name} and on ${all[0]!.name}`)
+      for (const { name, blocks } of all)
+        for (const first of all)
+          assert.deepEqual(differencesOf(first.blocks, blocks), [], `${formatOid(oid)} on ${first.name} and on ${name}`)
       this.report.checks.copies += all.length
     }
   }
