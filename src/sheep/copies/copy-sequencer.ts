@@ -115,6 +115,11 @@ export class CopySequencer {
     return this.#objects.use(oid, exists, async (object) => {
       await object.gone
       for (;;) {
+        if (!exists && object.exists) {
+          // It was named when it was opened. What is left of it must not show through what is made now.
+          object.exists = false
+          object.close()
+        }
         await this.#opener.opened(object)
         const { term } = object
         const { next } = this.#news

@@ -295,6 +295,7 @@ export class ReplicatedOwner implements Owner {
           await this.#map.set(index, 0)
         } catch (error) {
           this.#doubt(index, held.view, error)
+          if (!isUndone(error)) this.#tidyUp(index)
           throw error
         }
         this.#count(index, difference(countView(held.view), NOTHING))
@@ -423,7 +424,7 @@ export class ReplicatedOwner implements Owner {
     this.#context.accounts.add(this.vid, index, deltas)
   }
 
-  /** Removes what was made and did not come into the map, after what is under way. */
+  /** Removes what no map may name after a failure, before anything else is done there. */
   #tidyUp(index: number): void {
     const { vid } = this
     this.removeGarbage(index).catch(() => this.#context.onGarbage(vid))
@@ -443,6 +444,8 @@ export class ReplicatedOwner implements Owner {
     this.#context.views.drop(dataOid(this.vid, index))
     const held = await this.#viewAt(index)
     held?.release()
+    // Who still reads what the map named before must not meet it while it is made anew.
+    if (held?.view.chain[0] !== this.vid) await this.#context.grace.passed()
     this.#doubts.delete(index)
     this.#count(index, difference(before, countView(held?.view ?? null)))
   }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { CopiesBench, OID, view } from './copies-bench.ts'
 
 const X = { first: 3, count: 1 }
+const Y = { first: 5, count: 1 }
 
 describe('an object that was removed after somebody found it in the block map', () => {
   it.each(['by this owner', 'by the one before'])('%s is said to be gone, and can be made again', async (who) => {
@@ -24,5 +25,14 @@ describe('an object that was removed after somebody found it in the block map', 
     await expect(copies.run(owner.fill(OID, 64))).rejects.toMatchObject({ code: 'NoObject' })
     await copies.run(copies.write(owner, X, 'again', false))
     expect(await copies.read(owner, X)).toBe('again')
+  })
+
+  it('is made anew when no map names it any more and nobody came to remove it', async () => {
+    const copies = new CopiesBench()
+    const owner = copies.owner(view(1, 'ABC'))
+    await copies.run(copies.write(owner, X, 'old', false))
+    await copies.run(copies.write(owner, Y, 'new', false))
+    expect(await copies.read(owner, Y)).toBe('new')
+    expect(await copies.read(owner, X)).toBe('')
   })
 })

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid, oidKind } from '../../../src/protocol/oid.ts'
 import { ClusterState } from '../../../src/sheep/cluster-state.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
@@ -26,6 +27,8 @@ class Bench {
   readonly clock = new SimClock(new SeededRandom(1))
   readonly objects = new SimObjects(new SeededRandom(2))
   readonly asked: Asked[] = []
+  /** What is done, and nobody can say so. */
+  isUnsure: (asked: Asked) => boolean = () => false
   readonly family: ReplicatedFamily
   readonly #node = this.clock.node()
 
@@ -46,7 +49,10 @@ class Bench {
       write: (oid, contents, options) => {
         const blocks = contents.blocks.reduce((sum, { bytes }) => sum + bytes.length / BLOCK_BYTES, 0)
         note('write', oid, blocks, options)
-        return port.write(oid, contents, options)
+        const isUnsure = this.isUnsure({ what: 'write', oid, blocks, options })
+        return port.write(oid, contents, options).then(() => {
+          if (isUnsure) throw new StoreError('Unsure')
+        })
       },
       read: (oid, range) => {
         note('read', oid, range.count)
@@ -98,6 +104,11 @@ const write = (owner: ReplicatedOwner, offset: number, bytes: Buffer): Promise<v
 
 const read = (owner: ReplicatedOwner, offset: number, target: Buffer): Promise<void> =>
   new Promise((resolve, reject) => owner.read(offset, target, (error) => (error ? reject(error) : resolve())))
+
+const discard = (owner: ReplicatedOwner, offset: number, lengthBytes: number): Promise<void> =>
+  new Promise((resolve, reject) =>
+    owner.discard(offset, lengthBytes, false, (error) => (error ? reject(error) : resolve())),
+  )
 
 const block = (value: number) => Buffer.alloc(BLOCK_BYTES, value)
 
@@ -162,6 +173,19 @@ describe('the owner of a VDI whose objects are elsewhere', () => {
       const values = Array.from({ length: snapshots }, (_, i) => target[i * BLOCK_BYTES])
       expect(values).toEqual(Array.from({ length: snapshots }, (_, i) => (i <= vid - VID ? i + 1 : 0)))
     }
+  })
+
+  it('removes what it has dropped before it makes it again, though nobody could say that the map knew', async () => {
+    const bench = new Bench()
+    const owner = await bench.open()
+    await bench.run(write(owner, 0, block(1)))
+    bench.isUnsure = ({ what, oid }) => what === 'write' && oid === inodeOid(VID)
+    await expect(bench.run(discard(owner, 0, OBJECT_BYTES))).rejects.toMatchObject({ code: 'Unsure' })
+    bench.isUnsure = () => false
+    bench.asked.length = 0
+    await bench.run(write(owner, BLOCK_BYTES, block(2)))
+    const ofObject = bench.asked.filter(({ oid }) => oid === dataOid(VID, 0)).map(({ what }) => what)
+    expect(ofObject).toEqual(['remove', 'write'])
   })
 
   it('says holes where copies have zeros, and asks for no bytes to know it', async () => {
