@@ -77,6 +77,8 @@ export class ClusteredVdiStore implements VdiStore {
   readonly #vdiCopies: VdiCopies
   readonly #places = new Places()
   readonly #families = new Map<number, OwnedFamily>()
+  /** Families of which something was deleted, and that nobody has come to own since: to give back what there is. */
+  readonly #deletedFrom = new Set<number>()
   readonly #held: HeldVdis
   readonly #groupSnapshot: GroupSnapshot
   readonly #space: ClusterSpace
@@ -455,7 +457,9 @@ export class ClusteredVdiStore implements VdiStore {
     applied(entry)
     this.#held.applied(entry)
     this.#tellFamilies(entry)
+    if (entry.type === 'delete') this.#deletedFrom.add(this.#parts.state.vdis.get(entry.vid)!.family)
     if (entry.type === 'owner') {
+      this.#deletedFrom.delete(entry.family)
       const owner = this.ownership.ownOf(entry.family)
       if (owner) this.#begin(owner)
     }
@@ -561,11 +565,13 @@ export class ClusteredVdiStore implements VdiStore {
     }
   }
 
-  /** Somebody has to bring home what nobody owns; each node does so for those that fall to it. */
+  /** Somebody has to bring home, or give back, what nobody owns; each node does so for those that fall to it. */
   #adoptOrphans(): void {
     const { state, log } = this.#parts
     if (!this.#member?.mayAct()) return
-    for (const family of state.families.uncleanBefore(state.epoch)) {
+    for (const family of this.#deletedFrom)
+      if (state.vdis.ofFamily(family).length === 0) this.#deletedFrom.delete(family)
+    for (const family of new Set([...state.families.uncleanBefore(state.epoch), ...this.#deletedFrom])) {
       if (this.ownership.ownerOf(family) || !this.#fallsHere(family)) continue
       this.ownership.claim(family).catch((err) => log.debug({ err, family }, 'a family could not be taken over'))
     }

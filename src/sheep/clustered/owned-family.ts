@@ -104,6 +104,7 @@ export class OwnedFamily {
   applied(entry: Entry): void {
     this.vdis.applied(entry)
     if (entry.type === 'recovery') this.#work.tell()
+    if (entry.type === 'delete') this.reclaim()
     if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
   }
 
