@@ -299,6 +299,7 @@ function describeScrub(sheep: Sheep): Result<'scrub_status'> {
     objects_total: status.objectsTotal,
     bytes_read: status.bytesRead,
     findings: status.findings,
+    repaired: status.repaired,
     damage: status.damage.map(describeDamage),
     last_round_at: status.lastRoundAt > 0 ? formatTime(status.lastRoundAt) : null,
     last_round_findings: status.lastRoundFindings,

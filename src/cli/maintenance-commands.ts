@@ -122,6 +122,7 @@ function describeScrub(scrub: Result<'scrub_status'>): string {
     ['objects', `${scrub.objects_done} of ${scrub.objects_total}`],
     ['read', formatBytes(scrub.bytes_read)],
     ['findings', String(scrub.findings)],
+    ['repaired', String(scrub.repaired)],
     ['last round', scrub.last_round_at ? `${scrub.last_round_at}, ${scrub.last_round_findings} findings` : 'none yet'],
   ])
   return [facts, ...(scrub.damage.length > 0 ? ['', ...scrub.damage.map(describeDamage)] : [])].join('\n')

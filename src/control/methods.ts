@@ -172,8 +172,9 @@ const scrub = z.object({
   objects_done: count,
   objects_total: count,
   bytes_read: count,
-  /** Damaged blocks and objects of this round. */
+  /** Damaged blocks and objects of this round that could not be put right, and those that were, from other copies. */
   findings: count,
+  repaired: count,
   damage: z.array(damage),
   /** When the last whole round ended; null when there was none. */
   last_round_at: z.string().nullable(),

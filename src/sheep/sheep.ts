@@ -130,6 +130,7 @@ export class Sheep {
     this.#giveBack = new GiveBack({ store, clock: options.clock })
     this.#idleCheckpoint = new IdleCheckpoint({ store, clock: options.clock })
     this.scrubber = new Scrubber({
+      mend: this.#vdis.mend?.bind(this.#vdis),
       store,
       state: this.state,
       disk: options.disk,

@@ -7,6 +7,7 @@ import type { ClusterState } from './cluster-state.ts'
 import type { Entry } from './entries.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
+import type { Damage } from './maintenance/verify.ts'
 import type { ListedObject } from './object-listing.ts'
 import type { ObjectStore } from './object-store.ts'
 import type { Owner, OwnerMaker, VdiMap } from './owner-contract.ts'
@@ -58,6 +59,11 @@ export interface VdiStore {
   space(): Promise<StoreSpace>
   listObjects(vid: number, range: ListRange, mapOf: () => VdiMap): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
+  /**
+   * Of several nodes: some blocks of an object, or all of it, cannot be read on this one. They are put right from other copies. Resolves
+   * with where users see what no copy has; rejects when it cannot be done now.
+   */
+  mend?(oid: bigint, blocks: readonly number[] | null): Promise<readonly Damage[]>
 }
 
 /** Up to `count` objects with an index from `from` on and below `limit`. */

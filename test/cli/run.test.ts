@@ -225,6 +225,7 @@ describe('commands that ask the running node', () => {
       objects_total: 9,
       bytes_read: 2 ** 20,
       findings: 0,
+      repaired: 0,
       damage: [],
       last_round_at: null,
       last_round_findings: 0,

@@ -1,7 +1,10 @@
 import { StoreError } from '../../errors.ts'
+import { oidVid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
+import { ALL_BLOCKS } from '../copies/block-ranges.ts'
 import type { AuditReport, Problem } from '../maintenance/audit.ts'
+import { blockRuns, type Damage } from '../maintenance/verify.ts'
 import type { Life } from '../membership/view.ts'
 import type { VdiAuditOptions } from '../vdi-store.ts'
 import type { Params, QuestionName, Told } from './node-questions.ts'
@@ -63,6 +66,29 @@ export async function auditCluster(
     problems,
     problemsTotal: totals.problems,
   }
+}
+
+/**
+ * Has the owner of an object put right what this node cannot read of it, from the other copies. Resolves with where users see what is
+ * lost; rejects when the owner cannot be asked, or could not do it now.
+ */
+export async function mendObject(
+  options: ClusterAuditOptions,
+  oid: bigint,
+  blocks: readonly number[] | null,
+): Promise<readonly Damage[]> {
+  const { state, ownership, ask } = options
+  const runs = blocks ? blockRuns(blocks) : [...ALL_BLOCKS]
+  let lost: readonly Damage[] = []
+  await again(options, async () => {
+    const family = state.vdis.get(oidVid(oid))?.family
+    if (family === undefined) return // deleted since
+    const params = { family, oid: oid.toString(16), blocks: runs }
+    const { problems, busy } = await ask(await ownership.claim(family), 'mend_object', params)
+    if (busy > 0 || problems.some(({ where, isRepaired }) => !where && !isRepaired)) throw new StoreError('Unsure')
+    lost = problems.flatMap(({ where }) => (where ? [where] : []))
+  })
+  return lost
 }
 
 async function again({ clock, ownership }: ClusterAuditOptions, attempt: () => Promise<void>): Promise<void> {

@@ -10,12 +10,13 @@ import { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import { type Entry, type FamilyOwner, snapshotsIn } from '../entries.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
+import type { Damage } from '../maintenance/verify.ts'
 import type { Life, Member, View } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
 import type { CopiesWanted, ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
 import { ClusterAdmin } from './cluster-admin.ts'
-import { auditCluster } from './cluster-audit.ts'
+import { auditCluster, type ClusterAuditOptions, mendObject } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
 import { ClusterSpace } from './cluster-space.ts'
 import { ClusterUsage, type NodeUsage, usageOf } from './cluster-usage.ts'
@@ -151,6 +152,8 @@ export class ClusteredVdiStore implements VdiStore {
       node_space: () => this.#ownSpace(),
       audit_family: ({ family, repair }) =>
         this.#owned(family).audit({ repair, addressOf: (node) => this.#addressOf(node) }),
+      mend_object: ({ family, oid, blocks }) =>
+        this.#owned(family).mend(BigInt(`0x${oid}`), blocks, (node) => this.#addressOf(node)),
       audit_node: ({ repair }) => this.#auditOwn(repair),
       list_objects: async (params) => this.#ownedOf(params.vid).listObjects(params),
     }
@@ -416,9 +419,16 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   audit(options: VdiAuditOptions): Promise<AuditReport> {
+    return auditCluster(this.#auditing, options)
+  }
+
+  mend(oid: bigint, blocks: readonly number[] | null): Promise<readonly Damage[]> {
+    return mendObject(this.#auditing, oid, blocks)
+  }
+
+  get #auditing(): ClusterAuditOptions {
     const { state, clock } = this.#parts
-    const { ownership } = this
-    return auditCluster({ state, ownership, clock, ask: (to, name, params) => this.ask(to, name, params) }, options)
+    return { state, clock, ownership: this.ownership, ask: (to, name, params) => this.ask(to, name, params) }
   }
 
   #addressOf(node: string): string {

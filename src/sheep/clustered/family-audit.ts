@@ -2,12 +2,12 @@ import { StoreError } from '../../errors.ts'
 import { dataOid, formatOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import { type Blocks, countBlocks } from '../copies/block-ranges.ts'
+import { ALL_BLOCKS, type Blocks, countBlocks } from '../copies/block-ranges.ts'
 import type { CopyComparison } from '../copies/copy-comparison.ts'
 import type { BlockRange } from '../copies/copy-store.ts'
 import type { Vdi } from '../entries.ts'
 import type { Problem } from '../maintenance/audit.ts'
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from '../object-format.ts'
 import type { ReplicatedFamily } from '../replicated/replicated-family.ts'
 import type { FamilyObjects } from './family-objects.ts'
 import type { Told } from './node-questions.ts'
@@ -56,6 +56,33 @@ export class FamilyAudit {
     return this.#report
   }
 
+  /** Some blocks of one object, which a node has found that it cannot read. */
+  async mend(oid: bigint, blocks: Blocks): Promise<Told<'mend_object'>> {
+    const by = await this.#seenBy(oid)
+    for (const vdi of by) this.#nameBy(oid, vdi)
+    if (by.length > 0) await this.#checkBlocks(oid, by, blocks)
+    return this.#report
+  }
+
+  /** The VDIs that read an object, or through it. */
+  async #seenBy(oid: bigint): Promise<Vdi[]> {
+    const { state, family, vdis, objects } = this.#options
+    const seenBy: Vdi[] = []
+    for (const vdi of state.vdis.ofFamily(family)) {
+      if (vdi.deleting) continue
+      if (oidKind(oid) !== 'data') {
+        if (vdi.vid === oidVid(oid)) seenBy.push(vdi)
+        continue
+      }
+      const index = oidIndex(oid)
+      const vid = await vdis.mapOf(vdi.vid).lookup(index)
+      let at = vid === 0 ? null : dataOid(vid, index)
+      while (at !== null && at !== oid) at = (await objects.layoutOf(at).catch(() => null))?.base ?? null
+      if (at !== null) seenBy.push(vdi)
+    }
+    return seenBy
+  }
+
   #add(problem: Problem): void {
     this.#report.problemsTotal++
     if (this.#report.problems.length < PROBLEMS_MAX) this.#report.problems.push(problem)
@@ -75,17 +102,23 @@ export class FamilyAudit {
   }
 
   async #checkObject(oid: bigint, by: readonly Vdi[]): Promise<void> {
+    if (await this.#checkBlocks(oid, by, ALL_BLOCKS)) await this.#followBase(oid, by)
+  }
+
+  /** False when there is no such object. */
+  async #checkBlocks(oid: bigint, by: readonly Vdi[], blocks: Blocks): Promise<boolean> {
     this.#report.objects++
-    for (let first = 0; first < BLOCKS_PER_OBJECT; first += BLOCKS_AT_ONCE) {
-      const range = { first, count: BLOCKS_AT_ONCE }
+    for (const range of blocks.flatMap(partsOf)) {
       const compared = await this.#compare(oid, range)
-      if (compared === 'gone') return
-      if (compared === 'missing')
-        return this.#reportDamage('missing_object', `no copy of ${formatOid(oid)}`, oid, by, [range])
+      if (compared === 'gone') return false
+      if (compared === 'missing') {
+        this.#reportDamage('missing_object', `no copy of ${formatOid(oid)}`, oid, by, [range])
+        return false
+      }
       if (compared === 'busy') this.#report.busy += 1
       else await this.#judge(oid, by, compared)
     }
-    await this.#followBase(oid, by)
+    return true
   }
 
   async #compare(oid: bigint, range: BlockRange): Promise<CopyComparison | 'busy' | 'missing' | 'gone'> {
@@ -177,4 +210,12 @@ export class FamilyAudit {
     }
     return false
   }
+}
+
+/** Ranges of which as many blocks are compared at once. */
+function partsOf({ first, count }: BlockRange): BlockRange[] {
+  const parts: BlockRange[] = []
+  for (let at = 0; at < count; at += BLOCKS_AT_ONCE)
+    parts.push({ first: first + at, count: Math.min(BLOCKS_AT_ONCE, count - at) })
+  return parts
 }

@@ -48,6 +48,16 @@ export const QUESTIONS = {
   release_vdis: question(hold, nothing),
   /** Of the owner: all objects of the family, on all nodes. */
   audit_family: question(z.object({ family: z.int(), repair: z.boolean() }), audited),
+  /** Of the owner: some blocks of an object on all nodes, of which one cannot read them. Those are put right from the others. */
+  mend_object: question(
+    z.object({
+      family: z.int(),
+      /** Hexadecimal. */
+      oid: z.string(),
+      blocks: z.array(z.object({ first: z.int(), count: z.int() })),
+    }),
+    audited,
+  ),
   /** What the node has copies of that belong to no VDI. */
   audit_node: question(z.object({ repair: z.boolean() }), audited),
   /** Of the owner: as VdiStore.listObjects. */

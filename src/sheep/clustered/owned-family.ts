@@ -3,7 +3,7 @@ import { dataOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import { countBlocks } from '../copies/block-ranges.ts'
+import { type Blocks, countBlocks } from '../copies/block-ranges.ts'
 import { bringHome } from '../copies/copy-recovery.ts'
 import type { CopySequencer } from '../copies/copy-sequencer.ts'
 import { deferred } from '../copies/deferred.ts'
@@ -113,6 +113,14 @@ export class OwnedFamily {
     const { objects, state, clock } = this.#options
     const { vdis } = this
     return new FamilyAudit({ ...options, family: this.owner.family, objects, vdis, state, clock }).run()
+  }
+
+  /** See FamilyAudit. */
+  mend(oid: bigint, blocks: Blocks, addressOf: (node: string) => string): Promise<Told<'mend_object'>> {
+    const { objects, state, clock } = this.#options
+    const { vdis } = this
+    const { family } = this.owner
+    return new FamilyAudit({ family, objects, vdis, state, clock, addressOf, repair: true }).mend(oid, blocks)
   }
 
   /** As VdiStore.listObjects, with the nodes that should have copies. */

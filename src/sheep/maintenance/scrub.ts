@@ -18,8 +18,10 @@ export interface ScrubStatus {
   objectsDone: number
   objectsTotal: number
   bytesRead: number
-  /** Blocks, or whole objects, that were found damaged in this round. */
+  /** Blocks, or whole objects, that were found damaged in this round and could not be put right. */
   findings: number
+  /** Those that were, from other copies. */
+  repaired: number
   /** Where users see what was found in this round, as far as there is room. */
   damage: readonly Damage[]
   /** When the last whole round ended, in milliseconds since 1970, and what it had found; 0 when there was none. */
@@ -30,6 +32,8 @@ export interface ScrubStatus {
 export interface ScrubOptions {
   store: ObjectStore
   state: ClusterState
+  /** See VdiStore. */
+  mend?: ((oid: bigint, blocks: readonly number[] | null) => Promise<readonly Damage[]>) | undefined
   disk: Disk
   clock: Clock
   log: Log
@@ -47,6 +51,7 @@ interface Saved {
   objectsDone: number
   bytesRead: number
   findings: number
+  repaired: number
   startedAt: number
   lastRoundAt: number
   lastRoundFindings: number
@@ -66,7 +71,8 @@ const DAMAGE_MAX = 100
  * 1. It never reads more than its rate allows: each read waits for the time that the reads before it stand for.
  * 2. Where it is survives a restart, to the minute. A record that is lost or damaged only starts the round again.
  * 3. What a write, a checkpoint or a reclaim changes meanwhile is no finding; see verifyBlocks and damageOf.
- * 4. Room that a crash has left taken for nothing is given back; see punchStraySlots.
+ * 4. Where there are other copies it has what it finds put right from them.
+ * 5. Room that a crash has left taken for nothing is given back; see punchStraySlots.
  */
 export class Scrubber {
   readonly #options: ScrubOptions
@@ -89,7 +95,7 @@ export class Scrubber {
   }
 
   get status(): ScrubStatus {
-    const { round, objectsDone, bytesRead, findings, lastRoundAt, lastRoundFindings } = this.#saved
+    const { round, objectsDone, bytesRead, findings, repaired, lastRoundAt, lastRoundFindings } = this.#saved
     return {
       state: this.#state(),
       bytesPerSecond: this.#options.bytesPerSecond,
@@ -98,6 +104,7 @@ export class Scrubber {
       objectsTotal: Math.max(objectsDone, this.#objectsTotal),
       bytesRead,
       findings,
+      repaired,
       damage: this.#damage,
       lastRoundAt,
       lastRoundFindings,
@@ -229,13 +236,43 @@ export class Scrubber {
   }
 
   async #report(oid: bigint, blocks: readonly number[] | null): Promise<void> {
-    const { store, state, log } = this.#options
-    const damage = await damageOf(store, state, oid, blocks)
-    if (damage.length === 0) return // nobody sees it: a deleted VDI has left it
+    const { store, state, mend, log } = this.#options
+    let damage: readonly Damage[]
+    if (mend) {
+      const left = await this.#mend(mend, oid, blocks)
+      if (!left) return
+      damage = left
+    } else {
+      damage = await damageOf(store, state, oid, blocks)
+      if (damage.length === 0) return // nobody sees it: a deleted VDI has left it
+    }
     const findings = this.#saved.findings + (blocks?.length ?? 1)
     this.#saved = { ...this.#saved, findings }
     this.#damage.push(...damage.slice(0, DAMAGE_MAX - this.#damage.length))
     log.error({ oid: formatOid(oid), blocks, damage: damage.slice(0, DAMAGE_MAX) }, 'scrubbing found damage')
+  }
+
+  /** What is damaged for good, or may be; null when all of it is as it should be again. */
+  async #mend(
+    mend: NonNullable<ScrubOptions['mend']>,
+    oid: bigint,
+    blocks: readonly number[] | null,
+  ): Promise<readonly Damage[] | null> {
+    const { log } = this.#options
+    try {
+      const damage = await mend(oid, blocks)
+      if (damage.length > 0) return damage
+      this.#saved = { ...this.#saved, repaired: this.#saved.repaired + (blocks?.length ?? 1) }
+      log.warn({ oid: formatOid(oid), blocks }, 'scrubbing found damage; it is repaired from other copies')
+      return null
+    } catch (err) {
+      if (!(err instanceof StoreError)) throw err
+      log.warn(
+        { err, oid: formatOid(oid) },
+        'what scrubbing found damaged could not be repaired; the next round tries again',
+      )
+      return []
+    }
   }
 
   #sleep(delayMs: number): Promise<void> {
@@ -284,6 +321,7 @@ const FIRST_ROUND: Saved = {
   objectsDone: 0,
   bytesRead: 0,
   findings: 0,
+  repaired: 0,
   startedAt: 0,
   lastRoundAt: 0,
   lastRoundFindings: 0,

@@ -22,6 +22,7 @@ const GIB = 1024 ** 3
 const KEY = Buffer.alloc(32, 7)
 /** Of each disk: for files that are not objects. */
 export const RESERVE_BYTES = 16 << 20
+const SCRUB_BYTES_PER_SECOND = 64 << 20
 
 export interface BenchOptions {
   copies?: number
@@ -154,6 +155,7 @@ export class ClusterBench {
       segmentBytes: this.#options.segmentBlocks * BLOCK_BYTES,
       durability: this.#options.durability,
       reserveBytes: RESERVE_BYTES,
+      scrubBytesPerSecond: SCRUB_BYTES_PER_SECOND,
       onFailed: (error: Error) => this.#failed(node, error),
     }
   }

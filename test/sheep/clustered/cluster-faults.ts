@@ -73,8 +73,6 @@ export class ClusterFaults {
   #isCut = false
   /** Only one node has rot: what it has the others have. */
   readonly #rotting: BenchNode
-  /** `<oid> <block>` of the rotting node. */
-  readonly rotten = new Set<string>()
 
   constructor(options: FaultOptions) {
     this.#options = options
@@ -95,10 +93,6 @@ export class ClusterFaults {
 
   get total(): number {
     return Object.values(this.#options.counts).reduce((sum, count) => sum + count, 0)
-  }
-
-  rottenNode(): string {
-    return this.#rotting.name
   }
 
   /** Something goes wrong. */
@@ -255,7 +249,6 @@ export class ClusterFaults {
     const block = this.#random.below(TESTED_BLOCKS)
     if (!node.disk.hasPage(path, block)) return false
     node.disk.flipBit(path, block * BLOCK_BYTES + this.#random.below(BLOCK_BYTES))
-    this.rotten.add(`${oid} ${block}`)
     return true
   }
 }

@@ -7,7 +7,7 @@ import type { VdiClient } from '../../../src/vdi/client.ts'
 import { ClusterBench } from './cluster-bench.ts'
 import { ClusterClient, NO_OPERATIONS } from './cluster-client.ts'
 import { ClusterFaults, NO_FAULTS } from './cluster-faults.ts'
-import { type BlocksOfCopy, copiesIn, differencesOf } from './offline-copies.ts'
+import { copiesIn } from './offline-copies.ts'
 import { TESTED_BYTES, TestedVdi } from './tested-vdi.ts'
 
 const LIVENESS_MS = 300_000
@@ -34,6 +34,8 @@ export interface SeedReport {
     /** Copies that were compared. */
     copies: number
     snapshots: number
+    /** Rotten blocks that the scrub has found, and that were put right. */
+    repaired: number
     /** Moments at which nobody was found to own what another one owns. */
     leases: number
   }
@@ -54,6 +56,7 @@ export interface SeedReport {
  * - at no moment two nodes may act as the owner of one family, and of each VDI somebody has the inode;
  * - when faults stop, all requests are answered, all nodes come together, everything is where it belongs, and copies are equal;
  * - what the VDIs take is the same, whoever counts it;
+ * - the scrub finds what is rotten, and puts it right;
  * - with all VDIs deleted nothing is left.
  */
 export class ClusterModel {
@@ -78,7 +81,7 @@ export class ClusterModel {
       nodes: bench.nodes.length,
       operations: { ...NO_OPERATIONS },
       faults: { ...NO_FAULTS },
-      checks: { acknowledgedWrites: 0, copies: 0, snapshots: 0, leases: 0 },
+      checks: { acknowledgedWrites: 0, copies: 0, snapshots: 0, repaired: 0, leases: 0 },
       longestRequestMs: 0,
       mendedMs: 0,
       virtualMs: 0,
@@ -143,6 +146,7 @@ export class ClusterModel {
     }
     await this.#mend(() => running)
     await this.#readAll()
+    await this.#scrub()
     const usage = await this.#usage()
     await this.#compareCopies()
     for (const node of shuffled(this.#bench.nodes, this.#bench.random)) this.#beside(this.#bench.begin(node))
@@ -234,6 +238,25 @@ export class ClusterModel {
     }
   }
 
+  /** A round on each node, after which there is no rot. */
+  async #scrub(): Promise<void> {
+    await Promise.all(
+      this.#bench.nodes.map(async ({ name, running }) => {
+        const { scrubber } = running!.node.sheep
+        const round = scrubber.status.round + 1
+        await scrubber.start()
+        const isOver = () => scrubber.status.round >= round && scrubber.status.state === 'waiting'
+        await this.#until(() => `scrubbed on ${name}`, isOver)
+        assert.deepEqual([scrubber.status.findings, scrubber.status.damage], [0, []], `${name} finds damage`)
+        this.report.checks.repaired += scrubber.status.repaired
+      }),
+    )
+    await this.#until(
+      () => 'well after all was scrubbed',
+      () => this.#isWell() && this.#bench.isHome(),
+    )
+  }
+
   #check(): void {
     const { operations, checks } = this.report
     for (const vdi of this.#vdis) vdi.check()
@@ -256,13 +279,11 @@ export class ClusterModel {
     const wanted = new Set([...state.vdis.values()].map(({ vid }) => inodeOid(vid)))
     for (const node of nodes) this.#bench.kill(node)
     const places = new Places()
-    const found = new Map<bigint, { name: string; node: string; blocks: BlocksOfCopy }[]>()
+    const found = new Map<bigint, { name: string; node: string; blocks: readonly string[] }[]>()
     for (const node of nodes) {
-      const isRotten = (oid: bigint, block: number) =>
-        node.name === this.#faults.rottenNode() && this.#faults.rotten.has(`${oid} ${block}`)
       const store = await this.#bench.openStore(node)
       const id = store.storeId.toString('hex')
-      for (const [oid, blocks] of await copiesIn(store, isRotten))
+      for (const [oid, blocks] of await copiesIn(store))
         found.set(oid, [...(found.get(oid) ?? []), { name: node.name, node: id, blocks }])
       await store.close()
       this.#bench.kill(node)
@@ -276,8 +297,7 @@ export class ClusterModel {
         `${formatOid(oid)} is on ${all.map(({ name }) => name)} of ${nodes.length}`,
       )
       for (const { name, blocks } of all)
-        for (const first of all)
-          assert.deepEqual(differencesOf(first.blocks, blocks), [], `${formatOid(oid)} on ${first.name} and on ${name}`)
+        assert.deepEqual(blocks, all[0]!.blocks, `${formatOid(oid)} on ${name} and on ${all[0]!.name}`)
       this.report.checks.copies += all.length
     }
   }
