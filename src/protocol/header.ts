@@ -63,7 +63,7 @@ export const REQUEST_HEADERS = {
     nodesNr: u32(40),
     blockSizeShift: u8(44),
   }),
-  io: request({ vid: u32(16), session: u32(20), offset: u64(24), length: u32(32), vdiSize: u64(40) }),
+  io: request({ vid: u32(16), session: u32(20), offset: u64(24), length: u32(32), opening: u32(36), vdiSize: u64(40) }),
 } satisfies Record<RequestVariant, unknown>
 
 export const RESPONSE_HEADERS = {
@@ -73,7 +73,7 @@ export const RESPONSE_HEADERS = {
   node: response({ nrNodes: u32(20), storeSize: u64(32), storeFree: u64(40) }),
   hash: response({ digest: bytes(24, 20) }),
   clusterDefault: response({ copies: u8(20), copyPolicy: u8(21), blockSizeShift: u8(22) }),
-  io: response({ session: u32(20), vdiSize: u64(24), vdiId: u32(32) }),
+  io: response({ session: u32(20), vdiSize: u64(24), vdiId: u32(32), opening: u32(36) }),
 } satisfies Record<ResponseVariant, unknown>
 
 /** The header that precedes `message.body`. `dataLength` on the wire is the body's length with WRITE. */

@@ -44,6 +44,8 @@ export interface SheepRequest {
   vid?: number
   session?: number
   length?: number
+  /** Of an OPEN_VDI with RESUME: as it was answered when the session was opened. */
+  opening?: number
 }
 
 export interface SheepResponse {
@@ -72,4 +74,5 @@ export interface SheepResponse {
   // variant io
   session?: number
   vdiSize?: number
+  opening?: number
 }

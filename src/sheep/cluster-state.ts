@@ -334,7 +334,8 @@ export class ClusterState {
         return
       case 'gateway': {
         const { node, incarnation } = entry
-        this.exports.put({ ...this.exports.get(entry.attachmentId)!, gateway: { node, incarnation } })
+        const gateway = { node, incarnation, opening: index % 2 ** 32 }
+        this.exports.put({ ...this.exports.get(entry.attachmentId)!, gateway })
         return
       }
       case 'recovery': {

@@ -61,8 +61,11 @@ export interface ExportRight {
   /** The working VDI; follows it when a snapshot gives it a new vid. */
   vid: number
   readOnly: boolean
-  /** The gateway that opened it last, where there are several nodes: what others have open under it is over. */
-  gateway?: Life
+  /**
+   * The gateway that opened it last, where there are several nodes: what others have open under it is over. A gateway that another one has
+   * followed, and that comes again, has another `opening`.
+   */
+  gateway?: Life & { opening: number }
   /** How fast it may go, for gateways: nothing here looks into it. */
   limits?: object
 }

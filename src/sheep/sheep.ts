@@ -444,10 +444,10 @@ export class Sheep {
     await this.sessions.endForeign(vdi.vid)
   }
 
-  /** A session under an export right, for who opens it, or `resumes` what he had open at another owner. */
-  async openExport(nameHash: string, holder: object | null, resumes: boolean): Promise<Session> {
+  /** A session under an export right, for who opens it, or goes on with what he had open at another owner since opening `resumed`. */
+  async openExport(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> {
     if (!this.#vdis.admission) return this.sessions.openExport(nameHash, holder)
-    const session = await this.#vdis.admission.open(nameHash, holder, resumes)
+    const session = await this.#vdis.admission.open(nameHash, holder, resumed)
     if (holder && this.#gone.has(holder)) await this.sessions.close(session.id)
     return session
   }

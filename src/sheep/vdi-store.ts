@@ -23,7 +23,7 @@ export interface VdiStore {
   readonly objects: ObjectBytes
   readonly attributes: AttributeValues
   /** Opens sessions under export rights, where that takes more than looking at the right. */
-  readonly admission?: { open(nameHash: string, holder: object | null, resumes: boolean): Promise<Session> }
+  readonly admission?: { open(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> }
   /** To be called once, when the state is what the disk has: resolves when this node can take part. */
   start(): Promise<void>
   /** Ends what goes on in the background, and proposals. */

@@ -163,6 +163,7 @@ export class ClusteredVdiStore implements VdiStore {
       sessions,
       propose,
       gatewayOf: (holder) => this.member.gatewayOf(holder) ?? this.member.life,
+      mayAct: () => this.member.mayAct(),
     })
   }
 

@@ -11,12 +11,15 @@ export interface ExportAdmissionOptions {
   propose(entry: Entry): Promise<void>
   /** Which node's client a holder of sessions is. */
   gatewayOf(holder: object | null): Life
+  /** Whether there is a lease: without one, there may be another owner. */
+  mayAct(): boolean
 }
 
 /**
  * Whoever has an attachment may come to any gateway, and is at one of them at a time. The log names the last one that he came to: what
  * he has open through others is over before that, and they cannot go on with it, at this owner or the next. So a request that an
- * earlier gateway still has from him, and sends when it can, changes nothing any more.
+ * earlier gateway still has from him, and sends when it can, changes nothing any more, even if he has come back to it since: what was open
+ * there bears the number of another opening.
  */
 export class ExportAdmission {
   readonly #options: ExportAdmissionOptions
@@ -27,23 +30,29 @@ export class ExportAdmission {
   }
 
   /**
-   * Opens under an export right.
+   * Opens under an export right, or goes on with what was open under it since opening `resumed`.
    *
-   * @throws StoreError NoExport; Fenced, when it `resumes` what another gateway has opened since.
+   * @throws StoreError NoExport; Fenced, when another gateway has opened it since; Unsure, when there may be another owner.
    */
-  open(nameHash: string, holder: object | null, resumes: boolean): Promise<Session> {
-    const { sessions } = this.#options
+  open(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> {
+    const { sessions, mayAct } = this.#options
     return this.#turns.take(this.#rightOf(nameHash).attachmentId, async () => {
-      await this.#admit(this.#rightOf(nameHash), this.#options.gatewayOf(holder), resumes)
+      await this.#admit(this.#rightOf(nameHash), this.#options.gatewayOf(holder), resumed)
+      if (!mayAct()) throw new StoreError('Unsure')
       return sessions.openExport(nameHash, holder)
     })
   }
 
-  async #admit({ attachmentId, gateway }: ExportRight, { node, incarnation }: Life, resumes: boolean): Promise<void> {
+  async #admit(
+    { attachmentId, gateway }: ExportRight,
+    { node, incarnation }: Life,
+    resumed: number | null,
+  ): Promise<void> {
     const { sessions, propose, gatewayOf } = this.#options
     const isOther = (life: Life | undefined) => life?.node !== node || life.incarnation !== incarnation
+    if (resumed !== null && (isOther(gateway) || gateway?.opening !== resumed))
+      throw new StoreError('Fenced', 'it was opened at another gateway since')
     if (!isOther(gateway)) return
-    if (resumes) throw new StoreError('Fenced', 'it was opened at another gateway since')
     await sessions.endUnder(attachmentId, (holder) => isOther(gatewayOf(holder)))
     await propose({ type: 'gateway', attachmentId, node, incarnation })
   }

@@ -109,7 +109,8 @@ export class Gateway {
     }
     const id = this.#nextId++
     // Without a right nobody knows who else came in the meantime: such a session ends with its owner.
-    const resumes = request.body?.length ? { ...request, flags: (request.flags ?? 0) | FLAG.RESUME } : null
+    const { opening } = opened
+    const resumes = request.body?.length ? { ...request, flags: (request.flags ?? 0) | FLAG.RESUME, opening } : null
     const session = new RoutedSession(opened, {
       reopen: resumes ? () => this.#reopen(family, resumes, holder) : undefined,
       ended: () => this.#sessions.delete(id),
@@ -118,7 +119,7 @@ export class Gateway {
     return { result: RESULT.SUCCESS, session: id, vdiSize: opened.vdiSize }
   }
 
-  /** Not at once: an owner without a lease opens, and answers nothing. */
+  /** Not at once: who could not answer may own it still. */
   async #reopen(family: number, request: SheepRequest, holder: Holder): Promise<OpenPlace | Reply> {
     try {
       await this.#pause()
@@ -136,7 +137,7 @@ export class Gateway {
         this.#runAt(owner, sent, holder, reply)
       const response = await new Promise<Reply | null>((resolve) => run(request, resolve))
       if (response?.result === RESULT.SUCCESS) {
-        return { session: response.session ?? 0, vdiSize: response.vdiSize ?? 0, run }
+        return { session: response.session ?? 0, vdiSize: response.vdiSize ?? 0, opening: response.opening ?? 0, run }
       }
       if (response && !isElsewhere(response)) return response
       await this.#pause()

@@ -7,6 +7,8 @@ import type { Reply } from '../server.ts'
 export interface OpenPlace {
   session: number
   vdiSize: number
+  /** See ExportRight. */
+  opening: number
   /** `null` when the way there is broken: whether the request took effect is unknown. */
   run(request: SheepRequest, reply: (response: Reply | null) => void): void
 }
@@ -31,8 +33,8 @@ interface Unanswered {
  * not answered is sent again, in its order, and the client feels a pause. That is as if it had just been sent, because
  *
  * - what was sent to the former owner changes nothing any more once the new one has read or written there;
- * - the new owner admits the gateway that opened the attachment last, and no other: a client that has gone on at another gateway is
- *   not overtaken by what it had sent here.
+ * - the new owner admits what was opened through the gateway that opened the attachment last, since nobody else did, and nothing else: a
+ *   client that has gone on at another gateway is not overtaken by what it had sent here.
  */
 export class RoutedSession {
   readonly #options: RoutedSessionOptions

@@ -368,7 +368,10 @@ export class Membership {
 
   #judge(log: MembershipLog, view: View): void {
     const present = this.#roster.present
-    const told = [...present.values()].map(({ node, accuses }) => [node, accuses] as const)
+    const told = [...present.values()].map(
+      ({ node, accuses, epoch }) =>
+        [node, accuses.filter((accused) => epoch >= this.#cameInAt(view, accused))] as const,
+    )
     const blamed = new Set(whoIsToBlame(view, new Map([...told, [this.#life.node, this.#heartbeats.accused]])))
     const rest = new Set(
       [...present.keys(), ...view.members.map(({ node }) => node)].filter((node) => !blamed.has(node)),
@@ -379,6 +382,13 @@ export class Membership {
     this.#blamed = blamed
     // Should one of them lead the log, nothing would take effect until the group has lost it, which may be never.
     for (const node of blamed) for (const member of this.#roster.membersOf(node)) log.doubt(member)
+  }
+
+  /** The epoch in which this life of a member came in: what was said before that was said of another one. */
+  #cameInAt(view: View, node: NodeId): number {
+    const member = view.members.find((one) => one.node === node)
+    const first = member && this.#options.views().find((logged) => isIn(logged.view, member))
+    return first?.view.epoch ?? 0
   }
 
   #countAway(view: View): void {
@@ -448,7 +458,12 @@ export class Membership {
       base,
       present,
       lost: new Set(base.members.filter((member) => this.#isLost(member)).map(({ node }) => node)),
-      condemned: this.#condemned,
+      // `base` may be about to take effect, with another life of one of them.
+      condemned: new Set(
+        this.view.members
+          .filter((member) => this.#condemned.has(member.node) && isIn(base, member))
+          .map(({ node }) => node),
+      ),
       isInEffect: index === this.#current.index,
       overdue: new Set(
         [...this.#awaySinceMs].filter(([, sinceMs]) => clock.monotonicMs() - sinceMs >= AWAY_MS).map(([node]) => node),

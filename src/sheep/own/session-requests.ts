@@ -21,9 +21,14 @@ export async function openVdi(sheep: Sheep, request: SheepRequest, holder: objec
   const { flags = 0 } = request
   const readOnly = (flags & FLAG.READ_ONLY) !== 0
   const session = request.body?.length
-    ? await sheep.openExport(request.body.toString(), holder, (flags & FLAG.RESUME) !== 0)
+    ? await sheep.openExport(
+        request.body.toString(),
+        holder,
+        (flags & FLAG.RESUME) !== 0 ? (request.opening ?? 0) : null,
+      )
     : sheep.sessions.openAnonymous(request.vid ?? 0, readOnly, holder)
-  return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes }
+  const opening = sheep.state.exports.get(session.attachmentId ?? '')?.gateway?.opening ?? 0
+  return { result: RESULT.SUCCESS, session: session.id, vdiSize: session.sizeBytes, opening }
 }
 
 export async function closeVdi(sheep: Sheep, request: SheepRequest, holder: object | null): Promise<Reply> {

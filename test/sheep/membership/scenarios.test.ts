@@ -216,6 +216,23 @@ describe('a cluster', () => {
     }),
   )
 
+  it('holds nothing against who has started again of what its former life did not answer', TIMEOUT, () =>
+    play(
+      3,
+      async (cluster) => {
+        await settle(cluster)
+        cluster.down('n3')
+        await cluster.sleep(1600) // it comes in when it is about to be put out
+        await cluster.up('n3')
+        const { life } = cluster.membership('n3')
+        await cluster.settled(10_000)
+        await cluster.sleep(4000)
+        expect(cluster.newest().members).toContainEqual(expect.objectContaining(life))
+      },
+      { seeds: 4 },
+    ),
+  )
+
   it('of three, with one dead, goes on when that one returns and another one dies', TIMEOUT, () =>
     play(3, async (cluster) => {
       await settle(cluster)
