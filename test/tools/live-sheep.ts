@@ -33,7 +33,7 @@ export class LiveSheep {
 
   /** That it knows of now. */
   get connections(): number {
-    return this.#server.connections
+    return this.#server.stats.connections
   }
 
   /** Of its unix socket. */

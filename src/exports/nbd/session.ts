@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
+import type { MemoryBudget } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { StallGuard } from '../../runtime/stall-guard.ts'
+import { PeerProgress, type WatchedPeer } from '../../runtime/stuck-peers.ts'
 import type { Device } from '../../vdi/device.ts'
 import type { ExportDirectory, ExportRight } from '../directory.ts'
 import type { ExportThrottle } from '../qos/export-throttle.ts'
 import type { Throttles } from '../qos/throttles.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import type { NbdLimits } from './limits.ts'
-import type { MemoryBudget } from './memory-budget.ts'
 import type { CommandMeter } from './meter.ts'
 import { type Admission, Negotiation, type OpenExport } from './negotiation.ts'
 import { encodeGreeting, OptionReader } from './option-reader.ts'
@@ -35,16 +36,13 @@ export interface SessionParts {
   sessionsUnder(rightId: string): number
 }
 
-/** A client that moves less in the time it is given counts as not moving at all. */
-const PROGRESS_BYTES_MIN = 64 * 1024
-
 /** The client is gone, or was cut off, in the middle of its handshake. */
 class SessionEnded extends Error {
   override readonly name = 'SessionEnded'
 }
 
 /** One connection from its greeting to the end of its session on the device. */
-export class Session implements Admission {
+export class Session implements Admission, WatchedPeer {
   private readonly connection: Connection
   private readonly parts: SessionParts
   private readonly options = new OptionReader()
@@ -55,9 +53,8 @@ export class Session implements Admission {
   private over = false
   /** Runs once the session is to end; a client that does not take its last replies in time is cut. */
   private lastGrace: Timer | undefined
-  /** Since when the client is watched, and how much had gone either way by then. */
-  private watchedSinceMs = 0
-  private movedBytes = 0
+  /** Of the transmission. */
+  private progress: PeerProgress | undefined
   /** The right that the session is under, from before its device is opened. */
   rightId: string | undefined
   /** Resolves when the connection is over and the device closed: nothing of this session can happen any more. */
@@ -90,16 +87,10 @@ export class Session implements Admission {
     return this.transmission?.drawsCommonMemory ?? false
   }
 
-  /** For how long it has been the client's turn without its doing anything that counts; to be asked now and then. */
   stuckForMs(nowMs: number): number {
-    const { transmission } = this
-    if (transmission === undefined || this.over) return 0
-    const { movedBytes, waitsForClient } = transmission
-    if (!waitsForClient || movedBytes - this.movedBytes >= PROGRESS_BYTES_MIN) {
-      this.watchedSinceMs = nowMs
-      this.movedBytes = movedBytes
-    }
-    return nowMs - this.watchedSinceMs
+    const { transmission, progress } = this
+    if (transmission === undefined || progress === undefined || this.over) return 0
+    return progress.stuckForMs(nowMs, transmission)
   }
 
   /** Ends at once. What the client sent and was not read yet never runs; what is in the device ends unanswered. */
@@ -220,7 +211,7 @@ export class Session implements Admission {
     const { connection, throttle } = this
     const transmission = new Transmission({ ...this.parts, connection, device, terms, throttle })
     this.transmission = transmission
-    this.watchedSinceMs = this.parts.clock.monotonicMs()
+    this.progress = new PeerProgress(this.parts.clock.monotonicMs())
     log.info({ ...about, readOnly: terms.readOnly }, 'nbd client attached')
     this.connection.resume()
     transmission.receive(this.options.takeRest())
