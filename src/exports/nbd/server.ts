@@ -9,7 +9,7 @@ import { Throttles } from '../qos/throttles.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
 import { CommandMeter } from './meter.ts'
-import { Session } from './session.ts'
+import { type NbdTls, Session } from './session.ts'
 import { type NbdStats, newCounters } from './stats.ts'
 
 export interface NbdServer {
@@ -33,13 +33,22 @@ export interface NbdServerParts {
   log: Log
   exports: ExportDirectory
   limits?: Partial<NbdLimits>
+  /** Null, as by default, knows no TLS. */
+  tls?: NbdTls | null
 }
 
 /**
  * Serves volumes over NBD, fixed newstyle. Reading order: session.ts (one connection), option-reader.ts, options.ts
  * and negotiation.ts (its handshake), request-reader.ts, request-check.ts, transmission.ts and reply-writer.ts.
  */
-export function createNbdServer({ network, clock, log, exports, limits: changed }: NbdServerParts): NbdServer {
+export function createNbdServer({
+  network,
+  clock,
+  log,
+  exports,
+  limits: changed,
+  tls = null,
+}: NbdServerParts): NbdServer {
   const limits = { ...DEFAULT_LIMITS, ...changed }
   const counters = newCounters()
   const meter = new CommandMeter()
@@ -67,6 +76,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     counters,
     meter,
     guard,
+    tls,
     cutOffCount: () => cutOffCount,
     sessionsUnder: (rightId: string) => [...sessions].filter((session) => session.rightId === rightId).length,
   }

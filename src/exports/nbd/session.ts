@@ -5,6 +5,7 @@ import type { MemoryBudget } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { StallGuard } from '../../runtime/stall-guard.ts'
 import { PeerProgress, type WatchedPeer } from '../../runtime/stuck-peers.ts'
+import type { TlsIdentity } from '../../runtime/tls.ts'
 import type { Device } from '../../vdi/device.ts'
 import type { ExportDirectory, ExportRight } from '../directory.ts'
 import type { ExportThrottle } from '../qos/export-throttle.ts'
@@ -19,6 +20,12 @@ import type { ExportTerms } from './request-check.ts'
 import type { NbdCounters } from './stats.ts'
 import { Transmission } from './transmission.ts'
 
+/** TLS as a server offers it, or insists on it. */
+export interface NbdTls {
+  identity: TlsIdentity
+  isRequired: boolean
+}
+
 export interface SessionParts {
   clock: Clock
   log: Log
@@ -30,6 +37,7 @@ export interface SessionParts {
   counters: NbdCounters
   meter: CommandMeter
   guard: StallGuard
+  tls: NbdTls | null
   /** Counts cut-offs: a look-up that one overtook is worth nothing. */
   cutOffCount(): number
   /** How many sessions are under a right. */
@@ -43,7 +51,8 @@ class SessionEnded extends Error {
 
 /** One connection from its greeting to the end of its session on the device. */
 export class Session implements Admission, WatchedPeer {
-  private readonly connection: Connection
+  /** Inside TLS from the time on that it has begun. */
+  private connection: Connection
   private readonly parts: SessionParts
   private readonly options = new OptionReader()
   private inputArrived: () => void = () => {}
@@ -51,6 +60,7 @@ export class Session implements Admission, WatchedPeer {
   private device: Device | undefined
   private throttle: ExportThrottle | undefined
   private over = false
+  private isRefused = false
   /** Runs once the session is to end; a client that does not take its last replies in time is cut. */
   private lastGrace: Timer | undefined
   /** Of the transmission. */
@@ -69,14 +79,18 @@ export class Session implements Admission, WatchedPeer {
         resolve()
       })
     })
-    connection.onData(
-      (chunk) => this.receive(chunk),
-      () => this.transmission?.target() ?? null,
-    )
+    this.listen()
     this.closed = this.run().then(async () => {
       await over
       this.transmission?.release()
     })
+  }
+
+  private listen(): void {
+    this.connection.onData(
+      (chunk) => this.receive(chunk),
+      () => this.transmission?.target() ?? null,
+    )
   }
 
   get inHandshake(): boolean {
@@ -104,6 +118,8 @@ export class Session implements Admission, WatchedPeer {
 
   /** The same because of what the client did, or failed to do. */
   refuse(): void {
+    if (this.isRefused) return
+    this.isRefused = true
     this.parts.counters.refusedConnections++
     this.parts.log.debug({ peer: this.connection.peer }, 'nbd connection refused')
     this.cut()
@@ -180,15 +196,37 @@ export class Session implements Admission, WatchedPeer {
   private async handshake(): Promise<Negotiation['agreed']> {
     this.connection.write([encodeGreeting()])
     const { noZeroes } = await this.next(() => this.options.nextClientFlags())
-    const negotiation = new Negotiation(this, noZeroes)
+    const { tls } = this.parts
+    const before = tls === null ? 'off' : tls.isRequired ? 'required' : 'optional'
+    let negotiation = new Negotiation(this, noZeroes, before)
     for (let count = 0; count < this.parts.limits.optionsMax; count++) {
       const answer = await negotiation.answer(await this.next(() => this.options.nextOption()))
       if (this.over) throw new SessionEnded()
       if (answer.reply.length > 0) this.connection.write([answer.reply])
       if (answer.next === 'transmission') return negotiation.agreed
+      if (answer.next === 'tls') {
+        await this.startTls()
+        negotiation = new Negotiation(this, noZeroes, 'on')
+      }
       if (answer.next === 'end') return undefined
     }
     throw new ProtocolError('too many options')
+  }
+
+  /** What was said before counts no more; what came along with it and was not asked for is not the client's own. */
+  private async startTls(): Promise<void> {
+    const { tls, log } = this.parts
+    assert(tls !== null && this.connection.startTls !== undefined, 'offered only where there is TLS')
+    if (this.options.hasMore) throw new ProtocolError('something behind STARTTLS that is not TLS')
+    await this.closeDevice()
+    try {
+      this.connection = await this.connection.startTls(tls.identity)
+    } catch (error) {
+      log.info({ err: error, peer: this.connection.peer }, 'a TLS handshake of an nbd client has failed')
+      throw new ProtocolError('no TLS')
+    }
+    this.listen()
+    this.connection.pause()
   }
 
   private async next<T>(poll: () => T | undefined): Promise<T> {
