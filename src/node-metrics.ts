@@ -52,6 +52,7 @@ function addNbd(samples: Samples, { stats, meter }: NbdServer): void {
 
 function addDoor(samples: Samples, { stats }: SheepServer): void {
   samples.add('collie_sheep_connections', stats.connections)
+  samples.add('collie_sheep_leaving_connections', stats.leavingConnections)
   samples.add('collie_sheep_refused_connections_total', stats.refusedConnections)
   samples.add('collie_sheep_stuck_connections_total', stats.stuckConnections)
   samples.add('collie_sheep_waiting_connections', stats.waitingConnections)

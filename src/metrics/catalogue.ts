@@ -96,6 +96,12 @@ export const FAMILIES = {
     [],
     'Connections that speak Sheepdog: old clients, and the API with some of its own.',
   ),
+  collie_sheep_leaving_connections: family(
+    'store',
+    'gauge',
+    [],
+    'Sheepdog connections that are over, and whose last requests are still being done.',
+  ),
   collie_sheep_refused_connections_total: family(
     'store',
     'counter',

@@ -51,6 +51,8 @@ export type Reply = Omit<SheepResponse, 'opcode' | 'id' | 'epoch'>
 export interface SheepServerStats {
   /** Connections now. */
   connections: number
+  /** Those that are over, and whose last requests are still being done. */
+  leavingConnections: number
   /** Connections that ended because the client broke the protocol, or gave way or came on top of a limit. */
   refusedConnections: number
   /** Connections that ended because the client neither took its answers nor finished its request. */
@@ -148,6 +150,7 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
       return {
         ...counters,
         connections: sessions.size,
+        leavingConnections: [...places].filter((session) => !sessions.has(session)).length,
         commonBytes: budget.drawnBytes,
         waitingConnections: budget.waitingCount,
       }
