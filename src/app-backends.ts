@@ -82,9 +82,10 @@ function sheepdog(backend: BackendConfig, config: Config, control: ControlCaller
       thin: backend.thin,
     },
     gateway: async () => {
-      if (backend.nbd !== null) return reachable(backend.nbd, null)
-      const { addresses } = await reached(control.call('info', {}))
-      if (addresses.nbd !== undefined) return reachable(addresses.nbd, config.advertise)
+      const { addresses, nbd_tls } = await reached(control.call('info', {}))
+      const scheme = nbd_tls === 'required' ? 'nbds' : 'nbd'
+      if (backend.nbd !== null) return { scheme, ...reachable(backend.nbd, null) }
+      if (addresses.nbd !== undefined) return { scheme, ...reachable(addresses.nbd, config.advertise) }
       throw new ServiceError('BackendFailure', { reason: `the node of backend ${backend.name} runs no NBD gateway` })
     },
     drained: async (attachmentId) => {

@@ -183,6 +183,14 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
     !roles.includes('gateway') || advertise !== null || !isWildcard(nbd_listen)
       ? null
       : `advertise: clients cannot connect to ${nbd_listen}; say which host name or address they reach this node by`,
+  ({ nbd_tls, nbd_tls_cert, nbd_tls_key }) =>
+    nbd_tls === 'off' || (nbd_tls_cert !== null && nbd_tls_key !== null)
+      ? null
+      : `nbd_tls_${nbd_tls_cert === null ? 'cert' : 'key'}: \`nbd_tls: ${nbd_tls}\` needs a certificate and its key`,
+  ({ nbd_tls, nbd_tls_cert, nbd_tls_key, nbd_tls_ca }) =>
+    nbd_tls !== 'off' || (nbd_tls_cert ?? nbd_tls_key ?? nbd_tls_ca) === null
+      ? null
+      : 'nbd_tls: certificates are named, and `off` uses none of them; say `optional` or `required`',
   (config) => {
     const addresses = [config.listen, config.sheep_listen, config.nbd_listen].filter(
       (address) => !address.endsWith(':0'),

@@ -22,6 +22,7 @@ export interface NodeParts {
 export async function collectNode(parts: NodeParts): Promise<Sample[]> {
   const samples = new Samples()
   if (parts.nbd) addNbd(samples, parts.nbd)
+  addDoor(samples, parts.server)
   addOperations(samples, parts)
   addState(samples, parts.sheep)
   await addStore(samples, parts.sheep)
@@ -49,9 +50,18 @@ function addNbd(samples: Samples, { stats, meter }: NbdServer): void {
   }
 }
 
-function addOperations(samples: Samples, { operations, server, sheep }: NodeParts): void {
+function addDoor(samples: Samples, { stats }: SheepServer): void {
+  samples.add('collie_sheep_connections', stats.connections)
+  samples.add('collie_sheep_leaving_connections', stats.leavingConnections)
+  samples.add('collie_sheep_refused_connections_total', stats.refusedConnections)
+  samples.add('collie_sheep_stuck_connections_total', stats.stuckConnections)
+  samples.add('collie_sheep_waiting_connections', stats.waitingConnections)
+  samples.add('collie_sheep_common_bytes', stats.commonBytes)
+  samples.add('collie_sheep_stalls_total', stats.stalls)
+}
+
+function addOperations(samples: Samples, { operations, sheep }: NodeParts): void {
   samples.add('collie_operations_in_flight', operations.inFlight)
-  samples.add('collie_sheep_connections', server.connections)
   samples.add('collie_sessions', sheep.sessions.size)
   for (const { operation, seconds, bytes, errors } of operations.counts()) {
     samples.add('collie_operation_duration_seconds', seconds, { operation })

@@ -39,6 +39,7 @@ control = serveControl(
       data_dir: config.data_dir,
       roles: config.roles.filter((role) => role !== 'api'),
       addresses: node.addresses,
+      nbd_tls: config.nbd_tls,
     }),
     stop: async () => {
       await node.close()

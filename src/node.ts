@@ -3,6 +3,7 @@ import type { Config } from './config.ts'
 import { ControlError } from './control/messages.ts'
 import type { Handlers, Result } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
+import type { NbdTls } from './exports/nbd/session.ts'
 import { storeDirectory } from './exports/store-directory.ts'
 import { clusterHandlers } from './node-cluster.ts'
 import { collectNode } from './node-metrics.ts'
@@ -15,6 +16,7 @@ import { LoopLag } from './runtime/loop-lag.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
+import { loadTlsIdentity } from './runtime/tls.ts'
 import type { Vdi } from './sheep/entries.ts'
 import type { Usage } from './sheep/maintenance/usage.ts'
 import type { Damage } from './sheep/maintenance/verify.ts'
@@ -131,10 +133,27 @@ async function startGateway(
   vdis: VdiClient,
   addresses: Record<string, string>,
 ): Promise<NbdServer> {
-  const nbd = createNbdServer({ network: systemNetwork, clock: systemClock, log, exports: storeDirectory(vdis) })
+  const nbd = createNbdServer({
+    network: systemNetwork,
+    clock: systemClock,
+    log,
+    exports: storeDirectory(vdis),
+    tls: loadTls(config),
+  })
   addresses.nbd = await nbd.listen(config.nbd_listen)
   addresses.nbd_socket = await nbd.listen(path.resolve(config.data_dir, NBD_SOCKET))
   return nbd
+}
+
+/** Throws a TypeError that names the settings when their files cannot be used. */
+function loadTls({ nbd_tls, nbd_tls_cert, nbd_tls_key, nbd_tls_ca }: Config): NbdTls | null {
+  if (nbd_tls === 'off' || nbd_tls_cert === null || nbd_tls_key === null) return null
+  try {
+    const identity = loadTlsIdentity({ certificate: nbd_tls_cert, key: nbd_tls_key, authorities: nbd_tls_ca })
+    return { identity, isRequired: nbd_tls === 'required' }
+  } catch (error) {
+    throw new TypeError(`nbd_tls_cert, nbd_tls_key, nbd_tls_ca: ${(error as Error).message}`, { cause: error })
+  }
 }
 
 function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handlers {

@@ -8,6 +8,8 @@ import { parseAddress } from './runtime/network.ts'
 
 const address = z.string().refine(isAddress, { error: 'expected host:port or the path of a unix socket' })
 
+const pemFile = z.string().min(1).nullable().default(null)
+
 const limit = z.int().min(-1)
 
 const weight = z.number().min(-1000).max(1000)
@@ -95,6 +97,19 @@ export const SETTINGS_SCHEMA = z.strictObject({
   nbd_listen: address
     .default('127.0.0.1:10809')
     .describe('Address of the NBD gateway, besides the socket in the data directory.'),
+  nbd_tls: z
+    .enum(['off', 'optional', 'required'])
+    .default('off')
+    .describe(
+      'TLS of the NBD gateway: clients may begin it (`optional`), or have to before anything else (`required`); then attachments tell `nbds://`.',
+    ),
+  nbd_tls_cert: pemFile.describe(
+    'Its certificate, for the name that clients know it by, with those between it and the root; PEM.',
+  ),
+  nbd_tls_key: pemFile.describe('The key of the certificate; PEM.'),
+  nbd_tls_ca: pemFile.describe(
+    'Authorities that sign the certificates of clients, PEM: with it only clients that have one begin TLS.',
+  ),
   metrics_listen: address
     .nullable()
     .default(null)

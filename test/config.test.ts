@@ -122,6 +122,14 @@ describe('settings', () => {
 })
 
 describe('settings that cannot be used', () => {
+  it('wants a certificate with TLS, and TLS with a certificate', () => {
+    const [cert, key] = ['--nbd-tls-cert=cert.pem', '--nbd-tls-key=key.pem']
+    expect(problems({ argv: ['--nbd-tls=required', key] })).toMatch(/^nbd_tls_cert: `nbd_tls: required` needs/)
+    expect(problems({ argv: ['--nbd-tls=optional', cert] })).toMatch(/^nbd_tls_key: /)
+    expect(problems({ argv: ['--nbd-tls-ca=ca.pem'] })).toMatch(/^nbd_tls: /)
+    expect(load({ argv: ['--nbd-tls=required', cert, key] }).config.nbd_tls_ca).toBeNull()
+  })
+
   it('names each setting, where it came from, and why', () => {
     const message = problems({
       argv: ['--listen', 'nonsense'],

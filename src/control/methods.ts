@@ -19,6 +19,8 @@ const info = z.object({
   data_dir: z.string(),
   roles: z.array(z.string()),
   addresses,
+  /** Of its NBD gateway; absent where there is none. */
+  nbd_tls: z.enum(['off', 'optional', 'required']).optional(),
 })
 
 const clusterInfo = z.object({

@@ -96,6 +96,42 @@ export const FAMILIES = {
     [],
     'Connections that speak Sheepdog: old clients, and the API with some of its own.',
   ),
+  collie_sheep_leaving_connections: family(
+    'store',
+    'gauge',
+    [],
+    'Sheepdog connections that are over, and whose last requests are still being done.',
+  ),
+  collie_sheep_refused_connections_total: family(
+    'store',
+    'counter',
+    [],
+    'Sheepdog connections ended because the client broke the protocol, or gave way or came on top of a limit.',
+  ),
+  collie_sheep_stuck_connections_total: family(
+    'store',
+    'counter',
+    [],
+    'Sheepdog connections dropped because the client neither read its answers nor wrote on.',
+  ),
+  collie_sheep_waiting_connections: family(
+    'store',
+    'gauge',
+    [],
+    'Sheepdog connections that wait for memory that others have.',
+  ),
+  collie_sheep_common_bytes: family(
+    'store',
+    'gauge',
+    [],
+    'What is taken of the memory that Sheepdog connections share.',
+  ),
+  collie_sheep_stalls_total: family(
+    'store',
+    'counter',
+    [],
+    'Times that the process stood still for so long that it dropped its Sheepdog connections.',
+  ),
   collie_sessions: family('store', 'gauge', [], 'Open sessions on VDIs: one for each client that reads or writes one.'),
 
   collie_vdis: family('store', 'gauge', [], 'Working VDIs, each the store side of a volume.'),

@@ -23,17 +23,28 @@ interface Direction<H> {
   decode(source: Buffer, at: number): H
   /** How many bytes follow this header. */
   bodyLength(header: H): number
+  /** Asked before there is memory for the body, and again by each `next` until it says yes; what comes after waits. */
+  admit?(header: H): boolean
   /** Where to put them, when the owner already has a buffer of exactly that length. */
   target?(header: H): Buffer | undefined
 }
 
+const EMPTY = Buffer.alloc(0)
+
 class FrameReader<H extends { opcode: number }> {
   readonly #direction: Direction<H>
   readonly #bodyMaxBytes: number
-  readonly #header = Buffer.alloc(HEADER_SIZE_BYTES)
-  #headerLength = 0
-  /** The frame whose body is not complete yet, and how much of it is there. */
-  #frame: Frame<H> | null = null
+  #chunk: Buffer = EMPTY
+  #at = 0
+  readonly #waiting: Buffer[] = []
+  /** A header that does not lie in one chunk, as far as it is there. */
+  readonly #split = Buffer.alloc(HEADER_SIZE_BYTES)
+  #splitLength = 0
+  /** Of the frame that is not complete yet. */
+  #header: H | null = null
+  #isAdmitted = false
+  /** The body of that frame when it does not lie in one chunk, and how much of it is there. */
+  #body: Buffer | null = null
   #bodyLength = 0
 
   constructor(direction: Direction<H>, bodyMaxBytes: number) {
@@ -41,66 +52,137 @@ class FrameReader<H extends { opcode: number }> {
     this.#bodyMaxBytes = bodyMaxBytes
   }
 
-  read(chunk: Buffer, emit: (frame: Frame<H>) => void): void {
-    let at = 0
-    while (at < chunk.length) {
-      if (this.#frame !== null) at = this.#continueBody(this.#frame, chunk, at, emit)
-      else if (this.#headerLength === 0 && chunk.length - at >= HEADER_SIZE_BYTES) {
-        at = this.#startBody(this.#direction.decode(chunk, at), chunk, at + HEADER_SIZE_BYTES, emit)
-      } else at = this.#continueHeader(chunk, at, emit)
-    }
+  get isMidFrame(): boolean {
+    return this.#header !== null || this.#splitLength > 0
   }
 
-  #continueHeader(chunk: Buffer, at: number, emit: (frame: Frame<H>) => void): number {
-    const copied = chunk.copy(this.#header, this.#headerLength, at)
-    this.#headerLength += copied
-    if (this.#headerLength < HEADER_SIZE_BYTES) return at + copied
-    this.#headerLength = 0
-    return this.#startBody(this.#direction.decode(this.#header, 0), chunk, at + copied, emit)
+  push(chunk: Buffer): void {
+    this.#waiting.push(chunk)
   }
 
-  #startBody(header: H, chunk: Buffer, at: number, emit: (frame: Frame<H>) => void): number {
-    const length = this.#direction.bodyLength(header)
-    if (length > this.#bodyMaxBytes) {
-      throw new FrameError(`${opcodeName(header.opcode)} with a body of ${length} bytes; at most ${this.#bodyMaxBytes}`)
+  /** The next whole frame; undefined until more is pushed or may be admitted. */
+  next(): Frame<H> | undefined {
+    if (this.#header === null) {
+      const header = this.#readHeader()
+      if (header === undefined) return undefined
+      const length = this.#direction.bodyLength(header)
+      if (length > this.#bodyMaxBytes) {
+        const message = `${opcodeName(header.opcode)} with a body of ${length} bytes; at most ${this.#bodyMaxBytes}`
+        throw new FrameError(message)
+      }
+      this.#header = header
+      this.#isAdmitted = false
     }
-    const target = this.#direction.target?.(header)
-    if (target === undefined && chunk.length - at >= length) {
-      emit({ header, body: chunk.subarray(at, at + length) })
-      return at + length
-    }
-    const frame = { header, body: target ?? Buffer.allocUnsafe(length) }
-    this.#frame = frame
-    this.#bodyLength = 0
-    return this.#continueBody(frame, chunk, at, emit)
+    const header = this.#header
+    this.#isAdmitted ||= this.#direction.admit?.(header) ?? true
+    if (!this.#isAdmitted) return undefined
+    const body = this.#readBody(header)
+    if (body === undefined) return undefined
+    this.#header = null
+    return { header, body }
   }
 
-  #continueBody(frame: Frame<H>, chunk: Buffer, at: number, emit: (frame: Frame<H>) => void): number {
-    const copied = chunk.copy(frame.body, this.#bodyLength, at)
-    this.#bodyLength += copied
-    if (this.#bodyLength === frame.body.length) {
-      this.#frame = null
-      emit(frame)
+  release(): void {
+    this.#chunk = EMPTY
+    this.#at = 0
+    this.#waiting.length = 0
+    this.#splitLength = 0
+    this.#header = null
+    this.#body = null
+  }
+
+  #readHeader(): H | undefined {
+    if (!this.#hasInput()) return undefined
+    if (this.#splitLength === 0 && this.#chunk.length - this.#at >= HEADER_SIZE_BYTES) {
+      this.#at += HEADER_SIZE_BYTES
+      return this.#direction.decode(this.#chunk, this.#at - HEADER_SIZE_BYTES)
     }
-    return at + copied
+    this.#splitLength = this.#fill(this.#split, this.#splitLength)
+    if (this.#splitLength < HEADER_SIZE_BYTES) return undefined
+    this.#splitLength = 0
+    return this.#direction.decode(this.#split, 0)
+  }
+
+  #readBody(header: H): Buffer | undefined {
+    if (this.#body === null) {
+      const length = this.#direction.bodyLength(header)
+      const target = this.#direction.target?.(header)
+      if (target === undefined && length === 0) return EMPTY
+      if (target === undefined && this.#hasInput() && this.#chunk.length - this.#at >= length) {
+        this.#at += length
+        return this.#chunk.subarray(this.#at - length, this.#at)
+      }
+      this.#body = target ?? Buffer.allocUnsafe(length)
+      this.#bodyLength = 0
+    }
+    const body = this.#body
+    this.#bodyLength = this.#fill(body, this.#bodyLength)
+    if (this.#bodyLength < body.length) return undefined
+    this.#body = null
+    return body
+  }
+
+  /** Copies as much as there is behind the `filled` bytes of `target`; answers how many it has then. */
+  #fill(target: Buffer, filled: number): number {
+    let length = filled
+    while (length < target.length && this.#hasInput()) {
+      const copied = this.#chunk.copy(target, length, this.#at)
+      length += copied
+      this.#at += copied
+    }
+    return length
+  }
+
+  /** Moves on to the next chunk when this one is used up. */
+  #hasInput(): boolean {
+    while (this.#at === this.#chunk.length) {
+      this.#chunk = this.#waiting.shift() ?? EMPTY
+      this.#at = 0
+      if (this.#chunk === EMPTY) return false
+    }
+    return true
   }
 }
 
-/** Reads what clients send: a body follows only where the flag WRITE is set. */
+export type IncomingRequest = SheepRequest & { flags: number }
+
+/** Reads what clients send: a body follows only where the flag WRITE is set. Nothing is read ahead of what is asked for. */
 export class RequestReader {
   readonly #frames: FrameReader<RequestHeader>
 
-  constructor({ bodyMaxBytes = BODY_SIZE_MAX_BYTES }: { bodyMaxBytes?: number } = {}) {
+  /** `admit` is asked about each request, by its header, until it says yes: only then is there memory for its body. */
+  constructor({
+    bodyMaxBytes = BODY_SIZE_MAX_BYTES,
+    admit,
+  }: {
+    bodyMaxBytes?: number
+    admit?: (header: IncomingRequest) => boolean
+  } = {}) {
     const bodyLength = (header: RequestHeader) => ((header.flags & FLAG.WRITE) === 0 ? 0 : header.dataLength)
-    this.#frames = new FrameReader({ decode: decodeRequestHeader, bodyLength }, bodyMaxBytes)
+    const direction = { decode: decodeRequestHeader, bodyLength, ...(admit && { admit }) }
+    this.#frames = new FrameReader<RequestHeader>(direction, bodyMaxBytes)
   }
 
-  /** Calls `emit` for each request that this chunk completes, in order. Throws a FrameError. */
-  read(chunk: Buffer, emit: (request: SheepRequest & { flags: number }) => void): void {
-    this.#frames.read(chunk, ({ header, body }) => {
-      if ((header.flags & FLAG.WRITE) !== 0) header.body = body
-      emit(header)
-    })
+  /** The client has begun a request that is not complete. */
+  get isMidRequest(): boolean {
+    return this.#frames.isMidFrame
+  }
+
+  push(chunk: Buffer): void {
+    this.#frames.push(chunk)
+  }
+
+  /** The next whole request; undefined until more is pushed or `admit` may say yes. Throws a FrameError. */
+  next(): IncomingRequest | undefined {
+    const frame = this.#frames.next()
+    if (frame === undefined) return undefined
+    if ((frame.header.flags & FLAG.WRITE) !== 0) frame.header.body = frame.body
+    return frame.header
+  }
+
+  /** Forgets what has come; nothing is read any more. */
+  release(): void {
+    this.#frames.release()
   }
 }
 
@@ -134,9 +216,11 @@ export class ResponseReader {
 
   /** Calls `emit` for each response that this chunk completes, in order; `body` is absent when empty. Throws a FrameError. */
   read(chunk: Buffer, emit: (response: SheepResponse) => void): void {
-    this.#frames.read(chunk, ({ header, body }) => {
+    this.#frames.push(chunk)
+    for (let frame = this.#frames.next(); frame !== undefined; frame = this.#frames.next()) {
+      const { header, body } = frame
       if (body.length > 0) header.body = body
       emit(header)
-    })
+    }
   }
 }

@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs'
 import net from 'node:net'
 import koffi from 'koffi'
+import { secureSocket, type TlsIdentity } from './tls.ts'
 
 /**
  * Byte streams between this process and others. An address is `host:port` or the path of a unix socket (anything
@@ -40,6 +41,11 @@ export interface Connection {
   resume(): void
   /** Whether the peer has said that it sends nothing more: a paused connection does not show it. Absent where nobody can tell. */
   hasEnded?(): boolean
+  /**
+   * Goes on in TLS, as its server, on a connection that is paused; answers the connection inside, which stands for this one from then on. The
+   * end of this one is still told. Rejects when the handshake fails, which ends the connection. Absent where there is none.
+   */
+  startTls?(identity: TlsIdentity): Promise<Connection>
   /** Sends what is pending, then closes. */
   end(): void
   /** Closes at once and drops what is pending. */
@@ -150,18 +156,16 @@ function wrapAccepted(accepted: net.Socket): Connection {
       },
     },
   })
-  return {
-    ...wrap(socket),
+  const hasEnded = () => socket.destroyed || isShutDown(handle)
+  return wrap(socket, {
     onData: (receiver, target) => {
       receive = receiver
       into = target ?? into
       socket.resume()
     },
-    get pendingBytes() {
-      return socket.writableLength
-    },
-    hasEnded: () => socket.destroyed || isShutDown(handle),
-  }
+    hasEnded,
+    startTls: async (identity) => wrap(await secureSocket(socket, identity), { hasEnded }),
+  })
 }
 
 const libc = koffi.load('libc.so.6')
@@ -213,7 +217,7 @@ class ReadMemory {
   }
 }
 
-function wrap(socket: net.Socket): Connection {
+function wrap(socket: net.Socket, more: Partial<Connection> = {}): Connection {
   socket.on('error', () => socket.destroy()) // a reset is an ordinary end; 'close' follows and tells the owner
   return {
     peer: socket.remoteAddress ? formatAddress(socket.remoteAddress, socket.remotePort ?? 0) : 'unix',
@@ -252,5 +256,6 @@ function wrap(socket: net.Socket): Connection {
     destroy: () => {
       socket.destroy()
     },
+    ...more,
   }
 }

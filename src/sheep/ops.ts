@@ -181,9 +181,10 @@ export function runOperation(
   if (holder) sheep.locks.spoke(holder)
   if (operation.kind !== 'gateway') {
     const client = holder ?? IN_PROCESS
-    return sheep.heldDiscards.settle(client, request.id ?? 0, () =>
-      runForeign(sheep, operation, request, holder, reply),
-    )
+    return sheep.heldDiscards.settle(client, request.id ?? 0, {
+      run: () => runForeign(sheep, operation, request, holder, reply),
+      drop: () => reply({ result: RESULT.NETWORK_ERROR }),
+    })
   }
   try {
     operation.run(sheep.sessions.get(request.session ?? 0, holder), request, reply)

@@ -127,6 +127,10 @@ export class Session {
   }
 }
 
+/** What connections may have open, all together and each; a gateway on another node is one, with all of its clients. */
+const SESSIONS_MAX = 16_384
+const SESSIONS_OF_HOLDER_MAX = 2048
+
 /** All sessions of this node. */
 export class Sessions {
   readonly #ownerOf: (vid: number) => Owner
@@ -146,7 +150,7 @@ export class Sessions {
     this.#onUnused = options.onUnused
   }
 
-  /** Opens under an export right. Throws NoExport. */
+  /** Opens under an export right. Throws NoExport, and Busy as all that open for a connection. */
   openExport(nameHash: string, holder: object | null = null): Session {
     const right = this.#state.exports.byHash(nameHash)
     if (!right) throw new StoreError('NoExport')
@@ -198,6 +202,13 @@ export class Sessions {
     const session = this.#sessions.get(id)
     if (!session || session.holder !== holder) throw new StoreError('Fenced')
     return session
+  }
+
+  #refuseTooMany(holder: object): void {
+    let held = 0
+    for (const session of this.#sessions.values()) if (session.holder === holder) held++
+    if (this.#sessions.size < SESSIONS_MAX && held < SESSIONS_OF_HOLDER_MAX) return
+    throw new StoreError('Busy', 'too many sessions are open')
   }
 
   /** How many are open. */
@@ -265,6 +276,7 @@ export class Sessions {
   }
 
   #add(vid: number, right: ExportRight | null, readOnly: boolean, holder: object | null, foreign = false): Session {
+    if (holder !== null) this.#refuseTooMany(holder)
     const session = new Session({ id: this.#nextId++, owner: this.#ownerOf(vid), right, readOnly, holder, foreign })
     this.#sessions.set(session.id, session)
     return session

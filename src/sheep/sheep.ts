@@ -521,6 +521,11 @@ export class Sheep {
     this.locks.opened(client)
   }
 
+  /** Whether the connection has ended. */
+  hasGone(client: SheepClient): boolean {
+    return this.#gone.has(client)
+  }
+
   clientClosed(client: SheepClient): void {
     this.#gone.add(client)
     this.heldDiscards.ended(client, (heir) => void this.sessions.closeOf(heir))

@@ -103,7 +103,7 @@ function driverOn(backend: Backend): VolumeDriver {
     vdis: new VdiClient(backend.transport()),
     random: systemRandom,
     pool: sheepdogPool('pool'),
-    gateway: async () => ({ host: '127.0.0.1', port: 10809 }),
+    gateway: async () => ({ scheme: 'nbd', host: '127.0.0.1', port: 10809 }),
     drained: async () => {},
   })
 }
@@ -296,20 +296,20 @@ describe('the Sheepdog driver', () => {
     })
   })
 
-  it('puts an IPv6 address in brackets', async () => {
+  it('puts an IPv6 address in brackets, and says when the gateway wants TLS', async () => {
     const backend = await simulatedBackend()
     const vdis = new VdiClient(backend.transport())
     const driver = createSheepdogDriver({
       vdis,
       random: systemRandom,
       pool: sheepdogPool('pool'),
-      gateway: async () => ({ host: '::1', port: 1 }),
+      gateway: async () => ({ scheme: 'nbds', host: '::1', port: 1 }),
       drained: async () => {},
     })
     const volume = volumeOf()
     await driver.createVolume(volume)
     const info = await driver.createExport(volume, { id: randomUUID(), mode: 'rw', connector })
-    expect(info.uri).toBe(`nbd://[::1]:1/${info.name}`)
+    expect(info.uri).toBe(`nbds://[::1]:1/${info.name}`)
     await backend.stop()
   })
 
@@ -320,7 +320,7 @@ describe('the Sheepdog driver', () => {
       vdis: new VdiClient(backend.transport()),
       random: systemRandom,
       pool: sheepdogPool('pool'),
-      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
+      gateway: async () => ({ scheme: 'nbd', host: '127.0.0.1', port: 1 }),
       drained: async (attachmentId) => {
         order.push(`drained ${attachmentId}, ${backend.sheep.state.exports.has(attachmentId) ? 'held' : 'gone'}`)
       },
@@ -340,7 +340,7 @@ describe('the Sheepdog driver', () => {
       vdis,
       random: systemRandom,
       pool: sheepdogPool('pool'),
-      gateway: async () => ({ host: '127.0.0.1', port: 1 }),
+      gateway: async () => ({ scheme: 'nbd', host: '127.0.0.1', port: 1 }),
       drained: async () => {},
     })
     await live.stop()

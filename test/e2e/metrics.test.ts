@@ -96,6 +96,9 @@ it('shows all that the catalogue names, and what clients did', async () => {
   expect(page.value('collie_nbd_common_bytes')).toBe(0)
   expect(page.value('collie_nbd_waiting_connections')).toBe(0)
   expect(page.value('collie_nbd_stuck_connections_total')).toBe(0)
+  for (const name of ['common_bytes', 'waiting_connections', 'stuck_connections_total', 'refused_connections_total']) {
+    expect(page.value(`collie_sheep_${name}`)).toBe(0)
+  }
   expect(page.value('collie_nbd_requests_in_flight')).toBe(0)
   expect(page.value('collie_nbd_in_flight_bytes')).toBe(0)
 

@@ -23,10 +23,16 @@ function cut(stream: Buffer, positions: readonly number[]): Buffer[] {
   return [0, ...ends].map((start, index) => stream.subarray(start, ends[index] ?? stream.length))
 }
 
-const readRequests = (chunks: readonly Buffer[]) => {
+/** All requests that a chunk completes. */
+function take(reader: RequestReader, chunk: Buffer): SheepRequest[] {
   const seen: SheepRequest[] = []
-  const reader = new RequestReader()
-  for (const chunk of chunks) reader.read(chunk, (request) => seen.push(request))
+  reader.push(chunk)
+  for (let request = reader.next(); request !== undefined; request = reader.next()) seen.push(request)
+  return seen
+}
+
+const readRequests = (chunks: readonly Buffer[], reader = new RequestReader()) => {
+  const seen = chunks.flatMap((chunk) => take(reader, chunk))
   return seen.map(({ opcode, id, body, dataLength }) => ({ opcode, id, dataLength, body: body?.toString('hex') }))
 }
 
@@ -71,19 +77,48 @@ describe('RequestReader', () => {
 
   it('hands out a body that lies in one chunk without copying it', () => {
     const chunk = Buffer.concat([header(WRITE, FLAG_WRITE, 1, 4), Buffer.from('data')])
-    new RequestReader().read(chunk, ({ body }) => {
-      expect(body?.buffer).toBe(chunk.buffer)
-      expect(body?.byteOffset).toBe(chunk.byteOffset + 48)
-    })
-    expect.assertions(2)
+    const [request] = take(new RequestReader(), chunk)
+    expect(request?.body?.buffer).toBe(chunk.buffer)
+    expect(request?.body?.byteOffset).toBe(chunk.byteOffset + 48)
   })
 
   it('refuses a body above the limit, before any of it has come', () => {
     const reader = new RequestReader({ bodyMaxBytes: 10 })
-    const emit = () => undefined
-    reader.read(Buffer.concat([header(WRITE, FLAG_WRITE, 1, 10), Buffer.alloc(10)]), emit)
-    reader.read(header(READ, 0, 2, 0xffffffff), emit)
-    expect(() => reader.read(header(WRITE, FLAG_WRITE, 3, 11), emit)).toThrow(FrameError)
+    expect(take(reader, Buffer.concat([header(WRITE, FLAG_WRITE, 1, 10), Buffer.alloc(10)]))).toHaveLength(1)
+    expect(take(reader, header(READ, 0, 2, 0xffffffff))).toHaveLength(1)
+    expect(() => take(reader, header(WRITE, FLAG_WRITE, 3, 11))).toThrow(FrameError)
+  })
+
+  it('asks for each request whether it may be read, and leaves what comes after until it may', () => {
+    fc.assert(
+      fc.property(bodies, cuts, (contents, positions) => {
+        const stream = Buffer.concat(contents.flatMap((body, id) => [header(WRITE, FLAG_WRITE, id, body.length), body]))
+        const asked: number[] = []
+        let isOpen = false
+        const reader = new RequestReader({
+          admit: ({ id = 0 }) => {
+            asked.push(id)
+            return isOpen
+          },
+        })
+        for (const chunk of cut(stream, positions)) expect(take(reader, chunk)).toEqual([])
+        expect(new Set(asked)).toEqual(new Set(contents.length > 0 ? [0] : []))
+        expect(reader.isMidRequest).toBe(contents.length > 0)
+        isOpen = true
+        expect(take(reader, Buffer.alloc(0)).map(({ body }) => body?.toString('hex'))).toEqual(
+          contents.map((body) => Buffer.from(body).toString('hex')),
+        )
+        expect(reader.isMidRequest).toBe(false)
+      }),
+    )
+  })
+
+  it('says whether a request has begun and is not whole', () => {
+    const reader = new RequestReader()
+    const stream = Buffer.concat([header(WRITE, FLAG_WRITE, 1, 2), Buffer.from('ab')])
+    const seen = [...stream].map((byte) => [take(reader, Buffer.of(byte)).length, reader.isMidRequest])
+    expect(seen.pop()).toEqual([1, false])
+    expect(seen.every(([count, isMid]) => count === 0 && isMid)).toBe(true)
   })
 
   it('survives any bytes: each is part of a request or ends the stream with a FrameError', () => {
@@ -91,8 +126,8 @@ describe('RequestReader', () => {
       fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 5 }), (chunks) => {
         const reader = new RequestReader({ bodyMaxBytes: 100 })
         try {
-          for (const chunk of chunks)
-            reader.read(Buffer.from(chunk), ({ body }) => expect(body?.length ?? 0).toBeLessThan(101))
+          for (const { body } of chunks.flatMap((chunk) => take(reader, Buffer.from(chunk))))
+            expect(body?.length ?? 0).toBeLessThan(101)
         } catch (error) {
           expect(error).toBeInstanceOf(FrameError)
         }

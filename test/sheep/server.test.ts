@@ -218,7 +218,7 @@ describe('the door of a sheep', () => {
           reply({ result: 0, body: Buffer.alloc(answerBytes, 1) })
         })
       },
-      { outstandingMaxBytes: 4 * answerBytes },
+      { limits: { outstandingMaxBytes: 4 * answerBytes } },
     )
     const client = await dial(address)
     client.send(...Array.from({ length: 64 }, (_, id) => header(OP.READ_OBJ, { id, dataLength: answerBytes })))
@@ -236,7 +236,7 @@ describe('the door of a sheep', () => {
         handled++
         reply({ result: 0, body: Buffer.alloc(1 << 20) })
       },
-      { outstandingMaxBytes: 4 << 20 },
+      { limits: { outstandingMaxBytes: 4 << 20 } },
     )
     const client = await dial(address)
     client.connection.pause()
@@ -308,7 +308,7 @@ describe('the door of a sheep', () => {
   })
 
   it('refuses more clients than it has room for', async () => {
-    const { address } = await serve((_, __, reply) => reply({ result: 0 }), { clientsMax: 1 })
+    const { address } = await serve((_, __, reply) => reply({ result: 0 }), { limits: { clientsMax: 1 } })
     const first = await dial(address)
     first.send(header(OP.FLUSH_VDI))
     await first.receive(48)

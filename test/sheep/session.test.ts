@@ -63,6 +63,20 @@ describe('sessions', () => {
     await bench.write(bench.sheep.sessions.openExport(newHash), 0, block(2))
   })
 
+  it('of one connection are bounded, and leave room for others', async () => {
+    const bench = await SheepBench.open()
+    const vid = await bench.create('a')
+    const { sessions } = bench.sheep
+    const [greedy, other] = [{}, {}]
+    for (let count = 0; count < 2048; count++) sessions.openAnonymous(vid, true, greedy)
+    expect(() => sessions.openAnonymous(vid, true, greedy)).toThrow(expect.objectContaining({ code: 'Busy' }))
+    sessions.openAnonymous(vid, true, other)
+    sessions.openAnonymous(vid, true, null)
+    await sessions.closeOf(greedy)
+    expect(sessions.size).toBe(2)
+    sessions.openAnonymous(vid, true, greedy)
+  })
+
   it('of one attachment leave those of another alone', async () => {
     const bench = await SheepBench.open()
     const vid = await bench.create('a')

@@ -7,7 +7,7 @@ import { systemNetwork } from '../../src/runtime/network.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { openSystemDisk } from '../../src/runtime/system-disk.ts'
 import { runOperation } from '../../src/sheep/ops.ts'
-import { createSheepServer, type SheepServer } from '../../src/sheep/server.ts'
+import { createSheepServer, type SheepServer, type SheepServerStats } from '../../src/sheep/server.ts'
 import { Sheep } from '../../src/sheep/sheep.ts'
 import { createSocketTransport } from '../../src/vdi/socket-transport.ts'
 import type { Transport } from '../../src/vdi/transport.ts'
@@ -33,7 +33,11 @@ export class LiveSheep {
 
   /** That it knows of now. */
   get connections(): number {
-    return this.#server.connections
+    return this.#server.stats.connections
+  }
+
+  get door(): SheepServerStats {
+    return this.#server.stats
   }
 
   /** Of its unix socket. */

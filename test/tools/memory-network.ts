@@ -33,6 +33,9 @@ export class MemoryNetwork implements Network {
   }
 }
 
+/** What a client sends first in what stands for TLS here; whatever else comes fails the handshake. */
+export const MEMORY_TLS_HELLO = Buffer.from('TLS?')
+
 /** The client's end of a connection. */
 export class MemoryClient {
   /** What came back and `take` has not fetched. */
@@ -44,10 +47,13 @@ export class MemoryClient {
   private serverReads = false
   private receive: ((chunk: Buffer) => void) | undefined
   private closed: (() => void) | undefined
+  private failTls: (error: Error) => void = () => {}
   private drained: () => void = () => {}
   private owesDrain = false
   private delivering = false
   over = false
+  /** What stands for TLS has begun. */
+  isSecured = false
 
   get unreadBytes(): number {
     return this.unread.reduce((sum, { length }) => sum + length, 0)
@@ -85,6 +91,7 @@ export class MemoryClient {
     this.over = true
     this.sent = []
     this.unread = []
+    this.failTls(new Error('the connection ended in the TLS handshake'))
     this.closed?.()
   }
 
@@ -123,9 +130,30 @@ export class MemoryClient {
         this.serverReads = true
         this.deliver()
       },
+      startTls: () => this.startTls(),
       end: () => queueMicrotask(() => this.close()),
       destroy: () => queueMicrotask(() => this.close()),
     }
+  }
+
+  /** No cipher: it is about what a server does before, meanwhile and afterwards. */
+  private startTls(): Promise<Connection> {
+    return new Promise((resolve, reject) => {
+      this.failTls = reject
+      let hello = Buffer.alloc(0)
+      this.receive = (chunk) => {
+        hello = Buffer.concat([hello, chunk])
+        if (hello.length < MEMORY_TLS_HELLO.length) return
+        if (!hello.subarray(0, MEMORY_TLS_HELLO.length).equals(MEMORY_TLS_HELLO)) return this.close()
+        this.serverReads = false
+        this.isSecured = true
+        const rest = hello.subarray(MEMORY_TLS_HELLO.length)
+        if (rest.length > 0) this.sent.unshift(rest)
+        resolve(this.serverEnd())
+      }
+      this.serverReads = true
+      this.deliver()
+    })
   }
 
   private deliver(): void {

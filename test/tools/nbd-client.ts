@@ -1,4 +1,5 @@
 import net from 'node:net'
+import tls from 'node:tls'
 import { ByteStream } from './byte-stream.ts'
 
 /**
@@ -12,7 +13,7 @@ export const REQ_ONE = 8
 export const FAST_ZERO = 16
 
 const OPTION_MAGIC = Buffer.from('49484156454f5054', 'hex')
-const [OPT_EXPORT_NAME, OPT_GO, OPT_STRUCTURED_REPLY, OPT_SET_META_CONTEXT] = [1, 7, 8, 10] as const
+const [OPT_EXPORT_NAME, OPT_STARTTLS, OPT_GO, OPT_STRUCTURED_REPLY, OPT_SET_META_CONTEXT] = [1, 5, 7, 8, 10] as const
 const [REP_ACK, REP_INFO, REP_META_CONTEXT] = [1, 3, 4] as const
 const [READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] = [0, 1, 2, 3, 4, 5, 6, 7] as const
 const [CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS] = [0, 1, 2, 5] as const
@@ -36,6 +37,8 @@ export interface StatusExtent {
 export interface NbdClientOptions {
   /** Negotiate structured replies and base:allocation; with `false` a plain client of the oldest kind. */
   structured?: boolean
+  /** Begin TLS before anything else. */
+  tls?: tls.ConnectionOptions
 }
 
 interface Waiting {
@@ -69,12 +72,17 @@ export class NbdClient {
 
   /** `address` is `host:port` or a path. Rejects with an NbdError when the server refuses the export. */
   static async connect(address: string, exportName: string, options: NbdClientOptions = {}): Promise<NbdClient> {
-    const socket = await connectSocket(address)
-    const stream = new ByteStream(socket)
+    let socket = await connectSocket(address)
+    let stream = new ByteStream(socket)
     try {
       const greeting = await stream.take(18)
       if (greeting.toString('latin1', 0, 16) !== 'NBDMAGICIHAVEOPT') throw new Error('not a newstyle server')
       socket.write(uint32(3))
+      if (options.tls !== undefined) {
+        await haggle(socket, stream, OPT_STARTTLS, EMPTY)
+        socket = await secureClient(socket, options.tls)
+        stream = new ByteStream(socket)
+      }
       const name = Buffer.from(exportName)
       if (options.structured === false) {
         sendOption(socket, OPT_EXPORT_NAME, name)
@@ -235,6 +243,17 @@ function requestHeader(type: number, flags: number, cookie: bigint, offset: numb
   header.writeBigUInt64BE(BigInt(offset), 16)
   header.writeUInt32BE(lengthBytes, 24)
   return header
+}
+
+/** TLS on a connected socket. Rejects when the handshake fails; what the server says of the client may come later. */
+export async function secureClient(socket: net.Socket, options: tls.ConnectionOptions): Promise<tls.TLSSocket> {
+  const secured = tls.connect({ ...options, socket })
+  await new Promise<void>((resolve, reject) => {
+    secured.once('secureConnect', resolve)
+    secured.once('error', reject)
+    secured.once('close', () => reject(new Error('the stream ended')))
+  })
+  return secured
 }
 
 export async function connectSocket(address: string): Promise<net.Socket> {

@@ -20,15 +20,17 @@ async function sheep(handle: (request: SheepRequest, send: Send, connection: Con
   const listener = await systemNetwork.listen('127.0.0.1:0', (connection) => {
     connections.push(connection)
     const reader = new RequestReader()
-    connection.onData((chunk) =>
-      reader.read(chunk, (request) => {
+    connection.onData((chunk) => {
+      reader.push(chunk)
+      for (let next = reader.next(); next !== undefined; next = reader.next()) {
+        const request = next
         const send: Send = (response) => {
           const message = { opcode: request.opcode, id: request.id ?? 0, ...response }
           connection.write([encodeResponseHeader(message), ...(message.body ? [message.body] : [])])
         }
         handle(request, send, connection)
-      }),
-    )
+      }
+    })
   })
   const stop = async () => {
     for (const connection of connections) connection.destroy()

@@ -24,8 +24,8 @@ export interface SheepdogDriverOptions {
   vdis: VdiClient
   random: Random
   pool: SheepdogPool
-  /** Host and port of the store's NBD gateway, as initiators reach it. */
-  gateway(): Promise<{ host: string; port: number }>
+  /** Host and port of the store's NBD gateway, as initiators reach it; `nbds` when it wants TLS. */
+  gateway(): Promise<{ scheme: 'nbd' | 'nbds'; host: string; port: number }>
   /** Waits until this host's gateway serves nothing under the attachment's right any more. */
   drained(attachmentId: string): Promise<void>
 }
@@ -191,7 +191,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   async function createExport(volume: VolumeRef, { id, mode, limits }: AttachmentRef): Promise<ConnectionInfo> {
     const name = random.bytes(EXPORT_NAME_BYTES).toString('hex')
     const address = gateway()
-    const [{ host, port }] = await Promise.all([
+    const [{ scheme, host, port }] = await Promise.all([
       address,
       onWorkingVdi(volume.id, async (vid) => {
         await address // no right that nobody could use
@@ -202,7 +202,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     await drained(id) // connections under a name that an earlier call gave out
     return {
       driver_volume_type: 'nbd',
-      uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,
+      uri: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,
       name,
       hosts: [host],
       ports: [String(port)],

@@ -1,5 +1,7 @@
+import type { StuckLimits } from '../../runtime/stuck-peers.ts'
+
 /** Bounds of one server. The defaults suit a gateway; tests make them small. */
-export interface NbdLimits {
+export interface NbdLimits extends StuckLimits {
   /**
    * Connections in all, those of one right, and those in the handshake. Further ones are refused at once; one more
    * handshake takes the place of the oldest that has not shown a right.
@@ -18,16 +20,10 @@ export interface NbdLimits {
   requestBytesMax: number
   /**
    * Bytes that each connection may hold for itself, and those that all together may hold beyond that; see
-   * memory-budget.ts.
+   * runtime/memory-budget.ts.
    */
   ownBytes: number
   commonBytesMax: number
-  /**
-   * A client that leaves replies unread, or a request unfinished, and moves less than 64 KiB in this time is dropped;
-   * the second holds when it keeps memory that others wait for.
-   */
-  stuckMs: number
-  stuckUnderPressureMs: number
   /** A process that did not run for longer drops its connections unread: their clients may have gone elsewhere. */
   stallMs: number
   /** How long a client may take to read its last replies when its session ends. */

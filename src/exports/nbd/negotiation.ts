@@ -36,11 +36,17 @@ export interface Admission {
   open(name: string): Promise<OpenExport | 'busy' | undefined>
 }
 
-/** `next` says how it goes on once `reply` is sent: with another option, with requests, or not at all. */
+/**
+ * `next` says how it goes on once `reply` is sent: with another option, with requests, not at all, or with TLS and a new Negotiation,
+ * since nothing that was said before TLS counts afterwards.
+ */
 export interface Answer {
   reply: Buffer
-  next: 'options' | 'transmission' | 'end'
+  next: 'options' | 'transmission' | 'tls' | 'end'
 }
+
+/** Whether TLS may begin, has to begin before anything else, cannot, or has begun. */
+export type TlsState = 'off' | 'optional' | 'required' | 'on'
 
 /** Why an export is not opened; undefined when there is no such right. */
 type Refusal = StoreError | 'busy' | undefined
@@ -51,14 +57,16 @@ const NO_REPLY = Buffer.alloc(0)
 export class Negotiation {
   private readonly admission: Admission
   private readonly noZeroes: boolean
+  private readonly tls: TlsState
   private structuredReplies = false
   /** The export that base:allocation was selected for; it counts only when that very export is used. */
   private statusExport: string | undefined
   private opened: OpenExport | undefined
 
-  constructor(admission: Admission, noZeroes: boolean) {
+  constructor(admission: Admission, noZeroes: boolean, tls: TlsState) {
     this.admission = admission
     this.noZeroes = noZeroes
+    this.tls = tls
   }
 
   /** What was agreed, after an answer that goes on with transmission. */
@@ -71,6 +79,7 @@ export class Negotiation {
   }
 
   async answer({ option, data }: Option): Promise<Answer> {
+    if (this.tls === 'required' && option !== OPTION.STARTTLS && option !== OPTION.ABORT) return needsTls(option)
     switch (option) {
       case OPTION.EXPORT_NAME:
         return this.exportName(data)
@@ -88,9 +97,17 @@ export class Negotiation {
       case OPTION.LIST_META_CONTEXT:
       case OPTION.SET_META_CONTEXT:
         return this.metaContext(option, data)
-      default: // STARTTLS too, as long as there is no TLS
+      case OPTION.STARTTLS:
+        return this.startTls(data)
+      default:
         return options(encodeOptionReply(option, OPTION_REPLY.ERR_UNSUP))
     }
+  }
+
+  private startTls(data: Buffer): Answer {
+    if (this.tls === 'off') return options(encodeOptionReply(OPTION.STARTTLS, OPTION_REPLY.ERR_UNSUP))
+    if (this.tls === 'on' || data.length > 0) return invalid(OPTION.STARTTLS)
+    return { reply: encodeOptionReply(OPTION.STARTTLS, OPTION_REPLY.ACK), next: 'tls' }
   }
 
   /** This option has no way to report an error. */
@@ -147,6 +164,11 @@ function isOpen(found: OpenExport | Refusal): found is OpenExport {
 
 function options(reply: Buffer): Answer {
   return { reply, next: 'options' }
+}
+
+function needsTls(option: number): Answer {
+  if (option === OPTION.EXPORT_NAME) return { reply: NO_REPLY, next: 'end' } // it has no way to report an error
+  return options(encodeOptionReply(option, OPTION_REPLY.ERR_TLS_REQD, 'this server wants TLS first'))
 }
 
 function invalid(option: number): Answer {

@@ -69,6 +69,11 @@ export class OptionReader {
     return option
   }
 
+  /** Something has come that was not asked for yet. */
+  get hasMore(): boolean {
+    return this.buffered.length > 0
+  }
+
   /** What came after the option that ended the handshake: the first requests. */
   takeRest(): Buffer {
     const rest = this.buffered

@@ -1,14 +1,15 @@
-import type { Clock, Timer } from '../../runtime/clock.ts'
+import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
+import { MemoryBudget } from '../../runtime/memory-budget.ts'
 import type { Connection, Listener, Network } from '../../runtime/network.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
+import { StuckPeers } from '../../runtime/stuck-peers.ts'
 import type { ExportDirectory } from '../directory.ts'
 import { Throttles } from '../qos/throttles.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
-import { MemoryBudget } from './memory-budget.ts'
 import { CommandMeter } from './meter.ts'
-import { Session } from './session.ts'
+import { type NbdTls, Session } from './session.ts'
 import { type NbdStats, newCounters } from './stats.ts'
 
 export interface NbdServer {
@@ -32,13 +33,22 @@ export interface NbdServerParts {
   log: Log
   exports: ExportDirectory
   limits?: Partial<NbdLimits>
+  /** Null, as by default, knows no TLS. */
+  tls?: NbdTls | null
 }
 
 /**
  * Serves volumes over NBD, fixed newstyle. Reading order: session.ts (one connection), option-reader.ts, options.ts
  * and negotiation.ts (its handshake), request-reader.ts, request-check.ts, transmission.ts and reply-writer.ts.
  */
-export function createNbdServer({ network, clock, log, exports, limits: changed }: NbdServerParts): NbdServer {
+export function createNbdServer({
+  network,
+  clock,
+  log,
+  exports,
+  limits: changed,
+  tls = null,
+}: NbdServerParts): NbdServer {
   const limits = { ...DEFAULT_LIMITS, ...changed }
   const counters = newCounters()
   const meter = new CommandMeter()
@@ -66,39 +76,24 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     counters,
     meter,
     guard,
+    tls,
     cutOffCount: () => cutOffCount,
     sessionsUnder: (rightId: string) => [...sessions].filter((session) => session.rightId === rightId).length,
   }
-  let patrol = patrolLater()
-
-  function patrolLater(): Timer {
-    return clock.timer(limits.stuckUnderPressureMs / 4, () => {
-      dropStuck()
-      patrol = patrolLater()
-    })
-  }
-
-  /** Drops who is stuck for too long; while somebody waits for memory, one at a time of those who keep it, worst first. */
-  function dropStuck(): void {
-    const nowMs = clock.monotonicMs()
-    let worst: Session | undefined
-    let worstMs = limits.stuckUnderPressureMs
-    for (const session of sessions) {
-      const stuckMs = session.stuckForMs(nowMs)
-      if (stuckMs >= limits.stuckMs) drop(session, stuckMs)
-      else if (budget.waitingCount > 0 && session.drawsCommonMemory && stuckMs >= worstMs) {
-        worst = session
-        worstMs = stuckMs
-      }
-    }
-    if (worst !== undefined) drop(worst, worstMs)
-  }
-
-  function drop(session: Session, stuckMs: number): void {
-    counters.stuckConnections++
-    log.warn({ right: session.rightId, stuckMs }, 'dropping an nbd client that neither reads its replies nor writes on')
-    session.cut()
-  }
+  const stuck = new StuckPeers<Session>({
+    clock,
+    limits,
+    budget,
+    peers: sessions,
+    drop: (session, stuckMs) => {
+      counters.stuckConnections++
+      log.warn(
+        { right: session.rightId, stuckMs },
+        'dropping an nbd client that neither reads its replies nor writes on',
+      )
+      session.cut()
+    },
+  })
 
   function accept(connection: Connection): void {
     if (closing || sessions.size >= limits.connectionsMax || !makeRoomForHandshake()) {
@@ -140,7 +135,7 @@ export function createNbdServer({ network, clock, log, exports, limits: changed 
     close: async () => {
       closing = true
       guard.stop()
-      patrol.cancel()
+      stuck.stop()
       throttles.stop()
       const closed = listeners.map((listener) => listener.close())
       for (const session of sessions) session.stop()

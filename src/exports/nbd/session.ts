@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
+import type { MemoryBudget } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { StallGuard } from '../../runtime/stall-guard.ts'
+import { PeerProgress, type WatchedPeer } from '../../runtime/stuck-peers.ts'
+import type { TlsIdentity } from '../../runtime/tls.ts'
 import type { Device } from '../../vdi/device.ts'
 import type { ExportDirectory, ExportRight } from '../directory.ts'
 import type { ExportThrottle } from '../qos/export-throttle.ts'
 import type { Throttles } from '../qos/throttles.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import type { NbdLimits } from './limits.ts'
-import type { MemoryBudget } from './memory-budget.ts'
 import type { CommandMeter } from './meter.ts'
 import { type Admission, Negotiation, type OpenExport } from './negotiation.ts'
 import { encodeGreeting, OptionReader } from './option-reader.ts'
@@ -17,6 +19,12 @@ import { ProtocolError } from './protocol.ts'
 import type { ExportTerms } from './request-check.ts'
 import type { NbdCounters } from './stats.ts'
 import { Transmission } from './transmission.ts'
+
+/** TLS as a server offers it, or insists on it. */
+export interface NbdTls {
+  identity: TlsIdentity
+  isRequired: boolean
+}
 
 export interface SessionParts {
   clock: Clock
@@ -29,14 +37,12 @@ export interface SessionParts {
   counters: NbdCounters
   meter: CommandMeter
   guard: StallGuard
+  tls: NbdTls | null
   /** Counts cut-offs: a look-up that one overtook is worth nothing. */
   cutOffCount(): number
   /** How many sessions are under a right. */
   sessionsUnder(rightId: string): number
 }
-
-/** A client that moves less in the time it is given counts as not moving at all. */
-const PROGRESS_BYTES_MIN = 64 * 1024
 
 /** The client is gone, or was cut off, in the middle of its handshake. */
 class SessionEnded extends Error {
@@ -44,8 +50,9 @@ class SessionEnded extends Error {
 }
 
 /** One connection from its greeting to the end of its session on the device. */
-export class Session implements Admission {
-  private readonly connection: Connection
+export class Session implements Admission, WatchedPeer {
+  /** Inside TLS from the time on that it has begun. */
+  private connection: Connection
   private readonly parts: SessionParts
   private readonly options = new OptionReader()
   private inputArrived: () => void = () => {}
@@ -53,11 +60,11 @@ export class Session implements Admission {
   private device: Device | undefined
   private throttle: ExportThrottle | undefined
   private over = false
+  private isRefused = false
   /** Runs once the session is to end; a client that does not take its last replies in time is cut. */
   private lastGrace: Timer | undefined
-  /** Since when the client is watched, and how much had gone either way by then. */
-  private watchedSinceMs = 0
-  private movedBytes = 0
+  /** Of the transmission. */
+  private progress: PeerProgress | undefined
   /** The right that the session is under, from before its device is opened. */
   rightId: string | undefined
   /** Resolves when the connection is over and the device closed: nothing of this session can happen any more. */
@@ -72,14 +79,18 @@ export class Session implements Admission {
         resolve()
       })
     })
-    connection.onData(
-      (chunk) => this.receive(chunk),
-      () => this.transmission?.target() ?? null,
-    )
+    this.listen()
     this.closed = this.run().then(async () => {
       await over
       this.transmission?.release()
     })
+  }
+
+  private listen(): void {
+    this.connection.onData(
+      (chunk) => this.receive(chunk),
+      () => this.transmission?.target() ?? null,
+    )
   }
 
   get inHandshake(): boolean {
@@ -90,16 +101,10 @@ export class Session implements Admission {
     return this.transmission?.drawsCommonMemory ?? false
   }
 
-  /** For how long it has been the client's turn without its doing anything that counts; to be asked now and then. */
   stuckForMs(nowMs: number): number {
-    const { transmission } = this
-    if (transmission === undefined || this.over) return 0
-    const { movedBytes, waitsForClient } = transmission
-    if (!waitsForClient || movedBytes - this.movedBytes >= PROGRESS_BYTES_MIN) {
-      this.watchedSinceMs = nowMs
-      this.movedBytes = movedBytes
-    }
-    return nowMs - this.watchedSinceMs
+    const { transmission, progress } = this
+    if (transmission === undefined || progress === undefined || this.over) return 0
+    return progress.stuckForMs(nowMs, transmission)
   }
 
   /** Ends at once. What the client sent and was not read yet never runs; what is in the device ends unanswered. */
@@ -113,6 +118,8 @@ export class Session implements Admission {
 
   /** The same because of what the client did, or failed to do. */
   refuse(): void {
+    if (this.isRefused) return
+    this.isRefused = true
     this.parts.counters.refusedConnections++
     this.parts.log.debug({ peer: this.connection.peer }, 'nbd connection refused')
     this.cut()
@@ -189,15 +196,37 @@ export class Session implements Admission {
   private async handshake(): Promise<Negotiation['agreed']> {
     this.connection.write([encodeGreeting()])
     const { noZeroes } = await this.next(() => this.options.nextClientFlags())
-    const negotiation = new Negotiation(this, noZeroes)
+    const { tls } = this.parts
+    const before = tls === null ? 'off' : tls.isRequired ? 'required' : 'optional'
+    let negotiation = new Negotiation(this, noZeroes, before)
     for (let count = 0; count < this.parts.limits.optionsMax; count++) {
       const answer = await negotiation.answer(await this.next(() => this.options.nextOption()))
       if (this.over) throw new SessionEnded()
       if (answer.reply.length > 0) this.connection.write([answer.reply])
       if (answer.next === 'transmission') return negotiation.agreed
+      if (answer.next === 'tls') {
+        await this.startTls()
+        negotiation = new Negotiation(this, noZeroes, 'on')
+      }
       if (answer.next === 'end') return undefined
     }
     throw new ProtocolError('too many options')
+  }
+
+  /** What was said before counts no more; what came along with it and was not asked for is not the client's own. */
+  private async startTls(): Promise<void> {
+    const { tls, log } = this.parts
+    assert(tls !== null && this.connection.startTls !== undefined, 'offered only where there is TLS')
+    if (this.options.hasMore) throw new ProtocolError('something behind STARTTLS that is not TLS')
+    await this.closeDevice()
+    try {
+      this.connection = await this.connection.startTls(tls.identity)
+    } catch (error) {
+      log.info({ err: error, peer: this.connection.peer }, 'a TLS handshake of an nbd client has failed')
+      throw new ProtocolError('no TLS')
+    }
+    this.listen()
+    this.connection.pause()
   }
 
   private async next<T>(poll: () => T | undefined): Promise<T> {
@@ -220,7 +249,7 @@ export class Session implements Admission {
     const { connection, throttle } = this
     const transmission = new Transmission({ ...this.parts, connection, device, terms, throttle })
     this.transmission = transmission
-    this.watchedSinceMs = this.parts.clock.monotonicMs()
+    this.progress = new PeerProgress(this.parts.clock.monotonicMs())
     log.info({ ...about, readOnly: terms.readOnly }, 'nbd client attached')
     this.connection.resume()
     transmission.receive(this.options.takeRest())

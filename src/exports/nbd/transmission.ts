@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import type { MemoryBudget, MemoryShare } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { Device, Done, WriteOptions } from '../../vdi/device.ts'
 import type { ExportThrottle, ThrottleTurn } from '../qos/export-throttle.ts'
@@ -9,7 +10,6 @@ import type { BufferPool } from './buffer-pool.ts'
 import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
 import type { NbdLimits } from './limits.ts'
-import type { MemoryBudget, MemoryShare } from './memory-budget.ts'
 import type { CommandMeter } from './meter.ts'
 import { COMMAND, COMMAND_FLAG, NBD_ERROR, PAYLOAD_BYTES_MAX, ProtocolError } from './protocol.ts'
 import { ReplyWriter } from './reply-writer.ts'
@@ -138,6 +138,7 @@ export class Transmission {
   abandon(): void {
     this.state = 'abandoned'
     this.turn.close()
+    this.memory.forgo() // others are behind it
     if (this.requestsInFlight === 0) this.resolveIdle()
   }
 
@@ -154,7 +155,7 @@ export class Transmission {
   }
 
   /** It is the client's turn: to take replies, or to finish the request that it has begun. */
-  get waitsForClient(): boolean {
+  get waitsForPeer(): boolean {
     return this.connection.pendingBytes > 0 || (!this.paused && this.reader.isMidRequest)
   }
 

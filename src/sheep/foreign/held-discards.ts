@@ -8,7 +8,13 @@ interface Held {
   /** Whether it is one after all, when the connection ends without having said more. */
   isOneAtEnd: () => boolean
   /** What arrived while the discard is being done; null before. */
-  waiting: (() => void)[] | null
+  waiting: Waiting[] | null
+}
+
+interface Waiting {
+  run(): void
+  /** Its connection has ended before. */
+  drop(): void
 }
 
 type Discard = (sender: Sender, done: StoreDone) => void
@@ -33,25 +39,25 @@ export class HeldDiscards {
     this.#held.set(sender.client, { sender, discard, isOneAtEnd, waiting: null })
   }
 
-  /** Calls `run` for a request of the client: at once, unless a discard has to be done before. */
-  settle(client: SheepClient, requestId: number, run: () => void): void {
+  /** Runs a request of the client: at once, unless a discard has to be done before. One of the two is called, and once. */
+  settle(client: SheepClient, requestId: number, request: Waiting): void {
     const held = this.#held.get(client)
-    if (held === undefined) return run()
+    if (held === undefined) return request.run()
     if (held.waiting !== null) {
-      held.waiting.push(run)
+      held.waiting.push(request)
       return
     }
     if (requestId === 0) {
       this.#held.delete(client)
-      return run()
+      return request.run()
     }
-    const waiting = [run]
+    const waiting = [request]
     held.waiting = waiting
     // Whether it succeeds is of no interest: it was answered, and a discard promises nothing.
     held.discard(held.sender, () => {
       if (this.#held.get(client) !== held) return
       this.#held.delete(client)
-      for (const next of waiting) next()
+      for (const { run } of waiting) run()
     })
   }
 
@@ -59,6 +65,7 @@ export class HeldDiscards {
   ended(client: SheepClient, done: (heir: SheepClient) => void): void {
     const held = this.#held.get(client)
     this.#held.delete(client)
+    for (const { drop } of held?.waiting ?? []) drop()
     if (!held || held.waiting !== null || !held.isOneAtEnd()) return
     const heir = { ...client, cut: () => {} }
     held.discard({ ...held.sender, client: heir }, () => done(heir))

@@ -27,10 +27,12 @@ export class ForeignWriters {
 
   /**
    * Calls `use` with the sender's session on a working VDI, perhaps later, or `done` with NoObject (there is no such VDI),
-   * ReadOnly (it is a snapshot) or VdiLocked.
+   * ReadOnly (it is a snapshot), VdiLocked, or Fenced when its connection has ended meanwhile.
    */
   withSession(vid: number, sender: Sender, done: StoreDone, use: (session: Session) => void): void {
     try {
+      // Nobody would end a session that it got now, nor the lock that this would keep alive.
+      if (this.#sheep.hasGone(sender.client)) throw new StoreError('Fenced')
       const vdi = this.#sheep.state.vdis.get(vid)
       if (!vdi || vdi.deleting) throw new StoreError('NoObject')
       if (vdi.snapshotAt > 0) {

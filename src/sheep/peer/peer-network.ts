@@ -34,6 +34,8 @@ const PROOF_BYTES = 32
 const HANDSHAKE_MS = 5000
 /** What is kept of somebody who has proved nothing yet: more than one read of a socket brings. */
 const UNPROVED_BYTES_MAX = 1 << 20
+/** Connections that have not shown what they are. One more takes the place of the oldest. */
+const STRANGERS_MAX = 256
 
 export class PeerNetwork {
   readonly #options: PeerNetworkOptions
@@ -63,14 +65,26 @@ export class PeerNetwork {
     address: string,
     accept: { node(connection: Connection): void; other(connection: Connection): void },
   ): Promise<Listener> {
+    const strangers = new Set<Connection>()
     return this.#options.network.listen(address, (connection) => {
+      const [oldest] = strangers
+      if (oldest !== undefined && strangers.size >= STRANGERS_MAX) {
+        strangers.delete(oldest)
+        oldest.destroy()
+      }
+      strangers.add(connection)
       const input = new Input(connection)
-      void input.first().then((first) => {
-        if (first === null) return
-        if (first !== MAGIC[0]) return accept.other(input.unread())
-        this.#handshake(connection, () => this.#welcome(connection, input), input).then(accept.node, (error: Error) =>
-          this.#options.onRefused?.(connection.peer, error.message),
+      void input.first().then(async (first) => {
+        if (first !== MAGIC[0]) {
+          strangers.delete(connection)
+          if (first !== null) accept.other(input.unread())
+          return
+        }
+        await this.#handshake(connection, () => this.#welcome(connection, input), input).then(
+          accept.node,
+          (error: Error) => this.#options.onRefused?.(connection.peer, error.message),
         )
+        strangers.delete(connection)
       })
     })
   }

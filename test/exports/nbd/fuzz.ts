@@ -1,3 +1,4 @@
+import { createSecureContext } from 'node:tls'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect } from 'vitest'
@@ -5,7 +6,7 @@ import { createNbdServer } from '../../../src/exports/nbd/server.ts'
 import { createLog } from '../../../src/runtime/log.ts'
 import { ManualClock } from '../../tools/manual-clock.ts'
 import { MemoryDevice, MemoryDisk, mulberry32, seededSchedule } from '../../tools/memory-device.ts'
-import { type MemoryClient, MemoryNetwork } from '../../tools/memory-network.ts'
+import { MEMORY_TLS_HELLO, type MemoryClient, MemoryNetwork } from '../../tools/memory-network.ts'
 import { hex } from './bytes.ts'
 import { EXPORT_NAME, RIGHT_ID } from './harness.ts'
 
@@ -19,6 +20,8 @@ const BASE_ALLOCATION = '0000000f 626173653a616c6c6f636174696f6e'
 const HELLO = '00000003'
 const GO = `${OPT} 00000007 0000000e ${NAME} 0001 0003`
 const STRUCTURED = `${OPT} 00000008 00000000`
+const STARTTLS = `${OPT} 00000005 00000000`
+const TLS = MEMORY_TLS_HELLO.toString('hex')
 const SELECT = `${OPT} 0000000a 00000021 ${NAME} 00000001 ${BASE_ALLOCATION}`
 const WRITE_8 = '25609513 0001 0001 0000000000000001 0000000000000ffc 00000008 4142434445464748'
 const READ_8 = '25609513 0004 0000 0000000000000002 0000000000000ffc 00000008'
@@ -37,6 +40,8 @@ const SESSIONS: readonly (readonly Buffer[])[] = [
   [HELLO, STRUCTURED, SELECT, GO, WRITE_8, STATUS, ZEROES, STATUS, TRIM, CACHE, READ_1_MIB, READ_8, DISC],
   ['00000001', `${OPT} 00000001 00000006 633066666565`, READ_8, REFUSED, WRITE_8, FLUSH, DISC],
   [HELLO, `${OPT} 00000003 00000000`, `${OPT} 00000006 0000000c ${NAME} 0000`, `${OPT} 00000002 00000000`],
+  [HELLO, STRUCTURED, STARTTLS, TLS, STRUCTURED, SELECT, GO, WRITE_8, STATUS, READ_8, DISC],
+  [HELLO, STARTTLS, TLS, `${OPT} 00000001 00000006 633066666565`, READ_8, FLUSH, DISC],
   [HELLO, STRUCTURED, `${OPT} 00000009 0000000e ${NAME} 00000000`, GO, READ_1_MIB, READ_1_MIB, READ_1_MIB, STATUS],
 ].map((session) => session.map((message) => hex(message)))
 
@@ -61,11 +66,13 @@ export async function fuzzServer(inputs: number, seed: number): Promise<void> {
         return { id: RIGHT_ID, readOnly: false, open }
       },
     },
+    tls: { identity: { context: createSecureContext(), asksForCertificate: false }, isRequired: false },
     limits: { ownBytes: 4096, commonBytesMax: MIB, requestsMax: 4, stuckMs: 60_000, stuckUnderPressureMs: 1000 },
   })
   await server.listen('memory')
   const collectGarbage = exposeGarbageCollector()
   let keptBytes = 0
+  let securedCount = 0
   try {
     for (let sent = 0; sent < inputs; sent += CLIENTS_AT_A_TIME) {
       const clients = Array.from({ length: CLIENTS_AT_A_TIME }, () => network.dial())
@@ -80,12 +87,14 @@ export async function fuzzServer(inputs: number, seed: number): Promise<void> {
         if (turns > 10_000) throw new Error(`seed ${seed}: ${server.stats.connections} sessions do not end`)
         await new Promise((resolve) => setImmediate(resolve))
       }
+      securedCount += clients.filter(({ isSecured }) => isSecured).length
       expect(server.stats).toMatchObject({ commonBytes: 0, waitingConnections: 0, stalls: 0 })
       if (sent === 64 * CLIENTS_AT_A_TIME) keptBytes = await memoryAfter(collectGarbage, 0)
     }
     const boundBytes = keptBytes + GROWTH_BYTES_MAX
     if (keptBytes > 0) expect(await memoryAfter(collectGarbage, boundBytes)).toBeLessThan(boundBytes)
     expect(server.stats.requests).toBeGreaterThan(inputs / 2)
+    expect(securedCount).toBeGreaterThan(inputs / 50)
     await serves(network.dial())
   } finally {
     await server.close()
@@ -130,11 +139,18 @@ function mutate(random: () => number): Buffer[] {
 
 const NUMBERS = [0, 1, 2, 7, 0xff, 0xffff, 4096, 0x0020_0000, 0x0200_0000, 0x0200_0001, 0x7fff_ffff, 0xffff_ffff]
 
-/** Sends the messages in pieces that have nothing to do with them; yields where time may pass. */
+/** Sends the messages one by one, or in pieces that have nothing to do with them; yields where time may pass. */
 function* misbehave(client: MemoryClient, messages: Buffer[], random: () => number): Generator<void> {
-  const stream = Buffer.concat(messages)
+  let stream = Buffer.concat(messages)
   const reads = random() < 0.8
   if (!reads) client.stopReading()
+  if (random() < 0.3) {
+    for (const message of messages) {
+      client.send(message)
+      yield
+    }
+    stream = Buffer.alloc(0)
+  }
   for (let at = 0; at < stream.length; ) {
     const end = at + 1 + Math.floor(random() * (random() < 0.5 ? 40 : stream.length))
     client.send(stream.subarray(at, end))

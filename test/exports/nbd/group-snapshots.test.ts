@@ -30,7 +30,7 @@ async function connectedVolumes(): Promise<{ driver: VolumeDriver; volumes: Volu
     vdis: new VdiClient(live.dial()),
     random: systemRandom,
     pool: sheepdogPool('pool'),
-    gateway: async () => ({ host: '127.0.0.1', port: 1 }),
+    gateway: async () => ({ scheme: 'nbd', host: '127.0.0.1', port: 1 }),
     drained: async () => {},
   })
   const server = createNbdServer({

@@ -5,6 +5,7 @@ import { onTestFinished } from 'vitest'
 import type { ExportRight } from '../../../src/exports/directory.ts'
 import type { NbdLimits } from '../../../src/exports/nbd/limits.ts'
 import { createNbdServer, type NbdServer } from '../../../src/exports/nbd/server.ts'
+import type { NbdTls } from '../../../src/exports/nbd/session.ts'
 import { type Clock, systemClock } from '../../../src/runtime/clock.ts'
 import { createLog } from '../../../src/runtime/log.ts'
 import { systemNetwork } from '../../../src/runtime/network.ts'
@@ -32,6 +33,7 @@ export async function startServer(
     schedule?: Schedule
     limits?: Partial<NbdLimits>
     clock?: Clock
+    tls?: NbdTls
   } = {},
 ): Promise<Harness> {
   const disk = new MemoryDisk(options.sizeBytes ?? 1024 * 1024)
@@ -54,6 +56,7 @@ export async function startServer(
       },
     },
     ...(options.limits ? { limits: options.limits } : {}),
+    tls: options.tls ?? null,
   })
   const directory = mkdtempSync(join(tmpdir(), 'nbd-test-'))
   const unixPath = await server.listen(join(directory, 'nbd.sock'))

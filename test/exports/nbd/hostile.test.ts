@@ -1,7 +1,9 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
+import { loadTlsIdentity } from '../../../src/runtime/tls.ts'
+import { makeCertificates } from '../../tools/certificates.ts'
 import { connectSocket, NbdClient } from '../../tools/nbd-client.ts'
 import { hex } from './bytes.ts'
 import { EXPORT_NAME, startServer, until } from './harness.ts'
@@ -12,6 +14,7 @@ const REQUEST_MAGIC = hex('25609513')
 const NAME = Buffer.from(EXPORT_NAME)
 /** Client flags and EXPORT_NAME: the shortest way into the transmission phase. */
 const ENTER = hex('00000003 49484156454f5054 00000001 00000006 633066666565')
+const STARTTLS = hex('49484156454f5054 00000005 00000000')
 
 const anyBytes = fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes))
 const number = fc.oneof(fc.constantFrom(0, 1, 2, 4, 28, 4096, 0x7fff_ffff, 0xffff_ffff), fc.nat(64), fc.nat(33 * MIB))
@@ -46,11 +49,15 @@ const request = fc
 const conversation = fc.oneof(
   fc.array(anyBytes, { maxLength: 4 }),
   fc.array(fc.oneof(option, anyBytes), { maxLength: 8 }).map((options) => [uint32(3), ...options]),
+  fc.array(anyBytes, { maxLength: 4 }).map((rest) => [Buffer.concat([uint32(3), STARTTLS]), ...rest]),
   fc.array(request, { maxLength: 12 }).map((requests) => [ENTER, ...requests]),
 )
 
 test('whatever a client sends, the server lives, forgets it, and keeps no memory for it', async () => {
-  const harness = await startServer({ sizeBytes: 40 * MIB })
+  const certificates = await makeCertificates()
+  onTestFinished(() => certificates.remove())
+  const identity = loadTlsIdentity(certificates.server)
+  const harness = await startServer({ sizeBytes: 40 * MIB, tls: { identity, isRequired: false } })
   const collectGarbage = exposeGarbageCollector()
   const witness = await NbdClient.connect(harness.unixPath, EXPORT_NAME)
   collectGarbage()

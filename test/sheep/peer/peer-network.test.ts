@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { systemClock } from '../../../src/runtime/clock.ts'
-import { systemNetwork } from '../../../src/runtime/network.ts'
+import { type Connection, systemNetwork } from '../../../src/runtime/network.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
 import { PeerNetwork } from '../../../src/sheep/peer/peer-network.ts'
 import { RECORD_BYTES_MAX, RecordReader, RecordWriter, SealBroken } from '../../../src/sheep/peer/sealed-records.ts'
@@ -63,6 +63,32 @@ describe('connections between nodes', () => {
     await settle()
     expect(Buffer.concat(heard.others)).toEqual(Buffer.from([1, 2, 3]))
     expect(heard.nodes).toEqual([])
+  })
+
+  it('are not kept out by a crowd that says nothing, or begins and does not go on', async () => {
+    let others = 0
+    const listener = await peersOn(systemNetwork, KEY).listen('127.0.0.1:0', {
+      node: (connection) => connection.onData((chunk) => connection.write([chunk])),
+      other: () => others++,
+    })
+    const crowd: Connection[] = []
+    let dropped = 0
+    for (let count = 0; count < 300; count++) {
+      const connection = await systemNetwork.connect(listener.address)
+      connection.onClose(() => dropped++)
+      connection.onData(() => {})
+      if (count % 2 === 0) connection.write([Buffer.from('COLLIEp1')])
+      crowd.push(connection)
+    }
+    const node = await peersOn(systemNetwork, KEY).connect(listener.address)
+    const echoed = new Promise<Buffer>((resolve) => node.onData(resolve))
+    node.write([Buffer.from('here')])
+    expect((await echoed).toString()).toBe('here')
+    while (dropped < 300 + 1 - 256) await settle()
+    expect(dropped).toBe(300 + 1 - 256)
+    expect(others).toBe(0)
+    for (const connection of [...crowd, node]) connection.destroy()
+    await listener.close()
   })
 
   it('are refused to who has another key, by either side', async () => {

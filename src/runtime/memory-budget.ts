@@ -80,12 +80,16 @@ export class MemoryShare {
       return true
     }
     if (this.wantedBytes > 0) return false
+    if (this.takeNow(bytes)) return true
+    this.wantedBytes = bytes
+    this.budget.wait(this)
+    return false
+  }
+
+  /** The same for who cannot wait: false means that nothing was taken, and nothing is asked for. */
+  takeNow(bytes: number): boolean {
     const draw = this.drawOf(bytes)
-    if (draw > 0 && !this.budget.canDraw(draw)) {
-      this.wantedBytes = bytes
-      this.budget.wait(this)
-      return false
-    }
+    if (draw > 0 && !this.budget.canDraw(draw)) return false
     this.heldBytes += bytes
     this.budget.drawnBytes += draw
     return true
@@ -103,13 +107,20 @@ export class MemoryShare {
     if (shrinks) this.budget.serve()
   }
 
-  close(): void {
+  /** What was asked for, or granted and not taken yet, is not wanted any more. */
+  forgo(): void {
     this.budget.leave(this)
+    const heldBytes = this.heldBytes - this.grantedBytes
     this.grantedBytes = 0
     this.wantedBytes = 0
+    this.settle(heldBytes)
+    this.budget.serve() // it may have been the first of those who wait
+  }
+
+  close(): void {
+    this.forgo()
     this.settle(0)
     this.closed = true
-    this.budget.serve() // it may have been the first of those who wait
   }
 
   /** It holds memory that others may be waiting for. */

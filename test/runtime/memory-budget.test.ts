@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { MemoryBudget, type MemoryShare } from '../../../src/exports/nbd/memory-budget.ts'
+import { MemoryBudget, type MemoryShare } from '../../src/runtime/memory-budget.ts'
 
 /** A share, what its connection holds, and what it was refused; it takes what it is granted when the test says so. */
 class Holder {
