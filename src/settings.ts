@@ -422,6 +422,14 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .max(45)
         .default(10)
         .describe('How long Keystone and Nova may stay silent before the call counts as failed and is repeated.'),
+      swap_timeout_minutes: z
+        .int()
+        .min(1)
+        .max(43_200)
+        .default(1440)
+        .describe(
+          'How long Nova may take to move a volume in use to another backend. One that it has not moved by then stays where it is, and its migration has failed.',
+        ),
     })
     .prefault({})
     .refine(({ auth_url, password }) => auth_url === null || password !== null, {

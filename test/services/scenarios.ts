@@ -504,9 +504,9 @@ export async function expectSound(harness: Harness): Promise<void> {
   for (const table of ['volumes', 'snapshots', 'attachments', 'backups', 'volume_groups', 'group_snapshots']) {
     for (const { status } of await harness.db(table)) expect([table, IN_WORK.includes(status), status]).toContain(false)
   }
-  for (const { id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
+  for (const { id, name_id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
     const isHere = !host.startsWith('test-host@other#')
-    expect([status, harness.backend.volumes.has(id)]).toEqual(['available', isHere])
+    expect([status, harness.backend.volumes.has(name_id ?? id)]).toEqual(['available', isHere])
   }
 }
 
