@@ -65,17 +65,33 @@ export async function exchange(
 }
 
 /** Nobody may attach the target any more, or complete its migration: it is being deleted. */
-export async function takeAway(trx: Db, target: volumes.VolumeRow, updatedAt: string): Promise<void> {
+async function takeAway(trx: Db, target: volumes.VolumeRow, updatedAt: string): Promise<void> {
   const set = { migration_status: 'deleting' }
   const { to } = VOLUME_ACTIONS.forceDelete
   await volumes.compareAndSet(trx, target.id, { from: [target.status], to, updatedAt, set })
+}
+
+/** Why it failed, the volume says from then on when that was given up. */
+export type SwapEnd = { migration_status: 'success'; status_reason: string | null } | { migration_status: 'error' }
+
+/** The move is given up. Its target, if there is one yet, is nobody's any more. */
+export async function giveUpSwap(
+  trx: Db,
+  { id, targetId }: { id: string; targetId: string },
+  reason: string,
+  updatedAt: string,
+): Promise<void> {
+  const row = await volumes.lock(trx, id)
+  if (row !== undefined) await volumes.update(trx, id, { status_reason: reason, updated_at: updatedAt })
+  const target = await volumes.lock(trx, targetId)
+  if (target !== undefined) await takeAway(trx, target, updatedAt)
 }
 
 /** The move has ended, whichever way; the target is gone. */
 export async function endSwap(
   trx: Db,
   { id, targetId }: { id: string; targetId: string },
-  end: { migration_status: 'success' | 'error'; status_reason: string | null },
+  end: SwapEnd,
   updatedAt: string,
 ): Promise<void> {
   const row = await volumes.lock(trx, id)
@@ -88,7 +104,7 @@ export async function endSwap(
 export async function endSwapLeaving(
   trx: Db,
   { id, targetId }: { id: string; targetId: string },
-  end: { migration_status: 'success' | 'error'; status_reason: string | null },
+  end: SwapEnd,
   reason: string,
   updatedAt: string,
 ): Promise<void> {
@@ -98,12 +114,7 @@ export async function endSwapLeaving(
 }
 
 /** A type that it was to get on the way it has got already when it has moved. */
-async function settle(
-  trx: Db,
-  row: volumes.VolumeRow,
-  set: { migration_status: string; status_reason: string | null },
-  updatedAt: string,
-): Promise<void> {
+async function settle(trx: Db, row: volumes.VolumeRow, set: SwapEnd, updatedAt: string): Promise<void> {
   await endRetype(trx, row, updatedAt, { isDone: false })
   await followAttachments(trx, row.id, updatedAt, { from: SWAPPED_FROM, set })
 }

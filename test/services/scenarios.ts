@@ -2,6 +2,7 @@ import { expect } from 'vitest'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import type { DriverMethod } from '../../src/drivers/wrappers.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import type { ComputeService } from '../../src/services/compute/compute-service.ts'
 import {
   admin,
   availableVolume,
@@ -32,6 +33,9 @@ export interface Scenario {
 }
 
 export const connector = { host: 'compute-1' }
+
+/** Takes whatever it is asked for, and does nothing. */
+const SILENT_COMPUTE: ComputeService = { notify: async () => {}, swap: async () => {} }
 
 export const onlyVolume = async (harness: Harness) => {
   const { items } = await harness.services.volumes.list(
@@ -445,6 +449,20 @@ export const FURTHER_SCENARIOS: readonly CutScenario[] = [
     act: (harness, id) => harness.services.backups.delete(member, id, { force: false }),
   },
 ]
+
+/** Ends as it began, and tells its owner so; `describeSwapCuts` cuts off those that end otherwise. */
+export const MOVING_SCENARIO: CutScenario = {
+  name: 'moving a volume in use, of which the compute service is not heard again',
+  options: () => ({ ...withOther(), compute: SILENT_COMPUTE, settings: { swapTimeoutMs: 1 } }),
+  prepare: async (harness) => {
+    const volumeId = await availableVolume(harness)
+    const overrides = { connector, instanceId: 'server' }
+    const { id } = await harness.services.attachments.create(member, newAttachment(volumeId, overrides))
+    await harness.services.attachments.complete(member, id)
+    return volumeId
+  },
+  act: ({ services }, id) => services.volumes.migrate(admin, id, { host: 'test-host@other#memory', cluster: null }),
+}
 
 async function backedUp(harness: Harness): Promise<string> {
   const { id } = await harness.services.backups.create(member, newBackup(await availableVolume(harness)))

@@ -33,6 +33,7 @@ export interface Swap {
 }
 
 export interface SwapWorld {
+  /** May be another one in the middle of a swap. */
   storage: BlockStorage
   /** Makes the new volume hold what the old one holds. */
   copy(before: object, after: object, swap: Swap): Promise<void>
@@ -56,14 +57,13 @@ export async function beginSwap({ storage }: SwapWorld, { server, oldId, newId }
 
 /** The rest, on the host of the server. Never rejects but with ComputeHostLost; `errors` takes what storage refused. */
 export async function finishSwap(world: SwapWorld, swap: Swap, attachmentId: string, errors: unknown[]): Promise<void> {
-  const { storage, copy, enter } = world
   const { oldId, newId, held } = swap
   const old = held.get(oldId)!
   let connection: object = {}
   let failed = false
   const attempt = async (stage: SwapStage, act: () => Promise<void>) => {
     try {
-      await enter(stage)
+      await world.enter(stage)
       await act()
     } catch (error) {
       if (error instanceof ComputeHostLost) throw error
@@ -72,14 +72,14 @@ export async function finishSwap(world: SwapWorld, swap: Swap, attachmentId: str
     }
   }
   await attempt('connect', async () => {
-    connection = await storage.updateAttachment(attachmentId)
+    connection = await world.storage.updateAttachment(attachmentId)
   })
-  if (!failed) await attempt('copy', () => copy(old.connection, connection, swap))
-  if (!failed) await attempt('complete', () => storage.completeAttachment(attachmentId))
+  if (!failed) await attempt('copy', () => world.copy(old.connection, connection, swap))
+  if (!failed) await attempt('complete', () => world.storage.completeAttachment(attachmentId))
   const hasFailed = failed
-  await attempt('disconnect', () => storage.deleteAttachment(hasFailed ? attachmentId : old.attachmentId))
+  await attempt('disconnect', () => world.storage.deleteAttachment(hasFailed ? attachmentId : old.attachmentId))
   await attempt('report', async () => {
-    const id = await storage.completeMigration(oldId, newId, hasFailed)
+    const id = await world.storage.completeMigration(oldId, newId, hasFailed)
     if (hasFailed) return
     held.delete(oldId)
     held.set(id, { attachmentId, connection })

@@ -6,7 +6,7 @@ import { computeRefusal } from '../compute/nova.ts'
 import type { Parts } from '../parts.ts'
 import { nameOf, volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
-import { addTarget, endSwap, endSwapLeaving, exchange, takeAway } from '../swapped-volumes.ts'
+import { addTarget, endSwap, endSwapLeaving, exchange, giveUpSwap, type SwapEnd } from '../swapped-volumes.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { isShared } from '../type-rules.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -75,7 +75,7 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
   }
 
   /** Takes away what the target is now. After the exchange that is what the volume was, and may have left behind. */
-  async function remove(unit: WorkUnit, end: Parameters<typeof endSwap>[2]): Promise<Outcome> {
+  async function remove(unit: WorkUnit, end: SwapEnd): Promise<Outcome> {
     const { id, targetId } = idsOf(unit)
     const target = await volumes.find(db, targetId)
     if (target !== undefined) {
@@ -95,7 +95,7 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
     attempt: async (unit) => {
       if (unit.step === 'remove-source') return remove(unit, { migration_status: 'success', status_reason: null })
       if (unit.step === 'remove-target') {
-        return remove(unit, { migration_status: 'error', status_reason: unit.lastError })
+        return remove(unit, { migration_status: 'error' })
       }
       if (unit.step === 'failed') throw computeRefusal('it could not move the volume')
       if (unit.step === 'await') return decide(idsOf(unit))
@@ -116,18 +116,14 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
       if (unit.step === 'remove-source' || unit.step === 'remove-target') {
         const isMoved = unit.step === 'remove-source'
         const left = `What ${unit.params.source} had of the volume is now volume ${ids.targetId}: ${error.message}`
-        const end = isMoved
-          ? ({ migration_status: 'success', status_reason: left } as const)
-          : ({ migration_status: 'error', status_reason: unit.lastError } as const)
+        const end: SwapEnd = isMoved
+          ? { migration_status: 'success', status_reason: left }
+          : { migration_status: 'error' }
         return { commit: (trx) => endSwapLeaving(trx, ids, end, error.message, stamp()) }
       }
       return {
         next: 'remove-target',
-        commit: async (trx) => {
-          await volumes.lock(trx, ids.id)
-          const target = await volumes.lock(trx, ids.targetId)
-          if (target !== undefined) await takeAway(trx, target, stamp())
-        },
+        commit: (trx) => giveUpSwap(trx, ids, error.message, stamp()),
       }
     },
   }
