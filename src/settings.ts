@@ -395,13 +395,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .nullable()
         .default(null)
         .describe(
-          'Keystone of the cloud whose servers use the volumes, `http://host:5000/v3`: with it Nova is told when a volume in use has grown or got another image. Without it, nobody is.',
+          'Keystone of the cloud whose servers use the volumes, `http://host:5000/v3`: with it Nova is told when a volume in use has grown or got another image, and moves volumes in use to other backends. Without it, nobody does.',
         ),
       username: z
         .string()
         .min(1)
         .default('cinder')
-        .describe('The account that may tell Nova, of the role `service` or `admin`.'),
+        .describe('The account that may tell Nova, of the role `service` or `admin`; to move volumes it takes `admin`.'),
       password: z.string().min(1).nullable().default(null).meta({ isSecret: true }).describe('Its password.'),
       project_name: z.string().min(1).default('service').describe('Its project.'),
       user_domain_name: z.string().min(1).default('Default').describe('Domain of the account.'),
