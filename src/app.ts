@@ -281,6 +281,7 @@ function serviceSettings(config: Config): ServiceSettings {
       poolsMax: scheduler.max_attempts,
     },
     protectInstances: config.auth === 'keystone', // there is a cloud around, and so there may be a Nova
+    swapTimeoutMs: config.compute_service.swap_timeout_minutes * 60_000,
     messageTtlMs: config.message_ttl_days * 86_400_000,
     quota: {
       volumes: quota.volumes,

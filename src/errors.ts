@@ -65,7 +65,7 @@ export const SERVICE_ERRORS = {
   ImageUploadFailed: 'Failed to upload image {image_id}, reason: {reason}',
   ImageCopyFailure: 'Failed to copy image: {reason}',
   GlanceConnectionFailed: 'Connection to glance failed: {reason}',
-  ComputeRefused: 'The compute service was not notified: {reason}',
+  ComputeRefused: 'The compute service did not do what it was asked for: {reason}',
   ImageMetadataNotFound: 'Glance metadata for volume/snapshot {id} cannot be found.',
   InvalidVolumeType: 'Invalid volume type: {reason}',
   ResourceConflict: '{reason}',

@@ -410,13 +410,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .nullable()
         .default(null)
         .describe(
-          'Keystone of the cloud whose servers use the volumes, `http://host:5000/v3`: with it Nova is told when a volume in use has grown or got another image. Without it, nobody is.',
+          'Keystone of the cloud whose servers use the volumes, `http://host:5000/v3`: with it Nova is told when a volume in use has grown or got another image, and moves volumes in use to other backends. Without it, nobody does.',
         ),
       username: z
         .string()
         .min(1)
         .default('cinder')
-        .describe('The account that may tell Nova, of the role `service` or `admin`.'),
+        .describe('The account that may tell Nova, of the role `service` or `admin`; to move volumes it takes `admin`.'),
       password: z.string().min(1).nullable().default(null).meta({ isSecret: true }).describe('Its password.'),
       project_name: z.string().min(1).default('service').describe('Its project.'),
       user_domain_name: z.string().min(1).default('Default').describe('Domain of the account.'),
@@ -437,6 +437,14 @@ export const SETTINGS_SCHEMA = z.strictObject({
         .max(45)
         .default(10)
         .describe('How long Keystone and Nova may stay silent before the call counts as failed and is repeated.'),
+      swap_timeout_minutes: z
+        .int()
+        .min(1)
+        .max(43_200)
+        .default(1440)
+        .describe(
+          'How long Nova may take to move a volume in use to another backend. One that it has not moved by then stays where it is, and its migration has failed.',
+        ),
     })
     .prefault({})
     .refine(({ auth_url, password }) => auth_url === null || password !== null, {

@@ -104,6 +104,11 @@ export function compareAndSet(db: Db, id: string, statusChange: StatusChange): P
   return change(db, 'attachments', id, statusChange)
 }
 
+/** Attachments go to another volume, of the same project. */
+export async function move(trx: Db, ids: readonly string[], volumeId: string, updatedAt: string): Promise<void> {
+  await trx('attachments').whereIn('id', ids).update({ volume_id: volumeId, updated_at: updatedAt })
+}
+
 export async function remove(trx: Db, id: string): Promise<boolean> {
   return (await trx('attachments').where({ id }).delete()) === 1
 }

@@ -14,6 +14,7 @@ import * as transfersAndQos from '../../migrations/0012-transfers-and-qos.ts'
 import * as groups from '../../migrations/0013-groups.ts'
 import * as moreListOrders from '../../migrations/0014-list-orders.ts'
 import * as rooms from '../../migrations/0014-rooms.ts'
+import * as onlineMigration from '../../migrations/0015-online-migration.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -39,6 +40,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0013-groups', ...groups },
   { name: '0014-list-orders', ...moreListOrders },
   { name: '0014-rooms', ...rooms },
+  { name: '0015-online-migration', ...onlineMigration },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

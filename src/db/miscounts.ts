@@ -16,20 +16,21 @@ const OF_SNAPSHOT = '0 as volumes, 1 as snapshots, snapshots.size_gib as gigabyt
 const SNAPSHOTS = 'snapshots join volumes on volumes.id = snapshots.volume_id'
 /** A volume that is being retyped is charged under both types, and so are its snapshots. */
 const RETYPED = 'where volumes.pending_volume_type_id <> volumes.volume_type_id'
+const CHARGED = 'where volumes.consumes_quota'
 
 const CHARGES: readonly Charges[] = [
   {
     table: 'usages',
     key: ['project_id'],
     amounts: VOLUME_AMOUNTS,
-    charged: `select project_id, ${OF_VOLUME} from volumes
+    charged: `select project_id, ${OF_VOLUME} from volumes ${CHARGED}
       union all select project_id, ${OF_SNAPSHOT} from snapshots`,
   },
   {
     table: 'type_usages',
     key: ['project_id', 'volume_type_id'],
     amounts: VOLUME_AMOUNTS,
-    charged: `select project_id, volume_type_id, ${OF_VOLUME} from volumes
+    charged: `select project_id, volume_type_id, ${OF_VOLUME} from volumes ${CHARGED}
       union all select project_id, pending_volume_type_id, ${OF_VOLUME} from volumes ${RETYPED}
       union all select snapshots.project_id, volumes.volume_type_id, ${OF_SNAPSHOT} from ${SNAPSHOTS}
       union all select snapshots.project_id, volumes.pending_volume_type_id, ${OF_SNAPSHOT} from ${SNAPSHOTS} ${RETYPED}`,

@@ -3,7 +3,7 @@ import { type AttachmentRow, JOINED_COLUMNS, ofJoined } from './attachments.ts'
 import { compareAndSet as change, type StatusChange } from './compare-and-set.ts'
 import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
-import { isPostgres } from './dialect.ts'
+import { isPostgres, whereAmong } from './dialect.ts'
 import { applyFilters, type Columns, type Listing, listRows, type Rows } from './listing.ts'
 import { existingIn } from './row-counts.ts'
 
@@ -42,6 +42,10 @@ export interface VolumeRow {
   group_id: string | null
   /** The same, when the group is a consistency group. */
   consistencygroup_id: string | null
+  /** What its backend calls it, when that is not its id. */
+  name_id: string | null
+  /** False for what it would be wrong to charge anybody for. */
+  consumes_quota: boolean | number
   created_at: string
   updated_at: string | null
 }
@@ -71,6 +75,7 @@ export const VOLUME_COLUMNS: Columns = {
   group_id: { name: 'group_id', kind: 'text', nullable: true },
   consistencygroup_id: { name: 'consistencygroup_id', kind: 'text', nullable: true },
   migration_status: { name: 'migration_status', kind: 'text', nullable: true },
+  consumes_quota: { name: 'consumes_quota', kind: 'boolean' },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
 }
@@ -143,8 +148,14 @@ export async function all(db: Db): Promise<VolumeRow[]> {
   return db('volumes')
 }
 
-export async function list(db: Db, listing: Listing, options: { count: boolean }): Promise<Rows<NamedVolumeRow>> {
-  return listRows(db, 'volumes', VOLUME_COLUMNS, listing, { ...options, select: withTypeName })
+/** `targets: false` leaves out those that others are being moved to. */
+export async function list(
+  db: Db,
+  listing: Listing,
+  { count, targets = true }: { count: boolean; targets?: boolean },
+): Promise<Rows<NamedVolumeRow>> {
+  const visible = targets ? {} : { visible: notTarget }
+  return listRows(db, 'volumes', VOLUME_COLUMNS, listing, { count, select: withTypeName, ...visible })
 }
 
 /** Counts and sums over all rows that match; `metadata` are the distinct JSON texts that are not empty, as they first came up. */
@@ -200,6 +211,22 @@ export async function isBeingCloned(db: Db, id: string): Promise<boolean> {
   return (await db('volumes').where({ source_volid: id, status: 'creating' }).first('id')) !== undefined
 }
 
+/** The migration status of the volume that another one is moved to. */
+export const targetOf = (id: string) => `target:${id}`
+
+function notTarget(query: Knex.QueryBuilder): void {
+  query.where((either) => {
+    either.whereNull('volumes.migration_status').orWhere('volumes.migration_status', 'not like', targetOf('%'))
+  })
+}
+
+/** Condition for compareAndSet: the compute service is not at work on moving the volume. */
+export function notLeaving(query: Knex.QueryBuilder): void {
+  query.where((either) => {
+    either.whereNull('volumes.migration_status').orWhereNotIn('volumes.migration_status', ['starting', 'migrating'])
+  })
+}
+
 /** Migration statuses that say that no migration goes on; null does too. */
 const SETTLED_MIGRATIONS = ['deleting', 'error', 'success']
 
@@ -225,4 +252,13 @@ export async function countByStatus(db: Db): Promise<Map<string, number>> {
 /** Which of the ids there are volumes of. */
 export async function existing(db: Db, ids: readonly string[]): Promise<Set<string>> {
   return existingIn(db, 'volumes', ids)
+}
+
+/** The ids of the volumes that backends know under these names. */
+export async function idsByName(db: Db, names: readonly string[]): Promise<Map<string, string>> {
+  const rows: { id: string; name: string }[] = await db('volumes')
+    .select('id', db.raw('coalesce(name_id, id) as name'))
+    .where((own) => whereAmong(own.whereNull('name_id'), 'id', names))
+    .orWhere((other) => whereAmong(other, 'name_id', names))
+  return new Map(rows.map(({ id, name }) => [name, id]))
 }

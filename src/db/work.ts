@@ -51,9 +51,14 @@ export async function findByResource(db: Db, resourceId: string): Promise<WorkRo
   return fromStore(await db('work').where({ resource_id: resourceId }).first())
 }
 
-/** What work is about: its resource, its lane, and the volume of work that has a lane of its own. */
+/** What work is about: its resource, its lane, the volume that it moves another one to, and that of work with a lane of its own. */
 export async function allConcerned(db: Db): Promise<Set<string>> {
-  const rows: { resource_id: string; lane: string }[] = await db('work').select('resource_id', 'lane')
+  const rows: Pick<WorkRow, 'resource_id' | 'lane' | 'params'>[] = await db('work').select(
+    'resource_id',
+    'lane',
+    'params',
+  )
+  const targets = rows.flatMap(({ params }): string[] => JSON.parse(params).targetId ?? [])
   const uploaded: string[] = await db('volumes')
     .whereIn('upload_image_id', db('work').select('resource_id'))
     .pluck('id')
@@ -64,6 +69,7 @@ export async function allConcerned(db: Db): Promise<Set<string>> {
     .pluck('id')
   return new Set([
     ...rows.flatMap(({ resource_id, lane }) => [resource_id, lane]),
+    ...targets,
     ...uploaded,
     ...backedUp,
     ...grouped,
@@ -117,14 +123,17 @@ export async function update(
 }
 
 /**
- * Hands the units of processes that are not there any more to `owner`, due now; `resume` says at which step each goes on. Units
- * whose rows are being written at this moment are left for the next time.
+ * Hands the units of processes that are not there any more to `owner`; `resume` says at which step each goes on, and `waits`
+ * which of them keep their time: the others are due now. Units whose rows are being written at this moment are left for the next time.
  */
 export async function takeOver(
   trx: Db,
   owner: string,
-  resume: (row: WorkRow) => string,
-  timeoutMs: number,
+  {
+    resume,
+    waits,
+    timeoutMs,
+  }: { resume: (row: WorkRow) => string; waits: (row: WorkRow) => boolean; timeoutMs: number },
 ): Promise<number> {
   const orphans = trx('work').whereNotIn('owner', trx('processes').select('id'))
   const rows: WorkRow[] = await skipLocked(orphans)
@@ -135,7 +144,7 @@ export async function takeOver(
       fence: row.fence + 1,
       next_step: step,
       attempt: step === row.next_step ? row.attempt : 1,
-      ...times(trx, { dueInMs: 0, timeoutMs }),
+      ...(waits(row) ? {} : times(trx, { dueInMs: 0, timeoutMs })),
     })
   }
   const empty = trx('lanes').whereNotIn('owner', trx('processes').select('id')).select('lane')

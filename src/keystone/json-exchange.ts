@@ -14,16 +14,27 @@ const ANSWER_BYTES_MAX = 4 * 1024 * 1024
 const SHOWN_CHARACTERS = 200
 
 type Exchange = Omit<HttpRequest, 'method' | 'body'>
+type Message = Exchange & { document: unknown }
 
 /** Rejects with ServiceUnavailable when `who` cannot be reached, or says that it cannot answer. */
-export function postJson(
+export function postJson(http: HttpClient, who: string, message: Message): Promise<JsonAnswer> {
+  return sendJson(http, who, 'POST', message)
+}
+
+/** As `postJson`, to change what is there. */
+export function putJson(http: HttpClient, who: string, message: Message): Promise<JsonAnswer> {
+  return sendJson(http, who, 'PUT', message)
+}
+
+function sendJson(
   http: HttpClient,
   who: string,
-  { document, headers, ...rest }: Exchange & { document: unknown },
+  method: 'POST' | 'PUT',
+  { document, headers, ...rest }: Message,
 ): Promise<JsonAnswer> {
   return exchange(http, who, {
     ...rest,
-    method: 'POST',
+    method,
     headers: { 'content-type': 'application/json', ...headers },
     body: Buffer.from(JSON.stringify(document)),
   })

@@ -40,7 +40,7 @@ export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: Quota
 
 export async function dropVolume(trx: Db, id: string): Promise<void> {
   const row = await volumes.lock(trx, id)
-  if (row === undefined || !(await volumes.remove(trx, id))) return
+  if (row === undefined || !(await volumes.remove(trx, id)) || !row.consumes_quota) return
   await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib), row.pending_volume_type_id)
 }
 

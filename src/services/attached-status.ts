@@ -26,15 +26,12 @@ export async function followAttachments(
 }
 
 /** As `followAttachments`, of a volume that is locked already. */
-async function follow(
-  trx: Db,
-  volumeId: string,
-  updatedAt: string,
-  { from = STATUSES_OF_ATTACHMENTS, set = {} }: FollowOptions,
-): Promise<void> {
+async function follow(trx: Db, volumeId: string, updatedAt: string, { from, set = {} }: FollowOptions): Promise<void> {
   const rows = await attachments.ofVolume(trx, volumeId)
   const to = statusOfAttachments(rows.map((row) => row.status as AttachmentStatus))
-  await volumes.compareAndSet(trx, volumeId, { from, to, updatedAt, set })
+  // While the compute service moves it, its attachments come and go.
+  const where = from === undefined ? { where: volumes.notLeaving } : {}
+  await volumes.compareAndSet(trx, volumeId, { from: from ?? STATUSES_OF_ATTACHMENTS, to, updatedAt, set, ...where })
 }
 
 /** Removes an attachment that has no export, and lets the others decide. */

@@ -10,6 +10,7 @@ import { exportRecord, importRecord } from './backup-records.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
 import type { Backup, BackupCreate, Volume, VolumeCreate } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { toBackup, toVolume } from './rows.ts'
 import type { BackupService } from './services.ts'
@@ -95,6 +96,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
       created_at: createdAt,
       updated_at: null,
     }
+    if (snapshot === null) refuseMoving(volume)
     await takeSource(trx, volume, snapshot, request.force, createdAt)
     await addBackup(trx, row, settings.quota)
     const step = isDisabled(parts) ? 'schedule' : snapshot === null ? 'freeze' : 'copy'
@@ -238,6 +240,7 @@ async function restoreTo(
       if (volume.status !== 'available') {
         throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
       }
+      refuseMoving(volume)
     } else {
       const created = await enqueueVolume(trx, parts, context, to(row), newId)
       volume = created.row

@@ -5,6 +5,7 @@ import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import * as work from '../db/work.ts'
 import type { Discovered } from '../drivers/driver.ts'
+import { nameOf } from './refs.ts'
 
 /** What the database and a backend say of each other that cannot both be true, and what to do about it. */
 export interface Finding {
@@ -36,7 +37,8 @@ export interface Finding {
 
 /** What the database says, read in one moment. */
 export interface Records {
-  volumes: ReadonlyMap<string, Pick<volumes.VolumeRow, 'status' | 'size_gib' | 'pending_size_gib' | 'host'>>
+  /** By the names that backends have for them. */
+  volumes: ReadonlyMap<string, Pick<volumes.VolumeRow, 'id' | 'status' | 'size_gib' | 'pending_size_gib' | 'host'>>
   snapshots: ReadonlyMap<string, Pick<snapshots.SnapshotRow, 'status' | 'volume_id'>>
   attachments: ReadonlyMap<string, { volume_id: string; isConnected: boolean }>
   /** Resources, and lanes, of which something is under way. */
@@ -54,7 +56,7 @@ export async function readRecords(db: Db, isHere: (host: string) => boolean): Pr
     const rows = (await volumes.all(trx)).filter(({ host }) => host === null || isHere(host))
     const ids = new Set(rows.map(({ id }) => id))
     return {
-      volumes: new Map(rows.map((row) => [row.id, row])),
+      volumes: new Map(rows.map((row) => [nameOf(row), row])),
       snapshots: new Map(
         (await snapshots.all(trx)).filter((row) => ids.has(row.volume_id)).map((row) => [row.id, row]),
       ),
@@ -81,9 +83,10 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
   }
   const isQuiet = (id: string) => !before.busy.has(id) && !after.busy.has(id)
 
-  for (const [id, row] of after.volumes) {
-    if (!isQuiet(id) || !before.volumes.has(id) || UNCERTAIN.test(row.status) || row.host === null) continue
-    const volume = stored.volumes.get(id)
+  for (const [name, row] of after.volumes) {
+    const { id } = row
+    if (!isQuiet(id) || before.volumes.get(name)?.id !== id || UNCERTAIN.test(row.status) || row.host === null) continue
+    const volume = stored.volumes.get(name)
     if (volume === undefined) {
       findings.push({
         kind: 'volume-lost',
@@ -91,14 +94,14 @@ export function compare(before: Records, found: Discovered, after: Records): Fin
         detail: `volume ${id} is ${row.status} and not in the store`,
         advice: `bring the store back from a backup, or give the volume up: openstack volume delete --force ${id}`,
       })
-    } else if (volume.sizeGib !== row.size_gib && before.volumes.get(id)?.size_gib === row.size_gib) {
+    } else if (volume.sizeGib !== row.size_gib && before.volumes.get(name)?.size_gib === row.size_gib) {
       findings.push({
         kind: 'volume-size',
         id,
         detail: `volume ${id} has ${row.size_gib} GiB, and ${volume.sizeGib} GiB in the store`,
         advice:
           volume.sizeGib < row.size_gib
-            ? `make it as large in the store: collie vdi resize volume-${id} ${row.size_gib}G`
+            ? `make it as large in the store: collie vdi resize volume-${name} ${row.size_gib}G`
             : `extend it to at least that size: openstack volume set --size ${Math.ceil(volume.sizeGib)} ${id}`,
       })
     }

@@ -128,6 +128,8 @@ function copyOf(source: Source, group: groups.GroupRow): Omit<volumes.VolumeRow,
     pending_volume_type_id: null,
     group_id: group.id,
     consistencygroup_id: group.is_consistency_group ? group.id : null,
+    name_id: null,
+    consumes_quota: true,
     updated_at: null,
   }
 }

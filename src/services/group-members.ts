@@ -5,6 +5,7 @@ import { ServiceError } from '../errors.ts'
 import { splitHost } from '../scheduler/place.ts'
 import type { RequestContext } from './context.ts'
 import type { GroupUpdate } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import { canSee } from './visibility.ts'
 import { mayIn, VOLUME_PERMISSIONS, type VolumePermission } from './volume-status.ts'
 
@@ -58,6 +59,7 @@ function checkAddition(
   if (!typeIds.includes(row.volume_type_id)) {
     throw refuse(`because volume type ${row.volume_type_id} is not supported by the group.`)
   }
+  refuseMoving(row)
   if (!mayIn(row.status, 'addToGroup')) throw refuse(badState(row.status, 'addToGroup'))
   const isLocal = row.host !== null && group.host !== null && placeOf(row.host) === placeOf(group.host)
   if (!isLocal) throw invalidVolume('Volume is not local to this node.')

@@ -8,6 +8,7 @@ import { addSnapshot, addVolume } from './accounting.ts'
 import type { Backend } from './backends.ts'
 import type { RequestContext } from './context.ts'
 import type { ManageableResource, Snapshot, SnapshotManage, Volume, VolumeManage } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { hostOf, toPairs, toSnapshot, toVolume } from './rows.ts'
 import type { BackendName, ManageService } from './services.ts'
@@ -21,9 +22,9 @@ export function createManageService(parts: Parts): ManageService {
     listVolumes: async (context, at) => {
       context.authorize('volume_extension:list_manageable', { projectId: context.projectId })
       const { volumes: found } = await listAt(parts, at)
-      const known = await volumes.existing(db, idsOf(found.map(({ volumeId }) => volumeId)))
+      const known = await volumes.idsByName(db, idsOf(found.map(({ volumeId }) => volumeId)))
       return found.map(({ name, volumeId, sizeGib, reason }): ManageableResource => {
-        const id = volumeId !== null && known.has(volumeId) ? volumeId : null
+        const id = known.get(volumeId ?? '') ?? null
         return { name, sourceName: null, sizeGib, id, reason: id === null ? reason : 'already managed' }
       })
     },
@@ -31,7 +32,7 @@ export function createManageService(parts: Parts): ManageService {
       context.authorize('snapshot_extension:list_manageable', { projectId: context.projectId })
       const { snapshots: found } = await listAt(parts, at)
       const known = await snapshots.existing(db, idsOf(found.map(({ snapshotId }) => snapshotId)))
-      const managed = await volumes.existing(db, idsOf(found.map(({ volumeId }) => volumeId)))
+      const managed = await volumes.idsByName(db, idsOf(found.map(({ volumeId }) => volumeId)))
       return found.map(({ name, snapshotId, volumeName, volumeId, sizeGib, reason }): ManageableResource => {
         const id = snapshotId !== null && known.has(snapshotId) ? snapshotId : null
         const isOfVolume = volumeId !== null && managed.has(volumeId)
@@ -127,6 +128,8 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
       pending_volume_type_id: null,
       group_id: null,
       consistencygroup_id: null,
+      name_id: null,
+      consumes_quota: true,
       created_at: stamp(),
       updated_at: null,
     }
@@ -143,7 +146,7 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
 /** Upstream looks for an id in the name by its template, whatever the backend calls its volumes. */
 async function refuseManaged(trx: Db, name: string | null): Promise<void> {
   const id = name?.startsWith('volume-') ? name.slice('volume-'.length) : name
-  if (id === null || id === undefined || !(await volumes.existing(trx, [id])).has(id)) return
+  if (id === null || id === undefined || !(await volumes.idsByName(trx, [id])).has(id)) return
   const reason = 'Unable to manage existing volume. The volume is already managed'
   throw new ServiceError('InvalidVolume', { reason })
 }
@@ -153,6 +156,7 @@ async function manageSnapshot(parts: Parts, context: RequestContext, request: Sn
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('snapshot_extension:snapshot_manage', { projectId: volume.project_id })
+    refuseMoving(volume)
     const [service = ''] = hostOf(volume).split('#')
     serviceAt(parts, { host: service, cluster: null })
     const row: snapshots.SnapshotRow = {

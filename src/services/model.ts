@@ -39,6 +39,10 @@ export interface Volume {
   imageMetadata: Record<string, string>
   /** Null: it was never migrated. */
   migrationStatus: string | null
+  /** What its backend calls it, when that is not its id. */
+  nameId: string | null
+  /** Whether it counts in quotas. */
+  consumesQuota: boolean
   groupId: string | null
   /** The same, when the group is a consistency group. */
   consistencyGroupId: string | null

@@ -1,6 +1,7 @@
 import type { Db } from '../db/database.ts'
 import * as qosSpecs from '../db/qos-specs.ts'
 import type { VolumeDriver, VolumeLimits, VolumeRate } from '../drivers/driver.ts'
+import { volumeRef } from './refs.ts'
 import { toPairs } from './rows.ts'
 
 /** What QoS specs mean for a volume: to the hypervisor, and to the backend. */
@@ -13,6 +14,7 @@ export interface VolumeQos {
 
 interface TypedVolume {
   id: string
+  name_id: string | null
   volume_type_id: string
   size_gib: number
 }
@@ -34,7 +36,7 @@ export async function qosOfVolume(
 export async function limitExports(db: Db, driver: VolumeDriver, volume: TypedVolume): Promise<void> {
   if (driver.limitVolume === undefined) return
   const { limits } = await qosOfVolume(db, volume)
-  await driver.limitVolume({ id: volume.id, sizeGib: volume.size_gib }, limits)
+  await driver.limitVolume(volumeRef(volume), limits)
 }
 
 /** Whether a volume that is in use may change its type, as far as the hypervisor has been told what it promises. */

@@ -39,6 +39,8 @@ export function toVolume(row: NamedVolumeRow, attachments: Attachment[]): Volume
     adminMetadata: toPairs(row.admin_metadata),
     imageMetadata: toPairs(row.image_metadata),
     migrationStatus: row.migration_status,
+    nameId: row.name_id,
+    consumesQuota: Boolean(row.consumes_quota),
     groupId: row.group_id,
     consistencyGroupId: row.consistencygroup_id,
     attachments,

@@ -23,6 +23,8 @@ export interface ServiceSettings {
    * administrator, because a volume taken from under a running guest ends up at another one (OSSA-2023-003).
    */
   protectInstances: boolean
+  /** How long the compute service may take to move a volume in use, before that is given up. */
+  swapTimeoutMs: number
   /** How long a message is kept at least. */
   messageTtlMs: number
 }
@@ -47,5 +49,6 @@ export const DEFAULT_SETTINGS: Omit<ServiceSettings, 'hostName'> = {
   scheduler: DEFAULT_SCHEDULER,
   stopGraceMs: 10_000,
   protectInstances: false,
+  swapTimeoutMs: 86_400_000,
   messageTtlMs: 30 * 86_400_000, // as upstream's message_ttl
 }

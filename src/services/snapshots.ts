@@ -9,6 +9,7 @@ import { addSnapshot, dropSnapshot } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import { mergeMetadata, removeMetadataKey } from './metadata.ts'
 import type { Snapshot, SnapshotCreate, SnapshotStatus } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toSnapshot } from './rows.ts'
 import type { SnapshotService } from './services.ts'
@@ -117,6 +118,7 @@ function checkSource(volume: volumes.VolumeRow, force: boolean): void {
     throw new ServiceError('InvalidVolume', { reason })
   }
   const allowed: readonly string[] = VOLUME_PERMISSIONS[force ? 'snapshotForced' : 'snapshot']
+  refuseMoving(volume)
   if (allowed.includes(volume.status)) return
   const reason = `Volume ${volume.id} status must be ${allowed.join(', ')}, but current status is: ${volume.status}.`
   throw new ServiceError('InvalidVolume', { reason })

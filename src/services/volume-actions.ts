@@ -2,9 +2,10 @@ import * as attachments from '../db/attachments.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { reserveGrowth } from './accounting.ts'
-import { breakOffWork } from './broken-off.ts'
+import { breakOffMove, breakOffWork } from './broken-off.ts'
 import type { RequestContext } from './context.ts'
 import type { StatusReset, VolumeStatus } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { hostOf } from './rows.ts'
 import { extraSpecsOf } from './type-lookup.ts'
@@ -31,6 +32,7 @@ export async function extendVolume(
         `(current: ${row.size_gib}, extended: ${newSizeGib}).`
       throw new ServiceError('InvalidInput', { reason })
     }
+    refuseMoving(row)
     const extraSpecs = await extraSpecsOf(trx, row.volume_type_id)
     checkTypeBounds(newSizeGib, row.volume_type_name, extraSpecs)
     const { from, to } =
@@ -105,15 +107,18 @@ export async function resetStatus(
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     context.authorize('volume_extension:volume_admin_actions:reset_status', { projectId: row.project_id })
     const attached = await attachments.ofVolume(trx, id)
-    const to = status === null ? row.status : resettable(status, attached.length > 0)
+    const to = status === null ? null : resettable(status, attached.length > 0)
     const migration = migrationStatus === 'none' ? null : migrationStatus
     // The work goes, and with it the migration that it was.
     const aborted = status !== null && volumes.isMigrating(row) ? { migration_status: 'error' } : {}
     const set = migrationStatus === null ? aborted : { migration_status: migration }
     if (status !== null) await breakOffWork(trx, row, stamp())
+    else if (migrationStatus !== null) await breakOffMove(trx, row, stamp())
     const undoing = status === null ? null : await breakOffUpload(trx, parts, context, row)
-    const reason = status === null ? {} : { status_reason: null }
-    await volumes.compareAndSet(trx, id, { from: [row.status], to, updatedAt: stamp(), set: { ...set, ...reason } })
+    const reason = { status_reason: null }
+    if (to === null) await volumes.update(trx, id, { ...set, updated_at: stamp() })
+    else
+      await volumes.compareAndSet(trx, id, { from: [row.status], to, updatedAt: stamp(), set: { ...set, ...reason } })
     const disconnects: WorkUnit[] = []
     if (attachStatus !== 'detached') return { undoing, disconnects }
     for (const { id: resourceId } of attached) {

@@ -11,6 +11,7 @@ import type { Image } from './images/image-service.ts'
 import { requireImages } from './images/images.ts'
 import { checkedSource } from './images/rules.ts'
 import type { Volume, VolumeCreate } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
@@ -126,6 +127,8 @@ export async function enqueueVolume(
     pending_volume_type_id: null,
     group_id: group?.id ?? null,
     consistencygroup_id: group?.is_consistency_group ? group.id : null,
+    name_id: null,
+    consumes_quota: true,
     created_at: stamp(),
     updated_at: null,
   }
@@ -175,8 +178,9 @@ export function checkRestorable({ status }: snapshots.SnapshotRow): void {
   throw new ServiceError('InvalidSnapshot', { reason })
 }
 
-export function checkClonable({ status }: volumes.VolumeRow): void {
-  if (mayIn(status, 'clone')) return
+export function checkClonable(row: volumes.VolumeRow): void {
+  refuseMoving(row)
+  if (mayIn(row.status, 'clone')) return
   const reason = `Originating source volume status must be one of '${VOLUME_PERMISSIONS.clone.join(', ')}' values`
   throw new ServiceError('InvalidVolume', { reason })
 }

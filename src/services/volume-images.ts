@@ -9,6 +9,7 @@ import type { Image } from './images/image-service.ts'
 import { findImage, noImages, requireImages } from './images/images.ts'
 import { bootSnapshotOf, checkedSource, unacceptable, uploadedProperties } from './images/rules.ts'
 import type { StartedUpload, VolumeCreate, VolumeUpload } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { visibleVolume } from './visibility.ts'
@@ -48,6 +49,7 @@ export async function reimageVolume(
       const reason = 'Cannot re-image a volume which is attached to more than one server.'
       throw new ServiceError('ResourceConflict', { reason })
     }
+    refuseMoving(row)
     const { from, to } = VOLUME_ACTIONS[reserved ? 'reimageReserved' : 'reimage']
     if (!(await volumes.compareAndSet(trx, id, { from, to, updatedAt: stamp(), set: { status_reason: null } }))) {
       const reason = `Volume ${id} status must be ${from.join(' or ')}, but current status is ${row.status}.`
@@ -114,7 +116,7 @@ export async function uploadVolume(
       const row = visibleVolume(context, id, await volumes.lock(trx, id))
       const updatedAt = stamp()
       const set = { status_reason: null, upload_image_id: image.id }
-      if (!(await volumes.compareAndSet(trx, id, { from, to, updatedAt, set }))) refuse()
+      if (!(await volumes.compareAndSet(trx, id, { from, to, updatedAt, set, where: volumes.notMigrating }))) refuse()
       const unit = await work.enqueue(trx, {
         kind: 'volume-upload',
         resourceId: image.id,

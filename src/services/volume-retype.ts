@@ -6,20 +6,21 @@ import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
 import { placeElsewhere } from './placement.ts'
 import { mayChangeInUse } from './qos.ts'
-import { hostOf, toPairs } from './rows.ts'
+import { toPairs } from './rows.ts'
 import { heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
-import { standsAlone } from './volume-migrate.ts'
+import { hasNoCopies, moveOrder, standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
 
 /** Gives a volume another type. Whether its backend suits that is looked at by the work that follows. */
 export async function retypeVolume(
-  { db, pools, settings, stamp, work }: Parts,
+  parts: Parts,
   context: RequestContext,
   id: string,
   { newType, migrationPolicy }: Retype,
 ): Promise<void> {
+  const { db, pools, settings, stamp, work } = parts
   const known = migrationPolicy === 'on-demand' ? await pools.current() : []
   const unit = await db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
@@ -59,17 +60,18 @@ export async function retypeVolume(
       throw new ServiceError('InvalidVolume', { reason })
     }
     await reserveRetype(trx, row, type.id, settings.quota, stamp())
-    const order = { resourceId: id, lane: id, requestId: context.requestId }
+    const isAttached = row.status === 'in-use'
+    const movable = isAttached ? await hasNoCopies(trx, id) : await standsAlone(trx, id)
     const destination =
-      migrationPolicy === 'on-demand' && (await standsAlone(trx, id))
+      migrationPolicy === 'on-demand' && movable
         ? placeElsewhere(known, row, extraSpecs, settings.scheduler.weights)
         : null
     if (destination === null) {
+      const order = { resourceId: id, lane: id, requestId: context.requestId }
       return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
     }
     await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
-    const params = { source: hostOf(row), destination: destination.name }
-    return work.enqueue(trx, { ...order, kind: 'volume-migrate', step: 'check', params })
+    return work.enqueue(trx, moveOrder(parts, context, row, destination.name, { isAttached }))
   })
   work.launch(unit)
 }

@@ -2,6 +2,7 @@ import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
 import { badRequest, ServiceError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { visibleVolume } from './visibility.ts'
 import { SNAPSHOT_ACTIONS, VOLUME_ACTIONS } from './volume-status.ts'
@@ -25,6 +26,7 @@ export async function revertVolume(
       throw badRequest(`${about} The volume size must be equal to the snapshot size.`)
     }
     context.authorize('volume:revert_to_snapshot', { projectId: volume.project_id })
+    refuseMoving(volume)
     const set = { status_reason: null }
     if (!(await volumes.compareAndSet(trx, id, { ...VOLUME_ACTIONS.revert, updatedAt: stamp(), set }))) {
       throw conflict(`Invalid volume: ${about} Volume's status must be 'available'.`)

@@ -32,6 +32,8 @@ export const VOLUME_ACTIONS = {
   retype: { from: ['available', 'in-use'], to: 'retyping' },
   /** Together with a migration status that says that none goes on. */
   migrate: { from: ['available'], to: 'maintenance' },
+  /** The same for one that the compute service moves: the guest goes on meanwhile. */
+  migrateAttached: { from: ['in-use'], to: 'in-use' },
   reimage: { from: ['available', 'error'], to: 'downloading' },
   reimageReserved: { from: ['available', 'error', 'reserved'], to: 'downloading' },
   /** An attachment is made. */

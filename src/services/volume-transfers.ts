@@ -8,6 +8,7 @@ import { ServiceError } from '../errors.ts'
 import { moveVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import type { VolumeTransfer } from './model.ts'
+import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import type { VolumeTransferService } from './services.ts'
 import { canSee, toListing, visibleVolume } from './visibility.ts'
@@ -36,6 +37,7 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
       const row = await db.transaction(async (trx) => {
         const volume = visibleVolume(context, volumeId, await volumes.lock(trx, volumeId))
         context.authorize('volume:create_transfer', { projectId: volume.project_id })
+        refuseMoving(volume)
         if (!(await volumes.compareAndSet(trx, volumeId, { ...VOLUME_ACTIONS.offer, updatedAt: stamp() }))) {
           throw new ServiceError('InvalidVolume', { reason: 'status must be available' })
         }

@@ -35,7 +35,10 @@ export function createVolumeService(parts: Parts): VolumeService {
     },
     list: async (context, query, options) => {
       context.authorize('volume:get_all', { projectId: context.projectId })
-      const { rows, ...page } = await volumes.list(db, toListing(context, query), options)
+      const { rows, ...page } = await volumes.list(db, toListing(context, query), {
+        ...options,
+        targets: context.isAdmin,
+      })
       return { ...page, items: await withAllAttachments(db, rows) }
     },
     summary: async (context, query) => {

@@ -92,6 +92,8 @@ export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): Volum
     pending_volume_type_id: null,
     group_id: null,
     consistencygroup_id: null,
+    name_id: null,
+    consumes_quota: true,
     created_at: '2026-01-01T00:00:00.000000',
     updated_at: null,
     ...overrides,

@@ -19,13 +19,14 @@ export async function checkAtRest({ db }: Harness): Promise<void> {
 export async function checkBackends(db: Harness['db'], backends: Record<string, MemoryBackend>): Promise<void> {
   const [volumes, snapshots, attachments] = [await db('volumes'), await db('snapshots'), await db('attachments')]
   for (const volume of volumes.filter(({ status }) => ['available', 'in-use'].includes(status))) {
-    const { id, host, size_gib, status_reason } = volume
-    const holders = Object.keys(backends).filter((name) => backends[name]!.volumes.has(id))
+    const { id, name_id, host, size_gib, status_reason } = volume
+    const stored = name_id ?? id
+    const holders = Object.keys(backends).filter((name) => backends[name]!.volumes.has(stored))
     // Where it came from there may be a snapshot of it that was forgotten, and then it says so.
     const stays = /^What \S+@(\S+)#\S+ had of the volume is still there/.exec(status_reason ?? '')?.[1]
     const expected = Object.keys(backends).filter((name) => name === backendName(host) || name === stays)
     expect(holders, `volume ${id} at ${host}: ${status_reason}`).toEqual(expected)
-    const { sizeGib } = backends[backendName(host)]!.volumes.get(id)!
+    const { sizeGib } = backends[backendName(host)]!.volumes.get(stored)!
     expect(sizeGib, `volume ${id} at ${host}`).toBeGreaterThanOrEqual(size_gib)
   }
   const hosts = new Map<string, string>(volumes.map(({ id, host }) => [id, host]))

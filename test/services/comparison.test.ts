@@ -19,7 +19,13 @@ import {
   TEST_SETTINGS,
 } from './harness.ts'
 
-const volume = (status = 'available', size_gib = 1) => ({ status, size_gib, pending_size_gib: null, host: 'h@b#p' })
+const volume = (status = 'available', size_gib = 1) => ({
+  id: 'v',
+  status,
+  size_gib,
+  pending_size_gib: null,
+  host: 'h@b#p',
+})
 
 const records = (changes: Partial<Records> = {}): Records => ({
   volumes: new Map(),

@@ -1,4 +1,9 @@
 import { runsPostgres } from '../tools/postgres.ts'
 import { describeCuts } from './cuts.ts'
+import { describeSwapCuts } from './swap-cuts.ts'
 
-if (runsPostgres) describeCuts('PostgreSQL', { share: 1 })
+describeSwapCuts('SQLite', { share: 1 })
+if (runsPostgres) {
+  describeCuts('PostgreSQL', { share: 1 })
+  describeSwapCuts('PostgreSQL', { share: 1 })
+}

@@ -4,12 +4,15 @@ import { runsPostgres } from '../tools/postgres.ts'
 import { describeCuts } from './cuts.ts'
 import { createHarness, member, newAttachment, newVolume, outcome } from './harness.ts'
 import { connector, expectNewest, expectSound, GROUP_SCENARIOS, SCENARIOS } from './scenarios.ts'
+import { describeSwapCuts } from './swap-cuts.ts'
 
 /** Each kind of work, cut off in two ways: the process dies, or the backend fails for good, before or after it did its part. */
 
 describeCuts('SQLite', { share: 1 })
 // The moments are the same on both, and what stands between them is mostly to make a database: all of them are in the long form.
 if (runsPostgres) describeCuts('PostgreSQL', { share: 4 })
+describeSwapCuts('SQLite', { share: 5 })
+if (runsPostgres) describeSwapCuts('PostgreSQL', { share: 16 })
 
 describe.each([...SCENARIOS, ...GROUP_SCENARIOS])('$name', ({ method, prepare, act, givenUp }) => {
   const points: readonly FaultPoint[] = ['before', 'after']

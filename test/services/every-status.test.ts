@@ -203,7 +203,8 @@ const CASES: Record<string, Case> = {
     },
   },
   'os-migrate_volume': {
-    ...VOLUME_ACTIONS.migrate,
+    from: [...VOLUME_ACTIONS.migrate.from, ...VOLUME_ACTIONS.migrateAttached.from],
+    to: (status) => VOLUME_ACTIONS[status === 'available' ? 'migrate' : 'migrateAttached'].to,
     act: ({ services }, id) => services.volumes.migrate(admin, id, { host: 'test-host@memory#another', cluster: null }),
   },
   reimage: {
@@ -424,6 +425,8 @@ describe('every action in every status', () => {
     // Those that are parts of a case, not a case of their own.
     const parts: readonly (readonly VolumeStatus[])[] = [
       VOLUME_ACTIONS.extendAttached.from,
+      VOLUME_ACTIONS.migrate.from,
+      VOLUME_ACTIONS.migrateAttached.from,
       VOLUME_ACTIONS.reserve.from,
       VOLUME_ACTIONS.reserveShared.from,
       VOLUME_ACTIONS.rollDetaching.from,

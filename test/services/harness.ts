@@ -245,7 +245,8 @@ async function recountBy(
       counts[key].gigabytes += sizeGib
     }
   }
-  for (const row of await db('volumes')) add(row, 'volumes', row.pending_size_gib ?? row.size_gib)
+  for (const row of await db('volumes').where({ consumes_quota: true }))
+    add(row, 'volumes', row.pending_size_gib ?? row.size_gib)
   const snapshots = db('snapshots').join('volumes', 'volumes.id', 'snapshots.volume_id')
   const types = ['volumes.volume_type_id', 'volumes.pending_volume_type_id']
   for (const row of await snapshots.select('snapshots.*', ...types)) add(row, 'snapshots', row.size_gib)

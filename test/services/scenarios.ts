@@ -2,6 +2,7 @@ import { expect } from 'vitest'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
 import type { DriverMethod } from '../../src/drivers/wrappers.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
+import type { ComputeService } from '../../src/services/compute/compute-service.ts'
 import {
   admin,
   availableVolume,
@@ -32,6 +33,9 @@ export interface Scenario {
 }
 
 export const connector = { host: 'compute-1' }
+
+/** Takes whatever it is asked for, and does nothing. */
+const SILENT_COMPUTE: ComputeService = { notify: async () => {}, swap: async () => {} }
 
 export const onlyVolume = async (harness: Harness) => {
   const { items } = await harness.services.volumes.list(
@@ -446,6 +450,20 @@ export const FURTHER_SCENARIOS: readonly CutScenario[] = [
   },
 ]
 
+/** Ends as it began, and tells its owner so; `describeSwapCuts` cuts off those that end otherwise. */
+export const MOVING_SCENARIO: CutScenario = {
+  name: 'moving a volume in use, of which the compute service is not heard again',
+  options: () => ({ ...withOther(), compute: SILENT_COMPUTE, settings: { swapTimeoutMs: 1 } }),
+  prepare: async (harness) => {
+    const volumeId = await availableVolume(harness)
+    const overrides = { connector, instanceId: 'server' }
+    const { id } = await harness.services.attachments.create(member, newAttachment(volumeId, overrides))
+    await harness.services.attachments.complete(member, id)
+    return volumeId
+  },
+  act: ({ services }, id) => services.volumes.migrate(admin, id, { host: 'test-host@other#memory', cluster: null }),
+}
+
 async function backedUp(harness: Harness): Promise<string> {
   const { id } = await harness.services.backups.create(member, newBackup(await availableVolume(harness)))
   await harness.services.idle()
@@ -504,9 +522,9 @@ export async function expectSound(harness: Harness): Promise<void> {
   for (const table of ['volumes', 'snapshots', 'attachments', 'backups', 'volume_groups', 'group_snapshots']) {
     for (const { status } of await harness.db(table)) expect([table, IN_WORK.includes(status), status]).toContain(false)
   }
-  for (const { id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
+  for (const { id, name_id, status, host } of await harness.db('volumes').where({ status: 'available' })) {
     const isHere = !host.startsWith('test-host@other#')
-    expect([status, harness.backend.volumes.has(id)]).toEqual(['available', isHere])
+    expect([status, harness.backend.volumes.has(name_id ?? id)]).toEqual(['available', isHere])
   }
 }
 

@@ -69,6 +69,7 @@ describe('the status tables', () => {
       'retype: available -> retyping',
       'retype: in-use -> retyping',
       'migrate: available -> maintenance',
+      'migrateAttached: in-use -> in-use',
       'reimage: available -> downloading',
       'reimage: error -> downloading',
       'reimageReserved: available -> downloading',

@@ -3,10 +3,12 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { json as jsonOf } from 'node:stream/consumers'
 import { onTestFinished } from 'vitest'
+import { beginSwap, ComputeHostLost, finishSwap, type ServerVolume, type SwapWorld } from './nova-swap.ts'
 
 /**
- * As much of Keystone and of Nova as the service talks to: `POST /identity/v3/auth/tokens`, whose catalog names Nova, and
- * `POST /compute/v2.1/os-server-external-events`, with Nova's checks of token, microversion and body.
+ * As much of Keystone and of Nova as the service talks to: `POST /identity/v3/auth/tokens`, whose catalog names Nova,
+ * `POST /compute/v2.1/os-server-external-events`, and `PUT /compute/v2.1/servers/…/os-volume_attachments/…`, with Nova's checks of
+ * token, microversion and body.
  */
 export interface FakeNova {
   authUrl: string
@@ -25,6 +27,14 @@ export interface FakeNova {
   tokenLifetimeMs: number
   /** Servers that are on no host: Nova takes no event for them. */
   homeless: Set<string>
+  /** The volumes that its servers have, by server and id. */
+  servers: Map<string, Map<string, ServerVolume>>
+  /** Whose volumes they are, and how they are copied; to be set before a swap. */
+  world: SwapWorld | null
+  /** Resolves when no swap goes on. */
+  swapped(): Promise<void>
+  /** What storage refused, and what else failed, of swaps. */
+  swapErrors: unknown[]
   close(): Promise<void>
 }
 
@@ -48,6 +58,7 @@ const EVENTS_SINCE: Record<string, number> = { 'volume-extended': 51, 'volume-re
 export async function startFakeNova(now: () => number = Date.now): Promise<FakeNova> {
   const tokens = new Set<string>()
   const planned: { status: number; document?: unknown }[] = []
+  const swaps: Promise<void>[] = []
   let asked = 0
 
   const server = http.createServer((request, response) => {
@@ -63,6 +74,8 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
     const next = planned.shift()
     if (next !== undefined) return send(response, next.status, next.document ?? {})
     if (!tokens.has(String(request.headers['x-auth-token']))) return send(response, 401, {})
+    const swap = /\/compute\/v2\.1\/servers\/([^/]+)\/os-volume_attachments\/([^/]+)$/.exec(request.url!)
+    if (swap !== null && request.method === 'PUT') return swapVolumes(swap[1]!, swap[2]!, document, response)
     if (!request.url!.endsWith('/compute/v2.1/os-server-external-events')) return send(response, 404, {})
     const minor = Number(/^compute 2\.(\d+)$/.exec(String(request.headers['openstack-api-version']))?.[1] ?? 1)
     const { events } = document as { events: NovaEvent[] }
@@ -75,6 +88,36 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
       return { ...event, ...(taken ? { status: 'completed', code: 200 } : { status: 'failed', code: 422 }) }
     })
     send(response, outcomes.every(({ code }) => code === 200) ? 200 : 207, { events: outcomes })
+  }
+
+  async function swapVolumes(server: string, oldId: string, document: unknown, response: ServerResponse) {
+    const held = fake.servers.get(server)
+    const body = document as { volumeAttachment?: { volumeId?: string } }
+    const newId = body.volumeAttachment?.volumeId
+    const refuse = (status: number, kind: string, message: string) =>
+      send(response, status, { [kind]: { code: status, message } })
+    if (Object.keys(body).length !== 1 || newId === undefined) {
+      return refuse(
+        400,
+        'badRequest',
+        "Invalid input for field/attribute volumeAttachment. Value: {}. 'volumeId' is a required property",
+      )
+    }
+    if (held === undefined) return refuse(404, 'itemNotFound', `Instance ${server} could not be found.`)
+    if (!held.has(oldId)) return refuse(404, 'itemNotFound', `Volume ${oldId} could not be found.`)
+    const { world } = fake
+    if (world === null) return refuse(409, 'conflictingRequest', `Cannot 'swap_volume' instance ${server}`)
+    const swap = { server, oldId, newId, held }
+    try {
+      const attachmentId = await beginSwap(world, swap)
+      const finished = finishSwap(world, swap, attachmentId, fake.swapErrors).catch((error: unknown) => {
+        if (!(error instanceof ComputeHostLost)) throw error
+      })
+      swaps.push(finished)
+    } catch (error) {
+      return refuse(400, 'badRequest', (error as Error).message)
+    }
+    response.writeHead(202).end()
   }
 
   function authenticate(document: unknown, response: ServerResponse): void {
@@ -139,6 +182,12 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
     revokeAll: () => tokens.clear(),
     tokenLifetimeMs: 3_600_000,
     homeless: new Set(),
+    servers: new Map(),
+    world: null,
+    swapped: async () => {
+      await Promise.all(swaps)
+    },
+    swapErrors: [],
     close,
   }
   return fake

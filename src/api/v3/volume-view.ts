@@ -134,7 +134,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     service_uuid: null,
     cluster_name: null,
     volume_type_id: volume.volumeTypeId,
-    consumes_quota: true,
+    consumes_quota: volume.consumesQuota,
   }
 }
 
@@ -144,7 +144,7 @@ export function volumeFull(volume: Volume, context: RequestContext, links: Links
     'os-vol-tenant-attr:tenant_id': volume.projectId,
     'os-vol-host-attr:host': volume.host,
     'os-vol-mig-status-attr:migstat': volume.migrationStatus,
-    'os-vol-mig-status-attr:name_id': null,
+    'os-vol-mig-status-attr:name_id': volume.nameId,
     volume_image_metadata:
       seesImages && Object.keys(volume.imageMetadata).length > 0 ? volume.imageMetadata : undefined,
   })

@@ -57,7 +57,6 @@ const LIST = {
     'created_at',
     'updated_at',
   ],
-  constants: { consumes_quota: 'true' },
 } satisfies Parameters<typeof listing>[0]
 
 export const VOLUMES = listing(LIST)

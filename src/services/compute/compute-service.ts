@@ -6,6 +6,12 @@ export interface ComputeService {
    * only logged, as upstream does.
    */
   notify(event: VolumeEvent, servers: readonly string[], requestId: string | null): Promise<void>
+  /**
+   * Asks for a server to go over from one volume to another: it attaches the new one, copies what the old one holds while the guest
+   * goes on, and completes the migration through our API, whichever way it ended. Resolves when the service has begun. Rejects as
+   * `notify`; then it may have begun all the same.
+   */
+  swap(volumes: { oldId: string; newId: string }, server: string, requestId: string | null): Promise<void>
 }
 
 export interface VolumeEvent {

@@ -1,14 +1,15 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { KeystoneAccount } from '../../keystone/account.ts'
-import { type JsonAnswer, parseAnswer, postJson, shown } from '../../keystone/json-exchange.ts'
+import { type JsonAnswer, parseAnswer, postJson, putJson, shown } from '../../keystone/json-exchange.ts'
 import type { HttpClient } from '../../runtime/http-client.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ComputeService, VolumeEvent } from './compute-service.ts'
 
 /**
- * OpenStack's compute service: `POST os-server-external-events`, which it answers as soon as it has passed the word on.
- * Only services and administrators may, so it is called with an account of our own.
+ * OpenStack's compute service: `POST os-server-external-events`, and `PUT servers/…/os-volume_attachments/…` to swap volumes. It
+ * answers both as soon as it has passed the word on. Only services and administrators may, so it is called with an account of our
+ * own.
  */
 
 /** Since when it knows the event. */
@@ -16,6 +17,8 @@ const MICROVERSIONS: Record<VolumeEvent['name'], string> = {
   'volume-extended': '2.51',
   'volume-reimaged': '2.93',
 }
+/** It was always there. */
+const SWAP_MICROVERSION = '2.1'
 
 /** One for each event: its own status is in there, and may be another than that of the answer. */
 const Outcome = z.looseObject({ server_uuid: z.string().optional(), code: z.int().optional() })
@@ -31,13 +34,20 @@ export function createNova(options: {
 }): ComputeService {
   const { http, account, timeoutMs, log } = options
 
-  async function send(event: VolumeEvent, servers: readonly string[], requestId: string | null) {
+  interface Call {
+    path: string
+    /** The least microversion that knows what is asked for. */
+    version: string
+    requestId: string | null
+    document: unknown
+  }
+
+  async function sendOnce(by: typeof postJson, { path, version, requestId, document }: Call) {
     const { token, url: catalogUrl } = await account.enter('compute')
     const base = options.url ?? catalogUrl
     if (base === null) throw computeRefusal('the catalog names no endpoint of it')
-    const version = MICROVERSIONS[event.name]
-    const answer = await postJson(http, 'The compute service', {
-      url: `${base.replace(/\/+$/, '')}/os-server-external-events`,
+    const answer = await by(http, 'The compute service', {
+      url: `${base.replace(/\/+$/, '')}/${path}`,
       headers: {
         'x-auth-token': token,
         'openstack-api-version': `compute ${version}`,
@@ -45,25 +55,35 @@ export function createNova(options: {
         ...(requestId === null ? {} : { 'x-openstack-request-id': requestId }),
       },
       timeoutMs,
-      document: {
-        events: servers.map((server) => ({ name: event.name, server_uuid: server, tag: event.volumeId })),
-      },
+      document,
     })
     return { answer, token }
   }
 
+  async function send(by: typeof postJson, call: Call): Promise<JsonAnswer> {
+    const { answer, token } = await sendOnce(by, call)
+    if (answer.status !== 401) return answer
+    account.forget(token) // revoked before its time
+    return (await sendOnce(by, call)).answer
+  }
+
   return {
     notify: async (event, servers, requestId) => {
-      let { answer, token } = await send(event, servers, requestId)
-      if (answer.status === 401) {
-        account.forget(token) // revoked before its time
-        answer = (await send(event, servers, requestId)).answer
-      }
+      const events = servers.map((server) => ({ name: event.name, server_uuid: server, tag: event.volumeId }))
+      const version = MICROVERSIONS[event.name]
+      const call = { path: 'os-server-external-events', version, requestId, document: { events } }
+      const answer = await send(postJson, call)
       const outcomes = outcomesOf(answer)
       for (const outcome of outcomes) {
         if (outcome.code !== 200) log.warn({ event, outcome }, 'a server cannot be told of its volume')
       }
       if (outcomes.some(({ code }) => code === undefined)) throw computeRefusal(shown(answer))
+    },
+    swap: async ({ oldId, newId }, server, requestId) => {
+      const path = `servers/${server}/os-volume_attachments/${oldId}`
+      const document = { volumeAttachment: { volumeId: newId } }
+      const answer = await send(putJson, { path, version: SWAP_MICROVERSION, requestId, document })
+      if (answer.status !== 202) throw computeRefusal(shown(answer))
     },
   }
 }

@@ -6,6 +6,7 @@ import * as groups from '../../db/groups.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import { followAttachments } from '../attached-status.ts'
+import { leaveTarget, SWAPPED_FROM } from '../swapped-volumes.ts'
 import {
   ATTACHMENT_OUTCOMES,
   BACKUP_OUTCOMES,
@@ -54,6 +55,11 @@ const ABANDON: Record<WorkKindName, Abandon> = {
       updatedAt,
       set: { ...set, migration_status: 'error' },
     }),
+  'volume-swap': async (trx, { resourceId, params }, { updatedAt, set }) => {
+    await leaveTarget(trx, String(params.targetId), set.status_reason, updatedAt)
+    const ended = { ...set, migration_status: 'error' }
+    await followAttachments(trx, resourceId, updatedAt, { from: SWAPPED_FROM, set: ended })
+  },
   'volume-revert': async (trx, { resourceId, params }, end) => {
     await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.revertFailed, ...end })
     await snapshots.compareAndSet(trx, String(params.snapshotId), { ...SNAPSHOT_OUTCOMES.reverted, ...end })

@@ -7,10 +7,10 @@ import { ServiceError } from '../../errors.ts'
 import { dropAttachment, followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { qosOfVolume } from '../qos.ts'
+import { volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { ATTACHMENT_ACTIONS, ATTACHMENT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind, WorkUnit } from './kind.ts'
-import { volumeRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp'>
 

@@ -10,10 +10,10 @@ import { backUpSome, pageCount, restoreSome } from '../backup/copy.ts'
 import { type BackupLocation, listPages, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
 import type { Parts } from '../parts.ts'
+import { snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind } from './kind.ts'
-import { volumeRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
 
@@ -26,25 +26,24 @@ type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
  * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
  */
 export function backupCreate({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
-  const driverOf = async (row: backups.BackupRow) => backends.driverOf(hostOf(await sourceOf(db, row)))
-
   return {
     attempt: async (unit): Promise<Outcome> => {
       if (unit.step === 'schedule') {
         throw new ServiceError('InvalidInput', { reason: 'Service not found for creating backup.' })
       }
       const row = await existing(db, unit.resourceId)
-      const driver = await driverOf(row)
-      const snapshot = snapshotRef(row)
+      const source = await sourceOf(db, row)
+      const driver = backends.driverOf(hostOf(source))
+      const snapshot = frozenOf(row, source)
       if (unit.step === 'freeze') {
         await driver.createSnapshot(snapshot)
         return { next: 'copy', commit: async () => {} }
       }
       if (unit.step === 'copy') {
         const parent = row.parent_id === null ? null : locationOf(await existing(db, row.parent_id))
-        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), async (source) =>
+        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), async (data) =>
           backUpSome({
-            source,
+            source: data,
             target,
             location: locationOf(row),
             parent: parent && { location: parent, pages: (await readManifest(target, parent)).pages },
@@ -60,7 +59,7 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
       const isOwnSnapshot = row.snapshot_id === null
       if (unit.step === 'finish') {
         const pages = await listPages(target, locationOf(row))
-        const volume = recordOf(await sourceOf(db, row))
+        const volume = recordOf(source)
         await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages, volume })
         if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
         return {
@@ -113,7 +112,7 @@ export function backupDelete({ db, backends, stamp, backupTarget: target }: Kind
       const volume = await volumes.find(db, row.volume_id)
       // One that failed may have left it.
       if (row.snapshot_id === null && volume?.host)
-        await backends.driverOf(volume.host).deleteSnapshot(snapshotRef(row))
+        await backends.driverOf(volume.host).deleteSnapshot(frozenOf(row, volume))
       return { commit: (trx) => dropBackup(trx, row.id) }
     },
     giveUp: (unit, error) => ({
@@ -195,8 +194,8 @@ const GIB = 1024 ** 3
 export const locationOf = ({ container, id }: backups.BackupRow): BackupLocation => ({ container, id })
 
 /** The snapshot whose bytes are copied: the one that was named, or the backup's own. */
-function snapshotRef(row: backups.BackupRow): SnapshotRef {
-  return { id: row.snapshot_id ?? row.id, volumeId: row.volume_id, sizeGib: row.size_gib }
+function frozenOf(row: backups.BackupRow, volume: volumes.VolumeRow): SnapshotRef {
+  return snapshotRefOf({ id: row.snapshot_id ?? row.id, size_gib: row.size_gib }, volume)
 }
 
 async function using<T>(data: VolumeData, use: (data: VolumeData) => Promise<T>): Promise<T> {

@@ -36,6 +36,8 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
   'volume-retype': (unit) => volume(unit, 'retypeVolume', 'retypeFailed'),
   'volume-migrate': (unit) =>
     volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
+  'volume-swap': (unit) =>
+    volume(unit, 'migrateVolume', unit.step.startsWith('remove-') ? 'deleteFailed' : 'migrateFailed'),
   'volume-revert': (unit) => volume(unit, 'revertVolume', 'revertFailed'),
   'backup-create': (unit) => backup(unit, 'createBackup', BACKUP_DETAILS[unit.step] ?? 'backupCreateFailed'),
   'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),

@@ -8,12 +8,13 @@ import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropGroup, dropVolume } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
+import { snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { GROUP_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
 import { frozenAs } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
-import { deleteWhole, snapshotRef, volumeRef } from './volume-kinds.ts'
+import { deleteWhole, snapshotRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp'>
 
@@ -27,7 +28,7 @@ export function groupCreate(parts: KindParts): WorkKind {
   async function copy(group: groups.GroupRow, members: readonly volumes.VolumeRow[], index: number): Promise<Outcome> {
     const member = members[index]
     if (member === undefined) return { next: 'thaw', commit: async () => {} }
-    const source = member.snapshot_id === null ? frozenFor(member) : await snapshotRef(db, member.snapshot_id)
+    const source = member.snapshot_id === null ? await frozenFor(db, member) : await snapshotRef(db, member.snapshot_id)
     assert(source !== null, 'a volume of a copied group has a source')
     await backends.driverOf(placeOf(group)).createVolumeFromSnapshot(volumeRef(member), source)
     return { next: `copy@${index + 1}`, commit: async () => {} }
@@ -39,7 +40,7 @@ export function groupCreate(parts: KindParts): WorkKind {
       if (unit.step === 'place') return choosePlace(parts, group)
       const members = await volumes.ofGroup(db, group.id)
       const driver = backends.driverOf(placeOf(group))
-      const frozen = members.flatMap((member) => frozenFor(member) ?? [])
+      const frozen = (await Promise.all(members.map((member) => frozenFor(db, member)))).filter((one) => one !== null)
       if (unit.step === 'freeze') {
         await driver.createGroupSnapshot(frozen)
         return { next: 'copy@0', commit: async () => {} }
@@ -74,8 +75,9 @@ export function groupCreate(parts: KindParts): WorkKind {
 }
 
 /** The snapshot that a copy is made from: under the id of the new volume, so that whoever goes on finds it. */
-function frozenFor({ id, source_volid: volumeId, size_gib: sizeGib }: volumes.VolumeRow): SnapshotRef | null {
-  return volumeId === null ? null : { id, volumeId, sizeGib }
+async function frozenFor(db: Db, row: volumes.VolumeRow): Promise<SnapshotRef | null> {
+  const source = row.source_volid === null ? undefined : await volumes.find(db, row.source_volid)
+  return source === undefined ? null : snapshotRefOf(row, source)
 }
 
 const CONSISTENCY = 'consistent_group_snapshot_enabled'
@@ -114,9 +116,9 @@ export function groupDelete({ db, backends, stamp }: KindParts): WorkKind {
         const driver = backends.driverOf(hostOf(volume))
         for (const { id } of await attachments.ofVolume(db, volume.id)) await driver.removeExport(volumeRef(volume), id)
         if (volume.upload_image_id !== null) await driver.deleteSnapshot(frozenAs(volume.upload_image_id, volume))
-        const frozen = frozenFor(volume) // by a copy that was broken off
+        const frozen = await frozenFor(db, volume) // by a copy that was broken off
         if (frozen !== null) await driver.deleteSnapshot(frozen)
-        await deleteWhole(db, driver, volumeRef(volume))
+        await deleteWhole(db, driver, volume)
       }
       return {
         next: 'delete-volumes',

@@ -1,11 +1,14 @@
+import assert from 'node:assert/strict'
 import type { Db } from '../../db/database.ts'
 import * as groupSnapshots from '../../db/group-snapshots.ts'
 import * as groups from '../../db/groups.ts'
 import * as snapshots from '../../db/snapshots.ts'
+import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeDriver } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropSnapshot } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
+import { snapshotRefOf } from '../refs.ts'
 import { GROUP_SNAPSHOT_OUTCOMES, SNAPSHOT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
 
@@ -18,7 +21,7 @@ export function groupSnapshotCreate({ db, backends, stamp }: KindParts): WorkKin
       const members = await snapshots.ofGroupSnapshot(db, unit.resourceId)
       const waiting = members.filter(({ status }) => status === 'creating')
       if (waiting.length > 0)
-        await (await driverOf({ db, backends }, unit.lane)).createGroupSnapshot(waiting.map(refOf))
+        await (await driverOf({ db, backends }, unit.lane)).createGroupSnapshot(await refsOf(db, waiting))
       return {
         commit: async (trx) => {
           const set = { progress: '100%' }
@@ -59,7 +62,9 @@ export function groupSnapshotDelete({ db, backends, stamp }: KindParts): WorkKin
         const reason = `GroupSnapshot ${unit.resourceId} still has snapshots.`
         throw new ServiceError('InvalidGroupSnapshot', { reason })
       }
-      await (await driverOf({ db, backends }, unit.lane)).deleteSnapshot(refOf(first))
+      for (const snapshot of await refsOf(db, [first])) {
+        await (await driverOf({ db, backends }, unit.lane)).deleteSnapshot(snapshot)
+      }
       return { next: 'delete', commit: (trx) => dropSnapshot(trx, first.id) }
     },
     giveUp: (unit, error) => ({
@@ -74,8 +79,14 @@ export function groupSnapshotDelete({ db, backends, stamp }: KindParts): WorkKin
   }
 }
 
-function refOf({ id, volume_id: volumeId, size_gib: sizeGib }: snapshots.SnapshotRow): SnapshotRef {
-  return { id, volumeId, sizeGib }
+async function refsOf(db: Db, rows: readonly snapshots.SnapshotRow[]): Promise<SnapshotRef[]> {
+  return Promise.all(
+    rows.map(async (row) => {
+      const volume = await volumes.find(db, row.volume_id)
+      assert(volume !== undefined, 'a foreign key keeps the volume of a snapshot')
+      return snapshotRefOf(row, volume)
+    }),
+  )
 }
 
 /** All volumes of a group are in its backend. */

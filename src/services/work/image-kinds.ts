@@ -6,6 +6,7 @@ import { followAttachments } from '../attached-status.ts'
 import type { ImageFormat } from '../images/formats.ts'
 import { type Images, requireImages } from '../images/images.ts'
 import type { Parts } from '../parts.ts'
+import { volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
 import { resumeTransfer } from './image-steps.ts'
@@ -22,7 +23,7 @@ import {
 } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
-import { existing, volumeRef } from './volume-kinds.ts'
+import { existing } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'images' | 'compute' | 'stamp'> & { log: Log }
 

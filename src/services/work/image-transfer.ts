@@ -6,6 +6,7 @@ import type { ImageFormat } from '../images/formats.ts'
 import { type Images, requireImages } from '../images/images.ts'
 import type { ImageSource } from '../images/rules.ts'
 import type { Transfer, Transfers } from '../images/transfers.ts'
+import { snapshotRefOf } from '../refs.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import { formatStep, parseStep, resumeTransfer, TRIES_MAX } from './image-steps.ts'
 import type { Outcome, WorkParams, WorkUnit } from './kind.ts'
@@ -114,5 +115,5 @@ export function uploadParams({ seal }: Images, volumeId: string, format: ImageFo
 
 /** The snapshot that an upload reads, under the id of the image: so whoever has the unit can find it. */
 export function frozenAs(imageId: string, row: volumes.VolumeRow): SnapshotRef {
-  return { id: imageId, volumeId: row.id, sizeGib: row.size_gib }
+  return snapshotRefOf({ id: imageId, size_gib: row.size_gib }, row)
 }

@@ -8,6 +8,7 @@ export type WorkKindName =
   | 'volume-retype'
   | 'volume-revert'
   | 'volume-migrate'
+  | 'volume-swap'
   | 'snapshot-create'
   | 'snapshot-delete'
   | 'attachment-connect'
@@ -59,6 +60,8 @@ export interface WorkKind {
   giveUp(unit: WorkUnit, error: ServiceError): Outcome
   /** The step at which a unit goes on that a dead process left behind; its own when absent. */
   resumeAt?(step: string): string
+  /** Whether a unit that a dead process left waiting at that step still waits for its time; otherwise it is due at once. */
+  waitsAt?(step: string): boolean
 }
 
 export interface Outcome {

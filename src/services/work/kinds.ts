@@ -9,6 +9,7 @@ import type { WorkKind, WorkKindName } from './kind.ts'
 import { snapshotManage, volumeManage } from './manage-kinds.ts'
 import { volumeMigrate } from './migrate-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
+import { volumeSwap } from './swap-kind.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
@@ -24,6 +25,7 @@ export function createWorkKinds(
     'volume-retype': volumeRetype(parts),
     'volume-revert': volumeRevert(parts),
     'volume-migrate': volumeMigrate(parts),
+    'volume-swap': volumeSwap(parts),
     'snapshot-create': snapshotCreate(parts),
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),

@@ -1,3 +1,4 @@
+import type { Db } from '../../db/database.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { VolumeData, VolumeDriver, VolumeRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
@@ -5,9 +6,11 @@ import { explainDropped, NO_WISHES, place } from '../../scheduler/scheduler.ts'
 import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
+import type { Pools } from '../pools.ts'
+import { volumeRef } from '../refs.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
-import { deleteWhole, existing, volumeRef } from './volume-kinds.ts'
+import { deleteWhole, existing } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 
@@ -51,15 +54,11 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       }
       const origin = backends.driverOf(source)
       if (unit.step === 'delete-source') {
-        await deleteWhole(db, origin, volume)
+        await deleteWhole(db, origin, row)
         return finish(row.id, 'success', null)
       }
       if (unit.step === 'check') {
-        await pools.refresh()
-        const there = (await pools.current()).filter(({ name }) => name === destination)
-        const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
-        const { candidates, dropped } = place(there, { ...NO_WISHES, sizeGib: row.size_gib, extraSpecs })
-        if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
+        await requireDestination(db, pools, row, destination)
         if (await has(target, volume)) {
           throw new ServiceError('InvalidVolume', { reason: `${destination} has a volume ${row.id} already.` })
         }
@@ -91,6 +90,20 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
       return finish(unit.resourceId, 'success', `What ${source} had of the volume is still there: ${error.message}`)
     },
   }
+}
+
+/** Throws NoValidBackend unless the destination has room for the volume, and suits the type that it has or gets. */
+export async function requireDestination(
+  db: Db,
+  pools: Pools,
+  row: volumes.VolumeRow,
+  destination: string,
+): Promise<void> {
+  await pools.refresh()
+  const there = (await pools.current()).filter(({ name }) => name === destination)
+  const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
+  const { candidates, dropped } = place(there, { ...NO_WISHES, sizeGib: row.size_gib, extraSpecs })
+  if (candidates.length === 0) throw new ServiceError('NoValidBackend', { reason: explainDropped(dropped) })
 }
 
 function placesOf({ params }: WorkUnit): { source: string; destination: string } {

@@ -6,6 +6,7 @@ import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropSnapshot } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
+import { snapshotRefOf } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { SNAPSHOT_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind } from './kind.ts'
@@ -61,5 +62,5 @@ async function existing(db: Db, id: string): Promise<{ snapshot: SnapshotRef; ho
   if (row === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
   const volume = await volumes.find(db, row.volume_id)
   assert(volume !== undefined, 'a foreign key keeps the volume of a snapshot')
-  return { snapshot: { id, volumeId: row.volume_id, sizeGib: row.size_gib }, host: hostOf(volume) }
+  return { snapshot: snapshotRefOf(row, volume), host: hostOf(volume) }
 }

@@ -41,7 +41,8 @@ export function createSuccession(options: SuccessionOptions): Succession {
 
   const adopt = async (trx: Db, me: string): Promise<void> => {
     const resume = (row: work.WorkRow) => kinds[row.kind as WorkKindName].resumeAt?.(row.next_step) ?? row.next_step
-    const units = await work.takeOver(trx, me, resume, settings.attemptTimeoutMs)
+    const waits = (row: work.WorkRow) => kinds[row.kind as WorkKindName].waitsAt?.(row.next_step) ?? false
+    const units = await work.takeOver(trx, me, { resume, waits, timeoutMs: settings.attemptTimeoutMs })
     if (units > 0) log.info({ units }, 'work that was left goes on')
   }
 

@@ -90,6 +90,6 @@ function needsMigration(
   const reason =
     params.migrationPolicy === 'never'
       ? 'Retype requires migration but is not allowed.'
-      : 'Retype requires migration, and there is nowhere to go, or the volume is attached, is being copied, or has snapshots.'
+      : 'Retype requires migration, and there is nowhere to go, or the volume is being copied, or has snapshots.'
   return `${reason} ${explainDropped(dropped)}`
 }

@@ -13,6 +13,7 @@ import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
 import { limitExports } from '../qos.ts'
+import { snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -138,21 +139,21 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
       const driver = row.host === null ? null : backends.driverOf(row.host) // it may never have come to a backend
       const volume = volumeRef(row)
       if (unit.step === 'remove-exports') {
-        for (const { id } of await attachments.ofVolume(db, volume.id)) await driver?.removeExport(volume, id)
-        return { next: 'delete-snapshots', commit: (trx) => attachments.removeOfVolume(trx, volume.id) }
+        for (const { id } of await attachments.ofVolume(db, row.id)) await driver?.removeExport(volume, id)
+        return { next: 'delete-snapshots', commit: (trx) => attachments.removeOfVolume(trx, row.id) }
       }
       if (unit.step === 'delete-snapshots') {
-        const [first] = await snapshots.ofVolume(db, volume.id)
+        const [first] = await snapshots.ofVolume(db, row.id)
         if (first === undefined) return { next: 'delete-volume', commit: async () => {} }
-        await driver?.deleteSnapshot({ id: first.id, volumeId: volume.id, sizeGib: first.size_gib })
+        await driver?.deleteSnapshot(snapshotRefOf(first, row))
         return { next: 'delete-snapshots', commit: (trx) => dropSnapshot(trx, first.id) }
       }
       if (unit.params.unmanage !== true) {
         // An upload was broken off that read it.
         if (unit.params.imageId !== undefined) await driver?.deleteSnapshot(frozenAs(String(unit.params.imageId), row))
-        if (driver !== null) await deleteWhole(db, driver, volume)
+        if (driver !== null) await deleteWhole(db, driver, row)
       }
-      return { commit: (trx) => dropVolume(trx, volume.id) }
+      return { commit: (trx) => dropVolume(trx, row.id) }
     },
     giveUp: (unit, error) => ({
       commit: async (trx) => {
@@ -165,15 +166,13 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
 }
 
 /** Deletes a volume with the snapshots that failed backups, and copies of its group, may have left of it. */
-export async function deleteWhole(db: Db, driver: VolumeDriver, volume: VolumeRef): Promise<void> {
+export async function deleteWhole(db: Db, driver: VolumeDriver, row: volumes.VolumeRow): Promise<void> {
   const left = [
-    ...(await backups.failedOf(db, volume.id)).map(({ id }) => id),
-    ...(await volumes.groupCopiesOf(db, volume.id)),
+    ...(await backups.failedOf(db, row.id)).map(({ id }) => id),
+    ...(await volumes.groupCopiesOf(db, row.id)),
   ]
-  for (const id of left) {
-    await driver.deleteSnapshot({ id, volumeId: volume.id, sizeGib: volume.sizeGib })
-  }
-  await driver.deleteVolume(volume)
+  for (const id of left) await driver.deleteSnapshot(snapshotRefOf({ id, size_gib: row.size_gib }, row))
+  await driver.deleteVolume(volumeRef(row))
 }
 
 /** (schedule, when the request found no room →) extend → notify, when servers have the volume. */
@@ -243,13 +242,9 @@ export async function existing(db: Db, id: WorkUnit['resourceId']): Promise<volu
 export async function snapshotRef(db: Db, id: string): Promise<SnapshotRef> {
   const row = await snapshots.find(db, id)
   if (row === undefined) throw new ServiceError('SnapshotNotFound', { snapshot_id: id })
-  return { id, volumeId: row.volume_id, sizeGib: row.size_gib }
+  return snapshotRefOf(row, await existing(db, row.volume_id))
 }
 
 async function sourceRef(db: Db, id: string): Promise<VolumeRef> {
   return volumeRef(await existing(db, id))
-}
-
-export function volumeRef(row: volumes.VolumeRow): VolumeRef {
-  return { id: row.id, sizeGib: row.size_gib }
 }
