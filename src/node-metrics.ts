@@ -81,12 +81,13 @@ function addState(samples: Samples, { state }: Sheep): void {
 
 async function addStore(samples: Samples, sheep: Sheep): Promise<void> {
   const { objects, totalBytes, freeBytes, corruptBlocks } = await sheep.stats()
-  const { loadedObjects, reserveBytes, journal, checkpoints, placedBytes } = sheep.measures()
+  const { loadedObjects, reserveBytes, keptBytes, journal, checkpoints, placedBytes } = sheep.measures()
   samples.add('collie_objects', objects)
   samples.add('collie_loaded_objects', loadedObjects)
   samples.add('collie_corrupt_blocks_total', corruptBlocks)
   samples.add('collie_space_total_bytes', totalBytes)
   samples.add('collie_space_free_bytes', freeBytes)
+  samples.add('collie_space_kept_bytes', keptBytes)
   samples.add('collie_space_reserve_bytes', reserveBytes)
   addDisks(samples, await sheep.disks.list())
   samples.add('collie_journal_frames_total', journal.frames)

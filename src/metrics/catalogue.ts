@@ -146,6 +146,12 @@ export const FAMILIES = {
   ),
   collie_space_total_bytes: family('store', 'gauge', [], 'Size of the file systems that hold the store.'),
   collie_space_free_bytes: family('store', 'gauge', [], 'Room for writes on them: what is free without the reserve.'),
+  collie_space_kept_bytes: family(
+    'store',
+    'gauge',
+    [],
+    'Of the free room, what overwriting has freed and what is kept for seconds, for the next write.',
+  ),
   collie_space_reserve_bytes: family(
     'store',
     'gauge',

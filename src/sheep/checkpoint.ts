@@ -9,24 +9,18 @@ import type { CopyRecord } from './copies/copy-records.ts'
 import { CopyChanges } from './copies/copy-table.ts'
 import type { DiskArray } from './disks/disk-array.ts'
 import { MemberFailed, memberOfFile } from './disks/member.ts'
+import type { RoomComing } from './disks/placement.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { giveBack } from './give-back.ts'
-import { Journal } from './journal.ts'
+import type { Journal } from './journal.ts'
 import type { AccountImage } from './journal-format.ts'
+import type { KeptSlots } from './kept-slots.ts'
 import type { ObjectCache } from './object-cache.ts'
-import {
-  BLOCK_BYTES,
-  blockPosition,
-  OBJECT_TAIL_BYTES,
-  objectDirectory,
-  objectPath,
-  slotOf,
-  TABLE_OFFSET,
-} from './object-format.ts'
-import { blocksOf, encodeTail, type ObjectWrite, settle, writtenBytes } from './object-write.ts'
+import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectDirectory, objectPath, TABLE_OFFSET } from './object-format.ts'
+import { blocksOf, copiesOf, encodeTail, type ObjectWrite, settle, writtenBytes } from './object-write.ts'
 import type { SlotPunches } from './slot-punches.ts'
 import type { StoreFiles } from './store-files.ts'
-import { type DirtyGeneration, NO_PAYLOAD, PLACED, type StoredObject } from './stored-object.ts'
+import type { DirtyGeneration, StoredObject } from './stored-object.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
@@ -45,7 +39,7 @@ const DURATION_BOUNDS_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
  *    record that says so is durable, and no replay asks whether it is;
  * 2. remove, create and write files; sync them and their directories; append to the logs and the accounts and sync them;
  * 3. write the superblock: only now the generation does not need its segment any more; release it;
- * 4. give the slots back that nothing names any more (give-back.ts).
+ * 4. give the slots back that nothing names any more (give-back.ts), or keep them for the next write (kept-slots.ts).
  *
  * The files get every block as this generation left it, also where a newer one has replaced it since: what is newer may not
  * be durable, and may never be. A crash anywhere in between repeats everything from the journal: records are post-images.
@@ -62,11 +56,14 @@ export class Checkpointer {
   readonly #journal: Journal
   readonly #cache: ObjectCache
   readonly #punches: SlotPunches
+  readonly #kept: KeptSlots
   readonly #dirty = new Map<number, DirtyGeneration>()
   #running: Promise<void> = Promise.resolve()
   #isSoon = false
   /** The node is stopping: what finds no room stays in the journal. */
   #finishing = false
+  /** It is the first attempt, on files that this process knows: so it is known of each slot whether it is a hole. */
+  #knowsHoles = false
   /** When to look for room at the earliest, if there is none. */
   #nextLookMs = 0
   /** Index of the last entry of the ordered log that the journal has. */
@@ -85,6 +82,7 @@ export class Checkpointer {
     journal: Journal
     cache: ObjectCache
     punches: SlotPunches
+    kept: KeptSlots
   }) {
     this.#disk = options.files.disks
     this.#log = options.log
@@ -93,6 +91,7 @@ export class Checkpointer {
     this.#journal = options.journal
     this.#cache = options.cache
     this.#punches = options.punches
+    this.#kept = options.kept
     this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
@@ -158,12 +157,14 @@ export class Checkpointer {
 
   /** Whether an object may take `bytes` more; see ObjectStore. */
   hasRoom(oid: bigint, bytes: number): boolean {
-    return this.#disk.placement.hasRoomFor(oid, bytes) || this.#lookForRoom()
+    const fits = (comingOn?: RoomComing) => this.#disk.placement.hasRoomFor(oid, bytes, comingOn)
+    return fits() || this.#kept.makeRoom(fits) || this.#lookForRoom()
   }
 
   /** Whether a new data object of `bytes` fits somewhere, and `mapBytes` of its map on the first disk. */
   hasRoomForNew(bytes: number, mapBytes: number): boolean {
-    return this.#disk.placement.hasRoomForNew(bytes, mapBytes) || this.#lookForRoom()
+    const fits = (comingOn?: RoomComing) => this.#disk.placement.hasRoomForNew(bytes, mapBytes, comingOn)
+    return fits() || this.#kept.makeRoom(fits) || this.#lookForRoom()
   }
 
   /** Checkpoints what there is, since only that gives the space of removed objects back, and asks the disk again. */
@@ -208,6 +209,7 @@ export class Checkpointer {
   start(generation: number, nextSequence: number): void {
     this.#running = this.#running.then(async () => {
       try {
+        this.#knowsHoles = true
         const written = await this.#applyWithRoom(generation, nextSequence)
         this.#journal.release()
         await this.#complete(generation, written)
@@ -232,7 +234,9 @@ export class Checkpointer {
         return await this.#apply(generation, nextSequence)
       } catch (error) {
         if (!isNoSpace(error) || this.#finishing) throw error
+        this.#knowsHoles = false
         this.#disk.placement.assumeFull(error)
+        if ((await this.#kept.giveAllBack()) > 0) continue
         this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
         await this.#clock.sleep(NO_SPACE_RETRY_MS)
       }
@@ -248,13 +252,16 @@ export class Checkpointer {
         written = await this.#applyOnce(generation, nextSequence)
       } catch (error) {
         if (!(error instanceof MemberFailed) || failures === this.#disk.membership.failures) throw error
+        this.#knowsHoles = false
       }
     }
     for (const write of written) settle(write, generation)
     for (const write of written) this.bytesWritten += writtenBytes(write)
     this.seconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
     for (const object of this.#dirty.get(generation)?.objects.keys() ?? []) {
-      if (object.removedIn <= generation) this.#disk.placement.removed(object)
+      if (object.removedIn > generation) continue
+      this.#disk.placement.removed(object)
+      this.#kept.forget(object)
     }
     this.#dirty.delete(generation)
     return written
@@ -263,7 +270,8 @@ export class Checkpointer {
   /** What may come after the segment is released: nothing of it is wanted after a crash. */
   async #complete(generation: number, written: readonly ObjectWrite[]): Promise<void> {
     try {
-      await giveBack(written, this.#disk, this.#cache)
+      const mayKeep = this.#knowsHoles && !this.#finishing
+      await giveBack(written, this.#disk, this.#cache, (write) => this.#kept.settle(write, mayKeep))
     } catch (error) {
       if (!(error instanceof MemberFailed)) throw error
     }
@@ -346,7 +354,7 @@ export class Checkpointer {
         const write = { object, version, blocks: blocksOf(object, generation) }
         writes.push(write)
         files.push(file)
-        copies.push(...this.#copiesOf(write, file))
+        copies.push(...copiesOf(write, file, this.#journal))
         if (copies.length >= COPIES_PER_BATCH) {
           await this.#disk.copyMany(copies)
           copies = []
@@ -399,28 +407,6 @@ export class Checkpointer {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     }
     object.file ??= await this.#disk.open(path)
-  }
-
-  *#copiesOf(write: ObjectWrite, file: DiskFile): Iterable<Copy> {
-    let open: Copy | null = null
-    for (const { block, location, word1 } of write.blocks) {
-      if (location === NO_PAYLOAD || location === PLACED) continue
-      const from = this.#journal.fileOf(location)
-      const fromPosition = Journal.positionOf(location)
-      const toPosition = blockPosition(block, slotOf(word1)!)
-      if (
-        open &&
-        open.from === from &&
-        open.fromPosition + open.length === fromPosition &&
-        open.toPosition + open.length === toPosition
-      ) {
-        open.length += BLOCK_BYTES
-        continue
-      }
-      if (open) yield open
-      open = { from, fromPosition, to: file, toPosition, length: BLOCK_BYTES }
-    }
-    if (open) yield open
   }
 
   async #compactLog(): Promise<void> {

@@ -13,6 +13,7 @@ import { MemberFailed } from './disks/member.ts'
 import { StoreDisks } from './disks/store-disks.ts'
 import type { LoggedEntry } from './entry-log.ts'
 import { Journal } from './journal.ts'
+import { KeptSlots } from './kept-slots.ts'
 import { ObjectCache } from './object-cache.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, type BlockState, type InheritRun, OBJECT_TAIL_BYTES } from './object-format.ts'
 import { PlacedWrites, type Placement } from './placed-writes.ts'
@@ -38,6 +39,8 @@ export interface StoreStats {
 export interface StoreMeasures {
   loadedObjects: number
   reserveBytes: number
+  /** Of slots that overwriting has freed, and that wait for the next write; they count as free. */
+  keptBytes: number
   journal: {
     frames: number
     bytes: number
@@ -88,6 +91,7 @@ export class ObjectStore {
   readonly #reader: BlockReader
   readonly #checkpointer: Checkpointer
   readonly #punches: SlotPunches
+  readonly #kept: KeptSlots
   readonly #placedWrites: PlacedWrites
   readonly #applier: ChangeApplier
   readonly #placedMinBytes: number
@@ -112,6 +116,13 @@ export class ObjectStore {
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
     this.#punches = new SlotPunches({ disk: files.disks, cache: this.#cache })
+    this.#kept = new KeptSlots({
+      disks: files.disks,
+      cache: this.#cache,
+      punches: this.#punches,
+      clock: options.clock,
+      bytesMax: options.keptBytesMax,
+    })
     this.#placedWrites = new PlacedWrites({ disks: files.disks, cache: this.#cache, punches: this.#punches })
     this.#applier = new ChangeApplier({
       cache: this.#cache,
@@ -138,12 +149,14 @@ export class ObjectStore {
       journal: this.#journal,
       cache: this.#cache,
       punches: this.#punches,
+      kept: this.#kept,
     })
     this.disks = new StoreDisks({
       disks: files.disks,
       cache: this.#cache,
       journal: this.#journal,
       checkpointer: this.#checkpointer,
+      kept: this.#kept,
       log: options.log,
     })
   }
@@ -254,9 +267,10 @@ export class ObjectStore {
     return this.#cache.oidsOf(vid)
   }
 
-  /** Of all disks that have not failed, as of the last checkpoint. */
+  /** Of all disks that have not failed, as of the last checkpoint. What is kept for the next write is free: see KeptSlots. */
   get room(): { totalBytes: number; freeBytes: number } {
-    return this.#disk.placement.room()
+    const { totalBytes, freeBytes } = this.#disk.placement.room()
+    return { totalBytes, freeBytes: freeBytes + this.#kept.bytes }
   }
 
   async stats(): Promise<StoreStats> {
@@ -276,6 +290,7 @@ export class ObjectStore {
     return {
       loadedObjects: this.#cache.loaded,
       reserveBytes: this.#options.reserveBytes,
+      keptBytes: this.#kept.bytes,
       journal: {
         frames: journal.framesWritten,
         bytes: journal.bytesWritten,
@@ -506,6 +521,7 @@ export class ObjectStore {
     this.#closed = true
     await this.disks.stop()
     await this.#checkpointer.finish()
+    await this.#kept.close()
     await this.#placedWrites.close()
     await Promise.allSettled([this.#punches.settled()])
     await this.#closeFiles()

@@ -1,5 +1,15 @@
-import { BLOCK_BYTES, encodeHeader, HEADER_OFFSET, OBJECT_TAIL_BYTES, TABLE_OFFSET } from './object-format.ts'
-import type { OverlayEntry, StoredObject } from './stored-object.ts'
+import type { Copy, DiskFile } from '../runtime/disk.ts'
+import { Journal } from './journal.ts'
+import {
+  BLOCK_BYTES,
+  blockPosition,
+  encodeHeader,
+  HEADER_OFFSET,
+  OBJECT_TAIL_BYTES,
+  slotOf,
+  TABLE_OFFSET,
+} from './object-format.ts'
+import { NO_PAYLOAD, type OverlayEntry, PLACED, type StoredObject, slotBit } from './stored-object.ts'
 import { writeWords } from './words.ts'
 
 /** What the checkpoint of a generation writes to the file of one object. */
@@ -17,9 +27,11 @@ export interface BlockWrite {
   word0: number
   word1: number
   freesOtherSlot: boolean
+  /** That slot has bytes, by the table as it was or by a large write of this generation: it is not a hole. */
+  fillsOtherSlot: boolean
 }
 
-/** The blocks of an object that a generation changed, in order, as it left them. */
+/** The blocks of an object that a generation changed, in order, as it left them. The object has to be loaded. */
 export function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
   const blocks: BlockWrite[] = []
   for (const [block, newest] of object.overlay) {
@@ -27,9 +39,39 @@ export function blocksOf(object: StoredObject, generation: number): BlockWrite[]
     while (entry && entry.generation !== generation) entry = entry.previous
     if (!entry) continue
     const { location, word0, word1, freesOtherSlot } = entry
-    blocks.push({ block, location, word0, word1, freesOtherSlot })
+    blocks.push({ block, location, word0, word1, freesOtherSlot, fillsOtherSlot: fillsOtherSlot(object, block, entry) })
   }
   return blocks
+}
+
+function fillsOtherSlot(object: StoredObject, block: number, { word1, placedSlots }: OverlayEntry): boolean {
+  const slot = slotOf(word1)
+  if (slot === null) return false
+  const other = slot === 0 ? 1 : 0
+  return object.tableSlot(block) === other || (placedSlots & slotBit(other)) !== 0
+}
+
+/** What the journal has of it, and where that goes: neighbours in one go. */
+export function* copiesOf(write: ObjectWrite, file: DiskFile, journal: Journal): Iterable<Copy> {
+  let open: Copy | null = null
+  for (const { block, location, word1 } of write.blocks) {
+    if (location === NO_PAYLOAD || location === PLACED) continue
+    const from = journal.fileOf(location)
+    const fromPosition = Journal.positionOf(location)
+    const toPosition = blockPosition(block, slotOf(word1)!)
+    if (
+      open &&
+      open.from === from &&
+      open.fromPosition + open.length === fromPosition &&
+      open.toPosition + open.length === toPosition
+    ) {
+      open.length += BLOCK_BYTES
+      continue
+    }
+    if (open) yield open
+    open = { from, fromPosition, to: file, toPosition, length: BLOCK_BYTES }
+  }
+  if (open) yield open
 }
 
 /** What was placed had been written before. */

@@ -48,6 +48,7 @@ export interface SheepOptions {
   copiesMin?: number
   loadedObjectsMax?: number
   placedMinBytes?: number
+  keptBytesMax?: number
   /** How long a lock outlives the last connection of its holder. */
   lockGraceMs?: number
   /** How fast the scrub reads in the background; 0 or nothing turns it off. */

@@ -42,6 +42,8 @@ export interface ObjectStoreOptions {
   reserveBytes: number
   /** Writes of so many bytes and more go to the object's file at once, if its blocks are free; whole blocks. */
   placedMinBytes?: number
+  /** How much of what overwriting frees may wait for the next write instead of being given back at once; see KeptSlots. */
+  keptBytesMax?: number
   /** How many objects keep their table (8 KiB) and an open file. */
   loadedObjectsMax?: number
   /** Told once when the disk has failed. */

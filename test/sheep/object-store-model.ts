@@ -5,6 +5,7 @@ import { type Change, ObjectStore } from '../../src/sheep/object-store.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
+import { surplusSlots } from './surplus-slots.ts'
 
 const quiet = pino({ level: 'silent' })
 
@@ -17,6 +18,10 @@ interface Transaction {
 
 /** The file of a new object that a large write has made. */
 const TAGGED = /^obj\/.*\.[0-9a-f]+$/
+
+const ROOMY = 2 ** 40
+/** Any other size than that: then the disk counts what is used. */
+const CROWDED = 1
 
 const DATA_DISKS = ['/disk/a', '/disk/b', '/disk/c']
 
@@ -35,6 +40,8 @@ export class StoreModel {
   readonly disk: SimDisk
   readonly durability: 'flush' | 'write'
   readonly #placedMinBytes: number
+  /** Of slots that wait for the next write: none, a few, or all that there are. */
+  readonly #keptBytesMax: number
   readonly #isSpread: boolean
   readonly #dataDisks: ReadonlyMap<string, SimDisk>
   /** The disk that fails, once there is one; and the objects of it that were found to be lost. */
@@ -58,6 +65,9 @@ export class StoreModel {
     placedApart: 0,
     healed: 0,
     punched: 0,
+    kept: 0,
+    keptApart: 0,
+    crowded: 0,
   }
 
   constructor(seed: number) {
@@ -66,6 +76,7 @@ export class StoreModel {
     this.disk = new SimDisk(this.random, this.clock)
     this.durability = this.random.chance(0.3) ? 'write' : 'flush'
     this.#placedMinBytes = (1 + this.random.below(4)) * BLOCK_BYTES
+    this.#keptBytesMax = this.random.pick([0, 6, 1000]) * BLOCK_BYTES
     this.#isSpread = this.random.chance(0.5)
     this.#dataDisks = new Map(DATA_DISKS.map((path) => [path, new SimDisk(this.random, this.clock)]))
   }
@@ -80,6 +91,7 @@ export class StoreModel {
       else if (dice < 0.75) await this.read()
       else if (dice < 0.8) await this.sync()
       else if (dice < 0.84 && this.#isSpread) this.#changeDisks()
+      else if (dice < 0.845 && !this.#isSpread) this.#changeRoom()
       else if (dice < 0.97) for (let i = this.random.below(20); i > 0; i--) this.clock.step()
       else await this.crash()
     }
@@ -88,8 +100,32 @@ export class StoreModel {
     await this.open()
     this.#durable = this.#acknowledged = this.#since.length
     await this.verify()
+    await this.#leaveNothing()
     await this.clock.run(this.#store.close())
     this.#checkFiles()
+  }
+
+  /** What crashes have left taken for nothing is given back, once no copy of it is under way; and then something is written. */
+  async #leaveNothing(): Promise<void> {
+    for (const path of DATA_DISKS) {
+      if (this.#store.disks.progressOf(path) === null) continue
+      await this.clock.run(this.#background(this.#store.disks.unplug(path), () => this.counts.unplugs++))
+    }
+    for (const oid of this.#current.keys()) await this.clock.run(this.#punchStraySlots(oid))
+    for (let i = 0; i < 20; i++) {
+      this.commit()
+      for (let steps = this.random.below(30); steps > 0; steps--) this.clock.step()
+    }
+  }
+
+  /** Little room is left on the only disk, or there is plenty again: only what is kept for the next write may notice. */
+  #changeRoom(): void {
+    const { disk } = this
+    if (disk.capacityBytes === ROOMY) {
+      disk.capacityBytes = CROWDED
+      disk.capacityBytes = disk.usedBytes() + 200 * BLOCK_BYTES
+      this.counts.crowded++
+    } else disk.capacityBytes = ROOMY
   }
 
   /** Plugs a disk in, or unplugs one, or one begins to fail; what follows happens in the background. */
@@ -130,6 +166,10 @@ export class StoreModel {
     const names = [this.disk, ...well].flatMap((disk) => disk.paths()).filter((path) => path.startsWith('obj/'))
     if (names.some((name) => name.endsWith('.moving'))) throw new Error(`a copy was left: ${names}`)
     if (new Set(names).size !== names.length) throw new Error(`an object has two files: ${names}`)
+    for (const disk of [this.disk, ...well]) {
+      const surplus = surplusSlots(disk)
+      if (surplus.length > 0) throw new Error(`slots that nothing names were left: ${surplus.join(', ')}`)
+    }
   }
 
   /** Whether this failure is that of the disk that fails; then the object is lost. */
@@ -145,6 +185,9 @@ export class StoreModel {
   /** `apart`: the process ends, and one of the other disks loses power. */
   #powerOff(how: 'powerLoss' | 'kill' | 'apart'): void {
     const alone = this.random.pick([...this.#dataDisks.values()])
+    const isKeeping = this.#store.measures().keptBytes > 0
+    if (isKeeping) this.counts.kept++
+    if (isKeeping && this.#isSpread) this.counts.keptApart++
     for (const disk of [this.disk, ...this.#dataDisks.values()]) {
       if (disk !== this.disk) this.counts.placedApart += disk.paths().filter((path) => TAGGED.test(path)).length
       if (how === 'powerLoss' || (how === 'apart' && disk === alone)) disk.powerLoss()
@@ -187,6 +230,7 @@ export class StoreModel {
         reserveBytes: 0,
         loadedObjectsMax: 4,
         placedMinBytes: this.#placedMinBytes,
+        keptBytesMax: this.#keptBytesMax,
         onFailed: () => {},
       }),
     )

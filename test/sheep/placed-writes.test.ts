@@ -228,7 +228,7 @@ describe('a large write', () => {
         return disk.punchMany(ranges)
       },
     })
-    const bench = await StoreBench.open({ ...options, wrap })
+    const bench = await StoreBench.open({ ...options, keptBytesMax: 0, wrap })
     await createLarge(bench, 1, true)
     await bench.settle()
     await overwrite(bench, 2, true)

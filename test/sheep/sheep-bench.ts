@@ -16,6 +16,7 @@ type BenchOptions = Partial<
     | 'reserveBytes'
     | 'loadedObjectsMax'
     | 'placedMinBytes'
+    | 'keptBytesMax'
     | 'segmentBytes'
     | 'scrubBytesPerSecond'
     | 'scrubIntervalMs'

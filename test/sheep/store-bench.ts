@@ -10,7 +10,7 @@ import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
 type BenchOptions = Partial<
-  Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'placedMinBytes'>
+  Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'placedMinBytes' | 'keptBytesMax'>
 > & {
   /** Other disks that there are to plug in, by path. */
   dataDisks?: readonly string[]
@@ -63,6 +63,7 @@ export class StoreBench {
       loadedObjectsMax = 4096,
       segmentBlocks = 40,
       placedMinBytes = 64 * 1024,
+      keptBytesMax,
     } = this.#options
     const disk = this.disk.mount()
     this.failure = null
@@ -87,6 +88,7 @@ export class StoreBench {
       reserveBytes,
       loadedObjectsMax,
       placedMinBytes,
+      ...(keptBytesMax === undefined ? {} : { keptBytesMax }),
       onFailed: (error) => {
         this.failure = error
       },

@@ -2,6 +2,7 @@ import { StoreError } from '../../errors.ts'
 import type { Copy, DiskFile } from '../../runtime/disk.ts'
 import type { Checkpointer } from '../checkpoint.ts'
 import type { Journal } from '../journal.ts'
+import type { KeptSlots } from '../kept-slots.ts'
 import type { ObjectCache } from '../object-cache.ts'
 import { BLOCK_BYTES, OBJECT_TAIL_BYTES, objectPath } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
@@ -29,6 +30,7 @@ export class Evacuation {
   readonly #cache: ObjectCache
   readonly #journal: Journal
   readonly #checkpointer: Checkpointer
+  readonly #kept: KeptSlots
   #isStopped = false
   readonly progress: UnplugProgress
   readonly done: Promise<UnplugProgress>
@@ -39,12 +41,14 @@ export class Evacuation {
     cache: ObjectCache
     journal: Journal
     checkpointer: Checkpointer
+    kept: KeptSlots
   }) {
     this.#member = options.member
     this.#disks = options.disks
     this.#cache = options.cache
     this.#journal = options.journal
     this.#checkpointer = options.checkpointer
+    this.#kept = options.kept
     this.progress = { moved: 0, total: options.member.objects }
     this.done = this.#run()
   }
@@ -56,6 +60,7 @@ export class Evacuation {
   async #run(): Promise<UnplugProgress> {
     await this.#disks.membership.setState(this.#member, 'leaving')
     try {
+      await this.#kept.giveAllBack()
       await this.#moveAll()
     } catch (error) {
       // Without room the disk stays; what has moved is where it is.

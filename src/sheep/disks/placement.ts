@@ -4,6 +4,11 @@ import type { Random } from '../../runtime/random.ts'
 import type { StoredObject } from '../stored-object.ts'
 import type { Member } from './member.ts'
 import type { Membership } from './membership.ts'
+import type { Volume } from './volume.ts'
+
+/** Bytes of a file system that will be free when they are wanted, beyond those that are. */
+export type RoomComing = (volume: Volume) => number
+const NOTHING_COMES: RoomComing = () => 0
 
 /**
  * Which disk each object is on, how one is chosen for a new object, and how much room there is. An object that is being removed
@@ -152,17 +157,20 @@ export class Placement {
   }
 
   /** Whether a new data object of `bytes` fits somewhere, and `homeBytes` of its map on the first disk. */
-  hasRoomForNew(bytes: number, homeBytes: number): boolean {
-    if (!this.#membership.isSpread) return this.roomOf(this.#membership.home) >= bytes + homeBytes
-    if (this.roomOf(this.#membership.home) < homeBytes) return false
-    return this.#membership.members.some((member) => {
+  hasRoomForNew(bytes: number, homeBytes: number, comingOn = NOTHING_COMES): boolean {
+    const { home, isSpread, members } = this.#membership
+    const roomOf = (member: Member) => this.roomOf(member) + comingOn(member.volume)
+    if (!isSpread) return roomOf(home) >= bytes + homeBytes
+    if (roomOf(home) < homeBytes) return false
+    return members.some((member) => {
       if (!member.takesNew) return false
-      return this.roomOf(member) >= bytes + (member.volume === this.#membership.home.volume ? homeBytes : 0)
+      return roomOf(member) >= bytes + (member.volume === home.volume ? homeBytes : 0)
     })
   }
 
-  hasRoomFor(oid: bigint, bytes: number): boolean {
-    return this.roomOf(this.placeOf(oid)) >= bytes
+  hasRoomFor(oid: bigint, bytes: number, comingOn = NOTHING_COMES): boolean {
+    const place = this.placeOf(oid)
+    return this.roomOf(place) + comingOn(place.volume) >= bytes
   }
 
   promise(generation: number, oid: bigint, bytes: number): void {

@@ -2,6 +2,7 @@ import { StoreError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Checkpointer } from '../checkpoint.ts'
 import type { Journal } from '../journal.ts'
+import type { KeptSlots } from '../kept-slots.ts'
 import type { ObjectCache } from '../object-cache.ts'
 import { BLOCK_BYTES, OBJECT_TAIL_BYTES } from '../object-format.ts'
 import type { StoredObject } from '../stored-object.ts'
@@ -30,6 +31,7 @@ export class StoreDisks {
   readonly #cache: ObjectCache
   readonly #journal: Journal
   readonly #checkpointer: Checkpointer
+  readonly #kept: KeptSlots
   readonly #log: Log
   readonly #leaving = new Map<Member, Evacuation>()
   #isStopped = false
@@ -39,12 +41,14 @@ export class StoreDisks {
     cache: ObjectCache
     journal: Journal
     checkpointer: Checkpointer
+    kept: KeptSlots
     log: Log
   }) {
     this.#disks = options.disks
     this.#cache = options.cache
     this.#journal = options.journal
     this.#checkpointer = options.checkpointer
+    this.#kept = options.kept
     this.#log = options.log
     this.#disks.membership.onLost = (member) => this.#lose(member)
   }
@@ -117,6 +121,7 @@ export class StoreDisks {
       cache: this.#cache,
       journal: this.#journal,
       checkpointer: this.#checkpointer,
+      kept: this.#kept,
     })
     this.#leaving.set(member, evacuation)
     const forget = () => this.#leaving.delete(member)
