@@ -147,6 +147,7 @@ export class ClusterBench {
   }
 
   #storeOptions(node: BenchNode) {
+    const { starts } = node
     return {
       disk: node.disk.mount(),
       clock: node.clock.mount(),
@@ -156,7 +157,9 @@ export class ClusterBench {
       durability: this.#options.durability,
       reserveBytes: RESERVE_BYTES,
       scrubBytesPerSecond: SCRUB_BYTES_PER_SECOND,
-      onFailed: (error: Error) => this.#failed(node, error),
+      onFailed: (error: Error) => {
+        if (node.starts === starts) this.#failed(node, error) // else its process has ended
+      },
     }
   }
 
