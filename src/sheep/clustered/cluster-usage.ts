@@ -10,7 +10,7 @@ export type NodeUsage = readonly (readonly [vid: number, usage: Usage])[]
 export interface ClusterUsageOptions {
   state: ClusterState
   /** Those that this node owns. */
-  families: ReadonlyMap<number, OwnedFamily>
+  families: Iterable<OwnedFamily>
   others(): readonly Member[]
   /** Nothing of one that does not answer. */
   ask(to: Member): Promise<NodeUsage>
@@ -26,7 +26,7 @@ export class ClusterUsage {
 
   /** As this node counts them. */
   own(): NodeUsage {
-    return [...this.#options.families.values()].flatMap(({ vdis }) =>
+    return [...this.#options.families].flatMap(({ vdis }) =>
       [...vdis.usage()].map(([v, u]) => [v, { ...u, isExact: true }] as const),
     )
   }

@@ -3,15 +3,13 @@ import { BODY_SIZE_MAX_BYTES, RESULT } from '../../protocol/constants.ts'
 import { dataOid, formatOid, oidKind, oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { Connection } from '../../runtime/network.ts'
-import type { ClusterState } from '../cluster-state.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
-import { CopySequencer } from '../copies/copy-sequencer.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
-import { type Entry, type FamilyOwner, snapshotsIn } from '../entries.ts'
+import type { Entry } from '../entries.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import type { Damage } from '../maintenance/verify.ts'
-import type { Life, Member, View } from '../membership/view.ts'
+import type { Life, Member } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
 import type { CopiesWanted, ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
@@ -22,12 +20,13 @@ import { ClusterSpace } from './cluster-space.ts'
 import { ClusterUsage, type NodeUsage, usageOf } from './cluster-usage.ts'
 import { CopyCleaner } from './copy-cleaner.ts'
 import { ExportAdmission } from './export-admission.ts'
-import { FamilyObjects } from './family-objects.ts'
+import { familyOfEntry } from './family-of-entry.ts'
 import { GroupSnapshot } from './group-snapshot.ts'
 import { HeldVdis } from './held-vdis.ts'
 import { LoggedAttributes } from './logged-attributes.ts'
 import { answerWith, type NodeAnswers, type Params, type QuestionName, type Told, toldOf } from './node-questions.ts'
-import { OwnedFamily } from './owned-family.ts'
+import { OwnedFamilies } from './owned-families.ts'
+import type { OwnedFamily } from './owned-family.ts'
 import { Ownership } from './ownership.ts'
 import { Places } from './places.ts'
 import { Recovery, type RecoveryProgress, togetherOf } from './recovery.ts'
@@ -49,14 +48,10 @@ export interface ClusteredOptions
 
 /** How long another node may take to say what its VDIs take. */
 const PATIENCE_MS = 1000
-/** An entry of the log has so much room. */
-const KEPT_USAGES_MAX = 2000
 /** Of one node there are told so many. */
 const PROBLEMS_MAX = 100
 /** From one attempt to join the group again to the next. */
 const REJOIN_MS = 1000
-/** How long a family that nobody uses is kept: its next user may be at another node. */
-const IDLE_MS = 5000
 
 /**
  * What VDIs hold, on all nodes of a cluster. A node does what has to do with a family of VDIs while it owns that family; whoever calls
@@ -77,9 +72,7 @@ export class ClusteredVdiStore implements VdiStore {
   readonly #cleaner: CopyCleaner
   readonly #vdiCopies: VdiCopies
   readonly #places = new Places()
-  readonly #families = new Map<number, OwnedFamily>()
-  /** Families of which something was deleted, and that nobody has come to own since: to give back what there is. */
-  readonly #deletedFrom = new Set<number>()
+  readonly #families: OwnedFamilies
   readonly #held: HeldVdis
   readonly #groupSnapshot: GroupSnapshot
   readonly #space: ClusterSpace
@@ -114,18 +107,31 @@ export class ClusteredVdiStore implements VdiStore {
     })
     this.admin = new ClusterAdmin({ state, copies: this.#vdiCopies, member: () => this.member })
     this.ownership = new Ownership({ self: () => this.#member?.life ?? NOBODY, state, propose })
+    this.#families = new OwnedFamilies({
+      ...parts,
+      ownership: this.ownership,
+      recovery: this.recovery,
+      places: this.#places,
+      copies: this.#vdiCopies,
+      member: () => this.#member,
+      propose,
+      lost: (owned) => {
+        parts.lost(owned.owner.family)
+        this.#held.lost(owned)
+      },
+    })
     this.owners = {
-      ownerOf: (vid, sizeBytes) => this.#ownedOf(vid).vdis.ownerOf(vid, sizeBytes),
-      mapOf: (vid) => this.#ownedOf(vid).vdis.mapOf(vid),
+      ownerOf: (vid, sizeBytes) => this.#families.of(vid).vdis.ownerOf(vid, sizeBytes),
+      mapOf: (vid) => this.#families.of(vid).vdis.mapOf(vid),
     }
     this.objects = new ReplicatedBytes({
       state,
       ownerOf: (vid) => this.owners.ownerOf(vid, state.get(vid).sizeBytes),
-      mapOf: (vid) => this.#ownedOf(vid).vdis.mapOf(vid),
+      mapOf: (vid) => this.#families.of(vid).vdis.mapOf(vid),
     })
     this.#held = new HeldVdis({
       ...parts,
-      familyOf: (family) => this.#families.get(family),
+      familyOf: (family) => this.#families.find(family),
       setAside: async (name, vid) => (await this.#setAside(name, vid)).vid,
       propose,
     })
@@ -151,11 +157,11 @@ export class ClusteredVdiStore implements VdiStore {
       ...this.#held.answers,
       node_space: () => this.#ownSpace(),
       audit_family: ({ family, repair }) =>
-        this.#owned(family).audit({ repair, addressOf: (node) => this.#addressOf(node) }),
+        this.#families.get(family).audit({ repair, addressOf: (node) => this.#addressOf(node) }),
       mend_object: ({ family, oid, blocks }) =>
-        this.#owned(family).mend(BigInt(`0x${oid}`), blocks, (node) => this.#addressOf(node)),
+        this.#families.get(family).mend(BigInt(`0x${oid}`), blocks, (node) => this.#addressOf(node)),
       audit_node: ({ repair }) => this.#auditOwn(repair),
-      list_objects: async (params) => this.#ownedOf(params.vid).listObjects(params),
+      list_objects: async (params) => this.#families.of(params.vid).listObjects(params),
     }
     this.attributes = new LoggedAttributes({ state, clock, turns, propose })
     this.admission = new ExportAdmission({
@@ -184,13 +190,13 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   owns(family: number): boolean {
-    return this.#families.has(family)
+    return this.#families.find(family) !== undefined
   }
 
   /** Resolves when this node has joined the group; it may take part later. */
   async start(): Promise<void> {
     await this.#join()
-    this.#sweepLater()
+    this.#families.start()
   }
 
   async #join(): Promise<void> {
@@ -206,7 +212,7 @@ export class ClusteredVdiStore implements VdiStore {
       answer: (name, params) => answerWith(this.#answers, name, params),
       replacing: () => this.#cleaner.replacing(),
       applied: (entry) => this.#applied(entry),
-      viewChanged: (view) => this.#viewChanged(view),
+      viewChanged: () => this.#families.viewChanged(),
       lost: (reason) => void this.#rejoin(reason),
     })
   }
@@ -217,7 +223,7 @@ export class ClusteredVdiStore implements VdiStore {
     log.warn({ err: reason }, 'the group of the cluster is lost; joining again')
     const member = this.#member
     this.#member = null
-    this.#endLost()
+    this.#families.endLost()
     try {
       await member?.close()
     } catch (error) {
@@ -236,15 +242,14 @@ export class ClusteredVdiStore implements VdiStore {
   async stop(): Promise<void> {
     this.#isOver = true
     this.ownership.stop()
-    for (const owned of this.#families.values()) owned.end()
-    this.#families.clear()
+    this.#families.stop()
     await this.#member?.close()
   }
 
   /** What only the owner of a family may say is void once there is another one. */
   propose(entry: Entry): Promise<void> {
     const family = familyOfEntry(entry, this.#parts.state)
-    const owned = family === null ? undefined : this.#families.get(family)
+    const owned = family === null ? undefined : this.#families.find(family)
     return this.member.propose(owned ? { ...entry, by: owned.owner.index } : entry)
   }
 
@@ -288,7 +293,7 @@ export class ClusteredVdiStore implements VdiStore {
       const vid = state.freeVid(name)
       const family = fromVid === null ? vid : state.get(fromVid).family
       if (fromVid === null) await this.ownership.claim(family)
-      const owned = this.#families.get(family)
+      const owned = this.#families.find(family)
       if (!owned && fromVid !== null) throw new StoreError('OldEpoch')
       if (!owned) {
         await this.ownership.changed // another node makes a VDI under this vid
@@ -315,15 +320,15 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   reclaim(family: number): void {
-    this.#families.get(family)?.reclaim()
+    this.#families.find(family)?.reclaim()
   }
 
   async reclaimed(): Promise<void> {
-    await Promise.all([...this.#families.values()].map((owned) => owned.reclaimed()))
+    await Promise.all([...this.#families].map((owned) => owned.reclaimed()))
   }
 
   async flush(): Promise<void> {
-    await Promise.all([...this.#families.values()].map((owned) => owned.flush()))
+    await Promise.all([...this.#families].map((owned) => owned.flush()))
   }
 
   ownUsage(): NodeUsage {
@@ -347,7 +352,7 @@ export class ClusteredVdiStore implements VdiStore {
   #uncleanFamilies(): ReadonlySet<number> {
     const { state } = this.#parts
     const unclean = new Set(state.families.uncleanBefore(state.epoch))
-    for (const [family, owned] of this.#families) if (!owned.isComplete) unclean.add(family)
+    for (const { owner, isComplete } of this.#families) if (!isComplete) unclean.add(owner.family)
     for (const oid of this.#copies.lacking()) {
       const vdi = state.vdis.get(oidVid(oid))
       if (vdi) unclean.add(vdi.family)
@@ -402,8 +407,8 @@ export class ClusteredVdiStore implements VdiStore {
     const { state } = this.#parts
     let bytes = 0
     for (const family of state.vdis.families()) {
-      const owned = this.#families.get(family)
-      if (!owned && (this.ownership.ownerOf(family) || !this.#fallsHere(family))) continue
+      const owned = this.#families.find(family)
+      if (!owned && (this.ownership.ownerOf(family) || !this.#families.fallsHere(family))) continue
       const of = owned ? usageOf(owned) : state.families.usageOf(family)
       // What is shared is counted with the one that shares most.
       bytes += of.reduce((sum, [, , unique]) => sum + unique, 0) + Math.max(0, ...of.map(([, , , shared]) => shared))
@@ -450,147 +455,15 @@ export class ClusteredVdiStore implements VdiStore {
     return { objects: 0, blocks: 0, busy: 0, problems, problemsTotal: orphans.length }
   }
 
-  #ownedOf(vid: number): OwnedFamily {
-    const vdi = this.#parts.state.vdis.get(vid)
-    if (!vdi) throw new StoreError('NoVdi', vid.toString(16))
-    return this.#owned(vdi.family)
-  }
-
-  #owned(family: number): OwnedFamily {
-    const owned = this.#families.get(family)
-    if (!owned) throw new StoreError('OldEpoch', 'another node owns the VDI')
-    return owned
-  }
-
   #applied(entry: Entry): void {
     const { applied } = this.#parts
-    if (entry.type === 'state' || entry.type === 'view' || entry.type === 'disown') this.#endLost()
+    if (entry.type === 'state' || entry.type === 'view' || entry.type === 'disown') this.#families.endLost()
     applied(entry)
     this.#held.applied(entry)
-    this.#tellFamilies(entry)
-    if (entry.type === 'delete') this.#deletedFrom.add(this.#parts.state.vdis.get(entry.vid)!.family)
-    if (entry.type === 'owner') {
-      this.#deletedFrom.delete(entry.family)
-      const owner = this.ownership.ownOf(entry.family)
-      if (owner) this.#begin(owner)
-    }
+    this.#families.applied(entry)
     if (entry.type === 'recovery' || entry.type === 'state') this.recovery.changed()
     this.#cleaner.applied(entry)
     this.ownership.tell(entry)
-  }
-
-  #tellFamilies(entry: Entry): void {
-    if (entry.type === 'snapshots') {
-      for (const snapshot of snapshotsIn(entry)) this.#tellFamilies(snapshot)
-      return
-    }
-    const family = familyOfEntry(entry, this.#parts.state)
-    if (family !== null) this.#families.get(family)?.applied(entry)
-    // The VDI is gone, and nothing says any more whose it was.
-    else if (entry.type === 'reclaimed') for (const owned of this.#families.values()) owned.applied(entry)
-    else if (entry.type === 'recovery') for (const owned of this.#families.values()) owned.applied(entry)
-    else if (entry.type === 'clean') for (const [of] of entry.families) this.#families.get(of)?.applied(entry)
-  }
-
-  #viewChanged(_view: View): void {
-    for (const owned of this.#families.values()) owned.viewsChanged(this.#parts.state.viewsOf(owned.owner.family))
-  }
-
-  #begin(owner: FamilyOwner): void {
-    const { state, clock, log } = this.#parts
-    const { recovery } = this
-    const { family, index, incarnation } = owner
-    const objects = new FamilyObjects({
-      sequencerFor: (vid) =>
-        new CopySequencer({
-          vid,
-          index,
-          incarnation,
-          clock,
-          views: state.viewsOf(family),
-          targetsOf: (oid, view) => this.#places.targetsOf(oid, this.#vdiCopies.in(vid, view), view),
-          copiesMinIn: (view) => this.#vdiCopies.in(vid, view).copiesMin,
-          ask: (to, request) => this.member.askCopy(to, request),
-          mayAct: () => this.member.mayAct(),
-          suspect: (member) => this.member.suspect(member),
-        }),
-      confirm: async () => {
-        if (!this.member.mayAct()) throw new StoreError('Unsure')
-      },
-    })
-    const propose = (entry: Entry) => this.propose(entry)
-    this.#families.set(family, new OwnedFamily({ owner, objects, state, clock, log, propose, recovery }))
-    this.#parts.gained(family)
-  }
-
-  #endLost(): void {
-    for (const [family, owned] of this.#families) {
-      if (this.#member && this.ownership.ownOf(family)?.index === owned.owner.index) continue
-      this.#families.delete(family)
-      owned.end()
-      this.#parts.lost(family)
-      this.#held.lost(owned)
-    }
-  }
-
-  // What nobody uses here
-
-  #sweepLater(): void {
-    this.#parts.clock.timer(IDLE_MS, () => {
-      if (this.#isOver) return
-      for (const owned of this.#families.values()) this.#letGoIfIdle(owned)
-      this.#letGoAgain()
-      this.#adoptOrphans()
-      this.#sweepLater()
-    })
-  }
-
-  #letGoIfIdle(owned: OwnedFamily): void {
-    const { state, sessions, turns, log } = this.#parts
-    const { family } = owned.owner
-    const isUsed = () =>
-      !owned.isIdle ||
-      state.vdis.ofFamily(family).some(({ vid, name }) => sessions.isOpen(vid) || state.locks.has(name))
-    if (isUsed() || turns.isTaken(family)) return
-    void turns
-      .take(family, async () => {
-        if (isUsed() || this.#families.get(family) !== owned) return
-        await owned.flush()
-        if (isUsed()) return
-        const usage = usageOf(owned).slice(0, KEPT_USAGES_MAX)
-        this.#families.delete(family)
-        owned.end()
-        this.#parts.lost(family)
-        await this.ownership.letGo(owned.owner, usage)
-      })
-      .catch((err) => log.debug({ err, family }, 'a family could not be let go'))
-  }
-
-  /** What the log was to be told, and perhaps was not. */
-  #letGoAgain(): void {
-    const { state, log, turns } = this.#parts
-    for (const owner of state.families.owners()) {
-      if (!this.ownership.ownOf(owner.family) || this.#families.has(owner.family) || turns.isTaken(owner.family))
-        continue
-      this.ownership.letGo(owner, []).catch((err) => log.debug({ err }, 'a family could not be let go'))
-    }
-  }
-
-  /** Somebody has to bring home, or give back, what nobody owns; each node does so for those that fall to it. */
-  #adoptOrphans(): void {
-    const { state, log } = this.#parts
-    if (!this.#member?.mayAct()) return
-    for (const family of this.#deletedFrom)
-      if (state.vdis.ofFamily(family).length === 0) this.#deletedFrom.delete(family)
-    for (const family of new Set([...state.families.uncleanBefore(state.epoch), ...this.#deletedFrom])) {
-      if (this.ownership.ownerOf(family) || !this.#fallsHere(family)) continue
-      this.ownership.claim(family).catch((err) => log.debug({ err, family }, 'a family could not be taken over'))
-    }
-  }
-
-  #fallsHere(family: number): boolean {
-    const members = this.member.view.members.filter(({ vnodes }) => vnodes > 0)
-    return members[family % Math.max(1, members.length)]?.node === this.member.life.node
   }
 }
 
@@ -598,39 +471,3 @@ export class ClusteredVdiStore implements VdiStore {
 const NOBODY: Life = { node: '', incarnation: '' }
 
 const UNSURE: ReadonlySet<StoreErrorCode> = new Set<StoreErrorCode>(['Unsure', 'OldEpoch', 'NoQuorum', 'Stopping'])
-
-/** The family that an entry is about, when it is about one. */
-function familyOfEntry(entry: Entry, state: ClusterState): number | null {
-  switch (entry.type) {
-    case 'vdi':
-      return entry.vdi.family
-    case 'making':
-      return entry.making.family
-    case 'unmade':
-      return state.makings.get(entry.vid)?.family ?? null
-    case 'snapshot':
-    case 'resize':
-    case 'delete':
-    case 'reclaimed':
-    case 'rollback':
-    case 'header':
-    case 'vmstate':
-    case 'attribute':
-    case 'unattribute':
-    case 'retag':
-      return state.vdis.get(entry.vid)?.family ?? null
-    case 'export':
-      return state.vdis.get(entry.right.vid)?.family ?? null
-    case 'gateway':
-    case 'limits':
-    case 'unexport':
-      return state.vdis.get(state.exports.get(entry.attachmentId)?.vid ?? 0)?.family ?? null
-    case 'lock':
-      return state.vdis.of(entry.lock.name)[0]?.family ?? null
-    case 'unlock':
-    case 'rename':
-      return state.vdis.of(entry.name)[0]?.family ?? null
-    default:
-      return null
-  }
-}
