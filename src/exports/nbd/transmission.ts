@@ -26,6 +26,9 @@ const STATUS_HELD_BYTES = 512 * 1024
 const CACHE_PIECE_BYTES = 256 * 1024
 const CACHE_BYTES_MAX = PAYLOAD_BYTES_MAX
 
+/** A reply without data, or an error with its message, is not longer; else a client could pile up those of requests that hold nothing. */
+const REPLY_BYTES = 128
+
 const FUA = { fua: true }
 const NO_FUA = { fua: false }
 
@@ -211,8 +214,8 @@ export class Transmission {
   /** Asked once for each request, when its header is known; no means ask again. */
   private admit(request: NbdRequest): boolean {
     if (this.turn.throttle.isLimited && !this.hasTurn(request)) return false
-    const bytes = request.error === NBD_ERROR.NONE ? heldBytes(request) : 0
-    this.starved = bytes > 0 && !this.memory.take(bytes)
+    const bytes = heldBytes(request)
+    this.starved = !this.memory.take(bytes)
     if (this.starved) return false
     this.admittedBytes = bytes
     this.hadTurn = false
@@ -260,6 +263,7 @@ export class Transmission {
       return
     }
     if (request.error !== NBD_ERROR.NONE) {
+      this.admittedBytes = 0
       this.counters.errors++
       this.meter.refuse(request.type, request.error)
       this.writer.sendError(request, request.error, NBD_ERROR_MESSAGE[request.error] ?? '')
@@ -450,8 +454,13 @@ function countedBytes({ type, flags, lengthBytes }: NbdRequest): number {
   return type === COMMAND.CACHE ? Math.min(lengthBytes, CACHE_BYTES_MAX) : lengthBytes
 }
 
-/** Memory that a request keeps until it is answered. */
-function heldBytes({ type, lengthBytes }: NbdRequest): number {
+/** Memory that a request keeps until it is answered, and its reply until that is taken. */
+function heldBytes({ type, lengthBytes, error }: NbdRequest): number {
+  if (type === COMMAND.DISC) return 0 // not answered
+  return error === NBD_ERROR.NONE ? Math.max(dataBytes(type, lengthBytes), REPLY_BYTES) : REPLY_BYTES
+}
+
+function dataBytes(type: number, lengthBytes: number): number {
   switch (type) {
     case COMMAND.READ:
     case COMMAND.WRITE:
