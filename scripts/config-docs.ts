@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
-import { BACKEND_SCHEMA, SETTINGS, SETTINGS_SCHEMA } from '../src/settings.ts'
+import { BACKEND_SCHEMA } from '../src/settings/backend.ts'
+import { SETTINGS, SETTINGS_SCHEMA } from '../src/settings.ts'
 
 /** `npx tsx scripts/config-docs.ts` writes the page into the tree; a test fails while the committed one differs. */
 export const CONFIG_PAGE = new URL('../docs/configuration.md', import.meta.url)

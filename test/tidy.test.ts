@@ -19,7 +19,8 @@ const LAYERS: Record<string, readonly string[]> = {
   runtime: ['errors.ts'],
   protocol: [],
   'results.ts': ['errors.ts', 'protocol'],
-  'settings.ts': ['runtime'],
+  settings: ['runtime'],
+  'settings.ts': ['settings'],
   'config.ts': ['settings.ts', 'errors.ts', 'runtime'],
   control: ['errors.ts', 'runtime'],
 

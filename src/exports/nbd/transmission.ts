@@ -1,31 +1,32 @@
 import assert from 'node:assert/strict'
-import { StoreError } from '../../errors.ts'
+import type { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { MemoryBudget, MemoryShare } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
-import type { Device, Done, WriteOptions } from '../../vdi/device.ts'
+import type { Device, WriteOptions } from '../../vdi/device.ts'
 import type { ExportThrottle, ThrottleTurn } from '../qos/export-throttle.ts'
-import type { Direction } from '../qos/rate-limiter.ts'
 import type { BufferPool } from './buffer-pool.ts'
+import { askExtents, flushBefore, readAhead } from './device-requests.ts'
 import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
 import { InFlight } from './in-flight.ts'
 import type { NbdLimits } from './limits.ts'
 import type { CommandMeter } from './meter.ts'
-import { COMMAND, COMMAND_FLAG, NBD_ERROR, PAYLOAD_BYTES_MAX, ProtocolError } from './protocol.ts'
+import { COMMAND, COMMAND_FLAG, NBD_ERROR, ProtocolError } from './protocol.ts'
 import { ReplyWriter } from './reply-writer.ts'
 import type { ExportTerms } from './request-check.ts'
+import {
+  CACHE_PIECE_BYTES,
+  countedBytes,
+  directionOf,
+  heldBytes,
+  movesBytes,
+  STATUS_EXTENTS_MAX,
+} from './request-cost.ts'
 import { type NbdRequest, RequestReader } from './request-reader.ts'
 import type { NbdCounters } from './stats.ts'
 
 /** A batch this long is handed to the kernel although more requests wait. */
 const BATCH_BYTES_MAX = 256 * 1024
-/** Block status is told in at most this many extents at a time, which take about as much memory; the client asks on. */
-const STATUS_EXTENTS_MAX = 4096
-const STATUS_HELD_BYTES = 512 * 1024
-/** A hint to cache reads this much at a time, and of a long range only the beginning: what a READ could have asked for. */
-const CACHE_PIECE_BYTES = 256 * 1024
-const CACHE_BYTES_MAX = PAYLOAD_BYTES_MAX
-
 const FUA = { fua: true }
 const NO_FUA = { fua: false }
 
@@ -211,8 +212,8 @@ export class Transmission {
   /** Asked once for each request, when its header is known; no means ask again. */
   private admit(request: NbdRequest): boolean {
     if (this.turn.throttle.isLimited && !this.hasTurn(request)) return false
-    const bytes = request.error === NBD_ERROR.NONE ? heldBytes(request) : 0
-    this.starved = bytes > 0 && !this.memory.take(bytes)
+    const bytes = heldBytes(request)
+    this.starved = !this.memory.take(bytes)
     if (this.starved) return false
     this.admittedBytes = bytes
     this.hadTurn = false
@@ -260,6 +261,7 @@ export class Transmission {
       return
     }
     if (request.error !== NBD_ERROR.NONE) {
+      this.admittedBytes = 0
       this.counters.errors++
       this.meter.refuse(request.type, request.error)
       this.writer.sendError(request, request.error, NBD_ERROR_MESSAGE[request.error] ?? '')
@@ -280,7 +282,7 @@ export class Transmission {
         this.device.flush(record.done)
         return
       case COMMAND.TRIM:
-        this.device.discard(offset, lengthBytes, fua ? this.flushThen(record.done) : record.done)
+        this.device.discard(offset, lengthBytes, fua ? flushBefore(this.device, record.done) : record.done)
         return
       case COMMAND.CACHE:
         this.startCache(record)
@@ -294,7 +296,7 @@ export class Transmission {
         )
         return
       case COMMAND.BLOCK_STATUS:
-        this.startStatus(record, (request.flags & COMMAND_FLAG.REQ_ONE) !== 0 ? 1 : STATUS_EXTENTS_MAX)
+        askExtents(this.device, record, (request.flags & COMMAND_FLAG.REQ_ONE) !== 0 ? 1 : STATUS_EXTENTS_MAX)
         return
       default:
         assert.fail('checkRequest refuses unknown commands')
@@ -312,44 +314,9 @@ export class Transmission {
     this.device.read(record.offset, target, record.done)
   }
 
-  private startStatus(record: InFlight, extentsMax: number): void {
-    this.device.extents(record.offset, record.lengthBytes, extentsMax).then(
-      (extents) => {
-        record.extents = extents
-        record.done(null)
-      },
-      (error: unknown) => {
-        if (!(error instanceof StoreError)) throw error
-        record.done(error)
-      },
-    )
-  }
-
-  /** Reads and drops, piece by piece; nothing is read any more once nobody waits for the answer. */
   private startCache(record: InFlight): void {
     record.storage = this.pool.take(CACHE_PIECE_BYTES)
-    const scratch = record.storage
-    const end = record.offset + Math.min(record.lengthBytes, CACHE_BYTES_MAX)
-    let at = record.offset
-    const next: Done = (error) => {
-      if (error !== null || at === end || this.state === 'abandoned') {
-        record.done(error)
-        return
-      }
-      const start = at
-      at = Math.min(end, at + CACHE_PIECE_BYTES)
-      this.device.read(start, scratch.subarray(0, at - start), next)
-    }
-    // The last byte first: only that shows whether the export reaches so far.
-    this.device.read(record.offset + record.lengthBytes - 1, scratch.subarray(0, 1), next)
-  }
-
-  /** A discard knows no FUA; a flush covers it as well. */
-  private flushThen(done: Done): Done {
-    return (error) => {
-      if (error === null) this.device.flush(done)
-      else done(error)
-    }
+    readAhead(this.device, record, record.storage, () => this.state !== 'abandoned')
   }
 
   private record(request: NbdRequest): InFlight {
@@ -421,46 +388,4 @@ export class Transmission {
 function optionsOf({ crcs }: NbdRequest, fua: boolean): WriteOptions {
   if (crcs !== undefined) return { fua, crcs }
   return fua ? FUA : NO_FUA
-}
-
-/** Commands whose length is one of bytes that a client reads or changes. */
-function movesBytes(type: number): boolean {
-  return type !== COMMAND.BLOCK_STATUS && type !== COMMAND.CACHE && type !== COMMAND.FLUSH
-}
-
-/** Under which limits a command is; null for those that move nothing. */
-function directionOf(type: number): Direction | null {
-  switch (type) {
-    case COMMAND.READ:
-    case COMMAND.CACHE:
-      return 'read'
-    case COMMAND.WRITE:
-    case COMMAND.WRITE_ZEROES:
-    case COMMAND.TRIM:
-      return 'write'
-    default:
-      return null
-  }
-}
-
-/** What a command counts under limits of bytes: a hole that is made is one operation and no bytes. */
-function countedBytes({ type, flags, lengthBytes }: NbdRequest): number {
-  if (type === COMMAND.TRIM) return 0
-  if (type === COMMAND.WRITE_ZEROES) return (flags & COMMAND_FLAG.NO_HOLE) === 0 ? 0 : lengthBytes
-  return type === COMMAND.CACHE ? Math.min(lengthBytes, CACHE_BYTES_MAX) : lengthBytes
-}
-
-/** Memory that a request keeps until it is answered. */
-function heldBytes({ type, lengthBytes }: NbdRequest): number {
-  switch (type) {
-    case COMMAND.READ:
-    case COMMAND.WRITE:
-      return lengthBytes
-    case COMMAND.CACHE:
-      return CACHE_PIECE_BYTES
-    case COMMAND.BLOCK_STATUS:
-      return STATUS_HELD_BYTES
-    default:
-      return 0
-  }
 }

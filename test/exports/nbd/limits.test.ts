@@ -120,6 +120,26 @@ describe('memory that all connections share', () => {
     expect(harness.server.stats).toMatchObject({ waitingConnections: 0, stuckConnections: 1, commonBytes: 0 })
   })
 
+  test('is taken for replies without data too: refusals cannot be piled up', async () => {
+    const harness = await startServer({ limits: { ownBytes: 4 * KIB, commonBytesMax: 64 * KIB } })
+    const structured = hex('00000003 49484156454f5054 00000008 00000000')
+    const go = hex('49484156454f5054 00000007 0000000c 00000006 633066666565 0000')
+    const unknown = hex('25609513 0000 00ff 0000000000000001 0000000000000000 00000000')
+    const flood = Buffer.concat(Array(60_000).fill(unknown)) // their replies are more than a socket has room for
+    const clients = await Promise.all([1, 2, 3].map(() => connectSocket(harness.unixPath)))
+    for (const socket of clients) {
+      onTestFinished(() => void socket.destroy())
+      socket.write(Buffer.concat([structured, go, flood]))
+    }
+    await until(() => harness.server.stats.waitingConnections > 0)
+    await quiet(() => harness.server.stats.requests)
+    expect(harness.server.stats.requests).toBeLessThan(3 * 60_000)
+    expect(harness.server.stats.commonBytes).toBeLessThanOrEqual(64 * KIB)
+    for (const socket of clients) socket.resume()
+    await until(() => harness.server.stats.requests === 3 * 60_000)
+    expect(harness.server.stats.errors).toBe(3 * 60_000)
+  })
+
   test('is not waited for by who has gone', async () => {
     const harness = await frozenServer(LIMITS)
     const hoarder = await rawClient(harness)
