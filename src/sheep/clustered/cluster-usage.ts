@@ -26,9 +26,7 @@ export class ClusterUsage {
 
   /** As this node counts them. */
   own(): NodeUsage {
-    return [...this.#options.families].flatMap(({ vdis }) =>
-      [...vdis.usage()].map(([v, u]) => [v, { ...u, isExact: true }] as const),
-    )
+    return [...this.#options.families].flatMap(({ vdis }) => [...vdis.usage()])
   }
 
   /** Of families that others own, as they say; of those that nobody does, or whose owner does not answer, as the last one has left it. */

@@ -60,8 +60,13 @@ export class FamilyAudit {
   async mend(oid: bigint, blocks: Blocks): Promise<Told<'mend_object'>> {
     const by = await this.#seenBy(oid)
     for (const vdi of by) this.#nameBy(oid, vdi)
-    if (by.length > 0) await this.#checkBlocks(oid, by, blocks)
+    if (by.length > 0 || this.#isMapOfDeleted(oid)) await this.#checkBlocks(oid, by, blocks)
     return this.#report
+  }
+
+  /** It is there as long as others read what that VDI had, and nobody looks into it. */
+  #isMapOfDeleted(oid: bigint): boolean {
+    return oidKind(oid) === 'inode' && this.#options.state.vdis.get(oidVid(oid))?.deleting === true
   }
 
   /** The VDIs that read an object, or through it. */

@@ -1,23 +1,27 @@
 import { describe, expect, it } from 'vitest'
-import { dataOid } from '../../../src/protocol/oid.ts'
+import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
 import { BLOCK_BYTES, objectPath } from '../../../src/sheep/object-format.ts'
 import { type BenchNode, ClusterBench } from './cluster-bench.ts'
 
 /** A VDI of which all that it has is in the files of objects, on three nodes. */
-async function written() {
+async function written({ deletesSnapshot = false } = {}) {
   const bench = await ClusterBench.open(1, 3)
   const vdis = bench.vdis(0)
   const vid = await bench.run(vdis.create('a', 100 << 20))
   const device = await bench.run(vdis.open(vid, { readOnly: false }))
   await bench.run(bench.write(device, 0, Buffer.alloc(8 * BLOCK_BYTES, 1)))
   await bench.run(device.close())
+  if (deletesSnapshot) {
+    await bench.run(vdis.snapshot(vid, 'then'))
+    await bench.run(vdis.remove('a', 'then'))
+  }
   for (const node of bench.nodes) {
     await bench.run(node.running!.node.close())
     bench.kill(node)
     await bench.start(node)
   }
   await bench.until(() => bench.isClean() && bench.nodes.every((node) => bench.isIn(node)))
-  return { bench, oid: dataOid(vid, 0) }
+  return { bench, vid, oid: dataOid(vid, 0) }
 }
 
 const rot = ({ disk }: BenchNode, oid: bigint, block: number) =>
@@ -36,6 +40,15 @@ describe('the scrub of a node of several', () => {
     const { bench, oid } = await written()
     const [node] = bench.nodes
     rot(node!, oid, 2)
+    expect(await scrub(bench, node!)).toMatchObject({ findings: 0, repaired: 1, damage: [] })
+    await bench.until(() => bench.isHome())
+    expect(await scrub(bench, node!)).toMatchObject({ findings: 0, repaired: 0 })
+  })
+
+  it('does so too with the map of a VDI that is deleted, of which others read what it had', async () => {
+    const { bench, vid } = await written({ deletesSnapshot: true })
+    const [node] = bench.nodes
+    rot(node!, inodeOid(vid), 0)
     expect(await scrub(bench, node!)).toMatchObject({ findings: 0, repaired: 1, damage: [] })
     await bench.until(() => bench.isHome())
     expect(await scrub(bench, node!)).toMatchObject({ findings: 0, repaired: 0 })
