@@ -270,6 +270,7 @@ function serviceSettings(config: Config): ServiceSettings {
     ...DEFAULT_SETTINGS,
     hostName: config.host ?? hostname(),
     availabilityZone: config.availability_zone,
+    defaultGroupType: config.default_group_type,
     scheduler: {
       ...DEFAULT_SCHEDULER,
       weights: {

@@ -89,6 +89,13 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .min(1)
     .default('nova')
     .describe('The availability zone of volumes that ask for none, and of backends that name none.'),
+  default_group_type: z
+    .string()
+    .min(1)
+    .max(255)
+    .nullable()
+    .default(null)
+    .describe('Name of the group type that `group_types/default` answers; without it there is none.'),
   backends: z
     .array(BACKEND_SCHEMA)
     .min(1)

@@ -6,6 +6,12 @@ export const BODY_BYTES_MAX = 114_688
 /** Deep enough for any connector, shallow enough that nothing which walks a body can run out of stack. */
 export const JSON_DEPTH_MAX = 32
 
+/**
+ * A number without a fraction that was written with one: `2.0`, `2e0`. Upstream's schemas take no such number for an integer, and
+ * so must not ours. Otherwise, also in JSON, it is the number.
+ */
+export class WholeFloat extends Number {}
+
 /** Parses a request body; null for an empty one. Throws InvalidInput when it is not JSON or is nested too deeply. */
 export function parseJson(source: string): unknown {
   if (source.trim() === '') return null
@@ -14,10 +20,26 @@ export function parseJson(source: string): unknown {
     throw new ServiceError('InvalidInput', { reason })
   }
   try {
-    return JSON.parse(source, (key, value) => (key === '__proto__' ? undefined : value))
+    const marked = FLOAT.test(source) ? source.replace(TOKENS, markWholeFloat) : source
+    return JSON.parse(marked, (key, value) => (key === '__proto__' ? undefined : unmark(value)))
   } catch {
     throw new ServiceError('InvalidInput', { reason: 'Malformed request body' })
   }
+}
+
+const FLOAT = /\d[.eE]/
+const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g
+/** Of the one member of an object that stands for a WholeFloat. */
+const MARK = '\0float'
+
+function markWholeFloat(token: string): string {
+  const isOne = !token.startsWith('"') && /[.eE]/.test(token) && Number.isInteger(Number(token))
+  return isOne ? JSON.stringify({ [MARK]: Number(token) }) : token
+}
+
+function unmark(value: unknown): unknown {
+  const number = typeof value === 'object' && value !== null && MARK in value ? value[MARK] : null
+  return typeof number === 'number' ? new WholeFloat(number) : value
 }
 
 /** Nesting of brackets outside of strings; counted before parsing, so that a hostile body is not even built. */

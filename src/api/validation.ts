@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../errors.ts'
+import { WholeFloat } from './json.ts'
 
 /**
  * Parses what a client sent, and refuses it in the words of upstream's validator, a JSON schema in Python: clients show
@@ -123,6 +124,7 @@ export function str(value: unknown): string {
 export function repr(value: unknown): string {
   if (value === null || value === undefined) return 'None'
   if (typeof value === 'boolean') return value ? 'True' : 'False'
+  if (value instanceof WholeFloat) return /^-?\d+$/.test(String(value)) ? `${value}.0` : String(value)
   if (Array.isArray(value)) return `[${value.map(repr).join(', ')}]`
   if (typeof value === 'object') {
     const pairs = Object.entries(value).map(([key, member]) => `${repr(key)}: ${repr(member)}`)

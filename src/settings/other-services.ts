@@ -118,7 +118,7 @@ export const COMPUTE_SERVICE = z
     swap_timeout_minutes: z
       .int()
       .min(1)
-      .max(43_200)
+      .max(20_160) // a timer has 31 bits of milliseconds
       .default(1440)
       .describe(
         'How long Nova may take to move a volume in use to another backend. One that it has not moved by then stays where it is, and its migration has failed.',

@@ -31,7 +31,7 @@ const show = async (id: string) => (await ask('GET', `/groups/${id}?list_volume=
 const message = (answer: { body: Record<string, { message: string }> }) => Object.values(answer.body)[0]!.message
 
 beforeAll(async () => {
-  api = await createHarness()
+  api = await createHarness({ settings: { defaultGroupType: 'preset' } })
   await ask('PUT', `/os-quota-sets/${PROJECT}`, { quota_set: { groups: -1 } })
   const type = await done('POST', '/group_types', sample('group-type-create-request.json'))
   groupTypeId = type.group_type.id
@@ -110,6 +110,12 @@ describe('group types', () => {
     expect((await ask('GET', '/group_types?is_public=maybe')).status).toBe(400)
     const preset = await ask('GET', '/group_types/default')
     expect([preset.status, message(preset)]).toEqual([404, 'Default group type can not be found.'])
+    const { id } = (await done('POST', '/group_types', { group_type: { name: 'preset' } })).group_type
+    expect((await ask('GET', '/group_types/default', undefined, { roles: 'reader' })).body.group_type).toMatchObject({
+      id,
+      name: 'preset',
+    })
+    await done('DELETE', `/group_types/${id}`)
     expect((await ask('GET', '/group_types', undefined, { version: '3.10' })).status).toBe(404)
     const empty = await ask('PUT', `/group_types/${groupTypeId}`, { group_type: {} })
     expect(message(empty)).toBe('Specify group type name, description or a combination thereof.')

@@ -10,7 +10,7 @@ import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ImageOptions } from '../../src/services/images/images.ts'
-import { DEFAULT_SETTINGS } from '../../src/services/settings.ts'
+import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
 import { openBackupTarget } from '../tools/backup-target.ts'
 
 export const PROJECT = '0123456789abcdef0123456789abcdef'
@@ -45,7 +45,9 @@ export interface Answer {
   text: string
 }
 
-export async function createHarness(options: { images?: ImageOptions; policy?: Policy } = {}): Promise<Harness> {
+export async function createHarness(
+  options: { images?: ImageOptions; policy?: Policy; settings?: Partial<ServiceSettings> } = {},
+): Promise<Harness> {
   const logged: string[] = []
   const log = createLog('info', { write: (line) => logged.push(line) })
   const db = await openDatabase({ file: ':memory:' })
@@ -59,7 +61,12 @@ export async function createHarness(options: { images?: ImageOptions; policy?: P
     clock: systemClock,
     random: systemRandom,
     log,
-    settings: { ...DEFAULT_SETTINGS, hostName: 'test', quota: { ...DEFAULT_SETTINGS.quota, volumes: 2000 } },
+    settings: {
+      ...DEFAULT_SETTINGS,
+      hostName: 'test',
+      quota: { ...DEFAULT_SETTINGS.quota, volumes: 2000 },
+      ...options.settings,
+    },
   })
   await services.start()
   const app = createApiServer({

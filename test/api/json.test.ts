@@ -1,14 +1,22 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { JSON_DEPTH_MAX, parseJson } from '../../src/api/json.ts'
+import { JSON_DEPTH_MAX, parseJson, WholeFloat } from '../../src/api/json.ts'
 
 test('parses whatever JSON.stringify prints, up to the depth that is allowed', () => {
   fc.assert(
     fc.property(fc.jsonValue({ maxDepth: 10 }), (value) => {
       fc.pre(!JSON.stringify(value).includes('__proto__')) // see below
-      expect(parseJson(JSON.stringify(value))).toEqual(JSON.parse(JSON.stringify(value)))
+      const text = JSON.stringify(value)
+      expect(JSON.parse(JSON.stringify(parseJson(text)))).toEqual(JSON.parse(text))
     }),
   )
+})
+
+test('whole numbers that are written as floats are told from those that are not, and are the same in JSON', () => {
+  const parsed = parseJson('{"a":[2.0,-1e1,2,1.5,0.0],"b":"2.0 \\" 3.0","c":"2.0"}') as { a: unknown[] }
+  expect(parsed.a.map((number) => number instanceof WholeFloat)).toEqual([true, true, false, false, true])
+  expect(JSON.parse(JSON.stringify(parsed))).toEqual({ a: [2, -10, 2, 1.5, 0], b: '2.0 " 3.0', c: '2.0' })
+  expect(() => parseJson('{"a": 2.}')).toThrow('Malformed request body')
 })
 
 test('an empty body is null', () => {

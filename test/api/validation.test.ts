@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { optionalFlag, optionalGuid, sizeGib, text, volumeName } from '../../src/api/fields.ts'
+import { parseJson } from '../../src/api/json.ts'
 import { check, repr, unknownProperties } from '../../src/api/validation.ts'
 import { createHarness, type Harness, PROJECT } from './harness.ts'
 
@@ -30,6 +31,7 @@ describe('a body', () => {
     [{ volume: { x: 1 } }, field('volume', "{'x': 1}. Additional properties are not allowed ('x' was unexpected)")],
     [{ volume: { size: 'big' } }, field('size', "big. 'big' does not match '^[0-9]+$'")],
     [{ volume: { size: 1.5 } }, field('size', "1.5. 1.5 is not of type 'integer', 'string', 'null'")],
+    [parseJson('{"volume": {"size": 2.0}}'), field('size', "2.0. 2.0 is not of type 'integer', 'string', 'null'")],
     [{ volume: { size: '0' } }, field('size', '0. 0 is less than the minimum of 1')],
     [{ volume: { size: 1e30 } }, field('size', '1e+30. 1e+30 is greater than the maximum of 2147483647')],
     [

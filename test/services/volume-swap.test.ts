@@ -382,6 +382,32 @@ describe('a process that dies', () => {
   })
 })
 
+it('moves attachments of before there were attachments: the new connection takes the server of the old one', async () => {
+  const harness = await createHarness(world.options())
+  const { connections, volumes } = harness.services
+  const [id, connector] = [await attached(harness), { host: 'compute-1' }]
+  world.nova.answerNext({ status: 202 })
+  await migrate(harness, id)
+  const target = () =>
+    harness
+      .db('volumes')
+      .where({ migration_status: `target:${id}` })
+      .first()
+  await vi.waitFor(async () => expect((await target())?.status).toBe('available'), { timeout: 30_000 })
+  await vi.waitFor(() => expect(world.nova.calls).toHaveLength(1), { timeout: 30_000 })
+  const { id: newVolumeId } = await target()
+  await connections.reserve(admin, newVolumeId)
+  await connections.initialize(admin, newVolumeId, connector)
+  await connections.terminate(admin, id, connector)
+  expect(await show(harness, id)).toMatchObject({ status: 'in-use', migrationStatus: 'migrating' })
+  expect(await volumes.completeMigration(admin, id, { newVolumeId, failed: false })).toBe(id)
+  await world.settled(harness)
+  const moved = await show(harness, id)
+  expect(moved).toMatchObject({ status: 'in-use', migrationStatus: 'success', host: OTHER, nameId: newVolumeId })
+  expect(moved.attachments).toMatchObject([{ instanceId: SERVER, status: 'attached', connector }])
+  await world.expectAtRest(harness)
+})
+
 it('asks Nova once more when a token was revoked, and repeats nothing else', async () => {
   const harness = await createHarness(world.options())
   const id = await attached(harness)
