@@ -8,6 +8,7 @@ const HASH = 'ab'.repeat(32)
 it('what a client left behind at a gateway does not happen when he has been at another one, and is back', async () => {
   const bench = await ClusterBench.open(1, 3)
   const [left, ...others] = bench.nodes
+  await bench.until(() => left!.running!.node.sheep.state.view.voters.length === 3)
   const vid = await bench.run(bench.vdis(0).create('a', 100 * BLOCK_BYTES))
   await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
   const before = await bench.run(bench.connect(left!)!.vdis.openExport(HASH, false))
