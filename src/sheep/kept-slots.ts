@@ -29,7 +29,7 @@ interface KeptObject {
 /**
  * Slots that overwriting has freed, and that are not given back at once: the next large write over the same blocks goes to them. What
  * is overwritten once is overwritten again, and to write over a slot that has its place on the device and its pages in the page cache
- * takes a third less of the processor than to write where a hole has just been made, and lets the client wait for half as long.
+ * takes a quarter less of the processor than to write where a hole has just been made, and lets the client wait for much less.
  *
  * 1. For the store such a slot is free, as a hole is. That it is not empty matters to nobody: what was placed is told by its checksum.
  * 2. They are given back when no large write has overwritten the object for a while, when room becomes scarce, and at the end of

@@ -112,7 +112,7 @@ export class StoreModel {
       await this.clock.run(this.#background(this.#store.disks.unplug(path), () => this.counts.unplugs++))
     }
     for (const oid of this.#current.keys()) await this.clock.run(this.#punchStraySlots(oid))
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < 10; i++) {
       this.commit()
       for (let steps = this.random.below(30); steps > 0; steps--) this.clock.step()
     }
