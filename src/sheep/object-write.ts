@@ -45,11 +45,16 @@ export function blocksOf(object: StoredObject, generation: number): BlockWrite[]
   return blocks
 }
 
-function fillsOtherSlot(object: StoredObject, block: number, { word1, placedSlots }: OverlayEntry): boolean {
-  const slot = slotOf(word1)
+function fillsOtherSlot(object: StoredObject, block: number, newest: OverlayEntry): boolean {
+  const slot = slotOf(newest.word1)
   if (slot === null) return false
   const other = slot === 0 ? 1 : 0
-  return object.tableSlot(block) === other || (placedSlots & slotBit(other)) !== 0
+  if (object.tableSlot(block) === other) return true
+  // Of entries that one transaction has made of a block the earlier may still be there.
+  for (let entry: OverlayEntry | null = newest; entry; entry = entry.previous) {
+    if (entry.placedSlots & slotBit(other)) return true
+  }
+  return false
 }
 
 /** What the journal has of it, and where that goes: neighbours in one go. */
