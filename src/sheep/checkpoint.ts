@@ -21,6 +21,7 @@ import { blocksOf, copiesOf, encodeTail, type ObjectWrite, settle, writtenBytes 
 import type { SlotPunches } from './slot-punches.ts'
 import type { StoreFiles } from './store-files.ts'
 import type { DirtyGeneration, StoredObject } from './stored-object.ts'
+import { punchStraySlots } from './stray-slots.ts'
 
 const COPIES_PER_BATCH = 512
 /** Objects that a checkpoint keeps loaded at a time. */
@@ -100,13 +101,27 @@ export class Checkpointer {
     const { replayed } = this.#files
     if (!replayed) return
     this.#dirty.set(replayed.generation, replayed.dirty)
-    try {
-      const written = await this.#apply(replayed.generation, replayed.nextSequence)
-      await this.#complete(replayed.generation, written)
-    } catch (error) {
-      if (!isNoSpace(error)) throw error
-      throw new StoreError('NoSpace', 'what the journal holds does not fit into the object files', { cause: error })
+    for (;;) {
+      try {
+        const written = await this.#apply(replayed.generation, replayed.nextSequence)
+        return await this.#complete(replayed.generation, written)
+      } catch (error) {
+        if (!isNoSpace(error)) throw error
+        // The room that it was promised may have been that of kept slots, which nobody knows of any more.
+        if ((await this.#giveStraysBack()) > 0) continue
+        throw new StoreError('NoSpace', 'what the journal holds does not fit into the object files', { cause: error })
+      }
     }
+  }
+
+  /** What a crash has left in slots that nothing names, in any object; returns how many blocks that were. */
+  async #giveStraysBack(): Promise<number> {
+    let blocks = 0
+    for (const oid of [...this.#cache.oids()]) {
+      const given = this.#cache.using(oid, (object) => punchStraySlots(object, this.#punches))
+      blocks += await given.catch(() => 0) // whoever wants to read it is told why
+    }
+    return blocks
   }
 
   /** Remembers what a transaction of this generation changed. */
@@ -233,10 +248,11 @@ export class Checkpointer {
       try {
         return await this.#apply(generation, nextSequence)
       } catch (error) {
-        if (!isNoSpace(error) || this.#finishing) throw error
+        if (!isNoSpace(error)) throw error
         this.#knowsHoles = false
-        this.#disk.placement.assumeFull(error)
         if ((await this.#kept.giveAllBack()) > 0) continue
+        if (this.#finishing) throw error
+        this.#disk.placement.assumeFull(error)
         this.#log.error({ retryMs: NO_SPACE_RETRY_MS }, 'the disk is full: writes stop until there is room again')
         await this.#clock.sleep(NO_SPACE_RETRY_MS)
       }

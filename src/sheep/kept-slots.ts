@@ -29,7 +29,7 @@ interface KeptObject {
 /**
  * Slots that overwriting has freed, and that are not given back at once: the next large write over the same blocks goes to them. What
  * is overwritten once is overwritten again, and to write over a slot that has its place on the device and its pages in the page cache
- * costs half as much as to write where a hole has just been made.
+ * takes a quarter less of the processor than to write where a hole has just been made, and lets the client wait for much less.
  *
  * 1. For the store such a slot is free, as a hole is. That it is not empty matters to nobody: what was placed is told by its checksum.
  * 2. They are given back when no large write has overwritten the object for a while, when room becomes scarce, and at the end of
@@ -82,14 +82,16 @@ export class KeptSlots {
       return false
     }
     const before = this.#kept.get(object)
-    const isKept = (block: number) => before?.blocks[block] === 1
-    const freed = blocks.filter(({ freesOtherSlot }) => freesOtherSlot)
-    const surplus = freed.filter(({ block, word1, fillsOtherSlot }) => {
-      return slotOf(word1) !== null && (fillsOtherSlot || isKept(block))
-    })
-    const given = freed.filter(({ block }) => isKept(block)).length
-    const keeps = may && !this.#isClosed && this.#mayKeep(object, surplus.length - given)
-    if (before) this.#forgetBlocks(object, before, freed)
+    const surplus: { block: number }[] = []
+    const changed: { block: number }[] = []
+    for (const write of blocks) {
+      if (!write.freesOtherSlot) continue
+      const isKept = before?.blocks[write.block] === 1
+      if (isKept) changed.push(write)
+      if (slotOf(write.word1) !== null && (write.fillsOtherSlot || isKept)) surplus.push(write)
+    }
+    const keeps = may && !this.#isClosed && this.#mayKeep(object, surplus.length - changed.length)
+    if (before) this.#forgetBlocks(object, before, changed)
     if (keeps && surplus.length > 0) this.#keep(object, surplus)
     return keeps
   }
@@ -114,7 +116,7 @@ export class KeptSlots {
     this.#lookLater()
   }
 
-  #forgetBlocks(object: StoredObject, kept: KeptObject, blocks: Iterable<{ block: number }>): void {
+  #forgetBlocks(object: StoredObject, kept: KeptObject, blocks: readonly { block: number }[]): void {
     for (const { block } of blocks) {
       if (kept.blocks[block] === 0) continue
       kept.blocks[block] = 0

@@ -2,6 +2,7 @@ import type { Copy, DiskFile } from '../runtime/disk.ts'
 import { Journal } from './journal.ts'
 import {
   BLOCK_BYTES,
+  BLOCKS_PER_OBJECT,
   blockPosition,
   encodeHeader,
   HEADER_OFFSET,
@@ -34,21 +35,26 @@ export interface BlockWrite {
 /** The blocks of an object that a generation changed, in order, as it left them. The object has to be loaded. */
 export function blocksOf(object: StoredObject, generation: number): BlockWrite[] {
   const blocks: BlockWrite[] = []
-  for (const [block, newest] of object.overlay) {
+  object.overlay.forEach((block, newest) => {
     let entry: OverlayEntry | null = newest
     while (entry && entry.generation !== generation) entry = entry.previous
-    if (!entry) continue
+    if (!entry) return
     const { location, word0, word1, freesOtherSlot } = entry
     blocks.push({ block, location, word0, word1, freesOtherSlot, fillsOtherSlot: fillsOtherSlot(object, block, entry) })
-  }
+  })
   return blocks
 }
 
-function fillsOtherSlot(object: StoredObject, block: number, { word1, placedSlots }: OverlayEntry): boolean {
-  const slot = slotOf(word1)
+function fillsOtherSlot(object: StoredObject, block: number, newest: OverlayEntry): boolean {
+  const slot = slotOf(newest.word1)
   if (slot === null) return false
   const other = slot === 0 ? 1 : 0
-  return object.tableSlot(block) === other || (placedSlots & slotBit(other)) !== 0
+  if (object.tableSlot(block) === other) return true
+  // Of entries that one transaction has made of a block the earlier may still be there.
+  for (let entry: OverlayEntry | null = newest; entry; entry = entry.previous) {
+    if (entry.placedSlots & slotBit(other)) return true
+  }
+  return false
 }
 
 /** What the journal has of it, and where that goes: neighbours in one go. */
@@ -79,25 +85,30 @@ export function writtenBytes({ blocks }: ObjectWrite): number {
   return blocks.filter(({ location }) => location >= 0).length * BLOCK_BYTES + OBJECT_TAIL_BYTES
 }
 
+/** A table that is being encoded. */
+const tableToCome = new Uint32Array(BLOCKS_PER_OBJECT * 2)
+
 /** Table and header as they are after the generation. */
 export function encodeTail(tail: Buffer, write: ObjectWrite, table: Uint32Array, storeId: Buffer): void {
-  writeWords(tail, table)
+  tableToCome.set(table)
   for (const { block, word0, word1 } of write.blocks) {
-    tail.writeUInt32LE(word0, block * 8)
-    tail.writeUInt32LE(word1, block * 8 + 4)
+    tableToCome[block * 2] = word0
+    tableToCome[block * 2 + 1] = word1
   }
+  writeWords(tail, tableToCome)
   encodeHeader({ storeId, oid: write.object.oid, version: write.version }, tail.subarray(HEADER_OFFSET - TABLE_OFFSET))
 }
 
 /** The file holds the generation now: the table says so, if it is in memory, and the overlay keeps only what is newer. */
 export function settle({ object, blocks }: ObjectWrite, generation: number): void {
+  const { overlay, table } = object
   for (const { block, word0, word1 } of blocks) {
-    if (object.table) {
-      object.table[block * 2] = word0
-      object.table[block * 2 + 1] = word1
+    if (table) {
+      table[block * 2] = word0
+      table[block * 2 + 1] = word1
     }
-    let entry = object.overlay.get(block)
-    if (entry?.generation === generation) object.overlay.delete(block)
+    let entry = overlay.get(block)
+    if (entry?.generation === generation) overlay.delete(block)
     while (entry) {
       if (entry.previous?.generation === generation) entry.previous = null
       entry = entry.previous ?? undefined

@@ -51,6 +51,19 @@ export class Overlay {
     this.#size = 0
   }
 
+  /** As the iterator below, for where there are thousands: that makes two objects for each. */
+  forEach(use: (block: number, entry: OverlayEntry) => void): void {
+    const pages = this.#pages ?? []
+    for (let number = 0; number < pages.length; number++) {
+      const page = pages[number]
+      if (page === undefined) continue
+      for (let i = 0; i < PAGE_BLOCKS; i++) {
+        const entry = page[i]
+        if (entry !== undefined) use((number << PAGE_SHIFT) + i, entry)
+      }
+    }
+  }
+
   *[Symbol.iterator](): Generator<[block: number, entry: OverlayEntry]> {
     for (const [number, page] of (this.#pages ?? []).entries()) {
       if (page === undefined) continue

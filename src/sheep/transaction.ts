@@ -27,8 +27,8 @@ export class Transaction {
 
   /** The journal has written the frame; the payload begins at `location`. */
   stamp(location: number, generation: number, sequence: number): void {
-    for (const [i, entry] of this.journaled.entries()) {
-      entry.location = location + i
+    for (const entry of this.journaled) {
+      entry.location = location++
       stampEntry(entry, generation, sequence)
     }
     for (const entry of this.inPlace) stampEntry(entry, generation, sequence)

@@ -67,6 +67,7 @@ export class StoreModel {
     punched: 0,
     kept: 0,
     keptApart: 0,
+    keptLast: 0,
     crowded: 0,
   }
 
@@ -112,10 +113,15 @@ export class StoreModel {
       await this.clock.run(this.#background(this.#store.disks.unplug(path), () => this.counts.unplugs++))
     }
     for (const oid of this.#current.keys()) await this.clock.run(this.#punchStraySlots(oid))
-    for (let i = 0; i < 20; i++) {
-      this.commit()
-      for (let steps = this.random.below(30); steps > 0; steps--) this.clock.step()
+    for (let i = 0; i < 10; i++) this.commit()
+    await this.sync()
+    this.#store.startCheckpoint()
+    for (let steps = 0; steps < 100 && this.#store.measures().keptBytes === 0; steps++) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+      this.clock.step()
     }
+    if (this.#store.measures().keptBytes > 0) this.counts.keptLast++
+    for (let i = this.random.below(3); i > 0; i--) this.commit()
   }
 
   /** Little room is left on the only disk, or there is plenty again: only what is kept for the next write may notice. */

@@ -6,12 +6,13 @@ export function surplusSlots(disk: SimDisk): string[] {
   const surplus: string[] = []
   for (const path of disk.paths().filter((name) => name.startsWith('obj/'))) {
     const pages = disk.pagesOf(path)
-    for (let block = 0; block < BLOCKS_PER_OBJECT; block++) {
-      const at = TABLE_OFFSET + block * 8 + 4
-      const word1 = pages.get(Math.floor(at / BLOCK_BYTES))!.readUInt32LE(at % BLOCK_BYTES)
+    for (const page of pages.keys()) {
       for (const slot of [0, 1] as const) {
-        const isTaken = pages.has(blockPosition(block, slot) / BLOCK_BYTES)
-        if (isTaken && slotOf(word1) !== slot) surplus.push(`${path} ${block}/${slot}`)
+        const block = page - blockPosition(0, slot) / BLOCK_BYTES
+        if (block < 0 || block >= BLOCKS_PER_OBJECT) continue
+        const at = TABLE_OFFSET + block * 8 + 4
+        const word1 = pages.get(Math.floor(at / BLOCK_BYTES))!.readUInt32LE(at % BLOCK_BYTES)
+        if (slotOf(word1) !== slot) surplus.push(`${path} ${block}/${slot}`)
       }
     }
   }
