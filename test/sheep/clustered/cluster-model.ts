@@ -91,9 +91,14 @@ export class ClusterModel {
     const patienceMs = random.pick([2000, 8000, 30_000])
     const pauseMs = random.pick([40, 120])
     const managing = random.pick([0.01, 0.04])
-    this.#vdis = Array.from({ length: 1 + random.below(2) }, (_, at) => new TestedVdi(`vdi${at}`, 1 + random.below(3)))
-    this.#clients = this.#vdis.flatMap((vdi) =>
-      Array.from({ length: 1 + random.below(2) }, (_, at) => {
+    const tested = Array.from({ length: 1 + random.below(2) }, (_, at) => {
+      const objects = 1 + random.below(3)
+      const clients = 1 + random.below(2)
+      return { vdi: new TestedVdi(`vdi${at}`, objects, clients > 1), clients }
+    })
+    this.#vdis = tested.map(({ vdi }) => vdi)
+    this.#clients = tested.flatMap(({ vdi, clients }) =>
+      Array.from({ length: clients }, (_, at) => {
         const attachmentId = `${vdi.name}-${at}`
         const nameHash = Buffer.from(attachmentId).toString('hex').padEnd(64, '0')
         return new ClusterClient({

@@ -25,10 +25,13 @@ export class TestedVdi {
   objects: number
   /** What does not change any more: snapshots, and clones that nobody writes to. */
   readonly held: Held[] = []
+  readonly #isShared: boolean
   readonly #units = new Map<number, UnitHistory>()
 
-  constructor(name: string, objects: number) {
+  /** Through several attachments a write may happen again until it is answered: docs/replication.md. */
+  constructor(name: string, objects: number, isShared: boolean) {
     this.name = name
+    this.#isShared = isShared
     this.objects = 0
     this.grow(objects)
   }
@@ -39,7 +42,8 @@ export class TestedVdi {
 
   grow(objects: number): void {
     for (let index = this.objects; index < objects; index++)
-      for (let unit = 0; unit < UNITS; unit++) this.#units.set(index * UNITS + unit, new UnitHistory())
+      for (let unit = 0; unit < UNITS; unit++)
+        this.#units.set(index * UNITS + unit, new UnitHistory({ repeats: this.#isShared }))
     this.objects = objects
   }
 

@@ -495,7 +495,7 @@ export class ReplicatedModel {
   #begin(name: string, values: readonly number[]): void {
     const working = {
       name,
-      history: new Map(UNITS.map((unit, i) => [unit, new UnitHistory(values[i])])),
+      history: new Map(UNITS.map((unit, i) => [unit, new UnitHistory({ initial: values[i] })])),
       users: new Set<Promise<void>>(),
     }
     this.#working.set(name, working)

@@ -26,14 +26,16 @@ interface Config {
 /**
  * The history of one unit, and whether there is an order of all that was asked that explains what was read. Each operation happens at
  * some moment between call and return; one without a return may happen at any later moment, or never. After a loss of power the unit
- * has what was durable, or anything that was written since.
+ * has what was durable, or anything that was written since. With `repeats` a write may happen more than once until it is answered.
  */
 export class UnitHistory {
   readonly #initial: number
+  readonly #repeats: boolean
   readonly #events: HistoryEvent[] = []
 
-  constructor(initial = 0) {
+  constructor({ initial = 0, repeats = false } = {}) {
     this.#initial = initial
+    this.#repeats = repeats
   }
 
   add(event: HistoryEvent): void {
@@ -80,7 +82,7 @@ export class UnitHistory {
         case 'return': {
           const { operation } = event
           if (!pending.has(operation)) break
-          const explained = happen(configs, pending, operation, bounded)
+          const explained = happen(configs, pending, operation, bounded, this.#repeats)
           if (explained.length === 0) {
             const values = [...new Set(configs.map(({ value }) => value))]
             const others = [...pending].map(({ kind, value }) => `${kind} ${value}`)
@@ -95,7 +97,7 @@ export class UnitHistory {
           if (!pending.has(event.operation)) break
           configs = [
             ...configs.filter(({ happened }) => !happened.has(event.operation)),
-            ...happen(configs, pending, event.operation, bounded),
+            ...happen(configs, pending, event.operation, bounded, this.#repeats),
           ]
           pending.delete(event.operation)
           break
@@ -125,12 +127,14 @@ function happen(
   pending: ReadonlySet<Operation>,
   last: Operation,
   bounded: ReadonlySet<Operation>,
+  repeats: boolean,
 ): Config[] {
   const seen = new Set<string>()
   const done = new Map<string, Config>()
   const ids = new Map([...pending].map((operation, id) => [operation, id]))
   const nameOf = (operation: Operation) => (bounded.has(operation) ? `${ids.get(operation)}` : `=${operation.value}`)
   const visit = ({ value, happened }: Config): void => {
+    const isOver = (operation: Operation) => happened.has(operation) && (!repeats || operation.value === value)
     const key = `${value}:${[...happened].map(nameOf).sort()}`
     if (seen.has(key)) return
     seen.add(key)
@@ -140,7 +144,7 @@ function happen(
     }
     const tried = new Set<number | null>([value])
     for (const operation of pending) {
-      if (happened.has(operation) || (operation.kind === 'read' && operation.value !== value)) continue
+      if (operation.kind === 'read' ? happened.has(operation) || operation.value !== value : isOver(operation)) continue
       if (!bounded.has(operation)) {
         if (tried.has(operation.value)) continue
         tried.add(operation.value)
