@@ -4,10 +4,16 @@ import type { OpenedSheep } from './open-sheep.ts'
 import type { ClusteredSheep } from './sheep/clustered/clustered-sheep.ts'
 import { mayGoDown } from './sheep/membership/down.ts'
 
-type ClusterMethod = 'cluster_status' | 'recovery_status' | 'recovery_set' | 'node_drain' | 'node_remove'
+export type ClusterMethod =
+  | 'cluster_status'
+  | 'recovery_status'
+  | 'recovery_set'
+  | 'node_drain'
+  | 'node_remove'
+  | 'cluster_shutdown'
 
-/** What a node answers that is about the cluster it is in. */
-export function clusterHandlers(opened: OpenedSheep): Required<Pick<Handlers, ClusterMethod>> {
+/** What a node answers that is about the cluster it is in. `stop` ends this process with grace. */
+export function clusterHandlers(opened: OpenedSheep, stop: () => void): Required<Pick<Handlers, ClusterMethod>> {
   return {
     cluster_status: () => statusOf(opened),
     recovery_status: () => recoveryOf(opened),
@@ -21,6 +27,11 @@ export function clusterHandlers(opened: OpenedSheep): Required<Pick<Handlers, Cl
     node_drain: async ({ node, undo = false }) => {
       await clusterOf(opened).store.admin.drain(node, !undo)
       return {}
+    },
+    cluster_shutdown: async () => {
+      const unreached = (await opened.clustered?.store.stopOthers()) ?? []
+      stop()
+      return { unreached: [...unreached] }
     },
     node_remove: async ({ node, force = false }) => {
       await clusterOf(opened).store.admin.remove(node, { isForced: force })

@@ -26,6 +26,7 @@ const node = await startNode({
     failure = reason
     control?.emit('failed', { reason })
   },
+  onStopAsked: () => control?.emit('stop_asked', {}),
 })
 
 control = serveControl(

@@ -1,11 +1,11 @@
 import path from 'node:path'
 import type { Config } from './config.ts'
 import { ControlError } from './control/messages.ts'
-import type { Handlers, Result } from './control/methods.ts'
+import type { Handlers, NodeMethod, Result } from './control/methods.ts'
 import { createNbdServer, type NbdServer } from './exports/nbd/server.ts'
 import type { NbdTls } from './exports/nbd/session.ts'
 import { storeDirectory } from './exports/store-directory.ts'
-import { clusterHandlers } from './node-cluster.ts'
+import { type ClusterMethod, clusterHandlers } from './node-cluster.ts'
 import { collectNode } from './node-metrics.ts'
 import { openSheep } from './open-sheep.ts'
 import type { SheepRequest, SheepResponse } from './protocol/message.ts'
@@ -35,11 +35,13 @@ export interface NodeOptions {
   log: Log
   /** Told once when the store cannot go on. */
   onFailed(reason: string): void
+  /** The cluster is being shut down. */
+  onStopAsked(): void
 }
 
 export interface RunningNode {
   addresses: Record<string, string>
-  handlers: Handlers
+  handlers: Required<Pick<Handlers, NodeMethod>>
   close(): Promise<void>
 }
 
@@ -53,7 +55,7 @@ const CLOSE_GRACE_MS = 5000
  * The root of the store side: one sheep, the door for Sheepdog clients, and the NBD gateway. The only place that knows both
  * sheep and exports; requests of exports reach the sheep by a call instead of a socket.
  */
-export async function startNode({ config, log, onFailed }: NodeOptions): Promise<RunningNode> {
+export async function startNode({ config, log, onFailed, onStopAsked }: NodeOptions): Promise<RunningNode> {
   const at = (name: string) => path.resolve(config.data_dir, name)
   const disk = openSystemDisk(at('sheep'))
   await disk.makeDirectory('.')
@@ -78,6 +80,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     lockGraceMs: config.lock_grace_seconds * 1000,
     scrubBytesPerSecond: config.scrub_rate_mib * MIB,
     onFailed: (error) => onFailed(error.message),
+    onStopAsked,
   })
   const { sheep } = opened
 
@@ -111,7 +114,7 @@ export async function startNode({ config, log, onFailed }: NodeOptions): Promise
     addresses,
     handlers: {
       ...handlersOf(config, sheep, nbd),
-      ...clusterHandlers(opened),
+      ...clusterHandlers(opened, onStopAsked),
       metrics: async () => ({
         failure: sheep.failure?.message ?? null,
         samples: await collectNode({ sheep, server, nbd, operations, lag, roles: config.roles }),
@@ -156,7 +159,11 @@ function loadTls({ nbd_tls, nbd_tls_cert, nbd_tls_key, nbd_tls_ca }: Config): Nb
   }
 }
 
-function handlersOf(config: Config, sheep: Sheep, nbd: NbdServer | null): Handlers {
+function handlersOf(
+  config: Config,
+  sheep: Sheep,
+  nbd: NbdServer | null,
+): Required<Pick<Handlers, Exclude<NodeMethod, ClusterMethod | 'metrics'>>> {
   return {
     cluster_info: async () => {
       const { totalBytes, freeBytes, allocatedBytes, nodes } = await sheep.space()

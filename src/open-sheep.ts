@@ -11,7 +11,7 @@ import { joinCorosync } from './sheep/cluster/corosync.ts'
 import { joinEtcd } from './sheep/cluster/etcd.ts'
 import { parseEtcdUrl } from './sheep/cluster/etcd-client.ts'
 import type { JoinGroup } from './sheep/cluster/group.ts'
-import { ClusteredSheep } from './sheep/clustered/clustered-sheep.ts'
+import { ClusteredSheep, type ClusteredSheepOptions } from './sheep/clustered/clustered-sheep.ts'
 import { foundCluster } from './sheep/clustered/found-cluster.ts'
 import { runOperation } from './sheep/ops.ts'
 import { PeerNetwork } from './sheep/peer/peer-network.ts'
@@ -31,7 +31,7 @@ export interface OpenedSheep extends Required<Pick<SheepServerOptions, 'clientOp
   close(): Promise<void>
 }
 
-type CommonOptions = Omit<SheepOptions, 'address' | 'zone' | 'copies'>
+type CommonOptions = Omit<SheepOptions, 'address' | 'zone' | 'copies'> & Pick<ClusteredSheepOptions, 'onStopAsked'>
 
 const MIB = 1024 * 1024
 const COPIES_MIN_DEFAULT = 2

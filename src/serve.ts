@@ -4,7 +4,7 @@ import { type Command, EXIT } from './cli/command.ts'
 import { table } from './cli/table.ts'
 import { type Config, isOwnStore, loadConfig } from './config.ts'
 import { CONTROL_SOCKET, ControlError } from './control/messages.ts'
-import type { Handlers, Result } from './control/methods.ts'
+import { type Handlers, NODE_METHODS, type Result } from './control/methods.ts'
 import { listenControl } from './control/socket-carrier.ts'
 import { type ControlCaller, SocketControl } from './control/socket-client.ts'
 import { systemClock } from './runtime/clock.ts'
@@ -102,24 +102,11 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     void store.ended.then(resolve)
   })
   let info = await control.call('info', {})
+  control.on('stop_asked', requestStop)
   const handlers: Handlers = {
+    ...passedOn(control),
     ping: async () => ({}),
     info: async () => info,
-    cluster_info: (params) => control.call('cluster_info', params),
-    cluster_status: (params) => control.call('cluster_status', params),
-    vdi_list: (params) => control.call('vdi_list', params),
-    vdi_objects: (params) => control.call('vdi_objects', params),
-    stats: (params) => control.call('stats', params),
-    metrics: (params) => control.call('metrics', params),
-    audit: (params) => control.call('audit', params),
-    audit_progress: (params) => control.call('audit_progress', params),
-    scrub_status: (params) => control.call('scrub_status', params),
-    scrub_start: (params) => control.call('scrub_start', params),
-    scrub_pause: (params) => control.call('scrub_pause', params),
-    disk_list: (params) => control.call('disk_list', params),
-    disk_plug: (params) => control.call('disk_plug', params),
-    disk_unplug: (params) => control.call('disk_unplug', params),
-    export_drained: (params) => control.call('export_drained', params),
     stop: async () => {
       requestStop()
       return {}
@@ -140,6 +127,11 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
       void listener.close() // a command that stays connected does not hold the process up
     },
   }
+}
+
+/** What the store's thread answers. */
+function passedOn(control: ControlCaller): Handlers {
+  return Object.fromEntries(NODE_METHODS.map((method) => [method, (params: never) => control.call(method, params)]))
 }
 
 /**

@@ -25,7 +25,21 @@ export function clusterCommands(ports: CommandPorts): Command[] {
         return EXIT.OK
       },
     },
+    {
+      name: 'cluster shutdown',
+      summary: 'Stop all nodes of the cluster: each finishes what is under way, closes its store, and ends.',
+      run: async (call) => {
+        const told = await askNode(ports, call, (node) => node.call('cluster_shutdown', {}))
+        call.print(told, () => describeShutdown(told))
+        return told.unreached.length > 0 ? EXIT.UNAVAILABLE : EXIT.OK
+      },
+    },
   ]
+}
+
+function describeShutdown({ unreached }: Result<'cluster_shutdown'>): string {
+  if (unreached.length === 0) return 'All nodes are stopping. They may be started in any order.'
+  return `All nodes are stopping but these, which did not answer: ${unreached.join(', ')}. Stop them there: collie node stop`
 }
 
 function describeStatus(status: Result<'cluster_status'>): string {

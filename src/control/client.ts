@@ -69,9 +69,10 @@ export class ControlClient {
   }
 
   #notify(event: string, data: unknown): void {
-    const schema = Object.hasOwn(EVENTS, event) ? EVENTS[event as EventName] : undefined
-    const parsed = schema?.safeParse(data)
-    if (parsed?.success) this.#listeners[event as EventName]?.(parsed.data)
+    if (!Object.hasOwn(EVENTS, event)) return
+    const parsed = EVENTS[event as EventName].safeParse(data)
+    const listener = this.#listeners[event as EventName] as ((data: unknown) => void) | undefined
+    if (parsed.success) listener?.(parsed.data)
   }
 
   #settle(message: { id: number; result?: unknown } | { id: number; error: { code: string; message: string } }): void {

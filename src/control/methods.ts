@@ -295,6 +295,8 @@ export const METHODS = {
   node_drain: method(z.strictObject({ node: z.string().min(1), undo: z.boolean().optional() }), nothing),
   /** The node is gone for good. Rejects with VdiInUse and what may be lost, unless `force` gives that up. */
   node_remove: method(z.strictObject({ node: z.string().min(1), force: z.boolean().optional() }), nothing),
+  /** All nodes of the cluster are asked to stop, this one last; answered before that. The addresses of those that did not answer. */
+  cluster_shutdown: method(nothing, z.object({ unreached: z.array(z.string()) })),
   vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),
   /** Objects of a VDI in the order of their indexes, from one on; fewer than `count` are the last. Rejects with NoVdi. */
   vdi_objects: method(
@@ -339,6 +341,8 @@ export const METHODS = {
 export const EVENTS = {
   /** The store cannot go on (its disk failed); its process should end. */
   failed: z.object({ reason: z.string() }),
+  /** The cluster is being shut down: the process should end with grace. */
+  stop_asked: nothing,
 } as const satisfies Record<string, z.ZodType>
 
 type Methods = typeof METHODS
@@ -348,6 +352,15 @@ export type Result<M extends MethodName> = z.output<Methods[M]['result']>
 
 export type EventName = keyof typeof EVENTS
 export type EventData<E extends EventName> = z.output<(typeof EVENTS)[E]>
+
+/** Answered by a process for itself, or by its service side. */
+const OF_THE_PROCESS = ['ping', 'info', 'stop', 'explain', 'volume_list'] as const satisfies readonly MethodName[]
+export type NodeMethod = Exclude<MethodName, (typeof OF_THE_PROCESS)[number]>
+
+/** Answered by the store, whose process passes them on to its thread. */
+export const NODE_METHODS = (Object.keys(METHODS) as MethodName[]).filter(
+  (name): name is NodeMethod => !(OF_THE_PROCESS as readonly string[]).includes(name),
+)
 
 /** The methods that one side answers. */
 export type Handlers = { readonly [M in MethodName]?: (params: Params<M>) => Promise<Result<M>> }

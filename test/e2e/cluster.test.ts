@@ -116,6 +116,16 @@ withEtcd.test('three nodes keep what was acknowledged, whichever of them are kil
     await api.detach(attached.id)
     await api.delete('volume', volumeId)
     await api.untilGone('volume', volumeId)
+
+    await second.ask('cluster', 'recovery', 'throttle', '100M')
+    const shown = await third.ask<Result<'recovery_status'>>('cluster', 'recovery', 'show')
+    expect(shown.limit_bytes_per_second).toBe(100 * 1024 * 1024)
+
+    const ended = three.nodes.map((node) => node.ended())
+    expect(await second.ask('cluster', 'shutdown')).toEqual({ unreached: [] })
+    expect(await Promise.all(ended)).toEqual([0, 0, 0])
+    for (const node of [second, third, first]) await node.start()
+    await three.untilWell(1)
   } finally {
     await verifier.kill()
     await three.dispose()

@@ -110,6 +110,15 @@ export class Collie {
     return child.signalCode ?? child.exitCode!
   }
 
+  /** Resolves when the process has ended by itself. */
+  async ended(): Promise<Ending> {
+    const child = this.#child
+    if (child === null) throw new Error('collie was never started')
+    if (this.isRunning) await once(child, 'exit')
+    this.#info = null
+    return child.signalCode ?? child.exitCode!
+  }
+
   /** Runs a command of the same program on this data directory, to its end. */
   async command(...words: string[]): Promise<{ code: number | null; out: string; err: string }> {
     return runCollie(...words, `--data-dir=${this.dataDir}`)

@@ -20,6 +20,8 @@ export interface ClusteredSheepOptions extends SheepOptions {
     /** Places on the ring; by its room when null. */
     vnodes: number | null
   }
+  /** Another node says that the whole cluster is to stop. */
+  onStopAsked?: () => void
 }
 
 /** A node of a cluster: its sheep, and the way in for clients, who reach every VDI through any node. */
@@ -67,6 +69,7 @@ export class ClusteredSheep {
           },
           clientClosed: (client) => opened.sheep?.clientClosed(client),
           failed: onFailed,
+          stopAsked: options.onStopAsked ?? (() => {}),
         })
         return opened.store
       },

@@ -42,6 +42,8 @@ export interface ClusteredOptions
   copiesMin: number
   /** Of VDIs that are about to be made. */
   copies: number
+  /** The whole cluster is to stop. */
+  stopAsked(): void
   /** How fast this node makes copies, when nobody says anything else. */
   recoveryBytesPerSecond: number
 }
@@ -50,6 +52,8 @@ export interface ClusteredOptions
 const PATIENCE_MS = 1000
 /** Of one node there are told so many. */
 const PROBLEMS_MAX = 100
+/** An answer has left by then. */
+const STOP_AFTER_MS = 100
 /** From one attempt to join the group again to the next. */
 const REJOIN_MS = 1000
 
@@ -156,6 +160,10 @@ export class ClusteredVdiStore implements VdiStore {
     this.#answers = {
       ...this.#held.answers,
       node_space: () => this.#ownSpace(),
+      stop: async () => {
+        clock.timer(STOP_AFTER_MS, options.stopAsked)
+        return {}
+      },
       audit_family: ({ family, repair }) =>
         this.#families.get(family).audit({ repair, addressOf: (node) => this.#addressOf(node) }),
       mend_object: ({ family, oid, blocks }) =>
@@ -391,6 +399,18 @@ export class ClusteredVdiStore implements VdiStore {
         )
     })
     return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => absent)])
+  }
+
+  /** The whole cluster is to stop, and this node last. Resolves with the addresses of those that did not answer. */
+  async stopOthers(): Promise<readonly string[]> {
+    const told = await Promise.all(
+      this.#others().map(async (member) => {
+        const asked = this.ask(member, 'stop', {}).then(() => null)
+        const late = this.#parts.clock.sleep(PATIENCE_MS).then(() => member.address)
+        return Promise.race([asked, late]).catch(() => member.address)
+      }),
+    )
+    return told.filter((address) => address !== null)
   }
 
   space(): Promise<StoreSpace> {

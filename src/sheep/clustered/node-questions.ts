@@ -46,6 +46,8 @@ export const QUESTIONS = {
   ),
   freeze_vdis: question(hold, nothing),
   release_vdis: question(hold, nothing),
+  /** It stops, soon after the answer. */
+  stop: question(nothing, nothing),
   /** Of the owner: all objects of the family, on all nodes. */
   audit_family: question(z.object({ family: z.int(), repair: z.boolean() }), audited),
   /** Of the owner: some blocks of an object on all nodes, of which one cannot read them. Those are put right from the others. */
