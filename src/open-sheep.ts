@@ -11,6 +11,7 @@ import { joinCorosync } from './sheep/cluster/corosync.ts'
 import { joinEtcd } from './sheep/cluster/etcd.ts'
 import { parseEtcdUrl } from './sheep/cluster/etcd-client.ts'
 import type { JoinGroup } from './sheep/cluster/group.ts'
+import { joinHub } from './sheep/cluster/hub-group.ts'
 import { ClusteredSheep, type ClusteredSheepOptions } from './sheep/clustered/clustered-sheep.ts'
 import { foundCluster } from './sheep/clustered/found-cluster.ts'
 import { runOperation } from './sheep/ops.ts'
@@ -34,6 +35,7 @@ export interface OpenedSheep extends Required<Pick<SheepServerOptions, 'clientOp
 type CommonOptions = Omit<SheepOptions, 'address' | 'zone' | 'copies'> & Pick<ClusteredSheepOptions, 'onStopAsked'>
 
 const MIB = 1024 * 1024
+const HUB = 'hub:'
 const COPIES_MIN_DEFAULT = 2
 
 export async function openSheep(config: Config, options: CommonOptions): Promise<OpenedSheep> {
@@ -104,13 +106,15 @@ function readSecret({ cluster_key_file, cluster }: Config): ClusterSecret {
     if (text === null) throw new TypeError(`cluster_key_file: ${cluster_key_file} is not there`)
     return decodeKeyFile(text)
   }
-  const name = cluster === 'corosync' ? 'loopback' : parseEtcdUrl(cluster).prefix.replaceAll('/', '-').replace(/-$/, '')
+  if (cluster === 'corosync' || cluster.startsWith(HUB)) return { name: 'loopback', key: Buffer.alloc(32) }
+  const name = parseEtcdUrl(cluster).prefix.replaceAll('/', '-').replace(/-$/, '')
   return { name, key: Buffer.alloc(32) }
 }
 
 function joinOf({ cluster }: Config, { name }: ClusterSecret): JoinGroup {
   const ports = { clock: systemClock, random: systemRandom }
   if (cluster === 'corosync') return joinCorosync({ ...ports, cluster: name })
+  if (cluster.startsWith(HUB)) return joinHub({ ...ports, network: systemNetwork, address: cluster.slice(HUB.length) })
   return joinEtcd({ ...ports, place: parseEtcdUrl(cluster), http: systemHttpPoster() })
 }
 

@@ -117,7 +117,8 @@ const LAYERS: Record<string, readonly string[]> = {
     'runtime',
   ],
   'db-commands.ts': ['db-maintenance.ts', 'cli'],
-  'main.ts': ['serve.ts', 'db-commands.ts', 'cli', 'runtime'],
+  'dev-cluster.ts': ['cli', 'config.ts', 'control', 'errors.ts', 'sheep', 'runtime'],
+  'main.ts': ['serve.ts', 'dev-cluster.ts', 'db-commands.ts', 'cli', 'runtime'],
 }
 
 interface Ban {

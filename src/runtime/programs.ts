@@ -22,15 +22,22 @@ export function runProgram(
     signal,
     onOutput,
     env,
+    ownGroup = false,
   }: {
     signal?: AbortSignal
     onOutput?: (text: string) => void
     /** Instead of this process's own. */
     env?: Readonly<Record<string, string | undefined>>
+    /** Signals of the terminal do not reach it. */
+    ownGroup?: boolean
   } = {},
 ): Promise<ProgramEnd> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...(env ? { env } : {}) })
+    const child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: ownGroup,
+      ...(env ? { env } : {}),
+    })
     let out = ''
     let err = ''
     const end = () => child.kill('SIGTERM')

@@ -14,7 +14,7 @@ export const STORE_SETTINGS = {
     .default('single')
     .meta({ hasLogin: true })
     .describe(
-      'How store nodes find each other: `single` is one node alone, `corosync` that of this host, `etcd://host:port,…/name` an etcd, in which clusters differ by name.',
+      'How store nodes find each other: `single` is one node alone, `corosync` that of this host, `etcd://host:port,…/name` an etcd, in which clusters differ by name; `hub:SOCKET` is for `collie dev-cluster`.',
     ),
   cluster_key_file: z
     .string()
@@ -110,6 +110,9 @@ export const STORE_SETTINGS = {
     .describe('How long a lock of QEMU or tgt outlives their last connection.'),
 }
 
+/** For trying out: see dev-cluster. */
+const HUB = /^hub:.+$/
+
 function isCluster(text: string): boolean {
-  return text === 'single' || text === 'corosync' || ETCD_URL.test(text)
+  return text === 'single' || text === 'corosync' || ETCD_URL.test(text) || HUB.test(text)
 }

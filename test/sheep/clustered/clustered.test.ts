@@ -72,7 +72,7 @@ describe('a store of three nodes', () => {
     await bench.run(bench.write(device, 5 * MIB, block(7)))
     for (const node of bench.nodes) bench.kill(node)
     for (const node of [2, 0, 1]) await bench.start(bench.nodes[node]!)
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)) && bench.isClean())
     const again = await bench.run(bench.vdis(1).open(await bench.run(bench.vdis(1).lookup('a')), { readOnly: false }))
     expect(await bench.run(bench.read(again, 5 * MIB, BLOCK_BYTES))).toEqual(block(7))
   })
