@@ -475,7 +475,7 @@ describe('families of VDIs on several nodes', () => {
   it('an attachment names the gateway that opened it last', () => {
     const state = stateOf(made, { type: 'export', right: right({ vid: 7 }) })
     state.apply(3, { type: 'gateway', attachmentId: 'one', ...life('a') })
-    expect(state.exports.get('one')?.gateway).toEqual(life('a'))
+    expect(state.exports.get('one')?.gateway).toEqual({ ...life('a'), opening: 3 })
     expect(refusal(state, { type: 'gateway', attachmentId: 'two', ...life('a') })).toBe('NoExport')
   })
 })
