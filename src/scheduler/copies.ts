@@ -9,6 +9,9 @@ export const isOfCopies = (key: string): boolean => key === COPIES_SPEC || key =
 /** What the protocol of the store has room for. */
 const COPIES_MAX = 31
 
+/** Factors are quotients of bytes, and 3 GiB times 2/3 are not to be 3 whole ones. */
+const ROUNDING_GIB = 0.001
+
 type ExtraSpecs = Readonly<Record<string, string>>
 
 /** What extra specs say of copies; null when they leave it to the backend, or say what `refuseCopies` would refuse. */
@@ -49,7 +52,7 @@ export function sameCopies(one: ExtraSpecs, other: ExtraSpecs): boolean {
 }
 
 /**
- * GiB of a pool's capacity that a volume takes there, as the pool tells its capacity. Of more copies than there may be now it counts
+ * Whole GiB of a pool's capacity that a volume takes there, as the pool tells its capacity. Of more copies than there may be now it counts
  * what so many take: it has them, and some of the nodes are gone.
  */
 export function takenGib(
@@ -60,5 +63,5 @@ export function takenGib(
   const copies = copiesOf(extraSpecs)?.copies
   if (copies === undefined) return sizeGib
   const factor = sizeFactors[copies - 1] ?? sizeFactors.at(-1) ?? 1
-  return Math.ceil(sizeGib * factor)
+  return Math.ceil(sizeGib * factor - ROUNDING_GIB)
 }
