@@ -166,7 +166,7 @@ function handlersOf(
 ): Required<Pick<Handlers, Exclude<NodeMethod, ClusterMethod | 'metrics'>>> {
   return {
     cluster_info: async () => {
-      const { totalBytes, freeBytes, allocatedBytes, nodes } = await sheep.space()
+      const { totalBytes, freeBytes, provisionedBytes, allocatedBytes, nodes } = await sheep.space()
       const { epoch } = sheep.state
       const isDegraded = nodes.some(({ failedDisks, isAnswering }) => failedDisks > 0 || !isAnswering)
       return {
@@ -175,7 +175,7 @@ function handlersOf(
         copies: sheep.copies,
         total_bytes: totalBytes,
         free_bytes: freeBytes,
-        provisioned_bytes: sheep.state.vdis.provisionedBytes,
+        provisioned_bytes: provisionedBytes,
         allocated_bytes: allocatedBytes,
         nodes: nodes.map((node) => ({
           address: node.address,

@@ -27,10 +27,10 @@ const clusterInfo = z.object({
   status: z.string(),
   epoch: z.int(),
   copies: z.int(),
-  /** What VDIs may hold, each byte with all its copies: at all, and yet, until the first node is full. */
+  /** What VDIs with so many copies may hold, each byte with all of them: at all, and yet, until the first node is full. */
   total_bytes: count,
   free_bytes: count,
-  /** What the working VDIs promise. */
+  /** What the working VDIs promise, in such bytes: those of a VDI with more copies count for more. */
   provisioned_bytes: count,
   /** Blocks with data, each counted once, however many copies there are. */
   allocated_bytes: count,

@@ -1,5 +1,6 @@
 import type { Db } from './database.ts'
 import { whereTextHasPart } from './dialect.ts'
+import type { VolumeRow } from './volumes.ts'
 
 /** What the service has on hosts: sums over the rows of volumes and snapshots. */
 export interface HostUsage {
@@ -19,24 +20,48 @@ export async function byHost(db: Db): Promise<HostUsage[]> {
   return rows.map(({ host, count, size }) => ({ host, count: Number(count), sizeGib: Number(size) }))
 }
 
+export interface HostAndTypeUsage extends HostUsage {
+  typeId: string
+}
+
+/** As `byHost`, of volumes of these types, by type. */
+export async function byHostAndType(db: Db, typeIds: readonly string[]): Promise<HostAndTypeUsage[]> {
+  type Row = { host: string; volume_type_id: string; count: number | string; size: number | string }
+  const rows: Row[] = await db('volumes')
+    .select('host', 'volume_type_id')
+    .whereIn('volume_type_id', typeIds)
+    .whereNotNull('host')
+    .count({ count: '*' })
+    .sum({ size: 'size_gib' })
+    .groupBy('host', 'volume_type_id')
+  return rows.map(({ host, volume_type_id: typeId, count, size }) => ({
+    host,
+    typeId,
+    count: Number(count),
+    sizeGib: Number(size),
+  }))
+}
+
 export interface Pending {
   id: string
   host: string
   sizeGib: number
   /** What it grows to; null for a volume that is being made. */
   newSizeGib: number | null
+  typeId: string
 }
 
 /** Volumes that are being made or grow. */
 export async function pending(db: Db): Promise<Pending[]> {
-  const rows: { id: string; host: string; status: string; size_gib: number; pending_size_gib: number | null }[] =
-    await db('volumes')
-      .select('id', 'host', 'status', 'size_gib', 'pending_size_gib')
-      .whereIn('status', ['creating', 'extending'])
-      .whereNotNull('host')
-  return rows.map(({ id, host, status, size_gib, pending_size_gib }) => ({
+  type Row = Pick<VolumeRow, 'id' | 'status' | 'size_gib' | 'pending_size_gib' | 'volume_type_id'> & { host: string }
+  const rows: Row[] = await db('volumes')
+    .select('id', 'host', 'status', 'size_gib', 'pending_size_gib', 'volume_type_id')
+    .whereIn('status', ['creating', 'extending'])
+    .whereNotNull('host')
+  return rows.map(({ id, host, status, size_gib, pending_size_gib, volume_type_id }) => ({
     id,
     host,
+    typeId: volume_type_id,
     sizeGib: size_gib,
     newSizeGib: status === 'creating' ? null : (pending_size_gib ?? size_gib),
   }))

@@ -56,6 +56,11 @@ export async function findByName(db: Db, name: string): Promise<VolumeTypeRow | 
   return db('volume_types').where({ name }).first()
 }
 
+/** Types whose extra specs have a key, or one that has it in its name. */
+export async function withSpec(db: Db, key: string): Promise<Pick<VolumeTypeRow, 'id' | 'extra_specs'>[]> {
+  return db('volume_types').whereLike('extra_specs', `%${key}%`).select('id', 'extra_specs')
+}
+
 export async function names(db: Db): Promise<{ id: string; name: string }[]> {
   return db('volume_types').orderBy(['created_at', 'id']).select('id', 'name')
 }

@@ -22,15 +22,25 @@ export interface VolumeDriver {
   stats(): Promise<PoolStats[]>
 
   /** A thin volume that reads as zeros. */
-  createVolume(volume: VolumeRef): Promise<void>
-  /** A volume with the content of the snapshot; `volume.sizeGib` is at least the snapshot's. */
-  createVolumeFromSnapshot(volume: VolumeRef, snapshot: SnapshotRef): Promise<void>
-  /** A volume with the content that `source` has at one moment during the call. */
-  createClonedVolume(volume: VolumeRef, source: VolumeRef): Promise<void>
+  createVolume(volume: NewVolume): Promise<void>
+  /**
+   * A volume with the content of the snapshot; `volume.sizeGib` is at least the snapshot's. What it shares with the snapshot may have
+   * as many copies as that.
+   */
+  createVolumeFromSnapshot(volume: NewVolume, snapshot: SnapshotRef): Promise<void>
+  /** A volume with the content that `source` has at one moment during the call. What it shares with it as from a snapshot. */
+  createClonedVolume(volume: NewVolume, source: VolumeRef): Promise<void>
   /** InvalidVolume while a snapshot of it exists. Rights that an abandoned createExport left are taken back. */
   deleteVolume(volume: VolumeRef): Promise<void>
   /** Grows the volume to `newSizeGib`; open devices see it at once, connected initiators when they look again. */
   extendVolume(volume: VolumeRef, newSizeGib: number): Promise<void>
+
+  /**
+   * Gives the volume with its snapshots another number of copies, while it is used; null for as many as it would have by itself. When it
+   * resolves, that holds for what is written from then on; copies of what there is are made, or go, in the background. A driver
+   * without it makes every volume in one way.
+   */
+  alterCopies?(volume: VolumeRef, copies: VolumeCopies | null): Promise<void>
 
   /** The content of the volume at one moment during the call, also while it is written to. */
   createSnapshot(snapshot: SnapshotRef): Promise<void>
@@ -155,6 +165,20 @@ export interface VolumeRef {
   sizeGib: number
 }
 
+/** A volume that is to be made. */
+export interface NewVolume extends VolumeRef {
+  /** Absent or null for as many as the backend makes by itself. */
+  copies?: VolumeCopies | null
+}
+
+/** On how many nodes of the backend each part of a volume is. */
+export interface VolumeCopies {
+  /** From 1 to as many as the pool's `sizeFactors`. */
+  copies: number
+  /** So many at least have what is acknowledged; absent for what the backend holds to be right. */
+  copiesMin?: number
+}
+
 export interface SnapshotRef {
   id: string
   volumeId: string
@@ -201,8 +225,13 @@ export interface PoolStats {
   poolName: string
   totalCapacityGib: Capacity
   freeCapacityGib: Capacity
-  /** Of all volumes there, whoever made them. */
+  /** Of all volumes there, whoever made them; more of those with more copies, as `sizeFactors` says. */
   provisionedCapacityGib: number
+  /**
+   * What one GiB of a volume takes of this capacity that has 1, 2, … copies: no volume may have more copies than there are numbers. One
+   * that asks for no number of copies takes 1.
+   */
+  sizeFactors: readonly number[]
   reservedPercentage: number
   maxOverSubscriptionRatio: number
 }

@@ -5,12 +5,13 @@ import type {
   AttachmentRef,
   ConnectionInfo,
   DataExtent,
+  NewVolume,
   PoolStats,
   SnapshotRef,
+  VolumeCopies,
   VolumeData,
   VolumeDriver,
   VolumeLimits,
-  VolumeRef,
 } from './driver.ts'
 
 /**
@@ -22,6 +23,7 @@ import type {
  */
 const BLOCK_SIZE_BYTES = 4096
 const GIB = 1024 ** 3
+const ONE_COPY: VolumeCopies = { copies: 1 }
 
 type Blocks = Map<number, Buffer>
 
@@ -29,6 +31,8 @@ type Content = Pick<MemoryVolume, 'sizeGib' | 'blocks'>
 
 interface MemoryVolume {
   sizeGib: number
+  /** There is one all the same, and it only remembers how many there are to be. */
+  copies: VolumeCopies
   blocks: Blocks
   /** By attachment: the one right that is in force, and what it allows. */
   /** It is as fast as memory is, and only remembers how fast it is to be. */
@@ -45,20 +49,29 @@ export interface MemoryBackend {
   volumes: Map<string, MemoryVolume>
   snapshots: Map<string, MemorySnapshot>
   capacityGib: number
+  /** As if it had so many nodes. */
+  copiesMax: number
   /** The database that says what this backend holds. */
   drivenBy: string | null
 }
 
-export function createMemoryBackend(capacityGib = 1024): MemoryBackend {
-  return { volumes: new Map(), snapshots: new Map(), capacityGib, drivenBy: null }
+export function createMemoryBackend(capacityGib = 1024, { copiesMax = 1 } = {}): MemoryBackend {
+  return { volumes: new Map(), snapshots: new Map(), capacityGib, copiesMax, drivenBy: null }
 }
 
 export function createMemoryDriver(backend: MemoryBackend, random: Random): VolumeDriver {
   const { volumes, snapshots } = backend
 
-  const provision = (volume: VolumeRef, blocks: () => Blocks) => {
-    if (volumes.has(volume.id)) return // a repeat
-    volumes.set(volume.id, { sizeGib: volume.sizeGib, blocks: blocks(), rights: new Map() })
+  const provision = ({ id, sizeGib, copies }: NewVolume, blocks: () => Blocks) => {
+    if (volumes.has(id)) return // a repeat
+    volumes.set(id, { sizeGib, copies: checkedCopies(copies ?? null), blocks: blocks(), rights: new Map() })
+  }
+  const checkedCopies = (wanted: VolumeCopies | null): VolumeCopies => {
+    const { copies, copiesMin } = wanted ?? ONE_COPY
+    if (copies <= backend.copiesMax) return { copies, ...(copiesMin !== undefined && { copiesMin }) }
+    throw new ServiceError('BackendFailure', {
+      reason: `${copies} copies, where there are ${backend.copiesMax} at most`,
+    })
   }
 
   return {
@@ -82,6 +95,9 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
     extendVolume: async ({ id }, newSizeGib) => {
       const volume = volumeOf(backend, id)
       volume.sizeGib = Math.max(volume.sizeGib, newSizeGib)
+    },
+    alterCopies: async ({ id }, copies) => {
+      volumeOf(backend, id).copies = checkedCopies(copies)
     },
 
     createSnapshot: async ({ id, volumeId, sizeGib }: SnapshotRef) => {
@@ -178,18 +194,19 @@ export function createMemoryDriver(backend: MemoryBackend, random: Random): Volu
   }
 }
 
-function poolStats({ volumes, capacityGib }: MemoryBackend): PoolStats {
+function poolStats({ volumes, capacityGib, copiesMax }: MemoryBackend): PoolStats {
   let provisionedCapacityGib = 0
   let allocatedBlocks = 0
-  for (const volume of volumes.values()) {
-    provisionedCapacityGib += volume.sizeGib
-    allocatedBlocks += volume.blocks.size
+  for (const { sizeGib, blocks, copies } of volumes.values()) {
+    provisionedCapacityGib += sizeGib * copies.copies
+    allocatedBlocks += blocks.size * copies.copies
   }
   return {
     poolName: 'memory',
     totalCapacityGib: capacityGib,
     freeCapacityGib: capacityGib - (allocatedBlocks * BLOCK_SIZE_BYTES) / GIB,
     provisionedCapacityGib,
+    sizeFactors: Array.from({ length: copiesMax }, (_, index) => index + 1),
     reservedPercentage: 0,
     maxOverSubscriptionRatio: 20,
   }

@@ -36,6 +36,7 @@ const METHODS: Readonly<Record<DriverMethod, true>> = {
   createClonedVolume: true,
   deleteVolume: true,
   extendVolume: true,
+  alterCopies: true,
   createSnapshot: true,
   createGroupSnapshot: true,
   deleteSnapshot: true,

@@ -26,6 +26,7 @@ export const OPCODES = {
   WRITE_OBJ: op(0x03, 'obj', 'obj'),
   REMOVE_OBJ: op(0x04, 'obj', 'obj'),
   DISCARD_OBJ: op(0x05, 'obj', 'obj'),
+  /** Body: name[256]; from Collie's own client maybe followed by JSON, `{copiesMin}`. */
   NEW_VDI: op(0x11, 'vdi', 'vdi'),
   LOCK_VDI: op(0x12, 'vdi', 'vdi'),
   RELEASE_VDI: op(0x13, 'vdi', 'vdi'),

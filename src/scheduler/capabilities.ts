@@ -22,6 +22,7 @@ export function capabilitiesOf(pool: Pool): Readonly<Record<string, Capability>>
     multiattach: pool.multiattach,
     online_extend_support: pool.extendInUse,
     total_volumes: pool.volumeCount,
+    copies_max: pool.sizeFactors.length, // `sheepdog:copies` of a type may be so many
     consistent_group_snapshot_enabled: true, // every driver promises it
     consistent_group_replication_enabled: false,
     QoS_support: false,

@@ -1,3 +1,4 @@
+import { copiesOf, takenGib } from './copies.ts'
 import type { PlacementRequest, Pool } from './scheduler.ts'
 
 /** A type may ask for `provisioning:type` thick: then a thin pool has to have the room, too. */
@@ -24,11 +25,17 @@ export function reservedGib(pool: Pool, totalGib: number): number {
   return Math.floor((totalGib * pool.reservedPercentage) / 100)
 }
 
+/** What a request asks for of the pool's capacity. */
+export function wantedGib(pool: Pool, { sizeGib, extraSpecs, held }: PlacementRequest): number {
+  const heldGib = held === undefined ? 0 : takenGib(pool, held.sizeGib, held.extraSpecs)
+  return Math.max(0, takenGib(pool, sizeGib, extraSpecs) - heldGib)
+}
+
 /** Why the volume has no room in the pool, or null. */
 export function refuseForCapacity(pool: Pool, request: PlacementRequest): string | null {
   const { totalCapacityGib: total, freeCapacityGib: free, maxOverSubscriptionRatio: ratio } = pool
-  const { sizeGib } = request
-  if (sizeGib === 0 || typeof free !== 'number') return null // who cannot tell is believed; another pool is tried when it fails
+  const gib = wantedGib(pool, request)
+  if (gib === 0 || typeof free !== 'number') return null // who cannot tell is believed; another pool is tried when it fails
   if (typeof total !== 'number') {
     return pool.reservedPercentage === 0
       ? null
@@ -38,11 +45,20 @@ export function refuseForCapacity(pool: Pool, request: PlacementRequest): string
   const thin = isThin(pool, request)
   if (thin && ratio < 1) return `its over-subscription ratio of ${ratio} is less than 1`
   const room = virtualFreeGib(pool, thin)!
-  if (!thin) return sizeGib <= room ? null : `${sizeGib} GiB do not fit into ${round(room)} GiB free`
-  if (sizeGib > room) return `${sizeGib} GiB do not fit into the ${round(room)} GiB that it may still promise`
+  const { sizeGib, held, extraSpecs } = request
+  const what =
+    gib === sizeGib - (held?.sizeGib ?? 0) ? `${gib} GiB` : `${gib} GiB for ${sizeGib} GiB ${withCopies(extraSpecs)}`
+  if (!thin) return gib <= room ? null : `${what} do not fit into ${round(room)} GiB free`
+  if (gib > room) return `${what} do not fit into the ${round(room)} GiB that it may still promise`
   // Upstream promises on while not a byte is free. A volume that cannot be written to helps nobody.
   const backed = (free - reservedGib(pool, total)) * ratio
-  return sizeGib <= backed ? null : `${sizeGib} GiB do not fit into ${round(backed)} GiB of over-subscribed free space`
+  return gib <= backed ? null : `${what} do not fit into ${round(backed)} GiB of over-subscribed free space`
+}
+
+function withCopies(extraSpecs: PlacementRequest['extraSpecs']): string {
+  const copies = copiesOf(extraSpecs)?.copies
+  if (copies === undefined) return 'with as many copies as it makes by itself'
+  return copies === 1 ? 'with one copy' : `with ${copies} copies`
 }
 
 function round(gib: number): number {

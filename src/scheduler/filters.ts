@@ -1,5 +1,6 @@
 import { capabilitiesOf } from './capabilities.ts'
 import { refuseForCapacity } from './capacity.ts'
+import { copiesOf, refuseCopies, sameCopies } from './copies.ts'
 import { satisfies } from './extra-specs.ts'
 import { placeOf, splitHost } from './place.ts'
 import { refuseForQuery } from './query.ts'
@@ -39,6 +40,17 @@ const capabilities: Filter = (pool, { extraSpecs }) => {
   return null
 }
 
+const copies: Filter = ({ sizeFactors }, { extraSpecs, held }) => {
+  if (held !== undefined && sameCopies(held.extraSpecs, extraSpecs)) return null // some of the nodes may be gone
+  const refusal = refuseCopies(extraSpecs)
+  if (refusal !== null) return refusal
+  const wanted = copiesOf(extraSpecs)?.copies ?? 1
+  const most = sizeFactors.length
+  return wanted <= most
+    ? null
+    : `it has room for ${most === 1 ? 'one copy' : `${most} copies`} of a volume, not ${wanted}`
+}
+
 const differentBackend: Filter = (pool, { hints }) =>
   hints.differentFrom.includes(placeOf(pool.name)) ? 'it has a volume that the hint `different_host` names' : null
 
@@ -60,6 +72,7 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   availabilityZone,
   source,
   retry,
+  copies,
   capacity: refuseForCapacity,
   capabilities,
   differentBackend,

@@ -25,12 +25,13 @@ export interface Pool extends PoolStats {
 
 /** What a volume needs of the pool that it goes to. Empty lists and nulls ask for nothing. */
 export interface PlacementRequest {
-  /** GiB to be added: of a volume that grows, the growth. */
   sizeGib: number
   /** Any of them. */
   availabilityZones: readonly string[]
   /** Of the volume's type. */
   extraSpecs: Readonly<Record<string, string>>
+  /** What the volume has in the pool already, when it grows there or gets another type: only what it takes more asks for room. */
+  held?: Pick<PlacementRequest, 'sizeGib' | 'extraSpecs'>
   /** The backend that has the source, without which there is nothing to copy. */
   sourceBackend: string | null
   /** Places of pools that failed to make this volume. */

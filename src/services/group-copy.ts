@@ -3,6 +3,7 @@ import * as groupSnapshots from '../db/group-snapshots.ts'
 import * as groups from '../db/groups.ts'
 import * as snapshots from '../db/snapshots.ts'
 import * as volumes from '../db/volumes.ts'
+import { isOfCopies } from '../scheduler/copies.ts'
 import { splitHost } from '../scheduler/place.ts'
 import { NO_WISHES } from '../scheduler/scheduler.ts'
 import { addGroup, addVolume } from './accounting.ts'
@@ -11,6 +12,7 @@ import { toGroup } from './group-rows.ts'
 import { invalidGroup } from './group-rules.ts'
 import type { Group, GroupCopy } from './model.ts'
 import type { Parts } from './parts.ts'
+import { extraSpecsOf } from './type-lookup.ts'
 import { visibleGroup, visibleGroupSnapshot } from './visibility.ts'
 import { checkClonable, checkRestorable } from './volume-create.ts'
 
@@ -47,10 +49,11 @@ export async function copyGroup(parts: Parts, context: RequestContext, request: 
       updated_at: null,
     }
     if (row.host !== null && sources.length > 0) {
-      const sizeGib = sources.reduce((sum, source) => sum + sizeOf(source), 0)
       const sourceBackend = splitHost(row.host).backend
-      const room = await pools.reserve(trx, row.id, { ...NO_WISHES, sizeGib, extraSpecs: {}, sourceBackend })
-      if (room === null) throw invalidGroup(`No valid host to create group ${row.id}.`)
+      for (const { extraSpecs, sizeGib } of await sizesByType(trx, sources)) {
+        const room = await pools.reserve(trx, row.id, { ...NO_WISHES, sizeGib, extraSpecs, sourceBackend })
+        if (room === null) throw invalidGroup(`No valid host to create group ${row.id}.`)
+      }
     }
     states.refuseFrozen(row.host)
     if (sources.length === 0) {
@@ -100,6 +103,24 @@ async function lockSources(
 }
 
 const sizeOf = ({ volume, snapshot }: Source): number => snapshot?.size_gib ?? volume.size_gib
+
+/** What the volumes of a source need together; apart by type, which may say how many copies of them there are. */
+async function sizesByType(
+  trx: Db,
+  sources: readonly Source[],
+): Promise<{ extraSpecs: Record<string, string>; sizeGib: number }[]> {
+  const sizes = new Map<string, number>()
+  for (const source of sources) {
+    const { volume_type_id: typeId } = source.volume
+    sizes.set(typeId, (sizes.get(typeId) ?? 0) + sizeOf(source))
+  }
+  const needs = []
+  for (const [typeId, sizeGib] of sizes) {
+    const specs = Object.entries(await extraSpecsOf(trx, typeId)).filter(([key]) => isOfCopies(key))
+    needs.push({ extraSpecs: Object.fromEntries(specs), sizeGib })
+  }
+  return needs
+}
 
 /** As upstream, the copies have no names. */
 function copyOf(source: Source, group: groups.GroupRow): Omit<volumes.VolumeRow, 'id' | 'user_id' | 'created_at'> {

@@ -13,7 +13,7 @@ import type { Parts } from './parts.ts'
 import { hostOf, toPairs, toSnapshot, toVolume } from './rows.ts'
 import type { BackendName, ManageService } from './services.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
-import { isShared, refuseEncrypted } from './type-rules.ts'
+import { checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 
 export function createManageService(parts: Parts): ManageService {
@@ -95,6 +95,7 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
     const type = await heldType(trx, found)
     const multiattach = isShared(toPairs(type.extra_specs))
     await refuseEncrypted(trx, type, multiattach)
+    checkTypeCopies(type.name, toPairs(type.extra_specs))
     const backend = serviceFor(parts, request)
     await refuseManaged(trx, request.sourceName)
     const pool = known.find(

@@ -135,16 +135,20 @@ function zonesOfType(extraSpecs: Readonly<Record<string, string>>): readonly str
 
 type Located = Pick<volumes.VolumeRow, 'host' | 'availability_zone' | 'size_gib'>
 
-/** Whether a volume may have a type where it is. Its pool takes nothing new for that, and so may be closed, or full. */
+/**
+ * Whether a volume may have a type where it is. Its pool takes nothing new for that, unless it is to keep more copies, and so may be
+ * closed, or full. `heldSpecs` are those of the type that it has.
+ */
 export function placeWhereItIs(
   known: readonly Pool[],
   row: Located,
+  heldSpecs: Readonly<Record<string, string>>,
   extraSpecs: Readonly<Record<string, string>>,
 ): Placement {
   const own = row.host === null ? [] : known.filter(({ name }) => placeOf(name) === placeOf(row.host!))
   return place(
     own.map((pool) => ({ ...pool, closed: null })),
-    retypeRequest({ ...row, size_gib: 0 }, extraSpecs),
+    { ...retypeRequest(row, extraSpecs), held: { sizeGib: row.size_gib, extraSpecs: heldSpecs } },
   )
 }
 
@@ -152,10 +156,11 @@ export function placeWhereItIs(
 export function placeElsewhere(
   known: readonly Pool[],
   row: Located,
+  heldSpecs: Readonly<Record<string, string>>,
   extraSpecs: Readonly<Record<string, string>>,
   weights: Weights,
 ): Pool | null {
-  const { candidates, dropped } = placeWhereItIs(known, row, extraSpecs)
+  const { candidates, dropped } = placeWhereItIs(known, row, heldSpecs, extraSpecs)
   if (candidates.length > 0 || dropped.length === 0) return null // of a pool that is not known, nobody knows
   return place(known, retypeRequest(row, extraSpecs), weights).candidates[0]?.pool ?? null
 }

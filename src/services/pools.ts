@@ -5,7 +5,9 @@ import type { PoolStats } from '../drivers/driver.ts'
 import { ServiceError } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
-import { placeOf } from '../scheduler/place.ts'
+import { wantedGib } from '../scheduler/capacity.ts'
+import { isOfCopies, takenGib } from '../scheduler/copies.ts'
+import { placeOf, splitHost } from '../scheduler/place.ts'
 import {
   explainDropped,
   NO_WISHES,
@@ -15,6 +17,7 @@ import {
   place,
 } from '../scheduler/scheduler.ts'
 import type { Backend, Backends } from './backends.ts'
+import { copiesSpecsByType, type HeldVolumes, heldVolumes } from './held-volumes.ts'
 import { claimOf, createPromises } from './promises.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
@@ -91,7 +94,7 @@ export function createPools(options: PoolsOptions): Pools {
   const seen = new Set<string>() // places that have their row
   const health = new Map<string, BackendHealth>()
   const reports = new Map<string, readonly PoolStats[]>() // the last of each backend
-  let usage = new Map<string, { count: number; sizeGib: number }>() // by place
+  let usage: ReadonlyMap<string, HeldVolumes> = new Map() // by place
   let askedAtMs = Number.NEGATIVE_INFINITY
   let asking: Promise<void> | null = null
 
@@ -99,21 +102,23 @@ export function createPools(options: PoolsOptions): Pools {
     const promised = await rooms.read(db)
     await states.load()
     const pending = await hostUsage.pending(db)
-    const counted = await hostUsage.byHost(db)
+    const specs = await copiesSpecsByType(db)
+    const held = await heldVolumes(db, specs)
     const heard = (await Promise.all(backends.all.map(askOne))).flat()
     const unseen = heard.filter((place) => !seen.has(place))
     await rooms.ensure(db, unseen)
     for (const place of unseen) seen.add(place)
     askedAtMs = clock.monotonicMs()
-    usage = sumByPlace(counted)
+    usage = held
     promises.endRound({
       promised,
       heard,
-      pending: pending.map(({ id, host, sizeGib, newSizeGib }) => ({
-        claim: claimOf(id, newSizeGib),
-        place: placeOf(host),
-        sizeGib: newSizeGib === null ? sizeGib : newSizeGib - sizeGib,
-      })),
+      pending: pending.map(({ id, host, sizeGib, newSizeGib, typeId }) => {
+        const place = placeOf(host)
+        const taken = (gib: number) => takenGib(factorsAt(place), gib, specs.get(typeId) ?? {})
+        const claimedGib = newSizeGib === null ? taken(sizeGib) : taken(newSizeGib) - taken(sizeGib)
+        return { claim: claimOf(id, newSizeGib), place, sizeGib: claimedGib }
+      }),
     })
     const down = backends.all.map(({ name }) => healthOf(name))
     if (down.length > 0 && down.every(({ up }) => !up)) {
@@ -148,6 +153,12 @@ export function createPools(options: PoolsOptions): Pools {
     return asking
   }
 
+  /** As the pool there has reported them last. */
+  function factorsAt(place: string): Pick<PoolStats, 'sizeFactors'> {
+    const { backend, pool } = splitHost(place)
+    return reports.get(backend)?.find(({ poolName }) => poolName === pool) ?? { sizeFactors: [] }
+  }
+
   const nameOf = (backend: string, pool: string) => `${settings.hostName}@${backend}#${pool}`
   const healthOf = (backend: string) => health.get(backend) ?? UNHEARD
   const isOld = () => clock.monotonicMs() - askedAtMs > settings.poolsMaxAgeMs
@@ -158,7 +169,7 @@ export function createPools(options: PoolsOptions): Pools {
       (reports.get(backend.name) ?? []).map((stats): Pool => {
         const { name: backendName, availabilityZone, volumeBackendName = backendName, driver } = backend
         const name = nameOf(backendName, stats.poolName)
-        const { count = 0, sizeGib = 0 } = usage.get(placeOf(name)) ?? {}
+        const held = usage.get(placeOf(name))
         return {
           ...stats,
           name,
@@ -169,8 +180,8 @@ export function createPools(options: PoolsOptions): Pools {
           thinProvisioning: driver.capabilities.thinProvisioning,
           multiattach: driver.capabilities.multiattach,
           extendInUse: driver.capabilities.extendInUse,
-          allocatedCapacityGib: sizeGib,
-          volumeCount: count,
+          allocatedCapacityGib: held?.takenGib(stats) ?? 0,
+          volumeCount: held?.count ?? 0,
           promisedGib: promises.gibOf(placeOf(name), promised, except),
           closed: whyClosed(backendName),
         }
@@ -200,14 +211,15 @@ export function createPools(options: PoolsOptions): Pools {
     promised: rooms.PromisedGib,
     { id, host, sizeGib, extraSpecs }: Growing,
     newSizeGib: number,
-  ): Placement | null {
+  ): (Placement & { growthGib: number }) | null {
     const known = poolsWithout(promised, claimOf(id, newSizeGib))
     const pool = known.find(({ name }) => placeOf(name) === placeOf(host))
     if (pool === undefined) return null
     // It is there already, so that of its type only that counts which says what room is.
-    const provisioning = Object.entries(extraSpecs).filter(([key]) => key.startsWith('provisioning:'))
-    const request = { ...NO_WISHES, sizeGib: newSizeGib - sizeGib, extraSpecs: Object.fromEntries(provisioning) }
-    return place([{ ...pool, closed: null }], request)
+    const counting = Object.entries(extraSpecs).filter(([key]) => key.startsWith('provisioning:') || isOfCopies(key))
+    const specs = Object.fromEntries(counting)
+    const request = { ...NO_WISHES, sizeGib: newSizeGib, extraSpecs: specs, held: { sizeGib, extraSpecs: specs } }
+    return { ...place([{ ...pool, closed: null }], request), growthGib: wantedGib(pool, request) }
   }
 
   function renewOld(): void {
@@ -231,7 +243,7 @@ export function createPools(options: PoolsOptions): Pools {
     reserve: async (trx, volumeId, request) => {
       renewOld()
       const pool = placementOf(await rooms.lock(trx), volumeId, request).candidates[0]?.pool ?? null
-      if (pool !== null) await rooms.promise(trx, placeOf(pool.name), request.sizeGib)
+      if (pool !== null) await rooms.promise(trx, placeOf(pool.name), wantedGib(pool, request))
       return pool
     },
     find: async (volumeId, request) => placementOf(await rooms.read(db), volumeId, request).candidates[0]?.pool ?? null,
@@ -267,7 +279,7 @@ export function createPools(options: PoolsOptions): Pools {
       renewOld()
       const placement = growthPlacement(await rooms.lock(trx), volume, newSizeGib)
       if (placement?.candidates.length === 0) return false
-      await rooms.promise(trx, placeOf(volume.host), newSizeGib - volume.sizeGib)
+      await rooms.promise(trx, placeOf(volume.host), placement?.growthGib ?? newSizeGib - volume.sizeGib)
       return true
     },
     requireGrowth: async (volume, newSizeGib) => {
@@ -278,13 +290,4 @@ export function createPools(options: PoolsOptions): Pools {
       }
     },
   }
-}
-
-function sumByPlace(rows: readonly hostUsage.HostUsage[]): Map<string, { count: number; sizeGib: number }> {
-  const sums = new Map<string, { count: number; sizeGib: number }>()
-  for (const { host, count, sizeGib } of rows) {
-    const sum = sums.get(placeOf(host)) ?? { count: 0, sizeGib: 0 }
-    sums.set(placeOf(host), { count: sum.count + count, sizeGib: sum.sizeGib + sizeGib })
-  }
-  return sums
 }

@@ -2,6 +2,7 @@ import type { Db } from '../db/database.ts'
 import * as typeEncryptions from '../db/type-encryptions.ts'
 import type { VolumeTypeRow } from '../db/volume-types.ts'
 import { invalidInput, ServiceError } from '../errors.ts'
+import { refuseCopies } from '../scheduler/copies.ts'
 
 /** What a type demands of a volume that is made with it, or is given it later. */
 
@@ -36,4 +37,11 @@ export function checkTypeBounds(sizeGib: number, typeName: string, extraSpecs: R
         `for volume type '${typeName}'.`,
     )
   }
+}
+
+/** Upstream takes every value of an extra spec, so that what means nothing is told who would have a volume by it. */
+export function checkTypeCopies(typeName: string, extraSpecs: Readonly<Record<string, string>>): void {
+  const refusal = refuseCopies(extraSpecs)
+  if (refusal === null) return
+  throw new ServiceError('InvalidVolumeType', { reason: `no volume can be of type '${typeName}': ${refusal}.` })
 }

@@ -16,7 +16,7 @@ import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
+import { checkTypeBounds, checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleGroup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { FROM_IMAGES, resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
@@ -248,5 +248,6 @@ function checkedSize(
     )
   }
   checkTypeBounds(sizeGib, typeName, extraSpecs)
+  checkTypeCopies(typeName, extraSpecs)
   return sizeGib
 }

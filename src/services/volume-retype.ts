@@ -7,8 +7,8 @@ import type { Parts } from './parts.ts'
 import { placeElsewhere } from './placement.ts'
 import { mayChangeInUse } from './qos.ts'
 import { toPairs } from './rows.ts'
-import { heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeBounds, isShared, refuseEncrypted } from './type-rules.ts'
+import { extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
+import { checkTypeBounds, checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 import { hasNoCopies, moveOrder, standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
@@ -29,6 +29,7 @@ export async function retypeVolume(
     const type = await heldType(trx, await typeByNameOrId(trx, context, newType))
     const extraSpecs = toPairs(type.extra_specs)
     checkTypeBounds(row.size_gib, type.name, extraSpecs)
+    checkTypeCopies(type.name, extraSpecs)
     const shared = isShared(extraSpecs)
     await refuseEncrypted(trx, type, shared)
     if (shared !== Boolean(row.multiattach)) {
@@ -64,7 +65,13 @@ export async function retypeVolume(
     const movable = isAttached ? await hasNoCopies(trx, id) : await standsAlone(trx, id)
     const destination =
       migrationPolicy === 'on-demand' && movable
-        ? placeElsewhere(known, row, extraSpecs, settings.scheduler.weights)
+        ? placeElsewhere(
+            known,
+            row,
+            await extraSpecsOf(trx, row.volume_type_id),
+            extraSpecs,
+            settings.scheduler.weights,
+          )
         : null
     if (destination === null) {
       const order = { resourceId: id, lane: id, requestId: context.requestId }

@@ -117,6 +117,8 @@ export class LocalVdiStore implements VdiStore {
     return {
       totalBytes,
       freeBytes,
+      provisionedBytes: state.vdis.provisionedBytes,
+      sizeFactors: [1],
       allocatedBytes: this.allocatedBytes,
       nodes: state.members.map(({ node, address, zone, vnodes }) => {
         return { node, address, zone, vnodes, isAnswering: true, totalBytes, freeBytes, failedDisks }

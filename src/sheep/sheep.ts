@@ -194,6 +194,11 @@ export class Sheep {
     return this.#options.copies
   }
 
+  /** Of a VDI that is made without saying so. */
+  get copiesMin(): number {
+    return this.#options.copiesMin ?? 1
+  }
+
   get log(): Log {
     return this.#options.log
   }

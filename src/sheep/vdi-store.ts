@@ -127,9 +127,13 @@ export interface ObjectWriteOptions {
 
 /** How much there is room for: on this node, or in a cluster. */
 export interface StoreSpace {
-  /** What VDIs may hold, each byte with all its copies: at all, and yet. */
+  /** What VDIs may hold that have as many copies as they get by themselves, each byte with all of these: at all, and yet. */
   totalBytes: number
   freeBytes: number
+  /** What the working VDIs promise, in such bytes: one of a VDI with more copies counts for more. */
+  provisionedBytes: number
+  /** In how many such bytes one counts of a VDI with 1, 2, … copies: so many may a VDI have as there are zones with data. */
+  sizeFactors: readonly number[]
   /** Of the blocks that hold data, each counted once, however many VDIs see it and however many copies there are. */
   allocatedBytes: number
   nodes: readonly NodeSpace[]

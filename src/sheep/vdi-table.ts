@@ -18,7 +18,7 @@ export class VdiTable {
   readonly #byFamily = new Map<number, Set<number>>()
   #working = 0
   #snapshots = 0
-  #provisionedBytes = 0
+  readonly #provisionedByCopies = new Map<number, number>()
 
   get size(): number {
     return this.#byVid.size
@@ -36,7 +36,12 @@ export class VdiTable {
 
   /** Bytes that the working VDIs promise. */
   get provisionedBytes(): number {
-    return this.#provisionedBytes
+    return [...this.#provisionedByCopies.values()].reduce((sum, bytes) => sum + bytes, 0)
+  }
+
+  /** The same by how many copies they have. */
+  get provisionedByCopies(): ReadonlyMap<number, number> {
+    return this.#provisionedByCopies
   }
 
   has(vid: number): boolean {
@@ -145,7 +150,8 @@ export class VdiTable {
     if (!isWorking(vdi)) this.#snapshots += by
     else {
       this.#working += by
-      this.#provisionedBytes += by * vdi.sizeBytes
+      const bytes = this.#provisionedByCopies.get(vdi.copies) ?? 0
+      this.#provisionedByCopies.set(vdi.copies, bytes + by * vdi.sizeBytes)
     }
   }
 }

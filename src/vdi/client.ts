@@ -41,12 +41,28 @@ export interface VdiInfo {
   createdAt: number
   /** 0 for a working VDI. */
   snapshotAt: number
+  copies: number
+  /** So many at least have what is acknowledged; two, or as many as there are, where it does not say. */
+  copiesMin?: number
 }
 
 /** A snapshot of a name, by its tag or by its number. */
 export interface SnapshotName {
   tag?: string
   snapId?: number
+}
+
+/** Space of the store as STAT_STORE tells, in bytes of VDIs that have as many copies as the store makes. */
+export interface SpaceInfo {
+  totalBytes: number
+  freeBytes: number
+  /** What its working VDIs promise. */
+  provisionedBytes: number
+  /** In how many such bytes one counts of a VDI with 1, 2, … copies; no VDI may have more copies than there are entries. */
+  sizeFactors: number[]
+  /** What a VDI gets that is made without a number. */
+  copies: number
+  copiesMin: number
 }
 
 /** An attribute as LIST_ATTRIBUTES tells. */
@@ -82,9 +98,20 @@ export class VdiClient {
     return vdiId ?? 0
   }
 
-  /** A thin VDI; with `baseVid` a clone of that snapshot, of at least its size; with as many copies as the store makes, or `copies`. Rejects with VdiExists, NoBaseVdi or FullVdi. */
-  async create(name: string, sizeBytes: number, baseVid = 0, { copies = 0 } = {}): Promise<number> {
-    const request = { opcode: OP.NEW_VDI, flags: FLAG.WRITE, body: padded(name, VDI_NAME_SIZE_BYTES) }
+  /**
+   * A thin VDI; with `baseVid` a clone of that snapshot, of at least its size; with as many copies as the store makes, or `copies`, of
+   * which `copiesMin` at least have what is acknowledged. Rejects with VdiExists, NoBaseVdi, FullVdi, or Unsupported for several copies
+   * on a store with one node.
+   */
+  async create(
+    name: string,
+    sizeBytes: number,
+    baseVid = 0,
+    { copies = 0, copiesMin }: { copies?: number | undefined; copiesMin?: number | undefined } = {},
+  ): Promise<number> {
+    const field = padded(name, VDI_NAME_SIZE_BYTES)
+    const body = copiesMin === undefined ? field : Buffer.concat([field, Buffer.from(JSON.stringify({ copiesMin }))])
+    const request = { opcode: OP.NEW_VDI, flags: FLAG.WRITE, body }
     const { vdiId } = await this.#call({ ...request, vdiSize: sizeBytes, baseVdiId: baseVid, copies })
     return vdiId ?? 0
   }
@@ -228,9 +255,8 @@ export class VdiClient {
     }
   }
 
-  /** Space of the store: its disks' size, what is free, and what its VDIs promise. */
-  async space(): Promise<{ totalBytes: number; freeBytes: number; provisionedBytes: number }> {
-    return this.#json({ opcode: OP.STAT_STORE })
+  async space(): Promise<SpaceInfo> {
+    return this.#json<SpaceInfo>({ opcode: OP.STAT_STORE })
   }
 
   /** Lets a database of the service drive the store, unless another does; answers the id of the one that does. */

@@ -1,6 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { AttachmentRef, ConnectionInfo, SnapshotRef, VolumeDriver, VolumeRef } from '../../src/drivers/driver.ts'
+import type {
+  AttachmentRef,
+  ConnectionInfo,
+  SnapshotRef,
+  VolumeCopies,
+  VolumeDriver,
+  VolumeRef,
+} from '../../src/drivers/driver.ts'
 import { ServiceError } from '../../src/errors.ts'
 
 /** What the suite needs of a driver under test. The backend is empty at first and belongs to the suite. */
@@ -12,6 +19,8 @@ export interface DriverHarness {
   write(volumeId: string, offset: number, data: Buffer): Promise<void>
   /** Connects as the initiator that was given the connection information; rejects when the right is refused. */
   connect(info: ConnectionInfo): Promise<Initiator>
+  /** How many copies the backend says the volume has. */
+  copiesOf(volumeId: string): Promise<VolumeCopies>
   /** Ends the process as a crash would and starts another on the same backend. */
   restart(): Promise<void>
   /** Bytes or objects that the backend holds for volumes and snapshots, once what it reclaims by itself is reclaimed. */
@@ -110,6 +119,53 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       await harness.driver.createVolumeFromSnapshot(copy, snapshot)
       expect(await harness.read(copy.id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
       expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 2))
+    })
+
+    it('1: makes volumes with the copies that are asked for, and alters them, once or again', async () => {
+      const { driver } = harness
+      const most = (await driver.stats())[0]!.sizeFactors.length
+      const own = await harness.copiesOf((await newVolume()).id)
+      expect(own.copies).toBeLessThanOrEqual(most)
+      const wanted = { copies: most, copiesMin: most }
+      const volume = { id: randomUUID(), sizeGib: 1, copies: wanted }
+      for (const _ of ['once', 'again']) await driver.createVolume(volume)
+      await harness.write(volume.id, 0, Buffer.alloc(4096, 1))
+      const snapshot = await newSnapshot(volume)
+      const [restored, clone] = [1, 2].map(() => ({ ...volume, id: randomUUID() }))
+      for (const _ of ['once', 'again']) {
+        await driver.createVolumeFromSnapshot(restored!, snapshot)
+        await driver.createClonedVolume(clone!, volume)
+      }
+      for (const { id } of [volume, restored!, clone!]) expect(await harness.copiesOf(id)).toEqual(wanted)
+      for (const copies of [{ copies: 1 }, { copies: 1 }, null, null, wanted, wanted]) {
+        await driver.alterCopies!(volume, copies)
+        const { copies: expected } = copies ?? own
+        expect((await harness.copiesOf(volume.id)).copies).toBe(expected)
+        expect(await harness.read(volume.id, 0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      }
+      expect(await harness.copiesOf(clone!.id)).toEqual(wanted)
+      expect(await code(driver.alterCopies!({ id: randomUUID(), sizeGib: 1 }, wanted))).toBe('VolumeNotFound')
+    })
+
+    it('3: makes no volume with more copies than it has room for', async () => {
+      const { driver } = harness
+      const most = (await driver.stats())[0]!.sizeFactors.length
+      const volume = { id: randomUUID(), sizeGib: 1 }
+      expect(await code(driver.createVolume({ ...volume, copies: { copies: most + 1 } }))).toBe('BackendFailure')
+      expect(await code(driver.extendVolume(volume, 2))).toBe('VolumeNotFound')
+      await driver.createVolume(volume)
+      expect(await code(driver.alterCopies!(volume, { copies: most + 1 }))).toBe('BackendFailure')
+    })
+
+    it('counts what it has promised, with all copies', async () => {
+      const stats = async () => (await harness.driver.stats())[0]!
+      const { sizeFactors, provisionedCapacityGib: before } = await stats()
+      for (const [index, factor] of sizeFactors.entries()) {
+        const volume = { id: randomUUID(), sizeGib: 6, copies: { copies: index + 1 } }
+        await harness.driver.createVolume(volume)
+        expect((await stats()).provisionedCapacityGib - before).toBeCloseTo(6 * factor)
+        await harness.driver.deleteVolume(volume)
+      }
     })
 
     it('opens the bytes of volumes and snapshots for the service', async () => {

@@ -3,7 +3,7 @@ import { systemRandom } from '../../src/runtime/random.ts'
 import { type DriverHarness, describeDriverContract } from './contract.ts'
 
 async function makeHarness(): Promise<DriverHarness> {
-  const backend = createMemoryBackend()
+  const backend = createMemoryBackend(1024, { copiesMax: 3 })
   let driver = createMemoryDriver(backend, systemRandom)
   await driver.start()
   /** An initiator of the suite's own, in and out again. */
@@ -18,6 +18,7 @@ async function makeHarness(): Promise<DriverHarness> {
     read: async (volumeId, offset, lengthBytes) => (await through(volumeId)).read(offset, lengthBytes),
     write: async (volumeId, offset, data) => (await through(volumeId)).write(offset, data),
     connect: async (info) => ({ ...openMemoryExport(backend, info), close: async () => {} }),
+    copiesOf: async (volumeId) => backend.volumes.get(volumeId)!.copies,
     restart: async () => {
       driver = createMemoryDriver(backend, systemRandom)
       await driver.start()

@@ -131,6 +131,10 @@ async function makeHarness(backend: Backend, makeDriver = () => driverOn(backend
     },
     read: (volumeId, offset, lengthBytes) => through(volumeId, true, (it) => it.read(offset, lengthBytes)),
     write: (volumeId, offset, data) => through(volumeId, false, (it) => it.write(offset, data)),
+    copiesOf: async (volumeId) => {
+      const vdi = (await vdis.listOf(`volume-${volumeId}`)).find(({ snapshotAt }) => snapshotAt === 0)!
+      return { copies: vdi.copies, ...(vdi.copiesMin !== undefined && { copiesMin: vdi.copiesMin }) }
+    },
     connect: async (info) =>
       initiatorOn(await vdis.openExport(hashExportName(String(info.name)), info.access_mode === 'ro')),
     restart: async () => {

@@ -14,6 +14,7 @@ export function pool(overrides: Partial<Pool> = {}): Pool {
     totalCapacityGib: 100,
     freeCapacityGib: 50,
     provisionedCapacityGib: 100,
+    sizeFactors: [1],
     reservedPercentage: 10,
     maxOverSubscriptionRatio: 2,
     allocatedCapacityGib: 0,

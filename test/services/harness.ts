@@ -47,6 +47,8 @@ export interface HarnessOptions {
   settings?: Partial<ServiceSettings>
   /** What stands between the services and the database. */
   wrapDatabase?: (db: Db) => Db
+  /** Of the backend `memory`; 1 when absent. */
+  copiesMax?: number
   /** Beside the backend `memory`. */
   others?: readonly Backend[]
   /** Another than one of its own. */
@@ -85,7 +87,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     for (const step of close.splice(0).reverse()) await step()
   }
   onTestFinished(end)
-  const backend = createMemoryBackend(100_000)
+  const backend = createMemoryBackend(100_000, options)
   const backups = options.backupTarget ?? (await openBackupTarget())
   const open = async ({
     filters = [],

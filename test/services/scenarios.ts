@@ -133,6 +133,21 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
   {
+    name: 'giving a volume a type with other copies',
+    method: 'alterCopies',
+    prepare: async (harness) => {
+      await addType(harness, 'one-copy', { 'sheepdog:copies': '1', 'sheepdog:copies_min': '1' })
+      return availableVolume(harness)
+    },
+    act: (harness, id) =>
+      harness.services.volumes.retype(member, id, { newType: 'one-copy', migrationPolicy: 'never' }),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'available', 1)
+      expect((await onlyVolume(harness)).volumeTypeName).toBe('__DEFAULT__')
+      await expectReason(harness, id)
+    },
+  },
+  {
     name: 'extending a volume',
     method: 'extendVolume',
     prepare: (harness) => availableVolume(harness),

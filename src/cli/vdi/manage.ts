@@ -45,6 +45,11 @@ export function manageCommands(ports: CommandPorts): Command[] {
         { flag: 'size', value: 'SIZE', meaning: 'The same, as an option.' },
         { flag: 'with-copies', value: 'NUMBER', meaning: 'Copies of each object; by default the setting `copies`.' },
         {
+          flag: 'at-least',
+          value: 'NUMBER',
+          meaning: 'So many of them have what is acknowledged; by default the setting `copies_min`.',
+        },
+        {
           flag: 'preallocate',
           short: 'P',
           meaning: 'Write zeros all over it, so that it has its space from the start.',
@@ -54,8 +59,8 @@ export function manageCommands(ports: CommandPorts): Command[] {
         const name = checkedName(call.operands[0]!, 'NAME')
         const sizeBytes = givenSize(call)
         const vdi = await withVdis(call, async (vdis) => {
-          const copies = numberIn(call, 'with-copies') ?? 0
-          const vid = await createVdi(vdis, name, sizeBytes, 0, { copies })
+          const wanted = { copies: numberIn(call, 'with-copies'), copiesMin: numberIn(call, 'at-least') }
+          const vid = await createVdi(vdis, name, sizeBytes, 0, wanted)
           if (call.options.preallocate !== undefined) await preallocate(ports, call, vdis, { name, vid, sizeBytes })
           return findVdi(vdis, name)
         })
@@ -243,7 +248,7 @@ export async function createVdi(
   name: string,
   sizeBytes: number,
   baseVid = 0,
-  wanted: { copies?: number } = {},
+  wanted: { copies?: number | undefined; copiesMin?: number | undefined } = {},
 ): Promise<number> {
   try {
     return await about(name, vdis.create(name, sizeBytes, baseVid, wanted))

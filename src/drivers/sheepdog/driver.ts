@@ -5,8 +5,10 @@ import { hashExportName } from '../../vdi/export-name.ts'
 import type {
   AttachmentRef,
   ConnectionInfo,
+  NewVolume,
   PoolStats,
   SnapshotRef,
+  VolumeCopies,
   VolumeData,
   VolumeDriver,
   VolumeLimits,
@@ -87,8 +89,9 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   }
 
   /** Creates the VDI of a volume, unless an earlier call has. */
-  async function createVdi(volume: VolumeRef, baseVid: number): Promise<void> {
-    await unless('VdiExists', vdis.create(vdiName(volume.id), volume.sizeGib * GIB, baseVid))
+  async function createVdi(volume: NewVolume, baseVid: number): Promise<void> {
+    const { id, sizeGib, copies } = volume
+    await unless('VdiExists', vdis.create(vdiName(id), sizeGib * GIB, baseVid, copies ?? {}))
   }
 
   return {
@@ -108,6 +111,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     deleteVolume: (volume) => translate(deleteVolume(volume)),
     extendVolume: (volume, newSizeGib) =>
       translate(onWorkingVdi(volume.id, (vid) => vdis.resize(vid, newSizeGib * GIB))),
+    alterCopies: (volume, copies) => translate(alterCopies(volume, copies)),
 
     createSnapshot: (snapshot) => translate(createSnapshot(snapshot)),
     createGroupSnapshot: (snapshots) => translate(createGroupSnapshot(snapshots)),
@@ -132,7 +136,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     return createVdiData(await vdis.open(vid, { readOnly }), translate)
   }
 
-  async function cloneVolume(volume: VolumeRef, source: VolumeRef): Promise<void> {
+  async function cloneVolume(volume: NewVolume, source: VolumeRef): Promise<void> {
     const [sourceName, tag] = [vdiName(source.id), cloneTag(volume.id)]
     const exists = await found(vdis.lookup(vdiName(volume.id)), () => 0)
     if (exists === 0) {
@@ -166,6 +170,12 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
     for (const { attachmentId } of await vdis.exportsOf(vdiName(id))) {
       await unless('NoExport', vdis.limitExport(attachmentId, limits)) // taken back meanwhile
     }
+  }
+
+  async function alterCopies({ id }: VolumeRef, wanted: VolumeCopies | null): Promise<void> {
+    const own = await vdis.space()
+    const { copies, copiesMin = Math.min(own.copiesMin, copies) } = wanted ?? own
+    await onWorkingVdi(id, (vid) => vdis.alter(vid, { copies, copiesMin }))
   }
 
   async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
@@ -224,6 +234,7 @@ async function poolStats(vdis: VdiClient, pool: SheepdogPool): Promise<PoolStats
       totalCapacityGib: space.totalBytes / GIB,
       freeCapacityGib: space.freeBytes / GIB,
       provisionedCapacityGib: space.provisionedBytes / GIB,
+      sizeFactors: space.sizeFactors,
       reservedPercentage: pool.reservedPercentage,
       maxOverSubscriptionRatio: pool.maxOverSubscriptionRatio,
     },

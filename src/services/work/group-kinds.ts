@@ -8,7 +8,7 @@ import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { dropGroup, dropVolume } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
-import { snapshotRefOf, volumeRef } from '../refs.ts'
+import { newVolumeRef, snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { GROUP_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -30,7 +30,8 @@ export function groupCreate(parts: KindParts): WorkKind {
     if (member === undefined) return { next: 'thaw', commit: async () => {} }
     const source = member.snapshot_id === null ? await frozenFor(db, member) : await snapshotRef(db, member.snapshot_id)
     assert(source !== null, 'a volume of a copied group has a source')
-    await backends.driverOf(placeOf(group)).createVolumeFromSnapshot(volumeRef(member), source)
+    const volume = newVolumeRef(member, await extraSpecsOf(db, member.volume_type_id))
+    await backends.driverOf(placeOf(group)).createVolumeFromSnapshot(volume, source)
     return { next: `copy@${index + 1}`, commit: async () => {} }
   }
 

@@ -1,9 +1,11 @@
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
+import { copiesOf } from '../../scheduler/copies.ts'
 import { reserveGrowth } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
+import { extraSpecsOf } from '../type-lookup.ts'
 import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind, WorkUnit } from './kind.ts'
 import { existing, snapshotRef } from './volume-kinds.ts'
@@ -18,6 +20,8 @@ export function volumeManage({ db, backends, settings, stamp }: KindParts): Work
       const driver = backends.driverOf(hostOf(row))
       if (driver.manageVolume === undefined) throw cannotManage()
       const { sizeGib } = await driver.manageVolume({ id: row.id }, namedIn(unit))
+      const copies = copiesOf(await extraSpecsOf(db, row.volume_type_id))
+      if (copies !== null) await driver.alterCopies?.({ id: row.id, sizeGib }, copies)
       return {
         commit: async (trx) => {
           const locked = await volumes.lock(trx, row.id)

@@ -7,7 +7,7 @@ import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import type { Pools } from '../pools.ts'
-import { volumeRef } from '../refs.ts'
+import { newVolumeRef, volumeRef } from '../refs.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { deleteWhole, existing } from './volume-kinds.ts'
@@ -68,7 +68,10 @@ export function volumeMigrate({ db, backends, pools, stamp }: KindParts): WorkKi
         }
       }
       const offset = Number(unit.step.slice('copy@'.length))
-      if (offset === 0) await target.createVolume(volume)
+      if (offset === 0) {
+        const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
+        await target.createVolume(newVolumeRef(row, extraSpecs))
+      }
       const reached = await copyStep(origin, target, volume, offset)
       if (reached < volume.sizeGib * GIB) return { next: `copy@${reached}`, commit: async () => {} }
       return {

@@ -4,7 +4,7 @@ import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
 import { computeRefusal } from '../compute/nova.ts'
 import type { Parts } from '../parts.ts'
-import { nameOf, volumeRef } from '../refs.ts'
+import { nameOf, newVolumeRef, volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { addTarget, endSwap, endSwapLeaving, exchange, giveUpSwap, type SwapEnd } from '../swapped-volumes.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
@@ -103,7 +103,8 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
       if (unit.step === 'check') return check(row, unit)
       if (unit.step === 'ask') return ask(row, unit)
       const target = await existing(db, String(unit.params.targetId))
-      await backends.driverOf(hostOf(target)).createVolume(volumeRef(target))
+      const extraSpecs = await extraSpecsOf(db, row.pending_volume_type_id ?? row.volume_type_id)
+      await backends.driverOf(hostOf(target)).createVolume(newVolumeRef(target, extraSpecs))
       return {
         next: 'ask',
         commit: async (trx) => {

@@ -13,7 +13,7 @@ import { followAttachments } from '../attached-status.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
 import { limitExports } from '../qos.ts'
-import { snapshotRefOf, volumeRef } from '../refs.ts'
+import { newVolumeRef, snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
@@ -49,7 +49,7 @@ export function volumeCreate(parts: CreateParts): WorkKind {
         return goTo(request, row, memoOf(row))
       }
       const driver = backends.driverOf(hostOf(row))
-      const volume = volumeRef(row)
+      const volume = newVolumeRef(row, await extraSpecsOf(db, row.volume_type_id))
       try {
         if (row.snapshot_id !== null)
           await driver.createVolumeFromSnapshot(volume, await snapshotRef(db, row.snapshot_id))

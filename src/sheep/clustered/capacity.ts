@@ -23,6 +23,20 @@ export function usableBytes(nodes: readonly NodeRoom[], copies: number): number 
   return Number.isFinite(bytes) ? Math.floor(bytes) : 0
 }
 
+/**
+ * How much of what `usableBytes` answers for the number of copies that VDIs have by themselves one byte takes of a VDI that has 1, 2, …
+ * copies, `most` at most. Each zone fills by its own share, which is never more than all: so twice as many copies need not take twice as much.
+ */
+export function sizeFactors(nodes: readonly NodeRoom[], copies: number, most: number): number[] {
+  const zones = new Set(nodes.filter(({ vnodes }) => vnodes > 0).map(({ zone }) => zone)).size
+  const own = usableBytes(nodes, copies)
+  return Array.from({ length: most }, (_, index) => {
+    const usable = usableBytes(nodes, index + 1)
+    // Where nothing is known of some room, as if all zones were alike.
+    return usable > 0 ? own / usable : Math.min(index + 1, zones) / Math.max(1, Math.min(copies, zones))
+  })
+}
+
 /** Of each zone the part of all objects that it has a copy of: by its weight, but never more than all. */
 function sharesOf(weights: ReadonlyMap<number, number>, copies: number): Map<number, number> {
   const shares = new Map<number, number>()

@@ -149,6 +149,8 @@ export class ClusteredVdiStore implements VdiStore {
       clock,
       copies: options.copies,
       members: () => state.members,
+      away: () => state.view.away ?? [],
+      promised: () => state.vdis.provisionedByCopies,
       ask: (to) => this.ask(to, 'node_space', {}),
     })
     this.#usage = new ClusterUsage({

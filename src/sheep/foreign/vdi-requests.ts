@@ -14,7 +14,7 @@ import { encodeNodeAddress, type NodeId, PARTICIPANTS_MAX, vdiState } from '../.
 import { resultOf } from '../../results.ts'
 import type { Vdi } from '../entries.ts'
 import { hostOf, QEMU_PROTO_VER } from '../locks.ts'
-import { bodyOfLength, cString } from '../request-body.ts'
+import { bodyFromLength, bodyOfLength, cString, parseObject } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 import type { Sender } from './writers.ts'
@@ -29,15 +29,24 @@ const DOG_PROTO_VER = PROTO_VER
  * write to its inode before.
  */
 export async function newVdi(sheep: Sheep, request: SheepRequest, sender: Sender): Promise<Reply> {
-  const name = cString(bodyOfLength(request, VDI_NAME_SIZE_BYTES), 0, VDI_NAME_SIZE_BYTES)
+  const name = cString(bodyFromLength(request, VDI_NAME_SIZE_BYTES), 0, VDI_NAME_SIZE_BYTES)
   const baseVid = request.baseVdiId ?? 0
   if (request.snapId) return vdiReply(await newSnapshot(sheep, name, baseVid, sender))
   const { copies = 0, copyPolicy = 0, storePolicy = 0, blockSizeShift = 0 } = request
   if (blockSizeShift !== 0 && blockSizeShift !== BLOCK_SIZE_SHIFT_DEFAULT)
     throw new StoreError('Unsupported', `objects of 2^${blockSizeShift} bytes`)
   if (copyPolicy !== 0 || storePolicy !== 0) throw new StoreError('Unsupported', 'erasure coding and hyper volumes')
-  const wanted = copies === 0 ? {} : { copies }
+  const wanted = { ...(copies !== 0 && { copies }), ...copiesMinOf(request) }
   return vdiReply(await sheep.createVdi(name, request.vdiSize ?? 0, baseVid, wanted))
+}
+
+/** Behind the name, where no other client sends anything, our own says in JSON what the header has no field for. */
+function copiesMinOf(request: SheepRequest): { copiesMin?: number } {
+  const rest = request.body?.subarray(VDI_NAME_SIZE_BYTES) ?? Buffer.alloc(0)
+  if (rest.length === 0) return {}
+  const { copiesMin } = parseObject(rest) as { copiesMin?: unknown }
+  if (typeof copiesMin !== 'number') throw new StoreError('InvalidParameters', 'not a number of copies')
+  return { copiesMin }
 }
 
 async function newSnapshot(sheep: Sheep, name: string, baseVid: number, { client, protoVer }: Sender): Promise<Vdi> {

@@ -3,7 +3,7 @@ import { RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../../protocol/
 import type { SheepRequest } from '../../protocol/message.ts'
 import type { ExportRight, Vdi } from '../entries.ts'
 import { findVdi, vdiReply } from '../foreign/vdi-requests.ts'
-import { bodyOf, bodyOfLength, cString } from '../request-body.ts'
+import { bodyOf, bodyOfLength, cString, parseObject } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
 
@@ -99,8 +99,9 @@ export function recoveryProgress(sheep: Sheep): Reply {
 }
 
 export async function statStore(sheep: Sheep): Promise<Reply> {
-  const { totalBytes, freeBytes } = await sheep.space()
-  return json({ totalBytes, freeBytes, provisionedBytes: sheep.state.vdis.provisionedBytes })
+  const { totalBytes, freeBytes, provisionedBytes, sizeFactors } = await sheep.space()
+  const { copies, copiesMin } = sheep
+  return json({ totalBytes, freeBytes, provisionedBytes, sizeFactors, copies, copiesMin })
 }
 
 export async function alterVdi(sheep: Sheep, request: SheepRequest): Promise<Reply> {
@@ -177,15 +178,6 @@ function parseDrive(body: Buffer): DriveRequest {
     throw new StoreError('InvalidParameters', 'not the id of a database')
   }
   return { database, replace }
-}
-
-function parseObject(body: Buffer): object {
-  try {
-    const value: unknown = JSON.parse(body.toString())
-    return typeof value === 'object' && value !== null ? value : {}
-  } catch {
-    throw new StoreError('InvalidParameters', 'not JSON')
-  }
 }
 
 function json(value: unknown): Reply {

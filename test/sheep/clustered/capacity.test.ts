@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { encodeNodeAddress } from '../../../src/protocol/structs.ts'
-import { type NodeRoom, usableBytes } from '../../../src/sheep/clustered/capacity.ts'
+import { type NodeRoom, sizeFactors, usableBytes } from '../../../src/sheep/clustered/capacity.ts'
 import { createRing } from '../../../src/sheep/ring.ts'
 
 const GIB = 1024 ** 3
@@ -20,6 +20,17 @@ describe('what VDIs may hold', () => {
     ['only gateways', [node(1, 10, 0)], 1, 0],
   ])('with %s', (_what, nodes, copies, gib) => {
     expect(usableBytes(nodes, copies) / GIB).toBeCloseTo(gib, 6)
+  })
+
+  it('is taken in proportion to copies where all zones are alike, and never more of than there are zones', () => {
+    const alike = [node(1, 10), node(2, 10), node(3, 10), node(4, 10)]
+    const rounded = (factors: number[]) => factors.map((factor) => Math.round(factor * 1000) / 1000)
+    expect(rounded(sizeFactors(alike, 2, 4))).toEqual([0.5, 1, 1.5, 2])
+    expect(rounded(sizeFactors(alike.slice(0, 3), 3, 4))).toEqual([0.333, 0.667, 1, 1])
+    // Two copies of everything are in the large zone and one of the others; three are everywhere.
+    expect(rounded(sizeFactors([node(1, 30, 512), node(2, 10, 64), node(3, 10, 64)], 2, 3))).toEqual([0.533, 1, 2])
+    expect(sizeFactors([node(1, 10), node(2, 0)], 1, 2)).toEqual([1, 2]) // one of which nothing is known
+    expect(sizeFactors([node(1, 10)], 1, 1)).toEqual([1])
   })
 
   it('agrees with where the ring puts copies', () => {

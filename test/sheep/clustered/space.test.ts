@@ -31,6 +31,24 @@ describe('the room of a store of three nodes', () => {
     })
   })
 
+  it('counts what is promised with the copies of each VDI, also while those are altered', async () => {
+    const bench = await ClusterBench.open(3, 3, { copies: 2 })
+    const space = () => bench.run(bench.vdis(1).space())
+    const promised = async () => Math.round((await space()).provisionedBytes / MIB)
+    await bench.run(bench.vdis(0).create('two', 60 * MIB))
+    expect(await promised()).toBe(60)
+    await bench.run(bench.vdis(0).create('three', 60 * MIB, 0, { copies: 3, copiesMin: 3 }))
+    expect(await promised()).toBe(60 + 90)
+    const one = await bench.run(bench.vdis(0).create('one', 60 * MIB, 0, { copies: 1 }))
+    expect(await promised()).toBe(60 + 90 + 30)
+    expect((await bench.run(bench.vdis(2).listOf('three')))[0]).toMatchObject({ copies: 3, copiesMin: 3 })
+    await bench.run(bench.vdis(2).alter(one, { copies: 3 }))
+    expect(await promised()).toBe(60 + 90 + 90)
+    expect((await space()).sizeFactors.map((factor) => Math.round(factor * 10) / 10)).toEqual([0.5, 1, 1.5])
+    await bench.run(bench.vdis(0).remove('three'))
+    expect(await promised()).toBe(60 + 90)
+  })
+
   it('says of a node that does not answer what that said last, and nothing of one that is out', async () => {
     const bench = await ClusterBench.open(2, 3)
     const { sheep } = bench.nodes[0]!.running!.node
