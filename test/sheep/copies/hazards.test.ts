@@ -65,16 +65,19 @@ describe('a copy that missed a write and is sent the next one', () => {
 
 describe('a write that only one node has, which was away while others went on', () => {
   it('is undone there, though what they wrote is elsewhere in the object', async () => {
-    const { copies, owner } = await written()
+    const { copies, owner: first } = await written()
+    first.end()
+    const views = [view(1, 'ABC'), view(2, 'ABC')]
+    const owner = copies.owner(...views)
+    await copies.run(copies.write(owner, Y, 'before'))
     copies.isLost = (node, request) => node !== 'B' && isWrite(request)
     void copies.write(owner, X, 'apart').catch(() => {})
     await copies.pass(10)
     owner.end()
     expect(copies.bytesOn('B', X)).toBe('apart')
     copies.isLost = () => false
-    const views = [view(1, 'ABC'), view(2, 'AC')]
-    await copies.run(copies.write(copies.owner(...views), Y, 'on'))
-    const next = copies.owner(...views, view(3, 'ABC'))
+    await copies.run(copies.write(copies.owner(...views, view(3, 'AC')), Y, 'on'))
+    const next = copies.owner(...views, view(3, 'AC'), view(4, 'ABC'))
     await copies.recover(next)
     expect([copies.bytesOn('B', X), copies.bytesOn('B', Y)]).toEqual(['old', 'on'])
   })
