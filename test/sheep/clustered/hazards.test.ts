@@ -178,20 +178,26 @@ describe('a node that was away while something was deleted', () => {
     expect(stateAt(bench, 2).vdis.size).toBe(0)
   })
 
-  it('shows nothing of an object that was discarded and made again', async () => {
-    const { bench, open } = await opened(6)
+  it('shows nothing of it in the next VDI that bears its number', async () => {
+    const { bench, vid, open } = await opened(6)
     const device = await open(0, 1)
-    await bench.run(bench.write(device, 0, Buffer.concat([block(1), block(1)])))
+    for (const value of [7, 8]) await bench.run(bench.write(device, 0, Buffer.concat([block(value), block(value)])))
+    await bench.until(() => bench.isHome())
     const away = bench.nodes[2]!
     bench.kill(away)
     await bench.until(() => stateAt(bench, 0).members.length === 2)
-    await bench.run(discard(device, 0, OBJECT_BYTES))
-    await bench.run(bench.write(device, BLOCK_BYTES, block(2)))
+    await bench.run(device.close())
+    for (const attachment of ['1', '2', '3']) await bench.run(bench.vdis(0).removeExport(attachment))
+    await bench.run(bench.vdis(0).remove('a'))
+    await bench.until(() => stateAt(bench, 0).vdis.size === 0)
+    expect(await bench.run(bench.vdis(0).create('a', SIZE_BYTES))).toBe(vid)
+    const next = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    await bench.run(bench.write(next, BLOCK_BYTES, block(2)))
     await bench.start(away)
     await bench.until(() => bench.isIn(away))
     await bench.until(() => bench.isHome())
     bench.kill(bench.nodes[0]!)
-    const there = await open(2, 2)
+    const there = await bench.run(bench.vdis(2).open(vid, { readOnly: true }))
     expect(await bench.run(bench.read(there, 0, 2 * BLOCK_BYTES))).toEqual(Buffer.concat([block(0), block(2)]))
   })
 })
@@ -280,5 +286,39 @@ describe('a snapshot that is deleted while clones are made of it', () => {
         expect(await bench.run(bench.read(opened, index * OBJECT_BYTES, BLOCK_BYTES))).toEqual(block(round))
     }
     expect(clones).toBeGreaterThan(0)
+  })
+})
+
+describe('a node whose disk says that a sync has failed', () => {
+  it('ends, while the others go on, and takes part again with what it is given anew', async () => {
+    const { bench, open } = await opened(12)
+    const device = await open(0, 1)
+    await bench.run(bench.write(device, 0, block(1)))
+    const broken = bench.nodes[2]!
+    broken.mayFail = true
+    broken.disk.failNextSync = true
+    await bench.run(bench.write(device, 0, block(2)))
+    expect([bench.failures, broken.running]).toEqual([1, null])
+    await bench.start(broken)
+    await allIn(bench)
+    await bench.until(() => bench.isHome())
+    bench.kill(bench.nodes[0]!)
+    expect(await bench.run(bench.read(await open(2, 2), 0, BLOCK_BYTES))).toEqual(block(2))
+  })
+})
+
+describe('a node that has lost the engine of the group', () => {
+  it('comes back by itself, as another member', async () => {
+    const { bench, open } = await opened(13)
+    await bench.run(bench.write(await open(0, 1), 0, block(1)))
+    const [lost] = bench.nodes
+    const { life } = lost!.running!.node.store.member
+    bench.group.lose(lost!.name)
+    await bench.until(() => !bench.isIn(lost!))
+    const there = await open(1, 2)
+    await bench.run(bench.write(there, 0, block(2)))
+    await allIn(bench)
+    expect(lost!.running!.node.store.member.life).not.toEqual(life)
+    expect(await bench.run(bench.read(await open(0, 3), 0, BLOCK_BYTES))).toEqual(block(2))
   })
 })
