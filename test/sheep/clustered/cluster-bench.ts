@@ -131,7 +131,8 @@ export class ClusterBench {
   }
 
   isIn({ running }: BenchNode): boolean {
-    return running?.node.store.member.mayAct() ?? false
+    const store = running?.node.store
+    return store?.hasJoined === true && store.member.mayAct()
   }
 
   async #found(node: BenchNode): Promise<void> {

@@ -18,18 +18,21 @@ export const view = (epoch: number, nodes: string): View => ({
   at: 0,
 })
 
-/** Nodes A to D, of whom those in a view are all targets, and owners that follow each other. */
+/** Nodes A to F, of whom those in a view are all targets, and owners that follow each other. */
 export class CopiesBench {
   readonly #random = new SeededRandom(1)
   readonly #root = new SimClock(this.#random)
   readonly #clock = this.#root.mount()
-  readonly disks = new Map([...'ABCD'].map((node) => [node, new SimCopyDisk(this.#random)]))
+  readonly disks = new Map([...'ABCDEF'].map((node) => [node, new SimCopyDisk(this.#random)]))
   readonly #holders = new Map(
     [...this.disks].map(([node, disk]) => [node, new CopyHolder(new SimCopyStore(disk, this.#clock, this.#random, 2))]),
   )
   #index = 0
   /** Requests that are lost on their way. */
   isLost = (_node: string, _request: CopyRequest) => false
+  /** What the answer to a request waits for. */
+  delay = (_node: string, _request: CopyRequest): Promise<void> | null => null
+  targetsIn = ({ members }: View): string[] => members.map(({ node }) => node)
 
   owner(...views: View[]): CopySequencer {
     return new CopySequencer({
@@ -38,11 +41,13 @@ export class CopiesBench {
       incarnation: 'A.1',
       views,
       copiesMinIn: () => 2,
-      targetsOf: (_oid, { members }) => members.map(({ node }) => node),
-      ask: (to, request) =>
-        this.isLost(to.node, request)
-          ? Promise.reject(new Error('no answer'))
-          : this.#holders.get(to.node)!.answer(request),
+      targetsOf: (_oid, view) => this.targetsIn(view),
+      ask: async (to, request) => {
+        if (this.isLost(to.node, request)) throw new Error('no answer')
+        const answer = await this.#holders.get(to.node)!.answer(request)
+        await this.delay(to.node, request)
+        return answer
+      },
       mayAct: () => true,
       suspect: () => {},
       clock: this.#clock,
@@ -51,6 +56,15 @@ export class CopiesBench {
 
   run<T>(work: Promise<T>): Promise<T> {
     return this.#root.run(work)
+  }
+
+  pass(ms: number): Promise<void> {
+    return this.run(this.#clock.sleep(ms))
+  }
+
+  /** What a node has in a block, on its disk. */
+  bytesOn(node: string, { first }: { first: number }): string {
+    return textOf(this.disks.get(node)!.bytesOf(OID, first))
   }
 
   rot(node: string, { first }: { first: number }): void {
@@ -64,9 +78,14 @@ export class CopiesBench {
     return owner.write(OID, { blocks: [{ first, bytes }], zeros: [] }, { exists })
   }
 
-  async read(owner: CopySequencer, range: { first: number; count: number }): Promise<string> {
-    const { blocks } = await this.run(owner.read(OID, range))
-    return blocks.map(({ bytes }) => bytes.toString().replaceAll('\0', '')).join()
+  read(owner: CopySequencer, range: { first: number; count: number }): Promise<string> {
+    return this.run(this.readText(owner, range))
+  }
+
+  /** For who runs the clock. */
+  async readText(owner: CopySequencer, range: { first: number; count: number }): Promise<string> {
+    const { blocks } = await owner.read(OID, range)
+    return blocks.map(({ bytes }) => textOf(bytes)).join()
   }
 
   /** Until the copies of all targets are whole. */
@@ -74,3 +93,5 @@ export class CopiesBench {
     while (!owner.isComplete(OID)) await this.run(owner.fill(OID, 64))
   }
 }
+
+const textOf = (bytes: Buffer | undefined) => bytes?.toString().replaceAll('\0', '') ?? ''

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid, oidKind } from '../../../src/protocol/oid.ts'
 import { ClusterState } from '../../../src/sheep/cluster-state.ts'
+import { deferred } from '../../../src/sheep/copies/deferred.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
 import { ReplicatedFamily } from '../../../src/sheep/replicated/replicated-family.ts'
 import type { ReplicatedObjects, WriteOptions } from '../../../src/sheep/replicated/replicated-objects.ts'
@@ -29,6 +30,8 @@ class Bench {
   readonly asked: Asked[] = []
   /** What is done, and nobody can say so. */
   isUnsure: (asked: Asked) => boolean = () => false
+  /** What the answer to a write waits for. */
+  delay: (oid: bigint) => Promise<void> | null = () => null
   readonly family: ReplicatedFamily
   readonly #node = this.clock.node()
 
@@ -50,7 +53,8 @@ class Bench {
         const blocks = contents.blocks.reduce((sum, { bytes }) => sum + bytes.length / BLOCK_BYTES, 0)
         note('write', oid, blocks, options)
         const isUnsure = this.isUnsure({ what: 'write', oid, blocks, options })
-        return port.write(oid, contents, options).then(() => {
+        return port.write(oid, contents, options).then(async () => {
+          await this.delay(oid)
           if (isUnsure) throw new StoreError('Unsure')
         })
       },
@@ -173,6 +177,32 @@ describe('the owner of a VDI whose objects are elsewhere', () => {
       const values = Array.from({ length: snapshots }, (_, i) => target[i * BLOCK_BYTES])
       expect(values).toEqual(Array.from({ length: snapshots }, (_, i) => (i <= vid - VID ? i + 1 : 0)))
     }
+  })
+
+  it('freezes when what came before is answered, and holds what comes later', async () => {
+    const bench = new Bench()
+    const owner = await bench.open()
+    for (const index of [0, 1]) await bench.run(write(owner, index * OBJECT_BYTES, block(1)))
+    const arrived = deferred()
+    bench.delay = (oid) => (oid === dataOid(VID, 0) ? arrived.promise : null)
+    const order: string[] = []
+    const before = write(owner, 0, block(2)).then(() => order.push('before'))
+    const frozen = owner.freeze().then(() => order.push('frozen'))
+    const after = write(owner, OBJECT_BYTES, block(2)).then(() => order.push('after'))
+    await bench.run(bench.clock.node().mount().sleep(1000))
+    expect(order).toEqual([])
+    arrived.resolve()
+    await bench.run(Promise.all([before, frozen]))
+    expect(order).toEqual(['before', 'frozen'])
+    await bench.run(bench.family.prepare(VID + 1, VID))
+    owner.moveTo(VID + 1)
+    owner.thaw()
+    await bench.run(after)
+    const target = Buffer.alloc(2 * BLOCK_BYTES)
+    const then = bench.family.ownerOf(VID, TIB)
+    await bench.run(read(then, 0, target.subarray(0, BLOCK_BYTES)))
+    await bench.run(read(then, OBJECT_BYTES, target.subarray(BLOCK_BYTES)))
+    expect(target).toEqual(Buffer.concat([block(2), block(1)]))
   })
 
   it('removes what it has dropped before it makes it again, though nobody could say that the map knew', async () => {
