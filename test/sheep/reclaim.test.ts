@@ -83,7 +83,9 @@ class Scenario {
 }
 
 describe('reclaim', () => {
-  it('keeps what a snapshot needs that is taken, and written after, at any moment of the reclaim', async () => {
+  it('keeps what a snapshot needs that is taken, and written after, at any moment of the reclaim', {
+    timeout: 240_000,
+  }, async () => {
     for (let steps = 0; steps < STEPS_MAX; steps++) {
       const scenario = new Scenario(steps)
       const { clock } = scenario
