@@ -24,7 +24,7 @@ export interface HostAndTypeUsage extends HostUsage {
   typeId: string
 }
 
-/** As `byHost`, of volumes of these types, by type. */
+/** As `byHost`, of volumes of these types, by type. Reads an index only, too. */
 export async function byHostAndType(db: Db, typeIds: readonly string[]): Promise<HostAndTypeUsage[]> {
   type Row = { host: string; volume_type_id: string; count: number | string; size: number | string }
   const rows: Row[] = await db('volumes')

@@ -15,6 +15,7 @@ import * as groups from '../../migrations/0013-groups.ts'
 import * as moreListOrders from '../../migrations/0014-list-orders.ts'
 import * as rooms from '../../migrations/0014-rooms.ts'
 import * as onlineMigration from '../../migrations/0015-online-migration.ts'
+import * as typeHosts from '../../migrations/0016-type-hosts.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -41,6 +42,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0014-list-orders', ...moreListOrders },
   { name: '0014-rooms', ...rooms },
   { name: '0015-online-migration', ...onlineMigration },
+  { name: '0016-type-hosts', ...typeHosts },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

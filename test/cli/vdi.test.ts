@@ -91,6 +91,14 @@ describe('a VDI', () => {
     expect((await node.json<Listed[]>('vdi', 'list')).map(({ name }) => name)).toEqual(['odd'])
   })
 
+  it('has as many copies as there are nodes at most', async () => {
+    await ok('vdi', 'create', 'one', '1M', '--with-copies', '1', '--at-least', '1')
+    expect((await node.vdis.listOf('one'))[0]).toMatchObject({ copies: 1, copiesMin: 1 })
+    const refused = await run('vdi', 'create', 'two', '1M', '--with-copies', '2')
+    expect(refused.err).toContain('not supported')
+    expect(await node.vdis.listOf('two')).toEqual([])
+  })
+
   it('is quoted for the shell in the commands that messages advise', async () => {
     const name = "Bob's disk"
     await ok('vdi', 'create', name, '1M')

@@ -175,7 +175,13 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   async function alterCopies({ id }: VolumeRef, wanted: VolumeCopies | null): Promise<void> {
     const own = await vdis.space()
     const { copies, copiesMin = Math.min(own.copiesMin, copies) } = wanted ?? own
-    await onWorkingVdi(id, (vid) => vdis.alter(vid, { copies, copiesMin }))
+    try {
+      await onWorkingVdi(id, (vid) => vdis.alter(vid, { copies, copiesMin }))
+    } catch (error) {
+      if (!isCode(error, 'Unsupported')) throw error
+      const reason = `the store has one node, and no room for ${copies} copies of a volume`
+      throw new ServiceError('BackendFailure', { reason }, { cause: error })
+    }
   }
 
   async function createSnapshot(snapshot: SnapshotRef): Promise<void> {
