@@ -3,6 +3,7 @@ import { ClusterMember } from '../../../src/sheep/clustered/cluster-member.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
 import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
 import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
+import { OutgoingLink } from '../../../src/sheep/peer/outgoing-link.ts'
 import { Sessions } from '../../../src/sheep/session.ts'
 
 /**
@@ -11,9 +12,13 @@ import { Sessions } from '../../../src/sheep/session.ts'
  */
 export const BREAKS: Readonly<Record<string, () => void>> = {
   tails: () => {
-    EngineCopyStore.prototype.tailOf = () => []
+    EngineCopyStore.prototype.tailOf = function (oid) {
+      this.settle(oid) // or they would grow until no journal takes them
+      return []
+    }
   },
   seal: () => {
+    lateRequestsArrive()
     const epochs = new WeakMap<CopyHolder, number>()
     const { viewChanged } = CopyHolder.prototype
     CopyHolder.prototype.viewChanged = function (epoch) {
@@ -24,7 +29,10 @@ export const BREAKS: Readonly<Record<string, () => void>> = {
       request.generation.epoch < (epochs.get(holder) ?? 0) ? request : ofAnyGeneration(request),
     )
   },
-  epoch: () => answerInstead((_holder, request) => ofAnyGeneration(request)),
+  epoch: () => {
+    lateRequestsArrive()
+    answerInstead((_holder, request) => ofAnyGeneration(request))
+  },
   lease: () => {
     ClusterMember.prototype.mayAct = () => true
   },
@@ -51,6 +59,11 @@ export const BREAKS: Readonly<Record<string, () => void>> = {
       apply.call(this, write, false, done)
     }
   },
+}
+
+/** Links end when their peer is silent, which keeps most of what an owner has sent in vain from those who might believe it. */
+function lateRequestsArrive(): void {
+  OutgoingLink.prototype.tick = () => {}
 }
 
 function answerInstead(of: (holder: CopyHolder, request: CopyRequest) => CopyRequest): void {

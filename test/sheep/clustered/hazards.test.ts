@@ -8,7 +8,7 @@ import { type BenchNode, ClusterBench } from './cluster-bench.ts'
 
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
 const hashOf = (attachment: number) => `${attachment}`.repeat(64)
-const indexes = Array.from({ length: 16 }, (_, index) => index)
+const indexes = Array.from({ length: 8 }, (_, index) => index)
 const SIZE_BYTES = indexes.length * OBJECT_BYTES
 
 const stateAt = (bench: ClusterBench, at: number) => bench.nodes[at]!.running!.node.sheep.state
