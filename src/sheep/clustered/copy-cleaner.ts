@@ -74,7 +74,14 @@ export class CopyCleaner {
     if (clean <= this.#cleanedEpoch || state.view.away) return
     for (const epoch of state.families.uncleanEpochs()) if (!this.#wasThere(epoch)) return
     const pause = () => new Promise<void>((resolve) => clock.afterInput(resolve))
-    if (!(await holder.drop((oid) => this.#belongsHere(oid), pause))) return
+    let isAwaited = false
+    const belongsHere = (oid: bigint) => {
+      const views = this.#viewsWithUs(oid)
+      isAwaited ||= views.includes(true) && !views[0]
+      return views.includes(true)
+    }
+    // What is clean is on those that were targets then. Who has become one since may have an old copy, and needs to know how old it is.
+    if (!(await holder.drop(belongsHere, pause)) || isAwaited) return
     this.#cleanedEpoch = clean
     await new Promise<void>((resolve, reject) => store.clean(clean, (error) => (error ? reject(error) : resolve())))
   }
@@ -85,11 +92,12 @@ export class CopyCleaner {
     return logged?.view.members.some((member) => member.node === node) ?? false
   }
 
-  #belongsHere(oid: bigint): boolean {
+  /** For each view from the clean one of the object's family on, whether this node is a target of the object; none without a family. */
+  #viewsWithUs(oid: bigint): boolean[] {
     const { state, places, node, copies } = this.#options
     const vid = oidVid(oid)
     const family = state.vdis.get(vid)?.family ?? state.makings.get(vid)?.family
-    if (family === undefined) return false
-    return state.viewsOf(family).some((view) => places.targetsOf(oid, copies.in(vid, view), view).includes(node))
+    if (family === undefined) return []
+    return state.viewsOf(family).map((view) => places.targetsOf(oid, copies.in(vid, view), view).includes(node))
   }
 }
