@@ -9,6 +9,7 @@ import koffi from 'koffi'
  *  - sync_file_range: begins to write dirty pages and does not wait for them;
  *  - syncfs: one call instead of an fdatasync for each of hundreds of files;
  *  - lseek: which parts of a sparse file hold anything, and how long a block device is.
+ * Asynchronous calls are refused from 256 at a time on: whoever has many makes few of them at once.
  */
 const libc = koffi.load('libc.so.6')
 const preadv2 = libc.func('int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)')
@@ -50,9 +51,11 @@ export function lockNow(fd: number): boolean {
   return flock(fd, LOCK_EXCLUSIVE_NOW) === 0
 }
 
-/** Begins to write what is dirty, and does not wait. */
-export function startWriteback(fd: number): void {
-  syncFileRange.async(fd, 0, 0, SYNC_FILE_RANGE_WRITE, () => {})
+/** Begins to write what is dirty. Resolves when the device has been told, whatever came of that. */
+export function startWriteback(fd: number): Promise<void> {
+  return new Promise((resolve) => {
+    syncFileRange.async(fd, 0, 0, SYNC_FILE_RANGE_WRITE, () => resolve())
+  })
 }
 
 /** Everything of the file system that the descriptor is on. */

@@ -35,6 +35,7 @@ const SYNCS_AT_A_TIME = 3
 export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & { close(): Promise<void> } {
   const at = (relative: string) => path.join(root, relative)
   const copier = new Copier(copyThread)
+  const writeback = new Writeback()
 
   return {
     open: async (relative, options) => {
@@ -86,12 +87,7 @@ export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & {
       await inTurns(files, (file) => file.sync())
       await inTurns(directories, (directory) => syncDirectory(at(directory)))
     },
-    startWriteback: (files) => {
-      for (const each of files) {
-        const { fd } = each as SystemFile
-        if (fd >= 0) startWriteback(fd)
-      }
-    },
+    startWriteback: (files) => writeback.start(files as readonly SystemFile[]),
     cacheIdentity: async () => {
       const bootId = await readFile('/proc/sys/kernel/random/boot_id', 'latin1')
       const { dev, ino } = await stat(root, { bigint: true })
@@ -106,6 +102,26 @@ export function openSystemDisk(root: string, copyThread = COPY_THREAD): Disk & {
       return { release: () => file.close() }
     },
     close: () => copier.close(),
+  }
+}
+
+/** Tells the device of one file after another: it is a hint, and hints must not fill the queue that syncs wait in. */
+class Writeback {
+  readonly #waiting = new Set<SystemFile>()
+  #isRunning = false
+
+  start(files: readonly SystemFile[]): void {
+    for (const file of files) this.#waiting.add(file)
+    if (!this.#isRunning) void this.#run()
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true
+    for (const file of this.#waiting) {
+      this.#waiting.delete(file)
+      if (file.fd >= 0) await startWriteback(file.fd)
+    }
+    this.#isRunning = false
   }
 }
 

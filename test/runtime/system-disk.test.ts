@@ -262,6 +262,15 @@ describe('syncMany', () => {
     for (const file of files) await file.close()
   })
 
+  it('goes on while any number of files are written back', async () => {
+    const files = await Promise.all(Array.from({ length: 600 }, (_, i) => disk.open(`f${i}`, { create: true })))
+    for (const file of files) file.writeNow([Buffer.alloc(4096, 1)], 0)
+    disk.startWriteback(files)
+    await disk.syncMany(files)
+    disk.startWriteback(files)
+    for (const file of files) await file.close()
+  })
+
   it('takes any number of directories, with files or without', async () => {
     const names = Array.from({ length: 65 }, (_, i) => `d${i}`)
     for (const name of names) await disk.makeDirectory(name)
