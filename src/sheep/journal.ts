@@ -18,7 +18,7 @@ import { BLOCK_BYTES } from './object-format.ts'
  *    until `release` frees it, transactions wait. That is the back-pressure of the whole store.
  * 4. The owner applies a sealed segment to the object files, but only records below `syncedSequence`, and then calls
  *    `release`. A page that holds a record is never rewritten before.
- * 5. What a transaction refers to outside of the journal is synced first, by `syncFirst`.
+ * 5. What a transaction refers to outside of the journal is synced first, by `outside`.
  * 6. When a write or a sync fails the journal has failed for good: everything waiting, and everything that comes, is
  *    answered with DiskFailed. After a failed fsync the kernel may report success without having written anything.
  */
@@ -45,17 +45,37 @@ export interface JournalState {
   sequence: number
 }
 
+/** Of one segment of the journal. */
+export interface SegmentFile {
+  file: DiskFile
+  /** The same file opened a second time: each handle is told of a failure by itself, so two syncs at a time need two. */
+  twin: DiskFile
+}
+
+/** What transactions refer to that is not in the journal. */
+export interface Outside {
+  readonly hasUnsynced: boolean
+  /** Makes durable all that transactions appended so far refer to. */
+  sync(): Promise<void>
+}
+
 interface SyncWaiter {
   sequence: number
   done(error: StoreError | null): void
 }
 
+interface Sync {
+  /** The one file that it is about, if it is about nothing else. */
+  only: DiskFile | null
+  isTwin: boolean
+}
+
 export class Journal {
-  readonly #segments: readonly [DiskFile, DiskFile]
+  readonly #segments: readonly [SegmentFile, SegmentFile]
   readonly #segmentPages: number
   readonly #clock: Clock
   readonly #state: JournalState
-  readonly #syncFirst: () => Promise<void>
+  readonly #outside: Outside | null
   readonly #onBegun: () => void
   readonly #onSealed: (generation: number, nextSequence: number) => void
   readonly #onFailed: (error: StoreError) => void
@@ -67,8 +87,10 @@ export class Journal {
   #synced: number
   /** What a sync that is under way will make durable, or the last one did. */
   #covered: number
-  #unsynced = new Set<DiskFile>()
-  #syncing = false
+  readonly #unsynced = new Set<SegmentFile>()
+  /** Two at most. */
+  #syncs: readonly Sync[] = []
+  #settled: Promise<unknown> = Promise.resolve()
   #waiters: SyncWaiter[] = []
   #pending: JournalTransaction[] = []
   #pendingBytes = 0
@@ -84,12 +106,11 @@ export class Journal {
   readonly syncSeconds = new Histogram()
 
   constructor(options: {
-    segments: readonly [DiskFile, DiskFile]
+    segments: readonly [SegmentFile, SegmentFile]
     segmentBytes: number
     clock: Clock
     state: JournalState
-    /** Makes durable what transactions appended so far refer to. */
-    syncFirst?: () => Promise<void>
+    outside?: Outside
     /** Told that the active segment has its first frame. */
     onBegun?: () => void
     /** Told that a generation is complete, and the sequence number of the first frame after it. */
@@ -103,7 +124,7 @@ export class Journal {
     this.#state = options.state
     this.#synced = options.state.sequence
     this.#covered = options.state.sequence
-    this.#syncFirst = options.syncFirst ?? (async () => {})
+    this.#outside = options.outside ?? null
     this.#onBegun = options.onBegun ?? (() => {})
     this.#onSealed = options.onSealed
     this.#onFailed = options.onFailed
@@ -151,7 +172,7 @@ export class Journal {
   }
 
   fileOf(location: number): DiskFile {
-    return this.#segments[location >= LOCATION_SEGMENT ? 1 : 0]!
+    return this.#segments[location >= LOCATION_SEGMENT ? 1 : 0].file
   }
 
   static positionOf(location: number): number {
@@ -202,9 +223,9 @@ export class Journal {
       records,
       this.#meta,
     )
-    const file = this.#segments[this.#active]!
+    const segment = this.#segments[this.#active]!
     try {
-      file.writeNow([meta, ...payload], this.#page * BLOCK_BYTES)
+      segment.file.writeNow([meta, ...payload], this.#page * BLOCK_BYTES)
     } catch (cause) {
       const failure = this.#fail('writing the journal', cause)
       for (const transaction of group) transaction.done(failure)
@@ -212,7 +233,7 @@ export class Journal {
     }
     this.framesWritten++
     this.bytesWritten += (metaPages + payloadPages) * BLOCK_BYTES
-    this.#unsynced.add(file)
+    this.#unsynced.add(segment)
     if (this.#page === 0) this.#onBegun()
     let location = this.#active * LOCATION_SEGMENT + this.#page + metaPages
     this.#page += metaPages + payloadPages
@@ -292,33 +313,49 @@ export class Journal {
   #awaitSync(sequence: number, done: (error: StoreError | null) => void): void {
     if (sequence < this.#synced) return done(null)
     this.#waiters.push({ sequence, done })
-    if (!this.#syncing) void this.#syncLoop()
+    this.#startSync()
   }
 
-  /** One sync at a time; whoever comes while it runs is covered by the next. */
-  async #syncLoop(): Promise<void> {
-    this.#syncing = true
-    while (this.#waiters.length > 0 && !this.#failure) {
-      const files = [...this.#unsynced]
-      const upTo = this.#state.sequence
-      this.#covered = upTo
-      this.#unsynced.clear()
-      const startedMs = this.#clock.monotonicMs()
-      try {
-        await this.#syncFirst()
-        await Promise.all(files.map((file) => file.sync()))
-      } catch (cause) {
-        this.#fail('syncing the journal', cause)
-        break
-      }
-      if (this.#failure) break
-      this.syncSeconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
-      this.#synced = upTo
-      const waiters = this.#waiters
-      this.#waiters = waiters.filter((waiter) => waiter.sequence >= upTo)
-      for (const waiter of waiters) if (waiter.sequence < upTo) waiter.done(null)
+  /**
+   * A sync covers what was written before it begins; whoever comes later is covered by the next. That one may begin while the first is
+   * under way if both are about one and the same segment, since it waits for all of the file by itself, and about nothing else.
+   */
+  #startSync(): void {
+    if (this.#failure || !this.#waiters.some(({ sequence }) => sequence >= this.#covered)) return
+    const segments = [...this.#unsynced]
+    const only = segments.length === 1 && !this.#outside?.hasUnsynced ? segments[0]!.file : null
+    const [other] = this.#syncs
+    if (this.#syncs.length > 1 || (other && (only === null || other.only !== only))) return
+    this.#covered = this.#state.sequence
+    this.#unsynced.clear()
+    const ended = this.#sync({ only, isTwin: other !== undefined && !other.isTwin }, segments)
+    this.#settled = Promise.all([this.#settled, ended])
+  }
+
+  async #sync(sync: Sync, segments: readonly SegmentFile[]): Promise<void> {
+    const upTo = this.#covered
+    const startedMs = this.#clock.monotonicMs()
+    this.#syncs = [...this.#syncs, sync]
+    try {
+      if (!sync.only) await this.#outside?.sync()
+      await Promise.all(segments.map(({ file, twin }) => (sync.isTwin ? twin : file).sync()))
+    } catch (cause) {
+      this.#fail('syncing the journal', cause)
     }
-    this.#syncing = false
+    this.#syncs = this.#syncs.filter((each) => each !== sync)
+    if (this.#failure) return
+    this.syncSeconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
+    this.#synced = Math.max(this.#synced, upTo)
+    const waiters = this.#waiters
+    this.#waiters = waiters.filter((waiter) => waiter.sequence >= this.#synced)
+    // Before anybody is told: who is may write more, which is for the sync after this one.
+    this.#startSync()
+    for (const waiter of waiters) if (waiter.sequence < upTo) waiter.done(null)
+  }
+
+  /** Resolves when no sync is at work on the files. */
+  async settled(): Promise<void> {
+    await this.#settled
   }
 
   /** Ends the journal from outside, for example when an object file cannot be synced. */

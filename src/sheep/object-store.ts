@@ -135,7 +135,7 @@ export class ObjectStore {
       segmentBytes: options.segmentBytes,
       clock: options.clock,
       state: files.journalState,
-      syncFirst: () => this.#placedWrites.sync(),
+      outside: this.#placedWrites,
       onBegun: () => this.onJournalBegun(),
       onSealed: (generation, nextSequence) => this.#checkpointer.start(generation, nextSequence),
       onFailed: (error) => options.onFailed(error),
@@ -523,7 +523,7 @@ export class ObjectStore {
     await this.#checkpointer.finish()
     await this.#kept.close()
     await this.#placedWrites.close()
-    await Promise.allSettled([this.#punches.settled()])
+    await Promise.allSettled([this.#punches.settled(), this.#journal.settled()])
     await this.#closeFiles()
   }
 

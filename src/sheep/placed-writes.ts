@@ -192,6 +192,10 @@ export class PlacedWrites {
     this.#recentBlocks = 0
   }
 
+  get hasUnsynced(): boolean {
+    return this.#unsynced.size > 0
+  }
+
   /** Makes all blocks placed so far durable, but for those on disks that are known to have failed by then. */
   async sync(): Promise<void> {
     if (this.#unsynced.size === 0) return

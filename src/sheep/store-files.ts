@@ -12,7 +12,7 @@ import { CopyChanges, type CopyTable } from './copies/copy-table.ts'
 import { DiskArray } from './disks/disk-array.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import { EntryLog, type LoggedEntry } from './entry-log.ts'
-import type { JournalState } from './journal.ts'
+import type { JournalState, SegmentFile } from './journal.ts'
 import type { JournalRecord } from './journal-format.ts'
 import { type ScannedFrame, scanJournal } from './journal-scan.ts'
 import {
@@ -61,7 +61,7 @@ export interface StoreFiles {
   copyLog: CopyLog
   /** What this node knew of its copies, with what the journal held. */
   copies: CopyTable
-  segments: readonly [DiskFile, DiskFile]
+  segments: readonly [SegmentFile, SegmentFile]
   objects: Map<bigint, StoredObject>
   /** Where the journal goes on. */
   journalState: JournalState
@@ -109,10 +109,11 @@ async function openLocked(options: ObjectStoreOptions, open: OpenParts) {
   const found = await Superblock.open(disk)
   if (found) open.add(found)
   else await checkEmpty(disk)
-  const segments = [
-    open.add(await openSegment(disk, 'journal.0', segmentBytes, found === null)),
-    open.add(await openSegment(disk, 'journal.1', segmentBytes, found === null)),
-  ] as const
+  const openWithTwin = async (path: string): Promise<SegmentFile> => {
+    const file = open.add(await openSegment(disk, path, segmentBytes, found === null))
+    return { file, twin: open.add(await disk.open(path)) }
+  }
+  const segments = [await openWithTwin('journal.0'), await openWithTwin('journal.1')] as const
   await disk.syncDirectory('.')
   // The superblock comes last: a directory without one is a first start that did not get far, and starts again.
   const superblock = found ?? open.add(await Superblock.create(disk, random.bytes(16)))
@@ -154,12 +155,14 @@ async function openObjects(
   const { storeId, sequence } = superblock.content
   const { objects, tagged } = await listObjects(disks)
 
-  const scan = await scanJournal(segments, storeId, superblock.content)
+  const [first, second] = segments
+  const files = [first.file, second.file] as const
+  const scan = await scanJournal(files, storeId, superblock.content)
   const { home } = disks
   home.cache = crc32(await disks.cacheIdentity())
   home.listedCache = superblock.content.cache
-  if (home.isSameCache) await acceptRewrites(disks, segments, scan.frames, scan.provenSynced)
-  for (const index of [0, 1] as const) await rewrite(segments[index], scan.usedPages[index])
+  if (home.isSameCache) await acceptRewrites(disks, files, scan.frames, scan.provenSynced)
+  for (const index of [0, 1] as const) await rewrite(files[index], scan.usedPages[index])
   const isAllThere = disks.membership.members.every((member) => member.isSameCache)
   const frames = isAllThere ? scan.frames : await cutUnprovenFrames(disks, scan.frames, scan.provenSynced)
   const last = frames.at(-1)

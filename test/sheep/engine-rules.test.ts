@@ -300,6 +300,41 @@ describe('a disk that fails', () => {
     await bench.close()
   })
 
+  it('is not missed when two syncs are under way, and the one that is told of it is heard of last', async () => {
+    let syncs = 0
+    const bench = await StoreBench.open({
+      wrap: onFiles((path, file) => ({
+        ...file,
+        sync: async () => {
+          if (path.startsWith('journal.')) syncs++
+          await file.sync().catch(async (error) => {
+            for (let i = 0; i < 100; i++) await bench.clock.latency(1)
+            throw error
+          })
+        },
+      })),
+    })
+    await bench.create(OBJECT)
+    const object = await bench.clock.run(bench.store.hold(OBJECT))
+    syncs = 0
+    const changes = [{ kind: 'blocks' as const, object, first: 0, bytes: blocksOf(1) }]
+    const first = bench.submit(changes, { durable: true })
+    const isUnderWay = async (count: number) => {
+      while (syncs < count) {
+        bench.clock.step()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    }
+    await isUnderWay(1)
+    const second = bench.submit(changes, { durable: true })
+    await isUnderWay(2)
+    bench.disk.failNextSync = true
+    for (const outcome of await bench.clock.run(Promise.allSettled([first, second]))) {
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'DiskFailed' } })
+    }
+    await bench.close()
+  })
+
   it('in any one sync loses nothing that was acknowledged, though the page cache looks well after it', async () => {
     let failures = 0
     for (let moment = 0; moment < 64; moment += 2) {

@@ -12,6 +12,8 @@ interface Inode {
   durablePages: Map<number, Buffer>
   durableSize: number
   dirty: Set<number>
+  /** Times that dirty pages could not be written. Each handle says so once, of those since it was opened. */
+  failures: number
 }
 
 /** A range of pages, to its end exclusively. */
@@ -110,7 +112,7 @@ export class SimDisk {
         let inode = this.#names.get(path)
         if (!inode) {
           if (!options?.create) throw errno('ENOENT', path)
-          inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
+          inode = newInode()
           this.#change({ kind: 'link', directory: parent(path), path, inode })
         }
         const file = this.#file(inode, device, alive)
@@ -128,7 +130,7 @@ export class SimDisk {
         alive()
         this.#wear()
         if (this.isGone || !this.#isDirectory(parent(path))) throw errno('ENOENT', path)
-        const inode: Inode = { pages: new Map(), size: 0, durablePages: new Map(), durableSize: 0, dirty: new Set() }
+        const inode = newInode()
         this.#change({ kind: 'link', directory: parent(path), path, inode })
         return this.#file(inode, device, alive)
       },
@@ -250,6 +252,7 @@ export class SimDisk {
 
   #file(inode: Inode, device: () => Promise<void>, alive: () => void): SimFile {
     let open = true
+    let failuresSeen = inode.failures
     const life = this.#life
     this.openFiles++
     const ready = async () => {
@@ -286,14 +289,18 @@ export class SimDisk {
         }
       },
       sync: async () => {
+        const covered = [...inode.dirty].map((page) => ({ page, bytes: inode.pages.get(page) }))
         await ready()
         if (this.failNextSync) {
           this.failNextSync = false
-          inode.dirty.clear() // the kernel marks the pages clean: the next sync says success
+          for (const { page } of covered) inode.dirty.delete(page) // the kernel marks them clean: the next sync says success
+          inode.failures++
+        }
+        if (inode.failures > failuresSeen) {
+          failuresSeen = inode.failures
           throw errno('EIO', 'sync')
         }
-        for (const page of inode.dirty) persist(inode, page)
-        inode.dirty.clear()
+        this.#persistCovered(inode, covered)
         inode.durableSize = inode.size
       },
       beginHole: (position, length) => {
@@ -346,6 +353,18 @@ export class SimDisk {
       done += count
     }
     inode.size = Math.max(inode.size, position + source.length)
+  }
+
+  /** What was dirty when a sync began. What was written there since may be on its way. */
+  #persistCovered(inode: Inode, covered: readonly { page: number; bytes: Buffer | undefined }[]): void {
+    for (const { page, bytes } of covered) {
+      if (!inode.dirty.has(page)) continue
+      const isSame = inode.pages.get(page) === bytes
+      if (isSame || this.#random.chance(0.5)) persist(inode, page)
+      else if (bytes) inode.durablePages.set(page, Buffer.from(bytes))
+      else inode.durablePages.delete(page)
+      if (isSame) inode.dirty.delete(page)
+    }
   }
 
   #makeHole({ inode, first, end }: Hole): void {
@@ -430,13 +449,7 @@ export class SimDisk {
 
   /** As `place`, of a file with holes: its pages by their number. */
   placeSparse(path: string, pages: ReadonlyMap<number, Buffer>, sizeBytes: number): void {
-    const inode: Inode = {
-      pages: new Map(pages),
-      size: sizeBytes,
-      durablePages: new Map(pages),
-      durableSize: sizeBytes,
-      dirty: new Set(),
-    }
+    const inode = newInode(pages, sizeBytes)
     this.#names.set(path, inode)
     this.#durableNames.set(path, inode)
   }
@@ -476,6 +489,17 @@ export class SimDisk {
   /** Whether a page of a file holds anything. */
   hasPage(path: string, page: number): boolean {
     return this.#names.get(path)?.pages.has(page) ?? false
+  }
+}
+
+function newInode(pages: ReadonlyMap<number, Buffer> = new Map(), size = 0): Inode {
+  return {
+    pages: new Map(pages),
+    size,
+    durablePages: new Map(pages),
+    durableSize: size,
+    dirty: new Set(),
+    failures: 0,
   }
 }
 
