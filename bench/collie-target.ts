@@ -7,7 +7,7 @@ import { createSocketTransport } from '../src/vdi/socket-transport.ts'
 import { Collie } from '../test/tools/collie.ts'
 import { fio } from './fio.ts'
 
-/** Collie as it is built, with one VDI and a right to reach it. */
+/** Collie as it is built, with the journal that it has by default, with one VDI and a right to reach it. */
 export interface CollieUnderTest {
   vdis: VdiClient
   /** Makes a VDI and returns where it is exported. */
@@ -18,7 +18,7 @@ export interface CollieUnderTest {
 }
 
 export async function startCollie(...flags: string[]): Promise<CollieUnderTest> {
-  const collie = await Collie.create('--auth=noauth', ...flags)
+  const collie = await Collie.create('--auth=noauth', '--journal-size-mib=128', ...flags)
   await collie.start()
   const transport = createSocketTransport({ network: systemNetwork, address: path.join(collie.dataDir, 'sock') })
   const vdis = new VdiClient(transport)
