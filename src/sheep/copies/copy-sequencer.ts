@@ -159,7 +159,7 @@ export class CopySequencer {
   ): Promise<CopyResults[T]> {
     const { oid } = object
     for (;;) {
-      await this.#opener.opened(object)
+      await this.#opener.decided(object)
       if (!object.exists) throw new StoreError('NoObject')
       const { term } = object
       await object.quiet([range])

@@ -17,7 +17,17 @@ import type { CopyResults } from './messages.ts'
 import type { News } from './news.ts'
 import type { ObjectWrites } from './object-writes.ts'
 import type { OwnedObject } from './owned-object.ts'
-import { aheadOf, baseOf, findAuthority, isThere, isUsable, lackedBlocks, type Report, salvage } from './reconcile.ts'
+import {
+  aheadOf,
+  baseOf,
+  findAuthority,
+  isSomebodyUnheard,
+  isThere,
+  isUsable,
+  lackedBlocks,
+  type Report,
+  salvage,
+} from './reconcile.ts'
 import { isSameVersion, type Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
 
@@ -65,6 +75,44 @@ export class ObjectOpener {
       })
       await object.opening
     }
+  }
+
+  /** Resolves when the object is open, and what is in its copies is what it is. Throws OldEpoch. */
+  async decided(object: OwnedObject): Promise<void> {
+    await this.opened(object)
+    while (object.isUndecided) {
+      object.deciding ??= this.#decide(object).finally(() => {
+        object.deciding = null
+      })
+      await object.deciding
+      await this.opened(object)
+    }
+  }
+
+  async #decide(object: OwnedObject): Promise<void> {
+    const { holders, versions, news } = this.#options
+    const { term } = object
+    while (object.pending.length > 0) await object.quiet(ALL_BLOCKS) // the version of a write does as well
+    if (object.term !== term || !object.isUndecided) return
+    const { next } = news
+    const version = versions.next(holders.generation)
+    object.version = version
+    const answers = await Promise.all(
+      [...object.acting.values()].map(({ member, missing }) => {
+        const adoption = { oid: object.oid, version, kind: 'full' as const, valid: allBut(missing) }
+        return holders.ask(member, { type: 'adopt', adoption })
+      }),
+    )
+    versions.finish(version)
+    if (object.term !== term) return
+    if (answers.some((answer) => answer?.refused !== null)) {
+      await news.wait(next)
+      if (object.term === term) object.close()
+      return
+    }
+    object.isUndecided = false
+    if (object.pending.length > 0) return // of these the tails have to know
+    for (const { member } of object.acting.values()) void holders.ask(member, { type: 'settle', oid: object.oid })
   }
 
   /** For writes under way, which learn of a failure by themselves. */
@@ -133,6 +181,7 @@ export class ObjectOpener {
       object.exists = false
       const made = reports.filter(({ state, member }) => isThere(state) || holders.isTarget(oid, member))
       const plans = made.map((report): Plan => ({ report, kind: 'full', valid: ALL_BLOCKS }))
+      object.isUndecided = false
       return this.#begin(object, null, plans, isStill)
     }
     const authority = best && (await this.#complete(best, reports, isStill))
@@ -156,6 +205,7 @@ export class ObjectOpener {
     }
     for (const { report } of plans)
       if (!isOne || report.tail.length > 0) void holders.ask(report.member, { type: 'settle', oid })
+    object.isUndecided = isOne && isSomebodyUnheard(views, reports)
     return this.#begin(object, version, plans, isStill)
   }
 

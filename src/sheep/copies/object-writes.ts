@@ -130,6 +130,7 @@ export class ObjectWrites {
       if (object.removals === 0) object.exists = true
       object.wrote(write.blocks)
     }
+    object.isUndecided = false
     this.#options.versions.finish(write.version)
     write.settled.resolve()
   }

@@ -35,6 +35,11 @@ export class OwnedObject {
   /** Counts opens: what was asked before the last one is void. */
   term = 0
   version: Version | null = null
+  /**
+   * Somebody who is away may have a later write that was not acknowledged. Whoever reads what is here decides that it was never
+   * done: under a version of this owner, or it would come back with that node.
+   */
+  isUndecided = false
   readonly acting = new Map<NodeId, ActingCopy>()
   /** Blocks that have space on the disks of all acting copies. */
   roomy: Blocks = []
@@ -42,6 +47,7 @@ export class OwnedObject {
   rotten: Blocks = []
   readonly pending: PendingWrite[] = []
   opening: Promise<void> | null = null
+  deciding: Promise<void> | null = null
   /** Reservations are made one after the other, so that each knows what the others got. */
   reserving: Promise<unknown> = Promise.resolve()
   /** Rotten blocks are mended one after the other. */

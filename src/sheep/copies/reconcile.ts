@@ -68,16 +68,20 @@ export function findAuthority(views: readonly PlacedView[], reports: readonly Re
   return highest(whole) ?? (removed && 'removed')
 }
 
+/** Whether somebody may have a copy who was not asked, and is not gone for good. */
+export function isSomebodyUnheard(views: readonly PlacedView[], reports: readonly Report[]): boolean {
+  const known = new Set([...(views.at(-1)?.removed ?? []), ...reports.map(({ member }) => member.node)])
+  return [...holdersByView(views).values()].flat().some((node) => !known.has(node))
+}
+
 /**
  * What is left when nobody has a whole copy, because operators have said that who had one is gone for good: the best partial one, or none
  * of the blocks. It counts as whole from now on, and what it lacks as rotten. Null while somebody could know better.
  */
 export function salvage(views: readonly PlacedView[], reports: readonly Report[]): readonly Report[] | null {
   const { removed = [], targets = [] } = views.at(-1) ?? {}
-  const isAsked = (node: NodeId) => reports.some(({ member }) => member.node === node)
   const holders = [...holdersByView(views).values()].flat()
-  if (!holders.some((node) => removed.includes(node))) return null
-  if (!holders.every((node) => removed.includes(node) || isAsked(node))) return null
+  if (!holders.some((node) => removed.includes(node)) || isSomebodyUnheard(views, reports)) return null
   const best =
     highest(reports.filter(({ state }) => state?.kind === 'partial')) ??
     reports.find(({ member }) => targets.includes(member.node))

@@ -2,7 +2,7 @@ import assert from 'node:assert'
 import { StoreError } from '../../../src/errors.ts'
 import { dataOid, inodeOid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
-import { toBlocks } from '../../../src/sheep/copies/block-ranges.ts'
+import { overlaps, toBlocks } from '../../../src/sheep/copies/block-ranges.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
 import type { CopyAnswer, CopyRequest, CopyResults } from '../../../src/sheep/copies/messages.ts'
 import { isIn, type Member, type View } from '../../../src/sheep/membership/view.ts'
@@ -751,7 +751,7 @@ export class CopyModel {
       some(8, (node) => this.#stop(node)),
       some(6, (node) => this.#fillDisk(node)),
       some(12, () => this.#nameOwner()),
-      some(20, (node) => this.#rot(node)),
+      some(30, (node) => this.#rot(node)),
     ]
   }
 
@@ -799,7 +799,12 @@ export class CopyModel {
     const bytes = targets.map(({ disk }) => disk.bytesOf(oid, block))
     const own = node.disk.bytesOf(oid, block)
     const isSame = bytes.every((each, at) => each && own?.equals(each) && !targets[at]!.disk.rotten.has(each))
-    if (!own || !isSame) return
+    // The copy of a former target may have rotted, and nobody has read it since: it may be the one that stays.
+    const isUnnoticed = ({ disk }: Node) => {
+      const rotten = disk.rotten.has(disk.bytesOf(oid, block) ?? Buffer.alloc(0))
+      return rotten && overlaps(disk.copies.get(oid)!.valid, [{ first: block, count: 1 }])
+    }
+    if (!own || !isSame || this.nodes.some(isUnnoticed)) return
     node.disk.rotten.add(own)
     this.counts.rotten++
   }

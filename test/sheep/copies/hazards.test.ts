@@ -83,6 +83,52 @@ describe('a write that only one node has, which was away while others went on', 
   })
 })
 
+describe('a write without an answer that only a node has which is away', () => {
+  async function left() {
+    const { copies, owner } = await written()
+    copies.isLost = (node, request) => node !== 'B' && isWrite(request)
+    void copies.write(owner, X, 'left').catch(() => {})
+    await copies.pass(10)
+    owner.end()
+    copies.isLost = () => false
+    return copies
+  }
+  const views = [view(1, 'ABC'), view(2, 'AC')]
+  const back = [...views, view(3, 'ABC')]
+
+  it('is undone by a read of what was there before, and does not come back with the node', async () => {
+    const copies = await left()
+    const next = copies.owner(...views)
+    expect(await copies.read(next, X)).toBe('old')
+    next.viewsChanged(back)
+    expect(await copies.read(next, X)).toBe('old')
+    await copies.recover(next)
+    expect([...'ABC'].map((node) => copies.bytesOn(node, X))).toEqual(['old', 'old', 'old'])
+  })
+
+  it('is undone by that too when it is read beside writes, and answers are lost', async () => {
+    const copies = await left()
+    const next = copies.owner(...views)
+    let lost = 3
+    copies.isLost = (_node, { type }) => (type === 'adopt' || type === 'write') && lost-- > 0
+    const [text] = await copies.run(Promise.all([copies.readText(next, X), copies.write(next, Y, 'beside')]))
+    expect(text).toBe('old')
+    next.viewsChanged(back)
+    expect([await copies.read(next, X), await copies.read(next, Y)]).toEqual(['old', 'beside'])
+    await copies.recover(next)
+    expect([...'ABC'].map((node) => copies.bytesOn(node, X))).toEqual(['old', 'old', 'old'])
+  })
+
+  it('may come back when nobody has read there, nor written', async () => {
+    const copies = await left()
+    const next = copies.owner(...views)
+    next.viewsChanged(back)
+    expect(await copies.read(next, X)).toBe('left')
+    await copies.recover(next)
+    expect([...'ABC'].map((node) => copies.bytesOn(node, X))).toEqual(['left', 'left', 'left'])
+  })
+})
+
 describe('a write of an owner that has been followed by another one', () => {
   it('is refused by all copies once that one has looked at them, though none knows of a later view', async () => {
     const { copies, owner } = await written()
