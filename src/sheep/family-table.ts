@@ -36,6 +36,11 @@ export class FamilyTable {
     return this.#ownerIndexes.has(index)
   }
 
+  /** Until somebody has, its VDIs hold nothing. */
+  wasEverOwned(family: number): boolean {
+    return this.#families.has(family)
+  }
+
   owners(): FamilyOwner[] {
     return [...this.#families.values()].flatMap(({ owner }) => owner ?? [])
   }

@@ -34,7 +34,8 @@ export class ClusterUsage {
     const { state, others, ask } = this.#options
     const told = await Promise.all(others().map(ask))
     const usage = new Map<number, Usage>()
-    for (const { vid, sizeBytes, deleting } of state.vdis.values()) if (!deleting) usage.set(vid, unknown(sizeBytes))
+    for (const { vid, sizeBytes, deleting, family } of state.vdis.values())
+      if (!deleting) usage.set(vid, nothing(sizeBytes, !state.families.wasEverOwned(family)))
     // Some may have been deleted since they were counted.
     const add = (vid: number, of: Omit<Usage, 'provisionedBytes'>) => {
       const known = usage.get(vid)
@@ -58,10 +59,11 @@ export const usageOf = ({ vdis }: OwnedFamily): VdiUsage[] =>
     sharedBytes,
   ])
 
-const unknown = (provisionedBytes: number): Usage => ({
+/** Nothing is known of it, or it is known to hold nothing. */
+const nothing = (provisionedBytes: number, isExact: boolean): Usage => ({
   provisionedBytes,
   allocatedBytes: 0,
   uniqueBytes: 0,
   sharedBytes: 0,
-  isExact: false,
+  isExact,
 })
