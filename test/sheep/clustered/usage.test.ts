@@ -32,7 +32,7 @@ it('what a deleted VDI took when its last owner let go is not what it takes', as
 
 it('of a VDI that nobody has used yet is nothing, exactly', async () => {
   const { bench, usageAt } = await openLeft()
-  const vid = await bench.run(bench.vdis(1).create('b', 8 * MIB))
+  const vid = await bench.run(bench.vdis(0).create('b', 8 * MIB))
   for (const node of [0, 1, 2]) {
     const taken = (await usageAt(node)).get(vid)
     expect(taken).toMatchObject({ provisionedBytes: 8 * MIB, allocatedBytes: 0, isExact: true })
