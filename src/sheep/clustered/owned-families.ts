@@ -1,6 +1,6 @@
 import { StoreError } from '../../errors.ts'
 import { CopySequencer } from '../copies/copy-sequencer.ts'
-import { type Entry, type FamilyOwner, snapshotsIn } from '../entries.ts'
+import { type Entry, type FamilyOwner, snapshotsIn, type VdiUsage } from '../entries.ts'
 import type { VdiStoreParts } from '../vdi-store.ts'
 import type { ClusterMember } from './cluster-member.ts'
 import { usageOf } from './cluster-usage.ts'
@@ -38,6 +38,8 @@ export class OwnedFamilies {
   readonly #families = new Map<number, OwnedFamily>()
   /** Families of which something was deleted, and that nobody has come to own since: to give back what there is. */
   readonly #deletedFrom = new Set<number>()
+  /** What VDIs took that were let go of, by the index of the ownership, until the log has it. */
+  readonly #left = new Map<number, VdiUsage[]>()
   #isOver = false
 
   constructor(options: OwnedFamiliesOptions) {
@@ -167,7 +169,9 @@ export class OwnedFamilies {
         this.#families.delete(family)
         owned.end()
         lost(owned)
+        this.#left.set(owned.owner.index, usage)
         await ownership.letGo(owned.owner, usage)
+        this.#left.delete(owned.owner.index)
       })
       .catch((err) => log.debug({ err, family }, 'a family could not be let go'))
   }
@@ -175,9 +179,11 @@ export class OwnedFamilies {
   /** What the log was to be told, and perhaps was not. */
   #letGoAgain(): void {
     const { state, log, turns, ownership } = this.#options
+    for (const index of this.#left.keys()) if (!state.families.isCurrent(index)) this.#left.delete(index)
     for (const owner of state.families.owners()) {
       if (!ownership.ownOf(owner.family) || this.#families.has(owner.family) || turns.isTaken(owner.family)) continue
-      ownership.letGo(owner, []).catch((err) => log.debug({ err }, 'a family could not be let go'))
+      const usage = this.#left.get(owner.index) ?? []
+      ownership.letGo(owner, usage).catch((err) => log.debug({ err }, 'a family could not be let go'))
     }
   }
 
