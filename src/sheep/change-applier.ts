@@ -37,6 +37,9 @@ export class ChangeApplier {
   /** Told of each change of an account. */
   readonly accountListeners = new Set<(change: AccountChange) => void>()
 
+  /** Told of bytes that hold nothing any more, once a checkpoint has given them back; of an object that is not loaded at most so many. */
+  onFreed: (bytes: number) => void = () => {}
+
   constructor(options: { cache: ObjectCache; disks: DiskArray; accounts: Accounts; placedWrites: PlacedWrites }) {
     this.#cache = options.cache
     this.#disks = options.disks
@@ -96,6 +99,7 @@ export class ChangeApplier {
       case 'remove': {
         if (!this.#cache.exists(change.oid)) return
         const object = this.#cache.find(change.oid)
+        this.onFreed(ownBytesMax(object))
         object.version++
         object.removed = true
         this.#cache.remove(object)
@@ -188,10 +192,13 @@ export class ChangeApplier {
     assert(object.loaded && first + count <= BLOCKS_PER_OBJECT)
     object.version++
     const entries: OverlayEntry[] = []
+    let freed = 0
     for (let block = first; block < first + count; block++) {
       const { word0, word1 } = wordsOf(block)
+      if (object.slotToCome(block) !== null) freed++
       entries.push(this.#overlay(object, block, word0, word1, NO_PAYLOAD))
     }
+    if (freed > 0) this.onFreed(freed * BLOCK_BYTES)
     return entries
   }
 
@@ -212,4 +219,11 @@ export class ChangeApplier {
     object.overlay.set(block, entry)
     return entry
   }
+}
+
+function ownBytesMax(object: StoredObject): number {
+  if (!object.loaded) return BLOCKS_PER_OBJECT * BLOCK_BYTES
+  let blocks = 0
+  for (let block = 0; block < BLOCKS_PER_OBJECT; block++) if (object.slotToCome(block) !== null) blocks++
+  return blocks * BLOCK_BYTES
 }

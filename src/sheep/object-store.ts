@@ -201,6 +201,11 @@ export class ObjectStore {
     this.#applier.epoch = epoch
   }
 
+  /** Who is to be told of bytes that the next checkpoint gives back; see ChangeApplier. */
+  set onFreed(onFreed: (bytes: number) => void) {
+    this.#applier.onFreed = onFreed
+  }
+
   /** Told of each change of an account, in the turn in which it is committed. */
   get accountListeners(): Set<(change: AccountChange) => void> {
     return this.#applier.accountListeners

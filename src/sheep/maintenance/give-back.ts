@@ -1,6 +1,5 @@
 import type { Clock, Timer } from '../../runtime/clock.ts'
-import { BLOCK_BYTES } from '../object-format.ts'
-import type { AccountChange, ObjectStore } from '../object-store.ts'
+import type { ObjectStore } from '../object-store.ts'
 
 /** From so many bytes on, freed space is given back soon; less than that waits longer for more. */
 const MUCH_BYTES = 4 * 1024 * 1024
@@ -26,7 +25,7 @@ export class GiveBack {
   constructor({ store, clock }: { store: ObjectStore; clock: Clock }) {
     this.#store = store
     this.#clock = clock
-    store.accountListeners.add((change) => this.#note(change))
+    store.onFreed = (bytes) => this.#note(bytes)
   }
 
   stop(): void {
@@ -34,11 +33,9 @@ export class GiveBack {
     this.#timer?.cancel()
   }
 
-  #note(change: AccountChange): void {
-    if (change.kind !== 'account' || this.#stopped) return
-    const own = change.deltas.get(change.vid) ?? 0
-    if (own >= 0) return
-    this.#freedBytes -= own * BLOCK_BYTES
+  #note(freedBytes: number): void {
+    if (this.#stopped) return
+    this.#freedBytes += freedBytes
     const nowMs = this.#clock.monotonicMs()
     const delayMs = this.#freedBytes >= MUCH_BYTES ? SOON_MS : LATER_MS
     const dueMs = Math.max(nowMs + delayMs, this.#lastMs + INTERVAL_MS)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import type { Device } from '../../../src/vdi/device.ts'
 import { ClusterBench } from './cluster-bench.ts'
 
 const MIB = 1024 * 1024
@@ -52,6 +53,7 @@ describe('the room of a store of three nodes', () => {
   it('says of a node that does not answer what that said last, and nothing of one that is out', async () => {
     const bench = await ClusterBench.open(2, 3)
     const { sheep } = bench.nodes[0]!.running!.node
+    await bench.until(() => sheep.state.view.voters.length === 3) // members come to vote one after the other
     const before = await bench.run(sheep.space())
     bench.kill(bench.nodes[2]!)
     const during = await bench.run(sheep.space())
@@ -62,4 +64,35 @@ describe('the room of a store of three nodes', () => {
     expect(after.nodes.map(({ isAnswering }) => isAnswering)).toEqual([true, true])
     expect(after.totalBytes).toBe(before.totalBytes)
   })
+
+  it('is there again on all disks soon after a discard and a delete, also while others write', async () => {
+    const bench = await ClusterBench.open(4, 3, { roomGib: [512, 512, 512], segmentBlocks: 16 * 1024 })
+    const open = async (name: string) => {
+      const vid = await bench.run(bench.vdis(0).create(name, 100 * MIB))
+      return bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    }
+    const [gone, other] = [await open('gone'), await open('other')]
+    for (let at = 0; at < 16; at++) await bench.run(bench.write(gone, at * MIB, Buffer.alloc(MIB, 1)))
+    const used = () => bench.nodes.map(({ disk }) => disk.usedBytes())
+    const before = used()
+    /** With a write every second, so that no node is ever idle. */
+    const isFreed = async (mib: number) => {
+      for (let second = 0; second < 5; second++) {
+        await bench.run(bench.write(other, 0, Buffer.alloc(BLOCK_BYTES, second)))
+        await bench.pass(1000)
+      }
+      return used().map((bytes, i) => before[i]! - bytes > mib * MIB)
+    }
+    await bench.run(discard(gone, 0, 9.5 * MIB))
+    expect(await isFreed(9)).toEqual([true, true, true])
+    await bench.run(gone.close())
+    await bench.run(bench.vdis(1).remove('gone'))
+    expect(await isFreed(15)).toEqual([true, true, true])
+  })
 })
+
+function discard(device: Device, offset: number, length: number): Promise<void> {
+  return new Promise((resolve, reject) =>
+    device.discard(offset, length, (error) => (error ? reject(error) : resolve())),
+  )
+}
