@@ -156,13 +156,16 @@ async function heldBlocks(record: PlacedRecord, { member, tag }: ObjectLife): Pr
   const file = await openPlaced(member, record.oid, tag)
   if (!file) return new Array<boolean>(record.count).fill(false)
   const object = oidWords(record.oid)
-  const bytes = Buffer.alloc(BLOCK_BYTES)
   const held: boolean[] = []
   try {
-    for (let i = 0; i < record.count; i++) {
-      const [word0, word1] = [record.words[i * 2]!, record.words[i * 2 + 1]!]
-      const length = await file.read(bytes, blockPosition(record.first + i, slotOf(word1)!))
-      held.push(length === BLOCK_BYTES && blockCrc(object, record.first + i, word1, bytes) === word0)
+    for (const { first, position, words1 } of runsOf(placedBlocks(record))) {
+      const bytes = Buffer.alloc(words1.length * BLOCK_BYTES)
+      const length = await file.read(bytes, position)
+      for (const [i, word1] of words1.entries()) {
+        const end = (i + 1) * BLOCK_BYTES
+        const crc = blockCrc(object, first + i, word1, bytes.subarray(end - BLOCK_BYTES, end))
+        held.push(end <= length && crc === record.words[(first + i - record.first) * 2])
+      }
     }
   } finally {
     await file.close()
@@ -171,6 +174,35 @@ async function heldBlocks(record: PlacedRecord, { member, tag }: ObjectLife): Pr
 }
 
 type PlacedRecord = JournalRecord & { kind: 'placed' | 'blocks' }
+
+/** Blocks that lie one after the other in the file of an object. */
+interface SlotRun {
+  first: number
+  position: number
+  /** The second word of each. */
+  words1: number[]
+}
+
+/** Blocks in order, in as few runs as can be: there may be some hundred thousand to look at before the store is there. */
+function* runsOf(blocks: Iterable<readonly [block: number, word1: number]>): Generator<SlotRun> {
+  let run: SlotRun | null = null
+  for (const [block, word1] of blocks) {
+    const position = blockPosition(block, slotOf(word1)!)
+    if (run && position === run.position + run.words1.length * BLOCK_BYTES) run.words1.push(word1)
+    else {
+      if (run) yield run
+      run = { first: block, position, words1: [word1] }
+    }
+  }
+  if (run) yield run
+}
+
+function* placedBlocks({ first, count, words }: PlacedRecord): Generator<[number, number]> {
+  for (let i = 0; i < count; i++) yield [first + i, words[i * 2 + 1]!]
+}
+
+/** Files that are open together, to be synced together. */
+const SYNCED_TOGETHER = 128
 
 /**
  * Writes what the unproven frames have placed once more, and syncs it and the names of new files: the process before may have
@@ -181,25 +213,42 @@ export async function rewritePlaced(
   objects: Iterable<StoredObject>,
   provenSynced: number,
 ): Promise<void> {
+  const concerned = new Map<Member, { object: StoredObject; placed: [number, number][] }[]>()
   for (const object of objects) {
-    const placed = [...object.overlay].filter(
-      ([, entry]) => entry.location === PLACED && entry.sequence >= provenSynced,
-    )
+    const placed: [number, number][] = []
+    for (const [block, { location, sequence, word1 }] of object.overlay)
+      if (location === PLACED && sequence >= provenSynced) placed.push([block, word1])
     if (object.removed || object.lost || (placed.length === 0 && object.tag === 0)) continue
     const member = disks.placement.placeOf(object.oid)
-    const file = await openPlaced(member, object.oid, object.tag)
-    if (!file) throw new StoreError('CorruptBlock', `${objectPath(object.oid)} is missing`)
-    try {
-      const bytes = Buffer.alloc(BLOCK_BYTES)
-      for (const [block, { word1 }] of placed) {
-        const position = blockPosition(block, slotOf(word1)!)
+    const there = concerned.get(member) ?? []
+    there.push({ object, placed: placed.sort(([a], [b]) => a - b) })
+    concerned.set(member, there)
+  }
+  for (const [member, there] of concerned) {
+    for (let i = 0; i < there.length; i += SYNCED_TOGETHER) await rewriteOn(member, there.slice(i, i + SYNCED_TOGETHER))
+  }
+}
+
+async function rewriteOn(
+  member: Member,
+  concerned: readonly { object: StoredObject; placed: readonly [number, number][] }[],
+): Promise<void> {
+  const files: DiskFile[] = []
+  try {
+    for (const { object, placed } of concerned) {
+      const file = await openPlaced(member, object.oid, object.tag)
+      if (!file) throw new StoreError('CorruptBlock', `${objectPath(object.oid)} is missing`)
+      files.push(file)
+      for (const { position, words1 } of runsOf(placed)) {
+        const bytes = Buffer.alloc(words1.length * BLOCK_BYTES)
         await file.read(bytes, position)
         await file.write(bytes, position)
       }
-      await member.guard('syncing', () => member.disk.syncMany([innerFile(file)], [objectDirectory(object.oid)]))
-    } finally {
-      await file.close()
     }
+    const directories = [...new Set(concerned.map(({ object }) => objectDirectory(object.oid)))]
+    await member.guard('syncing', () => member.disk.syncMany(files.map(innerFile), directories))
+  } finally {
+    for (const file of files) await file.close()
   }
 }
 

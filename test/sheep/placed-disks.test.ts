@@ -189,7 +189,7 @@ describe('a disk with large writes that nobody has synced', () => {
       const disk = bench.dataDisks.get(A)!
       disk.operationsLeft = operations
       const outcomes: unknown[] = []
-      for (const oid of onA) await overwrite(bench, oid, 2, false).catch((error) => outcomes.push(error))
+      for (const oid of [...onA, ...onA]) await overwrite(bench, oid, 2, false).catch((error) => outcomes.push(error))
       expect(outcomes.length).toBeGreaterThan(0)
       for (const error of outcomes) expect(error).toMatchObject({ code: 'DiskFailed' })
       for (const oid of onA) expect(await isLost(bench, oid)).toBe(true)
