@@ -113,6 +113,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     unready,
     metrics,
     settings: { publicEndpoint: config.public_endpoint },
+    servesKeys: true,
   })
   if (local) {
     addLocalIdentity(server, local, { publicEndpoint: config.public_endpoint, imageUrl: config.image_service.url })

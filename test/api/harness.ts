@@ -78,6 +78,7 @@ export async function createHarness(
     log,
     random: systemRandom,
     settings: { publicEndpoint: null },
+    servesKeys: true,
   })
   await app.ready()
   return {
