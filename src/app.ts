@@ -41,7 +41,7 @@ import { createServices, type RunningServices } from './services/create-services
 import { createGlance } from './services/images/glance.ts'
 import type { ImageOptions } from './services/images/images.ts'
 import { createSpool } from './services/images/spool.ts'
-import { createSeal, SEAL_KEY_BYTES } from './services/seal.ts'
+import { createSeal, SEAL_KEY_BYTES, type Seal } from './services/seal.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import type { StatusDoor } from './status-listener.ts'
 
@@ -76,13 +76,15 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const backends = createConfiguredBackends(config, control)
   await refuseSecondDatabase(db, backends, log)
   const backupDisk = await openBackupDirectory(config)
-  const images = await imageOptions(config, db)
+  const seal = createSeal(await exclusively(db, async () => sealKeyOf(config.data_dir)), systemRandom)
+  const images = imageOptions(config, seal)
   const services = createServices({
     db,
     backends,
     backupTarget: createDirectoryTarget(backupDisk),
     images: images?.options ?? null,
     compute: computeService(config, log),
+    keys: { seal, manager: null },
     clock: systemClock,
     random: systemRandom,
     log,
@@ -111,6 +113,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     unready,
     metrics,
     settings: { publicEndpoint: config.public_endpoint },
+    servesKeys: true,
   })
   if (local) {
     addLocalIdentity(server, local, { publicEndpoint: config.public_endpoint, imageUrl: config.image_service.url })
@@ -218,7 +221,7 @@ async function openBackupDirectory(config: Config): Promise<ReturnType<typeof op
   return disk
 }
 
-async function imageOptions({ data_dir, image_service }: Config, db: Db) {
+function imageOptions({ data_dir, image_service }: Config, seal: Seal) {
   const { url, timeout_seconds, transfers, conversion_directory, conversion_gib } = image_service
   if (url === null) return null
   const directory = path.resolve(conversion_directory ?? path.join(data_dir, 'conversion'))
@@ -226,7 +229,7 @@ async function imageOptions({ data_dir, image_service }: Config, db: Db) {
   const options: ImageOptions = {
     service: createGlance({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000 }),
     spool: createSpool({ disk, directory, bytesMax: conversion_gib * 1024 ** 3, random: systemRandom }),
-    seal: createSeal(await exclusively(db, async () => sealKeyOf(data_dir)), systemRandom),
+    seal,
     transfersMax: transfers,
     sliceMs: TRANSFER_SLICE_MS,
   }
@@ -254,7 +257,10 @@ function computeService({ compute_service: compute }: Config, log: Log): Compute
   return createNova({ http: systemHttp, account, url, timeoutMs, log })
 }
 
-/** The key that tokens are sealed with while they wait in the database. Losing it fails the transfers under way, and nothing else. */
+/**
+ * What keys of volumes are sealed with in the database, and tokens while they wait there. Without it nobody reads an encrypted volume whose
+ * key is kept here.
+ */
 function sealKeyOf(dataDir: string): Buffer {
   const file = path.join(dataDir, SEAL_KEY_FILE)
   const saved = readTextFile(file)

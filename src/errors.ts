@@ -45,6 +45,7 @@ export const SERVICE_ERRORS = {
   ClusterNotFound: 'Cluster {id} could not be found.',
   MessageNotFound: 'Message {message_id} could not be found.',
   MetadataKeyNotFound: '{owner} {id} has no metadata with key {key}.',
+  KeyNotFound: 'Secret {key_id} could not be found.',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',
   InvalidSnapshot: 'Invalid snapshot: {reason}',

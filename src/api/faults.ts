@@ -31,6 +31,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   VolumeTypeExtraSpecsNotFound: { status: 404 },
   VolumeTypeAccessNotFound: { status: 404 },
   VolumeTypeEncryptionNotFound: { status: 404 },
+  KeyNotFound: { status: 404 },
   VolumeTypeProjectDefaultNotFound: { status: 404 },
   VolumeTypeDefaultMisconfigured: { status: 500 },
   QoSSpecsNotFound: { status: 404 },

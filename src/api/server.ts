@@ -7,6 +7,7 @@ import type { Services } from '../services/services.ts'
 import { addDocs } from './docs.ts'
 import { faultOf } from './faults.ts'
 import { BODY_BYTES_MAX, parseJson } from './json.ts'
+import { addKeyManager } from './key-manager.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
 import { createPolicy, type Policy } from './policy.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
@@ -23,6 +24,8 @@ export interface ApiServerOptions {
   log: Log
   random: Random
   settings: ApiSettings
+  /** Whether keys are kept here, and so are here to be asked for; false when absent. */
+  servesKeys?: boolean
   /** Null when requests can be served, else the reason why not; asked by /healthcheck. */
   unready?: () => Promise<string | null>
   /** Without it, nothing is counted and there is no /metrics. */
@@ -66,6 +69,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   })
   addVersions(app, settings)
   addDocs(app)
+  if (options.servesKeys) addKeyManager(app, { keys: services.keys, authenticator, policy, settings, log })
   app.register(
     async (v3) => {
       addDoor(v3, authenticator, policy)

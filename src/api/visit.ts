@@ -30,6 +30,14 @@ export function addDoor(app: FastifyInstance, authenticator: Authenticator, poli
   })
 }
 
+/** The door of other APIs than Cinder's, which know no microversions. */
+export function addContextDoor(app: FastifyInstance, authenticator: Authenticator, policy: Policy): void {
+  app.addHook('onRequest', async (request) => {
+    const principal = await authenticator.authenticate(request.headers)
+    request.visit = { context: contextOf(principal, policy, request), minor: 0 }
+  })
+}
+
 /** Reads the microversion that is asked for, and says in the answer which one it is; returns what follows `3.`. */
 export function addVersionHeaders(request: FastifyRequest, reply: FastifyReply): number {
   reply.header('vary', 'OpenStack-API-Version')

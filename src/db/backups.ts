@@ -29,6 +29,8 @@ export interface BackupRow {
   next_page: number
   /** When the volume held what the backup holds. */
   data_timestamp: string
+  /** Of an encrypted volume. */
+  encryption_key_id: string | null
   created_at: string
   updated_at: string | null
 }

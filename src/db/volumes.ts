@@ -46,6 +46,8 @@ export interface VolumeRow {
   name_id: string | null
   /** False for what it would be wrong to charge anybody for. */
   consumes_quota: boolean | number
+  /** Null: it is not encrypted. */
+  encryption_key_id: string | null
   created_at: string
   updated_at: string | null
 }

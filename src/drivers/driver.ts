@@ -134,6 +134,8 @@ export interface Manageable {
 /** Bytes of a volume or a snapshot. Offsets and lengths are of any alignment, and within `sizeBytes`. */
 export interface VolumeData {
   readonly sizeBytes: number
+  /** False where what was never written may read as anything; absent where it reads as zeros. */
+  readonly startsAsZeros?: boolean
   /** What a range holds, in order, without gaps. A `hole` reads as zeros; `data` may be anything. */
   extents(offset: number, lengthBytes: number): Promise<DataExtent[]>
   /** Fills the target. */

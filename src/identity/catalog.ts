@@ -5,7 +5,7 @@ const INTERFACES = ['public', 'internal', 'admin'] as const
 
 /**
  * What a token says about where the services are. Block storage is there under its name of today and the one that
- * cinderclient looks for; without an image service there is one all the same, because openstackclient asks for its versions
+ * cinderclient looks for, with the keys of encrypted volumes; without an image service there is one all the same, because openstackclient asks for its versions
  * before it creates a volume.
  */
 export function catalogOf(origin: string, projectId: string, imageUrl: string | null) {
@@ -14,6 +14,7 @@ export function catalogOf(origin: string, projectId: string, imageUrl: string | 
     service('block-storage', 'cinder', volume),
     service('volumev3', 'cinderv3', volume),
     service('identity', 'keystone', `${origin}/identity`),
+    service('key-manager', 'barbican', `${origin}/key-manager`),
     service('image', 'glance', imageUrl ?? `${origin}/image`),
   ]
 }

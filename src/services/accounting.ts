@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import * as backupUsages from '../db/backup-usages.ts'
 import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
+import * as encryptionKeys from '../db/encryption-keys.ts'
 import * as groupUsages from '../db/group-usages.ts'
 import * as groups from '../db/groups.ts'
 import * as quotaLimits from '../db/quota-limits.ts'
@@ -40,7 +41,9 @@ export async function addVolume(trx: Db, row: volumes.VolumeRow, defaults: Quota
 
 export async function dropVolume(trx: Db, id: string): Promise<void> {
   const row = await volumes.lock(trx, id)
-  if (row === undefined || !(await volumes.remove(trx, id)) || !row.consumes_quota) return
+  if (row === undefined || !(await volumes.remove(trx, id))) return
+  if (row.encryption_key_id !== null) await encryptionKeys.remove(trx, row.encryption_key_id)
+  if (!row.consumes_quota) return
   await refund(trx, ownerOf(row), volumeCharge(row.pending_size_gib ?? row.size_gib), row.pending_volume_type_id)
 }
 
@@ -172,6 +175,7 @@ export async function addBackup(trx: Db, row: backups.BackupRow, defaults: Quota
 export async function dropBackup(trx: Db, id: string): Promise<void> {
   const row = await backups.lock(trx, id)
   if (row === undefined || !(await backups.remove(trx, id))) return
+  if (row.encryption_key_id !== null) await encryptionKeys.remove(trx, row.encryption_key_id)
   await backupUsages.refund(trx, row.project_id, row.size_gib)
 }
 

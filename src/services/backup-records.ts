@@ -7,6 +7,7 @@ import { addBackup } from './accounting.ts'
 import { type BackupLocation, readManifest } from './backup/format.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
+import { copyKey, takeCopy, withKey } from './keys/volume-keys.ts'
 import type { Backup, BackupRecord } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toBackup } from './rows.ts'
@@ -16,7 +17,12 @@ import { locationOf } from './work/backup-kinds.ts'
 /** How a backup gets from one cloud into another that has the same target. */
 
 /** What a record tells of a backup. The rest is in its manifest on the target; what other versions wrote besides is not read. */
-const Record = z.object({ id: z.uuid(), container: z.string().min(1).max(255) })
+const Record = z.object({
+  id: z.uuid(),
+  container: z.string().min(1).max(255),
+  /** The key has to be there when it is imported: the target has none. */
+  encryption_key_id: z.uuid().nullable().default(null),
+})
 
 export async function exportRecord(parts: Parts, context: RequestContext, id: string): Promise<BackupRecord> {
   const { db, backupTarget } = parts
@@ -28,12 +34,14 @@ export async function exportRecord(parts: Parts, context: RequestContext, id: st
     })
   }
   requireService(parts)
-  const url = Buffer.from(JSON.stringify(locationOf(row))).toString('base64')
+  const { encryption_key_id } = row
+  const told = { ...locationOf(row), ...(encryption_key_id === null ? {} : { encryption_key_id }) }
+  const url = Buffer.from(JSON.stringify(told)).toString('base64')
   return { service: backupTarget.service, url }
 }
 
 export async function importRecord(parts: Parts, context: RequestContext, record: BackupRecord): Promise<Backup> {
-  const { db, backupTarget, settings, stamp } = parts
+  const { db, backupTarget, keys, settings, stamp } = parts
   context.authorize('backup:backup-import', { projectId: context.projectId })
   if (isDisabled(parts)) {
     const reason = `Service ${record.service.slice(0, 255)} could not be found.`
@@ -44,6 +52,7 @@ export async function importRecord(parts: Parts, context: RequestContext, record
     throw new ServiceError('InvalidBackup', { reason })
   }
   const location = parseRecord(record.url)
+  const { encryption_key_id: keyId } = location
   const manifest = await readManifest(backupTarget, location)
   const row: backups.BackupRow = {
     id: location.id,
@@ -64,14 +73,19 @@ export async function importRecord(parts: Parts, context: RequestContext, record
     object_count: manifest.object_count,
     next_page: 0,
     data_timestamp: manifest.data_timestamp,
+    encryption_key_id: null,
     created_at: manifest.created_at,
     updated_at: stamp(),
   }
+  const copy = await copyKey(keys, context, keyId)
   try {
-    await db.transaction(async (trx) => {
-      if (row.parent_id !== null) await requireParent(trx, row.parent_id)
-      await addBackup(trx, row, settings.quota)
-    })
+    await withKey(copy, () =>
+      db.transaction(async (trx) => {
+        row.encryption_key_id = await takeCopy(trx, copy, keyId)
+        if (row.parent_id !== null) await requireParent(trx, row.parent_id)
+        await addBackup(trx, row, settings.quota)
+      }),
+    )
   } catch (error) {
     if (!isUniqueViolation(error)) throw error
     throw new ServiceError(
@@ -91,7 +105,7 @@ async function requireParent(trx: Db, id: string): Promise<void> {
   throw new ServiceError('InvalidBackup', { reason: `It is based on backup ${id}, which ${trouble}.` })
 }
 
-function parseRecord(url: string): BackupLocation {
+function parseRecord(url: string): BackupLocation & { encryption_key_id: string | null } {
   try {
     return Record.parse(JSON.parse(Buffer.from(url, 'base64').toString()))
   } catch (error) {

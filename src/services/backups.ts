@@ -9,6 +9,8 @@ import { restoredName } from './backup/volume-record.ts'
 import { exportRecord, importRecord } from './backup-records.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
+import { foreseeKey } from './encrypted-create.ts'
+import { copyKey, type KeyCopy, takeCopy, type VolumeKey, withKey } from './keys/volume-keys.ts'
 import type { Backup, BackupCreate, Volume, VolumeCreate } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
@@ -17,7 +19,7 @@ import type { BackupService } from './services.ts'
 import { toListing, visibleBackup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { enqueueVolume } from './volume-create.ts'
 import { BACKUP_ACTIONS, SNAPSHOT_ACTIONS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
-import { releaseSource } from './work/backup-kinds.ts'
+import { dropRestoreKey, releaseSource } from './work/backup-kinds.ts'
 import type { WorkUnit } from './work/kind.ts'
 
 /** As upstream's backup drivers call theirs. */
@@ -56,10 +58,11 @@ export function createBackupService(parts: Parts): BackupService {
 }
 
 async function createBackup(parts: Parts, context: RequestContext, request: BackupCreate): Promise<Backup> {
-  const { db, random, settings, stamp, work } = parts
-  const { row, unit } = await db.transaction(async (trx) => {
-    const { project_id } = visibleVolume(context, request.volumeId, await volumes.find(trx, request.volumeId))
-    context.authorize('backup:create', { projectId: project_id })
+  const { db, keys, random, settings, stamp, work } = parts
+  const before = visibleVolume(context, request.volumeId, await volumes.find(db, request.volumeId))
+  context.authorize('backup:create', { projectId: before.project_id })
+  const copy = await copyKey(keys, context, before.encryption_key_id)
+  const enqueue = async (trx: Db) => {
     const parent = request.incremental ? await backups.latestOf(trx, context.projectId, request.volumeId) : undefined
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     const snapshot =
@@ -93,6 +96,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
       object_count: 0,
       next_page: 0,
       data_timestamp: snapshot?.created_at ?? createdAt,
+      encryption_key_id: await takeCopy(trx, copy, volume.encryption_key_id),
       created_at: createdAt,
       updated_at: null,
     }
@@ -108,7 +112,8 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
       requestId: context.requestId,
     })
     return { row, unit }
-  })
+  }
+  const { row, unit } = await withKey(copy, () => db.transaction(enqueue))
   work.launch(unit)
   return toBackup({ ...row, dependents: 0 })
 }
@@ -177,11 +182,15 @@ async function restoreBackup(
   id: string,
   to: { volumeId: string | null; name: string | null },
 ): Promise<{ volumeId: string; volumeName: string | null }> {
+  const { db } = parts
+  // Only a volume of an encrypted type can be read afterwards.
+  const { volume_id: originId, encryption_key_id: keyId } = visibleBackup(context, id, await backups.find(db, id))
+  const origin = keyId === null ? undefined : await volumes.find(db, originId)
   const toNew = (row: backups.BackupRow): VolumeCreate => ({
     sizeGib: row.size_gib,
     name: to.name ?? restoredName(id),
     description: row.description,
-    volumeType: null,
+    volumeType: origin?.volume_type_id ?? null,
     snapshotId: null,
     sourceVolid: null,
     availabilityZone: null,
@@ -224,11 +233,18 @@ async function restoreTo(
   to: string | ((row: backups.BackupRow) => VolumeCreate),
   rule: 'backup:restore' | 'backup:get',
 ): Promise<volumes.NamedVolumeRow> {
-  const { db, random, stamp, work } = parts
+  const { db, keys, random, stamp, work } = parts
   const newId = random.uuid()
-  const { volume, units } = await db.transaction(async (trx) => {
+  const before = visibleBackup(context, id, await backups.find(db, id))
+  context.authorize(rule, { projectId: before.project_id })
+  const { encryption_key_id: copyOf } = before
+  const key: KeyCopy | VolumeKey | null =
+    typeof to === 'string'
+      ? await copyKey(keys, context, copyOf)
+      : await foreseeKey(parts, context, to(before), { copyOf })
+  const enqueue = async (trx: Db) => {
     const row = visibleBackup(context, id, await backups.lock(trx, id))
-    context.authorize(rule, { projectId: row.project_id })
+    let params = {}
     const units: WorkUnit[] = []
     let volume: volumes.NamedVolumeRow
     if (typeof to === 'string') {
@@ -241,9 +257,17 @@ async function restoreTo(
         throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
       }
       refuseMoving(volume)
+      await checkKeys(trx, row, volume)
+      const keyId = await takeCopy(trx, key as KeyCopy | null, row.encryption_key_id)
+      if (keyId !== null) params = { keyId }
     } else {
-      const created = await enqueueVolume(trx, parts, context, to(row), newId)
+      const created = await enqueueVolume(trx, parts, context, to(row), {
+        id: newId,
+        key: key as VolumeKey | null,
+        copyOf,
+      })
       volume = created.row
+      await checkKeys(trx, row, volume)
       units.push(created.unit)
     }
     const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
@@ -262,13 +286,28 @@ async function restoreTo(
         resourceId: id,
         lane: volume.id,
         step,
+        params,
         requestId: context.requestId,
       }),
     )
     return { volume, units }
-  })
+  }
+  const { volume, units } = await withKey(key, () => db.transaction(enqueue))
   for (const unit of units) work.launch(unit)
   return volume
+}
+
+/** What a backup holds is encrypted or not, and so is the volume afterwards; what its snapshots hold goes on to open with its own key. */
+async function checkKeys(trx: Db, backup: backups.BackupRow, volume: volumes.VolumeRow): Promise<void> {
+  const isEncrypted = backup.encryption_key_id !== null
+  if (isEncrypted !== (volume.encryption_key_id !== null)) {
+    const reason = `The backup is ${isEncrypted ? '' : 'not '}of an encrypted volume, and the volume is ${isEncrypted ? 'not ' : ''}of an encrypted type.`
+    throw new ServiceError('InvalidVolume', { reason })
+  }
+  if (isEncrypted && (await snapshots.ofVolume(trx, volume.id)).length > 0) {
+    const reason = 'An encrypted volume that has snapshots cannot get the encryption key of a backup.'
+    throw new ServiceError('InvalidVolume', { reason })
+  }
 }
 
 async function resetStatus(
@@ -292,6 +331,7 @@ async function resetStatus(
 /** Work on a backup ends without being finished: whatever it held is let go. The caller writes the row of the backup. */
 async function releaseAll(trx: Db, row: backups.BackupRow, updatedAt: string): Promise<void> {
   if (row.status === 'creating') await releaseSource(trx, row, updatedAt)
+  await dropRestoreKey(trx, await workRows.findByResource(trx, row.id))
   if (row.restore_volume_id === null) return
   await volumes.compareAndSet(trx, row.restore_volume_id, { ...VOLUME_OUTCOMES.restoreFailed, updatedAt })
 }

@@ -18,12 +18,17 @@ import { createGroupSnapshotService } from './group-snapshots.ts'
 import { createGroupTypeService } from './group-types.ts'
 import { createGroupService } from './groups.ts'
 import { createImages, type ImageOptions } from './images/images.ts'
+import type { KeyManager } from './keys/key-manager.ts'
+import { createKeyService } from './keys/key-service.ts'
+import { createLocalKeys } from './keys/local-keys.ts'
+import type { Keys } from './keys/volume-keys.ts'
 import { createManageService } from './manageable.ts'
 import { createMessageService, createMessageSweep, failureRecorder } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { createPools } from './pools.ts'
 import { createQosSpecService } from './qos-specs.ts'
 import { createQuotaService } from './quota-sets.ts'
+import type { Seal } from './seal.ts'
 import { createServiceStates } from './service-states.ts'
 import type { Services } from './services.ts'
 import type { ServiceSettings } from './settings.ts'
@@ -47,10 +52,19 @@ export interface ServicesOptions {
   images?: ImageOptions | null
   /** Who tells servers that a volume of theirs has changed; null: nobody. */
   compute?: ComputeService | null
+  /** None: no volume can be encrypted. */
+  keys?: KeyOptions | null
   clock: Clock
   random: Random
   log: Log
   settings: ServiceSettings
+}
+
+export interface KeyOptions {
+  /** Of keys, or of what waits to be made of them, in the database. */
+  seal: Seal
+  /** Who keeps the keys; null: the database. */
+  manager: KeyManager | null
 }
 
 export interface RunningServices extends Services, Inspection {
@@ -78,6 +92,7 @@ export function createServices({
   const images = options.images ? createImages(clock, options.images) : null
   const compute = options.compute ?? null
   const stamp = createStamp(clock)
+  const keys = options.keys ? createKeys(options.keys, { db, random, stamp }) : null
   const states = createServiceStates(db, stamp)
   const pools = createPools({ db, backends, states, settings, clock, stamp, log })
   const work = createWorkEngine({
@@ -96,11 +111,24 @@ export function createServices({
       settings: settings.work,
     }),
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, backupTarget, images, compute, pools, settings, stamp, log }),
+    kinds: createWorkKinds({ db, backends, backupTarget, images, compute, keys, random, pools, settings, stamp, log }),
     recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
   const messageSweep = createMessageSweep({ db, clock, log })
-  const parts: Parts = { db, backends, backupTarget, images, compute, pools, states, random, stamp, settings, work }
+  const parts: Parts = {
+    db,
+    backends,
+    backupTarget,
+    images,
+    compute,
+    keys,
+    pools,
+    states,
+    random,
+    stamp,
+    settings,
+    work,
+  }
 
   return {
     volumes: createVolumeService(parts),
@@ -120,6 +148,7 @@ export function createServices({
     groupSnapshots: createGroupSnapshotService(parts),
     groupTypes: createGroupTypeService(parts),
     manageable: createManageService(parts),
+    keys: createKeyService(parts),
     start: async () => {
       await ensureDefaultType(parts)
       await ensureConsistencyGroupType(parts)
@@ -143,6 +172,10 @@ export function createServices({
       return health.some(({ up }) => up) ? null : `No backend answers: ${health[0]?.reason}`
     },
   }
+}
+
+function createKeys({ seal, manager }: KeyOptions, parts: Pick<Parts, 'db' | 'random' | 'stamp'>): Keys {
+  return { seal, manager: manager ?? createLocalKeys({ ...parts, seal }) }
 }
 
 async function ensureDefaultType({ db, random, settings, stamp }: Parts): Promise<void> {

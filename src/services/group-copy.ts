@@ -10,6 +10,7 @@ import { addGroup, addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import { toGroup } from './group-rows.ts'
 import { invalidGroup } from './group-rules.ts'
+import { copyKey, type KeyCopy, takeCopy, withKeys } from './keys/volume-keys.ts'
 import type { Group, GroupCopy } from './model.ts'
 import type { Parts } from './parts.ts'
 import { extraSpecsOf } from './type-lookup.ts'
@@ -29,7 +30,8 @@ interface Source {
 export async function copyGroup(parts: Parts, context: RequestContext, request: GroupCopy): Promise<Group> {
   const { db, pools, random, settings, stamp, states, work } = parts
   context.authorize('group:create', { projectId: context.projectId })
-  const { row, unit } = await db.transaction(async (trx) => {
+  const copies = await copyKeys(parts, context, request)
+  const enqueue = async (trx: Db) => {
     const { group, sources } = await lockSources(trx, context, request)
     const row: groups.GroupRow = {
       id: random.uuid(),
@@ -62,15 +64,35 @@ export async function copyGroup(parts: Parts, context: RequestContext, request: 
     }
     await addGroup(trx, row, (await groups.typesOf(trx, [group.id])).get(group.id) ?? [], settings.quota)
     for (const source of sources) {
-      const copy = { ...copyOf(source, row), id: random.uuid(), user_id: context.userId, created_at: stamp() }
+      const { id, encryption_key_id: keyId } = source.volume
+      const encryption_key_id = await takeCopy(trx, copies.get(id) ?? null, keyId)
+      const own = { id: random.uuid(), user_id: context.userId, encryption_key_id, created_at: stamp() }
+      const copy = { ...copyOf(source, row), ...own }
       await addVolume(trx, copy, settings.quota)
     }
     const step = request.groupSnapshotId === null ? 'freeze' : 'copy@0'
     const order = { kind: 'group-create', resourceId: row.id, lane: row.id, step } as const
     return { row, unit: await work.enqueue(trx, { ...order, requestId: context.requestId }) }
-  })
+  }
+  const { row, unit } = await withKeys(copies.values(), () => db.transaction(enqueue))
   work.launch(unit)
   return toGroup(db, row)
+}
+
+/** Of the volumes that will be copied, as far as that can be told: by their ids. */
+async function copyKeys(
+  { db, keys }: Parts,
+  context: RequestContext,
+  { groupSnapshotId, sourceGroupId }: GroupCopy,
+): Promise<Map<string, KeyCopy>> {
+  const found = groupSnapshotId === null ? undefined : await groupSnapshots.find(db, groupSnapshotId)
+  const members = await volumes.ofGroup(db, found?.group_id ?? sourceGroupId ?? '')
+  const copies = new Map<string, KeyCopy>()
+  for (const { id, project_id, encryption_key_id } of members) {
+    const copy = project_id === context.projectId ? await copyKey(keys, context, encryption_key_id) : null
+    if (copy !== null) copies.set(id, copy)
+  }
+  return copies
 }
 
 /** What is copied stays until the transaction has ended; from then on the new rows name it. */
@@ -123,7 +145,10 @@ async function sizesByType(
 }
 
 /** As upstream, the copies have no names. */
-function copyOf(source: Source, group: groups.GroupRow): Omit<volumes.VolumeRow, 'id' | 'user_id' | 'created_at'> {
+function copyOf(
+  source: Source,
+  group: groups.GroupRow,
+): Omit<volumes.VolumeRow, 'id' | 'user_id' | 'encryption_key_id' | 'created_at'> {
   const { volume, snapshot } = source
   return {
     project_id: group.project_id,

@@ -13,7 +13,7 @@ import type { Parts } from './parts.ts'
 import { hostOf, toPairs, toSnapshot, toVolume } from './rows.ts'
 import type { BackendName, ManageService } from './services.ts'
 import { defaultType, heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
+import { checkTypeCopies, isEncrypted, isShared } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 
 export function createManageService(parts: Parts): ManageService {
@@ -94,7 +94,10 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
         : await typeByNameOrId(trx, context, request.volumeType)
     const type = await heldType(trx, found)
     const multiattach = isShared(toPairs(type.extra_specs))
-    await refuseEncrypted(trx, type, multiattach)
+    if (await isEncrypted(trx, type.id)) {
+      const reason = 'Managing to an encrypted volume type is not supported.'
+      throw new ServiceError('InvalidVolumeType', { reason })
+    }
     checkTypeCopies(type.name, toPairs(type.extra_specs))
     const backend = serviceFor(parts, request)
     await refuseManaged(trx, request.sourceName)
@@ -131,6 +134,7 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
       consistencygroup_id: null,
       name_id: null,
       consumes_quota: true,
+      encryption_key_id: null,
       created_at: stamp(),
       updated_at: null,
     }

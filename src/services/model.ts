@@ -43,6 +43,8 @@ export interface Volume {
   nameId: string | null
   /** Whether it counts in quotas. */
   consumesQuota: boolean
+  /** Null: it is not encrypted. */
+  encryptionKeyId: string | null
   groupId: string | null
   /** The same, when the group is a consistency group. */
   consistencyGroupId: string | null
@@ -86,6 +88,8 @@ export interface Backup {
   hasDependentBackups: boolean
   /** When the volume held what the backup holds. */
   dataTimestamp: string
+  /** Of an encrypted volume. */
+  encryptionKeyId: string | null
   createdAt: string
   updatedAt: string | null
 }

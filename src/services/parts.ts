@@ -4,6 +4,7 @@ import type { Backends } from './backends.ts'
 import type { BackupTarget } from './backup/target.ts'
 import type { ComputeService } from './compute/compute-service.ts'
 import type { Images } from './images/images.ts'
+import type { Keys } from './keys/volume-keys.ts'
 import type { Pools } from './pools.ts'
 import type { ServiceStates } from './service-states.ts'
 import type { ServiceSettings } from './settings.ts'
@@ -19,6 +20,8 @@ export interface Parts {
   images: Images | null
   /** Null when nobody tells servers of their volumes. */
   compute: ComputeService | null
+  /** Null without a key manager: no volume can be encrypted. */
+  keys: Keys | null
   pools: Pools
   states: ServiceStates
   random: Random

@@ -41,6 +41,7 @@ export function toVolume(row: NamedVolumeRow, attachments: Attachment[]): Volume
     migrationStatus: row.migration_status,
     nameId: row.name_id,
     consumesQuota: Boolean(row.consumes_quota),
+    encryptionKeyId: row.encryption_key_id,
     groupId: row.group_id,
     consistencyGroupId: row.consistencygroup_id,
     attachments,
@@ -86,6 +87,7 @@ export function toBackup(row: ListedBackupRow): Backup {
     isIncremental: row.parent_id !== null,
     hasDependentBackups: row.dependents > 0,
     dataTimestamp: row.data_timestamp,
+    encryptionKeyId: row.encryption_key_id,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

@@ -59,6 +59,6 @@ export function createSeal(key: Buffer, random: Random): Seal {
 }
 
 function unopened(why: string, cause?: unknown): ServiceError {
-  const reason = `The token of whoever asked cannot be read: ${why}.`
+  const reason = `What is sealed in the database cannot be read: ${why}.`
   return new ServiceError('ServiceUnavailable', { reason }, { cause })
 }

@@ -1,6 +1,7 @@
 import type { ConnectionInfo, Connector } from '../drivers/driver.ts'
 import type { Capability } from '../scheduler/extra-specs.ts'
 import type { RequestContext } from './context.ts'
+import type { Key } from './keys/key-manager.ts'
 import type {
   Attachment,
   AttachmentCreate,
@@ -67,6 +68,7 @@ export interface Services {
   groupSnapshots: GroupSnapshotService
   groupTypes: GroupTypeService
   manageable: ManageService
+  keys: KeyService
 }
 
 export interface VolumeService {
@@ -345,6 +347,23 @@ export interface TypeEncryptionService {
   create(context: RequestContext, typeId: string, request: EncryptionRequest): Promise<TypeEncryption>
   update(context: RequestContext, typeId: string, changes: Partial<EncryptionRequest>): Promise<void>
   delete(context: RequestContext, typeId: string): Promise<void>
+}
+
+/** Keys of encrypted volumes that are kept here. Throws KeyNotFound for those of other projects. */
+export interface KeyService {
+  get(context: RequestContext, id: string): Promise<KeyMetadata>
+  payload(context: RequestContext, id: string): Promise<Key>
+  /** Of an image that is no more; refused while a volume or a backup needs it. */
+  delete(context: RequestContext, id: string): Promise<void>
+}
+
+export interface KeyMetadata {
+  id: string
+  algorithm: string
+  bitLength: number
+  /** Who asked for what it opens. */
+  userId: string
+  createdAt: string
 }
 
 export type EncryptionRequest = Pick<TypeEncryption, 'provider' | 'controlLocation' | 'cipher' | 'keySize'>

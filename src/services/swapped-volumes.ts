@@ -29,6 +29,7 @@ export async function addTarget(
     id: target.id,
     name_id: null,
     consumes_quota: false,
+    encryption_key_id: null,
     status: VOLUME_OUTCOMES.created.from[0],
     status_reason: null,
     migration_status: volumes.targetOf(row.id),

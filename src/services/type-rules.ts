@@ -1,6 +1,5 @@
 import type { Db } from '../db/database.ts'
 import * as typeEncryptions from '../db/type-encryptions.ts'
-import type { VolumeTypeRow } from '../db/volume-types.ts'
 import { invalidInput, ServiceError } from '../errors.ts'
 import { refuseCopies } from '../scheduler/copies.ts'
 
@@ -11,14 +10,8 @@ export function isShared(extraSpecs: Readonly<Record<string, string>>): boolean 
   return extraSpecs.multiattach === '<is> True'
 }
 
-/** Nothing here keeps keys, and a volume that its type calls encrypted must not be made in the clear. */
-export async function refuseEncrypted(trx: Db, type: VolumeTypeRow, multiattach: boolean): Promise<void> {
-  if ((await typeEncryptions.ofType(trx, type.id)) === undefined) return
-  if (multiattach) {
-    throw new ServiceError('InvalidVolume', { reason: 'Multiattach cannot be used with encrypted volumes.' })
-  }
-  const reason = 'Key manager error: no key manager is set up, so no volume of an encrypted type can be made.'
-  throw new ServiceError('InvalidInput', { reason })
+export async function isEncrypted(db: Db, typeId: string): Promise<boolean> {
+  return (await typeEncryptions.ofType(db, typeId)) !== undefined
 }
 
 /** `provisioning:min_vol_size` and `provisioning:max_vol_size` of a type bound every size a volume of it takes. */

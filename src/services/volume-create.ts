@@ -6,17 +6,19 @@ import * as volumes from '../db/volumes.ts'
 import { invalidInput, ServiceError } from '../errors.ts'
 import { addVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
+import { foreseeKey, takeKey } from './encrypted-create.ts'
 import { invalidGroup } from './group-rules.ts'
 import type { Image } from './images/image-service.ts'
 import { requireImages } from './images/images.ts'
-import { checkedSource } from './images/rules.ts'
+import { checkedSource, IMAGE_KEY } from './images/rules.ts'
+import { encryptionDiffers, type VolumeKey, withKey } from './keys/volume-keys.ts'
 import type { Volume, VolumeCreate } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import { type PlacementMemo, placementRequest, zonesFor, zonesOf } from './placement.ts'
 import { toPairs, toVolume } from './rows.ts'
 import { defaultType, extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeBounds, checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
+import { checkTypeBounds, checkTypeCopies, isShared } from './type-rules.ts'
 import { visibleGroup, visibleSnapshot, visibleVolume } from './visibility.ts'
 import { FROM_IMAGES, resolveImage } from './volume-images.ts'
 import { mayIn, RESTORABLE, VOLUME_PERMISSIONS } from './volume-status.ts'
@@ -31,6 +33,7 @@ interface Source {
   bootable: boolean
   /** JSON, as in the row. */
   imageMetadata: string
+  encryptionKeyId: string | null
   /** What to do about a type that does not fit. */
   advice: string
 }
@@ -43,8 +46,9 @@ export async function createVolume(parts: Parts, context: RequestContext, reques
     ? await resolveImage(parts, context, { ...request, imageRef })
     : { image: null, snapshotId: request.snapshotId }
   const id = parts.random.uuid()
-  const { row, unit } = await parts.db.transaction((trx) =>
-    enqueueVolume(trx, parts, context, { ...request, snapshotId }, id, image),
+  const order = { ...request, snapshotId }
+  const { row, unit } = await withKey(await foreseeKey(parts, context, order, { image }), (key) =>
+    parts.db.transaction((trx) => enqueueVolume(trx, parts, context, order, { id, image, key })),
   )
   parts.work.launch(unit)
   return toVolume(row, [])
@@ -56,8 +60,13 @@ export async function enqueueVolume(
   parts: Parts,
   context: RequestContext,
   request: VolumeCreate,
-  id: string,
-  image: Image | null = null,
+  /** `copyOf` is the key that opens what the volume will be filled with, where nothing else tells. */
+  {
+    id,
+    image = null,
+    key,
+    copyOf = null,
+  }: { id: string; image?: Image | null; key: VolumeKey | null; copyOf?: string | null },
 ): Promise<{ row: volumes.NamedVolumeRow; unit: WorkUnit }> {
   context.authorize('volume:create', { projectId: context.projectId })
   const { backends, pools, settings, stamp, states, work } = parts
@@ -72,7 +81,8 @@ export async function enqueueVolume(
   if (group !== null) await checkTypeInGroup(trx, request, group, type)
   const extraSpecs = toPairs(type.extra_specs)
   const multiattach = isShared(extraSpecs)
-  await refuseEncrypted(trx, type, multiattach)
+  const opensWith = source?.encryptionKeyId ?? image?.properties[IMAGE_KEY] ?? copyOf
+  const keyId = await takeKey(trx, type.id, { key, copyOf: opensWith, multiattach })
   if (multiattach) context.authorize('volume:multiattach', { projectId: context.projectId })
   const sizeGib = checkedSize(request, source, type.name, extraSpecs)
   const content = image && checkedSource(image, sizeGib)
@@ -129,6 +139,7 @@ export async function enqueueVolume(
     consistencygroup_id: group?.is_consistency_group ? group.id : null,
     name_id: null,
     consumes_quota: true,
+    encryption_key_id: keyId,
     created_at: stamp(),
     updated_at: null,
   }
@@ -139,9 +150,10 @@ export async function enqueueVolume(
     resourceId: row.id,
     lane: row.id,
     step: pool === null ? 'schedule' : 'provision',
-    ...(content === null
-      ? {}
-      : { params: fillParams(requireImages(parts.images, FROM_IMAGES), content, context.token) }),
+    params: {
+      ...(keyId === null ? {} : key?.header),
+      ...(content === null ? {} : fillParams(requireImages(parts.images, FROM_IMAGES), content, context.token)),
+    },
     requestId: context.requestId,
   })
   return { row, unit }
@@ -212,19 +224,22 @@ function sourceOf(row: volumes.VolumeRow, advice: string): Source {
     volumeTypeId: row.volume_type_id,
     availabilityZone: row.availability_zone,
     bootable: Boolean(row.bootable),
+    encryptionKeyId: row.encryption_key_id,
     imageMetadata: row.bootable ? row.image_metadata : '{}', // as upstream: only who boots has to know it
   }
 }
 
 /**
- * A copy is made by the backend that has its source. So its type must be that of the source, unless all volumes are in one
- * backend, or both types name the same.
+ * A copy is made by the backend that has its source, of bytes that only the key of the source opens. So its type must be that of the source,
+ * unless all volumes are in one backend, or both types name the same; and be encrypted in the same way.
  */
 async function checkTypeOfCopy(trx: Db, { backends }: Parts, source: Source, type: VolumeTypeRow): Promise<void> {
-  if (type.id === source.volumeTypeId || backends.all.length === 1) return
+  if (type.id === source.volumeTypeId) return
+  const isOther = await encryptionDiffers(trx, type.id, source.volumeTypeId)
+  if (!isOther && backends.all.length === 1) return
   const original = await extraSpecsOf(trx, source.volumeTypeId)
   const wanted = toPairs(type.extra_specs).volume_backend_name
-  if (wanted !== undefined && wanted === original.volume_backend_name) return
+  if (!isOther && wanted !== undefined && wanted === original.volume_backend_name) return
   throw invalidInput(`Invalid volume_type provided: ${type.id} (requested type is not compatible; ${source.advice}).`)
 }
 

@@ -45,6 +45,9 @@ async function removeVolume(
     context.authorize('volume:delete', target)
     if (force) context.authorize('volume:force_delete', target)
     if (!unmanage) states.refuseFrozen(row.host)
+    else if (row.encryption_key_id !== null) {
+      throw new ServiceError('InvalidInput', { reason: 'Unmanaging encrypted volumes is not supported.' })
+    }
     if (force) await breakOffWork(trx, row, stamp())
     const attached = await attachments.ofVolume(trx, id)
     const children = await snapshots.lockOfVolume(trx, id) // so that no volume is made from one meanwhile

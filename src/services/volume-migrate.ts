@@ -34,6 +34,7 @@ export async function migrateVolume(
     }
     const isElsewhere = row.host !== null && placeOf(row.host) !== placeOf(host)
     const isAttached = row.status === 'in-use'
+    if (isAttached) refuseSwap(row)
     const movable = isElsewhere && (isAttached ? await hasNoCopies(trx, id) : await standsAlone(trx, id))
     const change = {
       ...VOLUME_ACTIONS[isAttached ? 'migrateAttached' : 'migrate'],
@@ -53,6 +54,13 @@ export async function migrateVolume(
     return work.enqueue(trx, moveOrder(parts, context, row, host, { isAttached }))
   })
   work.launch(unit)
+}
+
+/** Nova refuses to exchange volumes that it decrypts, so it is not even asked. */
+export function refuseSwap({ id, encryption_key_id }: volumes.VolumeRow): void {
+  if (encryption_key_id === null) return
+  const reason = `Volume ${id} is encrypted: it can be moved when it is attached nowhere.`
+  throw new ServiceError('InvalidVolume', { reason })
 }
 
 /** The work that moves a volume, which is attached or not, to another backend. */

@@ -2,15 +2,16 @@ import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { reserveRetype } from './accounting.ts'
 import type { RequestContext } from './context.ts'
+import { encryptionDiffers } from './keys/volume-keys.ts'
 import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
 import { placeElsewhere } from './placement.ts'
 import { mayChangeInUse } from './qos.ts'
 import { toPairs } from './rows.ts'
 import { extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
-import { checkTypeBounds, checkTypeCopies, isShared, refuseEncrypted } from './type-rules.ts'
+import { checkTypeBounds, checkTypeCopies, isEncrypted, isShared } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
-import { hasNoCopies, moveOrder, standsAlone } from './volume-migrate.ts'
+import { hasNoCopies, moveOrder, refuseSwap, standsAlone } from './volume-migrate.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
 
 /** Gives a volume another type. Whether its backend suits that is looked at by the work that follows. */
@@ -31,7 +32,10 @@ export async function retypeVolume(
     checkTypeBounds(row.size_gib, type.name, extraSpecs)
     checkTypeCopies(type.name, extraSpecs)
     const shared = isShared(extraSpecs)
-    await refuseEncrypted(trx, type, shared)
+    if (shared && (await isEncrypted(trx, type.id))) {
+      const reason = 'Retype requested both encryption and multi-attach, which is not supported.'
+      throw new ServiceError('InvalidInput', { reason })
+    }
     if (shared !== Boolean(row.multiattach)) {
       if (row.status !== 'available') {
         const reason =
@@ -64,7 +68,7 @@ export async function retypeVolume(
     const isAttached = row.status === 'in-use'
     const movable = isAttached ? await hasNoCopies(trx, id) : await standsAlone(trx, id)
     const destination =
-      migrationPolicy === 'on-demand' && movable
+      migrationPolicy === 'on-demand' && movable && !(await encryptionDiffers(trx, row.volume_type_id, type.id))
         ? placeElsewhere(
             known,
             row,
@@ -77,6 +81,7 @@ export async function retypeVolume(
       const order = { resourceId: id, lane: id, requestId: context.requestId }
       return work.enqueue(trx, { ...order, kind: 'volume-retype', step: 'retype', params: { migrationPolicy } })
     }
+    if (isAttached) refuseSwap(row)
     await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
     return work.enqueue(trx, moveOrder(parts, context, row, destination.name, { isAttached }))
   })

@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { type Db, isShared } from '../db/database.ts'
+import * as encryptionKeys from '../db/encryption-keys.ts'
 import * as snapshots from '../db/snapshots.ts'
-import * as typeEncryptions from '../db/type-encryptions.ts'
 import * as transfers from '../db/volume-transfers.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
@@ -41,7 +41,7 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
         if (!(await volumes.compareAndSet(trx, volumeId, { ...VOLUME_ACTIONS.offer, updatedAt: stamp() }))) {
           throw new ServiceError('InvalidVolume', { reason: 'status must be available' })
         }
-        await checkEncryption(trx, volume, { noSnapshots, allowEncrypted })
+        checkEncryption(volume, { noSnapshots, allowEncrypted })
         if (!noSnapshots) {
           for (const snapshot of await ownSnapshots(trx, volume)) {
             if (isMovable(snapshot)) continue
@@ -124,6 +124,7 @@ async function acceptTransfer(
       await snapshots.update(trx, snapshot.id, { ...owner, updated_at: stamp() })
     }
     await moveVolume(trx, volume, moved, context.projectId, settings.quota)
+    if (volume.encryption_key_id !== null) await encryptionKeys.give(trx, volume.encryption_key_id, owner)
     await transfers.remove(trx, id)
     return toTransfer(row)
   })
@@ -139,12 +140,11 @@ function isMovable({ status }: snapshots.SnapshotRow): boolean {
   return (MOVABLE as readonly string[]).includes(status)
 }
 
-async function checkEncryption(
-  trx: Db,
-  volume: volumes.VolumeRow,
+function checkEncryption(
+  { encryption_key_id }: volumes.VolumeRow,
   { noSnapshots, allowEncrypted }: { noSnapshots: boolean; allowEncrypted: boolean },
-): Promise<void> {
-  if ((await typeEncryptions.ofType(trx, volume.volume_type_id)) === undefined) return
+): void {
+  if (encryption_key_id === null) return
   if (!allowEncrypted) {
     throw new ServiceError('InvalidVolume', { reason: 'transferring encrypted volume is not supported' })
   }

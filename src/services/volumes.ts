@@ -1,5 +1,6 @@
 import * as attachments from '../db/attachments.ts'
 import type { Db } from '../db/database.ts'
+import * as typeEncryptions from '../db/type-encryptions.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { collectValues } from './metadata.ts'
@@ -60,7 +61,11 @@ export function createVolumeService(parts: Parts): VolumeService {
     encryption: async (context, id) => {
       const row = visibleVolume(context, id, await volumes.find(db, id))
       context.authorize('volume_extension:volume_encryption_metadata', { projectId: row.project_id })
-      return { encryption_key_id: null }
+      const encryption = await typeEncryptions.ofType(db, row.volume_type_id)
+      const { encryption_key_id } = row
+      if (encryption === undefined) return { encryption_key_id }
+      const { provider, cipher, key_size, control_location } = encryption
+      return { encryption_key_id, provider, cipher, key_size, control_location }
     },
     unmanage: (context, id) => unmanageVolume(parts, context, id),
     revert: (context, id, snapshotId) => revertVolume(parts, context, id, snapshotId),

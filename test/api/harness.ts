@@ -10,6 +10,7 @@ import { createLog } from '../../src/runtime/log.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import { createServices, type RunningServices } from '../../src/services/create-services.ts'
 import type { ImageOptions } from '../../src/services/images/images.ts'
+import { createSeal, SEAL_KEY_BYTES } from '../../src/services/seal.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
 import { openBackupTarget } from '../tools/backup-target.ts'
 
@@ -55,6 +56,7 @@ export async function createHarness(
     db,
     backupTarget: await openBackupTarget(),
     images: options.images ?? null,
+    keys: { seal: createSeal(systemRandom.bytes(SEAL_KEY_BYTES), systemRandom), manager: null },
     backends: [
       { name: 'memory', availabilityZone: 'nova', driver: createMemoryDriver(createMemoryBackend(), systemRandom) },
     ],
@@ -76,6 +78,7 @@ export async function createHarness(
     log,
     random: systemRandom,
     settings: { publicEndpoint: null },
+    servesKeys: true,
   })
   await app.ready()
   return {

@@ -221,7 +221,7 @@ test('encryption of a type', async () => {
   expect(changed.body).toEqual({ encryption: { cipher: 'aes' } })
   expect((await api.ask('GET', url)).body).toMatchObject({ ...right, cipher: 'aes', key_size: 256, deleted: false })
   const volume = await refusal('POST', '/v3/volumes', { body: { volume: { size: 1, volume_type: 'encrypted' } } })
-  expect(volume).toEqual([400, expect.stringMatching(/^Key manager error/)])
+  expect(volume).toEqual([400, 'Invalid volume type: there is no cipher aes with keys of 256 bits'])
   expect((await api.ask('DELETE', `${url}/${encryption_id}`)).status).toBe(202)
   expect((await refusal('DELETE', `${url}/${encryption_id}`))[0]).toBe(404)
 })

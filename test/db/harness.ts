@@ -94,6 +94,7 @@ export function volumeRow(overrides: Partial<VolumeRow> & { id: string }): Volum
     consistencygroup_id: null,
     name_id: null,
     consumes_quota: true,
+    encryption_key_id: null,
     created_at: '2026-01-01T00:00:00.000000',
     updated_at: null,
     ...overrides,

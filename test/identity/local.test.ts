@@ -33,6 +33,7 @@ describe('password', () => {
     expect(urls).toEqual({
       'block-storage': `${origin}/v3/${id.account.projectId}`,
       volumev3: `${origin}/v3/${id.account.projectId}`,
+      'key-manager': `${origin}/key-manager`,
       identity: `${origin}/identity`,
       image: `${origin}/image`,
     })

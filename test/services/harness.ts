@@ -11,9 +11,10 @@ import type { Backend } from '../../src/services/backends.ts'
 import type { BackupTarget } from '../../src/services/backup/target.ts'
 import type { ComputeService } from '../../src/services/compute/compute-service.ts'
 import type { RequestContext } from '../../src/services/context.ts'
-import { createServices, type RunningServices } from '../../src/services/create-services.ts'
+import { createServices, type KeyOptions, type RunningServices } from '../../src/services/create-services.ts'
 import type { ImageOptions } from '../../src/services/images/images.ts'
 import type { BackupCreate, ListQuery, VolumeCreate } from '../../src/services/model.ts'
+import { createSeal, SEAL_KEY_BYTES } from '../../src/services/seal.ts'
 import { DEFAULT_SETTINGS, type ServiceSettings } from '../../src/services/settings.ts'
 import { type Dialect, newDatabase } from '../db/harness.ts'
 import { openBackupTarget } from '../tools/backup-target.ts'
@@ -54,6 +55,8 @@ export interface HarnessOptions {
   /** Another than one of its own. */
   backupTarget?: BackupTarget
   images?: ImageOptions
+  /** Another key manager than the database; null: none. */
+  keys?: KeyOptions | null
   /** None: nobody tells servers. */
   compute?: ComputeService
   /** False leaves `start` to the test. */
@@ -89,6 +92,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
   onTestFinished(end)
   const backend = createMemoryBackend(100_000, options)
   const backups = options.backupTarget ?? (await openBackupTarget())
+  const seal = createSeal(systemRandom.bytes(SEAL_KEY_BYTES), systemRandom) // all processes have the same
   const open = async ({
     filters = [],
     settings = {},
@@ -97,6 +101,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
     wrapDatabase,
     images,
     compute,
+    keys = { seal, manager: null },
   }: HarnessOptions): Promise<Harness> => {
     const db = await openDatabase(location)
     const clock = new PausableClock()
@@ -106,6 +111,7 @@ export async function createHarness(options: HarnessOptions = {}): Promise<Harne
       backupTarget: backups,
       images: images ?? null,
       compute: compute ?? null,
+      keys,
       backends: [{ name: 'memory', availabilityZone: 'nova', driver }, ...others],
       clock,
       random: systemRandom,

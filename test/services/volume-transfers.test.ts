@@ -202,14 +202,7 @@ describe('refusals', () => {
     const harness = await createHarness()
     const { db, services } = harness
     const id = await availableVolume(harness)
-    const { volume_type_id } = await db('volumes').first()
-    await db('volume_type_encryptions').insert({
-      id: 'e',
-      volume_type_id,
-      provider: 'luks',
-      control_location: 'front-end',
-      created_at: '2026-01-01T00:00:00.000000',
-    })
+    await db('volumes').update({ encryption_key_id: 'kept elsewhere' })
     await expect(services.transfers.create(member, offer(id))).rejects.toThrow(
       'Invalid volume: transferring encrypted volume is not supported',
     )

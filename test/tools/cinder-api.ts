@@ -76,7 +76,9 @@ export class CinderApi {
   }
 
   /** Answers the id; the volume is `creating`. */
-  async createVolume(options: { name?: string; size?: number; snapshot_id?: string } = {}): Promise<string> {
+  async createVolume(
+    options: { name?: string; size?: number; snapshot_id?: string; source_volid?: string; volume_type?: string } = {},
+  ): Promise<string> {
     const { volume } = await this.request<{ volume: Resource }>('POST', '/volumes', { volume: { size: 1, ...options } })
     return volume.id
   }

@@ -283,6 +283,7 @@ function detail(backup: Backup, links: Links): z.input<typeof BackupDetail> {
     has_dependent_backups: backup.hasDependentBackups,
     snapshot_id: backup.snapshotId,
     data_timestamp: backup.dataTimestamp,
+    encryption_key_id: backup.encryptionKeyId ?? undefined,
     'os-backup-project-attr:project_id': backup.projectId,
     metadata: backup.metadata,
     user_id: backup.userId,

@@ -50,6 +50,8 @@ export const VolumeDetail = z.object({
   service_uuid: since('3.48', nullableText),
   cluster_name: since('3.61', adminOnly(nullableText)),
   volume_type_id: since('3.63', nullableText),
+  /** Only of volumes that are encrypted. */
+  encryption_key_id: since('3.64', z.string().optional()),
   consumes_quota: since('3.65', z.boolean()),
 })
 
@@ -105,7 +107,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     volume_type: volume.volumeTypeName,
     bootable: volume.bootable ? 'true' : 'false',
     multiattach: volume.multiattach,
-    encrypted: false,
+    encrypted: volume.encryptionKeyId !== null,
     snapshot_id: volume.snapshotId,
     source_volid: volume.sourceVolid,
     consistencygroup_id: volume.consistencyGroupId,
@@ -134,6 +136,7 @@ export function volumeDetail(volume: Volume, context: RequestContext, links: Lin
     service_uuid: null,
     cluster_name: null,
     volume_type_id: volume.volumeTypeId,
+    encryption_key_id: volume.encryptionKeyId ?? undefined,
     consumes_quota: volume.consumesQuota,
   }
 }

@@ -28,8 +28,9 @@ const formatOf = (head: Buffer): string | null =>
   SIGNATURES.find(({ offset, bytes }) => head.subarray(offset, offset + bytes.length).equals(bytes))?.format ?? null
 
 /** Throws ImageUnacceptable for an image that claims to be raw and looks like something else. */
-export function checkRawHead(imageId: string, head: Buffer): void {
-  if (formatOf(head) !== null) throw otherwise(imageId, 'raw')
+export function checkRawHead(imageId: string, head: Buffer, { isEncrypted = false } = {}): void {
+  const format = formatOf(head)
+  if (format !== null && !(isEncrypted && format === 'luks')) throw otherwise(imageId, 'raw')
 }
 
 /** Throws ImageUnacceptable unless it is of that format, and its whole content is in it, in the clear. */

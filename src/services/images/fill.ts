@@ -6,13 +6,13 @@ import { checkRawHead, checkStructured, type ReadImage } from './disk-format.ts'
 import type { StructuredFormat } from './formats.ts'
 import type { ImageService } from './image-service.ts'
 import { convertRange, virtualSizeOf } from './qemu-img.ts'
-import { checkVirtualSize, type ImageSource } from './rules.ts'
+import { checkVirtualSize, type ImageSource, unacceptable } from './rules.ts'
 import type { Spool, SpoolRoom } from './spool.ts'
 import type { Transfer } from './transfers.ts'
 
 /**
  * An image on its way into a volume that reads as zeros, or holds a part of the same image. Blocks of zeros are not written, so
- * that holes stay holes.
+ * that holes stay holes; but into one that is encrypted, in which a hole is anything but zeros.
  */
 export interface Fill extends Transfer {
   /** Moves at least one piece, and goes on until the time is up. True when the volume holds all of it, durably. */
@@ -73,7 +73,10 @@ class RawFill implements Fill {
           await volume.flush()
           return true
         }
-        if (offset === 0) checkRawHead(this.#source.id, piece)
+        if (offset === 0) {
+          checkFits(this.#source.id, this.#source.sizeBytes, volume)
+          checkRawHead(this.#source.id, piece, this.#source)
+        }
         writing = writeData(volume, offset, piece)
         writing.catch(() => {}) // told by the await above or below
       } while (!isTimeUp())
@@ -124,6 +127,7 @@ class ConvertedFill implements Fill {
         continue
       }
       const { sizeBytes, doneBytes: offset } = this.#disk
+      checkFits(this.#source.id, sizeBytes, volume)
       const lengthBytes = Math.min(RANGE_BYTES, sizeBytes - offset)
       if (lengthBytes > 0) await this.#convert(volume, offset, lengthBytes)
       this.#disk.doneBytes += lengthBytes
@@ -167,7 +171,8 @@ class ConvertedFill implements Fill {
     await convertRange(this.#source, { from, to: to.path, offset, lengthBytes })
     const range = await disk.open(to.file)
     try {
-      for (const { position, length } of await range.dataRanges()) {
+      const whole = [{ position: 0, length: lengthBytes }]
+      for (const { position, length } of volume.startsAsZeros === false ? whole : await range.dataRanges()) {
         for (let at = position; at < position + length; at += PIECE_BYTES) {
           const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, position + length - at))
           const count = await range.read(piece, at)
@@ -189,7 +194,14 @@ function readerOf(file: DiskFile, sizeBytes: number): ReadImage {
   }
 }
 
+/** The header of an encrypted volume takes room that the size of the volume does not tell of. */
+function checkFits(imageId: string, imageBytes: number, { sizeBytes }: VolumeData): void {
+  if (imageBytes <= sizeBytes) return
+  throw unacceptable(imageId, `it has ${imageBytes} bytes, and the volume has room for ${sizeBytes}.`)
+}
+
 async function writeData(volume: VolumeData, offset: number, bytes: Buffer): Promise<void> {
+  if (volume.startsAsZeros === false) return volume.write(offset, bytes)
   for (const { offset: at, lengthBytes } of nonZeroRuns(bytes)) {
     await volume.write(offset + at, bytes.subarray(at, at + lengthBytes))
   }

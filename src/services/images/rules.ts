@@ -4,6 +4,10 @@ import type { Image, ImageHash } from './image-service.ts'
 
 /** What images have to be, and what volumes keep of them. Pure; messages as upstream's. */
 
+/** The property of an image under which the key is that its bytes open with, and the one that says what becomes of that. */
+export const IMAGE_KEY = 'cinder_encryption_key_id'
+export const KEY_DELETION = 'cinder_encryption_key_deletion_policy'
+
 const GIB = 1024 ** 3
 
 /** Formats whose bytes are those of the disk, besides raw. */
@@ -16,6 +20,8 @@ export interface ImageSource {
   sizeBytes: number
   checksum: string | null
   hash: ImageHash | null
+  /** Its bytes are those of an encrypted volume; absent in what older versions have kept. */
+  isEncrypted?: boolean
   /** What the volume keeps of it. */
   metadata: Record<string, string>
 }
@@ -47,7 +53,8 @@ export function checkedSource(image: Image, volumeGib: number): ImageSource {
   }
   if (sizeBytes === 0) throw unacceptable(image.id, 'it has no content')
   const { id, checksum, hash } = image
-  return { id, format, sizeBytes, checksum, hash, metadata: metadataOf(image) }
+  const isEncrypted = image.properties[IMAGE_KEY] !== undefined
+  return { id, format, sizeBytes, checksum, hash, isEncrypted, metadata: metadataOf(image) }
 }
 
 export function checkVirtualSize(imageId: string, virtualSizeBytes: number, volumeGib: number): void {
@@ -88,6 +95,8 @@ const CORE_PROPERTIES: ReadonlySet<string> = new Set([
   'visibility',
   'protected',
 ])
+/** Of another image; its key goes when that goes. */
+const KEY_PROPERTIES: ReadonlySet<string> = new Set([IMAGE_KEY, KEY_DELETION])
 /** Properties of the image service's own, which nobody else may write. */
 const RESERVED_PREFIXES = ['os_glance', 'img_signature', 'signature_verified']
 
@@ -95,7 +104,10 @@ const RESERVED_PREFIXES = ['os_glance', 'img_signature', 'signature_verified']
 export function uploadedProperties(metadata: Readonly<Record<string, string>>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(metadata).filter(
-      ([key]) => !CORE_PROPERTIES.has(key) && !RESERVED_PREFIXES.some((prefix) => key.startsWith(prefix)),
+      ([key]) =>
+        !CORE_PROPERTIES.has(key) &&
+        !KEY_PROPERTIES.has(key) &&
+        !RESERVED_PREFIXES.some((prefix) => key.startsWith(prefix)),
     ),
   )
 }

@@ -41,7 +41,7 @@ export function attachmentConnect({ db, backends, stamp }: KindParts): WorkKind 
       const mode = attachment.attach_mode
       const { frontEnd, limits } = await qosOfVolume(db, volume)
       const answer = await driver.createExport(volumeRef(volume), { id: attachment.id, mode, connector, limits })
-      const info = { ...withCommonKeys(answer, attachment.id, mode, connector), qos_specs: frontEnd }
+      const info = { ...withCommonKeys(answer, volume, attachment.id, mode, connector), qos_specs: frontEnd }
       return {
         commit: async (trx) => {
           await volumes.hold(trx, volume.id)
@@ -123,10 +123,16 @@ async function forgetConnection(trx: Db, id: string, updatedAt: string): Promise
 }
 
 /** The keys that Cinder adds to what a driver answers; Nova and os-brick look for them. */
-function withCommonKeys(info: ConnectionInfo, id: string, mode: 'rw' | 'ro', connector: Connector): ConnectionInfo {
+function withCommonKeys(
+  info: ConnectionInfo,
+  { encryption_key_id }: volumes.VolumeRow,
+  id: string,
+  mode: 'rw' | 'ro',
+  connector: Connector,
+): ConnectionInfo {
   return {
     access_mode: mode,
-    encrypted: false,
+    encrypted: encryption_key_id !== null,
     cacheable: false,
     ...info,
     attachment_id: id,

@@ -1,5 +1,6 @@
 import * as backups from '../../db/backups.ts'
 import type { Db } from '../../db/database.ts'
+import * as encryptionKeys from '../../db/encryption-keys.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
@@ -164,6 +165,7 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
         commit: async (trx) => {
           await endRestore(trx, row.id, null, stamp())
           const now = await volumes.lock(trx, volume.id)
+          if (unit.params.keyId !== undefined) await takeKey(trx, now, String(unit.params.keyId), stamp())
           if (record !== null && now?.status === VOLUME_ACTIONS.restoreBackup.to) {
             await volumes.update(trx, volume.id, { ...restoredColumns(record, now), updated_at: stamp() })
           }
@@ -173,6 +175,7 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
     },
     giveUp: (unit, error) => ({
       commit: async (trx) => {
+        await dropRestoreKey(trx, { params: JSON.stringify(unit.params) })
         const row = await backups.find(trx, unit.resourceId)
         if (row === undefined) return
         await endRestore(trx, row.id, error.message, stamp())
@@ -182,6 +185,19 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
       },
     }),
   }
+}
+
+/** What the volume holds now opens with that key, and no longer with its own. */
+async function takeKey(trx: Db, row: volumes.VolumeRow | undefined, keyId: string, updatedAt: string): Promise<void> {
+  if (row === undefined) return void (await encryptionKeys.remove(trx, keyId))
+  await volumes.update(trx, row.id, { encryption_key_id: keyId, updated_at: updatedAt })
+  if (row.encryption_key_id !== null) await encryptionKeys.remove(trx, row.encryption_key_id)
+}
+
+/** Of a restore that came to nothing; `unit` is its row, if there is one. */
+export async function dropRestoreKey(trx: Db, unit: { params: string } | undefined): Promise<void> {
+  const keyId: unknown = unit && JSON.parse(unit.params).keyId
+  if (typeof keyId === 'string') await encryptionKeys.remove(trx, keyId)
 }
 
 async function endRestore(trx: Db, id: string, reason: string | null, updatedAt: string): Promise<void> {

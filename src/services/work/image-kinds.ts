@@ -1,4 +1,5 @@
 import type { Db } from '../../db/database.ts'
+import * as encryptionKeys from '../../db/encryption-keys.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
@@ -9,6 +10,7 @@ import type { Parts } from '../parts.ts'
 import { volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
+import { needsHeader, opener, writeHeader } from './encrypted-volume.ts'
 import { resumeTransfer } from './image-steps.ts'
 import {
   FILL,
@@ -25,14 +27,14 @@ import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
 import { existing } from './volume-kinds.ts'
 
-type KindParts = Pick<Parts, 'db' | 'backends' | 'images' | 'compute' | 'stamp'> & { log: Log }
+type KindParts = Pick<Parts, 'db' | 'backends' | 'images' | 'compute' | 'keys' | 'random' | 'stamp'> & { log: Log }
 
 /** So much is discarded at a time; a repeat does the same. */
 const CLEAR_RANGE_BYTES = 16 * 1024 ** 3
 const GIB = 1024 ** 3
 
 /**
- * clear, range by range → download → (convert) → notify, when it is reserved for servers. The volume gets back the status that it had,
+ * clear, range by range, then a new header when it is encrypted → download → (convert) → notify, when it is reserved for servers. The volume gets back the status that it had,
  * or what its attachments say.
  */
 export function volumeReimage(parts: KindParts): WorkKind {
@@ -53,9 +55,11 @@ export function volumeReimage(parts: KindParts): WorkKind {
           await data.close()
         }
         const end = offset + lengthBytes
-        return { next: end < data.sizeBytes ? `clear@${end / GIB}` : FILL, commit: async () => {} }
+        if (end < data.sizeBytes) return { next: `clear@${end / GIB}`, commit: async () => {} }
+        if (needsHeader(unit)) await writeHeader(parts, unit, open)
+        return { next: FILL, commit: async () => {} }
       }
-      const outcome = await fillSome(images, unit, { sizeGib: row.size_gib, open })
+      const outcome = await fillSome(images, unit, { sizeGib: row.size_gib, open: opener(parts, unit, open) })
       if (outcome !== null) return outcome
       return {
         ...(unit.params.previousStatus === 'reserved' ? await noticeStep(parts, row.id) : {}),
@@ -101,7 +105,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       const imageId = unit.resourceId
       if (unit.step === 'remove-image') {
         await removeImage(images, tokenOf(images, unit), imageId, log)
-        return { commit: async () => {} }
+        return { commit: (trx) => dropKey(trx, unit) }
       }
       const row = await existing(db, volumeOf(unit))
       const driver = backends.driverOf(hostOf(row))
@@ -141,7 +145,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       return outcome ?? { next: 'finish', commit: async () => {} }
     },
     giveUp: (unit, error) => {
-      if (unit.step === 'remove-image') return { commit: async () => {} }
+      if (unit.step === 'remove-image') return { commit: (trx) => dropKey(trx, unit) }
       if (unit.step === 'undo') {
         return { next: 'remove-image', commit: (trx) => release(trx, unit, unit.lastError) }
       }
@@ -150,6 +154,11 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       return { next: 'undo', commit: async () => {} }
     },
   }
+}
+
+/** The image has come to nothing, and so has its key. */
+async function dropKey(trx: Db, { params }: WorkUnit): Promise<void> {
+  if (params.keyId !== undefined) await encryptionKeys.remove(trx, String(params.keyId))
 }
 
 /** The process ended between the last byte and writing it down: the image service took all of it, or it would not say so. */

@@ -14,7 +14,10 @@ import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
 export function createWorkKinds(
-  parts: Pick<Parts, 'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images' | 'compute'> & {
+  parts: Pick<
+    Parts,
+    'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images' | 'compute' | 'keys' | 'random'
+  > & {
     log: Log
   },
 ): Readonly<Record<WorkKindName, WorkKind>> {

@@ -6,6 +6,7 @@ import { copiesOf, sameCopies } from '../../scheduler/copies.ts'
 import { explainDropped } from '../../scheduler/scheduler.ts'
 import { endRetype } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
+import { encryptionDiffers } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import { placeWhereItIs } from '../placement.ts'
 import { limitExports } from '../qos.ts'
@@ -97,6 +98,9 @@ export function volumeRetype({ db, backends, pools, stamp }: KindParts): WorkKin
         await driver.alterCopies?.(volumeRef(row), copiesOf(extraSpecs))
         return take(row)
       }
+      if (await encryptionDiffers(db, row.volume_type_id, row.pending_volume_type_id ?? row.volume_type_id)) {
+        throw new ServiceError('InvalidVolume', { reason: needsEncryption(unit) })
+      }
       await pools.refresh()
       const { candidates, dropped } = placeWhereItIs(await pools.current(), row, heldSpecs, extraSpecs)
       if (candidates.length === 0) throw new ServiceError('InvalidVolume', { reason: needsMigration(unit, dropped) })
@@ -107,6 +111,12 @@ export function volumeRetype({ db, backends, pools, stamp }: KindParts): WorkKin
       return leave(unit.resourceId, unit.step === 'restore-copies' ? (unit.lastError ?? error.message) : error.message)
     },
   }
+}
+
+function needsEncryption({ params }: Parameters<WorkKind['attempt']>[0]): string {
+  return params.migrationPolicy === 'never'
+    ? 'Retype requires migration but is not allowed.'
+    : 'The types are encrypted in different ways, and nothing here encrypts what a volume holds already.'
 }
 
 function needsMigration(

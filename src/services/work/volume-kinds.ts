@@ -17,6 +17,7 @@ import { newVolumeRef, snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
+import { needsHeader, opener, writeHeader } from './encrypted-volume.ts'
 import { FILL, failFill, filledColumns, fillSome, frozenAs, isFilling, resumeFill } from './image-transfer.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { toServiceError } from './retry.ts'
@@ -26,11 +27,12 @@ type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 /** How long work waits that found room which others took before it could. */
 const ROOM_RETRY_MS = 200
 
-type CreateParts = KindParts & Pick<Parts, 'images' | 'settings'> & { log: Log }
+type CreateParts = KindParts & Pick<Parts, 'images' | 'settings' | 'keys' | 'random'> & { log: Log }
 
 /**
  * schedule (when no pool was known at the request) → provision; once more in another pool when this one fails, which is so
- * few times that a user waits no longer for it than for one backend. With an image: → download → (convert).
+ * few times that a user waits no longer for it than for one backend. One that is encrypted gets its header there. With an image: →
+ * download → (convert).
  */
 export function volumeCreate(parts: CreateParts): WorkKind {
   const { db, backends, pools, stamp } = parts
@@ -39,7 +41,7 @@ export function volumeCreate(parts: CreateParts): WorkKind {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
       if (isFilling(unit.step)) {
-        const open = () => backends.driverOf(hostOf(row)).openVolume(volumeRef(row))
+        const open = opener(parts, unit, () => backends.driverOf(hostOf(row)).openVolume(volumeRef(row)))
         const outcome = await fillSome(parts.images, unit, { sizeGib: row.size_gib, open })
         return outcome ?? { commit: (trx) => endFill(trx, unit) }
       }
@@ -56,6 +58,7 @@ export function volumeCreate(parts: CreateParts): WorkKind {
         else if (row.source_volid !== null)
           await driver.createClonedVolume(volume, await sourceRef(db, row.source_volid))
         else await driver.createVolume(volume)
+        if (needsHeader(unit)) await writeHeader(parts, unit, () => driver.openVolume(volume))
       } catch (error) {
         const elsewhere = await moveOn(row, unit, toServiceError(error))
         if (elsewhere === null) throw error
