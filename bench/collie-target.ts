@@ -1,15 +1,24 @@
+import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { systemNetwork } from '../src/runtime/network.ts'
 import { VdiClient } from '../src/vdi/client.ts'
 import { hashExportName } from '../src/vdi/export-name.ts'
 import { createSocketTransport } from '../src/vdi/socket-transport.ts'
-import { Collie } from '../test/tools/collie.ts'
+import { Collie, freePort, MAIN } from '../test/tools/collie.ts'
 import { fio } from './fio.ts'
+
+/** The journal that a store has by default; tests have smaller ones. */
+const JOURNAL = '--journal-size-mib=128'
 
 /** Collie as it is built, with the journal that it has by default, with one VDI and a right to reach it. */
 export interface CollieUnderTest {
   vdis: VdiClient
+  /** Its processes that have stores. */
+  pids: readonly number[]
   /** Makes a VDI and returns where it is exported. */
   exportVdi(name: string, sizeBytes: number): Promise<string>
   /** Where an existing working VDI is exported. */
@@ -18,22 +27,69 @@ export interface CollieUnderTest {
 }
 
 export async function startCollie(...flags: string[]): Promise<CollieUnderTest> {
-  const collie = await Collie.create('--auth=noauth', '--journal-size-mib=128', ...flags)
+  const collie = await Collie.create('--auth=noauth', JOURNAL, ...flags)
   await collie.start()
-  const transport = createSocketTransport({ network: systemNetwork, address: path.join(collie.dataDir, 'sock') })
+  const { pid, addresses } = collie.info
+  return underTest(collie.dataDir, addresses.nbd_socket!, [pid], () => collie.dispose())
+}
+
+/** `nodes` of them as one store, with as many copies, all on this host: `collie dev-cluster`. Clients come to the first one. */
+export async function startCluster(nodes: number, ...flags: string[]): Promise<CollieUnderTest> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'cluster-bench-'))
+  const dataDir = path.join(directory, 'dev')
+  const [api, sheep, nbd] = [await freePort(), await freePort(2000, 5000), await freePort(5000, 8000)]
+  const addresses = [`--listen=127.0.0.1:${api}`, `--sheep-listen=127.0.0.1:${sheep}`, `--nbd-listen=127.0.0.1:${nbd}`]
+  const args = ['dev-cluster', String(nodes), '--json', `--data-dir=${dataDir}`, '--auth=noauth', '--log-level=error']
+  const command = spawn(process.execPath, [MAIN, ...args, JOURNAL, ...addresses, ...flags], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const stop = async () => {
+    const ended = once(command, 'exit')
+    if (command.kill('SIGINT')) await ended
+    rmSync(directory, { recursive: true })
+  }
+  const [first] = await shownBy(command)
+  return underTest(first!.data_dir, first!.addresses.nbd_socket!, childrenOf(command.pid!), stop)
+}
+
+interface ShownNode {
+  data_dir: string
+  addresses: Record<string, string>
+}
+
+async function shownBy(command: ChildProcess): Promise<ShownNode[]> {
+  let printed = ''
+  for await (const chunk of command.stdout!) {
+    printed += String(chunk)
+    if (printed.endsWith('\n}\n')) return (JSON.parse(printed) as { nodes: ShownNode[] }).nodes
+  }
+  throw new Error(`collie dev-cluster ended: ${printed}`)
+}
+
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+
+function underTest(
+  dataDir: string,
+  nbdSocket: string,
+  pids: readonly number[],
+  stop: () => Promise<unknown>,
+): CollieUnderTest {
+  const transport = createSocketTransport({ network: systemNetwork, address: path.join(dataDir, 'sock') })
   const vdis = new VdiClient(transport)
   const exportVid = async (vid: number) => {
     const name = randomUUID()
     await vdis.putExport({ attachmentId: randomUUID(), nameHash: hashExportName(name), vid, readOnly: false })
-    return `nbd+unix:///${name}?socket=${collie.info.addresses.nbd_socket}`
+    return `nbd+unix:///${name}?socket=${nbdSocket}`
   }
   return {
     vdis,
+    pids,
     exportVid,
     exportVdi: async (name, sizeBytes) => exportVid(await vdis.create(name, sizeBytes)),
     stop: async () => {
       transport.close()
-      await collie.dispose()
+      await stop()
     },
   }
 }

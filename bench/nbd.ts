@@ -12,7 +12,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { fio, median } from './fio.ts'
+import { measure, median, unitOf } from './fio.ts'
 import { startTarget, type Target } from './nbd-targets.ts'
 
 const { values: options } = parseArgs({
@@ -50,39 +50,18 @@ async function measureAll(): Promise<Results> {
       results[metric] ??= {}
       for (const { name, uri } of targets) {
         results[metric][name] ??= []
-        results[metric][name].push(await measure(uri, metric))
+        results[metric][name].push(await measure(uri, metric, Number(options.seconds)))
       }
     }
   }
   return results
 }
 
-async function measure(uri: string, metric: string): Promise<number> {
-  const job = await fio(
-    uri,
-    ...jobOptions(metric),
-    `--runtime=${options.seconds}`,
-    '--time_based',
-    '--randrepeat=0',
-    '--norandommap',
-  )
-  const side = job[metric === 'sr' || metric.startsWith('rr') ? 'read' : 'write']
-  return metric.startsWith('s') ? side.bw_bytes / 1e6 : side.iops
-}
-
-function jobOptions(metric: string): string[] {
-  const random = /^r(?<side>[rw])(?<depth>\d+)$/.exec(metric)?.groups
-  if (random) return [`--rw=rand${random.side === 'r' ? 'read' : 'write'}`, '--bs=4k', `--iodepth=${random.depth}`]
-  if (metric === 'sr') return ['--rw=read', '--bs=1m', '--iodepth=4']
-  if (metric === 'sw') return ['--rw=write', '--bs=1m', '--iodepth=4']
-  throw new Error(`unknown metric "${metric}"`)
-}
-
 function summary(results: Results) {
   const first = targets[0]!.name
   return metrics.map((metric) => ({
     metric,
-    unit: metric.startsWith('s') ? 'MB/s' : 'IOPS',
+    unit: unitOf(metric),
     targets: targets.map(({ name }) => {
       const value = median(results[metric]![name]!)
       return { name, median: value, ratio: value / median(results[metric]![first]!), runs: results[metric]![name]! }
