@@ -27,7 +27,8 @@ export interface CopyCleanerOptions {
  * 1. That a family is clean in a view speaks of the members of that view. Who was away then keeps the versions of his copies: they
  *    say what he lacks.
  * 2. What is clean is forgotten after all that does not belong here is gone: else that would look as good as the rest.
- *    Nothing is forgotten either while somebody keeps his places: what he lacks when he is back is found by versions.
+ *    Nothing is forgotten either while somebody keeps his places: what he lacks when he is back is found by versions. So they are kept
+ *    until his copies are clean, too.
  * 3. A vid may be given to another VDI. So a node that was away when the objects of the one before were removed drops them when it
  *    learns of that.
  */
@@ -72,7 +73,7 @@ export class CopyCleaner {
     const { state, store, holder, clock } = this.#options
     const clean = state.families.oldestUnclean(state.epoch) - 1
     if (clean <= this.#cleanedEpoch || state.view.away) return
-    for (const epoch of state.families.uncleanEpochs()) if (!this.#wasThere(epoch)) return
+    for (const epoch of state.families.uncleanEpochs()) if (!this.#wereAllThere(epoch)) return
     const pause = () => new Promise<void>((resolve) => clock.afterInput(resolve))
     let isAwaited = false
     const belongsHere = (oid: bigint) => {
@@ -87,9 +88,18 @@ export class CopyCleaner {
   }
 
   #wasThere(epoch: number): boolean {
-    const { state, node } = this.#options
-    const logged = state.views.find(({ view }) => view.epoch === epoch)
-    return logged?.view.members.some((member) => member.node === node) ?? false
+    return this.#membersIn(epoch).has(this.#options.node)
+  }
+
+  /** All members of the view in effect. */
+  #wereAllThere(epoch: number): boolean {
+    const there = this.#membersIn(epoch)
+    return this.#options.state.members.every(({ node }) => there.has(node))
+  }
+
+  #membersIn(epoch: number): ReadonlySet<NodeId> {
+    const logged = this.#options.state.views.find(({ view }) => view.epoch === epoch)
+    return new Set(logged?.view.members.map(({ node }) => node))
   }
 
   /** For each view from the clean one of the object's family on, whether this node is a target of the object; none without a family. */

@@ -23,7 +23,7 @@ import type { CopyTable } from './copy-table.ts'
 import { epochsFrom, NO_EPOCHS, withEpoch } from './epoch-runs.ts'
 import { Reservations } from './reservations.ts'
 import { changesOf, cutRun, eachBlock, partsOf, readRuns } from './stored-contents.ts'
-import { endsAfter, firstLacking, isSameVersion, type Version } from './version.ts'
+import { cleanVersion, endsAfter, firstLacking, isSameVersion, type Version } from './version.ts'
 
 /** Told whether the object could be loaded. */
 type Turn = (failure: StoreError | null) => void
@@ -69,7 +69,7 @@ export class EngineCopyStore implements CopyStore {
 
   /** Of a whole copy that was written in no epoch since the last clean one: all of these are equal. */
   get cleanVersion(): Version {
-    return { generation: { epoch: this.#copies.horizon.clean, index: 0, incarnation: '' }, sequence: 0 }
+    return cleanVersion(this.#copies.horizon.clean)
   }
 
   get #cleanImage(): CopyImage {

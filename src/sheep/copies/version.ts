@@ -32,6 +32,14 @@ export function isSameVersion(a: Version | null, b: Version | null): boolean {
   return a === b || (a !== null && b !== null && compareVersions(a, b) === 0)
 }
 
+/**
+ * That of a whole copy of which nothing is remembered, because all that was written in epochs up to this one is in it: it comes after
+ * every version of these, or a copy that missed the last writes of them would count as the newer one.
+ */
+export function cleanVersion(epoch: number): Version {
+  return { generation: { epoch, index: Number.MAX_SAFE_INTEGER, incarnation: '' }, sequence: 0 }
+}
+
 /** More are not kept of one copy: who was away for more views gets more than he lacks. */
 const ENDS_MAX = 4
 

@@ -7,8 +7,10 @@ import { type BenchNode, ClusterBench } from './cluster-bench.ts'
 /* Interleavings that lose writes in stores like this one, with whole nodes: docs/hazards.md. */
 
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
+const filled = (fill: number) => Buffer.alloc(8 * BLOCK_BYTES, fill)
 const hashOf = (attachment: number) => `${attachment}`.repeat(64)
 const indexes = Array.from({ length: 8 }, (_, index) => index)
+const LAST = indexes.length - 1
 const SIZE_BYTES = indexes.length * OBJECT_BYTES
 
 const stateAt = (bench: ClusterBench, at: number) => bench.nodes[at]!.running!.node.sheep.state
@@ -127,7 +129,7 @@ describe('what a minority is told by the group', () => {
     expect(stateAt(bench, 0).families.ownerOf(vid)).toBeNull()
     await bench.run(bench.write(await open(1, 2), 0, block(1)))
     const owner = stateAt(bench, 1).families.ownerOf(vid)!
-    expect(owner.node).toBe(bench.nodes[1]!.running!.node.store.member.life.node)
+    expect(owner.node).not.toBe(left!.running!.node.store.member.life.node)
     bench.kill(left!, true)
     heal(bench)
     await bench.start(left!)
@@ -320,5 +322,34 @@ describe('a node that has lost the engine of the group', () => {
     await allIn(bench)
     expect(lost!.running!.node.store.member.life).not.toEqual(life)
     expect(await bench.run(bench.read(await open(0, 3), 0, BLOCK_BYTES))).toEqual(block(2))
+  })
+})
+
+describe('what a node that lost power has lost', () => {
+  it.each([
+    ['while it keeps its places', 600_000],
+    ['and its places too', 1000],
+  ])('%s, it gets from those who had it, and not they what it has left', async (_when, rebalanceDelayMs) => {
+    const bench = await ClusterBench.open(9, 3, { rebalanceDelayMs })
+    await bench.until(() => stateAt(bench, 0).view.voters.length === 3)
+    const vid = await bench.run(bench.vdis(0).create('a', SIZE_BYTES))
+    const device = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    for (const index of indexes) await bench.run(bench.write(device, index * OBJECT_BYTES, filled(index)))
+    // What is clean before the first one lets nodes forget what is clean everywhere.
+    for (const name of ['b', 'c', 'd']) await bench.run(bench.vdis(0).create(name, SIZE_BYTES))
+    for (let fill = 60; fill <= 90; fill++) await bench.run(writeLoosely(device, LAST * OBJECT_BYTES, block(fill)))
+
+    const lossy = bench.nodes[1]!
+    bench.kill(lossy, true)
+    await bench.until(() => stateAt(bench, 0).members.length === 2 && bench.isClean())
+    if (rebalanceDelayMs < 600_000) await bench.until(() => stateAt(bench, 0).view.away === undefined)
+    await bench.start(lossy)
+    await bench.until(() => bench.isIn(lossy) && bench.isClean() && bench.isHome())
+    expect(await bench.run(bench.read(device, LAST * OBJECT_BYTES, BLOCK_BYTES))).toEqual(block(90))
+    for (const index of indexes.slice(0, LAST))
+      expect(await bench.run(bench.read(device, index * OBJECT_BYTES, BLOCK_BYTES))).toEqual(block(index))
+    // Nothing of what was durable; while it keeps its places others know what it has.
+    const copied = bench.nodes.map(({ running }) => running!.node.store.recovery.progress.bytesCopied)
+    if (rebalanceDelayMs === 600_000) expect(Math.max(...copied)).toBeLessThanOrEqual(filled(0).length)
   })
 })

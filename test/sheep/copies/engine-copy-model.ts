@@ -10,7 +10,7 @@ import type {
   TailEntry,
 } from '../../../src/sheep/copies/copy-store.ts'
 import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
-import { formatVersion, type Version } from '../../../src/sheep/copies/version.ts'
+import { cleanVersion, formatVersion, type Version } from '../../../src/sheep/copies/version.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../../src/sheep/object-format.ts'
 import { type Change, ObjectStore } from '../../../src/sheep/object-store.ts'
 import { SimClock } from '../../sim/clock.ts'
@@ -258,7 +258,7 @@ export class EngineCopyModel {
   }
 
   #versionOf(oid: bigint): Version {
-    const clean = { generation: { epoch: this.#now.clean, index: 0, incarnation: '' }, sequence: 0 }
+    const clean = cleanVersion(this.#now.clean)
     return this.#now.copies.get(oid)?.version ?? clean
   }
 
@@ -632,7 +632,7 @@ export class EngineCopyModel {
   #describeNow(image: Image, withTails = true): string {
     const objects = [...image.copies].map(([oid, copy]) => {
       const { isThere, version, kind, valid, epochs, tail } = copy
-      const clean = { generation: { epoch: image.clean, index: 0, incarnation: '' }, sequence: 0 }
+      const clean = cleanVersion(image.clean)
       const isLost = kind !== 'removed' && !isThere
       const isGone = isLost || kind === 'stale' || kind === 'removed'
       const state: CopyState = {

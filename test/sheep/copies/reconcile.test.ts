@@ -8,7 +8,7 @@ import {
   type Report,
   salvage,
 } from '../../../src/sheep/copies/reconcile.ts'
-import type { Version } from '../../../src/sheep/copies/version.ts'
+import { cleanVersion, type Version } from '../../../src/sheep/copies/version.ts'
 
 const version = (epoch: number, sequence: number): Version => ({
   generation: { epoch, index: epoch * 10, incarnation: 'n1.1' },
@@ -65,6 +65,14 @@ describe('whose copy is right', () => {
     const views = [view(1, 'ABC', 'AB'), view(2, 'CD'), view(3, 'BCD')]
     expect(chosen(views, [report('B', version(1, 7)), report('C', null), report('D', null)])).toBe('B')
     expect(chosen(views, [report('B', version(1, 7)), report('C', version(2, 1), { kind: 'partial' })])).toBeNull()
+  })
+
+  it('is one whose versions are forgotten as clean before one that was away then, and has the name of an earlier write', () => {
+    const views = [view(6, 'AB', 'ABC'), view(7, 'ABC')]
+    expect(chosen(views, [report('A', cleanVersion(5)), report('C', version(5, 3))])).toBe('A')
+    expect(chosen(views, [report('A', cleanVersion(5)), report('B', version(6, 1)), report('C', version(5, 3))])).toBe(
+      'B',
+    )
   })
 
   it('is no stale copy', () => {

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
+  cleanVersion,
   compareVersions,
   decodeVersion,
   encodeVersion,
@@ -45,6 +46,16 @@ describe('versions', () => {
   it('follow the view, then the owner, then the count', () => {
     const inOrder = [named(1, 9, 9), named(2, 1, 9), named(2, 3, 1), named(2, 3, 2), named(3, 1, 1)]
     expect([...inOrder].reverse().sort(compareVersions)).toEqual(inOrder)
+  })
+
+  it('of what is clean through an epoch come after all of that epoch, and before all of the next one', () => {
+    fc.assert(
+      fc.property(fc.nat(1000), fc.nat(1e9), fc.nat(1e9), (epoch, index, sequence) => {
+        expect(compareVersions(cleanVersion(epoch), named(epoch, index, sequence))).toBeGreaterThan(0)
+        expect(compareVersions(cleanVersion(epoch), named(epoch + 1, index, sequence))).toBeLessThan(0)
+      }),
+    )
+    expect(decodeVersion(encodeVersion(cleanVersion(7)))).toEqual(cleanVersion(7))
   })
 })
 
