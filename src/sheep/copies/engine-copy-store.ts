@@ -93,6 +93,13 @@ export class EngineCopyStore implements CopyStore {
     return object ? rangesWhere((block) => object.hasData(block, 1)) : []
   }
 
+  /** Of these blocks those that are not in `allocatedOf`, without a look at all the others. */
+  #withoutSpace(oid: bigint, blocks: Blocks): Blocks {
+    const object = this.#objectNow(oid)
+    if (!object) return blocks
+    return blocks.flatMap(({ first, count }) => rangesWhere((block) => !object.hasData(block, 1), first, first + count))
+  }
+
   /** The object with all that was accepted for it, if that needs no waiting. */
   #objectNow(oid: bigint): StoredObject | null {
     return this.#lines.has(oid) ? null : (this.#store.loadedNow(oid) ?? null)
@@ -271,7 +278,7 @@ export class EngineCopyStore implements CopyStore {
   }
 
   reserve(oid: bigint, ranges: readonly BlockRange[]): boolean {
-    const more = subtract(subtract(toBlocks(ranges), this.allocatedOf(oid)), this.#reserved.of(oid))
+    const more = subtract(this.#withoutSpace(oid, toBlocks(ranges)), this.#reserved.of(oid))
     if (!this.#hasRoom(oid, more)) return false
     this.#reserved.add(oid, more)
     return true
@@ -284,7 +291,7 @@ export class EngineCopyStore implements CopyStore {
   /** What was set aside for these blocks is theirs. */
   #hasRoomFor(oid: bigint, { blocks }: BlockContents): boolean {
     const needed = subtract(blocksOf({ blocks, zeros: [] }), this.#reserved.of(oid))
-    return needed.length === 0 || this.#hasRoom(oid, subtract(needed, this.allocatedOf(oid)))
+    return needed.length === 0 || this.#hasRoom(oid, this.#withoutSpace(oid, needed))
   }
 
   /** For blocks that have no space yet, beside what is set aside for others. */
