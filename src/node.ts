@@ -14,6 +14,7 @@ import { formatTime, systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { systemNetwork } from './runtime/network.ts'
+import { processUsage } from './runtime/process-usage.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openDiskDirectory, openSystemDisk } from './runtime/system-disk.ts'
 import { loadTlsIdentity } from './runtime/tls.ts'
@@ -49,6 +50,10 @@ export interface RunningNode {
 export const NBD_SOCKET = 'nbd.sock'
 
 const MIB = 1024 * 1024
+/** Of the descriptors of the process; the rest is for connections, and for the API. */
+const OBJECT_FILES_SHARE = 0.75
+/** Far fewer checkpoints would not come of more. */
+const OPEN_FILES_MAX = 65536
 const CLOSE_GRACE_MS = 5000
 
 /**
@@ -62,6 +67,7 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
   await disk.syncDirectory('..')
   const first = await openDiskDirectory(at('sheep'))
   await first.close()
+  const { maxFds } = await processUsage()
   const opened = await openSheep(config, {
     disk,
     disks: {
@@ -78,6 +84,7 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
     durability: config.durability,
     reserveBytes: config.reserve_mib * MIB,
     lockGraceMs: config.lock_grace_seconds * 1000,
+    ...(maxFds !== null && { openFilesMax: Math.min(OPEN_FILES_MAX, maxFds * OBJECT_FILES_SHARE) }),
     scrubBytesPerSecond: config.scrub_rate_mib * MIB,
     onFailed: (error) => onFailed(error.message),
     onStopAsked,

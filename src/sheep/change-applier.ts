@@ -136,6 +136,7 @@ export class ChangeApplier {
     }
     transaction.add(object, { kind: 'placed', oid: object.oid, version: object.version, first, count, words })
     transaction.placedBlocks += placement.newBlocks
+    if (placement.file) transaction.placedFiles++
     this.#placedWrites.note(object, placement.file !== null, placement.newBlocks)
   }
 

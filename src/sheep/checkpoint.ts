@@ -24,8 +24,6 @@ import type { DirtyGeneration, StoredObject } from './stored-object.ts'
 import { punchStraySlots } from './stray-slots.ts'
 
 const COPIES_PER_BATCH = 512
-/** Objects that a checkpoint keeps loaded at a time. */
-const OBJECTS_PER_BATCH = 1024
 /** Tables that wait to be written, at 12 KiB each. */
 const TAILS_PER_BATCH = 128
 const NO_SPACE_RETRY_MS = 1000
@@ -58,6 +56,7 @@ export class Checkpointer {
   readonly #cache: ObjectCache
   readonly #punches: SlotPunches
   readonly #kept: KeptSlots
+  readonly #batchMax: number
   readonly #dirty = new Map<number, DirtyGeneration>()
   #running: Promise<void> = Promise.resolve()
   #isSoon = false
@@ -84,6 +83,8 @@ export class Checkpointer {
     cache: ObjectCache
     punches: SlotPunches
     kept: KeptSlots
+    /** How many objects are written, and so open, at the same time. */
+    batchMax: number
   }) {
     this.#disk = options.files.disks
     this.#log = options.log
@@ -93,6 +94,7 @@ export class Checkpointer {
     this.#cache = options.cache
     this.#punches = options.punches
     this.#kept = options.kept
+    this.#batchMax = options.batchMax
     this.#writtenIndex = options.files.replayed?.dirty.entries.at(-1)?.index ?? options.files.log.lastIndex
   }
 
@@ -133,6 +135,7 @@ export class Checkpointer {
       accounts: readonly AccountImage[]
       copies: readonly CopyRecord[] | null
       placedBlocks: number
+      placedFiles: number
     },
   ): void {
     const { objects, entries } = changed
@@ -142,6 +145,7 @@ export class Checkpointer {
     dirty.entries.push(...entries)
     if (changed.copies) for (const record of changed.copies) dirty.copies.put(record)
     dirty.placedBlocks += changed.placedBlocks
+    dirty.placedFiles += changed.placedFiles
     this.#writtenIndex = entries.at(-1)?.index ?? this.#writtenIndex
   }
 
@@ -154,6 +158,7 @@ export class Checkpointer {
         accounts: new AccountImages(),
         copies: new CopyChanges(),
         placedBlocks: 0,
+        placedFiles: 0,
       }
       this.#dirty.set(generation, dirty)
     }
@@ -168,6 +173,11 @@ export class Checkpointer {
   /** Bytes that transactions of a generation have put into object files. */
   placedBytes(generation: number): number {
     return (this.#dirty.get(generation)?.placedBlocks ?? 0) * BLOCK_BYTES
+  }
+
+  /** Files of new objects that transactions of a generation have made, and that are open. */
+  placedFiles(generation: number): number {
+    return this.#dirty.get(generation)?.placedFiles ?? 0
   }
 
   /** Whether an object may take `bytes` more; see ObjectStore. */
@@ -309,8 +319,8 @@ export class Checkpointer {
       const removed = [...dirty.objects.keys()].filter((object) => object.removedIn <= generation)
       const live = [...dirty.objects].filter(([object]) => object.removedIn > generation && !object.lost)
       await this.#removeFiles(removed, new Set(live.map(([object]) => object)), changedDirectories)
-      for (let first = 0; first < live.length; first += OBJECTS_PER_BATCH) {
-        const batch = live.slice(first, first + OBJECTS_PER_BATCH)
+      for (let first = 0; first < live.length; first += this.#batchMax) {
+        const batch = live.slice(first, first + this.#batchMax)
         written.push(...(await this.#writeObjects(batch, generation, changedDirectories)))
       }
       await this.#disk.syncMany([], [...changedDirectories])

@@ -62,6 +62,9 @@ export interface CommitOptions {
 }
 
 const LOADED_OBJECTS_DEFAULT = 4096
+/** Objects that a checkpoint keeps loaded at a time. */
+const CHECKPOINT_BATCH_MAX = 1024
+const OPEN_FILES_DEFAULT = 16384
 /** Below this the journal's one write for many requests costs less than a write for each. */
 const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
 /**
@@ -69,6 +72,14 @@ const PLACED_MIN_BYTES_DEFAULT = 64 * 1024
  * has to be looked at after a crash has a bound; beyond twice as many the journal takes them, and slows them down.
  */
 const PLACED_SEGMENTS_MAX = 64
+/**
+ * The share of all files that what is placed in one generation may keep open until that is checkpointed early; beyond twice as many
+ * the journal takes what comes. As many may be open of the generation before, and of what is being synced; the rest is for objects
+ * that are loaded.
+ */
+const PLACED_FILES_SHARE = 0.1
+const LOADED_FILES_SHARE = 0.25
+const CHECKPOINT_FILES_SHARE = 1 / 16
 
 /**
  * The objects of one node. How to use it:
@@ -95,6 +106,7 @@ export class ObjectStore {
   readonly #placedWrites: PlacedWrites
   readonly #applier: ChangeApplier
   readonly #placedMinBytes: number
+  readonly #placedFilesMax: number
   #sealScheduled = false
   /** Which disks there are; how they come and go. */
   readonly disks: StoreDisks
@@ -107,12 +119,15 @@ export class ObjectStore {
     this.#options = options
     this.#disk = files.disks
     this.#files = files
+    const openFilesMax = options.openFilesMax ?? OPEN_FILES_DEFAULT
+    this.#placedFilesMax = openFilesMax * PLACED_FILES_SHARE
     this.#cache = new ObjectCache({
       disk: files.disks,
       log: options.log,
       storeId: files.superblock.content.storeId,
       objects: files.objects,
-      loadedMax: options.loadedObjectsMax ?? LOADED_OBJECTS_DEFAULT,
+      loadedMax:
+        options.loadedObjectsMax ?? Math.min(LOADED_OBJECTS_DEFAULT, Math.floor(openFilesMax * LOADED_FILES_SHARE)),
     })
     this.#placedMinBytes = options.placedMinBytes ?? PLACED_MIN_BYTES_DEFAULT
     this.#punches = new SlotPunches({ disk: files.disks, cache: this.#cache })
@@ -150,6 +165,7 @@ export class ObjectStore {
       cache: this.#cache,
       punches: this.#punches,
       kept: this.#kept,
+      batchMax: Math.min(CHECKPOINT_BATCH_MAX, Math.ceil(openFilesMax * CHECKPOINT_FILES_SHARE)),
     })
     this.disks = new StoreDisks({
       disks: files.disks,
@@ -414,7 +430,7 @@ export class ObjectStore {
     const writes = changes.filter((change) => change.kind === 'blocks')
     const [write, another] = writes.filter((change) => change.bytes.length >= this.#placedMinBytes)
     if (!write || another) return null
-    if (this.#placedSegments >= 2 * PLACED_SEGMENTS_MAX) return null
+    if (this.#placedShare >= 2) return null
     const { object } = write
     const oid = typeof object === 'bigint' ? object : object.oid
     if (!this.#disk.placement.takesPlaced(oid) || !this.#checkpointer.hasRoom(oid, write.bytes.length)) return null
@@ -430,10 +446,10 @@ export class ObjectStore {
     }
   }
 
-  /** What is placed takes no room in the journal; a checkpoint in time keeps a replay short. */
+  /** What is placed takes no room in the journal; a checkpoint in time keeps a replay short, and the open files few. */
   #limitPlaced(): void {
     if (this.#sealScheduled) return
-    if (this.#placedSegments < PLACED_SEGMENTS_MAX) return
+    if (this.#placedShare < 1) return
     this.#sealScheduled = true
     this.#options.clock.afterInput(() => {
       this.#sealScheduled = false
@@ -441,8 +457,12 @@ export class ObjectStore {
     })
   }
 
-  get #placedSegments(): number {
-    return this.#checkpointer.placedBytes(this.#journal.generation) / this.#options.segmentBytes
+  /** Of what a generation may have placed before it is checkpointed early. */
+  get #placedShare(): number {
+    const { generation } = this.#journal
+    const bytes = this.#checkpointer.placedBytes(generation) / (PLACED_SEGMENTS_MAX * this.#options.segmentBytes)
+    const files = this.#checkpointer.placedFiles(generation) + this.#placedWrites.heldFiles
+    return Math.max(bytes, files / this.#placedFilesMax)
   }
 
   /** A change of an object that is lost with its disk is refused; removing it is not. */

@@ -153,6 +153,11 @@ export class PlacedWrites {
     return { oid, bytes, file, tag, words, newBlocks: words.length / 2, finish: null }
   }
 
+  /** Files that were there before, and stay open until the next sync. */
+  get heldFiles(): number {
+    return this.#unsynced.size - this.#newNames.size
+  }
+
   /** The file of an object that is not going to be: its room is wanted now. If it stays, the next start removes it. */
   #discard(path: string, file: DiskFile): void {
     const discarding = file.close().then(() => this.#disks.unlink(path))

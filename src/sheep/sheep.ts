@@ -47,6 +47,7 @@ export interface SheepOptions {
   /** Of several nodes: so many copies at least have what is acknowledged of a new VDI, if it has as many. */
   copiesMin?: number
   loadedObjectsMax?: number
+  openFilesMax?: number
   placedMinBytes?: number
   keptBytesMax?: number
   /** How long a lock outlives the last connection of its holder. */

@@ -46,6 +46,8 @@ export interface ObjectStoreOptions {
   keptBytesMax?: number
   /** How many objects keep their table (8 KiB) and an open file. */
   loadedObjectsMax?: number
+  /** How many files of objects may be open in all; more of them are in use only where many are read at the same time. */
+  openFilesMax?: number
   /** Told once when the disk has failed. */
   onFailed(error: StoreError): void
 }
@@ -280,6 +282,7 @@ function replay(
     accounts: new AccountImages(),
     copies: new CopyChanges(),
     placedBlocks: 0,
+    placedFiles: 0,
   }
   const placeless = new Set<StoredObject>()
   /**

@@ -61,6 +61,8 @@ export interface DirtyGeneration {
   copies: CopyChanges
   /** Blocks that are in object files already. */
   placedBlocks: number
+  /** New files of theirs, which are open until the checkpoint has named them. */
+  placedFiles: number
 }
 
 /**

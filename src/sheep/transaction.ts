@@ -19,6 +19,8 @@ export class Transaction {
   readonly inPlace: OverlayEntry[] = []
   /** Blocks that are in object files already. */
   placedBlocks = 0
+  /** New files that those are in; they are open until a checkpoint has named them. */
+  placedFiles = 0
 
   add(object: StoredObject, record: JournalRecord): void {
     this.objects.push(object)

@@ -477,4 +477,36 @@ describe('a large write', () => {
     await expect(bench.read(OBJECT, 1)).rejects.toMatchObject({ code: 'CorruptBlock' })
     expect(await bench.read(OBJECT, LARGE, LARGE)).toEqual(large(2))
   })
+
+  it('goes through the journal when too many files would be open for it, until a checkpoint has closed some', async () => {
+    const bench = await StoreBench.open({ ...options, openFilesMax: 40, segmentBlocks: 4000 })
+    const filesOfStore = bench.disk.openFiles
+    const oids = Array.from({ length: 100 }, (_, i) => OBJECT + BigInt(i))
+    let open = 0
+    for (const oid of oids) {
+      await bench.commit(
+        [
+          { kind: 'create', oid, runs: [] },
+          { kind: 'blocks', object: oid, first: 0, bytes: large(1) },
+        ],
+        { durable: false },
+      )
+      open = Math.max(open, bench.disk.openFiles - filesOfStore)
+    }
+    expect(open).toBeLessThanOrEqual(40)
+    for (const oid of oids) {
+      await bench.clock.run(
+        bench.store.using(oid, (object) =>
+          bench.submit([{ kind: 'blocks', object, first: 0, bytes: large(2) }], { durable: false }),
+        ),
+      )
+      open = Math.max(open, bench.disk.openFiles - filesOfStore)
+    }
+    expect(open).toBeLessThanOrEqual(40)
+    const inOneGeneration = 0.2 * 40
+    expect(bench.store.measures().placedBytes).toBeGreaterThan(inOneGeneration * LARGE * BLOCK_BYTES)
+    await bench.restart('kill')
+    for (const oid of oids) expect(await bench.read(oid, 0, LARGE)).toEqual(large(2))
+    expect(bench.disk.openFiles - filesOfStore).toBeLessThanOrEqual(40)
+  })
 })

@@ -10,7 +10,10 @@ import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
 
 type BenchOptions = Partial<
-  Pick<ObjectStoreOptions, 'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'placedMinBytes' | 'keptBytesMax'>
+  Pick<
+    ObjectStoreOptions,
+    'durability' | 'reserveBytes' | 'loadedObjectsMax' | 'openFilesMax' | 'placedMinBytes' | 'keptBytesMax'
+  >
 > & {
   /** Other disks that there are to plug in, by path. */
   dataDisks?: readonly string[]
@@ -60,10 +63,11 @@ export class StoreBench {
     const {
       durability = 'flush',
       reserveBytes = 0,
-      loadedObjectsMax = 4096,
+      loadedObjectsMax,
       segmentBlocks = 40,
       placedMinBytes = 64 * 1024,
       keptBytesMax,
+      openFilesMax,
     } = this.#options
     const disk = this.disk.mount()
     this.failure = null
@@ -86,8 +90,9 @@ export class StoreBench {
       segmentBytes: segmentBlocks * BLOCK_BYTES,
       durability,
       reserveBytes,
-      loadedObjectsMax,
       placedMinBytes,
+      ...(loadedObjectsMax === undefined ? {} : { loadedObjectsMax }),
+      ...(openFilesMax === undefined ? {} : { openFilesMax }),
       ...(keptBytesMax === undefined ? {} : { keptBytesMax }),
       onFailed: (error) => {
         this.failure = error
