@@ -41,6 +41,8 @@ export interface Connection {
   resume(): void
   /** Whether the peer has said that it sends nothing more: a paused connection does not show it. Absent where nobody can tell. */
   hasEnded?(): boolean
+  /** The last bytes of what lies unread in the socket, so many at most; they stay there. Absent where nobody can tell. */
+  lastUnread?(bytes: number): Buffer
   /**
    * Goes on in TLS, as its server, on a connection that is paused; answers the connection inside, which stands for this one from then on. The
    * end of this one is still told. Rejects when the handshake fails, which ends the connection. Absent where there is none.
@@ -164,6 +166,7 @@ function wrapAccepted(accepted: net.Socket): Connection {
       socket.resume()
     },
     hasEnded,
+    lastUnread: (bytes) => (socket.destroyed ? Buffer.alloc(0) : peekAll(handle).subarray(-bytes)),
     startTls: async (identity) => wrap(await secureSocket(socket, identity), { hasEnded }),
   })
 }
@@ -193,6 +196,20 @@ function isShutDown({ fd }: Handle): boolean {
   pollFd[0] = fd
   pollFd[1] = POLLRDHUP
   return poll(pollFd, 1, 0) === 1
+}
+
+const recv = libc.func('long recv(int fd, _Out_ void *target, size_t length, int flags)')
+const MSG_PEEK = 0x2
+const MSG_DONTWAIT = 0x40
+const PEEK_BYTES = 64 * 1024
+
+/** A copy of all that lies unread. */
+function peekAll({ fd }: Handle): Buffer {
+  for (let size = PEEK_BYTES; ; size *= 2) {
+    const target = Buffer.allocUnsafeSlow(size)
+    const count = Number(recv(fd, target, size, MSG_PEEK | MSG_DONTWAIT))
+    if (count < size) return target.subarray(0, Math.max(0, count))
+  }
 }
 
 const READ_SLAB_BYTES = 256 * 1024

@@ -141,6 +141,11 @@ export class NbdClient {
     return this.closed
   }
 
+  /** The same, and that nothing comes after it. */
+  sayGoodbye(): void {
+    this.socket.end(requestHeader(DISC, 0, 0n, 0, 0))
+  }
+
   destroy(): void {
     this.socket.destroy()
   }

@@ -1,7 +1,8 @@
 import { StoreError } from '../../errors.ts'
-import type { Device, Done } from '../../vdi/device.ts'
+import type { Device, Done, WriteOptions } from '../../vdi/device.ts'
 import type { InFlight } from './in-flight.ts'
 import { CACHE_BYTES_MAX, CACHE_PIECE_BYTES } from './request-cost.ts'
+import type { NbdRequest } from './request-reader.ts'
 
 /** Commands that a device does not know as such. Each calls the record's `done` once. */
 
@@ -47,4 +48,13 @@ export function flushBefore(device: Device, done: Done): Done {
     if (error === null) device.flush(done)
     else done(error)
   }
+}
+
+const FUA = { fua: true }
+const NO_FUA = { fua: false }
+
+/** Of a write; an object is made only for one that has checksums. */
+export function writeOptions({ crcs }: NbdRequest, fua: boolean): WriteOptions {
+  if (crcs !== undefined) return { fua, crcs }
+  return fua ? FUA : NO_FUA
 }

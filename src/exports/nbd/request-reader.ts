@@ -79,6 +79,12 @@ export class RequestReader {
     return this.inPayload || this.headerBytes > 0
   }
 
+  /** The last bytes of what was pushed and is not part of a request yet: as many as a header has, or fewer. */
+  lastUnread(): Buffer {
+    const pieces = [this.header.subarray(0, this.headerBytes), this.chunk.subarray(this.position), ...this.waiting]
+    return Buffer.concat(pieces.map((piece) => piece.subarray(-REQUEST_HEADER_BYTES))).subarray(-REQUEST_HEADER_BYTES)
+  }
+
   push(chunk: Buffer): void {
     if (this.isDrained) {
       this.chunk = chunk

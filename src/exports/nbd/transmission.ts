@@ -3,11 +3,12 @@ import type { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { MemoryBudget, MemoryShare } from '../../runtime/memory-budget.ts'
 import type { Connection } from '../../runtime/network.ts'
-import type { Device, WriteOptions } from '../../vdi/device.ts'
+import type { Device } from '../../vdi/device.ts'
 import type { ExportThrottle, ThrottleTurn } from '../qos/export-throttle.ts'
 import type { BufferPool } from './buffer-pool.ts'
-import { askExtents, flushBefore, readAhead } from './device-requests.ts'
+import { askExtents, flushBefore, readAhead, writeOptions } from './device-requests.ts'
 import { answerTo, NBD_ERROR_MESSAGE } from './errors.ts'
+import { GivenUp } from './given-up.ts'
 import { InFlight } from './in-flight.ts'
 import type { NbdLimits } from './limits.ts'
 import type { CommandMeter } from './meter.ts'
@@ -27,8 +28,6 @@ import type { NbdCounters } from './stats.ts'
 
 /** A batch this long is handed to the kernel although more requests wait. */
 const BATCH_BYTES_MAX = 256 * 1024
-const FUA = { fua: true }
-const NO_FUA = { fua: false }
 
 export interface TransmissionParts {
   connection: Connection
@@ -51,7 +50,7 @@ export interface TransmissionParts {
  * 2. A request costs neither a promise nor a closure: the records that carry it through the device are used again.
  * 3. At a limit nothing more is read; completions and a drained socket start reading again. So it is for memory that
  *    all connections share: a request that does not get any waits, and whatever came after it. And so it is for the turn that a
- *    limited export gives to each of its connections.
+ *    limited export gives to each of its connections. Before it goes on it is asked whether the client has gone meanwhile (given-up.ts).
  * 4. After `abandon` nothing is read, started or sent; `idle` resolves when the device has answered all it was given.
  */
 export class Transmission {
@@ -66,6 +65,7 @@ export class Transmission {
   private readonly writer: ReplyWriter
   private readonly memory: MemoryShare
   private readonly turn: ThrottleTurn
+  private readonly givenUp: GivenUp
   private readonly spare: InFlight[] = []
   private requestsInFlight = 0
   private bytesInFlight = 0
@@ -74,8 +74,6 @@ export class Transmission {
   private receivedBytes = 0
   private state: 'open' | 'finishing' | 'abandoned' = 'open'
   private pumping = false
-  /** The limit was reached; what the reader holds waits. */
-  private limited = false
   /** The request that is being read waits for memory. */
   private starved = false
   /** It waits for its turn under the limits of the export. */
@@ -86,7 +84,8 @@ export class Transmission {
   private wakeRequested = false
   private readonly wake = (): void => {
     this.wakeRequested = false
-    this.pump()
+    if (this.state === 'open' && this.paused && !this.isHeldBack) this.goOnReading()
+    else this.pump()
   }
   private readonly complete = (record: InFlight, error: StoreError | null): void => this.answer(record, error)
   private resolveIdle: () => void = () => {}
@@ -102,6 +101,7 @@ export class Transmission {
     this.counters = parts.counters
     this.meter = parts.meter
     this.reader = new RequestReader(parts.terms, parts.pool, (request) => this.admit(request))
+    this.givenUp = new GivenUp(parts.connection, this.reader)
     this.memory = parts.budget.share(() => {
       this.starved = false
       this.wakeLater()
@@ -168,16 +168,19 @@ export class Transmission {
   /** Starts what was read, as far as the limits allow, and sends what is answered. */
   private pump(): void {
     this.pumping = true
+    let isFreed: boolean // by what was sent: the connection must not be read again before what it brought
     do {
-      while (this.state === 'open' && !this.atLimit()) {
+      while (this.state === 'open' && !this.paused && !this.atLimit()) {
         const request = this.nextRequest()
         if (request === undefined) break
         this.start(request)
         if (this.writer.batchBytes >= BATCH_BYTES_MAX) this.flush()
       }
-      this.limited = this.state === 'open' && this.atLimit()
+      const wasFull = this.atLimit()
+      const { starved } = this
       if (this.state !== 'abandoned') this.flush()
-    } while (this.limited && !this.atLimit())
+      isFreed = this.state === 'open' && ((wasFull && !this.atLimit()) || (starved && !this.starved))
+    } while (isFreed)
     this.pumping = false
     if (this.state === 'open') this.slowDown()
     else if (this.state === 'finishing') this.endWhenAnswered()
@@ -196,8 +199,7 @@ export class Transmission {
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.counters.refusedConnections++
-      this.connection.destroy()
-      this.abandon()
+      this.drop()
       return undefined
     }
   }
@@ -229,24 +231,36 @@ export class Transmission {
     return this.hadTurn
   }
 
-  /**
-   * The turn has come. A client that has gone in the meantime may have sent everything again on another connection: what is left of
-   * this one must not run behind that.
-   */
+  /** Its turn has come. */
   private goOn(): void {
     this.throttled = false
-    if (this.connection.hasEnded?.() === true) {
-      this.connection.destroy()
-      this.abandon()
-    } else this.wakeLater()
+    this.wakeLater()
   }
 
+  private goOnReading(): void {
+    if (this.givenUp.isSo()) return this.drop()
+    this.paused = false
+    this.pump()
+    if (this.state === 'open' && !this.paused) this.connection.resume()
+  }
+
+  private get isHeldBack(): boolean {
+    return this.atLimit() || this.starved || this.throttled
+  }
+
+  private drop(): void {
+    this.connection.destroy()
+    this.abandon()
+  }
+
+  /** While it is paused nothing is started, until `wake` has asked whether the client is still there. */
   private slowDown(): void {
-    const paused = this.limited || this.starved || this.throttled
-    if (paused === this.paused) return
-    this.paused = paused
-    if (this.paused) this.connection.pause()
-    else this.connection.resume()
+    if (!this.isHeldBack) {
+      if (this.paused) this.wakeLater()
+    } else if (!this.paused) {
+      this.paused = true
+      this.connection.pause()
+    }
   }
 
   private endWhenAnswered(): void {
@@ -276,7 +290,7 @@ export class Transmission {
         return
       case COMMAND.WRITE:
         record.storage = request.storage
-        this.device.write(offset, request.payload, optionsOf(request, fua), record.done)
+        this.device.write(offset, request.payload, writeOptions(request, fua), record.done)
         return
       case COMMAND.FLUSH:
         this.device.flush(record.done)
@@ -383,9 +397,4 @@ export class Transmission {
       this.writer.sendDone(record)
     }
   }
-}
-
-function optionsOf({ crcs }: NbdRequest, fua: boolean): WriteOptions {
-  if (crcs !== undefined) return { fua, crcs }
-  return fua ? FUA : NO_FUA
 }

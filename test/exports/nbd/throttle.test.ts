@@ -166,3 +166,15 @@ test.each(['unixPath', 'tcpAddress'] as const)(
     await until(() => harness.server.stats.connections === 1)
   },
 )
+
+test('all that a client asked for before it said goodbye is done, though it is held back', async () => {
+  const harness = await limitedServer({ totalIops: { perSecond: 10 } })
+  const client = await connect(harness)
+  const writes = Array.from({ length: 20 }, (_, at) => client.write(at * 512, Buffer.alloc(512, 1)).catch(() => {}))
+  await quiet(harness.started)
+  client.sayGoodbye()
+  await pass(harness, 3000)
+  await Promise.all(writes)
+  expect(harness.server.stats.bytesWritten).toBe(20 * 512)
+  await until(() => harness.server.stats.connections === 0)
+})
