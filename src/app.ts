@@ -22,7 +22,7 @@ import { createLocalIdentity, type LocalIdentity } from './identity/local.ts'
 import { createNoauth } from './identity/noauth.ts'
 import { addLocalIdentity } from './identity/routes.ts'
 import { addImageDiscovery } from './identity/versions.ts'
-import { createKeystoneAccount } from './keystone/account.ts'
+import { createKeystoneAccount, type KeystoneAccount } from './keystone/account.ts'
 import { createKeystoneTokens } from './keystone/tokens.ts'
 import { systemClock } from './runtime/clock.ts'
 import { DamagedFile, readTextFile, writeTextFile } from './runtime/files.ts'
@@ -41,6 +41,8 @@ import { createServices, type RunningServices } from './services/create-services
 import { createGlance } from './services/images/glance.ts'
 import type { ImageOptions } from './services/images/images.ts'
 import { createSpool } from './services/images/spool.ts'
+import { createBarbican } from './services/keys/barbican.ts'
+import type { KeyManager } from './services/keys/key-manager.ts'
 import { createSeal, SEAL_KEY_BYTES, type Seal } from './services/seal.ts'
 import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import type { StatusDoor } from './status-listener.ts'
@@ -84,7 +86,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     backupTarget: createDirectoryTarget(backupDisk),
     images: images?.options ?? null,
     compute: computeService(config, log),
-    keys: { seal, manager: null },
+    keys: { seal, manager: keyManagerOf(config, log) },
     clock: systemClock,
     random: systemRandom,
     log,
@@ -113,7 +115,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     unready,
     metrics,
     settings: { publicEndpoint: config.public_endpoint },
-    servesKeys: true,
+    servesKeys: config.key_manager === 'local',
   })
   if (local) {
     addLocalIdentity(server, local, { publicEndpoint: config.public_endpoint, imageUrl: config.image_service.url })
@@ -192,11 +194,24 @@ async function identityOf(
 }
 
 function keystoneAuthenticator(keystone: Config['keystone'], log: Log): Authenticator {
+  const account = keystoneAccount(keystone)
+  const exchange = { http: systemHttp, clock: systemClock, timeoutMs: keystone.timeout_seconds * 1000 }
+  return createKeystoneAuthenticator({
+    tokens: createKeystoneTokens({ ...exchange, account, cacheMs: keystone.cache_seconds * 1000 }),
+    serviceRoles: keystone.service_roles,
+    publicUrl: keystone.public_url ?? keystone.url ?? account.url,
+    log,
+  })
+}
+
+/** The account that validates tokens, and reads the catalog. */
+function keystoneAccount(keystone: Config['keystone']): KeystoneAccount {
   const { url, password } = keystone
   assert(url !== null && password !== null, '`auth: keystone` without them is refused')
-  const exchange = { http: systemHttp, clock: systemClock, timeoutMs: keystone.timeout_seconds * 1000 }
-  const account = createKeystoneAccount({
-    ...exchange,
+  return createKeystoneAccount({
+    http: systemHttp,
+    clock: systemClock,
+    timeoutMs: keystone.timeout_seconds * 1000,
     authUrl: url,
     userName: keystone.username,
     password,
@@ -207,12 +222,19 @@ function keystoneAuthenticator(keystone: Config['keystone'], log: Log): Authenti
     regionName: null,
     refusal: (reason) => new ServiceError('ServiceUnavailable', { reason }),
   })
-  return createKeystoneAuthenticator({
-    tokens: createKeystoneTokens({ ...exchange, account, cacheMs: keystone.cache_seconds * 1000 }),
-    serviceRoles: keystone.service_roles,
-    publicUrl: keystone.public_url ?? url,
-    log,
-  })
+}
+
+/** Null: keys are kept in the database. */
+function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): KeyManager | null {
+  if (key_manager === 'local') return null
+  const { url: fixedUrl, timeout_seconds } = barbican
+  const account = fixedUrl === null ? keystoneAccount(keystone) : null
+  const url = async (): Promise<string> => {
+    const found = fixedUrl ?? (await account?.enter('key-manager'))?.url
+    if (found) return found
+    throw new ServiceError('ServiceUnavailable', { reason: "Keystone's catalog has no key manager." })
+  }
+  return createBarbican({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000, log })
 }
 
 async function openBackupDirectory(config: Config): Promise<ReturnType<typeof openSystemDisk>> {

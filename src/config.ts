@@ -163,6 +163,10 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
     auth === 'keystone' && (keystone.url === null || keystone.password === null)
       ? `keystone.${keystone.url === null ? 'url' : 'password'}: \`auth: keystone\` needs to know where Keystone is, and an account that may validate tokens`
       : null,
+  ({ key_manager, auth }) =>
+    key_manager === 'barbican' && auth !== 'keystone'
+      ? `key_manager: Barbican is asked with tokens of Keystone, and \`auth: ${auth}\` takes others; use \`auth: keystone\` or leave it at local`
+      : null,
   ({ sheep_listen, cluster }) =>
     isLoopback(sheep_listen) || cluster !== 'single'
       ? null

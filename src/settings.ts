@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { address } from './settings/address.ts'
 import { BACKEND_SCHEMA } from './settings/backend.ts'
-import { COMPUTE_SERVICE, IMAGE_SERVICE, KEYSTONE } from './settings/other-services.ts'
+import { BARBICAN, COMPUTE_SERVICE, IMAGE_SERVICE, KEY_MANAGER, KEYSTONE } from './settings/other-services.ts'
 import { STORE_SETTINGS } from './settings/store.ts'
 
 /**
@@ -166,6 +166,10 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .prefault({}),
 
   image_service: IMAGE_SERVICE,
+
+  key_manager: KEY_MANAGER,
+
+  barbican: BARBICAN,
 
   compute_service: COMPUTE_SERVICE,
 

@@ -11,6 +11,7 @@ const PAGES = [
   'docs/api.md',
   'docs/cluster.md',
   'docs/configuration.md',
+  'docs/encryption.md',
   'docs/hazards.md',
   'docs/metrics.md',
   'docs/operations.md',

@@ -25,6 +25,11 @@ export async function insert(db: Db, row: TypeEncryptionRow): Promise<boolean> {
   }
 }
 
+/** Whether there is any type whose volumes are encrypted. */
+export async function isAny(db: Db): Promise<boolean> {
+  return (await db('volume_type_encryptions').first('id')) !== undefined
+}
+
 export async function ofType(db: Db, typeId: string): Promise<TypeEncryptionRow | undefined> {
   return db('volume_type_encryptions').where({ volume_type_id: typeId }).first()
 }

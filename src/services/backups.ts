@@ -10,7 +10,7 @@ import { exportRecord, importRecord } from './backup-records.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
 import { foreseeKey } from './encrypted-create.ts'
-import { copyKey, type KeyCopy, takeCopy, type VolumeKey, withKey } from './keys/volume-keys.ts'
+import { copyKey, type KeyCopy, removalParams, takeCopy, type VolumeKey, withKey } from './keys/volume-keys.ts'
 import type { Backup, BackupCreate, Volume, VolumeCreate } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
@@ -146,7 +146,7 @@ async function deleteBackup(
   id: string,
   { force }: { force: boolean },
 ): Promise<void> {
-  const { db, stamp, work } = parts
+  const { db, keys, stamp, work } = parts
   const unit = await db.transaction(async (trx) => {
     const row = visibleBackup(context, id, await backups.lock(trx, id))
     const rule = force ? 'volume_extension:backup_admin_actions:force_delete' : 'backup:delete'
@@ -170,6 +170,7 @@ async function deleteBackup(
       resourceId: id,
       lane: id,
       step: 'delete',
+      params: removalParams(keys, context),
       requestId: context.requestId,
     })
   })
@@ -259,7 +260,7 @@ async function restoreTo(
       refuseMoving(volume)
       await checkKeys(trx, row, volume)
       const keyId = await takeCopy(trx, key as KeyCopy | null, row.encryption_key_id)
-      if (keyId !== null) params = { keyId }
+      if (keyId !== null) params = { keyId, ...removalParams(keys, context) }
     } else {
       const created = await enqueueVolume(trx, parts, context, to(row), {
         id: newId,

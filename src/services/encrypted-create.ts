@@ -29,6 +29,7 @@ export async function foreseeKey(
 ): Promise<VolumeKey | null> {
   const { db, settings } = parts
   context.authorize('volume:create', { projectId: context.projectId })
+  if (!(await typeEncryptions.isAny(db))) return null // so that a cloud without them asks no more
   const source = await sourceOf(db, context, request)
   if (source === null && (request.snapshotId ?? request.sourceVolid) !== null) return null
   const named = request.volumeType ?? source?.volume_type_id ?? image?.properties.cinder_img_volume_type ?? null

@@ -14,7 +14,7 @@ import { copyKey, type KeyCopy, takeCopy, withKeys } from './keys/volume-keys.ts
 import type { Group, GroupCopy } from './model.ts'
 import type { Parts } from './parts.ts'
 import { extraSpecsOf } from './type-lookup.ts'
-import { visibleGroup, visibleGroupSnapshot } from './visibility.ts'
+import { canSee, visibleGroup, visibleGroupSnapshot } from './visibility.ts'
 import { checkClonable, checkRestorable } from './volume-create.ts'
 
 /** A volume of the source, and the snapshot of it that is copied when there is one already. */
@@ -89,7 +89,7 @@ async function copyKeys(
   const members = await volumes.ofGroup(db, found?.group_id ?? sourceGroupId ?? '')
   const copies = new Map<string, KeyCopy>()
   for (const { id, project_id, encryption_key_id } of members) {
-    const copy = project_id === context.projectId ? await copyKey(keys, context, encryption_key_id) : null
+    const copy = canSee(context, { project_id }) ? await copyKey(keys, context, encryption_key_id) : null
     if (copy !== null) copies.set(id, copy)
   }
   return copies

@@ -16,6 +16,7 @@ import { changeMembers } from './group-members.ts'
 import { toGroup, toGroups } from './group-rows.ts'
 import { invalidGroup, reservedType } from './group-rules.ts'
 import { groupTypeByNameOrId } from './group-types.ts'
+import { removalParams } from './keys/volume-keys.ts'
 import type { Group, GroupCreate, GroupUpdate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { zonesOf } from './placement.ts'
@@ -150,7 +151,7 @@ async function deleteGroup(
   id: string,
   { withVolumes }: { withVolumes: boolean },
 ): Promise<void> {
-  const { db, stamp, states, work } = parts
+  const { db, keys, stamp, states, work } = parts
   const unit = await db.transaction(async (trx) => {
     const row = visibleGroup(context, id, await groups.lock(trx, id))
     context.authorize('group:delete', { projectId: row.project_id })
@@ -177,7 +178,7 @@ async function deleteGroup(
     })
     if (!won) throw notRemovable(id, withVolumes)
     const order = { kind: 'group-delete', resourceId: id, lane: id, step: 'delete-volumes' } as const
-    return work.enqueue(trx, { ...order, requestId: context.requestId })
+    return work.enqueue(trx, { ...order, params: removalParams(keys, context), requestId: context.requestId })
   })
   if (unit !== null) work.launch(unit)
 }

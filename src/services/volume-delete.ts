@@ -5,6 +5,7 @@ import * as workRows from '../db/work.ts'
 import { ServiceError } from '../errors.ts'
 import { breakOffWork } from './broken-off.ts'
 import type { RequestContext } from './context.ts'
+import { removalParams } from './keys/volume-keys.ts'
 import type { Parts } from './parts.ts'
 import type { SnapshotStatus } from './statuses.ts'
 import { visibleVolume } from './visibility.ts'
@@ -33,7 +34,7 @@ export function unmanageVolume(parts: Parts, context: RequestContext, id: string
 }
 
 async function removeVolume(
-  { db, stamp, states, work }: Parts,
+  { db, keys, stamp, states, work }: Parts,
   context: RequestContext,
   id: string,
   { cascade, force, unmanage }: Removal,
@@ -89,7 +90,7 @@ async function removeVolume(
       resourceId: id,
       lane: id,
       step,
-      params: { unmanage, ...(imageId === null ? {} : { imageId }) },
+      params: { unmanage, ...(imageId === null ? {} : { imageId }), ...removalParams(keys, context) },
       requestId: context.requestId,
     })
   })

@@ -15,7 +15,15 @@ import {
   unacceptable,
   uploadedProperties,
 } from './images/rules.ts'
-import { changedMeanwhile, copyKey, headerAgain, type KeyCopy, takeCopy, withKey } from './keys/volume-keys.ts'
+import {
+  changedMeanwhile,
+  copyKey,
+  headerAgain,
+  type KeyCopy,
+  removalParams,
+  takeCopy,
+  withKey,
+} from './keys/volume-keys.ts'
 import type { StartedUpload, VolumeCreate, VolumeUpload } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
@@ -146,7 +154,10 @@ export async function uploadVolume(
           resourceId: image.id,
           lane: image.id, // it takes long, and reads a snapshot: whoever detaches the volume has not to wait for it
           step: 'freeze',
-          params: { ...uploadParams(images, id, format, context.token), ...(key === null ? {} : { keyId: key.id }) },
+          params: {
+            ...uploadParams(images, id, format, context.token),
+            ...(key === null ? {} : { keyId: key.id, ...removalParams(keys, context) }),
+          },
           requestId: context.requestId,
         })
         return { volume: toVolume({ ...row, status: to, updated_at: updatedAt }, []), unit }

@@ -22,7 +22,7 @@ const KEY_BYTES = 8
  * of projects. Whoever has the key may accept; only a salted hash of it is kept.
  */
 export function createVolumeTransferService(parts: Parts): VolumeTransferService {
-  const { db, random, stamp } = parts
+  const { db, keys, random, stamp } = parts
 
   async function visible(context: RequestContext, id: string) {
     const row = await transfers.findOwned(db, id)
@@ -41,7 +41,7 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
         if (!(await volumes.compareAndSet(trx, volumeId, { ...VOLUME_ACTIONS.offer, updatedAt: stamp() }))) {
           throw new ServiceError('InvalidVolume', { reason: 'status must be available' })
         }
-        checkEncryption(volume, { noSnapshots, allowEncrypted })
+        checkEncryption(volume, { noSnapshots, allowEncrypted: allowEncrypted && !keys?.manager.isElsewhere })
         if (!noSnapshots) {
           for (const snapshot of await ownSnapshots(trx, volume)) {
             if (isMovable(snapshot)) continue

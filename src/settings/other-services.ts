@@ -80,6 +80,30 @@ export const IMAGE_SERVICE = z
   })
   .prefault({})
 
+/** Who keeps the keys of encrypted volumes. */
+export const KEY_MANAGER = z
+  .enum(['local', 'barbican'])
+  .default('local')
+  .describe(
+    'Who keeps the keys of encrypted volumes: the database, sealed with `seal.key` of the data directory (`local`), or OpenStack Barbican, with the token of whoever asks.',
+  )
+
+export const BARBICAN = z
+  .strictObject({
+    url: z
+      .url({ protocol: /^https?$/ })
+      .nullable()
+      .default(null)
+      .describe('Where Barbican is, `http://host:9311`; by default where the catalog of `auth: keystone` says.'),
+    timeout_seconds: z
+      .int()
+      .min(1)
+      .max(45)
+      .default(10)
+      .describe('How long it may stay silent before a request that needs a key is answered with 503.'),
+  })
+  .prefault({})
+
 /** Whose servers use the volumes. */
 export const COMPUTE_SERVICE = z
   .strictObject({

@@ -10,10 +10,14 @@ import type { RequestContext } from '../context.ts'
  * nothing. A process that ends in between leaves at worst a key that nobody uses.
  */
 export interface KeyManager {
+  /** Keys are not rows of the database, which would go with what they open: `remove` has to be asked. */
+  readonly isElsewhere: boolean
   /** Rejects with InvalidInput when the key cannot be kept, in words that tell nothing of it. */
   store(owner: KeyOwner, key: Key): Promise<StoredKey>
   /** Rejects with InvalidInput for a key that there is not, or that the project may not read. */
   read(owner: KeyOwner, id: string): Promise<Key>
+  /** With the token of whoever deletes what the key opens. One that there is not is removed. */
+  remove(token: string, id: string): Promise<void>
 }
 
 export type KeyOwner = Pick<RequestContext, 'projectId' | 'userId' | 'token'>

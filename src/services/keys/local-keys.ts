@@ -21,6 +21,7 @@ export function createLocalKeys({
   stamp: Stamp
 }): KeyManager {
   return {
+    isElsewhere: false,
     store: async ({ projectId, userId }, key) => {
       const id = random.uuid()
       const row: encryptionKeys.EncryptionKeyRow = {
@@ -39,6 +40,7 @@ export function createLocalKeys({
       if (row?.project_id !== projectId) throw keyManagerError()
       return openKey(seal, row)
     },
+    remove: async () => {}, // the transaction does that which removes what it opens
   }
 }
 

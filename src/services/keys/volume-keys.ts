@@ -2,6 +2,7 @@ import type { Db } from '../../db/database.ts'
 import * as typeEncryptions from '../../db/type-encryptions.ts'
 import { ServiceError } from '../../errors.ts'
 import { type Cipher, parseCipher } from '../../luks/cipher.ts'
+import type { Log } from '../../runtime/log.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { Seal } from '../seal.ts'
 import {
@@ -135,6 +136,32 @@ function specOf({
 }
 
 const unusable = (reason: string) => new ServiceError('InvalidVolumeType', { reason })
+
+/**
+ * What work has to know that deletes a volume or a backup: whose token its key is deleted with, when that is kept elsewhere. It goes with
+ * the unit, sealed.
+ */
+export function removalParams(keys: Keys | null, { token }: KeyOwner): { keyToken?: string } {
+  return keys?.manager.isElsewhere ? { keyToken: keys.seal.seal(token) } : {}
+}
+
+/**
+ * Deletes a key that is kept elsewhere, when what it opened is gone. One that cannot be deleted now is left, and logged: it opens
+ * nothing any more.
+ */
+export async function removeKey(
+  { keys, log }: { keys: Keys | null; log: Log },
+  { params }: { params: Readonly<Record<string, unknown>> },
+  id: string | null,
+): Promise<void> {
+  if (id === null || keys === null || typeof params.keyToken !== 'string') return
+  try {
+    await keys.manager.remove(keys.seal.open(params.keyToken), id)
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error
+    log.warn({ err: error, keyId: id }, 'an encryption key that nothing needs any more was left in the key manager')
+  }
+}
 
 /** Whether a volume of one type cannot become one of the other as it is. */
 export async function encryptionDiffers(db: Db, typeId: string, otherId: string): Promise<boolean> {

@@ -5,11 +5,13 @@ import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
+import type { Log } from '../../runtime/log.ts'
 import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import { backUpSome, pageCount, restoreSome } from '../backup/copy.ts'
 import { type BackupLocation, listPages, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
+import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import { snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
@@ -17,6 +19,7 @@ import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } f
 import type { Outcome, WorkKind } from './kind.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
+type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
 
 /**
  * freeze (unless a snapshot was named) → copy, page by page → finish; when one of them is given up → undo.
@@ -105,7 +108,8 @@ export async function releaseSource(trx: Db, row: backups.BackupRow, updatedAt: 
   else await followAttachments(trx, row.volume_id, updatedAt, { from: [VOLUME_ACTIONS.backUp.to] })
 }
 
-export function backupDelete({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+export function backupDelete(parts: KeyParts): WorkKind {
+  const { db, backends, stamp, backupTarget: target } = parts
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
@@ -114,6 +118,7 @@ export function backupDelete({ db, backends, stamp, backupTarget: target }: Kind
       // One that failed may have left it.
       if (row.snapshot_id === null && volume?.host)
         await backends.driverOf(volume.host).deleteSnapshot(frozenOf(row, volume))
+      await removeKey(parts, unit, row.encryption_key_id)
       return { commit: (trx) => dropBackup(trx, row.id) }
     },
     giveUp: (unit, error) => ({
@@ -128,7 +133,8 @@ export function backupDelete({ db, backends, stamp, backupTarget: target }: Kind
 /**
  * begin → copy, page by page. A new volume is made by work of its own in the same lane: `begin` waits until that is done.
  */
-export function backupRestore({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+export function backupRestore(parts: KeyParts): WorkKind {
+  const { db, backends, stamp, backupTarget: target } = parts
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
@@ -161,6 +167,7 @@ export function backupRestore({ db, backends, stamp, backupTarget: target }: Kin
           commit: (trx) => backups.update(trx, row.id, { next_page: nextPage, updated_at: stamp() }),
         }
       }
+      if (unit.params.keyId !== undefined) await removeKey(parts, unit, volume.encryption_key_id)
       return {
         commit: async (trx) => {
           await endRestore(trx, row.id, null, stamp())

@@ -6,7 +6,9 @@ import * as groups from '../../db/groups.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
+import type { Log } from '../../runtime/log.ts'
 import { dropGroup, dropVolume } from '../accounting.ts'
+import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import { newVolumeRef, snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
@@ -103,7 +105,8 @@ async function choosePlace({ db, pools, settings, stamp }: KindParts, group: gro
 }
 
 /** delete-volumes, one by one, those that the request took; then the group goes. */
-export function groupDelete({ db, backends, stamp }: KindParts): WorkKind {
+export function groupDelete(parts: KindParts & Pick<Parts, 'keys'> & { log: Log }): WorkKind {
+  const { db, backends, stamp } = parts
   return {
     attempt: async (unit) => {
       const group = await existing(db, unit.resourceId)
@@ -120,6 +123,7 @@ export function groupDelete({ db, backends, stamp }: KindParts): WorkKind {
         const frozen = await frozenFor(db, volume) // by a copy that was broken off
         if (frozen !== null) await driver.deleteSnapshot(frozen)
         await deleteWhole(db, driver, volume)
+        await removeKey(parts, unit, volume.encryption_key_id)
       }
       return {
         next: 'delete-volumes',

@@ -6,6 +6,7 @@ import type { Log } from '../../runtime/log.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { ImageFormat } from '../images/formats.ts'
 import { type Images, requireImages } from '../images/images.ts'
+import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import { volumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
@@ -88,7 +89,8 @@ const volumeOf = ({ params }: WorkUnit): string => String(params.volumeId)
  *
  * The image is made of a snapshot, so that a volume in use may be written to meanwhile, and a repeat sends the same bytes.
  */
-export function volumeUpload({ db, backends, images: configured, stamp, log }: KindParts): WorkKind {
+export function volumeUpload(parts: KindParts): WorkKind {
+  const { db, backends, images: configured, stamp, log } = parts
   /** The volume knows nothing of it any more, and is again what its attachments say. */
   async function release(trx: Db, unit: WorkUnit, reason: string | null): Promise<void> {
     const row = await volumes.lock(trx, volumeOf(unit))
@@ -105,6 +107,7 @@ export function volumeUpload({ db, backends, images: configured, stamp, log }: K
       const imageId = unit.resourceId
       if (unit.step === 'remove-image') {
         await removeImage(images, tokenOf(images, unit), imageId, log)
+        if (unit.params.keyId !== undefined) await removeKey(parts, unit, String(unit.params.keyId))
         return { commit: (trx) => dropKey(trx, unit) }
       }
       const row = await existing(db, volumeOf(unit))

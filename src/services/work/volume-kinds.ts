@@ -10,6 +10,7 @@ import { placeOf } from '../../scheduler/place.ts'
 import type { PlacementRequest } from '../../scheduler/scheduler.ts'
 import { dropSnapshot, dropVolume, releaseGrowth } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
+import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import { memoOf, type PlacementMemo, placementOf } from '../placement.ts'
 import { limitExports } from '../qos.ts'
@@ -135,7 +136,8 @@ export function volumeCreate(parts: CreateParts): WorkKind {
  * remove-exports (when attachments are left) → delete-snapshots, one by one (when it cascades) → delete-volume. With the
  * parameter `unmanage` the backend keeps the volume, and only the row goes.
  */
-export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
+export function volumeDelete(parts: KindParts & Pick<Parts, 'keys'> & { log: Log }): WorkKind {
+  const { db, backends, stamp } = parts
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
@@ -155,6 +157,7 @@ export function volumeDelete({ db, backends, stamp }: KindParts): WorkKind {
         // An upload was broken off that read it.
         if (unit.params.imageId !== undefined) await driver?.deleteSnapshot(frozenAs(String(unit.params.imageId), row))
         if (driver !== null) await deleteWhole(db, driver, row)
+        await removeKey(parts, unit, row.encryption_key_id)
       }
       return { commit: (trx) => dropVolume(trx, row.id) }
     },
