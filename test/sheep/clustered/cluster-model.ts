@@ -133,7 +133,7 @@ export class ClusterModel {
     const bench = await ClusterBench.open(seed, nodes, {
       copies: seed % 5 === 0 ? 2 : 3,
       durability: seed % 7 === 0 ? 'write' : 'flush',
-      segmentBlocks: 1024,
+      segmentBlocks: 2048, // of the smallest journal that there is: an object that is made as a whole has to fit into it
     })
     const model = new ClusterModel(bench, options)
     await bench.run(model.#scenario())
