@@ -52,6 +52,9 @@ export const NBD_SOCKET = 'nbd.sock'
 const MIB = 1024 * 1024
 /** Of the descriptors of the process; the rest is for connections, and for the API. */
 const OBJECT_FILES_SHARE = 0.75
+/** A checkpoint keeps the files of all new objects open that a segment of the journal had, and each takes two pages of it or more. */
+const JOURNAL_BYTES_PER_FILE = 8192
+const OPEN_FILES_BASE = 8192
 /** Far fewer checkpoints would not come of more. */
 const OPEN_FILES_MAX = 65536
 const CLOSE_GRACE_MS = 5000
@@ -68,6 +71,14 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
   const first = await openDiskDirectory(at('sheep'))
   await first.close()
   const { maxFds } = await processUsage()
+  const segmentBytes = Math.floor(config.journal_size_mib / 2) * MIB
+  const needed = OPEN_FILES_BASE + segmentBytes / JOURNAL_BYTES_PER_FILE
+  if (maxFds !== null && maxFds < needed) {
+    log.warn(
+      { maxFds, needed },
+      'the limit of open files is low: writes to many new objects may end the store (ulimit -n)',
+    )
+  }
   const opened = await openSheep(config, {
     disk,
     disks: {
@@ -80,7 +91,7 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
     clock: systemClock,
     random: systemRandom,
     log,
-    segmentBytes: Math.floor(config.journal_size_mib / 2) * MIB,
+    segmentBytes,
     durability: config.durability,
     reserveBytes: config.reserve_mib * MIB,
     lockGraceMs: config.lock_grace_seconds * 1000,
