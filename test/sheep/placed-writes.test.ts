@@ -479,7 +479,7 @@ describe('a large write', () => {
   })
 
   it('goes through the journal when too many files would be open for it, until a checkpoint has closed some', async () => {
-    const bench = await StoreBench.open({ ...options, openFilesMax: 40, segmentBlocks: 4000 })
+    const bench = await StoreBench.open({ ...options, openFilesMax: 40, segmentBlocks: 800 })
     const filesOfStore = bench.disk.openFiles
     const oids = Array.from({ length: 60 }, (_, i) => OBJECT + BigInt(i))
     let open = 0
