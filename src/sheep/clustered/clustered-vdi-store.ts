@@ -136,7 +136,11 @@ export class ClusteredVdiStore implements VdiStore {
     this.#held = new HeldVdis({
       ...parts,
       familyOf: (family) => this.#families.find(family),
-      setAside: async (name, vid) => (await this.#setAside(name, vid)).vid,
+      setAside: async (name, fromVid) => {
+        const { vid, owned } = await this.#setAside(name, fromVid)
+        owned.release()
+        return vid
+      },
       propose,
     })
     this.#groupSnapshot = new GroupSnapshot({
@@ -278,6 +282,8 @@ export class ClusteredVdiStore implements VdiStore {
       if (!(error instanceof StoreError) || UNSURE.has(error.code)) throw error
       await owned.vdis.abandon(vid)
       throw error
+    } finally {
+      owned.release()
     }
   }
 
@@ -293,6 +299,7 @@ export class ClusteredVdiStore implements VdiStore {
     return toldOf(name, told)
   }
 
+  /** The family is held when it resolves. */
   async #setAside(
     name: string,
     fromVid: number | null,
@@ -309,14 +316,16 @@ export class ClusteredVdiStore implements VdiStore {
         await this.ownership.changed // another node makes a VDI under this vid
         continue
       }
-      await owned.takenOver
+      owned.hold()
       try {
+        await owned.takenOver
         const entry = entryOf?.(vid)
         const { copies, copiesMin } = entry?.type === 'vdi' ? entry.vdi : state.get(fromVid ?? vid)
         const making = { vid, family, copies, ...(copiesMin !== undefined && { copiesMin }) }
         await this.propose({ type: 'making', making })
         return { vid, owned }
       } catch (error) {
+        owned.release()
         const isTaken = error instanceof StoreError && error.code === 'VdiExists'
         if (!isTaken) throw error
       }

@@ -59,6 +59,7 @@ export class OwnedFamily {
   readonly #takenOver = deferred()
   #isTakenOver = false
   #isBusy = true
+  #holders = 0
   /** When everything was found to be complete for the last time: the epoch, and the setbacks until then. */
   #complete = { epoch: 0, setbacks: 0 }
 
@@ -85,9 +86,25 @@ export class OwnedFamily {
     while (this.#mustReclaim && !this.#isOver) await this.#stepped.next
   }
 
+  /** It is not let go until as many have released it. */
+  hold(): void {
+    this.#holders++
+  }
+
+  release(): void {
+    this.#holders--
+  }
+
   /** Nothing is going on that this node would have to end first. */
   get isIdle(): boolean {
-    return !this.#isBusy && this.#isTakenOver && !this.#mustReclaim && !this.#isUnclean && this.isComplete
+    return (
+      this.#holders === 0 &&
+      !this.#isBusy &&
+      this.#isTakenOver &&
+      !this.#mustReclaim &&
+      !this.#isUnclean &&
+      this.isComplete
+    )
   }
 
   /** Whether everything is where it belongs in the view in effect, and no copy was found to lack something since. */

@@ -75,7 +75,9 @@ describe('the audit of a store of three nodes', () => {
     expect(found.problems[0]).toMatchObject({ kind: 'missing_copy', isRepaired: false })
     expect(found.problems[0]!.detail).toMatch(/^1 blocks of .* on 10\.0\.0\.3:7000$/)
     const repaired = await audit(bench, 1, true)
-    expect(repaired).toMatchObject({ sound: true, problemsTotal: 1, problems: [{ isRepaired: true }] })
+    expect(repaired.sound).toBe(true)
+    // Its owner, which has learnt of it, may have brought it home by itself.
+    expect(repaired.problems.filter(({ isRepaired }) => !isRepaired)).toEqual([])
     expect(await audit(bench, 0)).toMatchObject({ sound: true, problemsTotal: 0 })
     for (const other of [0, 1]) rot(bench.nodes[other]!, oid, 10)
     expect(await audit(bench, 1, true)).toMatchObject({ sound: true, problemsTotal: 2 })

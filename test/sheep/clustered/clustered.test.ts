@@ -21,6 +21,7 @@ describe('a store of three nodes', () => {
 
   it('goes on when the owner of a VDI ends, for those who have it open at another gateway', async () => {
     const bench = await ClusterBench.open(2, 3)
+    await bench.until(() => bench.nodes[1]!.running!.node.sheep.state.view.voters.length === 3)
     const vid = await bench.run(bench.vdis(0).create('a', 100 * MIB))
     await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
     const first = await bench.run(bench.vdis(0).openExport(HASH, false))

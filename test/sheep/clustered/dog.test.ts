@@ -48,8 +48,9 @@ describe('dog, of a store of three nodes', () => {
     const bench = await ClusterBench.open(2, 3)
     const vid = await bench.run(bench.vdis(0).create('a', 100 * MIB))
     const device = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
-    await bench.until(() => bench.isClean())
-    const epoch = bench.nodes[0]!.running!.node.sheep.state.epoch
+    const first = bench.nodes[0]!.running!.node.sheep.state
+    await bench.until(() => bench.isClean() && first.view.voters.length === 3) // members come to vote one after the other
+    const { epoch } = first
     bench.kill(bench.nodes[2]!)
     const { state } = bench.nodes[1]!.running!.node.sheep
     const zones = () => state.members.map(({ zone }) => zone).sort()
