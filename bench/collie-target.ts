@@ -4,11 +4,13 @@ import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Result } from '../src/control/methods.ts'
 import { systemNetwork } from '../src/runtime/network.ts'
 import { VdiClient } from '../src/vdi/client.ts'
 import { hashExportName } from '../src/vdi/export-name.ts'
 import { createSocketTransport } from '../src/vdi/socket-transport.ts'
-import { Collie, freePort, MAIN } from '../test/tools/collie.ts'
+import { Collie, freePort, MAIN, runCollie } from '../test/tools/collie.ts'
 import { fio } from './fio.ts'
 
 /** The journal that a store has by default; tests have smaller ones. */
@@ -49,6 +51,7 @@ export async function startCluster(nodes: number, ...flags: string[]): Promise<C
     rmSync(directory, { recursive: true })
   }
   const [first] = await shownBy(command)
+  while (!(await isWhole(first!.data_dir, nodes))) await sleep(200)
   return underTest(first!.data_dir, first!.addresses.nbd_socket!, childrenOf(command.pid!), stop)
 }
 
@@ -64,6 +67,19 @@ async function shownBy(command: ChildProcess): Promise<ShownNode[]> {
     if (printed.endsWith('\n}\n')) return (JSON.parse(printed) as { nodes: ShownNode[] }).nodes
   }
   throw new Error(`collie dev-cluster ended: ${printed}`)
+}
+
+/** Whether all nodes are in the view, and all that there is has been brought to them. */
+async function isWhole(dataDir: string, count: number): Promise<boolean> {
+  const { code, out } = await runCollie('cluster', 'status', '--json', `--data-dir=${dataDir}`)
+  if (code !== 0) return false
+  const { nodes, is_acting, families_to_bring_home } = JSON.parse(out) as Result<'cluster_status'>
+  return (
+    is_acting &&
+    nodes.length === count &&
+    nodes.filter(({ is_voter }) => is_voter).length >= Math.min(3, count) &&
+    families_to_bring_home === 0
+  )
 }
 
 const childrenOf = (pid: number): number[] =>
