@@ -90,7 +90,8 @@ export class Journal {
   readonly #unsynced = new Set<SegmentFile>()
   /** Two at most. */
   #syncs: readonly Sync[] = []
-  #settled: Promise<unknown> = Promise.resolve()
+  /** Told when none is under way. */
+  #onSettled: (() => void)[] = []
   #waiters: SyncWaiter[] = []
   #pending: JournalTransaction[] = []
   #pendingBytes = 0
@@ -328,8 +329,7 @@ export class Journal {
     if (this.#syncs.length > 1 || (other && (only === null || other.only !== only))) return
     this.#covered = this.#state.sequence
     this.#unsynced.clear()
-    const ended = this.#sync({ only, isTwin: other !== undefined && !other.isTwin }, segments)
-    this.#settled = Promise.all([this.#settled, ended])
+    void this.#sync({ only, isTwin: other !== undefined && !other.isTwin }, segments)
   }
 
   async #sync(sync: Sync, segments: readonly SegmentFile[]): Promise<void> {
@@ -343,6 +343,7 @@ export class Journal {
       this.#fail('syncing the journal', cause)
     }
     this.#syncs = this.#syncs.filter((each) => each !== sync)
+    if (this.#syncs.length === 0) for (const settled of this.#onSettled.splice(0)) settled()
     if (this.#failure) return
     this.syncSeconds.observe((this.#clock.monotonicMs() - startedMs) / 1000)
     this.#synced = Math.max(this.#synced, upTo)
@@ -355,7 +356,7 @@ export class Journal {
 
   /** Resolves when no sync is at work on the files. */
   async settled(): Promise<void> {
-    await this.#settled
+    while (this.#syncs.length > 0) await new Promise<void>((resolve) => this.#onSettled.push(resolve))
   }
 
   /** Ends the journal from outside, for example when an object file cannot be synced. */

@@ -161,7 +161,8 @@ export class PlacedWrites {
   /** The file of an object that is not going to be: its room is wanted now. If it stays, the next start removes it. */
   #discard(path: string, file: DiskFile): void {
     const discarding = file.close().then(() => this.#disks.unlink(path))
-    this.#discarding = Promise.allSettled([this.#discarding, discarding])
+    // Without what it came to: that would be kept, with what the one before came to, and so on.
+    this.#discarding = Promise.allSettled([this.#discarding, discarding]).then(() => {})
   }
 
   /** Resolves when nothing is at work on the files any more. */
