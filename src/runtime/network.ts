@@ -73,12 +73,13 @@ export const systemNetwork: Network = {
   },
   connect: (address) =>
     new Promise((resolve, reject) => {
-      const socket = net.connect({ ...targetOf(address), ...SOCKET_OPTIONS })
+      const reading = new Reading()
+      const socket = net.connect({ ...targetOf(address), ...SOCKET_OPTIONS, onread: reading.options })
+      socket.pause()
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)
-        socket.pause()
-        resolve(wrap(socket))
+        resolve(wrap(socket, { onData: (receive, into) => reading.start(socket, receive, into) }))
       })
     }),
 }
@@ -128,13 +129,34 @@ type Handle = { fd: number }
 const SocketOnHandle = net.Socket as unknown as new (options: {
   handle: Handle
   pauseOnCreate: boolean
-  onread: { buffer: () => Buffer; callback: (count: number, buffer: Buffer) => boolean }
+  onread: Reading['options']
 }) => net.Socket
 
-/**
- * An accepted socket that reads into memory of our choice, which saves a large payload one copy and many small buffers.
- * Node offers that only to those who connect (`onread`), so the handle moves to a second socket that is made with it.
- */
+/** Lets a socket read into memory of our choice, which saves a large payload one copy and many small buffers. */
+class Reading {
+  readonly #memory = new ReadMemory()
+  #receive: (chunk: Buffer) => void = () => {}
+  #into: () => Buffer | null = () => null
+
+  /** For a socket that is made paused. */
+  readonly options = {
+    buffer: () => this.#into() ?? this.#memory.next(),
+    callback: (count: number, buffer: Uint8Array) => {
+      this.#memory.used(buffer as Buffer, count)
+      this.#receive((buffer as Buffer).subarray(0, count))
+      return true // a pause is said by `pause`; false would keep the same memory for the next bytes
+    },
+  }
+
+  /** As Connection.onData. */
+  start(socket: net.Socket, receive: (chunk: Buffer) => void, into?: () => Buffer | null): void {
+    this.#receive = receive
+    this.#into = into ?? this.#into
+    socket.resume()
+  }
+}
+
+/** Node offers `onread` only to those who connect, so the handle of an accepted socket moves to a second one that is made with it. */
 function wrapAccepted(accepted: net.Socket): Connection {
   const owner = accepted as unknown as { _handle: Handle | null }
   const handle = owner._handle
@@ -143,28 +165,11 @@ function wrapAccepted(accepted: net.Socket): Connection {
   owner._handle = null
   accepted.destroy()
 
-  const memory = new ReadMemory()
-  let receive: (chunk: Buffer) => void = () => {}
-  let into: () => Buffer | null = () => null
-  const socket = new SocketOnHandle({
-    handle,
-    pauseOnCreate: true,
-    onread: {
-      buffer: () => into() ?? memory.next(),
-      callback: (count, buffer) => {
-        memory.used(buffer, count)
-        receive(buffer.subarray(0, count))
-        return true // a pause is said by `pause`; false would keep the same memory for the next bytes
-      },
-    },
-  })
+  const reading = new Reading()
+  const socket = new SocketOnHandle({ handle, pauseOnCreate: true, onread: reading.options })
   const hasEnded = () => socket.destroyed || isShutDown(handle)
   return wrap(socket, {
-    onData: (receiver, target) => {
-      receive = receiver
-      into = target ?? into
-      socket.resume()
-    },
+    onData: (receive, into) => reading.start(socket, receive, into),
     hasEnded,
     lastUnread: (bytes) => (socket.destroyed ? Buffer.alloc(0) : peekAll(handle).subarray(-bytes)),
     startTls: async (identity) => wrap(await secureSocket(socket, identity), { hasEnded }),

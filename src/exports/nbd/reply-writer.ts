@@ -1,6 +1,6 @@
+import type { BufferPool } from '../../runtime/buffer-pool.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { Extent } from '../../vdi/device.ts'
-import type { BufferPool } from './buffer-pool.ts'
 import { BASE_ALLOCATION_ID } from './options.ts'
 import {
   CHUNK,

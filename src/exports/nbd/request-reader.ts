@@ -1,6 +1,6 @@
 import { crc32 } from '@node-rs/crc32'
+import type { BufferPool } from '../../runtime/buffer-pool.ts'
 import { DEVICE_BLOCK_BYTES } from '../../vdi/device.ts'
-import type { BufferPool } from './buffer-pool.ts'
 import { COMMAND, NBD_ERROR, ProtocolError, REQUEST_HEADER_BYTES, REQUEST_MAGIC } from './protocol.ts'
 import { checkRequest, type ExportTerms } from './request-check.ts'
 

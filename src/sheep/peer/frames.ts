@@ -8,8 +8,7 @@ import { MalformedMessage } from './byte-reader.ts'
  * frame = kind u8, flags u8, zero u16, id u32, length of the fields u32, length of the body u32, fields, body
  * ```
  *
- * All little endian. The fields are few; the body is the bulk, and is neither copied when it is sent nor, when it is large, more
- * than once when it is received.
+ * All little endian. The fields are few; the body is the bulk, and is not copied when it is sent, and once when it is received.
  */
 export const FRAME_FLAG = {
   /** Answers the request of the same kind and id. */
@@ -167,14 +166,17 @@ export class FrameWriter {
 
 export type FrameReceiver = (kind: number, flags: number, id: number, fields: Buffer, body: Buffer) => void
 
+/** Where a body of this length is to be put; undefined for memory of its own. */
+export type BodyPlace = (kind: number, flags: number, id: number, length: number) => Buffer | undefined
+
 /**
  * Cuts a stream of bytes into frames, wherever chunks end. A MalformedMessage means that the stream cannot be cut any more.
  *
- * A body that lies in one chunk is a slice of it. Others get a buffer of their own, or that which `targetOf` has for an answer.
+ * Nothing that is handed on lies in a chunk but fields, which are gone when the receiver returns.
  */
 export class FrameReader {
   readonly #receive: FrameReceiver
-  readonly #targetOf: (id: number) => Buffer | undefined
+  readonly #placeOf: BodyPlace
   readonly #header = Buffer.alloc(HEADER_BYTES)
   #headerLength = 0
   #kind = 0
@@ -185,9 +187,9 @@ export class FrameReader {
   #body: Buffer = NOTHING
   #length = 0
 
-  constructor(receive: FrameReceiver, targetOf: (id: number) => Buffer | undefined = () => undefined) {
+  constructor(receive: FrameReceiver, placeOf: BodyPlace = () => undefined) {
     this.#receive = receive
-    this.#targetOf = targetOf
+    this.#placeOf = placeOf
   }
 
   read(chunk: Buffer): void {
@@ -218,23 +220,20 @@ export class FrameReader {
     if (bodyLength > BODY_BYTES_MAX) throw new MalformedMessage(`a frame with a body of ${bodyLength} bytes`)
     const at = frameAt + HEADER_BYTES
     const bodyAt = at + fieldsLength
-    const target = (flags & FRAME_FLAG.ANSWER) === 0 || bodyLength === 0 ? undefined : this.#targetFor(id, bodyLength)
-    if (target === undefined && chunk.length - at >= fieldsLength + bodyLength) {
-      this.#receive(kind, flags, id, chunk.subarray(at, bodyAt), chunk.subarray(bodyAt, bodyAt + bodyLength))
+    const body =
+      bodyLength === 0 ? NOTHING : (this.#placeOf(kind, flags, id, bodyLength) ?? Buffer.allocUnsafe(bodyLength))
+    if (chunk.length - at >= fieldsLength + bodyLength) {
+      chunk.copy(body, 0, bodyAt, bodyAt + bodyLength)
+      this.#receive(kind, flags, id, chunk.subarray(at, bodyAt), body)
       return bodyAt + bodyLength
     }
     this.#kind = kind
     this.#flags = flags
     this.#id = id
     this.#fields = Buffer.allocUnsafe(fieldsLength)
-    this.#body = target ?? (bodyLength === 0 ? NOTHING : Buffer.allocUnsafe(bodyLength))
+    this.#body = body
     this.#length = 0
     return this.#continue(chunk, at)
-  }
-
-  #targetFor(id: number, length: number): Buffer | undefined {
-    const target = this.#targetOf(id)
-    return target?.length === length ? target : undefined
   }
 
   #continue(chunk: Buffer, start: number): number {

@@ -1,3 +1,4 @@
+import type { BufferPool } from '../../runtime/buffer-pool.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
 import type { Life } from '../membership/view.ts'
@@ -15,6 +16,8 @@ export interface IncomingLinkOptions {
   connection: Connection
   clock: Clock
   handlers: ReadonlyMap<number, AnyHandler>
+  /** Memory for bodies that are lent. */
+  pool: BufferPool
   /** Whether to serve whoever says this; why not, if so. */
   admit(hello: Hello): string | null
   /** Called before input is taken; may end the link. */
@@ -46,9 +49,13 @@ export class IncomingLink implements IncomingPeer {
 
   /** Begins to read. */
   start(): void {
-    const { clock, beforeInput } = this.#options
+    const { clock, handlers, pool, beforeInput } = this.#options
     const connection = this.#connection
-    const reader = new FrameReader((code, flags, id, fields, body) => this.#received(code, flags, id, fields, body))
+    const reader = new FrameReader(
+      (code, flags, id, fields, body) => this.#received(code, flags, id, fields, body),
+      (code, _flags, _id, length) =>
+        handlers.get(code)?.kind.lendsBody ? pool.take(length).subarray(0, length) : undefined,
+    )
     const timer = clock.timer(HELLO_MS, () => {
       if (this.#hello === null) this.end('it does not say who it is')
     })
@@ -127,6 +134,7 @@ export class IncomingLink implements IncomingPeer {
     handle(request, this, (answer) => {
       if (isAnswered) throw new Error(`${kind.name} was answered twice`)
       isAnswered = true
+      if (kind.lendsBody && body.length > 0) this.#options.pool.release(body)
       this.#outstandingBytes.set(kind.code, this.#outstandingBytes.get(kind.code)! - costBytes)
       if (answer instanceof Error) this.#fail(kind.code, id, answer)
       else this.#answer(kind.code, id, () => kind.encodeAnswer(answer, this.#out, request))
@@ -154,11 +162,11 @@ export class IncomingLink implements IncomingPeer {
     this.#flushSoon()
   }
 
-  /** Answers of one moment leave in one write. */
+  /** Answers that the input of one moment has led to leave in one write. */
   #flushSoon(): void {
     if (this.#isFlushing) return
     this.#isFlushing = true
-    queueMicrotask(() => {
+    this.#options.clock.afterInput(() => {
       this.#isFlushing = false
       this.#flush()
     })

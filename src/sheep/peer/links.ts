@@ -1,3 +1,4 @@
+import { BufferPool } from '../../runtime/buffer-pool.ts'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection, Network } from '../../runtime/network.ts'
@@ -52,6 +53,7 @@ export class PeerLinks {
   readonly #options: PeerLinksOptions
   readonly #handlers: ReadonlyMap<number, AnyHandler>
   readonly #guard: StallGuard
+  readonly #pool = new BufferPool()
   readonly #peers = new Map<string, Peer>()
   readonly #incoming = new Set<IncomingLink>()
   /** Of those, by the life that they come from, the one that is heard. */
@@ -132,6 +134,7 @@ export class PeerLinks {
       connection,
       clock,
       handlers: this.#handlers,
+      pool: this.#pool,
       admit: (hello) => this.#admit(link, hello),
       beforeInput: () => this.#guard.check(),
       ended: (reason) => {

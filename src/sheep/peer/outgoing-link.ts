@@ -128,9 +128,10 @@ export class OutgoingLink {
     this.#connection = connection
     const reader = new FrameReader(
       (kind, flags, id, fields, body) => this.#received(kind, flags, id, fields, body),
-      (id) => {
+      (_kind, _flags, id, length) => {
         const pending = this.#unanswered.get(id)
-        return pending?.done ? pending.kind.targetOf?.(pending.request) : undefined
+        const target = pending?.done ? pending.kind.targetOf?.(pending.request) : undefined
+        return target?.length === length ? target : undefined
       },
     )
     connection.onClose(() => this.end(lost('the connection broke')))
@@ -253,11 +254,11 @@ export class OutgoingLink {
     return this.#lastId
   }
 
-  /** What is asked at one moment leaves in one write. */
+  /** What is asked because of the input of one moment leaves in one write. */
   #flushSoon(): void {
     if (this.#isFlushing) return
     this.#isFlushing = true
-    queueMicrotask(() => this.#flush())
+    this.#clock.afterInput(() => this.#flush())
   }
 
   #flush(): void {

@@ -44,7 +44,7 @@ export class PeerNetwork {
     this.#options = options
   }
 
-  /** As `Network.connect`, to a node that has the key. */
+  /** As `Network.connect`, to a node that has the key; but a chunk is gone when its receiver returns. */
   async connect(address: string): Promise<Connection> {
     const connection = await this.#options.network.connect(address)
     return this.#handshake(connection, async (input) => {
@@ -60,7 +60,7 @@ export class PeerNetwork {
     })
   }
 
-  /** Listens once for both: connections of nodes, proved, and all others as they are. */
+  /** Listens once for both: connections of nodes, proved, and as those of `connect`; and all others as they are. */
   listen(
     address: string,
     accept: { node(connection: Connection): void; other(connection: Connection): void },
@@ -146,16 +146,20 @@ class Input {
   #isOver = false
   #wanted: { length: number; resolve: (bytes: Buffer | null) => void } | null = null
   #handOn: ((chunk: Buffer) => void) | null = null
+  #room: () => Buffer | null = () => null
   #onClose: (() => void) | null = null
 
   constructor(connection: Connection) {
     this.#connection = connection
-    connection.onData((chunk) => {
-      if (this.#handOn) return this.#handOn(chunk)
-      this.#received = Buffer.concat([this.#received, chunk])
-      if (this.#received.length > UNPROVED_BYTES_MAX) return connection.destroy()
-      this.#satisfy()
-    })
+    connection.onData(
+      (chunk) => {
+        if (this.#handOn) return this.#handOn(chunk)
+        this.#received = Buffer.concat([this.#received, chunk])
+        if (this.#received.length > UNPROVED_BYTES_MAX) return connection.destroy()
+        this.#satisfy()
+      },
+      () => this.#room(),
+    )
     connection.onClose(() => {
       this.#isOver = true
       this.#wanted?.resolve(null)
@@ -178,12 +182,13 @@ class Input {
     return bytes
   }
 
-  /** Everything from here on, what has come already first. */
-  handOn(receive: (chunk: Buffer) => void): void {
+  /** Everything from here on, what has come already first; `into` as in Connection. */
+  handOn(receive: (chunk: Buffer) => void, into?: () => Buffer | null): void {
     const before = this.#received
     this.#received = Buffer.alloc(0)
     this.#handOn = receive
     if (before.length > 0) receive(before)
+    this.#room = into ?? this.#room
   }
 
   onClose(closed: () => void): void {
@@ -194,7 +199,7 @@ class Input {
   /** The connection as if nothing had been looked at. */
   unread(): Connection {
     return delegate(this.#connection, {
-      onData: (receive) => this.handOn(receive),
+      onData: (receive, into) => this.handOn(receive, into),
       onClose: (closed) => this.onClose(closed),
     })
   }
@@ -216,22 +221,27 @@ class Input {
   }
 }
 
-/** A connection whose bytes go through records. */
+/** A connection whose bytes go through records. What it hands on is gone when the receiver returns. */
 function sealed(connection: Connection, input: Input, writeKey: Buffer, readKey: Buffer): Connection {
   const writer = new RecordWriter(writeKey)
   const reader = new RecordReader(readKey)
+  let isBroken = false
   return delegate(connection, {
     write: (buffers) => connection.write(writer.seal(buffers)),
     onClose: (closed) => input.onClose(closed),
     onData: (receive) =>
-      input.handOn((chunk) => {
-        try {
-          reader.read(chunk, receive)
-        } catch (error) {
-          if (!(error instanceof SealBroken)) throw error
-          connection.destroy()
-        }
-      }),
+      input.handOn(
+        (chunk) => {
+          try {
+            reader.read(chunk, receive)
+          } catch (error) {
+            if (!(error instanceof SealBroken)) throw error
+            isBroken = true
+            connection.destroy()
+          }
+        },
+        () => (isBroken ? null : reader.room()),
+      ),
   })
 }
 

@@ -67,7 +67,8 @@ describe('frames', () => {
               if (targets.has(id) && (flags & 1) !== 0 && body.length > 0) expect(body).toBe(targets.get(id))
               received.push([kind, flags, id, Buffer.from(fields), Buffer.from(body)])
             },
-            (id) => {
+            (_kind, flags, id) => {
+              if ((flags & 1) === 0) return undefined
               if (id % 2 === 0) return undefined
               const length = frames.find((frame) => frame.id === id)!.body.reduce((sum, part) => sum + part.length, 0)
               targets.set(id, Buffer.alloc(length))

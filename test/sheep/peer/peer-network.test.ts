@@ -23,7 +23,7 @@ async function listen(network: Wire, key = KEY) {
   const heard = { nodes: [] as Buffer[], others: [] as Buffer[], refused: [] as string[], nodesEnded: 0 }
   await peersOn(network, key, (_peer, reason) => heard.refused.push(reason)).listen('server', {
     node: (connection) => {
-      connection.onData((chunk) => heard.nodes.push(chunk))
+      connection.onData((chunk) => heard.nodes.push(Buffer.from(chunk)))
       connection.onClose(() => heard.nodesEnded++)
     },
     other: (connection) => connection.onData((chunk) => heard.others.push(chunk)),
@@ -35,7 +35,7 @@ describe('connections between nodes', () => {
   it('carry anything between those who have the key, over a real socket', async () => {
     const echo = peersOn(systemNetwork, KEY)
     const listener = await echo.listen('127.0.0.1:0', {
-      node: (connection) => connection.onData((chunk) => connection.write([chunk])),
+      node: (connection) => connection.onData((chunk) => connection.write([Buffer.from(chunk)])),
       other: () => {},
     })
     const connection = await peersOn(systemNetwork, KEY).connect(listener.address)
@@ -43,7 +43,7 @@ describe('connections between nodes', () => {
     const back: Buffer[] = []
     const whole = new Promise<Buffer>((resolve) => {
       connection.onData((chunk) => {
-        back.push(chunk)
+        back.push(Buffer.from(chunk))
         if (back.reduce((sum, { length }) => sum + length, 0) === sent.length) resolve(Buffer.concat(back))
       })
     })
@@ -68,7 +68,7 @@ describe('connections between nodes', () => {
   it('are not kept out by a crowd that says nothing, or begins and does not go on', async () => {
     let others = 0
     const listener = await peersOn(systemNetwork, KEY).listen('127.0.0.1:0', {
-      node: (connection) => connection.onData((chunk) => connection.write([chunk])),
+      node: (connection) => connection.onData((chunk) => connection.write([Buffer.from(chunk)])),
       other: () => others++,
     })
     const crowd: Connection[] = []
@@ -81,7 +81,7 @@ describe('connections between nodes', () => {
       crowd.push(connection)
     }
     const node = await peersOn(systemNetwork, KEY).connect(listener.address)
-    const echoed = new Promise<Buffer>((resolve) => node.onData(resolve))
+    const echoed = new Promise<Buffer>((resolve) => node.onData((chunk) => resolve(Buffer.from(chunk))))
     node.write([Buffer.from('here')])
     expect((await echoed).toString()).toBe('here')
     while (dropped < 300 + 1 - 256) await settle()
@@ -161,7 +161,7 @@ describe('records', () => {
           const out: Buffer[] = []
           for (let at = 0, turn = 0; at < bytes.length; turn++) {
             const end = Math.min(bytes.length, at + cuts[turn % cuts.length]!)
-            reader.read(Buffer.from(bytes.subarray(at, end)), (payload) => out.push(payload))
+            reader.read(Buffer.from(bytes.subarray(at, end)), (payload) => out.push(Buffer.from(payload)))
             at = end
           }
           expect(Buffer.concat(out)).toEqual(Buffer.concat(writes.flat()))

@@ -24,8 +24,10 @@ export class BufferPool {
     return buffer
   }
 
-  /** Takes back a whole buffer from `take` that nobody else, kernel included, will touch any more. */
-  release(buffer: Buffer): void {
+  /** Takes back a buffer from `take`, or a part that stands for the whole, that nobody else, kernel included, will touch any more. */
+  release(part: Buffer): void {
+    const isWhole = part.length === part.buffer.byteLength
+    const buffer = isWhole ? part : Buffer.from(part.buffer)
     if (this.retainedBytes + buffer.length > RETAINED_BYTES_MAX) return
     this.retainedBytes += buffer.length
     this.free[classBits(buffer.length)]!.push(buffer)
