@@ -7,7 +7,7 @@ import type { Connection } from '../../runtime/network.ts'
 import type { Random } from '../../runtime/random.ts'
 import type { GroupListener, JoinGroup, MemberId } from '../cluster/group.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import type { CopyHolder } from '../copies/copy-holder.ts'
+import type { CopyHolder, LocalRead } from '../copies/copy-holder.ts'
 import type { CopyAnswer, CopyRequest } from '../copies/messages.ts'
 import { COPY, copyHandler } from '../copies/wire.ts'
 import { type Entry, encodeEntry } from '../entries.ts'
@@ -177,9 +177,15 @@ export class ClusterMember {
     return this.#log.propose(encodeEntry(entry).toString())
   }
 
-  askCopy(to: Member, request: CopyRequest): Promise<CopyAnswer> {
-    if (to.node === this.#options.self.node) return this.#options.holder.answer(request)
-    return this.#links.request(to, COPY, request)
+  /** As HoldersOptions.send. */
+  askCopy(to: Member, request: CopyRequest, done: (outcome: CopyAnswer | Error) => void): void {
+    if (to.node === this.#options.self.node) this.#options.holder.answer(request, done)
+    else this.#links.ask(to, COPY, request, done)
+  }
+
+  /** From the copies of this node, as CopyHolder.readNow. */
+  readNow(request: LocalRead, done: (isRead: boolean) => void): boolean {
+    return this.#options.holder.readNow(request, done)
   }
 
   /** As `askPeer`, of another node. */

@@ -1,4 +1,5 @@
 import { oidVid } from '../../protocol/oid.ts'
+import type { StoreDone } from '../change.ts'
 import type { CopySequencer } from '../copies/copy-sequencer.ts'
 import type { View } from '../membership/view.ts'
 import type {
@@ -27,6 +28,14 @@ export class FamilyObjects implements ReplicatedObjects {
 
   write(oid: bigint, contents: BlockContents, options: WriteOptions): Promise<void> {
     return this.of(oidVid(oid)).write(oid, contents, options)
+  }
+
+  writeNow(oid: bigint, contents: BlockContents, durable: boolean, done: StoreDone): boolean {
+    return this.of(oidVid(oid)).writeNow(oid, contents, durable, done)
+  }
+
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    return this.of(oidVid(oid)).readNow(oid, first, target, done)
   }
 
   async read(oid: bigint, range: BlockRange): Promise<ObjectContents> {

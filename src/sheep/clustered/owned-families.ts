@@ -120,8 +120,9 @@ export class OwnedFamilies {
           views: state.viewsOf(family),
           targetsOf: (oid, view) => places.targetsOf(oid, copies.in(vid, view), view),
           copiesMinIn: (view) => copies.in(vid, view).copiesMin,
-          ask: (to, request) => this.#member.askCopy(to, request),
-          mayAct: () => this.#member.mayAct(),
+          send: (to, request, done) => this.#member.askCopy(to, request, done),
+          readNow: (request, done) => this.#options.member()?.readNow(request, done) ?? false,
+          mayAct: () => this.#options.member()?.mayAct() ?? false,
           suspect: (member) => this.#member.suspect(member),
         }),
       confirm: async () => {

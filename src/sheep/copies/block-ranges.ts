@@ -8,6 +8,7 @@ export const ALL_BLOCKS: Blocks = [{ first: 0, count: BLOCKS_PER_OBJECT }]
 
 /** Any ranges, made a set. */
 export function toBlocks(ranges: readonly BlockRange[]): Blocks {
+  if (ranges.length < 2) return ranges.filter(({ count }) => count > 0).map(({ first, count }) => ({ first, count }))
   const merged: BlockRange[] = []
   for (const { first, count } of [...ranges].sort((a, b) => a.first - b.first)) {
     if (count === 0) continue
@@ -19,6 +20,7 @@ export function toBlocks(ranges: readonly BlockRange[]): Blocks {
 }
 
 export function subtract(from: Blocks, ranges: readonly BlockRange[]): Blocks {
+  if (from.length === 0 || ranges.length === 0) return from
   let left: BlockRange[] = [...from]
   for (const { first, count } of ranges) {
     left = left.flatMap((range) => {
@@ -40,6 +42,12 @@ export function intersect(a: Blocks, b: Blocks): Blocks {
 
 export function overlaps(a: readonly BlockRange[], b: readonly BlockRange[]): boolean {
   return a.some((x) => b.some((y) => x.first < y.first + y.count && y.first < x.first + x.count))
+}
+
+/** Whether all blocks of a range are in a set. */
+export function covers(blocks: Blocks, first: number, count: number): boolean {
+  for (const range of blocks) if (range.first <= first && first + count <= range.first + range.count) return true
+  return false
 }
 
 export function countBlocks(blocks: Blocks): number {
@@ -64,6 +72,7 @@ export function piecesOf(blocks: Blocks, count: number): BlockRange[] {
 
 /** The blocks that contents say something of. */
 export function blocksOf({ blocks, zeros, inherited }: BlockContents): Blocks {
+  if (blocks.length === 1 && zeros.length === 0 && !inherited) return [rangeOf(blocks[0]!)] // as nearly always
   return toBlocks([...blocks.map(rangeOf), ...zeros, ...(inherited?.ranges ?? [])])
 }
 

@@ -5,6 +5,16 @@ import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from '
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
 import { compareGenerations, type Generation, isSameVersion } from './version.ts'
 
+/** Of blocks that lie with whoever asks. */
+export interface LocalRead {
+  vid: number
+  generation: Generation
+  oid: bigint
+  first: number
+  /** Whole blocks. */
+  target: Buffer
+}
+
 /** A look takes some microseconds: it asks the ring. */
 const LOOKS_PER_TURN = 128
 
@@ -83,9 +93,25 @@ export class CopyHolder {
     return (this.#seals.get(oidVid(oid))?.epoch ?? 0) > this.#epoch
   }
 
-  /** To be called in the order of arrival: what a request does is in order with others when the call returns. */
-  answer(request: CopyRequest): Promise<CopyAnswer> {
-    if (this.#isOld(request)) return refuse('old generation')
+  /**
+   * To be called in the order of arrival: what a request does is in order with others when the call returns. An error says that the
+   * disk failed.
+   */
+  answer(request: CopyRequest, reply: (answer: CopyAnswer | Error) => void): void {
+    if (request.type === 'write' && !this.#isOld(request)) this.#write(request, reply)
+    else this.#answer(request).then(reply, reply)
+  }
+
+  /**
+   * Reads blocks that all have bytes here. False, and nothing is begun, when it is not so, or somebody newer is known, or something
+   * would have to be waited for. `done(false)`: they could not be read. May be called before this returns.
+   */
+  readNow(request: LocalRead, done: (isRead: boolean) => void): boolean {
+    return !this.#isOld(request) && this.#store.readNow(request.oid, request.first, request.target, done)
+  }
+
+  #answer(request: CopyRequest): Promise<CopyAnswer> {
+    if (this.#isOld(request) || request.type === 'write') return refuse('old generation')
     switch (request.type) {
       case 'open':
         return this.#open(request)
@@ -100,8 +126,6 @@ export class CopyHolder {
         return accept(null)
       case 'reserve':
         return this.#store.reserve(request.oid, request.blocks) ? accept(null) : refuse('no space')
-      case 'write':
-        return this.#write(request)
       case 'read':
         return this.#read(request)
       case 'layout':
@@ -122,7 +146,7 @@ export class CopyHolder {
     }
   }
 
-  #isOld({ vid, generation }: CopyRequest): boolean {
+  #isOld({ vid, generation }: { vid: number; generation: Generation }): boolean {
     const seal = this.#seals.get(vid)
     return generation.epoch < this.#epoch || (seal !== undefined && compareGenerations(generation, seal) < 0)
   }
@@ -138,14 +162,15 @@ export class CopyHolder {
     return { refused: null, result: { copies, lostThroughEpoch: this.#store.lostThroughEpoch } }
   }
 
-  async #write({ write, durable, watermark, vid }: RequestOf<'write'>): Promise<CopyAnswer> {
-    const state = this.#store.stateOf(write.oid)
-    const isNext = isUsable(state) && write.previous !== null && this.#store.isAt(write.oid, write.previous)
-    if (write.previous !== null && !isNext) return this.#refuseStale(write.oid)
-    const error = await outcome((done) => this.#store.apply(write, durable, done))
-    if (error) return this.#refuseStale(write.oid)
-    if (watermark) this.#store.setWatermark(vid, watermark)
-    return { refused: null, result: null }
+  #write({ write, durable, watermark, vid }: RequestOf<'write'>, reply: (answer: CopyAnswer | Error) => void): void {
+    const refuse = () => void this.#refuseStale(write.oid).then(reply, reply)
+    if (write.previous !== null && !this.#store.isAt(write.oid, write.previous)) return refuse()
+    this.#store.apply(write, durable, (error) => {
+      if (error && error.code !== 'NoSpace') return reply(error)
+      if (error) return refuse()
+      if (watermark) this.#store.setWatermark(vid, watermark)
+      reply(DONE)
+    })
   }
 
   async #refuseStale(oid: bigint): Promise<CopyAnswer> {
@@ -227,6 +252,8 @@ export class CopyHolder {
     return error ? { refused: 'no space' } : { refused: null, result: null }
   }
 }
+
+const DONE: CopyAnswer = { refused: null, result: null }
 
 const isUsable = (state: CopyState | null): state is CopyState =>
   state !== null && state.kind !== 'stale' && state.kind !== 'removed'

@@ -2,7 +2,7 @@ import { BLOCKS_PER_OBJECT } from '../object-format.ts'
 import { BLOCK_BITS_WORDS, type BlockBits } from './block-sets.ts'
 import type { BlockRange, CopyKind } from './copy-store.ts'
 import type { EpochRuns } from './epoch-runs.ts'
-import { decodeVersion, encodeVersion, type Version } from './version.ts'
+import { decodeVersion, type Version, versionBytes, writeVersion } from './version.ts'
 
 /**
  * What a node keeps of its copies beside their bytes, as the journal and the log of the copies have it. All say what is from now
@@ -99,18 +99,18 @@ export function writeCopyRecord(target: Buffer, start: number, record: CopyRecor
       const flags = (image.valid ? HAS_VALID : 0) | (image.ends ? HAS_ENDS : 0)
       target.writeUInt32LE(KINDS.indexOf(image.kind) | flags, start + 20)
       target.writeUInt32LE(image.epochs.length, start + 24)
-      at += encodeVersion(image.version).copy(target, at)
+      at = writeVersion(target, at, image.version)
       for (const epoch of image.epochs) at = target.writeUInt32LE(epoch, at)
       for (const word of image.valid ?? []) at = target.writeUInt32LE(word, at)
       if (image.ends) at = target.writeUInt8(image.ends.length, at)
-      for (const end of image.ends ?? []) at += encodeVersion(end).copy(target, at)
+      for (const end of image.ends ?? []) at = writeVersion(target, at, end)
       return at
     }
     case 'wrote':
       target.writeUIntLE(record.previous ? 1 : 0, start + 12, 6)
       target.writeUInt32LE(record.ranges.length, start + 24)
-      at += encodeVersion(record.version).copy(target, at)
-      if (record.previous) at += encodeVersion(record.previous).copy(target, at)
+      at = writeVersion(target, at, record.version)
+      if (record.previous) at = writeVersion(target, at, record.previous)
       for (const { first, count } of record.ranges) {
         at = target.writeUInt16LE(first, at)
         at = target.writeUInt16LE(count, at)
@@ -118,7 +118,7 @@ export function writeCopyRecord(target: Buffer, start: number, record: CopyRecor
       return at
     case 'watermark':
       target.writeUIntLE(record.vid, start + 12, 6)
-      return at + encodeVersion(record.version).copy(target, at)
+      return writeVersion(target, at, record.version)
     case 'settled':
       return at
     case 'horizon':
@@ -193,9 +193,4 @@ function readChecked(kind: CopyRecord['kind'], source: Buffer, start: number): C
     case 'horizon':
       return { kind, clean: number, accepted: word20, lost: count }
   }
-}
-
-/** Of `encodeVersion`. */
-function versionBytes({ generation }: Version): number {
-  return VERSION_FIXED_BYTES + Buffer.byteLength(generation.incarnation)
 }

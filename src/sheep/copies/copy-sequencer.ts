@@ -1,6 +1,8 @@
 import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import type { StoreDone } from '../change.ts'
 import type { Member, View } from '../membership/view.ts'
+import { BLOCK_BYTES } from '../object-format.ts'
 import type { NodeId } from '../order/item.ts'
 import {
   ALL_BLOCKS,
@@ -20,7 +22,7 @@ import type { CopyAnswer, CopyResults, RequestType } from './messages.ts'
 import { News } from './news.ts'
 import { ObjectOpener } from './object-opener.ts'
 import { ObjectWrites } from './object-writes.ts'
-import { type OwnedObject, OwnedObjects } from './owned-object.ts'
+import { type OwnedObject, OwnedObjects, type Writing } from './owned-object.ts'
 import { WriteVersions } from './write-versions.ts'
 
 export interface CopySequencerOptions extends HoldersOptions {
@@ -98,7 +100,7 @@ export class CopySequencer {
     this.#holders.end()
     for (const object of this.#objects) {
       object.close()
-      for (const { settled } of object.pending.splice(0)) settled.reject(new StoreError('Unsure'))
+      for (const write of object.pending.splice(0)) write.settle(new StoreError('Unsure'))
     }
     this.#news.tell()
   }
@@ -131,9 +133,47 @@ export class CopySequencer {
         await this.#news.wait(next)
         if (object.term === term) object.close()
       }
-      await this.#writes.begin(object, contents, { durable: durable || !object.exists, base })
+      await this.#written(object, { contents, durable: durable || !object.exists, base })
       this.#throwIfUnsure()
     })
+  }
+
+  #written(object: OwnedObject, writing: Writing): Promise<void> {
+    return new Promise((resolve, reject) =>
+      this.#writes.begin(object, writing, (error) => (error ? reject(error) : resolve())),
+    )
+  }
+
+  /** As `write` of an object that exists. False, and nothing is begun, when anything has to be waited for before it can be. */
+  writeNow(oid: bigint, contents: BlockContents, durable: boolean, done: StoreDone): boolean {
+    const object = this.#objects.find(oid)
+    if (!object || this.#holders.isEnded || !this.#writes.isReadyFor(object, contents)) return false
+    this.#objects.enter(object)
+    this.#writes.begin(object, { contents, durable, base: null }, (error) => {
+      this.#objects.leave(object)
+      done(error ?? (this.#options.mayAct() ? null : new StoreError('Unsure')))
+    })
+    return true
+  }
+
+  /**
+   * As `read`, into `target`, from the copy of this node. False, and nothing is begun, when anything has to be waited for before that
+   * can be said. `done(false)`: what was read does not count.
+   */
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    const count = target.length / BLOCK_BYTES
+    const object = this.#objects.find(oid)
+    if (!object?.isOpen || !object.exists || object.isUndecided || this.#holders.isEnded) return false
+    if (!object.isQuiet(first, count) || !object.nearCopy(first, count, this.#options.incarnation)) return false
+    const { term } = object
+    this.#objects.enter(object)
+    const isBegun = this.#holders.readNow(oid, first, target, (isRead) => {
+      this.#objects.leave(object)
+      // What was read may be of a write that began meanwhile.
+      done(isRead && object.term === term && object.isQuiet(first, count) && this.#options.mayAct())
+    })
+    if (!isBegun) this.#objects.leave(object)
+    return isBegun
   }
 
   /** The blocks of an object that the block map names. What it inherits is to be read from the copies of the base. */
@@ -216,7 +256,7 @@ export class CopySequencer {
       await object.quiet(ALL_BLOCKS)
       if (object.term === term) break
     }
-    await this.#writes.begin(object, null, { durable: false, base: null })
+    await this.#written(object, { contents: null, durable: false, base: null })
     object.close()
   }
 

@@ -63,6 +63,11 @@ export interface CopyStore {
   release(oid: bigint): void
   /** Valid blocks. CorruptBlock when one of them does not match its checksum, NoObject when they are not valid any more. */
   read(oid: bigint, range: BlockRange, done: (error: StoreError | null, contents: BlockContents) => void): void
+  /**
+   * As `read`, into `target`, of blocks that are all valid and have bytes of their own. False, and nothing is begun, when it is not so or
+   * something has to be waited for first. `done(false)`: they could not be read. May be called before this returns.
+   */
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean
   /** As `read`, of which blocks there are bytes, without the bytes. */
   layoutOf(oid: bigint, range: BlockRange, done: (error: StoreError | null, layout: CopyLayout) => void): void
   /** Of any blocks those that have bytes here which match their checksums, whether they are valid or not. */

@@ -245,7 +245,9 @@ export class CopyTable {
       images = new Map()
       this.#vdis.set(vid, images)
     }
-    images.set(oid, { ...image, version: this.#shared(image.version), epochs: this.#sharedEpochs(image.epochs) })
+    const isKnown = images.get(oid)?.epochs === image.epochs
+    const epochs = isKnown ? image.epochs : this.#sharedEpochs(image.epochs)
+    images.set(oid, { ...image, version: this.#shared(image.version), epochs })
   }
 
   #shared(version: Version): Version {

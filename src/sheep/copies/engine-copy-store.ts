@@ -135,9 +135,9 @@ export class EngineCopyStore implements CopyStore {
   apply(write: CopyWrite, durable: boolean, done: CopyDone): void {
     const { oid, version, previous } = write
     assert(previous === null || this.isAt(oid, previous))
-    if (!this.#hasRoomFor(oid, write)) return done(new StoreError('NoSpace'))
-    const before = previous === null ? null : this.#copies.imageOf(oid)
     const ranges = blocksOf(write)
+    if (!this.#hasSpace(oid, ranges) && !this.#hasRoomFor(oid, write)) return done(new StoreError('NoSpace'))
+    const before = previous === null ? null : this.#copies.imageOf(oid)
     const epochs = withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch)
     const ends = previous === null ? {} : this.#endsBefore(oid, version)
     const image = grown(
@@ -163,7 +163,8 @@ export class EngineCopyStore implements CopyStore {
   /** Whether a copy that is not stale has this version. What is clean is one version under many names. */
   isAt(oid: bigint, version: Version): boolean {
     const image = this.#copies.imageOf(oid)
-    if (image?.kind === 'stale' || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
+    if (image?.kind === 'stale' || image?.kind === 'removed' || !this.#isThere(oid) || this.#store.lossOf(oid))
+      return false
     const { clean } = this.#copies.horizon
     const isClean = (each: Version) => each.generation.epoch <= clean
     const own = image?.version ?? this.cleanVersion
@@ -288,6 +289,12 @@ export class EngineCopyStore implements CopyStore {
     this.#reserved.release(oid)
   }
 
+  /** Whether these blocks have space already, every one. */
+  #hasSpace(oid: bigint, ranges: Blocks): boolean {
+    const object = this.#objectNow(oid)
+    return object !== null && ranges.every(({ first, count }) => object.hasData(first, count))
+  }
+
   /** What was set aside for these blocks is theirs. */
   #hasRoomFor(oid: bigint, { blocks }: BlockContents): boolean {
     const needed = subtract(blocksOf({ blocks, zeros: [] }), this.#reserved.of(oid))
@@ -300,6 +307,14 @@ export class EngineCopyStore implements CopyStore {
     if (isThere && blocks.length === 0) return true
     const bytes = (countBlocks(blocks) + this.#reserved.blocks) * BLOCK_BYTES
     return isThere ? this.#store.hasRoom({ oid }, bytes) : this.#store.hasRoomForNew(bytes + OBJECT_TAIL_BYTES, 0)
+  }
+
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    const count = target.length / BLOCK_BYTES
+    const object = this.#objectNow(oid)
+    if (!object?.hasData(first, count) || !this.#isValid(oid, { first, count })) return false
+    this.#store.read(object, first, count, target, (error) => done(error === null))
+    return true
   }
 
   /** Reads blocks that are valid; others are NoObject. */
@@ -372,7 +387,9 @@ export class EngineCopyStore implements CopyStore {
     const image = this.#copies.imageOf(oid)
     if (image?.kind === 'stale' || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
     const valid = image?.valid
-    return !valid || rangesWhere((block) => !hasBlock(valid, block), first, first + count).length === 0
+    if (!valid) return true
+    for (let block = first; block < first + count; block++) if (!hasBlock(valid, block)) return false
+    return true
   }
 
   remove(oid: bigint, version: Version, done: CopyDone): void {

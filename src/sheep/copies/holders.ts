@@ -1,6 +1,7 @@
 import { StoreError } from '../../errors.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
+import type { LocalRead } from './copy-holder.ts'
 import type { CopyAnswer, CopyRequest, RequestOf, RequestType } from './messages.ts'
 import type { OwnedObject } from './owned-object.ts'
 import { holdersByView, type PlacedView } from './reconcile.ts'
@@ -16,8 +17,10 @@ export interface HoldersOptions {
   targetsOf(oid: bigint, view: View): readonly NodeId[]
   /** So many copies at least have what is acknowledged in that view. */
   copiesMinIn(view: View): number
-  /** Brings requests to a holder, as `messages.ts` says. Rejects when there is no answer in time. */
-  ask(to: Member, request: CopyRequest): Promise<CopyAnswer>
+  /** Brings requests to a holder, as `messages.ts` says. An error, thrown or not, says that there is no answer in time. */
+  send(to: Member, request: CopyRequest, done: (outcome: CopyAnswer | Error) => void): void
+  /** Reads from the copies of this node, as CopyHolder.readNow. */
+  readNow(request: LocalRead, done: (isRead: boolean) => void): boolean
   /** The member does not answer: it is to be put out of the view. Said again and again while it does not. */
   suspect(member: Member): void
 }
@@ -81,21 +84,52 @@ export class Holders {
     return true
   }
 
-  /** Null when nothing more can come of it under this generation: there is no answer, or a newer one is known there. */
-  async ask<T extends RequestType>(
+  get vid(): number {
+    return this.#options.vid
+  }
+
+  /**
+   * `done` is called later, never from within. It gets null when nothing more can come of it under this generation: there is no answer,
+   * or a newer one is known there.
+   */
+  send(to: Member, request: CopyRequest, done: (answer: CopyAnswer | null) => void): void {
+    let hasReturned = false
+    const settle = (outcome: CopyAnswer | Error) => {
+      if (!hasReturned) return queueMicrotask(() => settle(outcome))
+      if (outcome instanceof Error) {
+        if (!this.#isEnded) this.#options.suspect(to)
+        return done(null)
+      }
+      if (outcome.refused === 'stale' || outcome.refused === 'rotten') this.setbacks++
+      done(outcome.refused === 'old generation' ? null : outcome)
+    }
+    try {
+      this.#options.send(to, request, settle)
+    } catch (error) {
+      settle(error as Error)
+    }
+    hasReturned = true
+  }
+
+  /** From the copy of this node, as CopyHolder.readNow. */
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    return this.#options.readNow({ vid: this.vid, generation: this.#generation, oid, first, target }, done)
+  }
+
+  /** As `send`. */
+  ask<T extends RequestType>(
     to: Member,
     request: Omit<RequestOf<T>, 'vid' | 'generation'> & { type: T },
   ): Promise<Exclude<CopyAnswer<T>, { refused: 'old generation' }> | null> {
-    const { vid, ask, suspect } = this.#options
-    const whole = { ...request, vid, generation: this.#generation } as unknown as CopyRequest
-    try {
-      const answer = (await ask(to, whole)) as CopyAnswer<T>
-      if (answer.refused === 'stale' || answer.refused === 'rotten') this.setbacks++
-      return answer.refused === 'old generation' ? null : answer
-    } catch {
-      if (!this.#isEnded) suspect(to)
-      return null
-    }
+    const whole = { ...request, vid: this.vid, generation: this.#generation } as unknown as CopyRequest
+    return new Promise((resolve) =>
+      this.send(to, whole, (answer) => resolve(answer as Exclude<CopyAnswer<T>, { refused: 'old generation' }> | null)),
+    )
+  }
+
+  /** Whether it is the process that owns the VDI. */
+  isNear({ incarnation }: Member): boolean {
+    return incarnation === this.#options.incarnation
   }
 
   isTarget(oid: bigint, { node }: Member): boolean {

@@ -1,10 +1,13 @@
 import { StoreError } from '../../errors.ts'
-import { ALL_BLOCKS, type Blocks, blocksOf, rangeOf, subtract, toBlocks } from './block-ranges.ts'
+import type { StoreDone } from '../change.ts'
+import type { Member } from '../membership/view.ts'
+import { BLOCK_BYTES } from '../object-format.ts'
+import { ALL_BLOCKS, type Blocks, blocksOf, covers, rangeOf, subtract, toBlocks } from './block-ranges.ts'
 import type { BlockContents } from './copy-store.ts'
-import { deferred } from './deferred.ts'
 import type { Holders } from './holders.ts'
+import type { CopyRequest } from './messages.ts'
 import type { News } from './news.ts'
-import type { OwnedObject, PendingWrite } from './owned-object.ts'
+import { type OwnedObject, PendingWrite, type Writing } from './owned-object.ts'
 import type { Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
 
@@ -48,20 +51,22 @@ export class ObjectWrites {
     return true
   }
 
-  /** Resolves when it is done. */
-  begin(
-    object: OwnedObject,
-    contents: BlockContents | null,
-    { durable, base }: { durable: boolean; base: bigint | null },
-  ): Promise<void> {
+  /** Whether a write can begin, with nothing to ask before. */
+  isReadyFor(object: OwnedObject, { blocks, zeros }: BlockContents): boolean {
+    const { holders } = this.#options
+    if (!object.isOpen || !object.exists || object.removals > 0 || object.acting.size < holders.copiesMin) return false
+    return (
+      zeros.length === 0 && blocks.every(({ first, bytes }) => covers(object.roomy, first, bytes.length / BLOCK_BYTES))
+    )
+  }
+
+  /** `done` is called later, when it is done. */
+  begin(object: OwnedObject, writing: Writing, done: StoreDone): void {
     const { holders, versions } = this.#options
     const version = versions.next(holders.generation)
-    const blocks = contents ? blocksOf(contents) : ALL_BLOCKS
-    const settled = deferred()
-    const write = { contents, base, blocks, durable, version, waiting: new Set<string>(), settled }
+    const write = new PendingWrite(writing, version, done)
     object.pending.push(write)
     this.#send(object, write, version)
-    return settled.promise
   }
 
   /**
@@ -77,7 +82,7 @@ export class ObjectWrites {
       if (isReserved) continue
       object.pending.splice(object.pending.indexOf(write), 1)
       versions.finish(write.version)
-      write.settled.reject(new StoreError('Unsure'))
+      write.settle(new StoreError('Unsure'))
     }
     object.isOpen = true
     for (const write of object.pending) this.#send(object, write, versions.next(holders.generation))
@@ -88,31 +93,43 @@ export class ObjectWrites {
     const { holders, versions } = this.#options
     if (write.version !== version) versions.finish(write.version)
     write.version = version
-    write.waiting = new Set(object.acting.keys())
+    write.waiting.clear()
+    for (const node of object.acting.keys()) write.waiting.add(node)
     const { oid } = object
     const previous = object.version
     object.version = write.contents ? version : null
     const contents = previous === null ? madeOf(write) : write.contents
-    object.roomy = subtract(object.roomy, write.contents?.zeros ?? ALL_BLOCKS) // zeros give space back
-    const watermark = versions.watermark(holders.generation)
-    for (const { member } of [...object.acting.values()]) {
+    const zeros = write.contents?.zeros ?? ALL_BLOCKS
+    if (zeros.length > 0) object.roomy = subtract(object.roomy, zeros) // they give space back
+    const { generation } = holders
+    const watermark = versions.watermark(generation)
+    const { vid } = holders
+    const request: CopyRequest = contents
+      ? {
+          type: 'write',
+          vid,
+          generation,
+          write: { ...contents, oid, version, previous },
+          durable: write.durable,
+          watermark,
+        }
+      : { type: 'remove', vid, generation, oid, version }
+    const sendTo = (member: Member) => {
       if (!write.durable) holders.unsynced.set(member.node, version.sequence)
-      const sent = contents
-        ? holders.ask(member, {
-            type: 'write',
-            write: { ...contents, oid, version, previous },
-            durable: write.durable,
-            watermark,
-          })
-        : holders.ask(member, { type: 'remove', oid, version })
-      void sent.then((answer) => {
+      holders.send(member, request, (answer) => {
         if (write.version !== version) return
-        if (answer === null) return this.#tryAgain(object, write, version)
+        if (answer === null) return void this.#tryAgain(object, write, version)
         write.waiting.delete(member.node)
         if (answer.refused) object.acting.delete(member.node)
         this.#finishIfDone(object, write)
       })
     }
+    let near: Member | null = null
+    for (const { member } of object.acting.values()) {
+      if (holders.isNear(member)) near = member
+      else sendTo(member)
+    }
+    if (near) sendTo(near) // while the others are at it
   }
 
   /** There should be another view; if there is none after a while, who did not answer is asked again. */
@@ -123,16 +140,18 @@ export class ObjectWrites {
   }
 
   #finishIfDone(object: OwnedObject, write: PendingWrite): void {
-    if (!object.isOpen || write.waiting.size > 0 || !object.pending.includes(write)) return
+    if (!object.isOpen || write.waiting.size > 0) return
+    const place = object.pending.indexOf(write)
+    if (place < 0) return
     if (object.acting.size < this.#options.holders.copiesMin) return this.#options.reopen(object)
-    object.pending.splice(object.pending.indexOf(write), 1)
+    object.pending.splice(place, 1)
     if (write.contents) {
       if (object.removals === 0) object.exists = true
       object.wrote(write.blocks)
     }
     object.isUndecided = false
     this.#options.versions.finish(write.version)
-    write.settled.resolve()
+    write.settle(null)
   }
 
   /** After a clean entry, who is no target of any view since takes no part any more. */

@@ -1,8 +1,9 @@
+import type { StoreError } from '../../errors.ts'
+import type { StoreDone } from '../change.ts'
 import type { Member } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { type Blocks, firstBlocks, overlaps, subtract } from './block-ranges.ts'
+import { ALL_BLOCKS, type Blocks, blocksOf, firstBlocks, overlaps, subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange } from './copy-store.ts'
-import type { Deferred } from './deferred.ts'
 import type { Version } from './version.ts'
 
 /** A copy that takes part in all that is done to an object. */
@@ -12,18 +13,49 @@ export interface ActingCopy {
   missing: Blocks
 }
 
-/** A write that was sent, and is sent again after each open until it is done. */
-export interface PendingWrite {
+/** What a write is to make of an object. */
+export interface Writing {
   /** Null removes the object. */
   contents: BlockContents | null
   /** What the rest of it is when this makes the object; null: zeros. */
   base: bigint | null
-  blocks: Blocks
   durable: boolean
+}
+
+/** A write that was sent, and is sent again after each open until it is done. */
+export class PendingWrite implements Writing {
+  readonly contents: BlockContents | null
+  readonly base: bigint | null
+  readonly durable: boolean
+  readonly blocks: Blocks
   version: Version
   /** Those who have not answered yet. */
-  waiting: Set<NodeId>
-  settled: Deferred
+  readonly waiting = new Set<NodeId>()
+  readonly #done: StoreDone
+  #watchers: (() => void)[] | null = null
+
+  constructor({ contents, base, durable }: Writing, version: Version, done: StoreDone) {
+    this.contents = contents
+    this.base = base
+    this.durable = durable
+    this.blocks = contents ? blocksOf(contents) : ALL_BLOCKS
+    this.version = version
+    this.#done = done
+  }
+
+  /** It is not under way any more. To be called once. */
+  settle(error: StoreError | null): void {
+    this.#done(error)
+    for (const watcher of this.#watchers ?? []) watcher()
+  }
+
+  /** Resolves when it is not under way any more, whatever became of it. */
+  over(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#watchers ??= []
+      this.#watchers.push(resolve)
+    })
+  }
 }
 
 /** An object as its owner has it. */
@@ -76,7 +108,23 @@ export class OwnedObject {
   /** Resolves when none of the writes that overlap these blocks now is under way any more, whatever became of them. */
   async quiet(blocks: readonly BlockRange[]): Promise<void> {
     const overlapping = this.pending.filter((write) => overlaps(write.blocks, blocks))
-    await Promise.allSettled(overlapping.map(({ settled }) => settled.promise))
+    await Promise.all(overlapping.map((write) => write.over()))
+  }
+
+  /** Whether `quiet` would have nothing to wait for. */
+  isQuiet(first: number, count: number): boolean {
+    for (const { blocks } of this.pending)
+      for (const range of blocks) if (first < range.first + range.count && range.first < first + count) return false
+    return true
+  }
+
+  /** The copy of this life of a node, if it has all blocks of a range. */
+  nearCopy(first: number, count: number, near: string): ActingCopy | null {
+    for (const copy of this.acting.values()) {
+      if (copy.member.incarnation !== near) continue
+      return copy.missing.length === 0 || !overlaps(copy.missing, [{ first, count }]) ? copy : null
+    }
+    return null
   }
 
   /**
@@ -87,9 +135,9 @@ export class OwnedObject {
     { first, count }: BlockRange,
     { turn, near }: { turn: number; near: string },
   ): { member: Member; range: BlockRange }[] | null {
+    const own = this.nearCopy(first, count, near)
+    if (own) return [{ member: own.member, range: { first, count } }]
     const copies = [...this.acting.values()]
-    const own = copies.find(({ member }) => member.incarnation === near)
-    if (own && !overlaps(own.missing, [{ first, count }])) return [{ member: own.member, range: { first, count } }]
     for (let i = 0; i < copies.length; i++) {
       const { member, missing } = copies[(turn + i) % copies.length]!
       if (!overlaps(missing, [{ first, count }])) return [{ member, range: { first, count } }]
@@ -125,8 +173,8 @@ export class OwnedObject {
 
   /** These are good in all copies that take part. */
   wrote(blocks: Blocks): void {
-    this.rotten = subtract(this.rotten, blocks)
-    for (const copy of this.acting.values()) copy.missing = subtract(copy.missing, blocks)
+    if (this.rotten.length > 0) this.rotten = subtract(this.rotten, blocks)
+    for (const copy of this.acting.values()) if (copy.missing.length > 0) copy.missing = subtract(copy.missing, blocks)
   }
 }
 
@@ -147,15 +195,24 @@ export class OwnedObjects {
   async use<T>(oid: bigint, exists: boolean, use: (object: OwnedObject) => Promise<T>): Promise<T> {
     const object = this.#objects.get(oid) ?? new OwnedObject(oid, exists)
     if (object.removals === 0) object.exists ||= exists
-    object.users++
-    this.#objects.delete(oid)
-    this.#objects.set(oid, object) // as the one used last
+    this.enter(object)
     try {
       return await use(object)
     } finally {
-      object.users--
-      this.#forgetIdle()
+      this.leave(object)
     }
+  }
+
+  /** Somebody is about to use it, and calls `leave` when that is over. */
+  enter(object: OwnedObject): void {
+    object.users++
+    this.#objects.delete(object.oid)
+    this.#objects.set(object.oid, object) // as the one used last
+  }
+
+  leave(object: OwnedObject): void {
+    object.users--
+    this.#forgetIdle()
   }
 
   #forgetIdle(): void {

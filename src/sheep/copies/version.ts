@@ -71,15 +71,41 @@ const FIXED_BYTES = 21
  * ```
  * All little endian.
  */
-export function encodeVersion({ generation, sequence }: Version): Buffer {
-  const incarnation = Buffer.from(generation.incarnation)
-  const bytes = Buffer.alloc(FIXED_BYTES + incarnation.length)
-  bytes.writeUInt32LE(generation.epoch, 0)
-  bytes.writeBigUInt64LE(BigInt(generation.index), 4)
-  bytes.writeBigUInt64LE(BigInt(sequence), 12)
-  bytes.writeUInt8(incarnation.length, 20)
-  incarnation.copy(bytes, FIXED_BYTES)
+export function encodeVersion(version: Version): Buffer {
+  const bytes = Buffer.alloc(versionBytes(version))
+  writeVersion(bytes, 0, version)
   return bytes
+}
+
+/** The length of `encodeVersion`. */
+export function versionBytes({ generation }: Version): number {
+  return FIXED_BYTES + incarnationBytes(generation).length
+}
+
+/** As `encodeVersion`, from a place in `target` on; returns where it ends. */
+export function writeVersion(target: Buffer, at: number, { generation, sequence }: Version): number {
+  const incarnation = incarnationBytes(generation)
+  target.writeUInt32LE(generation.epoch, at)
+  writeWhole(target, at + 4, generation.index)
+  writeWhole(target, at + 12, sequence)
+  target.writeUInt8(incarnation.length, at + 20)
+  target.set(incarnation, at + FIXED_BYTES)
+  return at + FIXED_BYTES + incarnation.length
+}
+
+/** Versions that are written one after the other are mostly of one owner. */
+let lastIncarnation = { text: '', bytes: Buffer.alloc(0) }
+
+function incarnationBytes({ incarnation }: Generation): Buffer {
+  if (lastIncarnation.text !== incarnation) lastIncarnation = { text: incarnation, bytes: Buffer.from(incarnation) }
+  return lastIncarnation.bytes
+}
+
+const TWO_TO_32 = 0x1_0000_0000
+
+function writeWhole(target: Buffer, at: number, value: number): void {
+  target.writeUInt32LE(value % TWO_TO_32, at)
+  target.writeUInt32LE(Math.floor(value / TWO_TO_32), at + 4)
 }
 
 /** Throws a RangeError when the bytes end too early, or say more than a number can hold. */

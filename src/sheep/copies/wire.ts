@@ -2,7 +2,7 @@ import assert from 'node:assert'
 import { BLOCK_BYTES } from '../object-format.ts'
 import { type ByteReader, MalformedMessage } from '../peer/byte-reader.ts'
 import type { FrameWriter } from '../peer/frames.ts'
-import { type AnyHandler, type Kind, promised, REQUEST_COST_BYTES } from '../peer/kind.ts'
+import { type AnyHandler, handler, type Kind, REQUEST_COST_BYTES } from '../peer/kind.ts'
 import type { CopyHolder } from './copy-holder.ts'
 import type { BlockContents, CopyState, TailEntry } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
@@ -90,7 +90,7 @@ export const COPY: Kind<CopyRequest, CopyAnswer> = {
 
 /** What a node answers for the copies that it has. */
 export function copyHandler(holder: Pick<CopyHolder, 'answer'>): AnyHandler {
-  return promised(COPY, (request) => holder.answer(request))
+  return handler(COPY, (request, _from, reply) => holder.answer(request, reply))
 }
 
 function costBytes(request: CopyRequest): number {

@@ -3,7 +3,7 @@ import type { Generation, Version } from './version.ts'
 /** Numbers what an owner writes, and knows how far all of it is everywhere. */
 export class WriteVersions {
   #last = 0
-  /** Given away and not done: the watermark stays below them. */
+  /** Given away and not done, in order: the watermark stays below them. */
   readonly #unfinished = new Set<number>()
   #saidWatermark = 0
 
@@ -29,8 +29,8 @@ export class WriteVersions {
 
   /** Null before the first write. */
   watermark(generation: Generation): Version | null {
-    let sequence = this.#last
-    for (const unfinished of this.#unfinished) sequence = Math.min(sequence, unfinished - 1)
+    const [oldest] = this.#unfinished
+    const sequence = oldest === undefined ? this.#last : oldest - 1
     return sequence > 0 ? { generation, sequence } : null
   }
 

@@ -13,6 +13,15 @@ export class ObjectTurns {
     return this.#take(index, change, true)
   }
 
+  /** As `shared`, of a change that is under way until `end` is called. False, and it is not, when it would have to wait. */
+  beginShared(index: number): boolean {
+    const turns = this.#objects.get(index)
+    if (turns?.isAlone || turns?.waiting.length) return false
+    if (turns) turns.under++
+    else this.#objects.set(index, { under: 1, isAlone: false, waiting: [] })
+    return true
+  }
+
   #take<T>(index: number, change: () => Promise<T>, isAlone: boolean): Promise<T> {
     let turns = this.#objects.get(index)
     if (!turns) {
@@ -24,14 +33,15 @@ export class ObjectTurns {
       const run = () =>
         change()
           .then(resolve, reject)
-          .finally(() => this.#end(index))
+          .finally(() => this.end(index))
       waiting.push({ isAlone, run })
     })
     this.#next(turns)
     return done
   }
 
-  #end(index: number): void {
+  /** A change that was under way is not any more. */
+  end(index: number): void {
     const turns = this.#objects.get(index)!
     turns.under--
     turns.isAlone = false

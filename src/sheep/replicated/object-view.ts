@@ -105,6 +105,15 @@ export class ObjectViews {
     }
   }
 
+  /** What is known without asking; null when it is not. */
+  holdNow(oid: bigint): HeldView | null {
+    const entry = this.#entries.get(oid)
+    if (!entry?.known) return null
+    entry.users++
+    entry.isTouched = true
+    return { view: entry.known, release: () => void entry.users-- }
+  }
+
   /** An object was made that nobody else knows yet. */
   put(oid: bigint, view: ObjectView): void {
     this.#entries.set(oid, { view: Promise.resolve(view), known: view, users: 0, isTouched: true })

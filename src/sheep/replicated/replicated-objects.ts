@@ -1,3 +1,5 @@
+import type { StoreDone } from '../change.ts'
+
 /**
  * What the owner of a family of VDIs asks of the copies of its objects. Whole blocks of 4 KiB only.
  *
@@ -13,7 +15,14 @@ export interface ReplicatedObjects {
    * durably: of zeros, or with a `base` of what that object has. The base does not change as long as somebody reads through it.
    */
   write(oid: bigint, contents: BlockContents, options: WriteOptions): Promise<void>
+  /** As `write` of an object that exists. False, and nothing is begun, when anything has to be waited for before it can be. */
+  writeNow(oid: bigint, contents: BlockContents, durable: boolean, done: StoreDone): boolean
   read(oid: bigint, range: BlockRange): Promise<ObjectContents>
+  /**
+   * As `read`, into `target`, of blocks that all have bytes here. False, and nothing is begun, when anything has to be waited for before
+   * that is known. `done(false)`: they have to be read as `read` does after all.
+   */
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean
   /** What the blocks of an object are, without their bytes. */
   layoutOf(oid: bigint): Promise<ObjectLayout>
   /** Durable, and does nothing to an object that is not there. */

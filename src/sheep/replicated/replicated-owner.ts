@@ -81,6 +81,7 @@ export class ReplicatedOwner implements Owner {
 
   read(offset: number, target: Buffer, done: StoreDone): void {
     this.#admit(offset, target.length, done, (finish) => {
+      if (this.#readNow(offset, target, finish)) return
       this.#eachObject(offset, target.length, finish, (index, at, from, length) =>
         this.#readObject(index, at, target.subarray(from, from + length)),
       )
@@ -89,6 +90,7 @@ export class ReplicatedOwner implements Owner {
 
   write(offset: number, source: Buffer, durable: boolean, done: StoreDone): void {
     this.#admit(offset, source.length, done, (finish) => {
+      if (this.#writeNow(offset, source, durable, finish)) return
       this.#eachObject(offset, source.length, finish, (index, at, from, length) =>
         this.#writeObject(index, at, source.subarray(from, from + length), durable),
       )
@@ -211,6 +213,23 @@ export class ReplicatedOwner implements Owner {
     })
   }
 
+  /** Whole blocks of one object that are here, with nothing to wait for first. False, and nothing is begun, when it is not so. */
+  #readNow(offset: number, target: Buffer, finish: StoreDone): boolean {
+    const index = wholeBlocksAt(offset, target.length)
+    const vid = index === null ? 0 : this.#map.lookupNow(index)
+    if (index === null || !vid) return false
+    const { objects, grace } = this.#context
+    const lookers = grace.enter()
+    const first = (offset % OBJECT_BYTES) / BLOCK_BYTES
+    const isBegun = objects.readNow(dataOid(vid, index), first, target, (isRead) => {
+      grace.leave(lookers)
+      if (isRead) finish(null)
+      else answer(this.#readObject(index, offset % OBJECT_BYTES, target), finish)
+    })
+    if (!isBegun) grace.leave(lookers)
+    return isBegun
+  }
+
   async #readObject(index: number, at: number, target: Buffer): Promise<void> {
     const start = at - (at % BLOCK_BYTES)
     const end = roundUp(at + target.length)
@@ -228,6 +247,31 @@ export class ReplicatedOwner implements Owner {
       target.fill(0)
       await objects.confirm(this.vid) // or another owner may have put something there
     })
+  }
+
+  /** As `#overwrite`, with nothing to wait for first. False, and nothing is begun, when it is not so. */
+  #writeNow(offset: number, source: Buffer, durable: boolean, finish: StoreDone): boolean {
+    const index = wholeBlocksAt(offset, source.length)
+    const { vid } = this
+    if (index === null || this.#map.lookupNow(index) !== vid || this.#doubts.has(index)) return false
+    const oid = dataOid(vid, index)
+    const held = this.#context.views.holdNow(oid)
+    if (!held || !this.#turns.beginShared(index)) {
+      held?.release()
+      return false
+    }
+    const contents = { blocks: [{ first: (offset % OBJECT_BYTES) / BLOCK_BYTES, bytes: source }], zeros: [] }
+    const ended = () => {
+      held.release()
+      this.#turns.end(index)
+    }
+    const isBegun = this.#context.objects.writeNow(oid, contents, durable, (error) => {
+      this.#wrote(index, held.view, contents, error)
+      ended()
+      finish(error)
+    })
+    if (!isBegun) ended()
+    return isBegun
   }
 
   #writeObject(index: number, at: number, source: Buffer, durable: boolean): Promise<void> {
@@ -354,12 +398,17 @@ export class ReplicatedOwner implements Owner {
     const oid = dataOid(this.vid, index)
     try {
       await this.#context.objects.write(oid, contents, { exists: true, durable })
-      // After a failure beside this one all of the object is counted anew.
-      if (!this.#doubts.has(index)) this.#took(index, view, contents)
     } catch (error) {
-      this.#doubt(index, view, error)
+      this.#wrote(index, view, contents, error)
       throw error
     }
+    this.#wrote(index, view, contents, null)
+  }
+
+  #wrote(index: number, view: ObjectView, contents: BlockContents, error: unknown): void {
+    if (error !== null) this.#doubt(index, view, error)
+    // After a failure beside this one all of the object is counted anew.
+    else if (!this.#doubts.has(index)) this.#took(index, view, contents)
   }
 
   async #make(index: number, base: ObjectView | null, contents: BlockContents): Promise<void> {
@@ -452,6 +501,13 @@ export class ReplicatedOwner implements Owner {
 }
 
 const NOTHING: Account = new Map()
+
+/** The index of the one object in which all of these bytes are whole blocks; null when it is not so. */
+function wholeBlocksAt(offset: number, length: number): number | null {
+  if (offset % BLOCK_BYTES !== 0 || length % BLOCK_BYTES !== 0 || length === 0) return null
+  const index = Math.floor(offset / OBJECT_BYTES)
+  return offset + length <= (index + 1) * OBJECT_BYTES ? index : null
+}
 
 const isUndone = (error: unknown): boolean => error instanceof StoreError && error.code === 'NoSpace'
 

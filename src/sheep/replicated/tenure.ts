@@ -1,4 +1,5 @@
 import { StoreError } from '../../errors.ts'
+import type { StoreDone } from '../change.ts'
 import type {
   BlockContents,
   BlockRange,
@@ -26,8 +27,20 @@ export class Tenure implements ReplicatedObjects {
     return this.#ask(() => this.#objects.write(oid, contents, options))
   }
 
+  writeNow(oid: bigint, contents: BlockContents, durable: boolean, done: StoreDone): boolean {
+    if (this.#ended) return false
+    return this.#objects.writeNow(oid, contents, durable, (error) => {
+      if (error) this.#failed(error)
+      done(error)
+    })
+  }
+
   read(oid: bigint, range: BlockRange): Promise<ObjectContents> {
     return this.#ask(() => this.#objects.read(oid, range))
+  }
+
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    return this.#ended === null && this.#objects.readNow(oid, first, target, done)
   }
 
   layoutOf(oid: bigint): Promise<ObjectLayout> {
@@ -55,9 +68,13 @@ export class Tenure implements ReplicatedObjects {
     try {
       return await question()
     } catch (error) {
-      if (error instanceof StoreError && error.code === 'OldEpoch')
-        this.#ended ??= new StoreError('OldEpoch', 'the VDI has another owner now', { cause: error })
+      this.#failed(error)
       throw error
     }
+  }
+
+  #failed(error: unknown): void {
+    if (error instanceof StoreError && error.code === 'OldEpoch')
+      this.#ended ??= new StoreError('OldEpoch', 'the VDI has another owner now', { cause: error })
   }
 }

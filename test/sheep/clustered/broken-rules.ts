@@ -68,8 +68,8 @@ function lateRequestsArrive(): void {
 
 function answerInstead(of: (holder: CopyHolder, request: CopyRequest) => CopyRequest): void {
   const { answer } = CopyHolder.prototype
-  CopyHolder.prototype.answer = function (request) {
-    return answer.call(this, request.type === 'open' ? request : of(this, request))
+  CopyHolder.prototype.answer = function (request, reply) {
+    answer.call(this, request.type === 'open' ? request : of(this, request), reply)
   }
 }
 

@@ -1,11 +1,12 @@
 import { dataOid } from '../../../src/protocol/oid.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
 import { CopySequencer } from '../../../src/sheep/copies/copy-sequencer.ts'
-import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
+import type { CopyAnswer, CopyRequest } from '../../../src/sheep/copies/messages.ts'
 import type { Member, View } from '../../../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SeededRandom } from '../../sim/random.ts'
+import { answerOf } from './answer-of.ts'
 import { SimCopyDisk, SimCopyStore } from './sim-copy-store.ts'
 
 export const VID = 7
@@ -42,16 +43,19 @@ export class CopiesBench {
       views,
       copiesMinIn: () => 2,
       targetsOf: (_oid, view) => this.targetsIn(view),
-      ask: async (to, request) => {
-        if (this.isLost(to.node, request)) throw new Error('no answer')
-        const answer = await this.#holders.get(to.node)!.answer(request)
-        await this.delay(to.node, request)
-        return answer
-      },
+      send: (to, request, done) => void this.#ask(to.node, request).then(done, done),
+      readNow: () => false,
       mayAct: () => true,
       suspect: () => {},
       clock: this.#clock,
     })
+  }
+
+  async #ask(node: string, request: CopyRequest): Promise<CopyAnswer> {
+    if (this.isLost(node, request)) throw new Error('no answer')
+    const answer = await answerOf(this.#holders.get(node)!, request)
+    await this.delay(node, request)
+    return answer
   }
 
   run<T>(work: Promise<T>): Promise<T> {

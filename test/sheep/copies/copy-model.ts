@@ -10,6 +10,7 @@ import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { createRing } from '../../../src/sheep/ring.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SeededRandom } from '../../sim/random.ts'
+import { answerOf } from './answer-of.ts'
 import { type Operation, whyNotDurable } from './linearizable.ts'
 import { ModelOwner, VID } from './model-owner.ts'
 import { SimCopyDisk, SimCopyStore } from './sim-copy-store.ts'
@@ -462,21 +463,21 @@ export class CopyModel {
     if ((broken.forgetsSeals || broken.takesAnyGeneration) && request.type !== 'open') {
       const forgetful = new CopyHolder(process.store)
       if (broken.forgetsSeals) forgetful.viewChanged(this.#known(process).views.at(-1)?.epoch ?? 0)
-      return forgetful.answer(request)
+      return answerOf(forgetful, request)
     }
     if (broken.takesAnyPredecessor && request.type === 'write' && request.write.previous) {
       const previous = process.store.stateOf(request.write.oid)?.version ?? null
-      return process.holder.answer({ ...request, write: { ...request.write, previous } })
+      return answerOf(process.holder, { ...request, write: { ...request.write, previous } })
     }
     if (broken.forgetsRemovals && request.type === 'remove') return { refused: null, result: null }
     if (broken.inheritsZeros && request.type === 'fill') {
       const { blocks, zeros, inherited } = request.contents
       const contents = { blocks, zeros: toBlocks([...zeros, ...(inherited?.ranges ?? [])]) }
-      return process.holder.answer({ ...request, contents })
+      return answerOf(process.holder, { ...request, contents })
     }
     if (broken.mendsNothing && request.type === 'mend') return { refused: null, result: false }
     if (broken.hasNoEpochs && request.type === 'blocks-since') return { refused: null, result: [] }
-    const answer = await process.holder.answer(request)
+    const answer = await answerOf(process.holder, request)
     if (answer.refused === 'rotten') this.counts.found++
     if (request.type === 'mend' && answer.refused === null && answer.result) this.counts.mended++
     if (broken.hasNoTails && request.type === 'open' && answer.refused === null) {

@@ -56,7 +56,8 @@ export class ModelOwner {
       views,
       targetsOf: (oid, view) => model.targetsOf(oid, view),
       copiesMinIn: () => 2,
-      ask: (to, request) => model.ask(node, to, request),
+      send: (to, request, done) => void model.ask(node, to, request).then(done, done),
+      readNow: (request, done) => node.process?.holder.readNow(request, done) ?? false,
       mayAct: () => model.mayAct(node),
       suspect: (member) => model.suspect(node, member),
       clock: model.retryClock(clock),
@@ -129,8 +130,27 @@ export class ModelOwner {
     const oid = dataOid(VID, index)
     await this.#loaded
     const contents = { blocks: [run], zeros: [] }
-    if (this.maps(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
+    if (this.maps(oid)) return this.#overwrite(oid, contents)
     return this.#change(() => this.#make(oid, contents))
+  }
+
+  /** At once, if that can be. */
+  #overwrite(oid: bigint, contents: BlockContents): Promise<void> {
+    const durable = this.#model.isDurable
+    return new Promise((resolve, reject) => {
+      const done = (error: StoreError | null) => (error ? reject(error) : resolve())
+      if (this.#sequencer.writeNow(oid, contents, durable, done)) return
+      this.#sequencer.write(oid, contents, { durable }).then(resolve, reject)
+    })
+  }
+
+  /** From the copy of this node, if that can be. */
+  async #readOwn(oid: bigint, { first, count }: BlockRange): Promise<BlockContents | null> {
+    const bytes = Buffer.alloc(count * BLOCK_BYTES)
+    const isRead = await new Promise((resolve) => {
+      if (!this.#sequencer.readNow(oid, first, bytes, resolve)) resolve(false)
+    })
+    return isRead ? { blocks: [{ first, bytes }], zeros: [] } : null
   }
 
   /** What each block of a range is. */
@@ -139,7 +159,7 @@ export class ModelOwner {
     await this.#loaded
     const entry = this.#map.get(oid)
     if (entry?.exists) {
-      const contents = await this.#sequencer.read(oid, range)
+      const contents = (await this.#readOwn(oid, range)) ?? (await this.#sequencer.read(oid, range))
       if (this.#map.get(oid) !== entry) throw new StoreError('Unsure')
       return valuesOf(contents, range, entry, baseOf(oid, entry))
     }
@@ -173,7 +193,7 @@ export class ModelOwner {
 
   /** The object first, then its place in the map. */
   async #make(oid: bigint, contents: BlockContents): Promise<void> {
-    if (this.maps(oid)) return this.#sequencer.write(oid, contents, { durable: this.#model.isDurable })
+    if (this.maps(oid)) return this.#overwrite(oid, contents)
     const { value } = this.#entry(oid)
     this.#making.add(oid)
     try {

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { ALL_BLOCKS } from '../../../src/sheep/copies/block-ranges.ts'
 import { deferred } from '../../../src/sheep/copies/deferred.ts'
-import { OwnedObject, OwnedObjects } from '../../../src/sheep/copies/owned-object.ts'
+import { OwnedObject, OwnedObjects, PendingWrite } from '../../../src/sheep/copies/owned-object.ts'
 import type { Member } from '../../../src/sheep/membership/view.ts'
 
 const member = (node: string): Member => ({ node, incarnation: `${node}.1`, address: node, zone: 0, vnodes: 1 })
@@ -36,8 +35,7 @@ describe('the objects that an owner keeps', () => {
     const objects = new OwnedObjects(1)
     await objects.use(1n, true, async (object) => {
       const version = { generation: { epoch: 1, index: 1, incarnation: 'a' }, sequence: 1 }
-      const write = { contents: null, base: null, blocks: ALL_BLOCKS, durable: true, version }
-      object.pending.push({ ...write, waiting: new Set(), settled: deferred() })
+      object.pending.push(new PendingWrite({ contents: null, base: null, durable: true }, version, () => {}))
     })
     await objects.use(2n, true, async () => {})
     await objects.use(3n, true, async () => {})

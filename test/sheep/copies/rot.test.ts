@@ -5,6 +5,7 @@ import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
 import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
 import { BLOCK_BYTES, objectPath } from '../../../src/sheep/object-format.ts'
 import { blocksOf, StoreBench } from '../store-bench.ts'
+import { answerOf } from './answer-of.ts'
 
 const VID = 7
 const OID = dataOid(VID, 1)
@@ -26,7 +27,7 @@ async function damaged() {
 function holderOf(bench: StoreBench) {
   const store = new EngineCopyStore(bench.store)
   const holder = new CopyHolder(store)
-  const ask = (request: Asked) => holder.answer({ ...request, vid: VID, generation } as CopyRequest)
+  const ask = (request: Asked) => answerOf(holder, { ...request, vid: VID, generation } as CopyRequest)
   return { store, ask }
 }
 

@@ -160,7 +160,8 @@ export class SimCopyStore implements CopyStore {
 
   isAt(oid: bigint, version: Version): boolean {
     const state = this.stateOf(oid)
-    return state !== null && state.kind !== 'stale' && isSameVersion(state.version, version)
+    const isUsable = state !== null && state.kind !== 'stale' && state.kind !== 'removed'
+    return isUsable && isSameVersion(state.version, version)
   }
 
   allocatedOf(oid: bigint): Blocks {
@@ -293,6 +294,19 @@ export class SimCopyStore implements CopyStore {
       const ranges = subtract(intersect([range], copy.inherited?.ranges ?? []), data)
       done(null, { data, ...(ranges.length > 0 && { inherited: { base: copy.inherited!.base, ranges } }) })
     })
+  }
+
+  readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean {
+    const range = { first, count: target.length / BLOCK_BYTES }
+    const state = this.stateOf(oid)
+    if (!state || state.kind === 'removed' || subtract([range], state.valid).length > 0) return false
+    if (subtract([range], this.allocatedOf(oid)).length > 0) return false
+    this.read(oid, range, (error, { blocks }) => {
+      const isAll = error === null && subtract([range], blocks.map(rangeOf)).length === 0
+      if (isAll) for (const run of blocks) run.bytes.copy(target, (run.first - first) * BLOCK_BYTES)
+      done(isAll)
+    })
+    return true
   }
 
   read(

@@ -58,6 +58,8 @@ class Bench {
           if (isUnsure) throw new StoreError('Unsure')
         })
       },
+      writeNow: () => false,
+      readNow: () => false,
       read: (oid, range) => {
         note('read', oid, range.count)
         return port.read(oid, range)

@@ -1,4 +1,4 @@
-import { StoreError } from '../../../src/errors.ts'
+import { StoreError, toStoreError } from '../../../src/errors.ts'
 import { inodeOid, oidKind, oidVid } from '../../../src/protocol/oid.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../../src/sheep/object-format.ts'
 import type {
@@ -83,7 +83,26 @@ export class SimObjects {
       this.#ask(generation, clock, oids, question)
     return {
       write: (oid, contents, options) => this.#write(generation, clock, oid, contents, options),
+      writeNow: (oid, contents, durable, done) => {
+        if (this.#random.chance(0.5)) return false
+        const written = this.#write(generation, clock, oid, contents, { exists: true, durable })
+        written.then(
+          () => done(null),
+          (error) => done(toStoreError(error)),
+        )
+        return true
+      },
       read: (oid, range) => ask([oid], () => this.#read(oid, range)),
+      readNow: (oid, first, target, done) => {
+        if (this.#random.chance(0.5)) return false
+        const range = { first, count: target.length / BLOCK_BYTES }
+        const read = ask([oid], () => this.#read(oid, range)).then(({ blocks }) => {
+          for (const run of blocks) run.bytes.copy(target, (run.first - first) * BLOCK_BYTES)
+          return blocks.length === range.count
+        })
+        read.then(done, () => done(false))
+        return true
+      },
       layoutOf: (oid) => ask([oid], () => this.#layoutOf(oid)),
       remove: (oid) => ask([oid], () => this.#remove(oid)),
       flush: () => ask([], () => this.#flush()),
