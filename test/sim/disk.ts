@@ -5,6 +5,8 @@ import type { SeededRandom } from './random.ts'
 
 const PAGE = 4096
 const SECTOR = 512
+/** Pages are never changed in place, so that one may be in many files, in the cache and on the disk. Many hold nothing but zeros. */
+const ZEROS = Buffer.alloc(PAGE)
 
 interface Inode {
   pages: Map<number, Buffer>
@@ -278,12 +280,13 @@ export class SimDisk {
         alive()
         this.#wear()
         for (const source of sources) {
-          for (let at = 0; at < source.length; at += PAGE) {
-            if (this.endAfterPages-- <= 0) {
-              this.kill()
-              alive()
-            }
-            this.#write(inode, source.subarray(at, at + PAGE), position + at)
+          const pages = Math.ceil(source.length / PAGE)
+          const written = Math.min(source.length, Math.max(0, this.endAfterPages) * PAGE)
+          this.#write(inode, written < source.length ? source.subarray(0, written) : source, position)
+          this.endAfterPages -= pages
+          if (written < source.length) {
+            this.kill()
+            alive()
           }
           position += source.length
         }
@@ -337,6 +340,7 @@ export class SimDisk {
   }
 
   #write(inode: Inode, source: Uint8Array, position: number): void {
+    const whole = position % PAGE === 0 ? wholePages(source) : []
     for (let done = 0; done < source.length; ) {
       const page = Math.floor((position + done) / PAGE)
       const offset = (position + done) % PAGE
@@ -345,8 +349,8 @@ export class SimDisk {
         assert(hole.inode !== inode || page < hole.first || page >= hole.end, 'written where a hole is being made')
       }
       if (inode.dirty.has(page) && this.#random.chance(this.faults.writeback)) persist(inode, page)
-      const bytes = Buffer.from(inode.pages.get(page) ?? Buffer.alloc(PAGE))
-      bytes.set(source.subarray(done, done + count), offset)
+      const bytes =
+        whole[done / PAGE] ?? changed(inode.pages.get(page) ?? ZEROS, source.subarray(done, done + count), offset)
       if (!inode.pages.has(page) && this.usedBytes() >= this.capacityBytes) throw errno('ENOSPC', 'write')
       inode.pages.set(page, bytes)
       inode.dirty.add(page)
@@ -361,7 +365,7 @@ export class SimDisk {
       if (!inode.dirty.has(page)) continue
       const isSame = inode.pages.get(page) === bytes
       if (isSame || this.#random.chance(0.5)) persist(inode, page)
-      else if (bytes) inode.durablePages.set(page, Buffer.from(bytes))
+      else if (bytes) inode.durablePages.set(page, bytes)
       else inode.durablePages.delete(page)
       if (isSame) inode.dirty.delete(page)
     }
@@ -426,8 +430,8 @@ export class SimDisk {
       if (fate < 0.4) continue
       if (fate < 0.8) persist(inode, page)
       else {
-        const torn = Buffer.from(inode.durablePages.get(page) ?? Buffer.alloc(PAGE))
-        const fresh = inode.pages.get(page) ?? Buffer.alloc(PAGE)
+        const torn = Buffer.from(inode.durablePages.get(page) ?? ZEROS)
+        const fresh = inode.pages.get(page) ?? ZEROS
         for (let at = 0; at < PAGE; at += SECTOR) if (this.#random.chance(0.5)) fresh.copy(torn, at, at, at + SECTOR)
         inode.durablePages.set(page, torn)
       }
@@ -472,8 +476,11 @@ export class SimDisk {
   flipBit(path: string, position: number): void {
     const inode = this.#names.get(path)!
     for (const pages of [inode.pages, inode.durablePages]) {
-      const page = pages.get(Math.floor(position / PAGE))
-      if (page) page[position % PAGE]! ^= 1 << this.#random.below(8)
+      const number = Math.floor(position / PAGE)
+      const page = pages.get(number)
+      if (!page) continue
+      const flipped = Buffer.of(page[position % PAGE]! ^ (1 << this.#random.below(8)))
+      pages.set(number, changed(page, flipped, position % PAGE))
     }
   }
 
@@ -505,9 +512,27 @@ function newInode(pages: ReadonlyMap<number, Buffer> = new Map(), size = 0): Ino
 
 function persist(inode: Inode, page: number): void {
   const bytes = inode.pages.get(page)
-  if (bytes) inode.durablePages.set(page, Buffer.from(bytes))
+  if (bytes) inode.durablePages.set(page, bytes)
   else inode.durablePages.delete(page)
   inode.durableSize = Math.max(inode.durableSize, Math.min(inode.size, (page + 1) * PAGE))
+}
+
+/** What is written, as pages; a last one that is not whole is left out. */
+function wholePages(source: Uint8Array): Buffer[] {
+  const count = Math.floor(source.length / PAGE)
+  const copy = Buffer.allocUnsafeSlow(count * PAGE)
+  copy.set(count * PAGE === source.length ? source : source.subarray(0, count * PAGE))
+  return Array.from({ length: count }, (_, page) => {
+    const start = page * PAGE
+    const isZero = copy.compare(ZEROS, 0, PAGE, start, start + PAGE) === 0
+    return isZero ? ZEROS : copy.subarray(start, start + PAGE)
+  })
+}
+
+function changed(page: Buffer, bytes: Uint8Array, offset: number): Buffer {
+  const copy = Buffer.from(page)
+  copy.set(bytes, offset)
+  return copy
 }
 
 function readInode(inode: Inode, target: Uint8Array, position: number): number {

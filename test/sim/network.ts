@@ -11,6 +11,8 @@ export interface SimNetworkOptions {
 }
 
 const SOFT_LIMIT_BYTES = 16 * 1024
+/** How often what could be read at once is cut all the same. */
+const CUT_CHANCE = 0.1
 
 /**
  * Byte streams between nodes in virtual time, as TCP gives them: in order, in pieces that end anywhere, with what is not read waiting at the
@@ -76,7 +78,7 @@ export class SimNetwork {
   reach(a: string, b: string): boolean {
     if (a === b) return true
     if (this.#sides !== null && !this.#sides.some((side) => side.has(a) && side.has(b))) return false
-    return !this.#blocked.has(`${a} ${b}`)
+    return this.#blocked.size === 0 || !this.#blocked.has(`${a} ${b}`)
   }
 
   add(stream: Stream): void {
@@ -135,11 +137,9 @@ class Stream {
   }
 
   write(buffers: readonly Uint8Array[]): boolean {
-    for (const buffer of buffers) {
-      if (buffer.length === 0) continue
-      this.#chunks.push(Buffer.from(buffer))
-      this.#pendingBytes += buffer.length
-    }
+    const chunk = Buffer.concat(buffers)
+    if (chunk.length > 0) this.#chunks.push(chunk)
+    this.#pendingBytes += chunk.length
     this.pump()
     this.#isFull ||= this.#pendingBytes > SOFT_LIMIT_BYTES
     return !this.#isFull
@@ -185,15 +185,22 @@ class Stream {
       if (this.#isEnding) this.#to.over()
       return
     }
-    const length = Math.min(first.length, 1 + this.#network.random.below(this.#network.options.pieceBytesMax))
-    this.#isUnderWay = length < first.length
-    if (length === first.length) this.#chunks.shift()
-    else this.#chunks[0] = first.subarray(length)
+    const pending = this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks)
+    const length = this.#pieceOf(pending.length)
+    this.#isUnderWay = length < pending.length
+    this.#chunks = this.#isUnderWay ? [pending.subarray(length)] : []
     this.#pendingBytes -= length
-    this.#to.arrived(first.subarray(0, length))
+    this.#to.arrived(pending.subarray(0, length))
     if (this.#pendingBytes > 0 || !this.#isFull) return
     this.#isFull = false
     this.from.drained()
+  }
+
+  /** How much of so many bytes is read at once: mostly all that has come, or a piece that ends anywhere. */
+  #pieceOf(bytes: number): number {
+    const { random, options } = this.#network
+    const limit = Math.min(options.pieceBytesMax, random.chance(CUT_CHANCE) ? bytes : Number.POSITIVE_INFINITY)
+    return Math.min(bytes, 1 + random.below(limit))
   }
 }
 
