@@ -74,6 +74,11 @@ export class SimNetwork {
     for (const stream of [...this.#streams]) if (stream.from.node.name === name) stream.from.destroy()
   }
 
+  /** All connections of a node break. What was under way is lost; both sides go on, and may connect again. */
+  reset(name: string): void {
+    for (const { from, to } of [...this.#streams]) if (from.node.name === name || to.node.name === name) from.destroy()
+  }
+
   /** Whether what `a` says arrives at `b`. */
   reach(a: string, b: string): boolean {
     if (a === b) return true
@@ -115,7 +120,7 @@ interface Node {
 
 class Stream {
   readonly from: End
-  readonly #to: End
+  readonly to: End
   readonly #network: SimNetwork
   #chunks: Buffer[] = []
   #pendingBytes = 0
@@ -128,7 +133,7 @@ class Stream {
   constructor(network: SimNetwork, from: End, to: End) {
     this.#network = network
     this.from = from
-    this.#to = to
+    this.to = to
     network.add(this)
   }
 
@@ -167,7 +172,7 @@ class Stream {
     const isDone = this.#chunks.length === 0 && !this.#isEnding
     if (this.#isMoving || isDone || !this.#mayArrive()) return
     this.#isMoving = true
-    this.#to.node.clock.timer(this.#isUnderWay ? 0 : this.#network.latencyMs(), () => {
+    this.to.node.clock.timer(this.#isUnderWay ? 0 : this.#network.latencyMs(), () => {
       this.#isMoving = false
       if (this.#mayArrive()) this.#arrive()
       this.pump()
@@ -175,14 +180,14 @@ class Stream {
   }
 
   #mayArrive(): boolean {
-    if (this.#to.isOver || !this.#network.reach(this.from.node.name, this.#to.node.name)) return false
-    return this.#chunks.length === 0 || this.#to.isReading
+    if (this.to.isOver || !this.#network.reach(this.from.node.name, this.to.node.name)) return false
+    return this.#chunks.length === 0 || this.to.isReading
   }
 
   #arrive(): void {
     const [first] = this.#chunks
     if (first === undefined) {
-      if (this.#isEnding) this.#to.over()
+      if (this.#isEnding) this.to.over()
       return
     }
     const pending = this.#chunks.length === 1 ? first : Buffer.concat(this.#chunks)
@@ -190,7 +195,7 @@ class Stream {
     this.#isUnderWay = length < pending.length
     this.#chunks = this.#isUnderWay ? [pending.subarray(length)] : []
     this.#pendingBytes -= length
-    this.#to.arrived(pending.subarray(0, length))
+    this.to.arrived(pending.subarray(0, length))
     if (this.#pendingBytes > 0 || !this.#isFull) return
     this.#isFull = false
     this.from.drained()

@@ -20,6 +20,10 @@ export interface ClientOptions {
   isDurable: boolean
   /** How much of the work is with the VDI as a whole: snapshots, clones, its size. */
   managing: number
+  /** How much of the rest is zeros and discards. */
+  clearing: number
+  /** How often a change that has no answer is left at that, and not made again. */
+  givingUp: number
   counts: OperationCounts
   /** No two writes have the same value. */
   nextValue(): number
@@ -39,6 +43,8 @@ export const NO_OPERATIONS = {
   resizes: 0,
   /** Attempts without an answer. */
   unanswered: 0,
+  /** Changes that were not tried again. */
+  givenUp: 0,
   noSpace: 0,
   /** Times that a client came to a gateway. */
   opened: 0,
@@ -88,60 +94,66 @@ export class ClusterClient {
     while (!isOver()) {
       await clock.sleep(this.#random.next() * this.#random.pick([5, 2 * pauseMs]))
       const startMs = clock.monotonicMs()
-      await (this.#random.chance(managing) ? this.#manage() : this.#work())
+      const isDone = this.#random.chance(managing) ? await this.#manage() : await this.#work()
       this.longestMs = Math.max(this.longestMs, clock.monotonicMs() - startMs)
-      this.#options.answered()
+      if (isDone) this.#options.answered()
     }
   }
 
-  async #work(): Promise<void> {
-    const { vdi, isDurable } = this.#options
+  /** False when it was given up. */
+  async #work(): Promise<boolean> {
+    const { vdi, isDurable, clearing } = this.#options
     const index = this.#random.below(vdi.objects)
-    const dice = this.#random.next()
-    if (dice < 0.45) await this.#write(index)
-    else if (dice < 0.88) await this.read(index)
-    else if (isDurable || dice < 0.93) await this.#zero(index)
-    else if (dice < 0.96) await this.#discard(index)
-    else await this.#flush()
+    if (this.#random.chance(clearing)) {
+      if (isDurable || this.#random.chance(0.4)) return this.#zero(index)
+      if (this.#random.chance(0.4)) return this.#discard(index)
+      await this.#flush()
+    } else if (this.#random.chance(0.5)) return this.#write(index)
+    else await this.read(index)
+    return true
   }
 
   // Requests. Each attempt is an operation of its own: whether the ones before took effect, nobody knows.
 
-  async #write(index: number): Promise<void> {
+  async #write(index: number): Promise<boolean> {
     const { isDurable, counts, nextValue } = this.#options
     const lengthBytes = this.#random.pick([UNIT_BYTES, BLOCK_BYTES, 2 * BLOCK_BYTES])
     const start = this.#random.below((TESTED_BYTES - lengthBytes) / lengthBytes + 1) * lengthBytes
     const offset = index * OBJECT_BYTES + start
-    await this.#change(offset, lengthBytes, isDurable, nextValue, (device, value, done) =>
+    const isDone = await this.#change(offset, lengthBytes, isDurable, nextValue, (device, value, done) =>
       device.write(offset, bytesOf(value, lengthBytes), { fua: isDurable }, done),
     )
-    counts.writes++
+    if (isDone) counts.writes++
+    return isDone
   }
 
-  async #zero(index: number): Promise<void> {
+  async #zero(index: number): Promise<boolean> {
     const { isDurable, counts } = this.#options
     const [offset, lengthBytes] = this.#rangeToClear(index)
     const options = { fua: isDurable, mayDiscard: this.#random.chance(0.7) }
-    await this.#change(
+    const isDone = await this.#change(
       offset,
       lengthBytes,
       isDurable,
       () => 0,
       (device, _value, done) => device.zero(offset, lengthBytes, options, done),
     )
-    counts.zeros++
+    if (isDone) counts.zeros++
+    return isDone
   }
 
-  async #discard(index: number): Promise<void> {
+  async #discard(index: number): Promise<boolean> {
+    const { counts } = this.#options
     const [offset, lengthBytes] = this.#rangeToClear(index)
-    await this.#change(
+    const isDone = await this.#change(
       offset,
       lengthBytes,
       false,
       () => 0,
       (device, _value, done) => device.discard(offset, lengthBytes, done),
     )
-    this.#options.counts.discards++
+    if (isDone) counts.discards++
+    return isDone
   }
 
   /** Half of all are whole objects: these go, where there is no snapshot. */
@@ -157,13 +169,17 @@ export class ClusterClient {
     isDurable: boolean,
     nextValue: () => number,
     send: (device: Device, value: number, done: Done) => void,
-  ): Promise<void> {
+  ): Promise<boolean> {
     for (;;) {
       const opened = await this.#open()
       const value = nextValue()
       const operation = this.#options.vdi.begin('write', offset, lengthBytes, value, isDurable)
       const outcome = await this.#attempt(opened, operation, (done) => send(opened.device, value, done))
-      if (outcome !== 'unanswered') return
+      if (outcome !== 'unanswered') return true
+      if (this.#random.chance(this.#options.givingUp)) {
+        this.#options.counts.givenUp++
+        return false
+      }
     }
   }
 
@@ -283,13 +299,14 @@ export class ClusterClient {
 
   // The VDI as a whole
 
-  async #manage(): Promise<void> {
+  async #manage(): Promise<true> {
     const { vdi } = this.#options
     const dice = this.#random.next()
     if (dice < 0.5) await this.#snapshot()
     else if (dice < 0.7) await this.#clone()
     else if (dice < 0.9) await this.#deleteHeld()
-    else if (vdi.objects < 5) await this.#resize()
+    else if (vdi.objects < 8) await this.#resize()
+    return true
   }
 
   /** Shows what the VDI was at some moment of it. When it fails it may have been taken all the same. */

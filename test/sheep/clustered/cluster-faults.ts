@@ -18,6 +18,10 @@ export const NO_FAULTS = {
   dataCuts: 0,
   /** The group is cut, and data goes everywhere. */
   groupCuts: 0,
+  /** All connections of a node break, and others can be made at once. */
+  resets: 0,
+  /** The group tells a node nothing for a while, though data goes. */
+  deaf: 0,
   rotten: 0,
   fullDisks: 0,
   slowDisks: 0,
@@ -49,6 +53,8 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   oneWayCuts: 6,
   dataCuts: 5,
   groupCuts: 3,
+  resets: 6,
+  deaf: 6,
   rotten: 0,
   fullDisks: 6,
   slowDisks: 5,
@@ -68,6 +74,7 @@ export class ClusterFaults {
   readonly #options: FaultOptions
   readonly #weights: [FaultKind, number][]
   readonly #stopped = new Set<BenchNode>()
+  readonly #deaf = new Set<BenchNode>()
   /** Who lost power since everything was complete with all nodes in the view. */
   readonly #lossy = new Set<BenchNode>()
   #isCut = false
@@ -151,6 +158,7 @@ export class ClusterFaults {
         blackout()
         for (const each of bench.nodes) {
           this.#stopped.delete(each)
+          this.#deaf.delete(each)
           bench.kill(each, true)
         }
         this.#lossy.clear()
@@ -175,6 +183,14 @@ export class ClusterFaults {
         bench.network.silence(some, others)
         return true
       }
+      case 'resets':
+        bench.network.reset(node.name)
+        return true
+      case 'deaf':
+        if (!node.running || this.#stopped.has(node) || this.#deaf.has(node)) return false
+        this.#deaf.add(node)
+        bench.group.stop(node.name)
+        return true
       case 'fullDisks':
         node.disk.capacityBytes = 2 ** 39 // so that it counts what is used
         node.disk.capacityBytes = node.disk.usedBytes() + RESERVE_BYTES + this.#random.below(24) * BLOCK_BYTES
@@ -204,12 +220,16 @@ export class ClusterFaults {
   #end(node: BenchNode, losesPower: boolean): boolean {
     if (!node.running && !node.isStarting) return false
     this.#stopped.delete(node)
+    this.#deaf.delete(node)
     this.#options.bench.kill(node, losesPower)
     return true
   }
 
   #resume(node: BenchNode): void {
-    if (this.#stopped.delete(node)) this.#options.bench.resume(node)
+    const { bench } = this.#options
+    const wasDeaf = this.#deaf.delete(node)
+    if (this.#stopped.delete(node)) bench.resume(node)
+    else if (wasDeaf) bench.group.resume(node.name)
   }
 
   #mendDisk({ disk }: BenchNode): void {

@@ -74,6 +74,8 @@ export class ClusterModel {
   readonly #vdis: TestedVdi[]
   readonly #clients: ClusterClient[]
   readonly #faults: ClusterFaults
+  /** Requests of each client that may be under way. */
+  readonly #loops: number
   #values = 0
   #answered = 0
   #isMended = false
@@ -95,10 +97,13 @@ export class ClusterModel {
     }
     const isDurable = random.chance(0.6)
     const patienceMs = random.pick([2000, 8000, 30_000])
-    const pauseMs = random.pick([40, 120])
-    const managing = random.pick([0.01, 0.04])
+    this.#loops = random.pick([2, 2, 6])
+    const pauseMs = (random.pick([40, 120]) * this.#loops) / 2
+    const managing = random.pick([0, 0.01, 0.04])
+    const clearing = random.pick([0.12, 0.12, 0.4])
+    const givingUp = random.pick([0, 0.9])
     const tested = Array.from({ length: 1 + random.below(2) }, (_, at) => {
-      const objects = 1 + random.below(3)
+      const objects = random.pick([1, 2, 3, 6])
       const clients = 1 + random.below(2)
       return { vdi: new TestedVdi(`vdi${at}`, objects, clients > 1), clients }
     })
@@ -108,7 +113,19 @@ export class ClusterModel {
         const attachmentId = `${vdi.name}-${at}`
         const nameHash = Buffer.from(attachmentId).toString('hex').padEnd(64, '0')
         return new ClusterClient({
-          ...{ bench, clock: this.#clock, vdi, attachmentId, nameHash, patienceMs, pauseMs, isDurable, managing },
+          ...{
+            bench,
+            clock: this.#clock,
+            vdi,
+            attachmentId,
+            nameHash,
+            patienceMs,
+            pauseMs,
+            isDurable,
+            managing,
+            clearing,
+            givingUp,
+          },
           counts: this.report.operations,
           nextValue: () => ++this.#values,
           answered: () => this.#someAnswer(),
@@ -144,7 +161,7 @@ export class ClusterModel {
     await this.#create()
     const { operations, faults } = this.#options
     const isOver = () => this.#answered >= operations && (this.#faults.total >= faults || this.#isMended)
-    const loops = this.#clients.flatMap((client) => [client, client].map((each) => each.work(isOver)))
+    const loops = this.#clients.flatMap((client) => Array.from({ length: this.#loops }, () => client.work(isOver)))
     let running = loops.length
     for (const loop of loops) this.#beside(loop.finally(() => running--))
     const endMs = this.#clock.monotonicMs() + FAULTS_MAX_MS
