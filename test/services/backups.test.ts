@@ -301,7 +301,7 @@ describe('a backup that fails', () => {
     await fill(harness, id, [[0, randomBytes(4 * MIB)]])
     const backup = await backUp(harness, id)
     const name = `volumebackups/${backup.id}/chunk-0`
-    const chunk = await harness.backups.get(name)
+    const chunk = (await harness.backups.get(name))!
     chunk[1000]! ^= 1
     await harness.backups.put(name, chunk)
     await harness.services.backups.restore(member, backup.id, { volumeId: id, name: null })
@@ -417,7 +417,7 @@ describe('an administrator', () => {
     const id = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
     await harness.backups.put(
       `volumebackups/${id}/manifest`,
-      await harness.backups.get(`volumebackups/${backup.id}/manifest`),
+      (await harness.backups.get(`volumebackups/${backup.id}/manifest`))!,
     )
     const url = Buffer.from(JSON.stringify({ id, container: 'volumebackups' })).toString('base64')
     const taken = harness.services.backups.importRecord(admin, { service: harness.backups.service, url })

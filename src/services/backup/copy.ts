@@ -1,22 +1,24 @@
-import { createHash } from 'node:crypto'
-import { promisify } from 'node:util'
-import { deflate, inflate } from 'node:zlib'
 import type { VolumeData } from '../../drivers/driver.ts'
-import { ServiceError } from '../../errors.ts'
+import type { ChunkSlots } from './chunk-slots.ts'
+import { pack, unpack } from './compression.ts'
 import {
   type BackupLocation,
   CHUNK_BYTES,
   type ChunkRecord,
   chunkName,
+  damaged,
+  digestOf,
+  existing,
   PAGE_BYTES,
   readPage,
   writePage,
 } from './format.ts'
-import type { BackupTarget } from './target.ts'
+import { inParallel } from './in-parallel.ts'
+import type { BackupTarget, Batch } from './target.ts'
 
 /**
- * Copies between a volume and a target, a page of 128 MiB after the other. Both ways do the same when they are repeated from
- * a page that was begun, so that a position in pages is all that has to be remembered; at most two chunks are in memory.
+ * Copies between a volume and a target, a page of 128 MiB after the other, and of a page as many chunks at a time as there are slots.
+ * Both ways do the same when they are repeated from a page that was begun, so that a position in pages is all that has to be remembered.
  */
 export interface Progress {
   /** The page to go on with. */
@@ -27,13 +29,10 @@ export interface Progress {
 
 /** How much one call does, so that it ends in time: a page of data, or so many without any. */
 const EMPTY_PAGES_MAX = 1024
-
-const COMPRESSION_LEVEL = 1
-/** What is not made smaller by a tenth is kept as it is. */
-const COMPRESSED_SHARE_MAX = 0.9
-
-const compress = promisify(deflate)
-const decompress = promisify(inflate)
+/** Pages whose extents are asked for together where no bytes are wanted. */
+const LISTED_PAGES = 16
+/** A chunk of more pieces than this is read in one. */
+const PIECES_MAX = 16
 
 export const pageCount = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES)
 
@@ -43,28 +42,40 @@ export interface Parent {
   pages: readonly number[]
 }
 
+/** Where a chunk of a volume has data: pieces of it, in order. */
+interface SourceChunk {
+  index: number
+  pieces: { offset: number; lengthBytes: number }[]
+}
+
 export async function backUpSome(options: {
   source: VolumeData
   target: BackupTarget
+  slots: ChunkSlots
   location: BackupLocation
   parent: Parent | null
   page: number
 }): Promise<Progress> {
-  const { source, target, location, parent } = options
+  const { source, target, slots, location, parent } = options
   const end = pageCount(source.sizeBytes)
   const progress = { nextPage: options.page, chunksWritten: 0 }
   for (let empty = 0; progress.nextPage < end && empty < EMPTY_PAGES_MAX; empty++) {
     const page = progress.nextPage++
-    const indices = await chunksWithData(source, page)
-    if (indices.length === 0) continue
+    const chunks = await chunksWithData(source, page)
+    if (chunks.length === 0) continue
     const before = parent?.pages.includes(page) ? await readPage(target, parent.location, page) : []
-    const records: ChunkRecord[] = []
-    for (const index of indices) {
-      const { record, isNew } = await backUpChunk(source, target, location, index, before)
-      records.push(record)
-      if (isNew) progress.chunksWritten++
+    const batch = target.batch()
+    let records: ChunkRecord[]
+    try {
+      records = await inParallel(chunks, slots.count, (chunk) =>
+        slots.with((buffer) => backUpChunk(source, batch, location, chunk, before, buffer)),
+      )
+      await batch.commit()
+    } finally {
+      await batch.discard()
     }
     await writePage(target, location, page, records)
+    progress.chunksWritten = records.filter(({ backup }) => backup === location.id).length
     break
   }
   return progress
@@ -72,47 +83,87 @@ export async function backUpSome(options: {
 
 async function backUpChunk(
   source: VolumeData,
-  target: BackupTarget,
+  batch: Batch,
   location: BackupLocation,
-  index: number,
+  chunk: SourceChunk,
   before: readonly ChunkRecord[],
-): Promise<{ record: ChunkRecord; isNew: boolean }> {
-  const offset = index * CHUNK_BYTES
-  const bytes = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, source.sizeBytes - offset))
-  await source.read(offset, bytes)
-  const sha256 = digest(bytes)
+  buffer: Buffer,
+): Promise<ChunkRecord> {
+  const { index } = chunk
+  const bytes = await readChunk(source, chunk, buffer)
+  const sha256 = digestOf(bytes)
   const known = before.find((record) => record.index === index)
-  if (known?.sha256 === sha256) return { record: known, isNew: false }
-  const compressed = await compress(bytes, { level: COMPRESSION_LEVEL })
-  const isSmaller = compressed.length <= bytes.length * COMPRESSED_SHARE_MAX
-  await target.put(chunkName(location, index), isSmaller ? compressed : bytes)
-  const encoding = isSmaller ? 'deflate' : 'none'
-  return { record: { index, sha256, encoding, backup: location.id }, isNew: true }
+  if (known?.sha256 === sha256) return known
+  const { encoding, stored } = await pack(bytes)
+  await batch.put(chunkName(location, index), stored)
+  return { index, sha256, encoding, backup: location.id }
 }
 
-async function chunksWithData(source: VolumeData, page: number): Promise<number[]> {
+/** Reads what has data, and knows the rest. */
+async function readChunk(source: VolumeData, { index, pieces }: SourceChunk, buffer: Buffer): Promise<Buffer> {
+  const start = index * CHUNK_BYTES
+  const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, source.sizeBytes - start))
+  if (pieces.length > PIECES_MAX) {
+    await source.read(start, bytes)
+    return bytes
+  }
+  let filled = 0
+  for (const { offset, lengthBytes } of pieces) {
+    bytes.fill(0, filled, offset - start)
+    filled = offset - start + lengthBytes
+    await source.read(offset, bytes.subarray(offset - start, filled))
+  }
+  return bytes.fill(0, filled)
+}
+
+async function chunksWithData(source: VolumeData, page: number): Promise<SourceChunk[]> {
   const start = page * PAGE_BYTES
-  const found = new Set<number>()
+  const chunks: SourceChunk[] = []
   let offset = start
   for (const { kind, lengthBytes } of await source.extents(start, Math.min(PAGE_BYTES, source.sizeBytes - start))) {
     const end = offset + lengthBytes
-    if (kind === 'data') for (let at = offset; at < end; at += CHUNK_BYTES - (at % CHUNK_BYTES)) found.add(chunkAt(at))
-    offset = end
+    while (offset < end) {
+      const index = Math.floor(offset / CHUNK_BYTES)
+      const piece = { offset, lengthBytes: Math.min(end, (index + 1) * CHUNK_BYTES) - offset }
+      offset += piece.lengthBytes
+      if (kind !== 'data') continue
+      const last = chunks.at(-1)
+      if (last?.index === index) last.pieces.push(piece)
+      else chunks.push({ index, pieces: [piece] })
+    }
   }
-  return [...found].sort((a, b) => a - b)
+  return chunks
 }
+
+/** The pages of a volume that have data, ascending. */
+export async function pagesWithData(source: VolumeData): Promise<number[]> {
+  const pages = new Set<number>()
+  const step = LISTED_PAGES * PAGE_BYTES
+  for (let start = 0; start < source.sizeBytes; start += step) {
+    let offset = start
+    for (const { kind, lengthBytes } of await source.extents(start, Math.min(step, source.sizeBytes - start))) {
+      const end = offset + lengthBytes
+      if (kind === 'data') for (let page = pageAt(offset); page * PAGE_BYTES < end; page++) pages.add(page)
+      offset = end
+    }
+  }
+  return [...pages]
+}
+
+const pageAt = (offset: number): number => Math.floor(offset / PAGE_BYTES)
 
 /** Makes a page of the volume, or some that are empty, what the backup says. Durable when it resolves. */
 export async function restoreSome(options: {
   volume: VolumeData
   target: BackupTarget
+  slots: ChunkSlots
   location: BackupLocation
   pages: readonly number[]
   /** Of the volume that was backed up; what a larger one has behind it stays. */
   sizeBytes: number
   page: number
 }): Promise<number> {
-  const { volume, target, location, pages, sizeBytes } = options
+  const { volume, target, slots, location, pages, sizeBytes } = options
   const withData = new Set(pages)
   const end = pageCount(sizeBytes)
   let page = options.page
@@ -123,7 +174,9 @@ export async function restoreSome(options: {
     for (const [offset, length] of rangesWithout(records, start, Math.min(PAGE_BYTES, sizeBytes - start))) {
       await volume.discard(offset, length)
     }
-    for (const record of records) await restoreChunk(volume, target, location, record, sizeBytes)
+    await inParallel(records, slots.count, (record) =>
+      slots.with(() => restoreChunk(volume, target, location, record, sizeBytes)),
+    )
     if (records.length > 0) break
   }
   await volume.flush()
@@ -138,11 +191,10 @@ async function restoreChunk(
   sizeBytes: number,
 ): Promise<void> {
   const name = chunkName({ container, id: record.backup }, record.index)
-  const stored = await target.get(name)
-  const bytes = record.encoding === 'none' ? stored : await decompress(stored).catch(() => null)
+  const bytes = await unpack(record.encoding, await existing(target, name))
   const offset = record.index * CHUNK_BYTES
-  const isWhole = bytes?.length === Math.min(CHUNK_BYTES, sizeBytes - offset) && digest(bytes) === record.sha256
-  if (!isWhole) throw new ServiceError('BackendFailure', { reason: `${name} on the backup target is damaged` })
+  const lengthBytes = Math.min(CHUNK_BYTES, sizeBytes - offset)
+  if (bytes?.length !== lengthBytes || digestOf(bytes) !== record.sha256) throw damaged(name)
   await volume.write(offset, bytes)
 }
 
@@ -157,10 +209,4 @@ function rangesWithout(records: readonly ChunkRecord[], start: number, lengthByt
   }
   if (offset < end) ranges.push([offset, end - offset])
   return ranges
-}
-
-const chunkAt = (offset: number): number => Math.floor(offset / CHUNK_BYTES)
-
-function digest(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex')
 }

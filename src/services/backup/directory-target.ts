@@ -1,91 +1,123 @@
+import { dirname } from 'node:path/posix'
 import { ServiceError } from '../../errors.ts'
-import type { Disk } from '../../runtime/disk.ts'
-import type { BackupTarget } from './target.ts'
+import type { Disk, DiskFile } from '../../runtime/disk.ts'
+import { inParallel } from './in-parallel.ts'
+import { decodePart, encodeName } from './names.ts'
+import type { BackupTarget, Batch } from './target.ts'
+
+/** Of files that are being written, or were when the process ended. No encoded name ends so. */
+const PARTIAL = '~'
+
+const REMOVALS_AT_ONCE = 8
 
 /**
  * Backups in a directory, which may be a mounted file system of another host. An object is a file; it is written under another
- * name, synced, and renamed, so that a file under its own name is always whole.
- *
- * Parts of names come from users: each is encoded, so that none leads out of the directory.
+ * name, synced, and renamed, so that a file under its own name is always whole. The files of a batch are synced together, and their
+ * directory once.
  */
-export function createDirectoryTarget(disk: Disk): BackupTarget {
-  async function put(name: string, bytes: Buffer): Promise<void> {
-    const [directory, path] = [directoryOf(name), encodeName(name)]
-    await makeDirectories(disk, directory)
-    const partial = `${path}${PARTIAL}`
-    const file = await disk.open(partial, { create: true, empty: true })
-    try {
-      await file.write(bytes, 0)
-      await file.sync()
-    } finally {
-      await file.close()
+export function createDirectoryTarget(disk: Disk, close: () => Promise<void> = async () => {}): BackupTarget {
+  function batch(): Batch {
+    const written: { file: DiskFile; path: string }[] = []
+    const discard = async () => {
+      for (const { file } of written.splice(0)) await file.close()
     }
-    await disk.rename(partial, path)
-    await disk.syncDirectory(directory)
-  }
-
-  async function get(name: string): Promise<Buffer> {
-    const file = await disk.open(encodeName(name))
-    try {
-      const bytes = Buffer.allocUnsafe(await file.size())
-      const count = await file.read(bytes, 0)
-      return bytes.subarray(0, count)
-    } finally {
-      await file.close()
+    return {
+      put: (name, bytes) =>
+        translate(name, async () => {
+          const path = encodeName(name)
+          const file = await openNew(disk, path + PARTIAL)
+          written.push({ file, path })
+          await file.write(bytes, 0)
+          disk.startWriteback([file])
+        }),
+      commit: async () => {
+        const name = written[0]?.path
+        if (name === undefined) return
+        await translate(name, async () => {
+          try {
+            await disk.syncMany(written.map(({ file }) => file))
+            for (const { path } of written) await disk.rename(path + PARTIAL, path)
+            await disk.syncMany([], [...new Set(written.map(({ path }) => dirname(path)))])
+          } finally {
+            await discard()
+          }
+        })
+      },
+      discard,
     }
   }
 
   return {
     service: 'collie.backup.directory',
-    put: (name, bytes) => translate(name, put(name, bytes)),
-    get: (name) => translate(name, get(name)),
-    list: async (prefix) => {
-      const names = await translate(prefix, disk.list(encodeName(prefix)))
-      return names.filter((name) => encodePart(decodeOr(name)) === name).map(decodeOr)
+    batch,
+    put: async (name, bytes) => {
+      const one = batch()
+      try {
+        await one.put(name, bytes)
+        await one.commit()
+      } finally {
+        await one.discard()
+      }
     },
-    remove: (name) => translate(name, disk.unlink(encodeName(name))),
+    get: (name) => translate(name, () => read(disk, encodeName(name))),
+    list: async (directory, beginning = '') => {
+      const names = await translate(directory, () => disk.list(encodeName(directory)))
+      return names.flatMap((name) => decodePart(name) ?? []).filter((name) => name.startsWith(beginning))
+    },
+    remove: (name) => translate(name, () => disk.unlink(encodeName(name))),
+    removeBelow: (directory) =>
+      translate(directory, async () => {
+        const path = encodeName(directory)
+        const names = (await disk.list(path)).filter((name) => isOwn(name))
+        await inParallel(names, REMOVALS_AT_ONCE, (name) => disk.unlink(`${path}/${name}`))
+      }),
+    close,
   }
 }
 
-/** Of files that are being written, or were when the process ended. No encoded name ends so. */
-const PARTIAL = '~'
+/** What somebody else put into the directory is none of ours. */
+function isOwn(name: string): boolean {
+  return decodePart(name.endsWith(PARTIAL) ? name.slice(0, -PARTIAL.length) : name) !== null
+}
 
-/** Each directory is made durable in the one above it. */
+async function read(disk: Disk, path: string): Promise<Buffer | null> {
+  const file = await disk.open(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })
+  if (file === null) return null
+  try {
+    const bytes = Buffer.allocUnsafe(await file.size())
+    const count = await file.read(bytes, 0)
+    return bytes.subarray(0, count)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The directories above are there but for the first file in them. */
+async function openNew(disk: Disk, path: string): Promise<DiskFile> {
+  try {
+    return await disk.open(path, { create: true, empty: true })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    await makeDirectories(disk, dirname(path))
+    return disk.open(path, { create: true, empty: true })
+  }
+}
+
+/** Each directory is made durable in the one above it, also when another call has just made it. */
 async function makeDirectories(disk: Disk, directory: string): Promise<void> {
   const parts = directory.split('/')
   for (let depth = 1; depth <= parts.length; depth++) {
-    const above = parts.slice(0, depth - 1).join('/') || '.'
-    if ((await disk.list(above)).includes(parts[depth - 1]!)) continue
     await disk.makeDirectory(parts.slice(0, depth).join('/'))
-    await disk.syncDirectory(above)
+    await disk.syncDirectory(parts.slice(0, depth - 1).join('/') || '.')
   }
 }
 
-function directoryOf(name: string): string {
-  return encodeName(name).split('/').slice(0, -1).join('/')
-}
-
-function encodeName(name: string): string {
-  return name.split('/').map(encodePart).join('/')
-}
-
-/** No path separator, no hidden name, no `.` or `..`, and no tilde is left. */
-function encodePart(part: string): string {
-  return encodeURIComponent(part).replace(/^\./, '%2E').replaceAll('~', '%7E')
-}
-
-/** What somebody else put into the directory is none of ours, and may not even decode. */
-function decodeOr(part: string): string {
+async function translate<T>(name: string, work: () => Promise<T>): Promise<T> {
   try {
-    return decodeURIComponent(part)
-  } catch {
-    return ''
-  }
-}
-
-async function translate<T>(name: string, work: Promise<T>): Promise<T> {
-  try {
-    return await work
+    return await work()
   } catch (error) {
     const reason = `the backup target, at ${name}: ${(error as Error).message}`
     throw new ServiceError('BackendFailure', { reason }, { cause: error })

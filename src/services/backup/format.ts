@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { BackupTarget } from './target.ts'
@@ -8,7 +9,10 @@ import { VolumeRecord } from './volume-record.ts'
  *
  *   chunk-<index>   4 MiB of the volume, compressed when that helps
  *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data, each with its SHA-256
- *   manifest        JSON: what was backed up, and what the volume was called; written last, removed first: a backup without one is none
+ *   manifest        JSON: what was backed up, whose it was, and what the volume was called; written last, removed first: a backup
+ *                   without one is none
+ *
+ * Pages and manifests end with the SHA-256 of what they say, so that no bit of a backup can change unseen.
  *
  * A chunk that an incremental backup found unchanged is not written again; its record names the backup that has it. So a restore
  * reads the pages of one backup only, whatever it is based on.
@@ -17,9 +21,8 @@ export const CHUNK_BYTES = 4 * 1024 * 1024
 export const PAGE_CHUNKS = 32
 export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
-const FORMAT = 2
-/** Of pages, and of manifests that tell nothing of the volume. */
-const FIRST_FORMAT = 1
+const PAGE_FORMAT = 2
+const MANIFEST_FORMAT = 3
 
 /** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
 export type BackupState = 'whole' | 'without a manifest' | 'incomplete'
@@ -35,16 +38,18 @@ const ChunkRecord = z.strictObject({
   index: z.int().min(0),
   /** Of the bytes of the volume, hexadecimal. The last chunk of a volume may be shorter than the others. */
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
-  encoding: z.enum(['deflate', 'none']),
+  encoding: z.enum(['lz4', 'deflate', 'none']),
   /** The backup that has the chunk. */
   backup: z.uuid(),
 })
 export type ChunkRecord = z.infer<typeof ChunkRecord>
 
-const Page = z.strictObject({ format: z.literal(FIRST_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+const PageFields = z.strictObject({ format: z.literal(PAGE_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+/** Of before there were checksums. */
+const FirstPage = PageFields.extend({ format: z.literal(1) })
 
-const ManifestFields = z.object({
-  format: z.literal(FORMAT),
+const ManifestFields = z.strictObject({
+  format: z.literal(MANIFEST_FORMAT),
   id: z.uuid(),
   parent_id: z.uuid().nullable(),
   volume_id: z.uuid(),
@@ -60,15 +65,30 @@ const ManifestFields = z.object({
   pages: z.array(z.int().min(0)),
   /** What comes back with the bytes; null when the backup was made before that was kept. */
   volume: VolumeRecord.nullable(),
+  /** Whose it was, and the key that its bytes open with; null when the backup was made before that was kept. */
+  project_id: z.string().nullable(),
+  user_id: z.string().nullable(),
+  encryption_key_id: z.uuid().nullable(),
 })
-const FirstManifest = ManifestFields.omit({ volume: true })
-  .extend({ format: z.literal(FIRST_FORMAT) })
+const SecondManifest = ManifestFields.omit({ project_id: true, user_id: true, encryption_key_id: true })
+  .extend({ format: z.literal(2) })
   .strict()
-  .transform((manifest) => ({ ...manifest, volume: null }))
-const Manifest = z.union([ManifestFields.strict(), FirstManifest])
-export type Manifest = z.output<typeof Manifest>
+const FirstManifest = SecondManifest.omit({ volume: true })
+  .extend({ format: z.literal(1) })
+  .strict()
+const UNKNOWN_OWNER = { project_id: null, user_id: null, encryption_key_id: null }
 
-const nameOf = ({ container, id }: BackupLocation, object: string) => `${container}/${id}/${object}`
+const SHA256 = { sha256: z.string() }
+const Page = z.union([PageFields.extend(SHA256).strict(), FirstPage])
+const Manifest = z.union([
+  ManifestFields.extend(SHA256).strict(),
+  SecondManifest.transform((manifest) => ({ ...manifest, ...UNKNOWN_OWNER })),
+  FirstManifest.transform((manifest) => ({ ...manifest, ...UNKNOWN_OWNER, volume: null })),
+])
+export type Manifest = Omit<z.output<typeof Manifest>, 'format' | 'sha256'>
+
+const directoryOf = ({ container, id }: BackupLocation) => `${container}/${id}`
+const nameOf = (location: BackupLocation, object: string) => `${directoryOf(location)}/${object}`
 const MANIFEST = 'manifest'
 const PAGE = 'page-'
 
@@ -80,40 +100,56 @@ export async function readPage(
   page: number,
 ): Promise<readonly ChunkRecord[]> {
   const name = nameOf(location, `${PAGE}${page}`)
-  return parse(Page, name, await target.get(name)).chunks
+  return parse(Page, name, await existing(target, name)).chunks
 }
 
 export async function writePage(
   target: BackupTarget,
   location: BackupLocation,
   page: number,
-  chunks: ChunkRecord[],
+  chunks: readonly ChunkRecord[],
 ): Promise<void> {
-  await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: FIRST_FORMAT, chunks }))
+  await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: PAGE_FORMAT, chunks }))
 }
 
-/** The pages that were written, ascending. */
-export async function listPages(target: BackupTarget, location: BackupLocation): Promise<number[]> {
-  const names = await target.list(`${location.container}/${location.id}`)
-  const pages = names.filter((name) => name.startsWith(PAGE)).map((name) => Number(name.slice(PAGE.length)))
-  return pages.sort((a, b) => a - b)
+/** Which of these pages were written, ascending. A list of names may be behind, so what it does not have is asked for. */
+export async function writtenPages(
+  target: BackupTarget,
+  location: BackupLocation,
+  candidates: readonly number[],
+): Promise<number[]> {
+  const listed = await target.list(directoryOf(location), PAGE)
+  const pages = new Set(listed.map((name) => Number(name.slice(PAGE.length))))
+  for (const page of candidates) {
+    if (!pages.has(page) && (await target.get(nameOf(location, `${PAGE}${page}`))) !== null) pages.add(page)
+  }
+  return [...pages].sort((a, b) => a - b)
 }
 
 export async function readManifest(target: BackupTarget, location: BackupLocation): Promise<Manifest> {
   const name = nameOf(location, MANIFEST)
-  const manifest = parse(Manifest, name, await target.get(name))
+  return parseManifest(location, await existing(target, name))
+}
+
+export async function hasManifest(target: BackupTarget, location: BackupLocation): Promise<boolean> {
+  return (await target.get(nameOf(location, MANIFEST))) !== null
+}
+
+function parseManifest(location: BackupLocation, bytes: Buffer): Manifest {
+  const manifest = parse(Manifest, nameOf(location, MANIFEST), bytes)
   if (manifest.id === location.id) return manifest
-  const reason = `the manifest in ${location.container}/${location.id} is that of backup ${manifest.id}`
+  const reason = `the manifest in ${directoryOf(location)} is that of backup ${manifest.id}`
   throw new ServiceError('BackendFailure', { reason })
 }
 
 export async function writeManifest(
   target: BackupTarget,
   location: BackupLocation,
-  manifest: Omit<Manifest, 'format'>,
+  manifest: Manifest & Record<string, unknown>,
 ): Promise<void> {
   // What else a row of the database has is none of another cloud's business.
-  await target.put(nameOf(location, MANIFEST), encode(ManifestFields.parse({ format: FORMAT, ...manifest })))
+  const fields = ManifestFields.strip().parse({ ...manifest, format: MANIFEST_FORMAT })
+  await target.put(nameOf(location, MANIFEST), encode(fields))
 }
 
 /** All that lies on a target, in no order, whole or not. What has no such name was put there by somebody else. */
@@ -137,29 +173,67 @@ function ignoreForeign(error: Error): string[] {
 
 /** Whether a backup has its manifest, and the pages that this names; null when nothing of it is left. Chunks are not looked at. */
 export async function stateOf(target: BackupTarget, location: BackupLocation): Promise<BackupState | null> {
-  const names = new Set(await target.list(`${location.container}/${location.id}`))
-  if (names.size === 0) return null
-  if (!names.has(MANIFEST)) return 'without a manifest'
-  const manifest = await readManifest(target, location).catch(() => null)
-  return manifest?.pages.every((page) => names.has(`${PAGE}${page}`)) ? 'whole' : 'incomplete'
+  return (await examine(target, location))?.state ?? null
+}
+
+/** As `stateOf`, with what the manifest says where it can be read. */
+export async function examine(
+  target: BackupTarget,
+  location: BackupLocation,
+): Promise<{ state: BackupState; manifest: Manifest | null } | null> {
+  const bytes = await target.get(nameOf(location, MANIFEST))
+  if (bytes === null) {
+    const isNothing = (await target.list(directoryOf(location))).length === 0
+    return isNothing ? null : { state: 'without a manifest', manifest: null }
+  }
+  let manifest: Manifest
+  try {
+    manifest = parseManifest(location, bytes)
+  } catch {
+    return { state: 'incomplete', manifest: null }
+  }
+  const pages = new Set(await target.list(directoryOf(location), PAGE))
+  const isWhole = manifest.pages.every((page) => pages.has(`${PAGE}${page}`))
+  return { state: isWhole ? 'whole' : 'incomplete', manifest }
 }
 
 /** Removes all that is left of a backup; may be repeated. */
 export async function removeBackup(target: BackupTarget, location: BackupLocation): Promise<void> {
   await target.remove(nameOf(location, MANIFEST))
-  for (const name of await target.list(`${location.container}/${location.id}`)) {
-    await target.remove(nameOf(location, name))
-  }
+  await target.removeBelow(directoryOf(location))
+}
+
+/** An object of the format that cannot be what it was, or is not there any more. */
+export function damaged(name: string, cause?: unknown): ServiceError {
+  return new ServiceError('BackendFailure', { reason: `${name} on the backup target is damaged` }, { cause })
+}
+
+export async function existing(target: BackupTarget, name: string): Promise<Buffer> {
+  const bytes = await target.get(name)
+  if (bytes !== null) return bytes
+  throw new ServiceError('BackendFailure', { reason: `${name} is not on the backup target` })
 }
 
 function encode(value: object): Buffer {
-  return Buffer.from(JSON.stringify(value))
+  const text = JSON.stringify(value)
+  return Buffer.from(`${text.slice(0, -1)},"sha256":"${digestOf(text)}"}`)
 }
+
+const CHECKSUM = /,"sha256":"([0-9a-f]{64})"\}$/
 
 function parse<S extends z.ZodType>(schema: S, name: string, bytes: Buffer): z.output<S> {
   try {
-    return schema.parse(JSON.parse(bytes.toString()))
+    const text = bytes.toString()
+    const checksum = CHECKSUM.exec(text)
+    if (checksum !== null && digestOf(`${text.slice(0, checksum.index)}}`) !== checksum[1]) {
+      throw new Error('its checksum does not match')
+    }
+    return schema.parse(JSON.parse(text))
   } catch (error) {
-    throw new ServiceError('BackendFailure', { reason: `${name} on the backup target is damaged` }, { cause: error })
+    throw damaged(name, error)
   }
+}
+
+export function digestOf(bytes: Buffer | string): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }

@@ -8,8 +8,16 @@ import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
-import { backUpSome, pageCount, restoreSome } from '../backup/copy.ts'
-import { type BackupLocation, listPages, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
+import type { ChunkSlots } from '../backup/chunk-slots.ts'
+import { backUpSome, pageCount, pagesWithData, restoreSome } from '../backup/copy.ts'
+import {
+  type BackupLocation,
+  hasManifest,
+  readManifest,
+  removeBackup,
+  writeManifest,
+  writtenPages,
+} from '../backup/format.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
 import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
@@ -19,6 +27,10 @@ import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } f
 import type { Outcome, WorkKind } from './kind.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
+/** Where chunks pass through. */
+interface Copying {
+  slots: ChunkSlots
+}
 type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
 
 /**
@@ -29,7 +41,7 @@ type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
  * A volume is backed up as a snapshot of the backup's own, under the backup's id, so that it may be written to meanwhile and a
  * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
  */
-export function backupCreate({ db, backends, stamp, backupTarget: target }: KindParts): WorkKind {
+export function backupCreate({ db, backends, stamp, backupTarget: target, slots }: KindParts & Copying): WorkKind {
   return {
     attempt: async (unit): Promise<Outcome> => {
       if (unit.step === 'schedule') {
@@ -49,6 +61,7 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
           backUpSome({
             source: data,
             target,
+            slots,
             location: locationOf(row),
             parent: parent && { location: parent, pages: (await readManifest(target, parent)).pages },
             page: row.next_page,
@@ -62,9 +75,13 @@ export function backupCreate({ db, backends, stamp, backupTarget: target }: Kind
       }
       const isOwnSnapshot = row.snapshot_id === null
       if (unit.step === 'finish') {
-        const pages = await listPages(target, locationOf(row))
-        const volume = recordOf(source)
-        await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages, volume })
+        // Once it is there the snapshot may be gone.
+        if (!(await hasManifest(target, locationOf(row)))) {
+          const candidates = await using(await driver.openSnapshot(snapshot), pagesWithData)
+          const pages = await writtenPages(target, locationOf(row), candidates)
+          const volume = recordOf(source)
+          await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages, volume })
+        }
         if (isOwnSnapshot) await driver.deleteSnapshot(snapshot)
         return {
           commit: async (trx) => {
@@ -133,8 +150,8 @@ export function backupDelete(parts: KeyParts): WorkKind {
 /**
  * begin → copy, page by page. A new volume is made by work of its own in the same lane: `begin` waits until that is done.
  */
-export function backupRestore(parts: KeyParts): WorkKind {
-  const { db, backends, stamp, backupTarget: target } = parts
+export function backupRestore(parts: KeyParts & Copying): WorkKind {
+  const { db, backends, stamp, backupTarget: target, slots } = parts
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
@@ -159,7 +176,7 @@ export function backupRestore(parts: KeyParts): WorkKind {
       const { pages, volume: record } = await readManifest(target, locationOf(row))
       const sizeBytes = row.size_gib * GIB
       const nextPage = await using(await backends.driverOf(hostOf(volume)).openVolume(volumeRef(volume)), (data) =>
-        restoreSome({ volume: data, target, location: locationOf(row), pages, sizeBytes, page: row.next_page }),
+        restoreSome({ volume: data, target, slots, location: locationOf(row), pages, sizeBytes, page: row.next_page }),
       )
       if (nextPage < pageCount(sizeBytes)) {
         return {

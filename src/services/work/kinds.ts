@@ -1,4 +1,5 @@
 import type { Log } from '../../runtime/log.ts'
+import { createChunkSlots } from '../backup/chunk-slots.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
@@ -13,6 +14,9 @@ import { volumeSwap } from './swap-kind.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
+/** Of 8 MiB each at most, so that backups take 64 MiB in all, however many there are. */
+const CHUNK_SLOTS = 8
+
 export function createWorkKinds(
   parts: Pick<
     Parts,
@@ -21,6 +25,7 @@ export function createWorkKinds(
     log: Log
   },
 ): Readonly<Record<WorkKindName, WorkKind>> {
+  const slots = createChunkSlots(CHUNK_SLOTS)
   return {
     'volume-create': volumeCreate(parts),
     'volume-delete': volumeDelete(parts),
@@ -33,9 +38,9 @@ export function createWorkKinds(
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),
     'attachment-disconnect': attachmentDisconnect(parts),
-    'backup-create': backupCreate(parts),
+    'backup-create': backupCreate({ ...parts, slots }),
     'backup-delete': backupDelete(parts),
-    'backup-restore': backupRestore(parts),
+    'backup-restore': backupRestore({ ...parts, slots }),
     'volume-reimage': volumeReimage(parts),
     'volume-upload': volumeUpload(parts),
     'volume-manage': volumeManage(parts),

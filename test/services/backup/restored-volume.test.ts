@@ -73,8 +73,8 @@ it('one that fails takes nothing over', async () => {
   await harness.backups.put(`${container}/${backup}/page-0`, Buffer.from('damaged'))
   const volumeId = await availableVolume(harness, { name: null })
   const manifest = `${container}/${backup}/manifest`
-  const written = JSON.parse((await harness.backups.get(manifest)).toString())
-  await harness.backups.put(manifest, Buffer.from(JSON.stringify({ ...written, pages: [0] })))
+  const written = await manifestBefore(harness, manifest)
+  await harness.backups.put(manifest, Buffer.from(JSON.stringify({ ...written, pages: [0], format: 2 })))
   await harness.services.backups.restore(member, backup, { volumeId, name: null })
   await harness.services.idle()
   const volume = await harness.services.volumes.get(member, volumeId)
@@ -91,7 +91,7 @@ it('a backup of before, and one from elsewhere, can be restored', async () => {
 
   const { container } = await harness.services.backups.get(member, backup)
   const manifest = `${container}/${backup}/manifest`
-  const { volume: _, ...before } = JSON.parse((await harness.backups.get(manifest)).toString())
+  const { volume: _, ...before } = await manifestBefore(harness, manifest)
   await harness.backups.put(manifest, Buffer.from(JSON.stringify({ ...before, format: 1 })))
   expect(await restore(harness, backup)).toMatchObject({
     name: `restore_backup_${backup}`,
@@ -99,3 +99,12 @@ it('a backup of before, and one from elsewhere, can be restored', async () => {
     boots: false,
   })
 })
+
+/** What a manifest told when it had neither an owner nor a checksum. */
+async function manifestBefore(harness: Harness, name: string): Promise<Record<string, unknown>> {
+  const { sha256, project_id, user_id, encryption_key_id, ...before } = JSON.parse(
+    (await harness.backups.get(name))!.toString(),
+  )
+  expect([sha256, project_id, user_id, encryption_key_id]).toEqual([expect.any(String), 'project', 'user', null])
+  return before
+}
