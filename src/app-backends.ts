@@ -15,13 +15,6 @@ import type { Backend } from './services/backends.ts'
 import { VdiClient } from './vdi/client.ts'
 import { createSocketTransport, SHEEP_SOCKET } from './vdi/socket-transport.ts'
 
-/** Where the settings say that backups are kept. */
-export function backupDirectoryOf({ backup, data_dir }: Config): string {
-  return path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY))
-}
-
-const BACKUP_DIRECTORY = 'backups'
-
 type BackendConfig = Config['backends'][number]
 
 /** A backend that does not answer in this time is reported as down; nobody is to wait longer for a list of pools. */

@@ -3,7 +3,8 @@ import { hostname } from 'node:os'
 import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
-import { backupDirectoryOf, createConfiguredBackends, reachable } from './app-backends.ts'
+import { createConfiguredBackends, reachable } from './app-backends.ts'
+import { openBackupTarget } from './app-backup-target.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { policyOf } from './app-policy.ts'
 import { type Config, isOwnStore } from './config.ts'
@@ -34,7 +35,7 @@ import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
-import { createDirectoryTarget } from './services/backup/directory-target.ts'
+import type { BackupTarget } from './services/backup/target.ts'
 import type { ComputeService } from './services/compute/compute-service.ts'
 import { computeRefusal, createNova } from './services/compute/nova.ts'
 import { createServices, type RunningServices } from './services/create-services.ts'
@@ -77,13 +78,14 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const settings = serviceSettings(config)
   const backends = createConfiguredBackends(config, control)
   await refuseSecondDatabase(db, backends, log)
-  const backupDisk = await openBackupDirectory(config)
+  const backupTarget = await openBackupTarget(config)
+  void sayIfAway(backupTarget, log)
   const seal = createSeal(await exclusively(db, async () => sealKeyOf(config.data_dir)), systemRandom)
   const images = imageOptions(config, seal)
   const services = createServices({
     db,
     backends,
-    backupTarget: createDirectoryTarget(backupDisk),
+    backupTarget,
     images: images?.options ?? null,
     compute: computeService(config, log),
     keys: { seal, manager: keyManagerOf(config, log) },
@@ -140,7 +142,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
       const served = server.close() // waits for requests, of which some wait for work
       await services.stop()
       await served
-      await backupDisk.close()
+      await backupTarget.close()
       await images?.disk.close()
       await db.destroy()
     },
@@ -237,10 +239,13 @@ function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): Ke
   return createBarbican({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000, log })
 }
 
-async function openBackupDirectory(config: Config): Promise<ReturnType<typeof openSystemDisk>> {
-  const disk = openSystemDisk(backupDirectoryOf(config))
-  await disk.makeDirectory('.')
-  return disk
+/** An operator should not hear of a wrong setting only from the first backup. */
+async function sayIfAway(target: BackupTarget, log: Log): Promise<void> {
+  try {
+    await target.list('', 'none')
+  } catch (error) {
+    log.warn({ err: error }, 'backups cannot be kept')
+  }
 }
 
 function imageOptions({ data_dir, image_service }: Config, seal: Seal) {

@@ -163,6 +163,18 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
     auth === 'keystone' && (keystone.url === null || keystone.password === null)
       ? `keystone.${keystone.url === null ? 'url' : 'password'}: \`auth: keystone\` needs to know where Keystone is, and an account that may validate tokens`
       : null,
+  ({ backup, backup_s3 }) => {
+    const missing = (['bucket', 'access_key', 'secret_key'] as const).find((name) => backup_s3[name] === null)
+    return backup.target === 's3' && missing !== undefined
+      ? `backup_s3.${missing}: \`backup.target: s3\` needs a bucket, and a key with its secret that may use it`
+      : null
+  },
+  ({ backup, backup_swift }) => {
+    const missing = (['auth_url', 'password'] as const).find((name) => backup_swift[name] === null)
+    return backup.target === 'swift' && missing !== undefined
+      ? `backup_swift.${missing}: \`backup.target: swift\` needs to know who gives tokens, and an account that gets one`
+      : null
+  },
   ({ key_manager, auth }) =>
     key_manager === 'barbican' && auth !== 'keystone'
       ? `key_manager: Barbican is asked with tokens of Keystone, and \`auth: ${auth}\` takes others; use \`auth: keystone\` or leave it at local`

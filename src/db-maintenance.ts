@@ -1,4 +1,5 @@
-import { backupDirectoryOf, createConfiguredBackends } from './app-backends.ts'
+import { createConfiguredBackends } from './app-backends.ts'
+import { openBackupTarget } from './app-backup-target.ts'
 import { type CommandCall, CommandFailure, type CommandPorts, EXIT } from './cli/command.ts'
 import { askNode, configOf } from './cli/node-access.ts'
 import { table } from './cli/table.ts'
@@ -12,10 +13,8 @@ import type { VolumeDriver } from './drivers/driver.ts'
 import { fileExists } from './runtime/files.ts'
 import { createTarget } from './runtime/image-file.ts'
 import { runProgram } from './runtime/programs.ts'
-import { openSystemDisk } from './runtime/system-disk.ts'
 import { splitHost } from './scheduler/place.ts'
 import type { Backend } from './services/backends.ts'
-import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { compareBackups, findBackups, readBackupRecords } from './services/backup-comparison.ts'
 import { compare, type Finding, readRecords } from './services/comparison.ts'
 import { checkStatuses, checkUsage, countRecords, type Mendable } from './services/database-check.ts'
@@ -121,9 +120,9 @@ async function compareAll(db: Db, backends: readonly Backend[], config: Config) 
     stored.vdis += found.volumes.length + found.snapshots.length
     stored.foreign_vdis += found.foreign.length
   }
-  const target = createDirectoryTarget(openSystemDisk(backupDirectoryOf(config)))
+  const target = await openBackupTarget(config)
   const before = await readBackupRecords(db)
-  const there = await findBackups(target)
+  const there = await findBackups(target).finally(() => target.close())
   findings.push(...compareBackups(target.service, before, there, await readBackupRecords(db)))
   findings.push(...(await checkStatuses(db)), ...(await checkUsage(db)))
   return { findings, checked: { ...(await countRecords(db)), ...stored, backups_on_target: there.size } }

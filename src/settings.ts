@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { address } from './settings/address.ts'
 import { BACKEND_SCHEMA } from './settings/backend.ts'
+import { BACKUP, BACKUP_S3, BACKUP_SWIFT } from './settings/backup.ts'
 import { BARBICAN, COMPUTE_SERVICE, IMAGE_SERVICE, KEY_MANAGER, KEYSTONE } from './settings/other-services.ts'
 import { STORE_SETTINGS } from './settings/store.ts'
 
@@ -152,18 +153,11 @@ export const SETTINGS_SCHEMA = z.strictObject({
 
   ...STORE_SETTINGS,
 
-  backup: z
-    .strictObject({
-      directory: z
-        .string()
-        .min(1)
-        .nullable()
-        .default(null)
-        .describe(
-          'Where backups are kept: a directory, best on another host; by default `backups` in the data directory. Created when absent.',
-        ),
-    })
-    .prefault({}),
+  backup: BACKUP,
+
+  backup_s3: BACKUP_S3,
+
+  backup_swift: BACKUP_SWIFT,
 
   image_service: IMAGE_SERVICE,
 

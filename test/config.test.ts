@@ -89,8 +89,8 @@ describe('settings', () => {
 
   it('gives every setting a flag, a variable and a meaning', () => {
     for (const { name, flag, variable, description } of SETTINGS) {
-      expect(flag).toMatch(/^[a-z]+(-[a-z]+)*$/)
-      expect(variable).toMatch(/^COLLIE_[A-Z]+(_[A-Z]+)*$/)
+      expect(flag).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/)
+      expect(variable).toMatch(/^COLLIE_[A-Z0-9]+(_[A-Z0-9]+)*$/)
       expect(description, name).toMatch(/\.$/)
     }
     expect(new Set(SETTINGS.map(({ flag }) => flag)).size).toBe(SETTINGS.length)

@@ -61,7 +61,9 @@ const LAYERS: Record<string, readonly string[]> = {
   'service-control.ts': ['services', 'control'],
   'app-policy.ts': ['api', 'errors.ts', 'runtime'],
   'app-backends.ts': ['services', 'drivers', 'vdi', 'control', 'config.ts', 'errors.ts', 'runtime'],
+  'app-backup-target.ts': ['services', 'keystone', 'config.ts', 'errors.ts', 'runtime'],
   'app.ts': [
+    'app-backup-target.ts',
     'app-metrics.ts',
     'app-policy.ts',
     'app-backends.ts',
@@ -108,6 +110,7 @@ const LAYERS: Record<string, readonly string[]> = {
   ],
   'db-maintenance.ts': [
     'app-backends.ts',
+    'app-backup-target.ts',
     'db',
     'drivers/driver.ts',
     'scheduler',

@@ -2,8 +2,8 @@ import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import https from 'node:https'
 
 /**
- * Requests to an HTTP service whose bodies may be larger than memory: both ways nothing moves that nobody asked for. A
- * connection serves one request, redirects are answers, and whoever does not answer in time is given up.
+ * Requests to an HTTP service whose bodies may be larger than memory: both ways nothing moves that nobody asked for.
+ * Redirects are answers, and whoever does not answer in time is given up.
  */
 export interface HttpClient {
   /** Resolves with the head of the answer. Rejects when the service cannot be reached. */
@@ -48,47 +48,69 @@ export class HttpFailure extends Error {
   override readonly name = 'HttpFailure'
 }
 
-export const systemHttp: HttpClient = {
-  request: async ({ body, ...request }) => {
-    const { answered, outgoing } = begin(request, body?.length ?? 0)
-    outgoing.end(body)
-    return within(answered, request.timeoutMs, outgoing)
-  },
-  upload: (request) => {
-    const { answered, outgoing } = begin(request, request.lengthBytes)
-    let hasAnswer = false
-    answered.then(
-      () => {
-        hasAnswer = true
-      },
-      () => {}, // told by `write` and `end`
-    )
-    return {
-      write: async (bytes) => {
-        if (hasAnswer) return false
-        const written = new Promise<boolean>((resolve, reject) => {
-          outgoing.write(bytes, (error) => (error ? reject(failure(error)) : resolve(true)))
-        })
-        return within(Promise.race([written, answered.then(() => false)]), request.timeoutMs, outgoing)
-      },
-      end: () => {
-        outgoing.end()
-        return within(answered, request.timeoutMs, outgoing)
-      },
-      destroy: () => {
-        outgoing.destroy()
-      },
-    }
-  },
+export const systemHttp: HttpClient = clientOver(null)
+
+/** A client for many requests to one service: it keeps connections for the next request until it is closed. */
+export function createKeptHttp(): HttpClient & { close(): void } {
+  const agents = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) }
+  return {
+    ...clientOver(agents),
+    close: () => {
+      agents.http.destroy()
+      agents.https.destroy()
+    },
+  }
+}
+
+/** Null: a connection for each request. */
+type Agents = { http: http.Agent; https: https.Agent } | null
+
+function clientOver(agents: Agents): HttpClient {
+  return {
+    request: async ({ body, ...request }) => {
+      const { answered, outgoing } = begin(agents, request, body?.length ?? 0)
+      outgoing.end(body)
+      return within(answered, request.timeoutMs, outgoing)
+    },
+    upload: (request) => {
+      const { answered, outgoing } = begin(agents, request, request.lengthBytes)
+      let hasAnswer = false
+      answered.then(
+        () => {
+          hasAnswer = true
+        },
+        () => {}, // told by `write` and `end`
+      )
+      return {
+        write: async (bytes) => {
+          if (hasAnswer) return false
+          const written = new Promise<boolean>((resolve, reject) => {
+            outgoing.write(bytes, (error) => (error ? reject(failure(error)) : resolve(true)))
+          })
+          return within(Promise.race([written, answered.then(() => false)]), request.timeoutMs, outgoing)
+        },
+        end: () => {
+          outgoing.end()
+          return within(answered, request.timeoutMs, outgoing)
+        },
+        destroy: () => {
+          outgoing.destroy()
+        },
+      }
+    },
+  }
 }
 
 function begin(
+  agents: Agents,
   { method, url, headers, timeoutMs }: Omit<HttpRequest, 'method' | 'body'> & { method: string },
   lengthBytes: number,
 ): { answered: Promise<HttpResponse>; outgoing: http.ClientRequest } {
-  const { request } = url.startsWith('https:') ? https : http
+  const isSecure = url.startsWith('https:')
+  const { request } = isSecure ? https : http
+  const agent = agents?.[isSecure ? 'https' : 'http'] ?? false
   const length = lengthBytes > 0 || method !== 'GET' ? { 'content-length': String(lengthBytes) } : {}
-  const outgoing = request(url, { method, headers: { ...headers, ...length }, agent: false })
+  const outgoing = request(url, { method, headers: { ...headers, ...length }, agent })
   const answered = new Promise<HttpResponse>((resolve, reject) => {
     outgoing.on('error', (error) => reject(failure(error)))
     outgoing.once('response', (incoming) => resolve(responseOf(incoming, timeoutMs)))

@@ -1,20 +1,24 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { inParallel } from '../../../src/services/backup/in-parallel.ts'
 import type { BackupTarget } from '../../../src/services/backup/target.ts'
 
 const MIB = 1024 ** 2
 
-/** The promises of src/services/backup/target.ts, for any target. Each test has names of its own, so that the target may be shared. */
-export function describeTargetContract(kind: string, open: () => Promise<BackupTarget>): void {
+/**
+ * The promises of src/services/backup/target.ts, for any target. Each test has names of its own, so that the target may be shared;
+ * `run` is `test`, or what a host without the servers takes in its place.
+ */
+export function describeTargetContract(
+  kind: string,
+  open: () => Promise<BackupTarget>,
+  run: (title: string, body: () => Promise<void>) => void = test,
+): void {
   describe(`${kind} keeps the contract of backup targets`, () => {
-    let target: BackupTarget
-    beforeAll(async () => {
-      target = await open()
-    })
     const newDirectory = () => `container-${randomUUID()}`
 
-    it('keeps objects by name and replaces them as a whole', async () => {
+    run('keeps objects by name and replaces them as a whole', async () => {
+      const target = await open()
       const directory = newDirectory()
       const large = randomBytes(4 * MIB + 1)
       await target.put(`${directory}/one/chunk-1`, Buffer.from('first, and longer'))
@@ -26,7 +30,8 @@ export function describeTargetContract(kind: string, open: () => Promise<BackupT
       expect((await target.get(`${directory}/one/chunk-3`))?.equals(large)).toBe(true)
     })
 
-    it('has nothing under other names', async () => {
+    run('has nothing under other names', async () => {
+      const target = await open()
       const directory = newDirectory()
       await target.put(`${directory}/one/manifest`, Buffer.from('x'))
       for (const name of ['manifest2', 'manifes', 'page-1'])
@@ -34,7 +39,8 @@ export function describeTargetContract(kind: string, open: () => Promise<BackupT
       expect(await target.get(`${newDirectory()}/one/manifest`)).toBeNull()
     })
 
-    it('lists what is directly below a directory, by its beginning', async () => {
+    run('lists what is directly below a directory, by its beginning', async () => {
+      const target = await open()
       const directory = newDirectory()
       for (const name of ['one/chunk-1', 'one/page-1', 'one/page-12', 'two/manifest']) {
         await target.put(`${directory}/${name}`, Buffer.from('x'))
@@ -49,11 +55,12 @@ export function describeTargetContract(kind: string, open: () => Promise<BackupT
       expect(await list('')).toEqual(expect.arrayContaining([directory, `${directory}-other`]))
     })
 
-    it('has what was put in a batch when that is committed', async () => {
+    run('has what was put in a batch when that is committed', async () => {
+      const target = await open()
       const directory = newDirectory()
       const batch = target.batch()
-      const names = Array.from({ length: 20 }, (_, index) => `${directory}/one/chunk-${index}`)
-      await inParallel(names, 7, (name) => batch.put(name, Buffer.from(name)))
+      const names = Array.from({ length: 9 }, (_, index) => `${directory}/one/chunk-${index}`)
+      await inParallel(names, 4, (name) => batch.put(name, Buffer.from(name)))
       await batch.commit()
       expect(await target.list(`${directory}/one`)).toHaveLength(names.length)
       for (const name of names) expect((await target.get(name))?.toString()).toBe(name)
@@ -65,9 +72,10 @@ export function describeTargetContract(kind: string, open: () => Promise<BackupT
       expect(await target.list(`${directory}/two`)).toEqual([])
     })
 
-    it('removes what is there and what is not', async () => {
+    run('removes what is there and what is not', async () => {
+      const target = await open()
       const directory = newDirectory()
-      for (let index = 0; index < 12; index++) await target.put(`${directory}/one/chunk-${index}`, Buffer.from('x'))
+      for (let index = 0; index < 5; index++) await target.put(`${directory}/one/chunk-${index}`, Buffer.from('x'))
       await target.put(`${directory}/one-more/manifest`, Buffer.from('x'))
       await target.remove(`${directory}/one/chunk-3`)
       await target.remove(`${directory}/one/chunk-3`)
@@ -79,23 +87,10 @@ export function describeTargetContract(kind: string, open: () => Promise<BackupT
       expect(await target.list(`${directory}/one-more`)).toEqual(['manifest'])
     })
 
-    it('keeps to its place whatever a user calls a container', async () => {
+    run('keeps to its place whatever a user calls a container', async () => {
+      const target = await open()
       const directory = newDirectory()
-      const names = [
-        '..',
-        '.',
-        '~',
-        '.hidden',
-        'a\\b',
-        'tab\t',
-        'nul\u0001',
-        'ünïcode 雪',
-        '%2E%2E',
-        'x~',
-        'a+b c',
-        '?x=1&y#z',
-        '<&>',
-      ]
+      const names = ['..', '.hidden~', 'a\\b\u0001', 'ünïcode 雪', '%2E%2E', 'a+b c?x=1&y#z<&>']
       for (const name of names) {
         await target.put(`${directory}/${name}/one`, Buffer.from(name))
         expect((await target.get(`${directory}/${name}/one`))?.toString()).toBe(name)
