@@ -33,7 +33,7 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
       secretKey,
       endpoint: s3.endpoint ?? `https://s3.${s3.region}.amazonaws.com`,
       region: s3.region,
-      prefix: s3.prefix === null ? '' : s3.prefix.replace(/\/?$/, '/'),
+      prefix: s3.prefix ? s3.prefix.replace(/\/?$/, '/') : '',
       addressing: s3.addressing,
       timeoutMs: s3.timeout_seconds * 1000,
     })

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { hostname } from 'node:os'
 import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
 import { createApiServer } from './api/server.ts'
@@ -7,6 +6,7 @@ import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { openBackupTarget } from './app-backup-target.ts'
 import { createMetricsDoor } from './app-metrics.ts'
 import { policyOf } from './app-policy.ts'
+import { serviceSettings } from './app-settings.ts'
 import { type Config, isOwnStore } from './config.ts'
 import { listenAsApi } from './control/api-sockets.ts'
 import { whyNoAnswer } from './control/health.ts'
@@ -45,7 +45,6 @@ import { createSpool } from './services/images/spool.ts'
 import { createBarbican } from './services/keys/barbican.ts'
 import type { KeyManager } from './services/keys/key-manager.ts'
 import { createSeal, SEAL_KEY_BYTES, type Seal } from './services/seal.ts'
-import { DEFAULT_SCHEDULER, DEFAULT_SETTINGS, type ServiceSettings } from './services/settings.ts'
 import type { StatusDoor } from './status-listener.ts'
 
 export interface AppOptions {
@@ -295,36 +294,4 @@ function sealKeyOf(dataDir: string): Buffer {
   if (key.length !== SEAL_KEY_BYTES) throw new DamagedFile(file, new Error(`it has not ${SEAL_KEY_BYTES} bytes`))
   if (saved === null) writeTextFile(file, `${key.toString('base64url')}\n`, PRIVATE)
   return key
-}
-
-function serviceSettings(config: Config): ServiceSettings {
-  const { quota, scheduler } = config
-  return {
-    ...DEFAULT_SETTINGS,
-    hostName: config.host ?? hostname(),
-    availabilityZone: config.availability_zone,
-    defaultGroupType: config.default_group_type,
-    scheduler: {
-      ...DEFAULT_SCHEDULER,
-      weights: {
-        capacity: scheduler.capacity_weight,
-        allocatedCapacity: scheduler.allocated_capacity_weight,
-        volumeNumber: scheduler.volume_number_weight,
-        goodness: scheduler.goodness_weight,
-      },
-      poolsMax: scheduler.max_attempts,
-    },
-    protectInstances: config.auth === 'keystone', // there is a cloud around, and so there may be a Nova
-    swapTimeoutMs: config.compute_service.swap_timeout_minutes * 60_000,
-    messageTtlMs: config.message_ttl_days * 86_400_000,
-    quota: {
-      volumes: quota.volumes,
-      snapshots: quota.snapshots,
-      gigabytes: quota.gigabytes,
-      perVolumeGigabytes: quota.per_volume_gigabytes,
-      backups: quota.backups,
-      backupGigabytes: quota.backup_gigabytes,
-      groups: quota.groups,
-    },
-  }
 }

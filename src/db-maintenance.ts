@@ -160,7 +160,7 @@ function describe({ sound, checked, findings }: CheckResult): string {
 }
 
 /** Throws when there is none: SQLite would make one. */
-function requireDatabase(location: DatabaseOptions): void {
+export function requireDatabase(location: DatabaseOptions): void {
   if ('url' in location || fileExists(location.file)) return
   const advice = "--data-dir says which node's is meant"
   throw new CommandFailure(EXIT.NO_INPUT, `there is no database ${location.file}; ${advice}`)

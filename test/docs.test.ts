@@ -9,6 +9,7 @@ const PAGES = [
   'CHANGELOG.md',
   'bench/README.md',
   'docs/api.md',
+  'docs/backups.md',
   'docs/cluster.md',
   'docs/configuration.md',
   'docs/encryption.md',

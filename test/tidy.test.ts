@@ -62,8 +62,10 @@ const LAYERS: Record<string, readonly string[]> = {
   'app-policy.ts': ['api', 'errors.ts', 'runtime'],
   'app-backends.ts': ['services', 'drivers', 'vdi', 'control', 'config.ts', 'errors.ts', 'runtime'],
   'app-backup-target.ts': ['services', 'keystone', 'config.ts', 'errors.ts', 'runtime'],
+  'app-settings.ts': ['services/settings.ts', 'config.ts'],
   'app.ts': [
     'app-backup-target.ts',
+    'app-settings.ts',
     'app-metrics.ts',
     'app-policy.ts',
     'app-backends.ts',
@@ -121,8 +123,20 @@ const LAYERS: Record<string, readonly string[]> = {
     'runtime',
   ],
   'db-commands.ts': ['db-maintenance.ts', 'cli'],
+  'backup-maintenance.ts': [
+    'app-backup-target.ts',
+    'app-settings.ts',
+    'db-maintenance.ts',
+    'db',
+    'services',
+    'cli',
+    'config.ts',
+    'errors.ts',
+    'runtime',
+  ],
+  'backup-commands.ts': ['backup-maintenance.ts', 'cli'],
   'dev-cluster.ts': ['cli', 'config.ts', 'control', 'errors.ts', 'sheep', 'runtime'],
-  'main.ts': ['serve.ts', 'dev-cluster.ts', 'db-commands.ts', 'cli', 'runtime'],
+  'main.ts': ['serve.ts', 'dev-cluster.ts', 'db-commands.ts', 'backup-commands.ts', 'cli', 'runtime'],
 }
 
 interface Ban {

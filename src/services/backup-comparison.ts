@@ -2,7 +2,8 @@ import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import { readOneMoment } from '../db/dialect.ts'
 import * as work from '../db/work.ts'
-import { type BackupState, listBackups, stateOf } from './backup/format.ts'
+import { type BackupState, examine, listBackups, type Manifest } from './backup/format.ts'
+import { inParallel } from './backup/in-parallel.ts'
 import type { BackupTarget } from './backup/target.ts'
 import type { Finding } from './comparison.ts'
 
@@ -13,8 +14,19 @@ export interface BackupRecords {
   busy: ReadonlySet<string>
 }
 
-/** What lies on the target, by id. */
-export type FoundBackups = ReadonlyMap<string, { container: string; state: BackupState }>
+/** What lies on the target. */
+export interface FoundBackup {
+  container: string
+  state: BackupState
+  /** Null when it cannot be read. */
+  manifest: Manifest | null
+}
+
+/** By the ids of the backups. */
+export type FoundBackups = ReadonlyMap<string, FoundBackup>
+
+/** Each look is a few requests to a target that may be far away. */
+const LOOKS_AT_ONCE = 8
 
 export async function readBackupRecords(db: Db): Promise<BackupRecords> {
   return db.transaction(async (trx) => {
@@ -29,11 +41,11 @@ export async function readBackupRecords(db: Db): Promise<BackupRecords> {
 
 /** Looks into every backup as far as its manifest and the names of its pages; a restore checks the bytes. */
 export async function findBackups(target: BackupTarget): Promise<FoundBackups> {
-  const there = new Map<string, { container: string; state: BackupState }>()
-  for (const location of await listBackups(target)) {
-    const state = await stateOf(target, location)
-    if (state !== null) there.set(location.id, { container: location.container, state })
-  }
+  const there = new Map<string, FoundBackup>()
+  await inParallel(await listBackups(target), LOOKS_AT_ONCE, async (location) => {
+    const found = await examine(target, location)
+    if (found !== null) there.set(location.id, { container: location.container, ...found })
+  })
   return there
 }
 
@@ -69,8 +81,8 @@ export function compareBackups(
       detail: `the target has ${container}/${id}, which the database does not know (${state})`,
       advice:
         state === 'whole'
-          ? 'take it over with `openstack volume backup record import` (docs/operations.md), or remove its directory'
-          : 'it is the rest of one that failed or was deleted: remove its directory',
+          ? `take it over: collie backup import ${id}; or remove what lies below ${container}/${id}`
+          : `it is the rest of one that failed or was deleted: remove what lies below ${container}/${id}`,
       backend: service,
     })
   }

@@ -4,13 +4,14 @@ import type { Db } from '../db/database.ts'
 import { isUniqueViolation } from '../db/failures.ts'
 import { ServiceError } from '../errors.ts'
 import { addBackup } from './accounting.ts'
-import { type BackupLocation, readManifest } from './backup/format.ts'
+import { type BackupLocation, type Manifest, readManifest } from './backup/format.ts'
 import { isDisabled, requireService } from './backup-service-state.ts'
 import type { RequestContext } from './context.ts'
 import { copyKey, takeCopy, withKey } from './keys/volume-keys.ts'
 import type { Backup, BackupRecord } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toBackup } from './rows.ts'
+import type { ServiceSettings } from './settings.ts'
 import { visibleBackup } from './visibility.ts'
 import { locationOf } from './work/backup-kinds.ts'
 
@@ -34,10 +35,13 @@ export async function exportRecord(parts: Parts, context: RequestContext, id: st
     })
   }
   requireService(parts)
-  const { encryption_key_id } = row
-  const told = { ...locationOf(row), ...(encryption_key_id === null ? {} : { encryption_key_id }) }
-  const url = Buffer.from(JSON.stringify(told)).toString('base64')
-  return { service: backupTarget.service, url }
+  return recordFor(backupTarget.service, locationOf(row), row.encryption_key_id)
+}
+
+/** What `importRecord` takes. */
+export function recordFor(service: string, { container, id }: BackupLocation, keyId: string | null): BackupRecord {
+  const told = { container, id, ...(keyId === null ? {} : { encryption_key_id: keyId }) }
+  return { service, url: Buffer.from(JSON.stringify(told)).toString('base64') }
 }
 
 export async function importRecord(parts: Parts, context: RequestContext, record: BackupRecord): Promise<Backup> {
@@ -54,36 +58,14 @@ export async function importRecord(parts: Parts, context: RequestContext, record
   const location = parseRecord(record.url)
   const { encryption_key_id: keyId } = location
   const manifest = await readManifest(backupTarget, location)
-  const row: backups.BackupRow = {
-    id: location.id,
-    project_id: context.projectId,
-    user_id: context.userId,
-    volume_id: manifest.volume_id,
-    snapshot_id: manifest.snapshot_id,
-    parent_id: manifest.parent_id,
-    restore_volume_id: null,
-    name: manifest.name,
-    description: manifest.description,
-    size_gib: manifest.size_gib,
-    status: 'available',
-    status_reason: null,
-    metadata: JSON.stringify(manifest.metadata),
-    availability_zone: settings.availabilityZone,
-    container: location.container,
-    object_count: manifest.object_count,
-    next_page: 0,
-    data_timestamp: manifest.data_timestamp,
-    encryption_key_id: null,
-    created_at: manifest.created_at,
-    updated_at: stamp(),
-  }
+  const { projectId, userId } = context
+  const row = importedRow(manifest, location, { projectId, userId, settings, updatedAt: stamp() })
   const copy = await copyKey(keys, context, keyId)
   try {
     await withKey(copy, () =>
       db.transaction(async (trx) => {
         row.encryption_key_id = await takeCopy(trx, copy, keyId)
-        if (row.parent_id !== null) await requireParent(trx, row.parent_id)
-        await addBackup(trx, row, settings.quota)
+        await addImported(trx, row, settings)
       }),
     )
   } catch (error) {
@@ -95,6 +77,47 @@ export async function importRecord(parts: Parts, context: RequestContext, record
     )
   }
   return toBackup({ ...row, dependents: 0 })
+}
+
+/** The row of a backup that lies on the target; what of it the target does not have is as of a new one. */
+export function importedRow(
+  manifest: Manifest,
+  { container }: BackupLocation,
+  of: { projectId: string; userId: string; settings: Pick<ServiceSettings, 'availabilityZone'>; updatedAt: string },
+): backups.BackupRow {
+  return {
+    id: manifest.id,
+    project_id: of.projectId,
+    user_id: of.userId,
+    volume_id: manifest.volume_id,
+    snapshot_id: manifest.snapshot_id,
+    parent_id: manifest.parent_id,
+    restore_volume_id: null,
+    name: manifest.name,
+    description: manifest.description,
+    size_gib: manifest.size_gib,
+    status: 'available',
+    status_reason: null,
+    metadata: JSON.stringify(manifest.metadata),
+    availability_zone: of.settings.availabilityZone,
+    container,
+    object_count: manifest.object_count,
+    next_page: 0,
+    data_timestamp: manifest.data_timestamp,
+    encryption_key_id: null,
+    created_at: manifest.created_at,
+    updated_at: of.updatedAt,
+  }
+}
+
+/** Throws InvalidBackup when what it is based on is not here to stay. */
+export async function addImported(
+  trx: Db,
+  row: backups.BackupRow,
+  { quota }: Pick<ServiceSettings, 'quota'>,
+): Promise<void> {
+  if (row.parent_id !== null) await requireParent(trx, row.parent_id)
+  await addBackup(trx, row, quota)
 }
 
 /** The backup that another is based on stays until the transaction has ended, and then because of that. */

@@ -16,7 +16,7 @@ export class ApiError extends Error {
   }
 }
 
-export type ResourceKind = 'volume' | 'snapshot'
+export type ResourceKind = 'volume' | 'snapshot' | 'backup'
 
 export interface Resource {
   id: string
@@ -120,11 +120,11 @@ export class CinderApi {
 
   /** Waits until the resource is in `status`. Rejects when it comes to rest in another. */
   async until(kind: ResourceKind, id: string, status: string): Promise<void> {
-    const { volume, snapshot } = await this.#poll(
-      () => this.request<{ volume?: Resource; snapshot?: Resource }>('GET', `/${kind}s/${id}`),
-      (answer) => !isTransient((answer.volume ?? answer.snapshot)!.status),
+    const answer = await this.#poll(
+      () => this.request<Record<string, Resource>>('GET', `/${kind}s/${id}`),
+      (answer) => !isTransient(answer[kind]!.status),
     )
-    const found = (volume ?? snapshot)!.status
+    const found = answer[kind]!.status
     if (found !== status) throw new Error(`${kind} ${id} is ${found} instead of ${status}`)
   }
 
@@ -175,7 +175,9 @@ export class CinderApi {
 }
 
 const isTransient = (status: string) =>
-  /^(creating|deleting|downloading|uploading|attaching|detaching|extending)$/.test(status)
+  /^(creating|deleting|downloading|uploading|attaching|detaching|extending|backing-up|restoring|restoring-backup)$/.test(
+    status,
+  )
 
 /** The variables that the file exports. */
 export function readOpenrc(path: string): Record<string, string> {

@@ -171,12 +171,10 @@ function ignoreForeign(error: Error): string[] {
   throw error
 }
 
-/** Whether a backup has its manifest, and the pages that this names; null when nothing of it is left. Chunks are not looked at. */
-export async function stateOf(target: BackupTarget, location: BackupLocation): Promise<BackupState | null> {
-  return (await examine(target, location))?.state ?? null
-}
-
-/** As `stateOf`, with what the manifest says where it can be read. */
+/**
+ * Whether a backup has its manifest, which it answers too when it can be read, and the pages that this names; null when nothing of the
+ * backup is left. Chunks are not looked at.
+ */
 export async function examine(
   target: BackupTarget,
   location: BackupLocation,

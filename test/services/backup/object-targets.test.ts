@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect } from 'vitest'
 import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../../../src/runtime/http-client.ts'
 import { openS3Target, openSwiftTarget, type TargetPorts, withSwift } from '../../tools/swift.ts'
+import { loseAndRestore } from './lost-cloud.ts'
 import { describeTargetContract } from './target-contract.ts'
 
 describeTargetContract('S3', () => openS3Target(), withSwift)
@@ -83,6 +84,10 @@ describe('a target in an object store', () => {
       expect((await target.get(name))?.toString()).toBe('whole and sound')
     })
   }
+})
+
+withSwift('a lost cloud is brought back from what lies in Swift', async () => {
+  await loseAndRestore(await openSwiftTarget({ container: 'of a lost cloud' }))
 })
 
 describe('S3 says which setting is wrong', () => {
