@@ -79,7 +79,7 @@ export const COPY: Kind<CopyRequest, CopyAnswer> = {
   windowBytes: WINDOW_BYTES,
   waitingBytesMax: WAITING_BYTES_MAX,
   limitMs: LIMIT_MS,
-  lendsBody: true,
+  lendsBody: () => true,
   epochOf: ({ generation }) => generation.epoch,
   costBytes,
   encodeRequest,

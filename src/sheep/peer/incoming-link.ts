@@ -134,7 +134,7 @@ export class IncomingLink implements IncomingPeer {
     handle(request, this, (answer) => {
       if (isAnswered) throw new Error(`${kind.name} was answered twice`)
       isAnswered = true
-      if (kind.lendsBody && body.length > 0) this.#options.pool.release(body)
+      if (body.length > 0 && kind.lendsBody?.(request)) this.#options.pool.release(body)
       this.#outstandingBytes.set(kind.code, this.#outstandingBytes.get(kind.code)! - costBytes)
       if (answer instanceof Error) this.#fail(kind.code, id, answer)
       else this.#answer(kind.code, id, () => kind.encodeAnswer(answer, this.#out, request))

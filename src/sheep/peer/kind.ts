@@ -28,11 +28,11 @@ export interface Kind<Q, A> {
   costBytes(request: Q): number
   /** Where the body of the answer is put when it has this length. Not of a kind with a limit, unless it is ordered. */
   targetOf?(request: Q): Buffer | undefined
-  /** A handler keeps nothing of the body once it has replied: its memory is then used for others. */
-  readonly lendsBody?: true
+  /** Whether a handler keeps nothing of the body once it has replied: its memory is then used for others. */
+  lendsBody?(request: Q): boolean
   /** What this throws is what becomes of the request. */
   encodeRequest(request: Q, out: FrameWriter): void
-  /** Throws a MalformedMessage. The fields are gone afterwards; the body may be kept, unless it is lent. */
+  /** Throws a MalformedMessage. The fields are gone afterwards; the body may be kept, unless it is only lent. */
   decodeRequest(fields: ByteReader, body: Buffer): Q
   encodeAnswer(answer: A, out: FrameWriter, request: Q): void
   /** Throws a MalformedMessage. */

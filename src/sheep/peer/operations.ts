@@ -6,7 +6,7 @@ import {
   encodeResponseHeader,
 } from '../../protocol/header.ts'
 import type { SheepRequest, SheepResponse } from '../../protocol/message.ts'
-import { opcodeName, protoVerOf } from '../../protocol/opcodes.ts'
+import { OP, opcodeName, protoVerOf } from '../../protocol/opcodes.ts'
 import type { Life } from '../membership/view.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { MalformedMessage } from './byte-reader.ts'
@@ -40,6 +40,7 @@ export const OPERATION: Kind<Operation, Reply> = {
   limitMs: null,
   costBytes: ({ request }) => REQUEST_COST_BYTES + (request ? (request.body?.length ?? 0) + roomOf(request) : 0),
   targetOf: ({ request }) => request?.target,
+  lendsBody: ({ request }) => request?.opcode === OP.WRITE_VDI,
   encodeRequest: ({ client, request }, out) => {
     out.u32(client)
     if (request === null) return

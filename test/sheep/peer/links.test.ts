@@ -29,6 +29,20 @@ const NUMBERS: Kind<number, null> = {
   encodeAnswer: () => {},
   decodeAnswer: () => null,
 }
+/** Bytes, which are said to be lent or not by the first of them. */
+const BYTES: Kind<Buffer, null> = {
+  code: 121,
+  name: 'bytes',
+  windowBytes: 1 << 30,
+  waitingBytesMax: 1 << 30,
+  limitMs: null,
+  costBytes: ({ length }) => length,
+  lendsBody: (bytes) => bytes[0] === 1,
+  encodeRequest: (bytes, out) => out.body(bytes),
+  decodeRequest: (_fields, body) => body,
+  encodeAnswer: () => {},
+  decodeAnswer: () => null,
+}
 const BALLOT = { counter: 1, configuration: 'one', round: 0, leader: 'b' }
 
 interface Running {
@@ -139,6 +153,29 @@ describe('links', () => {
     a.links.setPeers([])
     await expect(asked).rejects.toThrow('b is out of the cluster')
     await expect(a.links.request(b.address, NUMBERS, 1)).rejects.toThrow('nobody knows where b is')
+  })
+
+  it('bring bodies into memory that is used again once they are answered, if they were lent', async () => {
+    const asked: { bytes: Buffer; reply: () => void }[] = []
+    const a = await node('a')
+    const b = await node('b', [
+      handler(BYTES, (bytes, _from, reply) => asked.push({ bytes, reply: () => reply(null) })),
+    ])
+    know(a, b)
+    const sent = [1, 1, 1, 2, 2, 2].map((first, at) => Buffer.alloc(300_000, at).fill(first, 0, 1))
+    const memory: ArrayBufferLike[] = []
+    for (const bytes of sent) {
+      const answered = a.links.request(b.address, BYTES, bytes)
+      while (asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
+      const { bytes: received, reply } = asked.shift()!
+      expect(received.equals(bytes)).toBe(true)
+      memory.push(received.buffer)
+      reply()
+      await answered
+    }
+    const [first, second, third, fourth, fifth, sixth] = memory
+    expect([second, third, fourth].every((each) => each === first)).toBe(true)
+    expect(new Set([fourth, fifth, sixth]).size).toBe(3)
   })
 
   it('keep what one kind waits for away from the others, refuse what is too much, and send the rest in order', async () => {
