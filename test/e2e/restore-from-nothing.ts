@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
-import { afterEach, expect } from 'vitest'
+import { afterEach, expect, vi } from 'vitest'
 import { EXIT } from '../../src/cli/command.ts'
 import { createVdiData } from '../../src/drivers/sheepdog/vdi-data.ts'
 import { systemNetwork } from '../../src/runtime/network.ts'
@@ -53,23 +53,41 @@ export class Cloud {
   }
 
   async createBackup(volumeId: string, incremental = false): Promise<string> {
+    const id = await this.beginBackup(volumeId, incremental)
+    await this.api.until('backup', id, 'available')
+    return id
+  }
+
+  async beginBackup(volumeId: string, incremental = false): Promise<string> {
     const body = { backup: { volume_id: volumeId, incremental } }
     const { backup } = await this.api.request<{ backup: { id: string } }>('POST', '/backups', body)
-    await this.api.until('backup', backup.id, 'available')
     return backup.id
   }
 
   async restore(backupId: string): Promise<string> {
-    const { restore } = await this.api.request<{ restore: { volume_id: string } }>(
-      'POST',
-      `/backups/${backupId}/restore`,
-      {
-        restore: {},
-      },
-    )
+    const id = await this.beginRestore(backupId)
     await this.api.until('backup', backupId, 'available')
-    await this.api.until('volume', restore.volume_id, 'available')
-    return restore.volume_id
+    await this.api.until('volume', id, 'available')
+    return id
+  }
+
+  /** Answers the new volume. */
+  async beginRestore(backupId: string): Promise<string> {
+    type Answer = { restore: { volume_id: string } }
+    return (await this.api.request<Answer>('POST', `/backups/${backupId}/restore`, { restore: {} })).restore.volume_id
+  }
+
+  async show(backupId: string): Promise<{ status: string; object_count: number }> {
+    type Answer = { backup: { status: string; object_count: number } }
+    return (await this.api.request<Answer>('GET', `/backups/${backupId}`)).backup
+  }
+
+  /** Resolves when so many objects, or more, are said to be on the target. */
+  async untilCopied(backupId: string, objects: number): Promise<void> {
+    await vi.waitFor(async () => expect((await this.show(backupId)).object_count).toBeGreaterThanOrEqual(objects), {
+      timeout: 60_000,
+      interval: 1,
+    })
   }
 
   async write(volumeId: string, offset: number, bytes: Buffer): Promise<void> {

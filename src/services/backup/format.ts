@@ -232,6 +232,6 @@ function parse<S extends z.ZodType>(schema: S, name: string, bytes: Buffer): z.o
   }
 }
 
-export function digestOf(bytes: Buffer | string): string {
-  return createHash('sha256').update(bytes).digest('hex')
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
 }
