@@ -207,6 +207,13 @@ describe('settings that cannot be used', () => {
       /^copies_min: .*there are 1 copies/,
     ],
     ['more copies than nodes', ['--copies', '2'], /^copies: .*leave it at 1/],
+    ['S3 without a bucket', ['--backup-target', 's3'], /^backup_s3\.bucket: /],
+    [
+      'S3 without a secret',
+      ['--backup-target', 's3', '--backup-s3-bucket', 'b', '--backup-s3-access-key', 'k'],
+      /^backup_s3\.secret_key: /,
+    ],
+    ['Swift without an account', ['--backup-target', 'swift'], /^backup_swift\.auth_url: /],
     ['noauth for everyone', ['--auth', 'noauth', '--listen', '0.0.0.0:8776'], /^auth: .*loopback/],
     ['the Sheepdog protocol for everyone', ['--sheep-listen', '10.0.0.1:7000'], /^sheep_listen: .*loopback/],
     ['a gateway that nobody can name', ['--nbd-listen', '0.0.0.0:10809'], /^advertise: /],
