@@ -3,8 +3,9 @@
  * while clients create, show, list and delete volumes as fast as they can. Both are of one process on two threads.
  *
  * Usage: npm run build && tsx bench/isolation.ts [--runs 5] [--seconds 4] [--rate 400] [--concurrency 8]
- *                                          [--load write,show,list] [--json]
+ *                                          [--load write,show,list] [--json] [-- --api-share=1]
  *
+ * `--rate 0` asks for one request after the other, as fast as they are answered. What follows `--` are settings of Collie.
  * Clients and API take processors from the disk on a small machine, however well the two are kept apart. What that costs
  * anyway is the third column: the same clients ask a bare Fastify server in a process of its own (api-reference.mjs) for
  * as much. Rounds of the three alternate, and medians of the rounds are printed.
@@ -19,7 +20,8 @@ import { fill } from './collie-target.ts'
 import { fio, median } from './fio.ts'
 import { type Load, run } from './load.ts'
 
-const { values: options } = parseArgs({
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     runs: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '4' },
@@ -43,7 +45,7 @@ const METRICS = ['read p50', 'read p99', 'write p50', 'write p99'] as const
 type Latencies = Record<(typeof METRICS)[number], number>
 
 const directory = mkdtempSync(path.join(tmpdir(), 'isolation-bench-'))
-const collie = await Collie.create()
+const collie = await Collie.create(...positionals)
 try {
   await collie.start()
   await measure()
@@ -108,16 +110,15 @@ async function underLoad(
   return { latencies, perSecond: (await loading).perSecond }
 }
 
-/** One steady round of reads and writes; microseconds. */
+/** One round of reads and writes; microseconds. */
 async function disk(uri: string): Promise<Latencies> {
   const rate = Math.round(Number(options.rate) / 2)
+  const steady = ['--iodepth=4', `--rate_iops=${rate},${rate}`, '--rate_process=poisson']
   const job = await fio(
     uri,
     '--rw=randrw',
     '--bs=4k',
-    '--iodepth=4',
-    `--rate_iops=${rate},${rate}`,
-    '--rate_process=poisson',
+    ...(rate > 0 ? steady : ['--iodepth=1']),
     `--runtime=${options.seconds}`,
     '--time_based',
     '--randrepeat=0',
@@ -143,7 +144,9 @@ function report(results: Record<Condition, Latencies[]>, rates: Record<Condition
     console.log(JSON.stringify({ node: process.version, cyclesPerSecond: cycles, results: rows }, null, 2))
     return
   }
-  console.log(`${options.rate} requests of 4 KiB per second over NBD, ${options.concurrency} clients of the API`)
+  const requests =
+    Number(options.rate) > 0 ? `${options.rate} requests of 4 KiB per second` : 'one request of 4 KiB after the other'
+  console.log(`${requests} over NBD, ${options.concurrency} clients of the API`)
   console.log(
     `cycles of the clients per second: ${cycles.loaded.toFixed(0)}, of the bare server ${cycles.bare.toFixed(0)}\n`,
   )

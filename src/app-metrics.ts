@@ -1,4 +1,5 @@
 import type { HttpMeter, MetricsDoor } from './api/metrics.ts'
+import type { Pace } from './api/pace.ts'
 import type { ControlCaller } from './control/socket-client.ts'
 import { createMetricsPage } from './metrics/door.ts'
 import { type Sample, Samples } from './metrics/samples.ts'
@@ -14,6 +15,7 @@ export interface AppParts {
   counts(): Promise<ServiceCounts>
   control: ControlCaller
   lag: LoopLag
+  pace: Pace
   roles: readonly string[]
   clock: Clock
   log: Log
@@ -26,11 +28,12 @@ export function createMetricsDoor(parts: AppParts): MetricsDoor {
   return { http, page: createMetricsPage({ own: () => collectApp(parts), askStore, clock, log }) }
 }
 
-async function collectApp({ http, counts, lag, roles, log }: AppParts): Promise<Sample[]> {
+async function collectApp({ http, counts, lag, pace, roles, log }: AppParts): Promise<Sample[]> {
   const samples = new Samples()
   samples.add('collie_build_info', 1, { version: VERSION })
   for (const { method, route, status, seconds } of http.counts())
     samples.add('collie_http_request_duration_seconds', seconds, { method, route, status })
+  samples.add('collie_http_held_seconds', pace.heldSeconds)
   const counted = await counts().catch((error: unknown) => log.error({ err: error }, 'volumes could not be counted'))
   if (counted) addServices(samples, counted)
   samples.addThread('api', lag.seconds)

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { HttpMeter } from './api/metrics.ts'
+import { Pace } from './api/pace.ts'
 import { createApiServer } from './api/server.ts'
 import { createConfiguredBackends, reachable } from './app-backends.ts'
 import { openBackupTarget } from './app-backup-target.ts'
@@ -31,6 +33,7 @@ import { systemHttp } from './runtime/http-client.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
+import { busySeconds } from './runtime/process-usage.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
@@ -52,6 +55,8 @@ export interface AppOptions {
   log: Log
   /** To the store side of this data directory, if it has one. */
   control: ControlCaller
+  /** Calls `listener` when disks of this process become busy, or quiet. */
+  onDisksBusy(listener: (isBusy: boolean) => void): void
 }
 
 export interface RunningApp {
@@ -64,6 +69,10 @@ export interface RunningApp {
 /** Of an attempt at a transfer: after that it is written down how far it came. */
 const TRANSFER_SLICE_MS = 4000
 
+/** What requests to the API get of a processor while disks are busy, on a machine that has no more than so many. */
+const BUSY_SHARE = 0.3
+const PROCESSORS_FEW = 4
+
 const SEAL_KEY_FILE = 'seal.key'
 const PRIVATE = 0o600
 
@@ -71,7 +80,7 @@ const PRIVATE = 0o600
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
-export async function startApp({ config, log, control }: AppOptions): Promise<RunningApp> {
+export async function startApp({ config, log, control, onDisksBusy }: AppOptions): Promise<RunningApp> {
   const policy = policyOf(config.policy_file, log)
   const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
@@ -98,11 +107,14 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
   const { authenticator, local } = await identityOf(config, db, config.listen, log)
   const lag = new LoopLag(systemClock)
   const unready = () => whyUnready(config, control, services)
+  const pace = new Pace({ clock: systemClock, busyMs: () => busySeconds() * 1000, share: shareOf(config) })
+  if (shareOf(config) < 1) onDisksBusy((isBusy) => pace.bound(isBusy))
   const metrics = createMetricsDoor({
     http: new HttpMeter(),
     counts: services.counts,
     control,
     lag,
+    pace,
     roles: config.roles,
     clock: systemClock,
     log,
@@ -115,6 +127,7 @@ export async function startApp({ config, log, control }: AppOptions): Promise<Ru
     random: systemRandom,
     unready,
     metrics,
+    pace,
     settings: { publicEndpoint: config.public_endpoint },
     servesKeys: config.key_manager === 'local',
   })
@@ -237,6 +250,9 @@ function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): Ke
   }
   return createBarbican({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000, log })
 }
+
+const shareOf = ({ api_share }: Config): number =>
+  api_share ?? (availableParallelism() > PROCESSORS_FEW ? 1 : BUSY_SHARE)
 
 /** An operator should not hear of a wrong setting only from the first backup. */
 async function sayIfAway(target: BackupTarget, log: Log): Promise<void> {

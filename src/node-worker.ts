@@ -27,6 +27,7 @@ const node = await startNode({
     control?.emit('failed', { reason })
   },
   onStopAsked: () => control?.emit('stop_asked', {}),
+  onDisksBusy: (busy) => control?.emit('disks_busy', { busy }),
 })
 
 control = serveControl(

@@ -10,6 +10,7 @@ import { collectNode } from './node-metrics.ts'
 import { openSheep } from './open-sheep.ts'
 import type { SheepRequest, SheepResponse } from './protocol/message.ts'
 import { formatOid } from './protocol/oid.ts'
+import { BusyWatch } from './runtime/busy-watch.ts'
 import { formatTime, systemClock } from './runtime/clock.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
@@ -38,6 +39,8 @@ export interface NodeOptions {
   onFailed(reason: string): void
   /** The cluster is being shut down. */
   onStopAsked(): void
+  /** Disks have become busy, or quiet. */
+  onDisksBusy(isBusy: boolean): void
 }
 
 export interface RunningNode {
@@ -63,7 +66,13 @@ const CLOSE_GRACE_MS = 5000
  * The root of the store side: one sheep, the door for Sheepdog clients, and the NBD gateway. The only place that knows both
  * sheep and exports; requests of exports reach the sheep by a call instead of a socket.
  */
-export async function startNode({ config, log, onFailed, onStopAsked }: NodeOptions): Promise<RunningNode> {
+export async function startNode({
+  config,
+  log,
+  onFailed,
+  onStopAsked,
+  onDisksBusy,
+}: NodeOptions): Promise<RunningNode> {
   const at = (name: string) => path.resolve(config.data_dir, name)
   const disk = openSystemDisk(at('sheep'))
   await disk.makeDirectory('.')
@@ -106,15 +115,22 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
   const operations = new OperationMeter(systemClock)
   const run = (request: SheepRequest, holder: Holder, reply: (response: Reply) => void) =>
     opened.run(request, holder, operations.watch(request, reply))
+  const disks = new BusyWatch(systemClock, onDisksBusy)
   const transport: Transport = {
-    submit: (request, done) => run(request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void),
+    submit: (request, done) => {
+      disks.count()
+      run(request, null, done as (response: Omit<SheepResponse, 'opcode'>) => void)
+    },
     close: () => {},
   }
   const server = createSheepServer({
     network: opened.network,
     clock: systemClock,
     log,
-    handle: run,
+    handle: (request, client, reply) => {
+      if (client.peer !== 'unix') disks.count() // by the socket comes the API, for its own work
+      run(request, client, reply)
+    },
     clientOpened: opened.clientOpened,
     clientClosed: opened.clientClosed,
     epoch: () => sheep.state.epoch,
@@ -140,6 +156,7 @@ export async function startNode({ config, log, onFailed, onStopAsked }: NodeOpti
     },
     close: async () => {
       lag.stop()
+      disks.stop()
       await nbd?.close()
       await server.close({ graceMs: CLOSE_GRACE_MS })
       await opened.close()

@@ -90,6 +90,8 @@ interface StoreSide {
   failed: Promise<string>
   /** What `node info` tells from now on. */
   announce(info: Result<'info'>): void
+  /** Calls `listener` when disks become busy, or quiet; never when the store is in another process. */
+  onDisksBusy(listener: (isBusy: boolean) => void): void
   stop(): Promise<void>
 }
 
@@ -121,6 +123,7 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     announce: (complete) => {
       info = complete
     },
+    onDisksBusy: (listener) => control.on('disks_busy', ({ busy }) => listener(busy)),
     stop: async () => {
       await control.call('stop', {})
       await store.ended
@@ -152,6 +155,7 @@ async function reachStore(config: Config, log: Log): Promise<StoreSide> {
     info,
     failed: new Promise(() => {}),
     announce: () => {},
+    onDisksBusy: () => {},
     stop: async () => control.close(),
   }
 }
@@ -161,7 +165,7 @@ const controlSocket = (config: Config) => path.resolve(config.data_dir, CONTROL_
 async function startService(config: Config, log: Log, store: StoreSide) {
   const { startApp } = await import('./app.ts') // late: a store alone does not load the service side
   try {
-    return await startApp({ config, log, control: store.control })
+    return await startApp({ config, log, control: store.control, onDisksBusy: store.onDisksBusy })
   } catch (error) {
     await store.stop()
     throw error

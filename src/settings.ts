@@ -144,6 +144,16 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .default(16)
     .describe('Connections to PostgreSQL that one process has at most.'),
 
+  api_share: z
+    .number()
+    .min(0.01)
+    .max(1)
+    .nullable()
+    .default(null)
+    .describe(
+      'Part of a processor that requests to the API may take while volumes of the same process are read and written; 1 is off. By default 0.3 on a machine with up to four processors, and off on a larger one.',
+    ),
+
   message_ttl_days: z
     .int()
     .min(1)

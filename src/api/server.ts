@@ -9,6 +9,7 @@ import { faultOf } from './faults.ts'
 import { BODY_BYTES_MAX, parseJson } from './json.ts'
 import { addKeyManager } from './key-manager.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
+import type { Pace } from './pace.ts'
 import { createPolicy, type Policy } from './policy.ts'
 import { type ApiSettings, registerRoutes } from './route.ts'
 import { createUnmatchedHandler } from './unmatched.ts'
@@ -30,6 +31,8 @@ export interface ApiServerOptions {
   unready?: () => Promise<string | null>
   /** Without it, nothing is counted and there is no /metrics. */
   metrics?: MetricsDoor
+  /** Without it, no request waits for others. */
+  pace?: Pace
 }
 
 /**
@@ -37,7 +40,7 @@ export interface ApiServerOptions {
  * `register` (the local identity, metrics) before they call `listen`.
  */
 export function createApiServer(options: ApiServerOptions): FastifyInstance {
-  const { services, authenticator, policy = createPolicy(), log, random, settings, metrics } = options
+  const { services, authenticator, policy = createPolicy(), log, random, settings, metrics, pace } = options
   const { unready = async () => null } = options
   const app = fastify({
     loggerInstance: log as FastifyBaseLogger,
@@ -52,6 +55,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   })
   app.decorateRequest('visit', null)
   acceptJson(app)
+  if (pace) addPace(app, pace)
   addHeadersAndLog(app, log)
   if (metrics) addMetrics(app, metrics)
   app.setErrorHandler((error, request, reply) => {
@@ -89,6 +93,17 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     if (fault.body === null) return reply.send()
     return reply.type('application/json').send(JSON.stringify(fault.body))
   }
+}
+
+/** For those who ask whether all is well. Attaching is not urgent: whoever waits does so for milliseconds, and its disk is what others wait for. */
+const URGENT: ReadonlySet<string | undefined> = new Set(['/healthcheck', '/metrics'])
+
+/** To be called first: a request that is held has cost nothing yet but its head. */
+function addPace(app: FastifyInstance, pace: Pace): void {
+  app.addHook('onRequest', (request, _reply, done) => {
+    if (URGENT.has(request.routeOptions.url)) done()
+    else pace.enter(done)
+  })
 }
 
 /** Takes JSON under the two names that upstream takes. A body of another type is refused with 415, one of no type ignored. */

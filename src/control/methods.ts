@@ -343,6 +343,8 @@ export const EVENTS = {
   failed: z.object({ reason: z.string() }),
   /** The cluster is being shut down: the process should end with grace. */
   stop_asked: nothing,
+  /** Disks have become busy, or quiet: see BusyWatch. */
+  disks_busy: z.object({ busy: z.boolean() }),
 } as const satisfies Record<string, z.ZodType>
 
 type Methods = typeof METHODS

@@ -221,6 +221,12 @@ export const FAMILIES = {
     ['method', 'route', 'status'],
     'Time to answer a request of the API, by the pattern of its route and the class of its status.',
   ),
+  collie_http_held_seconds: family(
+    'api',
+    'histogram',
+    [],
+    'How long requests of the API waited for their turn while disks were busy; only those that had to. See api_share.',
+  ),
   collie_volumes: family('api', 'gauge', ['status'], 'Volumes by status, counted at most every ten seconds.'),
   collie_volume_snapshots: family('api', 'gauge', ['status'], 'Volume snapshots by status, counted likewise.'),
   collie_work_units: family('api', 'gauge', ['kind'], 'Units of work that run or wait, counted likewise.'),

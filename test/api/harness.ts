@@ -1,4 +1,5 @@
 import type { FastifyInstance, InjectOptions } from 'fastify'
+import type { Pace } from '../../src/api/pace.ts'
 import type { Policy } from '../../src/api/policy.ts'
 import { createApiServer } from '../../src/api/server.ts'
 import { openDatabase } from '../../src/db/database.ts'
@@ -47,7 +48,7 @@ export interface Answer {
 }
 
 export async function createHarness(
-  options: { images?: ImageOptions; policy?: Policy; settings?: Partial<ServiceSettings> } = {},
+  options: { images?: ImageOptions; pace?: Pace; policy?: Policy; settings?: Partial<ServiceSettings> } = {},
 ): Promise<Harness> {
   const logged: string[] = []
   const log = createLog('info', { write: (line) => logged.push(line) })
@@ -75,6 +76,7 @@ export async function createHarness(
     services,
     authenticator: tokensThatNameRoles,
     ...(options.policy && { policy: options.policy }),
+    ...(options.pace && { pace: options.pace }),
     log,
     random: systemRandom,
     settings: { publicEndpoint: null },

@@ -134,6 +134,27 @@ it('shows all that the catalogue names, and what clients did', async () => {
   await disk.disconnect()
 })
 
+it('says how long requests were held while disks were busy, and holds none when they are quiet', async () => {
+  const collie = await start('--api-share=0.01')
+  const cinder = new CinderApi(`${collie.dataDir}/openrc`)
+  const volumeId = await cinder.createVolume({})
+  await cinder.until('volume', volumeId, 'available')
+  const attachment = await cinder.attach(volumeId)
+  const held = async () => (await scrape(collie)).value('collie_http_held_seconds_count')
+
+  const disk = await NbdClient.connect(attachment.address, attachment.name)
+  while ((await held()) === 0) {
+    for (let block = 0; block < 200; block++) await disk.read(block * BLOCK, BLOCK)
+    await Promise.all(Array.from({ length: 3 }, () => cinder.request('GET', '/volumes')))
+  }
+  await disk.disconnect()
+
+  for (let before = -1, after = await held(); before !== after; after = await held()) {
+    before = after
+    await Promise.all(Array.from({ length: 3 }, () => cinder.request('GET', '/volumes')))
+  }
+})
+
 it('answers while the store is away or hangs, and says so', async () => {
   const store = await start('--roles=store,gateway')
   const api = await start('--roles=api', `--data-dir=${store.dataDir}`)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { HttpMeter } from '../../src/api/metrics.ts'
+import { Pace } from '../../src/api/pace.ts'
 import { createMetricsDoor } from '../../src/app-metrics.ts'
 import type { Result } from '../../src/control/methods.ts'
 import type { ControlCaller } from '../../src/control/socket-client.ts'
@@ -43,6 +44,7 @@ function setUp(counts = async () => COUNTS) {
     counts,
     control: { call } as unknown as ControlCaller, // one method of many is asked for
     lag: new LoopLag(systemClock),
+    pace: new Pace({ clock, busyMs: () => 0, share: 1 }),
     roles: ['api'],
     clock,
     log: createLog('silent'),
