@@ -69,9 +69,9 @@ export interface RunningApp {
 /** Of an attempt at a transfer: after that it is written down how far it came. */
 const TRANSFER_SLICE_MS = 4000
 
-/** What requests to the API get of a processor while disks are busy, on a machine that has no more than so many. */
-const BUSY_SHARE = 0.3
-const PROCESSORS_FEW = 4
+/** What requests to the API get of a processor while disks are busy, where there are not enough for disks, the API, and the clients of both. */
+const BUSY_SHARE = 0.2
+const PROCESSORS_ENOUGH = 4
 
 const SEAL_KEY_FILE = 'seal.key'
 const PRIVATE = 0o600
@@ -107,8 +107,9 @@ export async function startApp({ config, log, control, onDisksBusy }: AppOptions
   const { authenticator, local } = await identityOf(config, db, config.listen, log)
   const lag = new LoopLag(systemClock)
   const unready = () => whyUnready(config, control, services)
-  const pace = new Pace({ clock: systemClock, busyMs: () => busySeconds() * 1000, share: shareOf(config) })
-  if (shareOf(config) < 1) onDisksBusy((isBusy) => pace.bound(isBusy))
+  const share = shareOf(config)
+  const pace = new Pace({ clock: systemClock, busyMs: () => busySeconds() * 1000, share })
+  if (share < 1) onDisksBusy((isBusy) => pace.bound(isBusy))
   const metrics = createMetricsDoor({
     http: new HttpMeter(),
     counts: services.counts,
@@ -252,7 +253,7 @@ function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): Ke
 }
 
 const shareOf = ({ api_share }: Config): number =>
-  api_share ?? (availableParallelism() > PROCESSORS_FEW ? 1 : BUSY_SHARE)
+  api_share ?? (availableParallelism() < PROCESSORS_ENOUGH ? BUSY_SHARE : 1)
 
 /** An operator should not hear of a wrong setting only from the first backup. */
 async function sayIfAway(target: BackupTarget, log: Log): Promise<void> {
