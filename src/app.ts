@@ -55,7 +55,7 @@ export interface AppOptions {
   log: Log
   /** To the store side of this data directory, if it has one. */
   control: ControlCaller
-  /** Calls `listener` when disks of this process become busy, or quiet. */
+  /** Calls `listener` now and when disks of this process become busy, or quiet. */
   onDisksBusy(listener: (isBusy: boolean) => void): void
 }
 

@@ -18,6 +18,7 @@ const { config } = workerData as { config: Config }
 const log = createLog(config.log.level)
 let control: ControlServer | undefined
 let failure: string | undefined
+let isBusy = false
 
 const node = await startNode({
   config,
@@ -27,7 +28,10 @@ const node = await startNode({
     control?.emit('failed', { reason })
   },
   onStopAsked: () => control?.emit('stop_asked', {}),
-  onDisksBusy: (busy) => control?.emit('disks_busy', { busy }),
+  onDisksBusy: (busy) => {
+    isBusy = busy
+    control?.emit('disks_busy', { busy })
+  },
 })
 
 control = serveControl(
@@ -52,3 +56,4 @@ control = serveControl(
   { onDefect: (error, method) => log.error({ err: error, method }, 'a control call failed') },
 )
 if (failure !== undefined) control.emit('failed', { reason: failure })
+if (isBusy) control.emit('disks_busy', { busy: true })

@@ -90,7 +90,7 @@ interface StoreSide {
   failed: Promise<string>
   /** What `node info` tells from now on. */
   announce(info: Result<'info'>): void
-  /** Calls `listener` when disks become busy, or quiet; never when the store is in another process. */
+  /** Calls `listener` now and when disks become busy, or quiet; never when the store is in another process. */
   onDisksBusy(listener: (isBusy: boolean) => void): void
   stop(): Promise<void>
 }
@@ -102,6 +102,12 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
   const failed = new Promise<string>((resolve) => {
     control.on('failed', ({ reason }) => resolve(reason))
     void store.ended.then(resolve)
+  })
+  let isBusy = false // clients of disks are back before there is an API
+  let tellBusy = (_isBusy: boolean) => {}
+  control.on('disks_busy', ({ busy }) => {
+    isBusy = busy
+    tellBusy(busy)
   })
   let info = await control.call('info', {})
   control.on('stop_asked', requestStop)
@@ -123,7 +129,10 @@ async function runStore(config: Config, log: Log, requestStop: () => void): Prom
     announce: (complete) => {
       info = complete
     },
-    onDisksBusy: (listener) => control.on('disks_busy', ({ busy }) => listener(busy)),
+    onDisksBusy: (listener) => {
+      tellBusy = listener
+      listener(isBusy)
+    },
     stop: async () => {
       await control.call('stop', {})
       await store.ended

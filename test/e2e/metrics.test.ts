@@ -134,25 +134,28 @@ it('shows all that the catalogue names, and what clients did', async () => {
   await disk.disconnect()
 })
 
-it('says how long requests were held while disks were busy, and holds none when they are quiet', async () => {
+it('says how long requests were held while disks were busy, also when they were so before the API was there', async () => {
   const collie = await start('--api-share=0.01')
   const cinder = new CinderApi(`${collie.dataDir}/openrc`)
   const volumeId = await cinder.createVolume({})
   await cinder.until('volume', volumeId, 'available')
-  const attachment = await cinder.attach(volumeId)
+  const { address, name } = await cinder.attach(volumeId)
+  await collie.kill('SIGKILL')
+
+  let isOver = false
+  const reading = async () => {
+    while (!isOver) {
+      const disk = await NbdClient.connect(address, name).catch(() => null) // not there yet
+      for (let block = 0; disk !== null && !isOver; block = (block + 1) % 200) await disk.read(block * BLOCK, BLOCK)
+      await disk?.disconnect()
+    }
+  }
+  const read = reading()
+  await collie.start()
   const held = async () => (await scrape(collie)).value('collie_http_held_seconds_count')
-
-  const disk = await NbdClient.connect(attachment.address, attachment.name)
-  while ((await held()) === 0) {
-    for (let block = 0; block < 200; block++) await disk.read(block * BLOCK, BLOCK)
-    await Promise.all(Array.from({ length: 3 }, () => cinder.request('GET', '/volumes')))
-  }
-  await disk.disconnect()
-
-  for (let before = -1, after = await held(); before !== after; after = await held()) {
-    before = after
-    await Promise.all(Array.from({ length: 3 }, () => cinder.request('GET', '/volumes')))
-  }
+  while ((await held()) === 0) await Promise.all(Array.from({ length: 5 }, () => cinder.request('GET', '/volumes')))
+  isOver = true
+  await read
 })
 
 it('answers while the store is away or hangs, and says so', async () => {
