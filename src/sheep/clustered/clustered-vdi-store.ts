@@ -279,8 +279,8 @@ export class ClusteredVdiStore implements VdiStore {
       return vid
     } catch (error) {
       // Nobody knows whether it has been made, or is still going to be: who can tell abandons it.
-      if (!(error instanceof StoreError) || UNSURE.has(error.code)) throw error
-      await owned.vdis.abandon(vid)
+      if (!(error instanceof StoreError) || UNSURE.has(error.code)) this.#families.resign(owned)
+      else await owned.vdis.abandon(vid).catch(() => this.#families.resign(owned))
       throw error
     } finally {
       owned.release()
@@ -326,6 +326,7 @@ export class ClusteredVdiStore implements VdiStore {
         return { vid, owned }
       } catch (error) {
         owned.release()
+        if (error instanceof StoreError && UNSURE.has(error.code)) this.#families.resign(owned)
         const isTaken = error instanceof StoreError && error.code === 'VdiExists'
         if (!isTaken) throw error
       }

@@ -144,6 +144,20 @@ export class OwnedFamilies {
     }
   }
 
+  /**
+   * Whether something that this owner has proposed takes effect nobody can tell while it is the owner. The next one can, be it this
+   * node again: by then it has, or is void.
+   */
+  resign(owned: OwnedFamily): void {
+    const { log, ownership, lost } = this.#options
+    const { owner } = owned
+    if (this.#families.get(owner.family) !== owned) return
+    this.#families.delete(owner.family)
+    owned.end()
+    lost(owned)
+    ownership.letGo(owner, []).catch((err) => log.debug({ err, family: owner.family }, 'a family could not be let go'))
+  }
+
   #sweepLater(): void {
     this.#options.clock.timer(IDLE_MS, () => {
       if (this.#isOver) return
@@ -194,7 +208,8 @@ export class OwnedFamilies {
     if (!member()?.mayAct()) return
     for (const family of this.#deletedFrom)
       if (state.vdis.ofFamily(family).length === 0) this.#deletedFrom.delete(family)
-    for (const family of new Set([...state.families.uncleanBefore(state.epoch), ...this.#deletedFrom])) {
+    const made = [...state.makings.values()].map((making) => making.family)
+    for (const family of new Set([...state.families.uncleanBefore(state.epoch), ...this.#deletedFrom, ...made])) {
       if (ownership.ownerOf(family) || !this.fallsHere(family)) continue
       ownership.claim(family).catch((err) => log.debug({ err, family }, 'a family could not be taken over'))
     }

@@ -1,8 +1,10 @@
 import { ClusterState } from '../../../src/sheep/cluster-state.ts'
 import { ClusterMember } from '../../../src/sheep/clustered/cluster-member.ts'
+import { FamilyObjects } from '../../../src/sheep/clustered/family-objects.ts'
 import { CopyHolder } from '../../../src/sheep/copies/copy-holder.ts'
 import { EngineCopyStore } from '../../../src/sheep/copies/engine-copy-store.ts'
 import type { CopyRequest } from '../../../src/sheep/copies/messages.ts'
+import { COPY } from '../../../src/sheep/copies/wire.ts'
 import { OutgoingLink } from '../../../src/sheep/peer/outgoing-link.ts'
 import { Sessions } from '../../../src/sheep/session.ts'
 
@@ -40,6 +42,7 @@ export const BREAKS: Readonly<Record<string, () => void>> = {
     Sessions.prototype.endUnder = async () => {}
   },
   predecessor: () => {
+    linksLoseFromTheMiddle()
     EngineCopyStore.prototype.isAt = () => true
   },
   'past-views': () => {
@@ -49,6 +52,7 @@ export const BREAKS: Readonly<Record<string, () => void>> = {
     }
   },
   tombstones: () => {
+    nobodyIsAskedForTheUnnamed()
     EngineCopyStore.prototype.remove = function (oid, _version, done) {
       this.drop(oid, done)
     }
@@ -64,6 +68,16 @@ export const BREAKS: Readonly<Record<string, () => void>> = {
 /** Links end when their peer is silent, which keeps most of what an owner has sent in vain from those who might believe it. */
 function lateRequestsArrive(): void {
   OutgoingLink.prototype.tick = () => {}
+}
+
+/** A link that has lost a request of an epoch carries no more of that epoch, which keeps gaps from those who look for them. */
+function linksLoseFromTheMiddle(): void {
+  Object.assign(COPY, { epochOf: undefined })
+}
+
+/** What is on a disk and in no map goes, which is how the copies of who was away are gone that nobody else has a tombstone for. */
+function nobodyIsAskedForTheUnnamed(): void {
+  FamilyObjects.prototype.objectsOf = async () => []
 }
 
 function answerInstead(of: (holder: CopyHolder, request: CopyRequest) => CopyRequest): void {

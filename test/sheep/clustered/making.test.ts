@@ -14,3 +14,34 @@ it('makes a VDI however long that takes: its family is not let go meanwhile, tho
   expect(bench.clock.nowMs - startMs).toBeGreaterThan(5000) // nodes have let go of what is idle, again and again
   await bench.until(() => bench.nodes.every(({ running }) => running!.node.sheep.state.vdis.size === 3 * VDIS))
 })
+
+it('leaves nothing of a VDI of which its owner, who goes on to be it, cannot tell whether it was made', async () => {
+  let unknown = 0
+  for (const seed of [4, 6]) {
+    const bench = await ClusterBench.open(seed, 3)
+    const makings = () => bench.nodes.map(({ running }) => running!.node.sheep.state.makings.size)
+    const [first] = bench.nodes
+    await bench.until(() => first!.running!.node.sheep.state.view.voters.length === 3)
+    const vid = await bench.run(bench.vdis(0).create('a', 100 << 20))
+    await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    await bench.run(bench.vdis(0).snapshot(vid, 'one'))
+    const base = await bench.run(bench.vdis(0).lookup('a', 'one'))
+    for (const { disk } of bench.nodes) disk.latencyMsMax = 300
+    const made = bench
+      .vdis(0)
+      .create('b', 100 << 20, base)
+      .catch(() => null)
+    await bench.until(() => makings().includes(1))
+    const alone = bench.nodes.map(({ name }) => [name])
+    bench.network.cut(alone)
+    bench.group.partition(alone)
+    await bench.until(() => !bench.isIn(first!))
+    await bench.pass(400)
+    bench.network.heal()
+    bench.group.heal()
+    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    if ((await bench.run(made)) === null) unknown++
+    await bench.until(() => makings().every((count) => count === 0))
+  }
+  expect(unknown).toBeGreaterThan(0)
+})
