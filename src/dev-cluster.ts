@@ -3,8 +3,8 @@ import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT
 import { table } from './cli/table.ts'
 import { type Config, loadConfig } from './config.ts'
 import { UsageError } from './errors.ts'
-import { fileExists, makeDirectory, writeTextFile } from './runtime/files.ts'
-import { type ProgramEnd, runProgram } from './runtime/programs.ts'
+import { fileExists, makeDirectory, readTextFile, writeTextFile } from './runtime/files.ts'
+import { runProgram } from './runtime/programs.ts'
 import { FOUND_FILE } from './sheep/cluster/cluster-secret.ts'
 import { Hub } from './sheep/cluster/hub-group.ts'
 
@@ -16,6 +16,7 @@ const OWN_SETTINGS = ['data-dir', 'cluster', 'zone', 'roles', 'listen', 'sheep-l
 interface DevNode {
   name: string
   dataDir: string
+  logFile: string
   /** Of `collie serve`. */
   flags: readonly string[]
 }
@@ -31,7 +32,8 @@ export function devCluster({ network, random }: CommandPorts): Command {
       'Run a cluster of several nodes on this host, for trying out, until a signal or `collie cluster shutdown`.',
     description:
       'Each node is a process with a directory of its own in the data directory, and ports that count up from those of the settings. What\n' +
-      'volumes hold is there again at the next start. The first node has the API. Kill what you like.',
+      'volumes hold is there again at the next start. The first node has the API. Kill what you like. What each of them logs is added to a\n' +
+      'file beside its directory.',
     operands: [{ name: 'N', meaning: `How many nodes, ${NODES_MAX} at most; all that there were before.` }],
     usesSettings: true,
     run: async (call) => {
@@ -74,7 +76,7 @@ function nodesOf({ operands, argv }: CommandCall, config: Config): DevNode[] {
       `--sheep-listen=${counted(config.sheep_listen, i)}`,
       `--nbd-listen=${counted(config.nbd_listen, i)}`,
     ]
-    return { name: `node${i + 1}`, dataDir, flags }
+    return { name: `node${i + 1}`, dataDir, logFile: `${dataDir}.log`, flags }
   })
 }
 
@@ -95,7 +97,9 @@ async function runAll(call: CommandCall, nodes: readonly DevNode[], interrupted:
   const ended = Promise.all(starting.map(({ end }) => end))
   const ready = await Promise.race([Promise.all(starting.map(({ addresses }) => addresses)), ended.then(() => null)])
   if (ready) {
-    const shown = nodes.map(({ name, dataDir }, i) => ({ name, data_dir: dataDir, addresses: ready[i]! }))
+    const shown = nodes.map(({ name, dataDir, logFile }, i) => {
+      return { name, data_dir: dataDir, log: logFile, addresses: ready[i]! }
+    })
     call.print({ nodes: shown }, () => describe(shown))
   }
   const codes = await ended
@@ -104,7 +108,7 @@ async function runAll(call: CommandCall, nodes: readonly DevNode[], interrupted:
 
 type Addresses = Record<string, string>
 
-function start(call: CommandCall, { name, flags }: DevNode, interrupted: AbortSignal) {
+function start(call: CommandCall, { name, logFile, flags }: DevNode, interrupted: AbortSignal) {
   const args = [...process.execArgv, process.argv[1]!, 'serve', '--json', ...flags]
   let end: Promise<number | null> = Promise.resolve(null)
   const addresses = new Promise<Addresses>((resolve) => {
@@ -113,23 +117,30 @@ function start(call: CommandCall, { name, flags }: DevNode, interrupted: AbortSi
       printed += text
       if (printed.endsWith('\n}\n')) resolve((JSON.parse(printed) as { addresses: Addresses }).addresses)
     }
-    const ran = runProgram(process.execPath, args, { signal: interrupted, onOutput, ownGroup: true })
-    end = ran.then((told) => {
-      if (!interrupted.aborted && told.code !== 0) call.io.err(`${name} ${whyEnded(told)}; again: ${commandOf(flags)}`)
-      return interrupted.aborted ? 0 : told.code
+    const ran = runProgram(process.execPath, args, {
+      signal: interrupted,
+      onOutput,
+      errFile: logFile,
+      ownGroup: true,
+    })
+    end = ran.then(({ code }) => {
+      if (!interrupted.aborted && code !== 0)
+        call.io.err(`${name} ${whyEnded(code, logFile)}; again: ${commandOf(flags)}`)
+      return interrupted.aborted ? 0 : code
     })
   })
   return { addresses, end }
 }
 
-function whyEnded({ code, err }: ProgramEnd): string {
-  if (code === null) return 'was killed'
-  return `ended with ${code}: ${err.split('\n').at(-1)}`
+function whyEnded(code: number | null, logFile: string): string {
+  return code === null ? `was killed (log: ${logFile})` : `ended with ${code}: ${lastLine(logFile)} (log: ${logFile})`
 }
+
+const lastLine = (file: string) => readTextFile(file)?.trimEnd().split('\n').at(-1) ?? ''
 
 const commandOf = (flags: readonly string[]) => `collie serve ${flags.join(' ')}`
 
-function describe(nodes: readonly { name: string; data_dir: string; addresses: Addresses }[]): string {
+function describe(nodes: readonly { name: string; data_dir: string; log: string; addresses: Addresses }[]): string {
   const rows = nodes.map(({ name, data_dir, addresses }) => [
     name,
     data_dir,
@@ -141,6 +152,7 @@ function describe(nodes: readonly { name: string; data_dir: string; addresses: A
     table([['NODE', 'DATA', 'API', 'NBD', 'SHEEP'], ...rows]),
     '',
     `Credentials: source ${path.join(nodes[0]!.data_dir, 'openrc')}`,
+    `Logs: ${nodes.map(({ log }) => log).join(' ')}`,
     `How it is: collie cluster status --data-dir ${nodes[0]!.data_dir}`,
   ].join('\n')
 }

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
 
 export interface ProgramEnd {
   /** Null when a signal ended it. */
@@ -21,11 +22,14 @@ export function runProgram(
   {
     signal,
     onOutput,
+    errFile,
     env,
     ownGroup = false,
   }: {
     signal?: AbortSignal
     onOutput?: (text: string) => void
+    /** What is printed to standard error is added to this file, and not kept. */
+    errFile?: string
     /** Instead of this process's own. */
     env?: Readonly<Record<string, string | undefined>>
     /** Signals of the terminal do not reach it. */
@@ -33,19 +37,21 @@ export function runProgram(
   } = {},
 ): Promise<ProgramEnd> {
   return new Promise((resolve, reject) => {
+    const file = errFile === undefined ? null : openSync(errFile, 'a', 0o600)
     const child = spawn(program, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', file ?? 'pipe'],
       detached: ownGroup,
       ...(env ? { env } : {}),
     })
+    if (file !== null) closeSync(file)
     let out = ''
     let err = ''
     const end = () => child.kill('SIGTERM')
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       if (onOutput) onOutput(text)
       else out = (out + text).slice(-KEPT_CHARACTERS)
     })
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       err = (err + text).slice(-KEPT_CHARACTERS)
     })
     child.once('error', reject)
