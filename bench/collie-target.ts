@@ -19,8 +19,10 @@ const JOURNAL = '--journal-size-mib=128'
 /** Collie as it is built, with the journal that it has by default, with one VDI and a right to reach it. */
 export interface CollieUnderTest {
   vdis: VdiClient
-  /** Its processes that have stores. */
+  /** Its processes that have stores, in the order of the nodes. */
   pids: readonly number[]
+  /** Of the node that clients come to. */
+  dataDir: string
   /** Makes a VDI and returns where it is exported. */
   exportVdi(name: string, sizeBytes: number): Promise<string>
   /** Where an existing working VDI is exported. */
@@ -101,6 +103,7 @@ function underTest(
   return {
     vdis,
     pids,
+    dataDir,
     exportVid,
     exportVdi: async (name, sizeBytes) => exportVid(await vdis.create(name, sizeBytes)),
     stop: async () => {

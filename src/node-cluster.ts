@@ -86,6 +86,7 @@ async function recoveryOf({ sheep, clustered }: OpenedSheep): Promise<Result<'re
     families: progress?.families ?? 0,
     objects: progress?.objects ?? 0,
     objects_done: progress?.objectsDone ?? 0,
+    bytes_left: progress?.bytesLeft ?? 0,
     bytes_copied: progress?.bytesCopied ?? 0,
     bytes_per_second: progress?.bytesPerSecond ?? 0,
     seconds_left: progress?.secondsLeft ?? null,

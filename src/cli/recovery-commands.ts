@@ -106,7 +106,8 @@ export function describeRecovery(recovery: Recovery): string {
   if (recovery.families === 0) return 'nothing'
   const left = recovery.objects - recovery.objects_done
   const time = recovery.seconds_left === null ? '' : `, about ${recovery.seconds_left} s`
-  return `${left} of ${recovery.objects} objects to look at, ${formatBytes(recovery.bytes_per_second)}/s${time}`
+  const bytes = `${formatBytes(recovery.bytes_left)} to copy, ${formatBytes(recovery.bytes_per_second)}/s`
+  return `${left} of ${recovery.objects} objects to bring home, ${bytes}${time}`
 }
 
 function describeAll(recovery: Recovery): string {

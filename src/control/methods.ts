@@ -58,6 +58,8 @@ const recovery = z.object({
   families: z.int(),
   objects: count,
   objects_done: count,
+  /** What the objects that were looked at lack yet, and the others perhaps. */
+  bytes_left: count,
   /** Since the nodes were started. */
   bytes_copied: count,
   bytes_per_second: count,

@@ -29,8 +29,10 @@ import { OwnedFamilies } from './owned-families.ts'
 import type { OwnedFamily } from './owned-family.ts'
 import { Ownership } from './ownership.ts'
 import { Places } from './places.ts'
-import { Recovery, type RecoveryProgress, togetherOf } from './recovery.ts'
+import { Recovery } from './recovery.ts'
+import { type RecoveryProgress, togetherOf } from './recovery-progress.ts'
 import { ReplicatedBytes } from './replicated-bytes.ts'
+import { RETRY_MS, SURE_WITHIN_MS, trySurely } from './try-surely.ts'
 import { VdiCopies } from './vdi-copies.ts'
 
 export interface ClusteredOptions
@@ -274,8 +276,12 @@ export class ClusteredVdiStore implements VdiStore {
   async make(name: string, fromVid: number | null, entryOf: (vid: number) => Entry): Promise<number> {
     const { vid, owned } = await this.#setAside(name, fromVid, entryOf)
     try {
-      await owned.vdis.prepare(vid, fromVid)
-      await this.propose(entryOf(vid))
+      const entry = entryOf(vid)
+      await this.#surely(() => owned.vdis.prepare(vid, fromVid))
+      await this.#surely(
+        () => this.propose(entry),
+        () => this.#isMade(vid, entry, owned),
+      )
       return vid
     } catch (error) {
       // Nobody knows whether it has been made, or is still going to be: who can tell abandons it.
@@ -285,6 +291,17 @@ export class ClusteredVdiStore implements VdiStore {
     } finally {
       owned.release()
     }
+  }
+
+  /** Also when it was deleted since: what a vid was set aside for is over once it is so no more, unless another owner has ended it. */
+  #isMade(vid: number, entry: Entry, owned: OwnedFamily): boolean {
+    const { vdis, makings } = this.#parts.state
+    if (entry.type === 'vdi' && vdis.get(vid)?.createdAt === entry.vdi.createdAt) return true
+    return !makings.has(vid) && this.#families.find(owned.owner.family) === owned
+  }
+
+  #surely(work: () => Promise<void>, isDone = () => false): Promise<void> {
+    return trySurely(work, { clock: this.#parts.clock, isDone, changed: () => this.ownership.changed })
   }
 
   snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
@@ -305,7 +322,8 @@ export class ClusteredVdiStore implements VdiStore {
     fromVid: number | null,
     entryOf?: (vid: number) => Entry,
   ): Promise<{ vid: number; owned: OwnedFamily }> {
-    const { state } = this.#parts
+    const { state, clock } = this.#parts
+    const untilMs = clock.monotonicMs() + SURE_WITHIN_MS
     for (;;) {
       const vid = state.freeVid(name)
       const family = fromVid === null ? vid : state.get(fromVid).family
@@ -328,7 +346,11 @@ export class ClusteredVdiStore implements VdiStore {
         owned.release()
         if (error instanceof StoreError && UNSURE.has(error.code)) this.#families.resign(owned)
         const isTaken = error instanceof StoreError && error.code === 'VdiExists'
-        if (!isTaken) throw error
+        const isUnsure = error instanceof StoreError && error.code === 'Unsure'
+        if (isUnsure && clock.monotonicMs() < untilMs) {
+          // It may be set aside for nothing: then whoever comes to own the family frees it.
+          await Promise.race([this.ownership.changed, clock.sleep(RETRY_MS)])
+        } else if (!isTaken) throw error
       }
     }
   }

@@ -27,13 +27,14 @@ export interface OwnedFamilyOptions {
   recovery: Recovery
 }
 
-/** What a VDI has, and when that was looked up. */
-interface ObjectsOfVdi {
+/** How it was with a VDI before its objects were looked up. */
+interface Begun {
   sequencer: CopySequencer
   epoch: number
   setbacks: number
-  oids: readonly bigint[]
 }
+
+const isSameEpoch = ({ sequencer, epoch }: Begun) => epoch === sequencer.epoch
 
 const RETRY_MS = 1000
 /** From one look at whether there is something to do to the next, should nobody say so. */
@@ -253,34 +254,26 @@ export class OwnedFamily {
   /** Whether nothing is missing of those that are deleted, or of those that are not. */
   async #bringVdisHome(isDeleted: boolean): Promise<boolean> {
     const { state, owner, objects, recovery } = this.#options
-    const lists: ObjectsOfVdi[] = []
-    for (const { vid, deleting } of state.vdis.ofFamily(owner.family)) {
+    const { family } = owner
+    const begun = new Map<number, Begun>()
+    const oids: bigint[] = []
+    for (const { vid, deleting } of state.vdis.ofFamily(family)) {
       if (deleting !== isDeleted) continue
       const sequencer = objects.of(vid)
-      const { epoch, setbacks } = sequencer
-      lists.push({ sequencer, epoch, setbacks, oids: await this.#objectsOf(vid) })
+      begun.set(vid, { sequencer, epoch: sequencer.epoch, setbacks: sequencer.setbacks })
+      for (const oid of await this.#objectsOf(vid)) oids.push(oid)
     }
-    recovery.begin(
-      owner.family,
-      lists.reduce((sum, { oids }) => sum + oids.length, 0),
-    )
-    let isHome = true
-    for (const list of lists) isHome = (await this.#bringVdiHome(list)) && isHome
-    return isHome
-  }
-
-  /** What cannot be brought home now does not keep the rest from it. */
-  async #bringVdiHome({ sequencer, epoch, setbacks, oids }: ObjectsOfVdi): Promise<boolean> {
-    const { owner, recovery } = this.#options
+    recovery.begin(family, oids.length)
     const isHome = await bringHome({
-      sequencer,
       oids,
+      sequencerOf: (oid) => objects.of(oidVid(oid)),
       isNamed: (oid) => this.#isNamed(oid),
-      goesOn: () => !this.#isOver && !recovery.isPaused && epoch === sequencer.epoch,
-      step: (copy) => recovery.step(copy),
-      done: () => recovery.done(owner.family),
+      goesOn: (oid) => !this.#isOver && !recovery.isPaused && isSameEpoch(begun.get(oidVid(oid))!),
+      look: (look) => recovery.look(family, look),
+      step: (copy) => recovery.step(family, copy),
+      done: () => recovery.done(family),
     })
-    return isHome && epoch === sequencer.epoch && setbacks === sequencer.setbacks
+    return isHome && [...begun.values()].every((vdi) => isSameEpoch(vdi) && vdi.setbacks === vdi.sequencer.setbacks)
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */

@@ -1,21 +1,8 @@
 import type { Clock } from '../../runtime/clock.ts'
+import type { Found } from '../copies/copy-recovery.ts'
 import type { RecoverySettings } from '../entries.ts'
+import { RecoveryMeter, type RecoveryProgress } from './recovery-progress.ts'
 import { Signal } from './signal.ts'
-
-/** What a node has to do, of the families that it owns. */
-export interface RecoveryProgress {
-  /** Families of which something may be missing. */
-  families: number
-  /** Objects of theirs, and those that are where they belong. */
-  objects: number
-  objectsDone: number
-  /** Since the node was started. */
-  bytesCopied: number
-  /** Lately. */
-  bytesPerSecond: number
-  /** When it goes on as it did so far; null while that cannot be said. */
-  secondsLeft: number | null
-}
 
 export interface RecoveryOptions {
   clock: Clock
@@ -24,40 +11,58 @@ export interface RecoveryOptions {
   bytesPerSecond: number
 }
 
-/** Rates are of what was copied within this time. */
-const LATELY_MS = 10_000
-const PART_MS = 500
+/** Steps at once: of one object after the other most of the time would go by with waiting for disks. */
+const STEPS_MAX = 16
+/** While clients ask for something, who then wait behind a megabyte at most. */
+const STEPS_BESIDE_CLIENTS = 4
+/** So long after a client has asked for something others are expected to. */
+const CLIENTS_STAY_MS = 1000
+/** What a step copies at most, if nothing is written to the object meanwhile. */
+export const STEP_BYTES_MAX = 256 << 10
+/** At once is copied what the rate allows in so much time, or one step. */
+const AT_ONCE_MS = 100
+/** A timer takes as long. */
+const PAUSE_MS_MIN = 1
 
 /**
- * The making of copies by one node: how fast, and how far it is.
+ * The making of copies by one node: how much at once, how fast, and how far it is.
  *
- * 1. The rate is that of the node, whatever number of families it owns: each step pays for its bytes in time that is nobody else's.
- * 2. While clients ask for something, it takes no more time than it leaves to them: what makes them slow makes it slow, too.
+ * 1. The number of steps at once and the rate are those of the node, whatever number of families it owns. What was copied has to be paid
+ *    for before anything else is.
+ * 2. While clients ask for something there are fewer steps, and each is followed by a rest as long as it took: what makes clients slow
+ *    makes it slow, too.
  */
 export class Recovery {
   readonly #options: RecoveryOptions
   readonly #changed = new Signal()
-  readonly #passes = new Map<number, { objects: number; done: number }>()
+  readonly #meter: RecoveryMeter
+  /** Those that wait for others to end. */
+  readonly #waiting: (() => void)[] = []
+  #steps = 0
   /** When all that was copied has been paid for, at the rate of that time. */
   #freeAtMs = 0
-  /** Since when there has been something to do. */
-  #sinceMs: number | null = null
-  #bytesCopied = 0
-  #lately: { atMs: number; bytes: number }[] = []
   #requests = 0
+  #clientsUntilMs = 0
 
   constructor(options: RecoveryOptions) {
     this.#options = options
+    this.#meter = new RecoveryMeter(options.clock)
   }
 
   get isPaused(): boolean {
     return this.#options.settings().isPaused
   }
 
+  get progress(): RecoveryProgress {
+    const { progress } = this.#meter
+    return this.isPaused ? { ...progress, secondsLeft: null } : progress
+  }
+
   /** The settings are others. */
   changed(): void {
     this.#freeAtMs = 0
     this.#changed.tell()
+    this.#admit()
   }
 
   /** A client has asked for something. */
@@ -65,80 +70,87 @@ export class Recovery {
     this.#requests++
   }
 
-  /** Runs `copy`, which says how many bytes it has copied; resolves when the family may go on. */
-  async step<T extends number | null>(copy: () => Promise<T>): Promise<T> {
-    const { clock, settings } = this.#options
-    const startMs = clock.monotonicMs()
-    const before = this.#requests
-    const bytes = await copy()
-    if (bytes === null || bytes === 0) return bytes
-    const nowMs = clock.monotonicMs()
-    this.#bytesCopied += bytes
-    this.#note(nowMs, bytes)
-    const restMs = this.#requests > before ? nowMs - startMs : 0
-    const rate = settings().bytesPerSecond ?? this.#options.bytesPerSecond
-    this.#freeAtMs = Math.max(this.#freeAtMs, nowMs) + Math.max(restMs, (1000 * bytes) / rate)
-    await Promise.race([clock.sleep(this.#freeAtMs - nowMs), this.#changed.next])
-    return bytes
+  /** Runs a look at objects of the family, when it is its turn. */
+  look(family: number, look: () => Promise<Found[]>): Promise<Found[]> {
+    return this.#inTurn(async () => {
+      const found = await look()
+      for (const one of found) this.#meter.looked(family, typeof one === 'string' ? 0 : one.bytes)
+      return found
+    })
   }
 
-  /** In parts of a second, or there would be thousands. */
-  #note(atMs: number, bytes: number): void {
-    const last = this.#lately.at(-1)
-    if (last && atMs - last.atMs < PART_MS) last.bytes += bytes
-    else this.#lately = [...this.#lately.filter((part) => part.atMs > atMs - LATELY_MS), { atMs, bytes }]
+  /** Runs `copy`, which says how many bytes it has copied, when it is its turn. */
+  step(family: number, copy: () => Promise<number>): Promise<number> {
+    return this.#inTurn(async () => {
+      await this.#paid()
+      const bytes = await copy()
+      if (bytes === 0) return bytes
+      this.#meter.copied(family, bytes)
+      this.#freeAtMs = Math.max(this.#freeAtMs, this.#options.clock.monotonicMs()) + (1000 * bytes) / this.#rate
+      return bytes
+    })
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#steps >= this.#stepsMax) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    else this.#steps++
+    const { clock } = this.#options
+    const startMs = clock.monotonicMs()
+    const before = this.#requests
+    try {
+      return await work()
+    } finally {
+      const nowMs = clock.monotonicMs()
+      const areThere = this.#requests > before
+      if (areThere) this.#clientsUntilMs = nowMs + CLIENTS_STAY_MS
+      // Whoever waits for the result need not wait for the rest: it is the next step that does.
+      if (areThere && nowMs - startMs >= PAUSE_MS_MIN) clock.timer(nowMs - startMs, () => this.#leave())
+      else this.#leave()
+    }
+  }
+
+  #leave(): void {
+    this.#steps--
+    this.#admit()
+  }
+
+  #admit(): void {
+    while (this.#waiting.length > 0 && this.#steps < this.#stepsMax) {
+      this.#steps++
+      this.#waiting.shift()!()
+    }
+  }
+
+  async #paid(): Promise<void> {
+    const { clock } = this.#options
+    for (;;) {
+      const leftMs = this.#freeAtMs - clock.monotonicMs()
+      if (leftMs < PAUSE_MS_MIN) return
+      await Promise.race([clock.sleep(leftMs), this.#changed.next])
+    }
+  }
+
+  get #rate(): number {
+    return this.#options.settings().bytesPerSecond ?? this.#options.bytesPerSecond
+  }
+
+  get #stepsMax(): number {
+    const most = this.#options.clock.monotonicMs() < this.#clientsUntilMs ? STEPS_BESIDE_CLIENTS : STEPS_MAX
+    return Math.max(1, Math.min(most, Math.floor((this.#rate * AT_ONCE_MS) / 1000 / STEP_BYTES_MAX)))
   }
 
   /** A family has so many objects to look at. */
   begin(family: number, objects: number): void {
-    if (this.#passes.size === 0) this.#sinceMs = this.#options.clock.monotonicMs()
-    this.#passes.set(family, { objects, done: 0 })
+    this.#meter.begin(family, objects)
   }
 
   /** One of them is where it belongs. */
   done(family: number): void {
-    const pass = this.#passes.get(family)
-    if (pass) pass.done++
+    this.#meter.done(family)
   }
 
   /** Nothing of the family is missing, or another node sees to it. */
   end(family: number): void {
-    this.#passes.delete(family)
-  }
-
-  get progress(): RecoveryProgress {
-    const { clock } = this.#options
-    const nowMs = clock.monotonicMs()
-    const passes = [...this.#passes.values()]
-    const objects = passes.reduce((sum, pass) => sum + pass.objects, 0)
-    const objectsDone = passes.reduce((sum, pass) => sum + pass.done, 0)
-    const lately = this.#lately.filter(({ atMs }) => atMs > nowMs - LATELY_MS)
-    const elapsedMs = nowMs - (this.#sinceMs ?? nowMs)
-    return {
-      families: passes.length,
-      objects,
-      objectsDone,
-      bytesCopied: this.#bytesCopied,
-      bytesPerSecond: Math.round(lately.reduce((sum, { bytes }) => sum + bytes, 0) / (LATELY_MS / 1000)),
-      secondsLeft:
-        objectsDone === 0 || this.isPaused
-          ? null
-          : Math.ceil(((objects - objectsDone) * elapsedMs) / objectsDone / 1000),
-    }
-  }
-}
-
-/** Of several nodes: all that is to be done, and as long as the slowest takes. */
-export function togetherOf(all: readonly RecoveryProgress[]): RecoveryProgress {
-  const sum = (of: (progress: RecoveryProgress) => number) => all.reduce((total, progress) => total + of(progress), 0)
-  const busy = all.filter(({ families }) => families > 0)
-  const isKnown = busy.length > 0 && busy.every(({ secondsLeft }) => secondsLeft !== null)
-  return {
-    families: sum(({ families }) => families),
-    objects: sum(({ objects }) => objects),
-    objectsDone: sum(({ objectsDone }) => objectsDone),
-    bytesCopied: sum(({ bytesCopied }) => bytesCopied),
-    bytesPerSecond: sum(({ bytesPerSecond }) => bytesPerSecond),
-    secondsLeft: isKnown ? Math.max(...busy.map(({ secondsLeft }) => secondsLeft ?? 0)) : null,
+    this.#meter.end(family)
   }
 }

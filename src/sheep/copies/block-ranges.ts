@@ -54,12 +54,6 @@ export function countBlocks(blocks: Blocks): number {
   return blocks.reduce((sum, { count }) => sum + count, 0)
 }
 
-/** The first blocks of a set, `count` of them at most. */
-export function firstBlocks(blocks: Blocks, count: number): BlockRange | null {
-  const [range] = blocks
-  return range ? { first: range.first, count: Math.min(range.count, count) } : null
-}
-
 /** The same blocks, in ranges of `count` at most. */
 export function piecesOf(blocks: Blocks, count: number): BlockRange[] {
   return blocks.flatMap((range) =>

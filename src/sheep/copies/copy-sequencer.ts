@@ -17,6 +17,7 @@ import {
 import { type CopyComparison, differences, within, without } from './copy-comparison.ts'
 import type { BlockContents, BlockRange, CopyLayout } from './copy-store.ts'
 import { Holders, type HoldersOptions } from './holders.ts'
+import { bytesIn, type Lack, nextToCopy } from './lack.ts'
 import { mend } from './mending.ts'
 import type { CopyAnswer, CopyResults, RequestType } from './messages.ts'
 import { News } from './news.ts'
@@ -313,25 +314,43 @@ export class CopySequencer {
   }
 
   /**
-   * Copies up to `blocksMax` blocks to a target that lacks them, of an object that the block map named a moment ago. Returns how many
-   * bytes that took, or null when nothing can be done.
+   * What targets lack of an object that the block map named a moment ago; null when all have all of it. The bytes are those that are to
+   * be copied, about.
+   *
+   * @throws StoreError NoObject, when it was removed; CorruptBlock.
+   */
+  lackOf(oid: bigint): Promise<Lack | null> {
+    return this.#objects.use(oid, this.#objects.find(oid)?.exists ?? true, async (object) => {
+      await this.#openedForAll(object)
+      if (this.isComplete(oid)) return null
+      const { rotten } = object
+      const missing = [...object.acting.values()].flatMap((copy) =>
+        this.#holders.isTarget(oid, copy.member) ? subtract(copy.missing, rotten) : [],
+      )
+      const layoutOf = (range: BlockRange) => this.#fromCopies(object, range, 'layout', joinLayouts)
+      return { bytes: await bytesIn(missing, layoutOf) }
+    })
+  }
+
+  /**
+   * Copies up to `blocksMax` blocks with bytes to a target that lacks them, of an object that the block map named a moment ago, and as many
+   * without. Returns how many bytes that took, or null when nothing can be done.
    *
    * @throws StoreError NoSpace when the target has none; NoObject, when it was removed.
    */
   fill(oid: bigint, blocksMax: number): Promise<number | null> {
     return this.#objects.use(oid, this.#objects.find(oid)?.exists ?? true, async (object) => {
-      await this.#opener.opened(object)
-      if (this.#holders.lacksTarget(object)) object.close() // one is stale
-      await this.#opener.opened(object)
-      if (!object.exists) throw new StoreError('NoObject')
+      await this.#openedForAll(object)
       const { term } = object
-      const findLack = () => object.lackOf(({ member }) => this.#holders.isTarget(oid, member), blocksMax)
+      const findLack = () => object.lackOf(({ member }) => this.#holders.isTarget(oid, member))
       let lack = findLack()
       if (!lack) await mend(object, object.rotten, this.#holders)
       lack ??= findLack()
       if (!lack || object.term !== term) return null
-      const { copy, range } = lack
-      const contents = await this.#read(object, range)
+      const { copy, missing } = lack
+      const layoutOf = (range: BlockRange) => this.#fromCopies(object, range, 'layout', joinLayouts)
+      const blocks = await nextToCopy(missing, blocksMax, layoutOf)
+      const contents = joinContents(await Promise.all(blocks.map((range) => this.#read(object, range))))
       const bytes = contents.blocks.reduce((sum, run) => sum + run.bytes.length, 0)
       if (object.term !== term) return bytes
       const { next } = this.#news
@@ -340,10 +359,18 @@ export class CopySequencer {
       else if (answer.refused === 'no space') throw new StoreError('NoSpace')
       else if (object.term !== term) return bytes
       else if (answer.refused) object.close()
-      else copy.missing = subtract(copy.missing, [range])
+      else copy.missing = subtract(copy.missing, blocks)
       this.#holders.unsynced.set(copy.member.node, this.#versions.last)
       return bytes
     })
+  }
+
+  /** Resolves when the object is open, and all targets take part, as far as they can. Throws NoObject when it was removed. */
+  async #openedForAll(object: OwnedObject): Promise<void> {
+    await this.#opener.opened(object)
+    if (this.#holders.lacksTarget(object)) object.close() // one is stale
+    await this.#opener.opened(object)
+    if (!object.exists) throw new StoreError('NoObject')
   }
 
   /**

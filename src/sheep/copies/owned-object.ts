@@ -2,7 +2,7 @@ import type { StoreError } from '../../errors.ts'
 import type { StoreDone } from '../change.ts'
 import type { Member } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
-import { ALL_BLOCKS, type Blocks, blocksOf, firstBlocks, overlaps, subtract } from './block-ranges.ts'
+import { ALL_BLOCKS, type Blocks, blocksOf, overlaps, subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange } from './copy-store.ts'
 import type { Version } from './version.ts'
 
@@ -156,11 +156,11 @@ export class OwnedObject {
     return sources
   }
 
-  /** Some blocks that a copy which `isWanted` lacks and another one has. */
-  lackOf(isWanted: (copy: ActingCopy) => boolean, blocksMax: number): { copy: ActingCopy; range: BlockRange } | null {
+  /** Of a copy which `isWanted` the blocks that it lacks and another one has; null when there is none with any. */
+  lackOf(isWanted: (copy: ActingCopy) => boolean): { copy: ActingCopy; missing: Blocks } | null {
     for (const copy of this.acting.values()) {
-      const range = isWanted(copy) && firstBlocks(subtract(copy.missing, this.rotten), blocksMax)
-      if (range) return { copy, range }
+      const missing = isWanted(copy) ? subtract(copy.missing, this.rotten) : []
+      if (missing.length > 0) return { copy, missing }
     }
     return null
   }

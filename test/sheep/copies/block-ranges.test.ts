@@ -1,13 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import {
-  countBlocks,
-  firstBlocks,
-  intersect,
-  overlaps,
-  subtract,
-  toBlocks,
-} from '../../../src/sheep/copies/block-ranges.ts'
+import { countBlocks, intersect, overlaps, subtract, toBlocks } from '../../../src/sheep/copies/block-ranges.ts'
 import type { BlockRange } from '../../../src/sheep/copies/copy-store.ts'
 
 const ranges = fc.array(fc.record({ first: fc.nat(30), count: fc.nat(8) }), { maxLength: 6 })
@@ -39,10 +32,5 @@ describe('sets of blocks', () => {
         expect(overlaps(toBlocks(a), toBlocks(b))).toBe(both.length > 0)
       }),
     )
-  })
-
-  it('give their first ones', () => {
-    expect(firstBlocks(toBlocks([{ first: 3, count: 9 }]), 4)).toEqual({ first: 3, count: 4 })
-    expect(firstBlocks([], 4)).toBeNull()
   })
 })

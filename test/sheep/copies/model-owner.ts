@@ -88,10 +88,11 @@ export class ModelOwner {
   async #recover(): Promise<number | null> {
     const { epoch, setbacks } = this.#sequencer
     const isHome = await bringHome({
-      sequencer: this.#sequencer,
-      oids: this.#named,
+      oids: [...this.#named],
+      sequencerOf: () => this.#sequencer,
       isNamed: async (oid) => this.maps(oid),
       goesOn: () => true,
+      look: (look) => look(),
       step: async (copy) => {
         const bytes = await copy()
         if (bytes) await this.#clock.sleep((1000 * bytes) / BYTES_PER_SECOND)
