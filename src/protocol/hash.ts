@@ -4,7 +4,7 @@ import { VDI_ATTR_KEY_SIZE_BYTES, VDI_COUNT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_B
  * FNV-1a with 64 bits, on two 32-bit halves because a BigInt per byte is some fifty times slower. The prime is
  * 2^40 + 0x1b3, so h * prime = (h << 40) + h * 0x1b3 modulo 2^64, and every product stays below 2^53.
  */
-interface Hash64 {
+export interface Hash64 {
   high: number
   low: number
 }
@@ -55,12 +55,17 @@ export function sdHash(bytes: Uint8Array): bigint {
 
 /** sd_hash_oid: places an object on the ring. */
 export function sdHashOid(oid: bigint): bigint {
+  return join(oidHash(oid))
+}
+
+/** The same in halves, for those who compare many: a BigInt of each costs more than the hash. */
+export function oidHash(oid: bigint): Hash64 {
   const { high, low } = split(oid)
   const hash = basis()
   foldWord(hash, low)
   foldWord(hash, high)
   foldSelf(hash)
-  return join(hash)
+  return hash
 }
 
 /** sd_hash_next: from one virtual node to the next. */
@@ -68,6 +73,15 @@ export function sdHashNext(previous: bigint): bigint {
   const hash = split(previous)
   foldSelf(hash)
   return join(hash)
+}
+
+/** The hashes of so many virtual nodes that follow one another, in halves: `take` has to look at each at once. */
+export function eachNextHash(previous: bigint, count: number, take: (hash: Hash64, at: number) => void): void {
+  const hash = split(previous)
+  for (let at = 0; at < count; at++) {
+    foldSelf(hash)
+    take(hash, at)
+  }
 }
 
 /** The vid that a name tries first; taken ones are passed upwards, wrapping to 1. Never 0. */

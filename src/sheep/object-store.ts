@@ -331,6 +331,11 @@ export class ObjectStore {
     return this.#cache.loadedNow(oid)
   }
 
+  /** Whether `loadedNow` has nothing to do. */
+  isLoaded(oid: bigint): boolean {
+    return this.#cache.peek(oid)?.loaded ?? false
+  }
+
   /** Why an object cannot be read any more: its disk has failed. */
   lossOf(oid: bigint): StoreError | null {
     return this.#cache.peek(oid)?.loss ?? null

@@ -1,5 +1,6 @@
-import { sdHash, sdHashNext, sdHashOid } from '../protocol/hash.ts'
+import { oidHash } from '../protocol/hash.ts'
 import type { SdNode } from '../protocol/structs.ts'
+import { firstAtOrAfter, mergeAll, PointCache } from './ring-points.ts'
 
 /**
  * Where objects live: consistent hashing exactly as upstream does it, because `dog` computes placements on the node list
@@ -23,23 +24,20 @@ export interface Ring<N extends RingNode> {
 
 const ADDRESS_SIZE_BYTES = 16
 
-export function createRing<N extends RingNode>(nodes: readonly N[]): Ring<N> {
-  const points = nodes.flatMap((node) => pointsOf(node).map((hash) => ({ hash, node })))
+export function createRing<N extends RingNode>(nodes: readonly N[], known = new PointCache()): Ring<N> {
   // Upstream refuses two points with one hash; ordering them by node id keeps the ring the same on every node.
-  points.sort((a, b) => compare(a.hash, b.hash) || Buffer.compare(nodeKey(a.node), nodeKey(b.node)))
-  const hashes = BigUint64Array.from(points, ({ hash }) => hash)
-  const zoneCount = new Set(points.map(({ node }) => node.zone)).size
+  const keyed = nodes.map((node) => ({ node, key: nodeKey(node) })).sort((a, b) => Buffer.compare(a.key, b.key))
+  const points = mergeAll(keyed.map(({ node, key }, owner) => known.pointsOf(key, node.vnodeCount, owner)))
+  const count = points.owners.length
+  const zoneCount = new Set(nodes.filter(({ vnodeCount }) => vnodeCount > 0).map(({ zone }) => zone)).size
   return {
     zoneCount,
     locate: (oid, copies) => {
       const chosen: N[] = []
       const wanted = Math.min(copies, zoneCount)
-      const zones = new Set<number>()
-      for (let index = firstAtOrAfter(hashes, sdHashOid(oid)); chosen.length < wanted; index++) {
-        const { node } = points[index % points.length]!
-        if (zones.has(node.zone)) continue
-        zones.add(node.zone)
-        chosen.push(node)
+      for (let index = firstAtOrAfter(points, oidHash(oid)); chosen.length < wanted; index++) {
+        const { node } = keyed[points.owners[index % count]!]!
+        if (chosen.every(({ zone }) => zone !== node.zone)) chosen.push(node)
       }
       return chosen
     },
@@ -72,28 +70,6 @@ function nodeKey({ nid }: RingNode): Buffer {
   key.writeUInt16LE(nid.port, ADDRESS_SIZE_BYTES)
   return key
 }
-
-function pointsOf(node: RingNode): bigint[] {
-  let hash = sdHash(nodeKey(node))
-  return Array.from({ length: node.vnodeCount }, () => {
-    hash = sdHashNext(hash)
-    return hash
-  })
-}
-
-/** Index of the first hash that is not less than `wanted`; `hashes.length` when all are. */
-function firstAtOrAfter(hashes: BigUint64Array, wanted: bigint): number {
-  let low = 0
-  let high = hashes.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (hashes[middle]! < wanted) low = middle + 1
-    else high = middle
-  }
-  return low
-}
-
-const compare = (a: bigint, b: bigint) => (a < b ? -1 : a > b ? 1 : 0)
 
 function roundHalfToEven(value: number): number {
   const rounded = Math.round(value)

@@ -43,6 +43,11 @@ export class CopyCleaner {
     this.#options = options
   }
 
+  /** Resolves when all is done that was told of. */
+  get settled(): Promise<unknown> {
+    return this.#work
+  }
+
   /** To be called before a state is replaced as a whole. */
   replacing(): void {
     this.#former = new Map([...this.#options.state.vdis.values()].map(({ vid, createdAt }) => [vid, createdAt]))
@@ -62,19 +67,22 @@ export class CopyCleaner {
   }
 
   #drop(vids: readonly number[]): void {
-    this.#inTurn(() => this.#options.holder.dropVdis(vids))
+    // What there is of them is looked up now: in its turn there may be another VDI of that number.
+    const drop = this.#options.holder.dropOf(vids)
+    this.#inTurn(() => drop(this.#pause))
   }
+
+  readonly #pause = () => new Promise<void>((resolve) => this.#options.clock.afterInput(resolve))
 
   #inTurn(work: () => Promise<unknown>): void {
     this.#work = this.#work.then(work).catch((error) => this.#options.failed(toStoreError(error)))
   }
 
   async #forgetClean(): Promise<void> {
-    const { state, store, holder, clock } = this.#options
+    const { state, store, holder } = this.#options
     const clean = state.families.oldestUnclean(state.epoch) - 1
     if (clean <= this.#cleanedEpoch || state.view.away) return
     for (const epoch of state.families.uncleanEpochs()) if (!this.#wereAllThere(epoch)) return
-    const pause = () => new Promise<void>((resolve) => clock.afterInput(resolve))
     let isAwaited = false
     const belongsHere = (oid: bigint) => {
       const views = this.#viewsWithUs(oid)
@@ -82,7 +90,7 @@ export class CopyCleaner {
       return views.includes(true)
     }
     // What is clean is on those that were targets then. Who has become one since may have an old copy, and needs to know how old it is.
-    if (!(await holder.drop(belongsHere, pause)) || isAwaited) return
+    if (!(await holder.drop(belongsHere, this.#pause)) || isAwaited) return
     this.#cleanedEpoch = clean
     await new Promise<void>((resolve, reject) => store.clean(clean, (error) => (error ? reject(error) : resolve())))
   }

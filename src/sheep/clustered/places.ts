@@ -3,6 +3,7 @@ import { parseAddress } from '../../runtime/network.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
 import { createRing, type Ring, type RingNode } from '../ring.ts'
+import { PointCache } from '../ring-points.ts'
 
 interface PlacedMember extends RingNode {
   node: NodeId
@@ -24,6 +25,7 @@ const SAFE_COPIES = 2
  */
 export class Places {
   readonly #rings = new WeakMap<View, ViewRings>()
+  readonly #points = new PointCache()
 
   /** Fewer than `copies` when the view has fewer zones, or somebody is away. */
   targetsOf(oid: bigint, { copies, copiesMin }: WantedCopies, view: View): readonly NodeId[] {
@@ -41,7 +43,7 @@ export class Places {
   #ringsOf(view: View): ViewRings {
     const known = this.#rings.get(view)
     if (known) return known
-    const rings = new ViewRings(view)
+    const rings = new ViewRings(view, this.#points)
     this.#rings.set(view, rings)
     return rings
   }
@@ -53,8 +55,8 @@ class ViewRings {
   readonly present: (() => Ring<PlacedMember>) | null
   readonly isThere: (node: NodeId) => boolean
 
-  constructor({ members, away = [] }: View) {
-    this.all = ringOf([...members, ...away])
+  constructor({ members, away = [] }: View, points: PointCache) {
+    this.all = ringOf([...members, ...away], points)
     const nodes = new Set(members.map(({ node }) => node))
     this.isThere = (node) => nodes.has(node)
     let present: Ring<PlacedMember> | null = null
@@ -62,15 +64,16 @@ class ViewRings {
       away.length === 0
         ? null
         : () => {
-            present ??= ringOf(members)
+            present ??= ringOf(members, points)
             return present
           }
   }
 }
 
-function ringOf(members: readonly Member[]): Ring<PlacedMember> {
+function ringOf(members: readonly Member[], points: PointCache): Ring<PlacedMember> {
   return createRing(
     members.map(({ node, address, zone, vnodes }) => ({ node, nid: nidOf(address), zone, vnodeCount: vnodes })),
+    points,
   )
 }
 

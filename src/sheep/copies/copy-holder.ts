@@ -3,7 +3,7 @@ import { oidVid } from '../../protocol/oid.ts'
 import { subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
-import { compareGenerations, type Generation, isSameVersion } from './version.ts'
+import { compareGenerations, type Generation, isClean, isSameVersion, type Version } from './version.ts'
 
 /** Of blocks that lie with whoever asks. */
 export interface LocalRead {
@@ -17,6 +17,8 @@ export interface LocalRead {
 
 /** A look takes some microseconds: it asks the ring. */
 const LOOKS_PER_TURN = 128
+/** Each is a transaction: more would keep the writes of clients waiting behind them. */
+const DROPS_AT_ONCE = 64
 
 /**
  * The copies that one node has, towards the owners of VDIs.
@@ -57,12 +59,19 @@ export class CopyHolder {
     return this.#drop(this.#store.objects(), (oid) => !belongsHere(oid), pause)
   }
 
-  /** As `drop`, of all that this node has of some VDIs. */
-  async dropVdis(vids: readonly number[]): Promise<boolean> {
-    return this.#drop(
-      vids.flatMap((vid) => this.#store.objectsOf(vid)),
-      () => true,
-    )
+  /**
+   * As `drop`, of all that this node has of some VDIs at this moment, for the caller to run when its turn comes. A vid may be another VDI's by
+   * then: what has another version is that one's, and stays. The caller sees to it that nothing of that one is forgotten as clean before.
+   */
+  dropOf(vids: readonly number[]): (pause: () => Promise<void>) => Promise<boolean> {
+    const versions = new Map<bigint, Version | undefined>()
+    for (const oid of vids.flatMap((vid) => this.#store.objectsOf(vid)))
+      versions.set(oid, this.#store.stateOf(oid)?.version)
+    const isAsItWas = (oid: bigint) => {
+      const version = this.#store.stateOf(oid)?.version
+      return version !== undefined && (isClean(version) || isSameVersion(version, versions.get(oid) ?? null))
+    }
+    return (pause) => this.#drop(versions.keys(), isAsItWas, pause)
   }
 
   async #drop(
@@ -70,7 +79,7 @@ export class CopyHolder {
     isForeign: (oid: bigint) => boolean,
     pause?: () => Promise<void>,
   ): Promise<boolean> {
-    const dropped: Promise<void>[] = []
+    let dropped: Promise<void>[] = []
     let looks = 0
     let isLeft = false
     for (const oid of oids) {
@@ -78,9 +87,13 @@ export class CopyHolder {
         if (this.#isCounted(oid)) isLeft = true
         else {
           const drop = settled((done) => this.#store.drop(oid, done))
-          drop.catch(() => {}) // told below, when all have been looked at
+          drop.catch(() => {}) // told below
           dropped.push(drop)
         }
+      }
+      if (pause && dropped.length === DROPS_AT_ONCE) {
+        await Promise.all(dropped)
+        dropped = []
       }
       if (pause && ++looks % LOOKS_PER_TURN === 0) await pause()
     }

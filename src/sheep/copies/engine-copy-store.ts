@@ -87,9 +87,9 @@ export class EngineCopyStore implements CopyStore {
     return { version, kind, valid: rangesWhere((block) => hasBlock(valid, block)) }
   }
 
-  /** None of an object that would have to be read from a cold disk first. */
+  /** None of an object that is not in memory: owners ask for all that there are, and to load one takes longer than all the rest. */
   allocatedOf(oid: bigint): Blocks {
-    const object = this.#objectNow(oid)
+    const object = this.#store.isLoaded(oid) ? this.#objectNow(oid) : null
     return object ? rangesWhere((block) => object.hasData(block, 1)) : []
   }
 

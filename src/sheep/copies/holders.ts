@@ -4,7 +4,7 @@ import type { NodeId } from '../order/item.ts'
 import type { LocalRead } from './copy-holder.ts'
 import type { CopyAnswer, CopyRequest, RequestOf, RequestType } from './messages.ts'
 import type { OwnedObject } from './owned-object.ts'
-import { holdersByView, type PlacedView } from './reconcile.ts'
+import { holdersByView, membersOf, type PlacedView } from './reconcile.ts'
 import type { Generation } from './version.ts'
 
 export interface HoldersOptions {
@@ -147,8 +147,9 @@ export class Holders {
 
   /** All in the view in effect who may have a copy that counts. */
   possible(oid: bigint): readonly Member[] {
+    const members = membersOf(this.view)
     const nodes = [...holdersByView(this.placedViews(oid)).values()].at(-1)!
-    return this.view.members.filter(({ node }) => nodes.includes(node))
+    return nodes.flatMap((node) => members.get(node) ?? [])
   }
 
   /** Who should have a copy in the view in effect. */

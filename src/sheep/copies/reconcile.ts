@@ -30,9 +30,22 @@ export function holdersByView(views: readonly PlacedView[]): Map<PlacedView, rea
   return new Map(
     views.map((view) => {
       for (const target of view.targets) seen.add(target)
-      return [view, view.members.map(({ node }) => node).filter((node) => seen.has(node))]
+      const members = membersOf(view)
+      return [view, [...seen].filter((node) => members.has(node))]
     }),
   )
+}
+
+const byNode = new WeakMap<readonly Member[], ReadonlyMap<NodeId, Member>>()
+
+/** The members of a view by node: it may have a hundred, and is asked for each object. */
+export function membersOf({ members }: Pick<View, 'members'>): ReadonlyMap<NodeId, Member> {
+  let known = byNode.get(members)
+  if (!known) {
+    known = new Map(members.map((member) => [member.node, member]))
+    byNode.set(members, known)
+  }
+  return known
 }
 
 /**

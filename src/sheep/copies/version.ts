@@ -40,6 +40,8 @@ export function cleanVersion(epoch: number): Version {
   return { generation: { epoch, index: Number.MAX_SAFE_INTEGER, incarnation: '' }, sequence: 0 }
 }
 
+export const isClean = ({ generation }: Version): boolean => generation.index === Number.MAX_SAFE_INTEGER
+
 /** More are not kept of one copy: who was away for more views gets more than he lacks. */
 const ENDS_MAX = 4
 

@@ -49,3 +49,24 @@ it('a node with many copies lets others go on while it looks which of them belon
   expect([...store.objects()].sort()).toEqual(even.sort())
   await bench.close()
 })
+
+it('what a node has of a VDI that is gone goes, and what another VDI of that number has got meanwhile stays', async () => {
+  const bench = await StoreBench.open()
+  const store = new EngineCopyStore(bench.store)
+  const write = (write: CopyWrite) =>
+    new Promise<void>((resolve, reject) => store.apply(write, false, (error) => (error ? reject(error) : resolve())))
+  await bench.clock.run(Promise.all(Array.from({ length: OBJECTS }, (_, index) => write(writeOf(index)))))
+  const drop = new CopyHolder(store).dropOf([VID])
+  const later = { generation: { epoch: 2, index: 9, incarnation: 'b' }, sequence: 1 }
+  await bench.clock.run(write({ ...writeOf(3), version: later }))
+  await bench.clock.run(write({ ...writeOf(OBJECTS), version: later }))
+  let pauses = 0
+  const pause = async () => {
+    pauses++
+    if (pauses === 1) await write({ ...writeOf(OBJECTS - 1), version: later })
+  }
+  expect(await bench.clock.run(drop(pause))).toBe(true)
+  expect(pauses).toBe(1)
+  expect([...store.objects()].sort()).toEqual([oidOf(3), oidOf(OBJECTS - 1), oidOf(OBJECTS)].sort())
+  await bench.close()
+})
