@@ -1,3 +1,4 @@
+import { ControlError } from '../control/messages.ts'
 import { UsageError } from '../errors.ts'
 import { hostAddresses } from '../runtime/host-addresses.ts'
 import { runProgram } from '../runtime/programs.ts'
@@ -6,11 +7,16 @@ import { createClusterSecret } from '../sheep/cluster/cluster-secret.ts'
 import { addCorosyncNode, COROSYNC_PORT } from '../sheep/cluster/corosync-files.ts'
 import { corosyncOf, decodeJoinToken, encodeJoinToken, type JoinInfo } from '../sheep/cluster/join-token.ts'
 import { ClusterFiles } from './cluster-files.ts'
+
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT, type Option } from './command.ts'
+import { askNode } from './node-access.ts'
 
 const COROSYNC_DIR = '/etc/corosync'
 const RELOAD_MS = 10_000
 const TOKEN_BYTES_MAX = 1 << 20
+
+const NOT_YET =
+  'what one node holds cannot become part of a store of several. Give the cluster another data directory, and bring over what volumes hold: as\nimages, with `collie vdi export` here and `collie vdi import` there, or through backups'
 
 const ADDRESS: Option = {
   flag: 'address',
@@ -73,6 +79,7 @@ async function init(ports: CommandPorts, call: CommandCall): Promise<number> {
     const advice = '`collie cluster join-info` brings others in; another cluster needs another data directory'
     throw new CommandFailure(EXIT.CANNOT_CREATE, `this is a node of the cluster ${existing.name} already; ${advice}`)
   }
+  await refuseVdis(ports, call, files.dataDir)
   const { name = null, 'corosync-port': port = COROSYNC_PORT } = call.options
   const cluster = files.config.cluster === 'single' ? 'corosync' : files.config.cluster
   const address = call.options.address ?? onlyAddress()
@@ -93,6 +100,16 @@ async function init(ports: CommandPorts, call: CommandCall): Promise<number> {
     `${address} is the first node of the cluster ${info.secret.name}.`,
   )
   return EXIT.OK
+}
+
+/** While no node runs there, its next start is what says so. */
+async function refuseVdis(ports: CommandPorts, call: CommandCall, dataDir: string): Promise<void> {
+  const held = await askNode(ports, call, (node) => node.call('vdi_list', {})).catch((error) => {
+    if (error instanceof ControlError && error.code === 'Disconnected') return { vdis: [] }
+    throw error
+  })
+  const count = held.vdis.length
+  if (count > 0) throw new CommandFailure(EXIT.CANNOT_CREATE, `the store in ${dataDir} has ${count} VDIs; ${NOT_YET}`)
 }
 
 async function joinInfo(ports: CommandPorts, call: CommandCall): Promise<number> {

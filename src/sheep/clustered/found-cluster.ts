@@ -15,6 +15,9 @@ export interface FoundClusterOptions extends ObjectStoreOptions {
   founder: Omit<Member, 'node' | 'incarnation' | 'vnodes'> & { vnodes?: number }
 }
 
+const HAS_VDIS =
+  'a store with VDIs cannot become the first of several nodes; start it as it was, without the setting `cluster`, take images of them with `collie vdi export`, and give the cluster another data directory'
+
 /**
  * Makes a store the first of a cluster, which its next start takes part in. Durable when it resolves; once it is, it stays so.
  *
@@ -26,7 +29,7 @@ export async function foundCluster({ cluster, founder, ...options }: FoundCluste
     const state = new ClusterState()
     for (const { index, bytes } of entries) state.apply(index, decodeEntry(bytes))
     if (state.founded) throw new StoreError('VdiExists', `the store is of cluster ${state.founded.cluster} already`)
-    if (state.vdis.size > 0) throw new StoreError('VdiExists', 'a store with VDIs cannot become a cluster')
+    if (state.vdis.size > 0) throw new StoreError('VdiExists', HAS_VDIS)
     const node = store.storeId.toString('hex')
     const log = foundingLog({
       cluster,
