@@ -21,8 +21,10 @@ export interface CopyRecoveryOptions {
 
 /** Blocks with bytes in a step of the copying: small enough that a client's request does not wait long behind it. */
 const STEP_BLOCKS = 64
-/** Objects in a step, as they are asked for together: small ones cost by their number, all of them a turn of the loop. */
+/** Objects in a step, as they are asked for together: small ones cost by their number. */
 const STEP_OBJECTS = 16
+/** Of all steps at once what comes back may come in one turn of the loop, and to look at an object takes a tenth of a millisecond. */
+const LOOK_OBJECTS = 8
 /** How many steps are waited for. How many of them are under way is up to who runs them. */
 const STEPS_AT_ONCE = 32
 
@@ -44,7 +46,7 @@ export async function bringHome(options: CopyRecoveryOptions): Promise<boolean> 
   const lacking: { oid: bigint; bytes: number }[] = []
   let isHome = true
   await atOnce(
-    packed(oids, () => 0),
+    packed(oids, LOOK_OBJECTS, () => 0),
     async (some) => {
       for (const [at, found] of (await lookAt(some, options)).entries()) {
         if (found === 'home') done()
@@ -54,7 +56,7 @@ export async function bringHome(options: CopyRecoveryOptions): Promise<boolean> 
     },
   )
   await atOnce(
-    packed(lacking, ({ bytes }) => bytes),
+    packed(lacking, STEP_OBJECTS, ({ bytes }) => bytes),
     async (some) => {
       if (!(await bringObjectsHome(some, options))) isHome = false
     },
@@ -63,13 +65,13 @@ export async function bringHome(options: CopyRecoveryOptions): Promise<boolean> 
 }
 
 /** Parts of so many, and with so many bytes, that a step may have; one that has more is by itself. */
-function packed<T>(all: readonly T[], bytesOf: (one: T) => number): T[][] {
+function packed<T>(all: readonly T[], countMax: number, bytesOf: (one: T) => number): T[][] {
   const packs: T[][] = []
   let room = 0
   for (const one of all) {
     const bytes = bytesOf(one)
     const last = packs.at(-1)
-    if (last && last.length < STEP_OBJECTS && bytes <= room) last.push(one)
+    if (last && last.length < countMax && bytes <= room) last.push(one)
     else {
       packs.push([one])
       room = STEP_BLOCKS * BLOCK_BYTES
