@@ -11,7 +11,7 @@ it('a store with VDIs is refused as the first of several nodes, before anything 
     expect((await node.run(['vdi', 'create', 'disk', '1M'])).code).toBe(EXIT.OK)
     const { code, err } = await node.run(['cluster', 'init', '--address', '192.0.2.1'])
     expect(code).toBe(EXIT.CANNOT_CREATE)
-    expect(err).toMatch(/has 1 VDIs; [^]*another data directory[^]*`collie vdi export`/)
+    expect(err).toMatch(/has 1 VDIs; .*another data directory.*`collie vdi export`/s)
     expect(existsSync(path.join(node.dataDir, FOUND_FILE))).toBe(false)
   } finally {
     await node.stop()

@@ -85,7 +85,13 @@ export class LiveNode {
     const fail = (reason: unknown) => {
       throw reason
     }
-    const node = await startNode({ config, log: createLog('silent'), onFailed: fail, onStopAsked: () => {}, onDisksBusy: () => {} })
+    const node = await startNode({
+      config,
+      log: createLog('silent'),
+      onFailed: fail,
+      onStopAsked: () => {},
+      onDisksBusy: () => {},
+    })
     const controlSocket = path.join(this.dataDir, CONTROL_SOCKET)
     const control = await listenControl(systemNetwork, controlSocket, node.handlers, { onDefect: fail })
     const address = path.join(this.dataDir, SHEEP_SOCKET)

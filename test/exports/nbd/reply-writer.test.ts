@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BufferPool } from '../../../src/runtime/buffer-pool.ts'
 import { ReplyWriter } from '../../../src/exports/nbd/reply-writer.ts'
+import { BufferPool } from '../../../src/runtime/buffer-pool.ts'
 import type { Connection } from '../../../src/runtime/network.ts'
 import { hex } from './bytes.ts'
 

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BufferPool } from '../../../src/runtime/buffer-pool.ts'
 import { COMMAND, NBD_ERROR, ProtocolError } from '../../../src/exports/nbd/protocol.ts'
 import type { ExportTerms } from '../../../src/exports/nbd/request-check.ts'
 import { RequestReader } from '../../../src/exports/nbd/request-reader.ts'
+import { BufferPool } from '../../../src/runtime/buffer-pool.ts'
 import { cutAt, hex } from './bytes.ts'
 
 /** Says yes to each request, but only when it is asked for the third time. */
