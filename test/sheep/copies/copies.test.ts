@@ -21,22 +21,22 @@ describe('copies of objects on several nodes', () => {
 
 /** How a rule is broken, and the seed to begin with: one shortly before the first that found it when this was written. */
 const BREAKS: Record<string, { broken: CopyBreak; from: number }> = {
-  'an open seals nothing': { broken: { forgetsSeals: true }, from: 237 },
-  'holders take any generation': { broken: { takesAnyGeneration: true }, from: 25 },
-  'a write is applied on any version': { broken: { takesAnyPredecessor: true }, from: 290 },
-  'past views do not matter': { broken: { ignoresPastViews: true }, from: 3 },
+  'an open seals nothing': { broken: { forgetsSeals: true }, from: 11 },
+  'holders take any generation': { broken: { takesAnyGeneration: true }, from: 11 },
+  'a write is applied on any version': { broken: { takesAnyPredecessor: true }, from: 342 },
+  'past views do not matter': { broken: { ignoresPastViews: true }, from: 2 },
   'what was written meanwhile is not said': { broken: { hasNoEpochs: true }, from: 1 },
-  'tails are not said': { broken: { hasNoTails: true }, from: 36 },
-  'a copy that has not answered is counted': { broken: { acknowledgesEarly: true }, from: 8 },
-  'no lease is needed': { broken: { needsNoLease: true }, from: 300 },
+  'tails are not said': { broken: { hasNoTails: true }, from: 35 },
+  'a copy that has not answered is counted': { broken: { acknowledgesEarly: true }, from: 54 },
+  'no lease is needed': { broken: { needsNoLease: true }, from: 37 },
   'nothing is tried again without another view': { broken: { neverTriesAgain: true }, from: 35 },
   'a removal is not done': { broken: { forgetsRemovals: true }, from: 1 },
-  'what no map names stays': { broken: { keepsUnnamed: true }, from: 5 },
-  'an object is removed late': { broken: { removesLate: true }, from: 3 },
+  'what no map names stays': { broken: { keepsUnnamed: true }, from: 1 },
+  'an object is removed late': { broken: { removesLate: true }, from: 1 },
   'what is inherited is copied as zeros': { broken: { inheritsZeros: true }, from: 1 },
   'checksums are not looked at': { broken: { readsRot: true }, from: 2 },
   'what is rotten is not looked for in older copies': { broken: { mendsNothing: true }, from: 15 },
-  'what older copies have is taken for what is rotten': { broken: { mendsAnyhow: true }, from: 3 },
+  'what older copies have is taken for what is rotten': { broken: { mendsAnyhow: true }, from: 20 },
   'a flush waits for no disk': { broken: { flushesNothing: true }, from: 27 },
 }
 
