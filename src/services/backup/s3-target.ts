@@ -4,7 +4,7 @@ import { ServiceError } from '../../errors.ts'
 import { formatTime } from '../../runtime/clock.ts'
 import { createObjectRequests, type ObjectAnswer, type ObjectPorts } from './object-requests.ts'
 import { createObjectTarget, type ObjectStore } from './object-target.ts'
-import { elements, textOf, textsOf } from './s3-xml.ts'
+import { readFailure, readListing } from './s3-answers.ts'
 import type { BackupTarget } from './target.ts'
 
 export interface S3Options {
@@ -94,16 +94,9 @@ export function createS3Target(ports: ObjectPorts & { close(): void }, options: 
       }
       const query = new URLSearchParams(after === null ? words : { ...words, 'continuation-token': after })
       const answer = await send('GET', { query: `?${query}` })
-      const xml = answer.body.toString()
-      const [result] = elements(xml, 'ListBucketResult')
-      if (answer.status !== 200 || result === undefined) throw refusal(answer, `list bucket ${bucket}`)
-      const decode = textOf(result, 'EncodingType') === 'url' ? decodeURIComponent : (key: string) => key
-      const keys = [
-        ...elements(result, 'Contents').flatMap((object) => textsOf(object, 'Key')),
-        ...elements(result, 'CommonPrefixes').flatMap((common) => textsOf(common, 'Prefix')),
-      ]
-      const next = textOf(result, 'IsTruncated') === 'true' ? textOf(result, 'NextContinuationToken') : null
-      return { keys: keys.map((key) => decode(key).slice(prefix.length)), next }
+      const page = answer.status === 200 ? readListing(answer.body) : null
+      if (page === null) throw refusal(answer, `list bucket ${bucket}`)
+      return { keys: page.names.map((name) => name.slice(prefix.length)), next: page.next }
     },
     remove: async (key) => {
       const answer = await send('DELETE', { key: prefix + key })
@@ -124,12 +117,12 @@ function baseUrl({ endpoint, bucket, addressing }: S3Options): string {
   return `${url.protocol}//${url.host}${path}/${encodeURIComponent(bucket)}`
 }
 
-const codeOf = ({ body }: ObjectAnswer): string => textOf(body.toString(), 'Code') ?? ''
+const codeOf = ({ body }: ObjectAnswer): string => readFailure(body).code
 
 /** An error of S3 tells, of some codes, what it was asked: keys and signatures. Only code and message are taken of it. */
 function refusal(answer: ObjectAnswer, what: string): ServiceError {
-  const code = codeOf(answer)
-  const message = code === 'SignatureDoesNotMatch' ? null : textOf(answer.body.toString(), 'Message')
+  const { code, message: said } = readFailure(answer.body)
+  const message = code === 'SignatureDoesNotMatch' ? null : said
   const region = answer.headers['x-amz-bucket-region']
   const told = [`status ${answer.status}`, code, message?.slice(0, 200)].filter(Boolean).join(', ')
   const advice = ADVICE[code] ?? (answer.status === 403 ? ADVICE.AccessDenied : undefined)
