@@ -138,6 +138,7 @@ export class ClusteredVdiStore implements VdiStore {
     this.#held = new HeldVdis({
       ...parts,
       familyOf: (family) => this.#families.find(family),
+      resign: (owned) => this.#families.resign(owned),
       setAside: async (name, fromVid) => {
         const { vid, owned } = await this.#setAside(name, fromVid)
         owned.release()

@@ -16,6 +16,8 @@ export interface HeldVdisOptions {
   owners: { of(vid: number): Owner; forget(vid: number): void }
   /** Undefined when this node does not own it. */
   familyOf(family: number): OwnedFamily | undefined
+  /** Lets another owner find out what this one cannot tell. */
+  resign(owned: OwnedFamily): void
   /** An entry sets aside a vid, under which the VDI of that name may go on. */
   setAside(name: string, vid: number): Promise<number>
   propose(entry: Entry): Promise<void>
@@ -178,16 +180,15 @@ export class HeldVdis {
 
   /** What was set aside, and is not the VDI's that it was for, is free again. */
   async #clear(hold: Hold): Promise<void> {
-    const { state, familyOf } = this.#options
+    const { state, familyOf, resign } = this.#options
     hold.isOver = true
     hold.over.resolve()
     await hold.prepared
     for (const { newVid, owned } of hold.vdis) {
       const { family } = owned.owner
       if (state.makings.get(newVid)?.family !== family) continue
-      await familyOf(family)
-        ?.vdis.abandon(newVid)
-        .catch(() => {}) // the next owner does
+      const current = familyOf(family) // else the next owner does it
+      await current?.vdis.abandon(newVid).catch(() => resign(current))
     }
   }
 
