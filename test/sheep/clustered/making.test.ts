@@ -17,7 +17,7 @@ it('makes a VDI however long that takes: its family is not let go meanwhile, tho
 
 it('leaves nothing of a VDI of which its owner, who goes on to be it, cannot tell whether it was made', async () => {
   let unknown = 0
-  for (const seed of [4, 6]) {
+  for (const seed of [2, 3, 5]) {
     const bench = await ClusterBench.open(seed, 3)
     const makings = () => bench.nodes.map(({ running }) => running!.node.sheep.state.makings.size)
     const [first] = bench.nodes
@@ -32,6 +32,7 @@ it('leaves nothing of a VDI of which its owner, who goes on to be it, cannot tel
       .create('b', 100 << 20, base)
       .catch(() => null)
     await bench.until(() => makings().includes(1))
+    const setAside = bench.nodes.flatMap(({ running }) => [...running!.node.sheep.state.makings.keys()])
     const alone = bench.nodes.map(({ name }) => [name])
     bench.network.cut(alone)
     bench.group.partition(alone)
@@ -40,7 +41,7 @@ it('leaves nothing of a VDI of which its owner, who goes on to be it, cannot tel
     bench.network.heal()
     bench.group.heal()
     await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
-    if ((await bench.run(made)) === null) unknown++
+    if ((await bench.run(made)) !== setAside[0]) unknown++ // it was tried again, under another number
     await bench.until(() => makings().every((count) => count === 0))
   }
   expect(unknown).toBeGreaterThan(0)
