@@ -70,7 +70,7 @@ export interface RunningApp {
 const TRANSFER_SLICE_MS = 4000
 
 /** What requests to the API get of a processor while disks are busy, where there are not enough for disks, the API, and the clients of both. */
-const BUSY_SHARE = 0.2
+const BUSY_SHARE = 0.3
 const PROCESSORS_ENOUGH = 4
 
 const SEAL_KEY_FILE = 'seal.key'

@@ -151,7 +151,7 @@ export const SETTINGS_SCHEMA = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      'Part of a processor that requests to the API may take while volumes of the same process are read and written; 1 is off. By default 0.2 on a machine with fewer than four processors, and off on a larger one.',
+      'Part of a processor that requests to the API may take while volumes of the same process are read and written; 1 is off. By default 0.3 on a machine with fewer than four processors, and off on a larger one.',
     ),
 
   message_ttl_days: z
