@@ -135,9 +135,10 @@ export class ReplyWriter {
     this.send(slab, start, position)
   }
 
-  /** Gives up a reply that will not be sent. */
+  /** Gives up a reply that will not be sent. The device may go on filling it: its memory is used for nothing else any more. */
   discard(slab: Slab): void {
-    this.dereference(slab)
+    slab.isGivenUp = true
+    if (slab === this.current) this.current = new Slab(this.pool.take(SLAB_BYTES))
   }
 
   /** Hands the batch to the connection. */
@@ -164,7 +165,7 @@ export class ReplyWriter {
       ...this.batch.map(({ slab }) => slab),
       ...this.untaken.map(({ slab }) => slab),
     ])
-    for (const slab of slabs) this.pool.release(slab.buffer)
+    for (const slab of slabs) if (!slab.isGivenUp) this.pool.release(slab.buffer)
     this.batch = []
     this.untaken = []
   }

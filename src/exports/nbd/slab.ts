@@ -7,6 +7,8 @@ import assert from 'node:assert/strict'
 export class Slab {
   readonly buffer: Buffer
   references = 0
+  /** Somebody who was not waited for may still write into it: its reference is never given back. */
+  isGivenUp = false
   private usedBytes = 0
 
   constructor(buffer: Buffer) {

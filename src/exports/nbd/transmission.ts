@@ -355,7 +355,8 @@ export class Transmission {
     this.requestsInFlight--
     this.bytesInFlight -= record.heldBytes
     this.count(record, error)
-    if (record.storage !== null) this.pool.release(record.storage)
+    // What failed may be under way all the same, on its way to copies: then its bytes must stay what they are.
+    if (record.storage !== null && error === null) this.pool.release(record.storage)
     if (this.state !== 'abandoned') this.reply(record, error)
     else if (this.requestsInFlight === 0) this.resolveIdle()
     record.busy = false

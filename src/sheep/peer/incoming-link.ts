@@ -134,7 +134,8 @@ export class IncomingLink implements IncomingPeer {
     handle(request, this, (answer) => {
       if (isAnswered) throw new Error(`${kind.name} was answered twice`)
       isAnswered = true
-      if (body.length > 0 && kind.lendsBody?.(request)) this.#options.pool.release(body)
+      const isLent = body.length > 0 && !(answer instanceof Error) && kind.lendsBody?.(request, answer)
+      if (isLent) this.#options.pool.release(body)
       this.#outstandingBytes.set(kind.code, this.#outstandingBytes.get(kind.code)! - costBytes)
       if (answer instanceof Error) this.#fail(kind.code, id, answer)
       else this.#answer(kind.code, id, () => kind.encodeAnswer(answer, this.#out, request))

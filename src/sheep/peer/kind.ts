@@ -28,8 +28,8 @@ export interface Kind<Q, A> {
   costBytes(request: Q): number
   /** Where the body of the answer is put when it has this length. Not of a kind with a limit, unless it is ordered. */
   targetOf?(request: Q): Buffer | undefined
-  /** Whether a handler keeps nothing of the body once it has replied: its memory is then used for others. */
-  lendsBody?(request: Q): boolean
+  /** Whether a handler keeps nothing of the body once it has given this answer: its memory is then used for others. */
+  lendsBody?(request: Q, answer: A): boolean
   /** What this throws is what becomes of the request. */
   encodeRequest(request: Q, out: FrameWriter): void
   /** Throws a MalformedMessage. The fields are gone afterwards; the body may be kept, unless it is only lent. */

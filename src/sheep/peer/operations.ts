@@ -40,7 +40,8 @@ export const OPERATION: Kind<Operation, Reply> = {
   limitMs: null,
   costBytes: ({ request }) => REQUEST_COST_BYTES + (request ? (request.body?.length ?? 0) + roomOf(request) : 0),
   targetOf: ({ request }) => request?.target,
-  lendsBody: ({ request }) => request?.opcode === OP.WRITE_VDI,
+  // What failed may be under way all the same, on its way to copies.
+  lendsBody: ({ request }, { result }) => request?.opcode === OP.WRITE_VDI && result === RESULT.SUCCESS,
   encodeRequest: ({ client, request }, out) => {
     out.u32(client)
     if (request === null) return

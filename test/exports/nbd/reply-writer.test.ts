@@ -47,6 +47,26 @@ class SlowConnection implements Connection {
   destroy(): void {}
 }
 
+describe('memory of a reply that is given up', () => {
+  test.each([100, 64 * 1024, 1024 * 1024])(
+    'is used for nothing else, as %i bytes may still be put into it',
+    (lengthBytes) => {
+      const pool = new BufferPool()
+      const writer = new ReplyWriter(new SlowConnection(true), pool, true)
+      writer.sendDone({ cookieHigh: 1, cookieLow: 1 }) // in the same memory, if that is small
+      const slab = writer.slabFor(lengthBytes)
+      slab.take(lengthBytes)
+      writer.discard(slab)
+      writer.sendError({ cookieHigh: 1, cookieLow: 2 }, 5, 'no')
+      writer.flush()
+      writer.release()
+      const room = slab.buffer.length - 4096
+      const again = Array.from({ length: 8 }, () => pool.take(room))
+      expect(again.every((buffer) => buffer !== slab.buffer)).toBe(true)
+    },
+  )
+})
+
 describe('a reply', () => {
   const cookie = { cookieHigh: 0x01020304, cookieLow: 0xf5f6f7f8 }
 
