@@ -103,7 +103,10 @@ class Run {
   async #breakThings(writer: Writer, api: CinderApi): Promise<void> {
     const stalls = new Stalls()
     const holdMs = this.#options.holdSeconds * 1000
-    const whileIt = (kind: FaultKind) => (kind === 'kill' ? this.#useApi(api) : Promise.resolve())
+    const [withApi] = this.#cluster.hosts
+    const whileIt = async (kind: FaultKind) => {
+      if (kind === 'kill' && withApi!.isServing) await this.#useApi(api)
+    }
     const scene: Scene = { cluster: this.#cluster, writer, random: this.#random, holdMs, whileIt }
     await goesOn(scene)
     try {
