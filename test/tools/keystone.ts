@@ -181,6 +181,8 @@ sqlite_synchronous = false
 provider = fernet
 [fernet_tokens]
 key_repository = ${this.#at('fernet')}
+[fernet_receipts]
+key_repository = ${this.#at('fernet')}
 [credential]
 key_repository = ${this.#at('credential')}
 [cache]
