@@ -1,11 +1,10 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { vi } from 'vitest'
 import { freePort } from './collie.ts'
+import { ForeignServer } from './foreign-server.ts'
 import type { Keystone } from './keystone.ts'
 import { commandExists } from './require-command.ts'
 
@@ -13,7 +12,6 @@ import { commandExists } from './require-command.ts'
 
 const PYTHON = '/usr/bin/python3'
 const SERVER = path.join(import.meta.dirname, 'serve-barbican.py')
-const START_MS = 60_000
 
 /** Why there is no Barbican to start, or false. */
 export function withoutBarbican(): string | false {
@@ -30,12 +28,12 @@ export function withoutBarbican(): string | false {
 export class Barbican {
   readonly url: string
   readonly #directory: string
-  readonly #child: ChildProcess
+  readonly #server: ForeignServer
 
-  private constructor(url: string, directory: string, child: ChildProcess) {
+  private constructor(url: string, directory: string, server: ForeignServer) {
     this.url = url
     this.#directory = directory
-    this.#child = child
+    this.#server = server
   }
 
   /** `user` is an account of Keystone's that may validate tokens, in the project `service`. */
@@ -45,27 +43,12 @@ export class Barbican {
     const url = `http://127.0.0.1:${port}`
     writeFileSync(path.join(directory, 'paste.ini'), PIPELINES)
     writeFileSync(path.join(directory, 'barbican.conf'), configuration(url, directory, keystone, user))
-    const child = spawn(PYTHON, [SERVER, directory, String(port)], { stdio: ['ignore', 'ignore', 'pipe'] })
-    let log = ''
-    child.stderr.on('data', (chunk) => {
-      log = (log + String(chunk)).slice(-10_000)
-    })
-    await vi.waitFor(
-      async () => {
-        if (child.exitCode !== null) throw new Error(`Barbican did not start:\n${log}`)
-        await (await fetch(url)).text()
-      },
-      { timeout: START_MS, interval: 50 },
-    )
-    return new Barbican(url, directory, child)
+    const server = await ForeignServer.start({ words: [PYTHON, SERVER, directory, String(port)], url })
+    return new Barbican(url, directory, server)
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) {
-      const ended = once(this.#child, 'exit')
-      this.#child.kill('SIGKILL')
-      await ended
-    }
+    await this.#server.stop()
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }

@@ -1,13 +1,13 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { afterAll, vi } from 'vitest'
+import { afterAll } from 'vitest'
 import { systemHttp } from '../../src/runtime/http-client.ts'
 import { createGlance } from '../../src/services/images/glance.ts'
 import type { ImageService } from '../../src/services/images/image-service.ts'
 import { freePort } from './collie.ts'
+import { ForeignServer } from './foreign-server.ts'
 import { type requireCommand, requireCommands } from './require-command.ts'
 
 /**
@@ -16,7 +16,6 @@ import { type requireCommand, requireCommands } from './require-command.ts'
  */
 
 const PASTE = ['/etc/glance/glance-api-paste.ini', '/usr/share/glance-common/glance-api-paste.ini']
-const START_MS = 60_000
 
 export const withGlance: ReturnType<typeof requireCommand> = requireCommands({
   'glance-api': 'glance-api',
@@ -52,40 +51,17 @@ async function startGlance(): Promise<Glance> {
   writeFileSync(at('glance-api-paste.ini'), readFileSync(PASTE.find((file) => existsSync(file))!)) // looked for beside the settings
   writeFileSync(at('glance-image-import.conf'), '')
   execFileSync('glance-manage', ['--config-file', at('glance-api.conf'), 'db_sync'], { stdio: 'pipe' })
-  const child = spawn('glance-api', ['--config-dir', directory, '--config-file', at('glance-api.conf')], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  const killWithUs = () => child.kill('SIGKILL')
-  process.once('exit', killWithUs)
-  let log = ''
-  child.stderr.on('data', (chunk) => {
-    log = (log + String(chunk)).slice(-10_000)
-  })
   const url = `http://127.0.0.1:${port}`
-  await vi.waitFor(
-    async () => {
-      if (child.exitCode !== null) throw new Error(`glance-api did not start:\n${log}`)
-      const answer = await systemHttp.request({ method: 'GET', url: `${url}/versions`, headers: {}, timeoutMs: 5000 })
-      answer.destroy()
-    },
-    { timeout: START_MS, interval: 50 },
-  )
+  const words = ['glance-api', '--config-dir', directory, '--config-file', at('glance-api.conf')] as const
+  const server = await ForeignServer.start({ words, url: `${url}/versions` })
   return {
     url,
     images: createGlance({ http: systemHttp, url, timeoutMs: 30_000 }),
     stop: async () => {
-      process.off('exit', killWithUs)
-      await end(child)
+      await server.stop()
       rmSync(directory, { recursive: true, force: true })
     },
   }
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  child.kill('SIGKILL')
-  await ended
 }
 
 function configuration(port: number, at: (name: string) => string): string {

@@ -1,13 +1,12 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import Database from 'better-sqlite3'
-import { vi } from 'vitest'
 import { freePort } from './collie.ts'
+import { ForeignServer } from './foreign-server.ts'
 import { type requireCommand, requireCommands } from './require-command.ts'
 
 /**
@@ -21,14 +20,13 @@ export const withKeystone: ReturnType<typeof requireCommand> = requireCommands({
   openstack: 'python3-openstackclient',
 })
 
-const START_MS = 60_000
 const PASSWORD = 'of-a-test'
 const REGION = 'RegionOne'
 
 export class Keystone {
   readonly #directory = mkdtempSync(path.join(tmpdir(), 'collie-keystone-'))
   readonly #port: number
-  #child: ChildProcess | null = null
+  #server: ForeignServer | null = null
   #adminToken = ''
 
   private constructor(port: number) {
@@ -116,35 +114,16 @@ export class Keystone {
 
   /** Ends the server; `resume` starts it again, with what it had. */
   async pause(): Promise<void> {
-    const child = this.#child
-    this.#child = null
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return
-    const ended = once(child, 'exit')
-    child.kill('SIGKILL')
-    await ended
+    await this.#server?.stop()
+    this.#server = null
   }
 
   async resume(): Promise<void> {
-    const child = spawn('keystone-wsgi-public', ['--host', '127.0.0.1', '--port', String(this.#port)], {
-      env: {
-        ...process.env,
-        OS_KEYSTONE_CONFIG_FILES: this.#at('keystone.conf'),
-        OS_KEYSTONE_CONFIG_DIR: this.#directory,
-      },
-      stdio: ['ignore', 'ignore', 'pipe'],
+    this.#server = await ForeignServer.start({
+      words: ['keystone-wsgi-public', '--host', '127.0.0.1', '--port', String(this.#port)],
+      url: this.url,
+      env: { OS_KEYSTONE_CONFIG_FILES: this.#at('keystone.conf'), OS_KEYSTONE_CONFIG_DIR: this.#directory },
     })
-    this.#child = child
-    let log = ''
-    child.stderr.on('data', (chunk) => {
-      log = (log + String(chunk)).slice(-10_000)
-    })
-    await vi.waitFor(
-      async () => {
-        if (child.exitCode !== null) throw new Error(`Keystone did not start:\n${log}`)
-        await (await fetch(this.url)).text()
-      },
-      { timeout: START_MS, interval: 50 },
-    )
   }
 
   async stop(): Promise<void> {

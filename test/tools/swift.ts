@@ -1,9 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { afterAll, vi } from 'vitest'
+import { afterAll } from 'vitest'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { createKeptHttp, type HttpClient } from '../../src/runtime/http-client.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
@@ -12,6 +10,7 @@ import { legacyLogin } from '../../src/services/backup/swift-login.ts'
 import { createSwiftTarget, type SwiftOptions } from '../../src/services/backup/swift-target.ts'
 import type { BackupTarget } from '../../src/services/backup/target.ts'
 import { freePort } from './collie.ts'
+import { ForeignServer } from './foreign-server.ts'
 import { type requireCommand, requireCommands } from './require-command.ts'
 
 /**
@@ -29,7 +28,6 @@ export const withSwift: ReturnType<typeof requireCommand> = requireCommands({
 const SERVER = path.join(import.meta.dirname, 'serve-swift.py')
 /** Debian's, which has its packages. */
 const PYTHON = '/usr/bin/python3'
-const START_MS = 60_000
 
 /** The account that there is when Swift gives its tokens itself. */
 export const SWIFT_USER = 'test:tester'
@@ -38,12 +36,12 @@ export const S3_REGION = 'eu-test-1'
 
 export class Swift {
   readonly url: string
-  readonly #child: ChildProcess
+  readonly #server: ForeignServer
   readonly #directory: string
 
-  private constructor(url: string, child: ChildProcess, directory: string) {
+  private constructor(url: string, server: ForeignServer, directory: string) {
     this.url = url
-    this.#child = child
+    this.#server = server
     this.#directory = directory
   }
 
@@ -51,34 +49,14 @@ export class Swift {
   static async start(environment: Readonly<Record<string, string>> = {}): Promise<Swift> {
     const directory = mkdtempSync(path.join(tmpdir(), 'collie-swift-'))
     const port = await freePort()
-    const child = spawn(PYTHON, ['-W', 'ignore', SERVER, directory, String(port)], {
-      env: { PATH: process.env.PATH, ...environment },
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    const killWithUs = () => child.kill('SIGKILL')
-    process.once('exit', killWithUs)
-    child.once('exit', () => process.off('exit', killWithUs))
-    let log = ''
-    child.stderr.on('data', (chunk) => {
-      log = (log + String(chunk)).slice(-10_000)
-    })
     const url = `http://127.0.0.1:${port}`
-    await vi.waitFor(
-      async () => {
-        if (child.exitCode !== null) throw new Error(`Swift did not start:\n${log}`)
-        await (await fetch(url)).text()
-      },
-      { timeout: START_MS, interval: 50 },
-    )
-    return new Swift(url, child, directory)
+    const words = [PYTHON, '-W', 'ignore', SERVER, directory, String(port)] as const
+    const server = await ForeignServer.start({ words, url, env: environment })
+    return new Swift(url, server, directory)
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) {
-      const ended = once(this.#child, 'exit')
-      this.#child.kill('SIGKILL')
-      await ended
-    }
+    await this.#server.stop()
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }

@@ -1,0 +1,64 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as pause } from 'node:timers/promises'
+
+const START_MS = 60_000
+const POLL_MS = 50
+const LOG_CHARACTERS = 10_000
+
+export interface ForeignServerOptions {
+  /** The program and its arguments. */
+  words: readonly [string, ...string[]]
+  /** Answers something, whatever it is, as soon as the server serves. */
+  url: string
+  /** Added to the environment of the caller. */
+  env?: Readonly<Record<string, string>>
+}
+
+/** An HTTP server of somebody else's as a process of its own. It ends with the process that started it, if not before. */
+export class ForeignServer {
+  readonly #child: ChildProcess
+
+  private constructor(child: ChildProcess) {
+    this.#child = child
+  }
+
+  /** Resolves when it serves; rejects with the end of its log when it ends instead, or takes too long. */
+  static async start({ words: [program, ...words], url, env }: ForeignServerOptions): Promise<ForeignServer> {
+    const child = spawn(program, words, { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] })
+    const killWithUs = () => child.kill('SIGKILL')
+    process.once('exit', killWithUs)
+    child.once('exit', () => process.off('exit', killWithUs))
+    let log = ''
+    child.stderr.on('data', (chunk) => {
+      log = (log + String(chunk)).slice(-LOG_CHARACTERS)
+    })
+    const server = new ForeignServer(child)
+    for (const deadline = Date.now() + START_MS; !(await answers(url)); await pause(POLL_MS)) {
+      if (server.#isRunning && Date.now() < deadline) continue
+      await server.stop()
+      throw new Error(`${program} did not start:\n${log}`)
+    }
+    return server
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#isRunning) return
+    const ended = once(this.#child, 'exit')
+    this.#child.kill('SIGKILL')
+    await ended
+  }
+
+  get #isRunning(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null
+  }
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    await (await fetch(url)).text()
+    return true
+  } catch {
+    return false
+  }
+}
