@@ -31,6 +31,11 @@ export class VolumeApi {
     })
     const token = answer.headers.get('x-subject-token')
     if (token === null) throw new Error(`login: ${answer.status} ${await answer.text()}`)
+    return VolumeApi.withToken(collie, token)
+  }
+
+  /** For a token from elsewhere. */
+  static withToken(collie: Collie, token: string): VolumeApi {
     const headers = { 'x-auth-token': token, 'openstack-api-version': 'volume 3.65' }
     return new VolumeApi(new HttpClient(collie.info.addresses.api!, headers))
   }
