@@ -138,6 +138,13 @@ export interface VolumeData {
   readonly startsAsZeros?: boolean
   /** What a range holds, in order, without gaps. A `hole` reads as zeros; `data` may be anything. */
   extents(offset: number, lengthBytes: number): Promise<DataExtent[]>
+  /**
+   * Names for what a range of a snapshot holds, in order, without gaps, so that who has seen another one knows what has changed without
+   * reading. What has the same mark at the same offset and of the same length, of whatever snapshot of whatever volume, and long after
+   * it was deleted, holds the same bytes; what has another one, or null, may or may not. A range begins at a multiple of MARKED_BYTES, and
+   * is a multiple of that long or goes to the end. A driver without it has everything read.
+   */
+  marks?(offset: number, lengthBytes: number): Promise<ContentMark[]>
   /** Fills the target. */
   read(offset: number, target: Buffer): Promise<void>
   write(offset: number, source: Buffer): Promise<void>
@@ -146,6 +153,15 @@ export interface VolumeData {
   /** What was written and discarded is durable when it resolves. */
   flush(): Promise<void>
   close(): Promise<void>
+}
+
+/** Of what may be asked for marks. */
+export const MARKED_BYTES = 4 * 1024 * 1024
+
+export interface ContentMark {
+  lengthBytes: number
+  /** At most 150 characters. */
+  mark: string | null
 }
 
 export interface DataExtent {

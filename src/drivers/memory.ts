@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { ServiceError } from '../errors.ts'
 import type { Random } from '../runtime/random.ts'
 import type {
   AttachmentRef,
   ConnectionInfo,
+  ContentMark,
   DataExtent,
   NewVolume,
   PoolStats,
@@ -240,6 +242,10 @@ function memoryData(content: Content): VolumeData {
       checkRange(content, offset, lengthBytes)
       return extentsOf(content, offset, offset + lengthBytes)
     },
+    marks: async (offset, lengthBytes) => {
+      checkRange(content, offset, lengthBytes)
+      return marksOf(content, offset, offset + lengthBytes)
+    },
     read: async (offset, target) => void readBlocks(content, offset, target.length).copy(target),
     write: async (offset, source) => writeBlocks(content, offset, source),
     discard: async (offset, lengthBytes) => {
@@ -252,6 +258,21 @@ function memoryData(content: Content): VolumeData {
     flush: async () => {},
     close: async () => {},
   }
+}
+
+/** What memory holds has no better name than its checksum. */
+function marksOf(content: Content, start: number, end: number): ContentMark[] {
+  const marks: ContentMark[] = []
+  let offset = start
+  for (const { kind, lengthBytes } of extentsOf(content, start, end)) {
+    if (kind === 'hole') marks.push({ lengthBytes, mark: 'zeros' })
+    for (let at = offset; kind === 'data' && at < offset + lengthBytes; at += BLOCK_SIZE_BYTES) {
+      const block = content.blocks.get(at / BLOCK_SIZE_BYTES)!
+      marks.push({ lengthBytes: BLOCK_SIZE_BYTES, mark: createHash('sha256').update(block).digest('hex') })
+    }
+    offset += lengthBytes
+  }
+  return marks
 }
 
 /** By the blocks that there are: a volume may be large and hold little. */

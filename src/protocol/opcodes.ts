@@ -84,6 +84,11 @@ export const OPCODES = {
   FLUSH_VDI_SESSION: op(0xd6, 'io', 'io'),
   /** Answers an array of `extentEntry` (structs.ts) that covers the range from its start, as far as the buffer goes. */
   EXTENTS_VDI: op(0xd7, 'io', 'io'),
+  /**
+   * Answers JSON, an array of `[length in bytes, mark or null]` that covers a range of whole objects of a snapshot from its start, as far as
+   * one answer goes: what has the same mark at the same offset, wherever and whenever, holds the same bytes.
+   */
+  MARKS_VDI: op(0xe7, 'io', 'io'),
   /** Body: JSON. */
   PUT_EXPORT: op(0xd8, 'io', 'io'),
   REMOVE_EXPORT: op(0xd9, 'io', 'io'),

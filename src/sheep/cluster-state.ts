@@ -254,14 +254,14 @@ export class ClusterState {
         return
       case 'vdi':
         this.makings.delete(entry.vdi.vid)
-        this.vdis.put(entry.vdi)
+        this.vdis.put(isFrozen(entry.vdi) ? { frozenBy: index, ...entry.vdi } : entry.vdi)
         return
       case 'snapshot': {
         const old = this.vdis.get(entry.vid)!
         const { header: _header, vmstateObjects: _objects, renamed: _renamed, ...goesOn } = old
         const snapId = this.vdis.nextSnapId(old.name)
         this.vdis.put({ ...goesOn, vid: entry.newVid, snapId, parentVid: old.vid, createdAt: entry.at })
-        this.vdis.put({ ...old, tag: entry.tag, snapshotAt: entry.at })
+        this.vdis.put({ ...old, tag: entry.tag, snapshotAt: entry.at, frozenBy: index })
         this.#goOnAs(old.vid, entry.newVid)
         return
       }
@@ -450,6 +450,9 @@ export class ClusterState {
     if (this.vdis.ofFamily(vdi.family).length === 0) this.families.drop(vdi.family)
   }
 }
+
+/** One of an earlier version does not say by which entry: any one will do that came since, and before the vid is free again. */
+const isFrozen = ({ snapshotAt }: Vdi): boolean => snapshotAt > 0
 
 const NO_VIEWS: readonly LoggedView[] = [{ index: 0, view: { epoch: 0, members: [], voters: [], at: 0 } }]
 

@@ -23,6 +23,8 @@ export interface Vdi {
   createdAt: number
   /** 0 for a working VDI; otherwise it is a snapshot, and frozen. */
   snapshotAt: number
+  /** The entry that froze it, or one after that; absent for a working VDI. */
+  frozenBy?: number
   /** Deleted by its user, but objects of it may still be wanted by others of its family. */
   deleting: boolean
   /** Its vid is of another name, so that who looks for it from the hash of its name on does not find it. */

@@ -88,6 +88,10 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     kind: 'local',
     run: (sheep, request, _sender, holder) => sessionRequests.extents(sheep, request, holder),
   },
+  [OP.MARKS_VDI]: {
+    kind: 'local',
+    run: (sheep, request, _sender, holder) => sessionRequests.marks(sheep, request, holder),
+  },
 
   [OP.READ_OBJ]: { kind: 'object', run: readObject },
   [OP.WRITE_OBJ]: { kind: 'object', run: writeObject },

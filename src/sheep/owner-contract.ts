@@ -43,6 +43,9 @@ export interface Owner {
    */
   whenCurrent(vid: number, range: { first: number; count: number }, late: StoreDone, run: () => void): void
 
+  /** Of each of these indexes the vid whose object holds it, 0 for none; as one moment has it where nobody writes. */
+  holders(range: { first: number; count: number }): Promise<Uint32Array>
+
   /** What a range holds, in order, adjacent kinds merged. */
   extents(offset: number, lengthBytes: number): Promise<OwnerExtent[]>
 

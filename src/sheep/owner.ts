@@ -96,6 +96,11 @@ export class VdiOwner implements Owner {
     )
   }
 
+  async holders(range: { first: number; count: number }): Promise<Uint32Array> {
+    await this.#map.loadRange(range)
+    return Uint32Array.from({ length: range.count }, (_, i) => this.#map.lookupNow(range.first + i)!)
+  }
+
   async extents(offset: number, length: number): Promise<OwnerExtent[]> {
     if (!isInRange(offset, length, this.sizeBytes))
       throw new StoreError('InvalidParameters', 'beyond the end of the VDI')

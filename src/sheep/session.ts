@@ -91,6 +91,12 @@ export class Session {
     if (finish) this.#owner.flush(finish)
   }
 
+  /** See Owner. */
+  async holders(range: { first: number; count: number }): Promise<Uint32Array> {
+    if (this.#overWith) throw new StoreError(this.#overWith)
+    return this.#owner.holders(range)
+  }
+
   async extents(offset: number, lengthBytes: number): Promise<OwnerExtent[]> {
     if (this.#overWith) throw new StoreError(this.#overWith)
     return this.#owner.extents(offset, lengthBytes)

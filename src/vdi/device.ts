@@ -9,6 +9,11 @@ export interface Extent {
   kind: 'data' | 'zero' | 'hole'
 }
 
+export interface Mark {
+  lengthBytes: number
+  mark: string | null
+}
+
 /** A device keeps its bytes in blocks of this size: zeroing or discarding whole ones touches no bytes. */
 export const DEVICE_BLOCK_BYTES = 4096
 
@@ -52,6 +57,11 @@ export interface Device {
    * short of the end of the range.
    */
   extents(offset: number, lengthBytes: number, extentsMax?: number): Promise<Extent[]>
+  /**
+   * Names for what a range of whole objects of a snapshot holds, in order, without gaps: what has the same mark at the same offset, of this
+   * or any VDI, now or years later, holds the same bytes. Null where there is no telling, as of a VDI that is no snapshot.
+   */
+  marks(offset: number, lengthBytes: number): Promise<Mark[]>
   /** Waits for what is in flight, then ends the session. */
   close(): Promise<void>
 }

@@ -1,10 +1,10 @@
 import { StoreError } from '../errors.ts'
-import { FLAG, RESULT } from '../protocol/constants.ts'
+import { BODY_SIZE_MAX_BYTES, FLAG, RESULT } from '../protocol/constants.ts'
 import type { SheepRequest } from '../protocol/message.ts'
 import { OP } from '../protocol/opcodes.ts'
 import { decodeExtents, extentEntry } from '../protocol/structs.ts'
 import { errorOf } from '../results.ts'
-import { DEVICE_BLOCK_BYTES, type Device, type Done, type Extent, type WriteOptions } from './device.ts'
+import { DEVICE_BLOCK_BYTES, type Device, type Done, type Extent, type Mark, type WriteOptions } from './device.ts'
 import type { Transport } from './transport.ts'
 
 /** The most that one request moves: below the limit of a frame, and a bound on what a slow node holds in memory. */
@@ -112,6 +112,19 @@ export class SessionDevice implements Device {
     return extents.length > extentsMax ? extents.slice(0, extentsMax) : extents
   }
 
+  async marks(offset: number, lengthBytes: number): Promise<Mark[]> {
+    const marks: Mark[] = []
+    for (let left = lengthBytes; left > 0; ) {
+      const part = await this.#someMarks(offset + lengthBytes - left, left)
+      if (part.length === 0) throw new StoreError('InvalidParameters', 'the node told no marks')
+      for (const mark of part) {
+        marks.push(mark)
+        left -= mark.lengthBytes
+      }
+    }
+    return marks
+  }
+
   close(): Promise<void> {
     return new Promise((resolve) => {
       this.#transport.submit({ opcode: OP.CLOSE_VDI, session: this.#session }, () => resolve())
@@ -144,6 +157,24 @@ export class SessionDevice implements Device {
     })
   }
 
+  /** The marks from `offset` on, as far as one answer goes. */
+  #someMarks(offset: number, lengthBytes: number): Promise<Mark[]> {
+    const length = Math.min(lengthBytes, RANGE_MAX_BYTES)
+    const dataLength = BODY_SIZE_MAX_BYTES
+    return new Promise((resolve, reject) => {
+      this.#transport.submit(
+        { opcode: OP.MARKS_VDI, session: this.#session, offset, length, dataLength },
+        (response) => {
+          const error = errorOf(response.result)
+          // A node of an earlier version does not know what it is asked.
+          if (error?.code === 'InvalidParameters') resolve([{ lengthBytes: length, mark: null }])
+          else if (error) reject(error)
+          else resolve(parseMarks(response.body))
+        },
+      )
+    })
+  }
+
   /** Asks how long the VDI is now: `go` if it reaches to `endBytes`, else `done` with InvalidParameters. */
   #afterGrowth(endBytes: number, done: Done, go: () => void): void {
     this.#transport.submit({ opcode: OP.STAT_VDI_SESSION, session: this.#session }, ({ result, vdiSize = 0 }) => {
@@ -156,6 +187,11 @@ export class SessionDevice implements Device {
   #submit(request: SheepRequest, done: Done): void {
     this.#transport.submit(request, (response) => done(errorOf(response.result)))
   }
+}
+
+function parseMarks(body: Buffer | undefined): Mark[] {
+  const told = JSON.parse(body?.toString() ?? '[]') as [lengthBytes: number, mark: string | null][]
+  return told.map(([lengthBytes, mark]) => ({ lengthBytes, mark }))
 }
 
 /**

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type {
-  AttachmentRef,
-  ConnectionInfo,
-  SnapshotRef,
-  VolumeCopies,
-  VolumeDriver,
-  VolumeRef,
+import {
+  type AttachmentRef,
+  type ConnectionInfo,
+  MARKED_BYTES,
+  type SnapshotRef,
+  type VolumeCopies,
+  type VolumeDriver,
+  type VolumeRef,
 } from '../../src/drivers/driver.ts'
 import { ServiceError } from '../../src/errors.ts'
 
@@ -195,6 +197,54 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       expect(extents.map(({ kind }) => kind)).toEqual(['hole', 'data', 'hole', 'data', 'hole'])
       await frozen.close()
       expect(await code(harness.driver.openSnapshot({ ...snapshot, id: randomUUID() }))).toBe('SnapshotNotFound')
+    })
+
+    it('names what snapshots hold, so that what did not change is known long after', async () => {
+      const { driver } = harness
+      const volume = await newVolume()
+      const marksOf = async (snapshot: SnapshotRef) => {
+        const data = await harness.driver.openSnapshot(snapshot)
+        const marks: unknown[] = []
+        for (let offset = 0; offset < GIB; offset += MARKED_BYTES) {
+          const told = await data.marks!(offset, MARKED_BYTES)
+          expect(told.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)).toBe(MARKED_BYTES)
+          for (const { mark } of told) expect(mark?.length).toBeLessThanOrEqual(150)
+          marks.push(told)
+        }
+        await data.close()
+        return marks
+      }
+      const changed = (before: unknown[], after: unknown[]) =>
+        after.flatMap((mark, chunk) => (isDeepStrictEqual(mark, before[chunk]) ? [] : chunk))
+      const write = async (to: VolumeRef, ...writes: [offset: number, bytes: Buffer][]) => {
+        const data = await harness.driver.openVolume(to)
+        for (const [offset, bytes] of writes) await data.write(offset, bytes)
+        return data
+      }
+      const filled = [0, 2, 25, 255].map((chunk): [number, Buffer] => [chunk * MARKED_BYTES, Buffer.alloc(4096, 1)])
+      await (await write(volume, ...filled)).close()
+      const first = await newSnapshot(volume)
+      const before = await marksOf(first)
+      const data = await write(
+        volume,
+        [2 * MARKED_BYTES + 4096, Buffer.alloc(512, 2)],
+        [7 * MARKED_BYTES - 512, Buffer.alloc(1024, 2)],
+      )
+      await data.discard(25 * MARKED_BYTES, MARKED_BYTES)
+      await data.close()
+      await driver.deleteSnapshot(first)
+      const second = await newSnapshot(volume)
+      const after = await marksOf(second)
+      expect(changed(before, after)).toEqual([2, 6, 7, 25])
+
+      await harness.restart()
+      await harness.driver.deleteSnapshot(second)
+      const third = await newSnapshot(volume)
+      expect(changed(after, await marksOf(third))).toEqual([])
+      const copy = { id: randomUUID(), sizeGib: 1 }
+      await harness.driver.createVolumeFromSnapshot(copy, third)
+      await (await write(copy, [0, Buffer.alloc(4096, 3)])).close()
+      expect(changed(after, await marksOf(await newSnapshot(copy)))).toEqual([0])
     })
 
     it('does not open a volume for the service that somebody else may write to', async () => {

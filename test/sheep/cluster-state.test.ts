@@ -53,6 +53,27 @@ const made: Entry = { type: 'vdi', vdi: vdi({ vid: 7, name: 'a' }) }
 const snapped: Entry = { type: 'snapshot', vid: 7, newVid: 8, tag: 'first', at: 50 }
 
 describe('the state of the cluster', () => {
+  it('tells by which entry a VDI was frozen, through snapshots of several and what stands for the whole state', () => {
+    const state = stateOf(
+      made,
+      snapped,
+      { type: 'snapshots', at: 60, of: [{ vid: 8, newVid: 9, tag: 'second' }] },
+      { type: 'retag', vid: 7, tag: 'third' },
+      { type: 'delete', vid: 8 },
+    )
+    const frozen = (of: ClusterState) => [7, 8, 9].map((vid) => of.vdis.get(vid)!.frozenBy)
+    expect(frozen(state)).toEqual([2, 3, undefined])
+    const again = stateOf(made)
+    again.apply(90, { type: 'state', entries: state.snapshotEntries() })
+    expect(frozen(again)).toEqual([2, 3, undefined])
+  })
+
+  it('takes for a snapshot of an earlier version an entry from when it was one', () => {
+    const state = new ClusterState()
+    state.apply(12, { type: 'vdi', vdi: vdi({ vid: 7, name: 'a', tag: 'old', snapshotAt: 5 }) })
+    expect(state.vdis.get(7)!.frozenBy).toBe(12)
+  })
+
   it('finds a working VDI by its name, and snapshots by tag or number', () => {
     const state = stateOf(made, snapped, { type: 'snapshot', vid: 8, newVid: 9, tag: 'second', at: 60 })
     expect(state.find('a')).toMatchObject({ vid: 9, snapId: 3, parentVid: 8, family: 7, createdAt: 60, snapshotAt: 0 })

@@ -5,12 +5,14 @@ import type { SheepRequest } from '../../src/protocol/message.ts'
 import { dataOid, inodeOid, vmstateOid } from '../../src/protocol/oid.ts'
 import { OP } from '../../src/protocol/opcodes.ts'
 import { errorOf } from '../../src/results.ts'
+import { tellMarks } from '../../src/sheep/content-marks.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../src/sheep/object-format.ts'
 import { runOperation } from '../../src/sheep/ops.ts'
 import { Sheep } from '../../src/sheep/sheep.ts'
 import { SimClock } from '../sim/clock.ts'
 import { SimDisk } from '../sim/disk.ts'
 import { SeededRandom } from '../sim/random.ts'
+import { MarkedContents } from './marked-contents.ts'
 
 const SECTOR = 512
 const VDI_BYTES = 3 * OBJECT_BYTES
@@ -66,6 +68,7 @@ export class SheepModel {
   #isAuditing = false
   /** What an audit beside I/O has found, which must be nothing. */
   #finding = ''
+  readonly marked = new MarkedContents()
   readonly counts = {
     writes: 0,
     reads: 0,
@@ -268,12 +271,7 @@ export class SheepModel {
       allowed: new Set(sector?.visible ?? [0]),
       quiet: sector?.inFlight === 0,
     }))
-    const target = Buffer.alloc(length, 0xee)
-    await this.clock.run(
-      new Promise<void>((resolve, reject) =>
-        this.#session(vdi).read(offset, target, (error) => (error ? reject(error) : resolve())),
-      ),
-    )
+    const target = await this.#bytes(vdi, offset, length)
     for (let i = 0, at = 0; at < length; i++, at += SECTOR) {
       const found = readStamp(target.subarray(at, at + SECTOR), offset + at)
       const sector = vdi.sectors.get((offset + at) / SECTOR)
@@ -289,6 +287,29 @@ export class SheepModel {
   async #readAll(): Promise<void> {
     for (const vdi of this.#vdis) await this.#checkAttributes(vdi)
     for (const vdi of this.#vdis) for (const window of WINDOWS) await this.#check(vdi, window, WINDOW_BYTES)
+    for (const vdi of this.#vdis) if (vdi.tag !== '') await this.#checkMarks(vdi)
+  }
+
+  /** What has a mark that was seen before is what it was then. */
+  async #checkMarks(vdi: ModelVdi): Promise<void> {
+    const told = await this.clock.run(tellMarks(this.#sheep.state, this.#sheep.node, this.#session(vdi), 0, VDI_BYTES))
+    const marks = told.flatMap(([lengthBytes, mark]) => Array<string | null>(lengthBytes / OBJECT_BYTES).fill(mark))
+    const windows = WINDOWS.flatMap((start) => [start, start + WINDOW_BYTES / 2])
+    for (const [index, mark] of marks.entries()) {
+      if (mark === null) throw new Error(`object ${index} of ${vdi.name}@${vdi.tag} has no mark`)
+      const parts = windows.filter((start) => Math.floor(start / OBJECT_BYTES) === index)
+      const read = parts.map((start) => this.#bytes(vdi, start, WINDOW_BYTES / 2))
+      this.marked.see(index, mark, Buffer.concat(await Promise.all(read)))
+    }
+  }
+
+  #bytes(vdi: ModelVdi, offset: number, length: number): Promise<Buffer> {
+    const target = Buffer.alloc(length, 0xee)
+    return this.clock.run(
+      new Promise((resolve, reject) =>
+        this.#session(vdi).read(offset, target, (error) => (error ? reject(error) : resolve(target))),
+      ),
+    )
   }
 
   async #create(): Promise<void> {
@@ -314,7 +335,9 @@ export class SheepModel {
     // The entry was synced, and everything that the journal held before it.
     for (const sector of sectors.values()) sector.durable = new Set(sector.visible)
     this.counts.snapshots++
-    this.#add({ name: vdi.name, tag, vid: oldVid, session: 0, sectors, attributes: new Map() })
+    const snapshot = { name: vdi.name, tag, vid: oldVid, session: 0, sectors, attributes: new Map() }
+    this.#add(snapshot)
+    if (this.random.chance(0.5)) await this.#checkMarks(snapshot)
   }
 
   async #clone(): Promise<void> {

@@ -1,5 +1,5 @@
 import { StoreError, type StoreErrorCode } from '../../src/errors.ts'
-import type { Device, Done, Extent } from '../../src/vdi/device.ts'
+import type { Device, Done, Extent, Mark } from '../../src/vdi/device.ts'
 
 const BLOCK_BYTES = 4096
 const PAGE_BYTES = 1024 * 1024
@@ -192,6 +192,10 @@ export class MemoryDevice implements Device {
         extents = this.disk.extents(offset, lengthBytes).slice(0, extentsMax)
       })
     })
+  }
+
+  async marks(_offset: number, lengthBytes: number): Promise<Mark[]> {
+    return [{ lengthBytes, mark: null }]
   }
 
   async close(): Promise<void> {

@@ -14,6 +14,7 @@ export function createVdiData(device: Device, translate: <T>(work: Promise<T>) =
       return device.sizeBytes
     },
     extents: async (offset, lengthBytes) => toDataExtents(await translate(device.extents(offset, lengthBytes))),
+    marks: (offset, lengthBytes) => translate(device.marks(offset, lengthBytes)),
     read: (offset, target) => ended((done) => device.read(offset, target, done)),
     write: (offset, source) => ended((done) => device.write(offset, source, { fua: false }, done)),
     discard: (offset, lengthBytes) => ended((done) => device.discard(offset, lengthBytes, done)),

@@ -41,6 +41,7 @@ const SESSION_OPCODES: ReadonlySet<number> = new Set([
   OP.FLUSH_VDI_SESSION,
   OP.STAT_VDI_SESSION,
   OP.EXTENTS_VDI,
+  OP.MARKS_VDI,
   OP.CLOSE_VDI,
 ])
 

@@ -3,6 +3,7 @@ import { FLAG, RESULT } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import { encodeExtents } from '../../protocol/structs.ts'
 import { resultOf } from '../../results.ts'
+import { tellMarks } from '../content-marks.ts'
 import type { StoreDone } from '../object-store.ts'
 import { bodyOf } from '../request-body.ts'
 import type { Reply } from '../server.ts'
@@ -40,6 +41,12 @@ export async function extents(sheep: Sheep, request: SheepRequest, holder: objec
   const session = sheep.sessions.get(request.session ?? 0, holder)
   const found = await session.extents(request.offset ?? 0, request.length ?? 0)
   return { result: RESULT.SUCCESS, body: encodeExtents(found, request.dataLength ?? 0) }
+}
+
+export async function marks(sheep: Sheep, request: SheepRequest, holder: object | null): Promise<Reply> {
+  const session = sheep.sessions.get(request.session ?? 0, holder)
+  const told = await tellMarks(sheep.state, sheep.node, session, request.offset ?? 0, request.length ?? 0)
+  return { result: RESULT.SUCCESS, body: Buffer.from(JSON.stringify(told)) }
 }
 
 export function statSession(session: Session, _request: SheepRequest, reply: Answer): void {

@@ -125,6 +125,13 @@ export class ReplicatedOwner implements Owner {
     )
   }
 
+  async holders({ first, count }: BlockRange): Promise<Uint32Array> {
+    const vids = new Uint32Array(count)
+    for (let i = 0; i < count; i++) vids[i] = this.#map.lookupNow(first + i) ?? (await this.#map.lookup(first + i))
+    await this.#context.objects.confirm(this.vid)
+    return vids
+  }
+
   async extents(offset: number, lengthBytes: number): Promise<OwnerExtent[]> {
     if (!isInRange(offset, lengthBytes, this.sizeBytes))
       throw new StoreError('InvalidParameters', 'beyond the end of the VDI')
