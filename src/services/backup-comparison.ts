@@ -2,7 +2,7 @@ import * as backups from '../db/backups.ts'
 import type { Db } from '../db/database.ts'
 import { readOneMoment } from '../db/dialect.ts'
 import * as work from '../db/work.ts'
-import { type BackupState, examine, listBackups, type Manifest } from './backup/format.ts'
+import { type BackupState, createPageLists, examine, listBackups, type Manifest } from './backup/format.ts'
 import { inParallel } from './backup/in-parallel.ts'
 import type { BackupTarget } from './backup/target.ts'
 import type { Finding } from './comparison.ts'
@@ -42,8 +42,9 @@ export async function readBackupRecords(db: Db): Promise<BackupRecords> {
 /** Looks into every backup as far as its manifest and the names of its pages; a restore checks the bytes. */
 export async function findBackups(target: BackupTarget): Promise<FoundBackups> {
   const there = new Map<string, FoundBackup>()
+  const listPages = createPageLists(target)
   await inParallel(await listBackups(target), LOOKS_AT_ONCE, async (location) => {
-    const found = await examine(target, location)
+    const found = await examine(target, location, listPages)
     if (found !== null) there.set(location.id, { container: location.container, ...found })
   })
   return there

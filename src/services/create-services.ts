@@ -111,7 +111,20 @@ export function createServices({
       settings: settings.work,
     }),
     settings: settings.work,
-    kinds: createWorkKinds({ db, backends, backupTarget, images, compute, keys, random, pools, settings, stamp, log }),
+    kinds: createWorkKinds({
+      db,
+      backends,
+      backupTarget,
+      images,
+      compute,
+      keys,
+      random,
+      pools,
+      settings,
+      stamp,
+      clock,
+      log,
+    }),
     recordFailure: failureRecorder({ clock, random, stamp, settings }),
   })
   const messageSweep = createMessageSweep({ db, clock, log })

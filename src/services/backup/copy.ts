@@ -10,15 +10,19 @@ import {
   damaged,
   existing,
   PAGE_BYTES,
+  PAGE_CHUNKS,
+  type PageRecord,
   readPage,
   writePage,
+  writtenPages,
 } from './format.ts'
-import { inParallel } from './in-parallel.ts'
+import { eachInParallel, inParallel } from './in-parallel.ts'
+import { type MarkedPage, markedPages, pageCount } from './marked-pages.ts'
 import type { BackupTarget, Batch } from './target.ts'
 
 /**
- * Copies between a volume and a target, a page of 128 MiB after the other, and of a page as many chunks at a time as there are slots.
- * Both ways do the same when they are repeated from a page that was begun, so that a position in pages is all that has to be remembered.
+ * Copies between a volume and a target, a few pages of 128 MiB at a time, and of all pages as many chunks as there are slots. Both ways do
+ * the same when they are repeated from a page that was begun, so that a position in pages is all that has to be remembered.
  */
 export interface Progress {
   /** The page to go on with. */
@@ -27,58 +31,120 @@ export interface Progress {
   chunksWritten: number
 }
 
-/** How much one call does, so that it ends in time: a page of data, or so many without any. */
-const EMPTY_PAGES_MAX = 1024
-/** Pages whose extents are asked for together where no bytes are wanted. */
-const LISTED_PAGES = 16
+/** Whether a call is to come to its end: it begins no more pages, but goes on with at least one. */
+export type IsTimeUp = () => boolean
+
+/** Pages that are under way together, so that the slots are not idle while one is made durable. */
+const PAGES_AT_ONCE = 2
 /** A chunk of more pieces than this is read in one. */
 const PIECES_MAX = 16
-
-export const pageCount = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES)
 
 /** The backup that an incremental one is based on. */
 export interface Parent {
   location: BackupLocation
-  pages: readonly number[]
+  pages: readonly PageRecord[]
+}
+
+interface Copy {
+  source: VolumeData
+  target: BackupTarget
+  slots: ChunkSlots
+  location: BackupLocation
 }
 
 /** Where a chunk of a volume has data: pieces of it, in order. */
 interface SourceChunk {
   index: number
+  mark: string | null
   pieces: { offset: number; lengthBytes: number }[]
 }
 
-export async function backUpSome(options: {
-  source: VolumeData
-  target: BackupTarget
-  slots: ChunkSlots
-  location: BackupLocation
-  parent: Parent | null
-  page: number
-}): Promise<Progress> {
-  const { source, target, slots, location, parent } = options
-  const end = pageCount(source.sizeBytes)
+export async function backUpSome(
+  options: Copy & { parent: Parent | null; page: number; isTimeUp: IsTimeUp },
+): Promise<Progress> {
+  const { source, parent, isTimeUp } = options
+  const before = byPage(parent)
   const progress = { nextPage: options.page, chunksWritten: 0 }
-  for (let empty = 0; progress.nextPage < end && empty < EMPTY_PAGES_MAX; empty++) {
-    const page = progress.nextPage++
-    const chunks = await chunksWithData(source, page)
-    if (chunks.length === 0) continue
-    const before = parent?.pages.includes(page) ? await readPage(target, parent.location, page) : []
-    const batch = target.batch()
-    let records: ChunkRecord[]
-    try {
-      records = await inParallel(chunks, slots.count, (chunk) =>
-        slots.with((buffer) => backUpChunk(source, batch, location, chunk, before, buffer)),
-      )
-      await batch.commit()
-    } finally {
-      await batch.discard()
+  async function* changed() {
+    for await (const marked of markedPages(source, options.page)) {
+      if (marked.page > options.page && isTimeUp()) return
+      progress.nextPage = marked.page + 1
+      if (unchanged(marked, before) === null) yield marked
     }
-    await writePage(target, location, page, records)
-    progress.chunksWritten = records.filter(({ backup }) => backup === location.id).length
-    break
   }
+  await eachInParallel(changed(), PAGES_AT_ONCE, async (marked) => {
+    const chunksWritten = await backUpPage(options, marked, before.get(marked.page))
+    progress.chunksWritten += chunksWritten
+  })
   return progress
+}
+
+/** Answers how many chunks it has written to the target. */
+async function backUpPage(
+  { source, target, slots, location }: Copy,
+  { page, chunkMarks }: MarkedPage,
+  parentPage: PageRecord | undefined,
+): Promise<number> {
+  const { container } = location
+  const before = parentPage ? await readPage(target, { container, id: parentPage.backup }, page) : []
+  const known = new Map(before.map((record) => [record.index, record]))
+  const first = page * PAGE_CHUNKS
+  const records: ChunkRecord[] = []
+  const toRead: MarkedChunk[] = []
+  for (const [at, mark] of chunkMarks.entries()) {
+    const record = known.get(first + at)
+    if (mark !== null && record?.mark === mark) records.push(record)
+    else toRead.push({ index: first + at, mark })
+  }
+  const batch = target.batch()
+  try {
+    const read = await inParallel(await chunksWithData(source, toRead), slots.count, (chunk) =>
+      slots.with((buffer) => backUpChunk(source, batch, location, chunk, known.get(chunk.index), buffer)),
+    )
+    await batch.commit()
+    records.push(...read)
+  } finally {
+    await batch.discard()
+  }
+  if (records.length === 0) return 0
+  records.sort((a, b) => a.index - b.index)
+  await writePage(target, location, page, records)
+  return records.filter(({ backup }) => backup === location.id).length
+}
+
+/**
+ * The pages of a backup of which all chunks are on the target, ascending: those that another one has, and its own, as far as they have
+ * data.
+ */
+export async function pagesOfBackup(
+  { source, target, location }: Omit<Copy, 'slots'>,
+  parent: Parent | null,
+): Promise<PageRecord[]> {
+  const before = byPage(parent)
+  const pages: PageRecord[] = []
+  const own: PageRecord[] = []
+  for await (const marked of markedPages(source, 0)) {
+    const { page, mark } = marked
+    const shared = unchanged(marked, before)
+    if (shared !== null) pages.push(shared)
+    else if (await hasData(source, page)) own.push({ page, backup: location.id, mark })
+  }
+  const written = new Set(
+    await writtenPages(
+      target,
+      location,
+      own.map(({ page }) => page),
+    ),
+  )
+  return [...pages, ...own.filter(({ page }) => written.has(page))].sort((a, b) => a.page - b.page)
+}
+
+const byPage = (parent: Parent | null) => new Map(parent?.pages.map((record) => [record.page, record]))
+
+/** The page of an earlier backup that has the same. */
+function unchanged({ page, mark }: MarkedPage, before: ReadonlyMap<number, PageRecord>): PageRecord | null {
+  const record = before.get(page)
+  return mark !== null && record?.mark === mark ? record : null
 }
 
 async function backUpChunk(
@@ -86,17 +152,16 @@ async function backUpChunk(
   batch: Batch,
   location: BackupLocation,
   chunk: SourceChunk,
-  before: readonly ChunkRecord[],
+  known: ChunkRecord | undefined,
   buffer: Buffer,
 ): Promise<ChunkRecord> {
-  const { index } = chunk
+  const { index, mark } = chunk
   const bytes = await readChunk(source, chunk, buffer)
   const sha256 = await digestOfChunk(bytes)
-  const known = before.find((record) => record.index === index)
-  if (known?.sha256 === sha256) return known
+  if (known?.sha256 === sha256) return { ...known, mark }
   const { encoding, stored } = await pack(bytes)
   await batch.put(chunkName(location, index), stored)
-  return { index, sha256, encoding, backup: location.id }
+  return { index, sha256, encoding, backup: location.id, mark }
 }
 
 /** Reads what has data, and knows the rest. */
@@ -116,77 +181,95 @@ async function readChunk(source: VolumeData, { index, pieces }: SourceChunk, buf
   return bytes.fill(0, filled)
 }
 
-async function chunksWithData(source: VolumeData, page: number): Promise<SourceChunk[]> {
-  const start = page * PAGE_BYTES
-  const chunks: SourceChunk[] = []
-  let offset = start
-  for (const { kind, lengthBytes } of await source.extents(start, Math.min(PAGE_BYTES, source.sizeBytes - start))) {
-    const end = offset + lengthBytes
-    while (offset < end) {
-      const index = Math.floor(offset / CHUNK_BYTES)
-      const piece = { offset, lengthBytes: Math.min(end, (index + 1) * CHUNK_BYTES) - offset }
-      offset += piece.lengthBytes
-      if (kind !== 'data') continue
-      const last = chunks.at(-1)
+interface MarkedChunk {
+  index: number
+  mark: string | null
+}
+
+/** Those of the chunks, which ascend, that have data. */
+async function chunksWithData(source: VolumeData, chunks: readonly MarkedChunk[]): Promise<SourceChunk[]> {
+  const found: SourceChunk[] = []
+  for (const run of runsOf(chunks)) {
+    const start = run[0]!.index * CHUNK_BYTES
+    const pieces = dataIn(source, start, Math.min(run.length * CHUNK_BYTES, source.sizeBytes - start))
+    for await (const piece of pieces) {
+      const { index, mark } = run[Math.floor((piece.offset - start) / CHUNK_BYTES)]!
+      const last = found.at(-1)
       if (last?.index === index) last.pieces.push(piece)
-      else chunks.push({ index, pieces: [piece] })
+      else found.push({ index, mark, pieces: [piece] })
     }
   }
-  return chunks
+  return found
 }
 
-/** The pages of a volume that have data, ascending. */
-export async function pagesWithData(source: VolumeData): Promise<number[]> {
-  const pages = new Set<number>()
-  const step = LISTED_PAGES * PAGE_BYTES
-  for (let start = 0; start < source.sizeBytes; start += step) {
-    let offset = start
-    for (const { kind, lengthBytes } of await source.extents(start, Math.min(step, source.sizeBytes - start))) {
-      const end = offset + lengthBytes
-      if (kind === 'data') for (let page = pageAt(offset); page * PAGE_BYTES < end; page++) pages.add(page)
-      offset = end
+/** What lies side by side is asked for together. */
+function runsOf(chunks: readonly MarkedChunk[]): MarkedChunk[][] {
+  const runs: MarkedChunk[][] = []
+  for (const chunk of chunks) {
+    if (runs.at(-1)?.at(-1)?.index === chunk.index - 1) runs.at(-1)!.push(chunk)
+    else runs.push([chunk])
+  }
+  return runs
+}
+
+/** Pieces of a range with data, none of which is in two chunks. */
+async function* dataIn(source: VolumeData, start: number, lengthBytes: number) {
+  let offset = start
+  for (const { kind, lengthBytes: extentBytes } of await source.extents(start, lengthBytes)) {
+    const end = offset + extentBytes
+    while (offset < end) {
+      const pieceBytes = Math.min(end, (Math.floor(offset / CHUNK_BYTES) + 1) * CHUNK_BYTES) - offset
+      if (kind === 'data') yield { offset, lengthBytes: pieceBytes }
+      offset += pieceBytes
     }
   }
-  return [...pages]
 }
 
-const pageAt = (offset: number): number => Math.floor(offset / PAGE_BYTES)
+async function hasData(source: VolumeData, page: number): Promise<boolean> {
+  const start = page * PAGE_BYTES
+  const extents = await source.extents(start, Math.min(PAGE_BYTES, source.sizeBytes - start))
+  return extents.some(({ kind }) => kind === 'data')
+}
 
-/** Makes a page of the volume, or some that are empty, what the backup says. Durable when it resolves. */
+/** Makes pages of the volume what the backup says, and answers the one to go on with. Durable when it resolves. */
 export async function restoreSome(options: {
   volume: VolumeData
   target: BackupTarget
   slots: ChunkSlots
-  location: BackupLocation
-  pages: readonly number[]
+  container: string
+  pages: readonly PageRecord[]
   /** Of the volume that was backed up; what a larger one has behind it stays. */
   sizeBytes: number
   page: number
+  isTimeUp: IsTimeUp
 }): Promise<number> {
-  const { volume, target, slots, location, pages, sizeBytes } = options
-  const withData = new Set(pages)
+  const { volume, target, slots, container, sizeBytes, isTimeUp } = options
+  const withData = new Map(options.pages.map((record) => [record.page, record]))
   const end = pageCount(sizeBytes)
-  let page = options.page
-  for (let empty = 0; page < end && empty < EMPTY_PAGES_MAX; empty++) {
-    const current = page++
-    const start = current * PAGE_BYTES
-    const records = withData.has(current) ? await readPage(target, location, current) : []
-    for (const [offset, length] of rangesWithout(records, start, Math.min(PAGE_BYTES, sizeBytes - start))) {
+  let nextPage = options.page
+  function* some() {
+    do yield nextPage++
+    while (nextPage < end && !isTimeUp())
+  }
+  await eachInParallel(some(), PAGES_AT_ONCE, async (page) => {
+    const start = page * PAGE_BYTES
+    const record = withData.get(page)
+    const chunks = record ? await readPage(target, { container, id: record.backup }, page) : []
+    for (const [offset, length] of rangesWithout(chunks, start, Math.min(PAGE_BYTES, sizeBytes - start))) {
       await volume.discard(offset, length)
     }
-    await inParallel(records, slots.count, (record) =>
-      slots.with(() => restoreChunk(volume, target, location, record, sizeBytes)),
+    await inParallel(chunks, slots.count, (chunk) =>
+      slots.with(() => restoreChunk(volume, target, container, chunk, sizeBytes)),
     )
-    if (records.length > 0) break
-  }
+  })
   await volume.flush()
-  return page
+  return nextPage
 }
 
 async function restoreChunk(
   volume: VolumeData,
   target: BackupTarget,
-  { container }: BackupLocation,
+  container: string,
   record: ChunkRecord,
   sizeBytes: number,
 ): Promise<void> {

@@ -12,17 +12,21 @@ import { VolumeRecord } from './volume-record.ts'
  *   manifest        JSON: what was backed up, whose it was, and what the volume was called; written last, removed first: a backup
  *                   without one is none
  *
+ * Chunks and pages have marks too, as the driver gave them for the snapshot that was backed up: what has the same one in the next
+ * snapshot has not changed.
+ *
  * Pages and manifests end with the SHA-256 of what they say, so that no bit of a backup can change unseen.
  *
- * A chunk that an incremental backup found unchanged is not written again; its record names the backup that has it. So a restore
- * reads the pages of one backup only, whatever it is based on.
+ * A chunk that an incremental backup found unchanged is not written again; its record names the backup that has it. Neither is a page of
+ * which no chunk has changed: the manifest names the backup that has it. So a restore reads one list of pages, whatever the backup is
+ * based on.
  */
 export const CHUNK_BYTES = 4 * 1024 * 1024
 export const PAGE_CHUNKS = 32
 export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
-const PAGE_FORMAT = 2
-const MANIFEST_FORMAT = 3
+const PAGE_FORMAT = 3
+const MANIFEST_FORMAT = 4
 
 /** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
 export type BackupState = 'whole' | 'without a manifest' | 'incomplete'
@@ -41,12 +45,28 @@ const ChunkRecord = z.strictObject({
   encoding: z.enum(['lz4', 'deflate', 'none']),
   /** The backup that has the chunk. */
   backup: z.uuid(),
+  /** What the driver called these bytes; null when it could not tell, or the backup was made before that was kept. */
+  mark: z.string().nullable(),
 })
 export type ChunkRecord = z.infer<typeof ChunkRecord>
 
 const PageFields = z.strictObject({ format: z.literal(PAGE_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+const UnmarkedChunk = ChunkRecord.omit({ mark: true })
+  .strict()
+  .transform((record) => ({ ...record, mark: null }))
+const SecondPage = z.strictObject({ format: z.literal(2), chunks: z.array(UnmarkedChunk).max(PAGE_CHUNKS) })
 /** Of before there were checksums. */
-const FirstPage = PageFields.extend({ format: z.literal(1) })
+const FirstPage = SecondPage.extend({ format: z.literal(1) })
+
+/** A page of a volume that has data. */
+export interface PageRecord {
+  /** Its offset in the volume, divided by PAGE_BYTES. */
+  page: number
+  /** The backup that has the list of its chunks. */
+  backup: string
+  /** Of all its chunks, those without data too; null when one of them has none. */
+  mark: string | null
+}
 
 const ManifestFields = z.strictObject({
   format: z.literal(MANIFEST_FORMAT),
@@ -61,8 +81,9 @@ const ManifestFields = z.strictObject({
   metadata: z.record(z.string(), z.string()),
   created_at: z.string(),
   data_timestamp: z.string(),
-  /** Pages with data, ascending. */
-  pages: z.array(z.int().min(0)),
+  /** Of pages with data, ascending: which page, which of `page_backups` has it, and its mark. */
+  pages: z.array(z.tuple([z.int().min(0), z.int().min(0), z.string().nullable()])),
+  page_backups: z.array(z.uuid()),
   /** What comes back with the bytes; null when the backup was made before that was kept. */
   volume: VolumeRecord.nullable(),
   /** Whose it was, and the key that its bytes open with; null when the backup was made before that was kept. */
@@ -70,7 +91,10 @@ const ManifestFields = z.strictObject({
   user_id: z.string().nullable(),
   encryption_key_id: z.uuid().nullable(),
 })
-const SecondManifest = ManifestFields.omit({ project_id: true, user_id: true, encryption_key_id: true })
+const ThirdManifest = ManifestFields.omit({ page_backups: true })
+  .extend({ format: z.literal(3), pages: z.array(z.int().min(0)) })
+  .strict()
+const SecondManifest = ThirdManifest.omit({ project_id: true, user_id: true, encryption_key_id: true })
   .extend({ format: z.literal(2) })
   .strict()
 const FirstManifest = SecondManifest.omit({ volume: true })
@@ -79,13 +103,29 @@ const FirstManifest = SecondManifest.omit({ volume: true })
 const UNKNOWN_OWNER = { project_id: null, user_id: null, encryption_key_id: null }
 
 const SHA256 = { sha256: z.string() }
-const Page = z.union([PageFields.extend(SHA256).strict(), FirstPage])
+const Page = z.union([PageFields.extend(SHA256).strict(), SecondPage.extend(SHA256).strict(), FirstPage])
 const Manifest = z.union([
-  ManifestFields.extend(SHA256).strict(),
-  SecondManifest.transform((manifest) => ({ ...manifest, ...UNKNOWN_OWNER })),
-  FirstManifest.transform((manifest) => ({ ...manifest, ...UNKNOWN_OWNER, volume: null })),
+  ManifestFields.extend(SHA256)
+    .strict()
+    .transform(({ page_backups: backups, pages, ...manifest }, context) => ({
+      ...manifest,
+      pages: pages.map(([page, at, mark]): PageRecord => {
+        const backup = backups[at]
+        if (backup === undefined) context.addIssue('a page is of no backup')
+        return { page, backup: backup ?? manifest.id, mark }
+      }),
+    })),
+  ThirdManifest.extend(SHA256).strict().transform(withOwnPages),
+  SecondManifest.transform((manifest) => withOwnPages({ ...manifest, ...UNKNOWN_OWNER })),
+  FirstManifest.transform((manifest) => withOwnPages({ ...manifest, ...UNKNOWN_OWNER, volume: null })),
 ])
 export type Manifest = Omit<z.output<typeof Manifest>, 'format' | 'sha256'>
+
+/** Of before pages were shared. */
+function withOwnPages<M extends { id: string; pages: number[] }>(manifest: M) {
+  const pages = manifest.pages.map((page): PageRecord => ({ page, backup: manifest.id, mark: null }))
+  return { ...manifest, pages }
+}
 
 const directoryOf = ({ container, id }: BackupLocation) => `${container}/${id}`
 const nameOf = (location: BackupLocation, object: string) => `${directoryOf(location)}/${object}`
@@ -147,8 +187,11 @@ export async function writeManifest(
   location: BackupLocation,
   manifest: Manifest & Record<string, unknown>,
 ): Promise<void> {
+  const backups = [...new Set(manifest.pages.map(({ backup }) => backup))]
+  const at = new Map(backups.map((backup, index) => [backup, index]))
+  const pages = manifest.pages.map(({ page, backup, mark }) => [page, at.get(backup), mark])
   // What else a row of the database has is none of another cloud's business.
-  const fields = ManifestFields.strip().parse({ ...manifest, format: MANIFEST_FORMAT })
+  const fields = ManifestFields.strip().parse({ ...manifest, format: MANIFEST_FORMAT, pages, page_backups: backups })
   await target.put(nameOf(location, MANIFEST), encode(fields))
 }
 
@@ -171,13 +214,25 @@ function ignoreForeign(error: Error): string[] {
   throw error
 }
 
+/** Names of pages that lie on a target, for who looks at many backups: many of them name the same. */
+export function createPageLists(target: BackupTarget): (location: BackupLocation) => Promise<ReadonlySet<string>> {
+  const lists = new Map<string, Promise<ReadonlySet<string>>>()
+  return (location) => {
+    const directory = directoryOf(location)
+    const list = lists.get(directory) ?? target.list(directory, PAGE).then((names) => new Set(names))
+    lists.set(directory, list)
+    return list
+  }
+}
+
 /**
- * Whether a backup has its manifest, which it answers too when it can be read, and the pages that this names; null when nothing of the
- * backup is left. Chunks are not looked at.
+ * Whether a backup has its manifest, which it answers too when it can be read, and the pages that this names, as `listPages` finds them;
+ * null when nothing of the backup is left. Chunks are not looked at.
  */
 export async function examine(
   target: BackupTarget,
   location: BackupLocation,
+  listPages: ReturnType<typeof createPageLists>,
 ): Promise<{ state: BackupState; manifest: Manifest | null } | null> {
   const bytes = await target.get(nameOf(location, MANIFEST))
   if (bytes === null) {
@@ -190,9 +245,11 @@ export async function examine(
   } catch {
     return { state: 'incomplete', manifest: null }
   }
-  const pages = new Set(await target.list(directoryOf(location), PAGE))
-  const isWhole = manifest.pages.every((page) => pages.has(`${PAGE}${page}`))
-  return { state: isWhole ? 'whole' : 'incomplete', manifest }
+  for (const { page, backup } of manifest.pages) {
+    const pages = await listPages({ container: location.container, id: backup })
+    if (!pages.has(`${PAGE}${page}`)) return { state: 'incomplete', manifest }
+  }
+  return { state: 'whole', manifest }
 }
 
 /** Removes all that is left of a backup; may be repeated. */

@@ -4,19 +4,27 @@
  */
 export async function inParallel<T, R>(items: Iterable<T>, width: number, work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = []
-  const rest = [...items].entries()
+  await eachInParallel([...items].entries(), width, async ([index, item]) => {
+    results[index] = await work(item)
+  })
+  return results
+}
+
+/** The same for items that come one by one, without results. What is asked for the next one meanwhile may wait for something itself. */
+export async function eachInParallel<T>(
+  items: Iterator<T> | AsyncIterator<T>,
+  width: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   const failures: unknown[] = []
   const lane = async () => {
-    for (const [index, item] of rest) {
-      if (failures.length > 0) return
-      try {
-        results[index] = await work(item)
-      } catch (error) {
-        failures.push(error)
-      }
+    while (failures.length === 0) {
+      const { done, value } = await items.next()
+      if (done) return
+      await work(value)
     }
   }
-  await Promise.all(Array.from({ length: width }, lane))
+  const caught = () => lane().catch((error) => failures.push(error))
+  await Promise.all(Array.from({ length: width }, caught))
   if (failures.length > 0) throw failures[0]
-  return results
 }

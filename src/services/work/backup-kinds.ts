@@ -5,19 +5,14 @@ import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
+import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { ChunkSlots } from '../backup/chunk-slots.ts'
-import { backUpSome, pageCount, pagesWithData, restoreSome } from '../backup/copy.ts'
-import {
-  type BackupLocation,
-  hasManifest,
-  readManifest,
-  removeBackup,
-  writeManifest,
-  writtenPages,
-} from '../backup/format.ts'
+import { backUpSome, type IsTimeUp, type Parent, pagesOfBackup, restoreSome } from '../backup/copy.ts'
+import { type BackupLocation, hasManifest, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
+import { pageCount } from '../backup/marked-pages.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
 import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
@@ -30,6 +25,7 @@ type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
 /** Where chunks pass through. */
 interface Copying {
   slots: ChunkSlots
+  clock: Pick<Clock, 'monotonicMs'>
 }
 type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
 
@@ -41,7 +37,15 @@ type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
  * A volume is backed up as a snapshot of the backup's own, under the backup's id, so that it may be written to meanwhile and a
  * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
  */
-export function backupCreate({ db, backends, stamp, backupTarget: target, slots }: KindParts & Copying): WorkKind {
+export function backupCreate(parts: KindParts & Copying): WorkKind {
+  const { db, backends, stamp, backupTarget: target, slots, clock } = parts
+
+  async function parentOf({ parent_id: id }: backups.BackupRow): Promise<Parent | null> {
+    if (id === null) return null
+    const location = locationOf(await existing(db, id))
+    return { location, pages: (await readManifest(target, location)).pages }
+  }
+
   return {
     attempt: async (unit): Promise<Outcome> => {
       if (unit.step === 'schedule') {
@@ -56,15 +60,16 @@ export function backupCreate({ db, backends, stamp, backupTarget: target, slots 
         return { next: 'copy', commit: async () => {} }
       }
       if (unit.step === 'copy') {
-        const parent = row.parent_id === null ? null : locationOf(await existing(db, row.parent_id))
-        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), async (data) =>
+        const parent = await parentOf(row)
+        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), (source) =>
           backUpSome({
-            source: data,
+            source,
             target,
             slots,
             location: locationOf(row),
-            parent: parent && { location: parent, pages: (await readManifest(target, parent)).pages },
+            parent,
             page: row.next_page,
+            isTimeUp: endOfSlice(clock),
           }),
         )
         const set = { next_page: nextPage, object_count: row.object_count + chunksWritten }
@@ -77,8 +82,10 @@ export function backupCreate({ db, backends, stamp, backupTarget: target, slots 
       if (unit.step === 'finish') {
         // Once it is there the snapshot may be gone.
         if (!(await hasManifest(target, locationOf(row)))) {
-          const candidates = await using(await driver.openSnapshot(snapshot), pagesWithData)
-          const pages = await writtenPages(target, locationOf(row), candidates)
+          const parent = await parentOf(row)
+          const pages = await using(await driver.openSnapshot(snapshot), (source) =>
+            pagesOfBackup({ source, target, location: locationOf(row) }, parent),
+          )
           const volume = recordOf(source)
           await writeManifest(target, locationOf(row), { ...row, metadata: toPairs(row.metadata), pages, volume })
         }
@@ -151,7 +158,7 @@ export function backupDelete(parts: KeyParts): WorkKind {
  * begin → copy, page by page. A new volume is made by work of its own in the same lane: `begin` waits until that is done.
  */
 export function backupRestore(parts: KeyParts & Copying): WorkKind {
-  const { db, backends, stamp, backupTarget: target, slots } = parts
+  const { db, backends, stamp, backupTarget: target, slots, clock } = parts
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
@@ -176,7 +183,16 @@ export function backupRestore(parts: KeyParts & Copying): WorkKind {
       const { pages, volume: record } = await readManifest(target, locationOf(row))
       const sizeBytes = row.size_gib * GIB
       const nextPage = await using(await backends.driverOf(hostOf(volume)).openVolume(volumeRef(volume)), (data) =>
-        restoreSome({ volume: data, target, slots, location: locationOf(row), pages, sizeBytes, page: row.next_page }),
+        restoreSome({
+          volume: data,
+          target,
+          slots,
+          container: row.container,
+          pages,
+          sizeBytes,
+          page: row.next_page,
+          isTimeUp: endOfSlice(clock),
+        }),
       )
       if (nextPage < pageCount(sizeBytes)) {
         return {
@@ -230,6 +246,14 @@ async function endRestore(trx: Db, id: string, reason: string | null, updatedAt:
 }
 
 const GIB = 1024 ** 3
+
+/** A step of a copy begins with pages for so long: it is repeated as a whole when it is cut off, and tells how far it has come at its end. */
+const SLICE_MS = 2000
+
+function endOfSlice(clock: Copying['clock']): IsTimeUp {
+  const endMs = clock.monotonicMs() + SLICE_MS
+  return () => clock.monotonicMs() >= endMs
+}
 
 export const locationOf = ({ container, id }: backups.BackupRow): BackupLocation => ({ container, id })
 

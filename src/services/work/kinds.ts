@@ -1,3 +1,4 @@
+import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import { createChunkSlots } from '../backup/chunk-slots.ts'
 import type { Parts } from '../parts.ts'
@@ -23,6 +24,7 @@ export function createWorkKinds(
     'db' | 'backends' | 'pools' | 'settings' | 'stamp' | 'backupTarget' | 'images' | 'compute' | 'keys' | 'random'
   > & {
     log: Log
+    clock: Clock
   },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   const slots = createChunkSlots(CHUNK_SLOTS)

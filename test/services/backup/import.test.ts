@@ -29,7 +29,10 @@ describe('backups on a target that no database knows', () => {
     const lost = await createHarness()
     const id = await availableVolume(lost)
     await fill(lost, id, 0, randomBytes(4096))
-    const [full, next] = [await backUp(lost, id), await backUp(lost, id, true)]
+    const full = await backUp(lost, id)
+    const same = await backUp(lost, id, true)
+    await fill(lost, id, 0, randomBytes(4096))
+    const next = await backUp(lost, id, true)
     const { container } = await lost.services.backups.get(member, full)
     await lost.backups.remove(`${container}/${full}/page-0`)
     const unfinished = await backUp(lost, id)
@@ -38,10 +41,11 @@ describe('backups on a target that no database knows', () => {
     const missing = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
 
     const cloud = await newCloud(lost)
-    expect(await takeOver(cloud, [next, unfinished, whole, missing], { quota: { backups: 0 } })).toEqual(
+    expect(await takeOver(cloud, [same, next, unfinished, whole, missing], { quota: { backups: 0 } })).toEqual(
       new Map([
         [full, 'it is incomplete on the target'],
-        [next, `Invalid backup: It is based on backup ${full}, which has to be imported before.`],
+        [same, 'it is incomplete on the target'], // that page is its own as well
+        [next, `Invalid backup: It is based on backup ${same}, which has to be imported before.`],
         [unfinished, 'it is without a manifest on the target'],
         [whole, expect.stringMatching(/[Mm]aximum number of backups|quota/)],
         [missing, 'it is not on the target'],
