@@ -5,7 +5,7 @@ import { opcodeName } from './opcodes.ts'
 
 /**
  * Cuts a byte stream into messages. Chunks may end anywhere; bodies are slices of the chunk where they lie in one, so a
- * chunk must not change after it was given.
+ * chunk must not change after it was given. Who reads the bytes may put those of a long body where they belong (`room`).
  *
  * Each direction has its own rule for what follows a header, so each has its own reader. A FrameError means that the
  * stream can no longer be cut: the connection must be closed.
@@ -30,6 +30,8 @@ interface Direction<H> {
 }
 
 const EMPTY = Buffer.alloc(0)
+/** Less than this is not worth a read of its own. */
+const ROOM_BYTES_MIN = 64 * 1024
 
 class FrameReader<H extends { opcode: number }> {
   readonly #direction: Direction<H>
@@ -57,7 +59,19 @@ class FrameReader<H extends { opcode: number }> {
   }
 
   push(chunk: Buffer): void {
-    this.#waiting.push(chunk)
+    if (this.#isInPlace(chunk)) this.#bodyLength += chunk.length
+    else this.#waiting.push(chunk)
+  }
+
+  /** What is missing of the body that is being read, if that is much: the next bytes may be put there, and are then pushed as they lie. */
+  room(): Buffer | null {
+    const missing = this.#body === null ? 0 : this.#body.length - this.#bodyLength
+    return missing < ROOM_BYTES_MIN || this.#hasInput() ? null : this.#body!.subarray(this.#bodyLength)
+  }
+
+  #isInPlace(chunk: Buffer): boolean {
+    const body = this.#body
+    return body?.buffer === chunk.buffer && body.byteOffset + this.#bodyLength === chunk.byteOffset
   }
 
   /** The next whole frame; undefined until more is pushed or may be admitted. */
@@ -154,12 +168,15 @@ export class RequestReader {
   constructor({
     bodyMaxBytes = BODY_SIZE_MAX_BYTES,
     admit,
+    target,
   }: {
     bodyMaxBytes?: number
     admit?: (header: IncomingRequest) => boolean
+    /** Memory for the body of that request, of its length; the reader makes some when there is none. */
+    target?: (header: IncomingRequest) => Buffer | undefined
   } = {}) {
     const bodyLength = (header: RequestHeader) => ((header.flags & FLAG.WRITE) === 0 ? 0 : header.dataLength)
-    const direction = { decode: decodeRequestHeader, bodyLength, ...(admit && { admit }) }
+    const direction = { decode: decodeRequestHeader, bodyLength, ...(admit && { admit }), ...(target && { target }) }
     this.#frames = new FrameReader<RequestHeader>(direction, bodyMaxBytes)
   }
 
@@ -170,6 +187,11 @@ export class RequestReader {
 
   push(chunk: Buffer): void {
     this.#frames.push(chunk)
+  }
+
+  /** Where the next bytes may be put; then that is what is pushed. */
+  room(): Buffer | null {
+    return this.#frames.room()
   }
 
   /** The next whole request; undefined until more is pushed or `admit` may say yes. Throws a FrameError. */
@@ -212,6 +234,11 @@ export class ResponseReader {
       },
       bodyMaxBytes,
     )
+  }
+
+  /** Where the next bytes may be put; then that is what is read. */
+  room(): Buffer | null {
+    return this.#frames.room()
   }
 
   /** Calls `emit` for each response that this chunk completes, in order; `body` is absent when empty. Throws a FrameError. */

@@ -79,6 +79,7 @@ export const systemNetwork: Network = {
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)
+        if (socket.remoteAddress === undefined) giveRoom((socket as unknown as { _handle: Handle })._handle)
         resolve(wrap(socket, { onData: (receive, into) => reading.start(socket, receive, into) }))
       })
     }),
@@ -183,7 +184,7 @@ const SO_SNDBUF = 7
 const UNIX_SEND_BYTES = 1024 * 1024
 
 /**
- * Room for a large answer and the next one in a unix socket. It has 208 KiB by itself, whatever is waiting to be sent, so that the sender of
+ * Room for a large message and the next one in a unix socket. It has 208 KiB by itself, whatever is waiting to be sent, so that the sender of
  * a mebibyte and its reader take turns instead of working side by side; that of TCP grows as it is needed. The kernel grants as
  * much as `net.core.wmem_max` allows, which is more than that on any system.
  */

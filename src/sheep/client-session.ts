@@ -1,7 +1,8 @@
 import { BODY_SIZE_MAX_BYTES, FLAG, RESULT } from '../protocol/constants.ts'
 import { FrameError, type IncomingRequest, RequestReader } from '../protocol/frame-reader.ts'
 import { encodeResponseHeader } from '../protocol/header.ts'
-import { mayAnswerBody, opcodeName, responseVariant } from '../protocol/opcodes.ts'
+import { mayAnswerBody, OP, opcodeName, responseVariant } from '../protocol/opcodes.ts'
+import type { BufferPool } from '../runtime/buffer-pool.ts'
 import type { MemoryBudget, MemoryShare } from '../runtime/memory-budget.ts'
 import type { Connection } from '../runtime/network.ts'
 import type { StallGuard } from '../runtime/stall-guard.ts'
@@ -16,6 +17,7 @@ export interface ClientSessionParts
   /** Unique within the server. */
   id: number
   limits: DoorLimits
+  pool: BufferPool
   budget: MemoryBudget
   guard: StallGuard
   /** The first whole request is there. */
@@ -44,6 +46,8 @@ export class ClientSession implements WatchedPeer {
   #unforeseenRequests = 0
   #unsent: Uint8Array[] = []
   #unsentBytes = 0
+  /** Memory of the pool that is on its way to the client, and how far the stream goes with the end of it. */
+  #lent: { body: Buffer; endBytes: number }[] = []
   #receivedBytes = 0
   #writtenBytes = 0
   #pumping = false
@@ -60,7 +64,10 @@ export class ClientSession implements WatchedPeer {
     this.#parts = parts
     this.#connection = connection
     this.#client = { id: parts.id, peer: connection.peer, cut: () => this.cut() }
-    this.#reader = new RequestReader({ admit: (request) => this.#admit(request) })
+    this.#reader = new RequestReader({
+      admit: (request) => this.#admit(request),
+      target: (request) => (isLongWrite(request) ? this.#memoryFor(request.dataLength ?? 0) : undefined),
+    })
     this.#memory = budget.share(() => this.#wakeLater())
     this.#progress = new PeerProgress(clock.monotonicMs())
   }
@@ -70,14 +77,18 @@ export class ClientSession implements WatchedPeer {
     const { connection, guard, clientOpened } = this.#parts
     clientOpened?.(this.#client)
     connection.onClose(() => this.#end())
-    connection.onDrain(() => this.#pump())
-    connection.onData((chunk) => {
+    connection.onDrain(() => {
+      this.#releaseSent()
+      this.#pump()
+    })
+    const receive = (chunk: Buffer) => {
       guard.check() // may cut this very connection
       if (this.#finishing || this.#isCut) return // read on all the same, to see the client close its side
       this.#receivedBytes += chunk.length
       this.#reader.push(chunk)
       this.#pump()
-    })
+    }
+    connection.onData(receive, () => this.#reader.room())
   }
 
   get peer(): string {
@@ -198,7 +209,12 @@ export class ClientSession implements WatchedPeer {
     })
   }
 
+  #memoryFor(lengthBytes: number): Buffer {
+    return this.#parts.pool.take(lengthBytes).subarray(0, lengthBytes)
+  }
+
   #accept(request: IncomingRequest): void {
+    if (isLongRead(request)) request.target = this.#memoryFor(request.length ?? 0)
     const heldBytes = this.#admittedBytes
     const unforeseen = answersUnforeseen(request) ? 1 : 0
     this.#admittedBytes = 0
@@ -214,6 +230,8 @@ export class ClientSession implements WatchedPeer {
       this.#outstandingBytes -= heldBytes
       this.#outstandingRequests--
       this.#unforeseenRequests -= unforeseen
+      // Somebody may still have to do with what belongs to a request that failed.
+      if (isLongWrite(request) && response.result === RESULT.SUCCESS) this.#parts.pool.release(request.body!)
       if (this.#closed) this.#drainWhenDone()
       else this.#send(request, unforeseen > 0 ? this.#withRoom(response) : response)
     }
@@ -234,6 +252,7 @@ export class ClientSession implements WatchedPeer {
     this.#unsent.push(encodeResponseHeader({ ...fields, body, opcode, id, epoch: this.#parts.epoch() }))
     if (body !== undefined) this.#unsent.push(body)
     this.#unsentBytes += body?.length ?? 0
+    if (body !== undefined && body === request.target) this.#lent.push({ body, endBytes: Number.POSITIVE_INFINITY })
   }
 
   #flush(): void {
@@ -242,10 +261,21 @@ export class ClientSession implements WatchedPeer {
     this.#writtenBytes += buffers.reduce((sum, { length }) => sum + length, 0)
     this.#unsent = []
     this.#unsentBytes = 0
+    for (const lent of this.#lent) if (lent.endBytes === Number.POSITIVE_INFINITY) lent.endBytes = this.#writtenBytes
     this.#connection.write(buffers)
+    this.#releaseSent()
     this.#settle()
     this.#pump()
     this.#endWhenDone()
+  }
+
+  /** Answers that the kernel has taken leave their memory to others; those of a connection that broke do not. */
+  #releaseSent(): void {
+    if (this.#closed) return
+    const sentBytes = this.#writtenBytes - this.#connection.pendingBytes
+    while (this.#lent.length > 0 && this.#lent[0]!.endBytes <= sentBytes) {
+      this.#parts.pool.release(this.#lent.shift()!.body)
+    }
   }
 
   #endWhenDone(): void {
@@ -258,6 +288,15 @@ export class ClientSession implements WatchedPeer {
     this.#parts.drained()
   }
 }
+
+/** What moves as much data as a disk likes gets memory that was in use before: fresh memory costs more than a copy. */
+const LONG_BYTES_MIN = 64 * 1024
+
+const isLongWrite = ({ opcode, flags, dataLength = 0 }: IncomingRequest): boolean =>
+  opcode === OP.WRITE_VDI && (flags & FLAG.WRITE) !== 0 && dataLength >= LONG_BYTES_MIN
+
+const isLongRead = ({ opcode, flags, length = 0, dataLength = 0 }: IncomingRequest): boolean =>
+  opcode === OP.READ_VDI && mayAnswerBody(flags) && length >= LONG_BYTES_MIN && length <= dataLength
 
 /**
  * Keeps the client's framing: QEMU reads an error's body into the guest's buffer, and `dog` and tgt do not read a body

@@ -1,4 +1,5 @@
 import type { SheepRequest, SheepResponse } from '../protocol/message.ts'
+import { BufferPool } from '../runtime/buffer-pool.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { MemoryBudget } from '../runtime/memory-budget.ts'
@@ -76,6 +77,7 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
   const { network, clock, log } = options
   const limits = { ...DEFAULT_DOOR_LIMITS, ...options.limits }
   const budget = new MemoryBudget(limits)
+  const pool = new BufferPool()
   const counters = { refusedConnections: 0, stuckConnections: 0, stalls: 0 }
   const listeners: Listener[] = []
   const sessions = new Set<ClientSession>()
@@ -116,6 +118,7 @@ export function createSheepServer(options: SheepServerOptions): SheepServer {
       connection,
       id: nextClientId++,
       limits,
+      pool,
       budget,
       guard,
       spoke: () => silent.delete(session),

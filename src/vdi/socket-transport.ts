@@ -113,7 +113,7 @@ class Link {
     this.connection = connection
     const reader = new ResponseReader({ targetOf: ({ id = 0 }) => this.#inFlight.get(id)?.request.target })
     connection.onClose(owner.lost)
-    connection.onData((chunk) => {
+    const receive = (chunk: Buffer) => {
       try {
         reader.read(chunk, (response) => this.#answer(response))
       } catch (error) {
@@ -123,7 +123,8 @@ class Link {
         return
       }
       owner.answered()
-    })
+    }
+    connection.onData(receive, () => reader.room())
   }
 
   get inFlightCount(): number {

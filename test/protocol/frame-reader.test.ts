@@ -75,6 +75,33 @@ describe('RequestReader', () => {
     )
   })
 
+  it('reads the same when bytes of long bodies are put where they belong, as many at a time as come', () => {
+    const lengths = fc.array(fc.constantFrom(0, 10, 65_535, 65_536, 200_000), { maxLength: 4 })
+    fc.assert(
+      fc.property(lengths, fc.infiniteStream(fc.integer({ min: 1, max: 100_000 })), (bodyLengths, counts) => {
+        const contents = bodyLengths.map((length, id) => Buffer.alloc(length, id + 1))
+        const stream = Buffer.concat(contents.flatMap((body, id) => [header(WRITE, FLAG_WRITE, id, body.length), body]))
+        const reader = new RequestReader()
+        const found: string[] = []
+        for (let at = 0; at < stream.length; ) {
+          const room = reader.room()
+          const rest = stream.subarray(at, at + counts.next().value!)
+          const count = room === null ? rest.length : rest.copy(room)
+          at += count
+          for (const { body } of take(reader, room === null ? Buffer.from(rest) : room.subarray(0, count)))
+            found.push(body!.toString('hex'))
+        }
+        expect(found).toEqual(contents.map((body) => body.toString('hex')))
+      }),
+      { numRuns: 50 },
+    )
+    const reader = new RequestReader()
+    take(reader, header(WRITE, FLAG_WRITE, 1, 100_000))
+    expect(reader.room()?.length).toBe(100_000)
+    take(reader, reader.room()!.subarray(0, 40_000))
+    expect(reader.room()).toBeNull() // what is missing is not worth it
+  })
+
   it('hands out a body that lies in one chunk without copying it', () => {
     const chunk = Buffer.concat([header(WRITE, FLAG_WRITE, 1, 4), Buffer.from('data')])
     const [request] = take(new RequestReader(), chunk)

@@ -259,7 +259,7 @@ export async function restoreSome(options: {
       await volume.discard(offset, length)
     }
     await inParallel(chunks, slots.count, (chunk) =>
-      slots.with(() => restoreChunk(volume, target, container, chunk, sizeBytes)),
+      slots.with((buffer) => restoreChunk(volume, target, container, chunk, sizeBytes, buffer)),
     )
   })
   await volume.flush()
@@ -272,9 +272,10 @@ async function restoreChunk(
   container: string,
   record: ChunkRecord,
   sizeBytes: number,
+  buffer: Buffer,
 ): Promise<void> {
   const name = chunkName({ container, id: record.backup }, record.index)
-  const bytes = await unpack(record.encoding, await existing(target, name))
+  const bytes = await unpack(record.encoding, await existing(target, name, buffer))
   const offset = record.index * CHUNK_BYTES
   const lengthBytes = Math.min(CHUNK_BYTES, sizeBytes - offset)
   if (bytes?.length !== lengthBytes || (await digestOfChunk(bytes)) !== record.sha256) throw damaged(name)

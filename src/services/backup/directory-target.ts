@@ -59,7 +59,7 @@ export function createDirectoryTarget(disk: Disk, close: () => Promise<void> = a
         await one.discard()
       }
     },
-    get: (name) => translate(name, () => read(disk, encodeName(name))),
+    get: (name, memory) => translate(name, () => read(disk, encodeName(name), memory)),
     list: async (directory, beginning = '') => {
       const names = await translate(directory, () => disk.list(encodeName(directory)))
       return names.flatMap((name) => decodePart(name) ?? []).filter((name) => name.startsWith(beginning))
@@ -80,14 +80,15 @@ function isOwn(name: string): boolean {
   return decodePart(name.endsWith(PARTIAL) ? name.slice(0, -PARTIAL.length) : name) !== null
 }
 
-async function read(disk: Disk, path: string): Promise<Buffer | null> {
+async function read(disk: Disk, path: string, memory?: Buffer): Promise<Buffer | null> {
   const file = await disk.open(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
     throw error
   })
   if (file === null) return null
   try {
-    const bytes = Buffer.allocUnsafe(await file.size())
+    const size = await file.size()
+    const bytes = memory !== undefined && size <= memory.length ? memory.subarray(0, size) : Buffer.allocUnsafe(size)
     const count = await file.read(bytes, 0)
     return bytes.subarray(0, count)
   } finally {

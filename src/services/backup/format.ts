@@ -263,8 +263,8 @@ export function damaged(name: string, cause?: unknown): ServiceError {
   return new ServiceError('BackendFailure', { reason: `${name} on the backup target is damaged` }, { cause })
 }
 
-export async function existing(target: BackupTarget, name: string): Promise<Buffer> {
-  const bytes = await target.get(name)
+export async function existing(target: BackupTarget, name: string, memory?: Buffer): Promise<Buffer> {
+  const bytes = await target.get(name, memory)
   if (bytes !== null) return bytes
   throw new ServiceError('BackendFailure', { reason: `${name} is not on the backup target` })
 }

@@ -20,8 +20,8 @@ export interface BackupTarget {
   put(name: string, bytes: Buffer): Promise<void>
   /** For several objects that become durable together, which costs less. It ends with `commit` or `discard`. */
   batch(): Batch
-  /** Null for an object that is not there. */
-  get(name: string): Promise<Buffer | null>
+  /** Null for an object that is not there. A target may put it into memory that the caller has for it, where it fits. */
+  get(name: string, memory?: Buffer): Promise<Buffer | null>
   /** The names that stand directly below a directory and begin so, without the directory, in no order. */
   list(directory: string, beginning?: string): Promise<string[]>
   remove(name: string): Promise<void>
