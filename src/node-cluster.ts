@@ -10,6 +10,7 @@ export type ClusterMethod =
   | 'recovery_set'
   | 'node_drain'
   | 'node_remove'
+  | 'cluster_founding'
   | 'cluster_shutdown'
 
 /** What a node answers that is about the cluster it is in. `stop` ends this process with grace. */
@@ -27,6 +28,12 @@ export function clusterHandlers(opened: OpenedSheep, stop: () => void): Required
     node_drain: async ({ node, undo = false }) => {
       await clusterOf(opened).store.admin.drain(node, !undo)
       return {}
+    },
+    cluster_founding: async () => {
+      const { sheep } = opened
+      const { obstacles, bytes } = await sheep.surveyForFounding()
+      const { workingCount, snapshotCount } = sheep.state.vdis
+      return { vdis: workingCount, snapshots: snapshotCount, bytes_to_write: bytes, obstacles: [...obstacles] }
     },
     cluster_shutdown: async () => {
       const unreached = (await opened.clustered?.store.stopOthers()) ?? []

@@ -1,4 +1,5 @@
 import { ControlError } from '../control/messages.ts'
+import type { Result } from '../control/methods.ts'
 import { UsageError } from '../errors.ts'
 import { hostAddresses } from '../runtime/host-addresses.ts'
 import { runProgram } from '../runtime/programs.ts'
@@ -10,13 +11,14 @@ import { ClusterFiles } from './cluster-files.ts'
 
 import { type Command, type CommandCall, CommandFailure, type CommandPorts, EXIT, type Option } from './command.ts'
 import { askNode } from './node-access.ts'
+import { formatBytes } from './table.ts'
+
+/** What a store brings into the cluster that it is the first of. */
+type Held = Result<'cluster_founding'>
 
 const COROSYNC_DIR = '/etc/corosync'
 const RELOAD_MS = 10_000
 const TOKEN_BYTES_MAX = 1 << 20
-
-const NOT_YET =
-  'what one node holds cannot become part of a store of several. Give the cluster another data directory, and bring over what volumes hold: as\nimages, with `collie vdi export` here and `collie vdi import` there, or through backups'
 
 const ADDRESS: Option = {
   flag: 'address',
@@ -39,7 +41,9 @@ export function clusterSetupCommands(ports: CommandPorts): Command[] {
       name: 'cluster init',
       summary: 'Make this host the first node of a new cluster: a name, a key, and the files of corosync.',
       description:
-        'Nodes find each other by corosync, or with `--cluster etcd://host:port/name` by that etcd. Starts nothing, and says what to do next.',
+        'Nodes find each other by corosync, or with `--cluster etcd://host:port/name` by that etcd. Starts nothing, and says what to do next.\n' +
+        'A store that has volumes keeps them: its next start makes it the first of several. A node that runs is asked whether that can be,\n' +
+        'and else nothing is written.',
       options: [
         ADDRESS,
         {
@@ -79,7 +83,7 @@ async function init(ports: CommandPorts, call: CommandCall): Promise<number> {
     const advice = '`collie cluster join-info` brings others in; another cluster needs another data directory'
     throw new CommandFailure(EXIT.CANNOT_CREATE, `this is a node of the cluster ${existing.name} already; ${advice}`)
   }
-  await refuseVdis(ports, call, files.dataDir)
+  const held = await askWhatComesAlong(ports, call, files.dataDir)
   const { name = null, 'corosync-port': port = COROSYNC_PORT } = call.options
   const cluster = files.config.cluster === 'single' ? 'corosync' : files.config.cluster
   const address = call.options.address ?? onlyAddress()
@@ -90,26 +94,41 @@ async function init(ports: CommandPorts, call: CommandCall): Promise<number> {
   const written = files.write(info, address, files.config.roles)
   files.writeFound(info)
   const next = [
+    ...(held ? [`collie node stop --data-dir ${files.dataDir}`] : []),
     ...nextSteps(files, info),
     `collie cluster join-info --data-dir ${files.dataDir}${info.corosync ? ' ADDRESS...' : ''}`,
   ]
   report(
     call,
     info,
-    { address, files: written, next },
-    `${address} is the first node of the cluster ${info.secret.name}.`,
+    { address, files: written, next, held },
+    [`${address} is the first node of the cluster ${info.secret.name}.`, ...(held ? describeHeld(held) : [])].join(
+      '\n',
+    ),
   )
   return EXIT.OK
 }
 
-/** While no node runs there, its next start is what says so. */
-async function refuseVdis(ports: CommandPorts, call: CommandCall, dataDir: string): Promise<void> {
-  const held = await askNode(ports, call, (node) => node.call('vdi_list', {})).catch((error) => {
-    if (error instanceof ControlError && error.code === 'Disconnected') return { vdis: [] }
+/** What the store of a node that runs brings into the cluster; null while none runs, whose next start finds out, and refuses if need be. */
+async function askWhatComesAlong(ports: CommandPorts, call: CommandCall, dataDir: string): Promise<Held | null> {
+  const held = await askNode(ports, call, (node) => node.call('cluster_founding', {})).catch((error) => {
+    if (error instanceof ControlError && error.code === 'Disconnected') return null
     throw error
   })
-  const count = held.vdis.length
-  if (count > 0) throw new CommandFailure(EXIT.CANNOT_CREATE, `the store in ${dataDir} has ${count} VDIs; ${NOT_YET}`)
+  if (!held || held.obstacles.length === 0) return held
+  const reasons = held.obstacles.map((obstacle) => `\n  ${obstacle}`).join('')
+  throw new CommandFailure(
+    EXIT.CANNOT_CREATE,
+    `the store in ${dataDir} cannot become the first of several nodes yet:${reasons}`,
+  )
+}
+
+function describeHeld({ vdis, snapshots, bytes_to_write }: Held): string[] {
+  if (vdis + snapshots === 0) return []
+  return [
+    `Its store comes along at the next start: ${vdis} VDIs and ${snapshots} snapshots, with one copy each; ${formatBytes(bytes_to_write)} are written for that.`,
+    'More copies, once there are more nodes: collie vdi alter-copies',
+  ]
 }
 
 async function joinInfo(ports: CommandPorts, call: CommandCall): Promise<number> {
@@ -163,7 +182,13 @@ async function join(ports: CommandPorts, call: CommandCall): Promise<number> {
 function report(
   { print }: CommandCall,
   { secret, cluster, corosync }: JoinInfo,
-  facts: { address: string; files: readonly string[]; next: readonly string[]; is_reloaded?: boolean },
+  facts: {
+    address: string
+    files: readonly string[]
+    next: readonly string[]
+    is_reloaded?: boolean
+    held?: Held | null
+  },
   summary: string,
 ): void {
   const setting = SETTINGS.find((one) => one.name === 'cluster')!

@@ -297,6 +297,14 @@ export const METHODS = {
   node_drain: method(z.strictObject({ node: z.string().min(1), undo: z.boolean().optional() }), nothing),
   /** The node is gone for good. Rejects with VdiInUse and what may be lost, unless `force` gives that up. */
   node_remove: method(z.strictObject({ node: z.string().min(1), force: z.boolean().optional() }), nothing),
+  /**
+   * Of a store of one node that is to be the first of several: how many VDIs and snapshots come along, how many bytes have to be written for
+   * that, and what is in the way, each with what to do. Rejects with Unsupported when it is one of several.
+   */
+  cluster_founding: method(
+    nothing,
+    z.object({ vdis: count, snapshots: count, bytes_to_write: count, obstacles: z.array(z.string()) }),
+  ),
   /** All nodes of the cluster are asked to stop, this one last; answered before that. The addresses of those that did not answer. */
   cluster_shutdown: method(nothing, z.object({ unreached: z.array(z.string()) })),
   vdi_list: method(nothing, z.object({ vdis: z.array(vdi) })),

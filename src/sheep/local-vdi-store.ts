@@ -2,6 +2,7 @@ import type { StoreError } from '../errors.ts'
 import { inodeOid } from '../protocol/oid.ts'
 import type { ClusterDriver } from './cluster/driver.ts'
 import { createSingleDriver } from './cluster/single.ts'
+import { type FoundingSurvey, surveyForFounding } from './clustered/founding-survey.ts'
 import { type Entry, encodeEntry } from './entries.ts'
 import { effectsOf } from './entry-effects.ts'
 import { snapshotTogether, type VdiOrigin } from './local-group-snapshot.ts'
@@ -139,6 +140,11 @@ export class LocalVdiStore implements VdiStore {
       propose: (entry) => this.#propose(entry),
       pause: () => this.#pause(),
     })
+  }
+
+  surveyForFounding(): Promise<FoundingSurvey> {
+    const { store, state } = this.#parts
+    return surveyForFounding({ store, state, pause: () => this.#pause() })
   }
 
   /** Lets everything run that waits to. */

@@ -4,6 +4,7 @@ import type { Disk } from '../runtime/disk.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Random } from '../runtime/random.ts'
 import { ClusterState } from './cluster-state.ts'
+import { refuseClustered } from './clustered/cluster-of-store.ts'
 import type { DisksOptions } from './disks/membership.ts'
 import type { StoreDisks } from './disks/store-disks.ts'
 import { decodeEntry, type Entry, type ExportRight, encodeEntry, type Vdi, type VdiHeader } from './entries.ts'
@@ -164,6 +165,7 @@ export class Sheep {
 
   async #start(entries: readonly LoggedEntry[]): Promise<void> {
     for (const { index, bytes } of entries) this.state.apply(index, decodeEntry(bytes))
+    if (!this.#options.vdiStore) await refuseClustered(this.#options.disk, this.state)
     this.#store.logSnapshot = () => ({
       index: this.state.index,
       liveEntries: this.state.liveEntries,
@@ -260,6 +262,16 @@ export class Sheep {
     )
     this.#audits = audit.catch(() => {})
     return audit
+  }
+
+  /**
+   * What is in the way of this store, of one node, to become the first of several, and how many bytes that would write. While it is
+   * used this may say more or less than what the founding finds. Throws Unsupported on a store of several nodes.
+   */
+  async surveyForFounding(): Promise<{ obstacles: readonly string[]; bytes: number }> {
+    const survey = await this.#vdis.surveyForFounding?.()
+    if (!survey) throw new StoreError('Unsupported', 'this is a store of several nodes')
+    return { obstacles: survey.obstacles, bytes: survey.dataBytes + survey.mapBytes }
   }
 
   /** Up to `count` objects of a VDI, from index `from` on. Throws NoVdi. */

@@ -4,6 +4,7 @@ import type { Random } from '../runtime/random.ts'
 import type { Attribute } from './attributes.ts'
 import type { StoreDone } from './change.ts'
 import type { ClusterState } from './cluster-state.ts'
+import type { FoundingSurvey } from './clustered/founding-survey.ts'
 import type { Entry } from './entries.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
@@ -59,6 +60,8 @@ export interface VdiStore {
   space(): Promise<StoreSpace>
   listObjects(vid: number, range: ListRange, mapOf: () => VdiMap): Promise<ListedObject[]>
   audit(options: VdiAuditOptions): Promise<AuditReport>
+  /** Of one node: what would have to change, or is in the way, for it to become the first of several. */
+  surveyForFounding?(): Promise<FoundingSurvey>
   /**
    * Of several nodes: some blocks of an object, or all of it, cannot be read on this one. They are put right from other copies. Resolves
    * with where users see what no copy has; rejects when it cannot be done now.

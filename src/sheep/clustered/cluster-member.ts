@@ -15,7 +15,7 @@ import { Membership } from '../membership/membership.ts'
 import { isVoterStep, type Life, type Member, type View } from '../membership/view.ts'
 import type { ObjectStore } from '../object-store.ts'
 import type { Ballot } from '../order/ballot.ts'
-import { OrderFile } from '../order/order-file.ts'
+import { ORDER_FILE, OrderFile } from '../order/order-file.ts'
 import { OrderedLog } from '../order/ordered-log.ts'
 import { type Fetched, fetchFrom, fetchHandler } from '../peer/fetches.ts'
 import { HEARTBEAT } from '../peer/heartbeats.ts'
@@ -59,9 +59,6 @@ export interface ClusterMemberOptions {
   /** The group has come to its end for this node: it is to be closed, and another one opened. Told once. */
   lost(reason: Error): void
 }
-
-/** Name of the ordered log's file in the directory of the first disk. */
-export const ORDER_FILE = 'order'
 
 /** From one look at how much of the ordered log is not needed any more to the next. */
 const CUT_MS = 60_000

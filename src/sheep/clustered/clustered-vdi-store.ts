@@ -16,6 +16,7 @@ import type { CopiesWanted, ListRange, StoreSpace, VdiAuditOptions, VdiStore, Vd
 import { ClusterAdmin } from './cluster-admin.ts'
 import { auditCluster, type ClusterAuditOptions, mendObject } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
+import { refuseOwnVdis } from './cluster-of-store.ts'
 import { ClusterSpace } from './cluster-space.ts'
 import { ClusterUsage, type NodeUsage, usageOf } from './cluster-usage.ts'
 import { CopyCleaner } from './copy-cleaner.ts'
@@ -33,7 +34,7 @@ import { Recovery } from './recovery.ts'
 import { type RecoveryProgress, togetherOf } from './recovery-progress.ts'
 import { ReplicatedBytes } from './replicated-bytes.ts'
 import { RETRY_MS, SURE_WITHIN_MS, trySurely } from './try-surely.ts'
-import { VdiCopies } from './vdi-copies.ts'
+import { changesTo, VdiCopies } from './vdi-copies.ts'
 
 export interface ClusteredOptions
   extends Pick<
@@ -212,6 +213,7 @@ export class ClusteredVdiStore implements VdiStore {
 
   /** Resolves when this node has joined the group; it may take part later. */
   async start(): Promise<void> {
+    await refuseOwnVdis(this.#options.disk, this.#parts.state)
     await this.#join()
     this.#families.start()
   }
@@ -357,9 +359,8 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   async alterCopies(vid: number, wanted: CopiesWanted): Promise<void> {
-    const { copies, copiesMin = copies } = this.#parts.state.get(vid)
-    if (wanted.copies === copies && (wanted.copiesMin ?? copiesMin) === copiesMin) return
-    await this.member.orders.alterCopies({ vid, ...wanted })
+    const { orders } = this.member
+    await Promise.all(changesTo(this.#parts.state, vid, wanted).map((change) => orders.alterCopies(change)))
   }
 
   reclaim(family: number): void {

@@ -14,7 +14,7 @@ export interface LoggedAttributesOptions {
 }
 
 /** All nodes keep all values in memory: so much at most. */
-const VALUES_BYTES_MAX = 16 << 20
+export const VALUES_BYTES_MAX = 16 << 20
 
 /** The values stand in the ordered log, beside their names: they are few and small, and belong to no VDI's objects for good. */
 export class LoggedAttributes implements AttributeValues {

@@ -6,6 +6,9 @@ import { NO_BALLOT } from './ballot.ts'
 import type { Item } from './item.ts'
 import type { Change, Durable } from './machine.ts'
 
+/** Its name in the directory of the first disk. */
+export const ORDER_FILE = 'order'
+
 /**
  * What a node has of the ordered log, on its disk: one line for each change, `<crc> <synced> <JSON>`, in the order in which they
  * were made. `synced` says how many bytes of the file were durable when the line was written: damage below the greatest of

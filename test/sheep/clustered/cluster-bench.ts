@@ -8,7 +8,9 @@ import { ClusteredSheep } from '../../../src/sheep/clustered/clustered-sheep.ts'
 import { foundCluster } from '../../../src/sheep/clustered/found-cluster.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { ObjectStore } from '../../../src/sheep/object-store.ts'
+import { runOperation } from '../../../src/sheep/ops.ts'
 import { PeerNetwork } from '../../../src/sheep/peer/peer-network.ts'
+import { Sheep } from '../../../src/sheep/sheep.ts'
 import { VdiClient } from '../../../src/vdi/client.ts'
 import type { Device } from '../../../src/vdi/device.ts'
 import { SimClock } from '../../sim/clock.ts'
@@ -94,7 +96,7 @@ export class ClusterBench {
   static async open(seed: number, count: number, options: BenchOptions = {}): Promise<ClusterBench> {
     const bench = new ClusterBench(seed, count, options)
     for (const [i, gib] of (options.roomGib ?? []).entries()) bench.nodes[i]!.disk.capacityBytes = gib * GIB
-    await bench.#found(bench.nodes[0]!)
+    await bench.found(bench.nodes[0]!)
     for (const node of bench.nodes) await bench.start(node)
     await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
     return bench
@@ -135,16 +137,31 @@ export class ClusterBench {
     return store?.hasJoined === true && store.member.mayAct()
   }
 
-  async #found(node: BenchNode): Promise<void> {
+  /** Makes it the first of the cluster, as a process of its own. */
+  async found(node: BenchNode): Promise<void> {
     const { name, zone } = node
-    await this.run(
-      foundCluster({
-        ...this.#storeOptions(node),
-        cluster: CLUSTER,
-        founder: { address: `${name}:7000`, zone },
-      }),
-    )
-    node.clock.endProcess()
+    try {
+      await this.run(
+        foundCluster({
+          ...this.#storeOptions(node),
+          cluster: CLUSTER,
+          founder: { address: `${name}:7000`, zone },
+        }),
+      )
+    } finally {
+      node.clock.endProcess()
+    }
+  }
+
+  /** Starts a node as a store of its own. It is to be closed, or its disk killed, before anything else is started there. */
+  async openAlone(node: BenchNode): Promise<{ sheep: Sheep; vdis: VdiClient }> {
+    const options = { ...this.#storeOptions(node), address: `${node.name}:7000`, zone: 0, copies: this.copies }
+    const sheep = await this.run(Sheep.open(options))
+    const transport = {
+      submit: (request: never, done: never) => runOperation(sheep, request, null, done),
+      close: () => {},
+    }
+    return { sheep, vdis: new VdiClient(transport) }
   }
 
   #storeOptions(node: BenchNode) {

@@ -231,7 +231,8 @@ describe('whether a node may go down now', () => {
 
 describe('founding', () => {
   it('makes a log that says which cluster it is of, after what a store that was alone has', () => {
-    const log = foundingLog({ cluster: 'x', founder: member('a'), at: 3, after: { index: 9, view: view('a') } })
+    const after = { index: 9, view: view('a'), families: [], attributes: [], copies: [] }
+    const log = foundingLog({ cluster: 'x', founder: member('a'), at: 3, after })
     expect(log.baseIndex).toBe(9)
     expect(log.items.map(({ index, voters }) => [index, voters])).toEqual([
       [10, undefined],
