@@ -33,7 +33,7 @@ export type Ending = number | NodeJS.Signals
 export class Collie {
   readonly dataDir: string
   readonly #directory: string
-  readonly #flags: readonly string[]
+  #flags: readonly string[]
   #child: ChildProcess | null = null
   #info: Result<'info'> | null = null
 
@@ -63,6 +63,11 @@ export class Collie {
   get info(): Result<'info'> {
     if (this.#info === null) throw new Error('collie is not running')
     return this.#info
+  }
+
+  /** From its next start on; of what is said twice the last counts. */
+  addFlags(...flags: string[]): void {
+    this.#flags = [...this.#flags, ...flags]
   }
 
   /** Resolves when everything is served; rejects with the log when the process ends instead. */
