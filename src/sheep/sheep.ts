@@ -492,8 +492,13 @@ export class Sheep {
 
   /** Machine state of at least so many objects will be written. Recorded first, so that it is found when the VDI goes. */
   async growVmstate(vid: number, objects: number): Promise<void> {
-    if ((this.state.get(vid).vmstateObjects ?? 0) >= objects) return
-    await this.#propose({ type: 'vmstate', vid, objects })
+    const isGrown = () => (this.state.get(vid).vmstateObjects ?? 0) >= objects
+    if (isGrown()) return
+    await this.#turns.take(this.state.get(vid).family, async () => {
+      if (isGrown()) return
+      if (this.#vdis.growVmstate) await this.#vdis.growVmstate(vid, objects)
+      else await this.#propose({ type: 'vmstate', vid, objects })
+    })
   }
 
   /** Makes everything that was acknowledged durable. */

@@ -43,6 +43,8 @@ export interface VdiStore {
    * what there is are made, or go, in the background. There on a store of several nodes only.
    */
   alterCopies?(vid: number, wanted: CopiesWanted): Promise<void>
+  /** As the entry `vmstate`, where objects of machine state have to be there before the log says so. In its turn of the family. */
+  growVmstate?(vid: number, objects: number): Promise<void>
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */

@@ -135,6 +135,8 @@ export class ClusteredVdiStore implements VdiStore {
       state,
       ownerOf: (vid) => this.owners.ownerOf(vid, state.get(vid).sizeBytes),
       mapOf: (vid) => this.#families.of(vid).vdis.mapOf(vid),
+      machineStateOf: (vid) => this.#families.of(vid).vdis.machineState,
+      turns,
     })
     this.#held = new HeldVdis({
       ...parts,
@@ -361,6 +363,20 @@ export class ClusteredVdiStore implements VdiStore {
   async alterCopies(vid: number, wanted: CopiesWanted): Promise<void> {
     const { orders } = this.member
     await Promise.all(changesTo(this.#parts.state, vid, wanted).map((change) => orders.alterCopies(change)))
+  }
+
+  async growVmstate(vid: number, objects: number): Promise<void> {
+    const owned = this.#families.of(vid)
+    await owned.takenOver
+    const isGrown = () => (this.#parts.state.vdis.get(vid)?.vmstateObjects ?? 0) >= objects
+    const propose = () => this.#surely(() => this.propose({ type: 'vmstate', vid, objects }), isGrown)
+    try {
+      await owned.vdis.machineState.grow(vid, objects, propose)
+    } catch (error) {
+      // The log may come to have these yet: the next owner can tell, and removes them or not.
+      if (!(error instanceof StoreError) || UNSURE.has(error.code)) this.#families.resign(owned)
+      throw error
+    }
   }
 
   reclaim(family: number): void {

@@ -96,6 +96,7 @@ export class FamilyAudit {
   async #findNamed(vdi: Vdi): Promise<void> {
     const { vdis } = this.#options
     this.#nameBy(inodeOid(vdi.vid), vdi)
+    for (const oid of vdis.machineState.objectsOf(vdi.vid)) this.#nameBy(oid, vdi)
     for await (const { index, vid } of vdis.mapOf(vdi.vid).entries(Math.ceil(vdi.sizeBytes / OBJECT_BYTES)))
       this.#nameBy(dataOid(vid, index), vdi)
   }
@@ -179,6 +180,7 @@ export class FamilyAudit {
 
   #reportDamage(kind: Problem['kind'], detail: string, oid: bigint, by: readonly Vdi[], blocks: Blocks): void {
     const isMap = oidKind(oid) === 'inode'
+    if (oidKind(oid) === 'vmstate') return this.#add({ kind, detail, where: null, isRepaired: false })
     for (const vdi of by) {
       for (const { first, count } of blocks) {
         const unitBytes = isMap ? (BLOCK_BYTES / 4) * OBJECT_BYTES : BLOCK_BYTES
@@ -195,12 +197,12 @@ export class FamilyAudit {
   async #checkOrphans({ vid }: Vdi): Promise<void> {
     const { objects, vdis, repair } = this.#options
     for (const oid of await objects.objectsOf(vid)) {
-      if (oidKind(oid) !== 'data' || this.#named.has(oid)) continue
+      if (oidKind(oid) === 'inode' || this.#named.has(oid)) continue
       if (!(await vdis.isOrphan(oid))) continue
       if (repair) await vdis.removeOrphan(oid)
       this.#add({
         kind: 'orphan_object',
-        detail: `${formatOid(oid)} is named by no map`,
+        detail: `${formatOid(oid)} is named by ${oidKind(oid) === 'data' ? 'no map' : 'nobody'}`,
         where: null,
         isRepaired: repair,
       })
@@ -211,6 +213,7 @@ export class FamilyAudit {
     const { vdis, state } = this.#options
     for (const { vid } of this.#named.get(oid) ?? []) {
       if (oidKind(oid) === 'inode') return state.vdis.get(vid)?.deleting === false
+      if (oidKind(oid) === 'vmstate') return vdis.machineState.has(oid) && state.vdis.get(vid)?.deleting === false
       if ((await vdis.mapOf(vid).lookup(oidIndex(oid))) === oidVid(oid)) return true
     }
     return false

@@ -22,11 +22,12 @@ const BLOCKS_AT_ONCE = 32
  * @throws StoreError NoSpace, CorruptBlock; and what ObjectStore.commit answers.
  */
 export async function prepareForFounding(
-  { maps, objects }: Pick<FoundingSurvey, 'maps' | 'objects'>,
+  { maps, objects, machineState }: Pick<FoundingSurvey, 'maps' | 'objects' | 'machineState'>,
   { store, state }: FoundingChangesOptions,
 ): Promise<void> {
   for (const map of maps) await completeMap(store, map)
   for (const object of objects) await unshare(store, state, object)
+  for (const oid of machineState) await commit(store, [{ kind: 'create', oid, runs: [] }])
   await new Promise<void>((resolve, reject) => store.sync((error) => (error ? reject(error) : resolve())))
 }
 

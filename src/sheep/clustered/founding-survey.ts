@@ -1,5 +1,5 @@
 import { StoreError } from '../../errors.ts'
-import { dataOid, formatOid, inodeOid, oidKind, oidVid } from '../../protocol/oid.ts'
+import { dataOid, formatOid, inodeOid, oidKind, oidVid, vmstateOid } from '../../protocol/oid.ts'
 import { BlockMap } from '../block-map.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Vdi } from '../entries.ts'
@@ -13,6 +13,8 @@ export interface FoundingSurvey {
   obstacles: string[]
   maps: SharedMap[]
   objects: SharedObject[]
+  /** Objects that are missing of those that the log speaks of. */
+  machineState: bigint[]
   /** What all this writes: of objects, and of maps. */
   dataBytes: number
   mapBytes: number
@@ -53,7 +55,8 @@ const TOLD_MAX = 5
  * 2. A data object names, for each block, who has it. Of several nodes it inherits from one other object, so of several
  *    holders it keeps the one with most of its blocks, and gets bytes for the rest.
  * 3. What a deleted VDI has left, and no map names, may say that it inherits from what is gone: as nobody sees that, it becomes zeros.
- * 4. Values of attributes stand in the log, which has so much room.
+ * 4. Of machine state the log says how many objects there are, and all of them exist.
+ * 5. Values of attributes stand in the log, which has so much room.
  */
 export async function surveyForFounding(options: FoundingSurveyOptions): Promise<FoundingSurvey> {
   const survey = new Survey(options)
@@ -62,7 +65,7 @@ export async function surveyForFounding(options: FoundingSurveyOptions): Promise
 }
 
 class Survey {
-  readonly found: FoundingSurvey = { obstacles: [], maps: [], objects: [], dataBytes: 0, mapBytes: 0 }
+  readonly found: FoundingSurvey = { obstacles: [], maps: [], objects: [], machineState: [], dataBytes: 0, mapBytes: 0 }
   readonly #options: FoundingSurveyOptions
   readonly #unreadable: string[] = []
   #looks = 0
@@ -179,14 +182,15 @@ class Survey {
       )
   }
 
+  /** Objects that the log says there may be. */
   #lookAtMachineState(): void {
-    const vdis = [...this.#options.state.vdis.values()]
-    const names = vdis.filter(({ vmstateObjects = 0, deleting }) => vmstateObjects > 0 && !deleting)
-    if (names.length === 0) return
-    const named = names.slice(0, TOLD_MAX).map(({ name, tag }) => (tag === '' ? name : `${name}@${tag}`))
-    this.found.obstacles.push(
-      `${names.length} VDIs have machine state (${named.join(', ')}), which several nodes do not keep: delete it with QEMU's delvm`,
-    )
+    const { store, state } = this.#options
+    for (const { vid, vmstateObjects = 0, deleting } of state.vdis.values()) {
+      if (deleting) continue
+      for (let index = 0; index < vmstateObjects; index++)
+        if (!store.exists(vmstateOid(vid, index))) this.found.machineState.push(vmstateOid(vid, index))
+    }
+    this.found.mapBytes += this.found.machineState.length * OBJECT_TAIL_BYTES
   }
 }
 

@@ -284,12 +284,12 @@ export class OwnedFamily {
     return (await this.vdis.mapOf(vid).lookup(oidIndex(oid))) === vid
   }
 
-  /** What a living VDI's map names as its own; of a deleted one, what is there of it. */
+  /** What a living VDI's map names as its own, and its machine state; of a deleted one, what is there of it. */
   async #objectsOf(vid: number): Promise<bigint[]> {
     const { state, objects } = this.#options
     const vdi = state.vdis.get(vid)
     if (!vdi || vdi.deleting) return [...(await objects.objectsOf(vid))]
-    const oids = [inodeOid(vid)]
+    const oids = [inodeOid(vid), ...this.vdis.machineState.objectsOf(vid)]
     for await (const entry of this.vdis.mapOf(vid).entries(Math.ceil(vdi.sizeBytes / OBJECT_BYTES))) {
       if (entry.vid === vid) oids.push(dataOid(vid, entry.index))
     }

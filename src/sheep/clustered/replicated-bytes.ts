@@ -3,15 +3,21 @@ import { INODE_MAP_ENTRY_SIZE_BYTES } from '../../protocol/inode.ts'
 import { oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { StoreDone } from '../change.ts'
 import type { ClusterState } from '../cluster-state.ts'
+import type { Vdi } from '../entries.ts'
 import { OBJECT_BYTES } from '../object-format.ts'
 import type { Owner, VdiMap } from '../owner-contract.ts'
-import type { ObjectBytes } from '../vdi-store.ts'
+import type { MachineState } from '../replicated/machine-state.ts'
+import type { Turns } from '../turns.ts'
+import type { ObjectBytes, ObjectWriteOptions } from '../vdi-store.ts'
 
 export interface ReplicatedBytesOptions {
   state: ClusterState
-  /** Both throw OldEpoch for a VDI whose family this node does not own. */
+  /** What is done to one family as a whole takes turns. */
+  turns: Turns<number>
+  /** All throw OldEpoch for a VDI whose family this node does not own. */
   ownerOf(vid: number): Owner
   mapOf(vid: number): VdiMap & { lookup(index: number): Promise<number> }
+  machineStateOf(vid: number): MachineState
 }
 
 /** Objects of VDIs whose families this node owns, as clients of the original protocol name them. */
@@ -29,6 +35,7 @@ export class ReplicatedBytes implements ObjectBytes {
     if (kind === 'attr') return state.attributes.byOid(oid) !== undefined
     if (!state.vdis.has(vid)) return false
     if (kind === 'inode') return true
+    if (kind === 'vmstate') return oidIndex(oid) < (state.vdis.get(vid)?.vmstateObjects ?? 0)
     return kind === 'data' && mapOf(vid).lookupNow(oidIndex(oid)) === vid
   }
 
@@ -43,8 +50,9 @@ export class ReplicatedBytes implements ObjectBytes {
     const { state, ownerOf, mapOf } = this.#options
     const [kind, vid, index] = [oidKind(oid), oidVid(oid), oidIndex(oid)]
     const vdi = state.vdis.get(vid)
-    if (!vdi || (kind !== 'data' && kind !== 'inode')) throw new StoreError('NoObject')
+    if (!vdi || (kind !== 'data' && kind !== 'inode' && kind !== 'vmstate')) throw new StoreError('NoObject')
     if (offset + target.length > OBJECT_BYTES) throw new StoreError('InvalidParameters', 'beyond the object')
+    if (kind === 'vmstate') return this.#options.machineStateOf(vid).read(oid, offset, target)
     if (kind === 'inode') return readMap(mapOf(vid), offset, target)
     if ((await mapOf(vid).lookup(index)) !== vid) throw new StoreError('NoObject')
     const start = index * OBJECT_BYTES + offset
@@ -57,8 +65,16 @@ export class ReplicatedBytes implements ObjectBytes {
     })
   }
 
-  async write(): Promise<void> {
-    throw new StoreError('Unsupported', 'machine state on a store of several nodes')
+  /** Between other changes of the family: so a snapshot has all of it, or the write meets the snapshot. */
+  async write(oid: bigint, offset: number, bytes: Buffer, options: ObjectWriteOptions): Promise<void> {
+    const { state, turns, machineStateOf } = this.#options
+    if (oidKind(oid) !== 'vmstate') throw new StoreError('InvalidParameters', 'only machine state is written as bytes')
+    if (offset + bytes.length > OBJECT_BYTES) throw new StoreError('InvalidParameters', 'beyond the object')
+    const { family }: Vdi = state.get(oidVid(oid))
+    await turns.take(family, async () => {
+      options.check()
+      await machineStateOf(oidVid(oid)).write(oid, offset, bytes, options)
+    })
   }
 }
 

@@ -10,6 +10,7 @@ import { FamilyAccounts } from './family-accounts.ts'
 import { FamilyReclaim } from './family-reclaim.ts'
 import { familyUsage } from './family-usage.ts'
 import { Grace } from './grace.ts'
+import { MachineState } from './machine-state.ts'
 import { countView, ObjectViews } from './object-view.ts'
 import { ReplicatedMap } from './replicated-map.ts'
 import type { ReplicatedObjects } from './replicated-objects.ts'
@@ -53,6 +54,7 @@ const COUNT_AT_ONCE = 32
  * 2. Whoever applies entries to the state tells `applied`, in the same turn.
  */
 export class ReplicatedFamily implements OwnerMaker {
+  readonly machineState: MachineState
   readonly #options: ReplicatedFamilyOptions
   readonly #objects: Tenure
   readonly #views: ObjectViews
@@ -76,6 +78,7 @@ export class ReplicatedFamily implements OwnerMaker {
     const views = new ObjectViews(objects, options.viewsMax ?? VIEWS_DEFAULT)
     this.#objects = objects
     this.#views = views
+    this.machineState = new MachineState({ objects, state: options.state })
     this.#context = {
       objects,
       views,
@@ -217,21 +220,25 @@ export class ReplicatedFamily implements OwnerMaker {
     const oids = await this.#objects.objectsOf(vid)
     const map = this.mapOf(vid)
     for (const oid of oids) {
+      if (oidKind(oid) === 'vmstate' && this.machineState.isGarbage(oid)) await this.#objects.remove(oid)
       if (oidKind(oid) !== 'data' || (await map.lookup(oidIndex(oid))) === vid) continue
       await this.ownerOf(vid, sizeBytes).removeGarbage(oidIndex(oid))
     }
   }
 
-  /** Whether the map of a living VDI does not name an object of it, while nothing is done to that. */
+  /** Whether neither the map of a living VDI names an object of it, nor the log, while nothing is done to that. */
   async isOrphan(oid: bigint): Promise<boolean> {
     const vdi = this.#options.state.vdis.get(oidVid(oid))
     if (!vdi || vdi.deleting) return false
+    if (oidKind(oid) === 'vmstate') return this.machineState.isGarbage(oid)
     return !(await this.ownerOf(vdi.vid, vdi.sizeBytes).isNamed(oidIndex(oid)))
   }
 
   async removeOrphan(oid: bigint): Promise<void> {
     const vdi = this.#options.state.vdis.get(oidVid(oid))
-    if (vdi && !vdi.deleting) await this.ownerOf(vdi.vid, vdi.sizeBytes).removeGarbage(oidIndex(oid))
+    if (oidKind(oid) === 'vmstate') {
+      if (this.machineState.isGarbage(oid)) await this.#objects.remove(oid)
+    } else if (vdi && !vdi.deleting) await this.ownerOf(vdi.vid, vdi.sizeBytes).removeGarbage(oidIndex(oid))
   }
 
   /** Counts what all VDIs hold. */
