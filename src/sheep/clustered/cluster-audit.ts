@@ -29,10 +29,11 @@ export async function auditCluster(
 ): Promise<AuditReport> {
   const { state, ask } = options
   const problems: Problem[] = []
-  const totals = { objects: 0, blocks: 0, busy: 0, problems: 0, repaired: 0 }
+  const totals = { objects: 0, blocks: 0, accounts: 0, busy: 0, problems: 0, repaired: 0 }
   const take = (told: Told<'audit_family'>) => {
     totals.objects += told.objects
     totals.blocks += told.blocks
+    totals.accounts += told.accounts
     totals.busy += told.busy
     totals.problems += told.problemsTotal
     totals.repaired += told.problems.filter(({ isRepaired }) => isRepaired).length
@@ -61,7 +62,7 @@ export async function auditCluster(
     exports: state.exports.size,
     deleting: vdis.filter((vdi) => vdi.deleting).length,
     blocksChecked: totals.blocks,
-    accounts: 0,
+    accounts: totals.accounts,
     busy: totals.busy,
     problems,
     problemsTotal: totals.problems,

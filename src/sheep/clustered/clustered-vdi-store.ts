@@ -524,7 +524,7 @@ export class ClusteredVdiStore implements VdiStore {
       const detail = `${formatOid(oid)} on ${this.#addressOf(this.member.life.node)} belongs to no VDI`
       return { kind: 'orphan_object' as const, detail, where: null, isRepaired }
     })
-    return { objects: 0, blocks: 0, busy: 0, problems, problemsTotal: orphans.length }
+    return { objects: 0, blocks: 0, accounts: 0, busy: 0, problems, problemsTotal: orphans.length }
   }
 
   #applied(entry: Entry): void {

@@ -39,7 +39,14 @@ const PATIENCE_MS = 20_000
  */
 export class FamilyAudit {
   readonly #options: FamilyAuditOptions
-  readonly #report: Told<'audit_family'> = { objects: 0, blocks: 0, busy: 0, problems: [], problemsTotal: 0 }
+  readonly #report: Told<'audit_family'> = {
+    objects: 0,
+    blocks: 0,
+    accounts: 0,
+    busy: 0,
+    problems: [],
+    problemsTotal: 0,
+  }
   /** Which objects are named, and by which VDIs. */
   readonly #named = new Map<bigint, Vdi[]>()
 
@@ -53,6 +60,7 @@ export class FamilyAudit {
     for (const vdi of vdis) await this.#findNamed(vdi)
     for (const [oid, by] of this.#named) await this.#checkObject(oid, by)
     for (const vdi of vdis) await this.#checkOrphans(vdi)
+    await this.#checkAccounts()
     return this.#report
   }
 
@@ -206,6 +214,19 @@ export class FamilyAudit {
         where: null,
         isRepaired: repair,
       })
+    }
+  }
+
+  /** What VDIs are said to take. Where objects cannot be read, which is told by itself, there is nothing to compare. */
+  async #checkAccounts(): Promise<void> {
+    const { vdis, repair } = this.#options
+    if (this.#report.problemsTotal > 0) return
+    const { compared, wrong } = await vdis.auditAccounts(repair)
+    this.#report.accounts += compared
+    for (const { vdi, said, counted } of wrong) {
+      const name = vdi.snapshotAt > 0 ? `${vdi.name}@${vdi.tag || `#${vdi.snapId}`}` : vdi.name
+      const detail = `${name}: the account says ${said} blocks, ${counted} were counted`
+      this.#add({ kind: 'wrong_account', detail, where: null, isRepaired: repair })
     }
   }
 

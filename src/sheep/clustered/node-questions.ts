@@ -23,6 +23,8 @@ const problem = z.object({
 const audited = z.object({
   objects: z.int(),
   blocks: z.int(),
+  /** Of VDIs whose account was compared with what there is. */
+  accounts: z.int(),
   busy: z.int(),
   problems: z.array(problem),
   problemsTotal: z.int(),

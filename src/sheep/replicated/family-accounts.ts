@@ -11,6 +11,8 @@ export class FamilyAccounts {
   readonly #accounts = new Accounts()
   /** Indexes below it are counted. */
   #counted = 0
+  /** Is told of all changes, too: somebody counts for himself. */
+  follower: FamilyAccounts | null = null
   /** Counts changes at each index that has not been counted, for whoever is about to count it. */
   readonly #changes = new Map<number, number>()
 
@@ -28,6 +30,7 @@ export class FamilyAccounts {
   }
 
   add(vid: number, index: number, deltas: Account): void {
+    this.follower?.add(vid, index, deltas)
     for (const [line, delta] of deltas) if (delta < 0 && isBlocksLine(line) && line !== vid) this.#onLoss(line)
     if (index < this.#counted) this.#accounts.add(vid, deltas)
     else if (!this.isExact) this.#changes.set(index, this.changesAt(index) + 1)
@@ -59,6 +62,7 @@ export class FamilyAccounts {
 
   /** What an entry says of who sees what, in the turn in which it is applied. */
   applied(entry: Entry): void {
+    this.follower?.applied(entry)
     switch (entry.type) {
       case 'vdi':
         if (entry.vdi.parentVid !== 0) this.#copy(entry.vdi.parentVid, entry.vdi.vid)

@@ -6,6 +6,7 @@ import type { Entry, Vdi } from '../entries.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import { BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
+import { AccountAudit, type WrongAccount } from './account-audit.ts'
 import { FamilyAccounts } from './family-accounts.ts'
 import { FamilyReclaim } from './family-reclaim.ts'
 import { familyUsage } from './family-usage.ts'
@@ -256,6 +257,27 @@ export class ReplicatedFamily implements OwnerMaker {
       this.#accounts.countedTo(first, counts)
     }
     this.#accounts.countedTo(Number.POSITIVE_INFINITY, new Map())
+  }
+
+  /**
+   * Whether the accounts say what maps and objects say; with `repair` those that do not are set right. Of a family whose accounts are known not
+   * to be exact nothing is compared. Throws what the objects do.
+   */
+  async auditAccounts(repair: boolean): Promise<{ compared: number; wrong: readonly WrongAccount[] }> {
+    if (!this.isCounted) return { compared: 0, wrong: [] }
+    const { state, family } = this.#options
+    const audit = new AccountAudit({
+      objects: this.#objects,
+      accounts: this.#accounts,
+      grace: this.#grace,
+      state,
+      family,
+      entries: () => this.#entries,
+      mapOf: (vid) => this.mapOf(vid),
+      ownerOf: (vid, sizeBytes) => this.ownerOf(vid, sizeBytes),
+    })
+    const found = await audit.run(repair)
+    return this.isCounted ? found : { compared: 0, wrong: [] }
   }
 
   #stamp(first: number): string {

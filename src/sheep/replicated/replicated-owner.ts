@@ -187,6 +187,14 @@ export class ReplicatedOwner implements Owner {
     return this.#turns.alone(index, async () => (await this.#map.lookup(index)) === this.vid)
   }
 
+  /** At a moment at which nothing is done to the object of an index, and what failed there before is found out. */
+  quietly<T>(index: number, work: () => Promise<T>): Promise<T> {
+    return this.#turns.alone(index, async () => {
+      await this.#settle(index)
+      return work()
+    })
+  }
+
   /** Removes an object of this VDI unless the map names it. */
   async removeGarbage(index: number): Promise<void> {
     const { vid } = this

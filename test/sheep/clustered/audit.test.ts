@@ -22,6 +22,9 @@ async function open(seed: number) {
   return { bench, vid, current, device }
 }
 
+const discard = (device: Device, offset: number, length: number) =>
+  new Promise<void>((resolve, reject) => device.discard(offset, length, (error) => (error ? reject(error) : resolve())))
+
 /** What was written is in object files on each node: more has come since than the journal takes. */
 async function written(bench: ClusterBench, device: Device): Promise<void> {
   const checkpoints = () =>
@@ -48,7 +51,7 @@ describe('the audit of a store of three nodes', () => {
   it('looks at all copies of everything, whichever node is asked, beside those who write', async () => {
     const { bench, device } = await open(1)
     const report = await audit(bench, 1)
-    expect(report).toMatchObject({ sound: true, problemsTotal: 0, busy: 0, vdis: 2, snapshots: 1 })
+    expect(report).toMatchObject({ sound: true, problemsTotal: 0, busy: 0, vdis: 2, snapshots: 1, accounts: 3 })
     expect(report.objects).toBe(3 + 3 + 1) // maps, those that the snapshot has and what came after it, that of the other
     expect(report.blocksChecked).toBe(report.objects * 1024 * 3)
     let goesOn = true
@@ -61,6 +64,23 @@ describe('the audit of a store of three nodes', () => {
     }
     const writing = write()
     expect(await audit(bench, 2)).toMatchObject({ sound: true, problemsTotal: 0 })
+    goesOn = false
+    await bench.run(writing)
+  })
+
+  it('counts what each VDI takes again, beside those who write', async () => {
+    const { bench, device } = await open(5)
+    const clock = bench.clock.node().mount()
+    let goesOn = true
+    const writing = (async () => {
+      for (let block = 0; goesOn; block = (block + 7) % 2000) {
+        await bench.write(device, block * BLOCK_BYTES, Buffer.alloc(3 * BLOCK_BYTES, 5))
+        await discard(device, ((block * 3) % 2000) * BLOCK_BYTES, 2 * BLOCK_BYTES)
+        await clock.sleep(3)
+      }
+    })()
+    for (let round = 0; round < 3; round++)
+      expect(await audit(bench, round)).toMatchObject({ sound: true, problems: [], accounts: 3 })
     goesOn = false
     await bench.run(writing)
   })
