@@ -48,9 +48,9 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     bodyLimit: BODY_BYTES_MAX,
     childLoggerFactory: (logger) => logger, // a line or none per request is not worth a logger of its own
     genReqId: () => `req-${random.uuid()}`,
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
+    routerOptions: { maxParamLength: 1024 },
     return503OnClosing: true,
-    rewriteUrl: ({ url = '/' }) => withoutFormat(url),
+    rewriteUrl: ({ url = '/' }) => routedUrl(url),
     frameworkErrors: (error, request, reply) => sendFault(error, request.id, reply),
   })
   app.decorateRequest('visit', null)
@@ -156,9 +156,12 @@ function addRequestId(reply: FastifyReply, id: string): void {
   reply.header('x-compute-request-id', id)
 }
 
-/** `/v3/volumes.json` is `/v3/volumes`, as upstream; old clients write the format into the path. */
-function withoutFormat(url: string): string {
-  return url.startsWith('/v3/') ? url.replace(/\.json(?=\/?(\?|$))/, '') : url
+/**
+ * `/v3/volumes.json` is `/v3/volumes`, as upstream: old clients write the format into the path. `/v3/volumes/` is nothing, as upstream:
+ * clients that have lost an id ask for that. Outside of the API a slash at the end does not matter.
+ */
+function routedUrl(url: string): string {
+  return url.startsWith('/v3') ? url.replace(/^([^?]*)\.json(?=\?|$)/, '$1') : url.replace(/^([^?]+)\/(?=\?|$)/, '$1')
 }
 
 function isUnauthorized(error: unknown): boolean {

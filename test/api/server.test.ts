@@ -27,7 +27,7 @@ describe('the door', () => {
   test('the path is found with and without the project, and not with another one', async () => {
     expect((await api.ask('GET', '/v3/volumes')).status).toBe(200)
     expect((await api.ask('GET', `/v3/${PROJECT}/volumes`)).status).toBe(200)
-    expect((await api.ask('GET', `/v3/${PROJECT}/volumes/`)).status).toBe(200)
+    expect((await api.ask('GET', `/v3/${PROJECT}/volumes/`)).status).toBe(404) // as of an empty id
     expect((await api.ask('GET', '/v3/volumes.json?limit=1')).status).toBe(200)
     expect((await api.ask('GET', `/v3/${PROJECT}/volumes/detail.json`)).status).toBe(200)
     const foreign = await api.ask('GET', `/v3/${OTHER_PROJECT}/volumes`)
