@@ -36,7 +36,7 @@ interface Listed {
 
 export function listBackups(call: CommandCall): Promise<number> {
   return withTarget(call, async ({ db, target, found }) => {
-    const known = new Set((await backups.all(db)).map(({ id }) => id))
+    const known = new Set((await backups.all(db)).map((row) => backups.locationOf(row).id))
     const listed = [...found]
       .map(([id, { container, state, manifest }]): Listed => {
         const keyId = manifest?.encryption_key_id ?? null
@@ -53,7 +53,7 @@ export function listBackups(call: CommandCall): Promise<number> {
           parent_id: manifest?.parent_id ?? null,
           encrypted: manifest && keyId !== null,
           created_at: manifest?.created_at ?? null,
-          record: recordFor(target.service, { container, id }, keyId),
+          record: recordFor(target.service, id, { container, id }, keyId),
         }
       })
       .sort((a, b) => (a.created_at ?? '').localeCompare(b.created_at ?? '') || a.id.localeCompare(b.id))

@@ -24,6 +24,8 @@ export interface BackupRow {
   metadata: string
   availability_zone: string | null
   container: string
+  /** The id that it lies under on its target; null for its own. Others may lie there too. */
+  location_id: string | null
   object_count: number
   /** The page that copying, from or to the volume, goes on with. */
   next_page: number
@@ -107,6 +109,19 @@ export async function latestOf(trx: Db, projectId: string, volumeId: string): Pr
     ])
     .forUpdate()
     .first()
+}
+
+/** Where a backup lies on its target. */
+export const locationOf = ({ container, id, location_id }: Pick<BackupRow, 'container' | 'id' | 'location_id'>) => ({
+  container,
+  id: location_id ?? id,
+})
+
+/** Those that lie there, under whichever ids; they stay so until the transaction ends. */
+export async function lockAt(trx: Db, { container, id }: { container: string; id: string }): Promise<BackupRow[]> {
+  const isThere = (query: Knex.QueryBuilder) =>
+    query.where({ location_id: id }).orWhere((own) => own.where({ id, location_id: null }))
+  return trx('backups').where({ container }).andWhere(isThere).orderBy('id').forUpdate()
 }
 
 /** Those of a volume whose making failed, and may have left a snapshot of their own in its backend. */

@@ -9,7 +9,7 @@ import type { Finding } from './comparison.ts'
 
 /** What the database says of backups, read in one moment. */
 export interface BackupRecords {
-  rows: ReadonlyMap<string, Pick<backups.BackupRow, 'status' | 'container'>>
+  rows: ReadonlyMap<string, Pick<backups.BackupRow, 'id' | 'status' | 'container' | 'location_id'>>
   /** Backups of which something is under way. */
   busy: ReadonlySet<string>
 }
@@ -59,9 +59,11 @@ export function compareBackups(
 ): Finding[] {
   const findings: Finding[] = []
   const isQuiet = (id: string) => !before.busy.has(id) && !after.busy.has(id)
-  for (const [id, { status, container }] of after.rows) {
+  for (const [id, row] of after.rows) {
+    const { status } = row
     if (!isQuiet(id) || before.rows.get(id)?.status !== status || status !== 'available') continue
-    const found = there.get(id)
+    const { container, id: directory } = backups.locationOf(row)
+    const found = there.get(directory)
     if (found?.container === container && found.state === 'whole') continue
     const isThere = found?.container === container
     findings.push({
@@ -70,12 +72,13 @@ export function compareBackups(
       detail: isThere
         ? `backup ${id} is available, and ${found.state} on the target`
         : `backup ${id} is available, and not on the target`,
-      advice: `bring ${container}/${id} back to the target, or give the backup up: openstack volume backup delete ${id}`,
+      advice: `bring ${container}/${directory} back to the target, or give the backup up: openstack volume backup delete ${id}`,
       backend: service,
     })
   }
+  const known = new Set([...before.rows.values(), ...after.rows.values()].map((row) => backups.locationOf(row).id))
   for (const [id, { container, state }] of there) {
-    if (!isQuiet(id) || before.rows.has(id) || after.rows.has(id)) continue
+    if (!isQuiet(id) || known.has(id)) continue
     findings.push({
       kind: 'backup-unknown',
       id,

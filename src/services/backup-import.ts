@@ -74,6 +74,7 @@ async function importOne(
   row.encryption_key_id = manifest.encryption_key_id
   try {
     return await db.transaction(async (trx) => {
+      if ((await backups.lockAt(trx, { container, id })).length > 0) return { outcome: 'known', reason: null } // under another id
       if (row.encryption_key_id !== null && options.keepsKeys) {
         const key = await encryptionKeys.find(trx, row.encryption_key_id)
         if (key === undefined)

@@ -13,7 +13,6 @@ import type { Parts } from './parts.ts'
 import { toBackup } from './rows.ts'
 import type { ServiceSettings } from './settings.ts'
 import { visibleBackup } from './visibility.ts'
-import { locationOf } from './work/backup-kinds.ts'
 
 /** How a backup gets from one cloud into another that has the same target. */
 
@@ -21,6 +20,8 @@ import { locationOf } from './work/backup-kinds.ts'
 const Record = z.object({
   id: z.uuid(),
   container: z.string().min(1).max(255),
+  /** What it lies under on the target. Records of before backups could get another id have none. */
+  location: z.uuid().optional(),
   /** The key has to be there when it is imported: the target has none. */
   encryption_key_id: z.uuid().nullable().default(null),
 })
@@ -35,12 +36,17 @@ export async function exportRecord(parts: Parts, context: RequestContext, id: st
     })
   }
   requireService(parts)
-  return recordFor(backupTarget.service, locationOf(row), row.encryption_key_id)
+  return recordFor(backupTarget.service, row.id, backups.locationOf(row), row.encryption_key_id)
 }
 
 /** What `importRecord` takes. */
-export function recordFor(service: string, { container, id }: BackupLocation, keyId: string | null): BackupRecord {
-  const told = { container, id, ...(keyId === null ? {} : { encryption_key_id: keyId }) }
+export function recordFor(
+  service: string,
+  id: string,
+  { container, id: location }: BackupLocation,
+  keyId: string | null,
+): BackupRecord {
+  const told = { container, id, location, ...(keyId === null ? {} : { encryption_key_id: keyId }) }
   return { service, url: Buffer.from(JSON.stringify(told)).toString('base64') }
 }
 
@@ -51,15 +57,15 @@ export async function importRecord(parts: Parts, context: RequestContext, record
     const reason = `Service ${record.service.slice(0, 255)} could not be found.`
     throw new ServiceError('ServiceUnavailable', { reason })
   }
-  if (record.service !== backupTarget.service) {
+  if (kindOf(record.service) !== kindOf(backupTarget.service)) {
     const reason = `It is of ${record.service.slice(0, 255)}, and backups are kept by ${backupTarget.service} here.`
     throw new ServiceError('InvalidBackup', { reason })
   }
-  const location = parseRecord(record.url)
-  const { encryption_key_id: keyId } = location
+  const { id, location, encryption_key_id: keyId } = parseRecord(record.url)
   const manifest = await readManifest(backupTarget, location)
   const { projectId, userId } = context
-  const row = importedRow(manifest, location, { projectId, userId, settings, updatedAt: stamp() })
+  const row = { ...importedRow(manifest, location, { projectId, userId, settings, updatedAt: stamp() }), id }
+  if (id !== location.id) row.location_id = location.id
   const copy = await copyKey(keys, context, keyId)
   try {
     await withKey(copy, () =>
@@ -101,6 +107,7 @@ export function importedRow(
     metadata: JSON.stringify(manifest.metadata),
     availability_zone: of.settings.availabilityZone,
     container,
+    location_id: null,
     object_count: manifest.object_count,
     next_page: 0,
     data_timestamp: manifest.data_timestamp,
@@ -110,27 +117,43 @@ export function importedRow(
   }
 }
 
-/** Throws InvalidBackup when what it is based on is not here to stay. */
+/** Throws InvalidBackup when it, or what it is based on, is not there to stay. */
 export async function addImported(
   trx: Db,
   row: backups.BackupRow,
   { quota }: Pick<ServiceSettings, 'quota'>,
 ): Promise<void> {
-  if (row.parent_id !== null) await requireParent(trx, row.parent_id)
-  await addBackup(trx, row, quota)
+  const location = backups.locationOf(row)
+  if ((await backups.lockAt(trx, location)).some(({ status }) => status === 'deleting')) {
+    throw new ServiceError('InvalidBackup', {
+      reason: `What backup ${location.id} has on the target is being deleted.`,
+    })
+  }
+  const { parent_id: parent } = row
+  const parentId = parent && (await requireParent(trx, { container: row.container, id: parent }))
+  await addBackup(trx, { ...row, parent_id: parentId }, quota)
 }
 
-/** The backup that another is based on stays until the transaction has ended, and then because of that. */
-async function requireParent(trx: Db, id: string): Promise<void> {
-  const parent = await backups.lock(trx, id)
-  if (parent !== undefined && parent.status !== 'deleting') return
-  const trouble = parent === undefined ? 'has to be imported before' : `is ${parent.status}`
-  throw new ServiceError('InvalidBackup', { reason: `It is based on backup ${id}, which ${trouble}.` })
+/** The id of the backup that another is based on; it stays until the transaction has ended, and then because of that. */
+async function requireParent(trx: Db, location: BackupLocation): Promise<string> {
+  const known = await backups.lockAt(trx, location)
+  const parent = known.find(({ status }) => status !== 'deleting')
+  if (parent !== undefined) return parent.id
+  const trouble = known.length === 0 ? 'has to be imported before' : 'is deleting'
+  throw new ServiceError('InvalidBackup', { reason: `It is based on backup ${location.id}, which ${trouble}.` })
 }
 
-function parseRecord(url: string): BackupLocation & { encryption_key_id: string | null } {
+/** What names of targets that read the same have in common: `collie.backup.s3` is what the first versions called them. */
+function kindOf(service: string): string | null {
+  return /^(?:cinder\.backup\.drivers\.collie|collie\.backup)\.(\w+)$/.exec(service)?.[1] ?? null
+}
+
+function parseRecord(url: string): { id: string; location: BackupLocation; encryption_key_id: string | null } {
   try {
-    return Record.parse(JSON.parse(Buffer.from(url, 'base64').toString()))
+    const { id, container, location, encryption_key_id } = Record.parse(
+      JSON.parse(Buffer.from(url, 'base64').toString()),
+    )
+    return { id, location: { container, id: location ?? id }, encryption_key_id }
   } catch (error) {
     throw new ServiceError('InvalidInput', { reason: "Can't parse backup record." }, { cause: error })
   }

@@ -93,6 +93,7 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
       availability_zone: request.availabilityZone ?? volume.availability_zone,
       // An incremental backup shares chunks with the one that it is based on.
       container: parent?.container ?? request.container ?? DEFAULT_CONTAINER,
+      location_id: null,
       object_count: 0,
       next_page: 0,
       data_timestamp: snapshot?.created_at ?? createdAt,

@@ -396,6 +396,64 @@ describe('an administrator', () => {
     expect((await read(other, volumeId, 8 * MIB, 4096)).equals(Buffer.alloc(4096, 8))).toBe(true)
   })
 
+  it('is the same backup under two ids when the record is given another one, until neither is left', async () => {
+    const harness = await createHarness()
+    const { services } = harness
+    const id = await availableVolume(harness)
+    await fill(harness, id, [[0, Buffer.alloc(4096, 9)]])
+    const full = await backUp(harness, id)
+    const record = await services.backups.exportRecord(admin, full.id)
+    const told = JSON.parse(Buffer.from(record.url, 'base64').toString())
+    const copyId = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
+    const url = Buffer.from(JSON.stringify({ ...told, id: copyId })).toString('base64')
+    expect(await services.backups.importRecord(admin, { ...record, url })).toMatchObject({ id: copyId })
+    expect(await services.backups.exportRecord(admin, copyId)).toEqual({ ...record, url })
+
+    await services.backups.delete(admin, full.id, { force: false })
+    await services.idle()
+    const { volumeId } = await services.backups.restore(admin, copyId, { volumeId: null, name: null })
+    await services.idle()
+    expect((await read(harness, volumeId, 0, 4096)).equals(Buffer.alloc(4096, 9))).toBe(true)
+
+    // What is based on it by the old id is, here, by the new one.
+    const other = await createHarness({ backupTarget: harness.backups })
+    await other.services.backups.importRecord(admin, { ...record, url })
+    expect(await outcome(other.services.backups.importRecord(admin, record))).toBe('done')
+    await other.services.backups.delete(admin, copyId, { force: false })
+    await other.services.backups.delete(admin, full.id, { force: false })
+    await other.services.idle()
+    expect(await harness.backups.list(`volumebackups/${full.id}`)).toEqual([])
+  })
+
+  it('finds what an imported one is based on under the id that it has here', async () => {
+    const harness = await createHarness()
+    const { services } = harness
+    const id = await availableVolume(harness)
+    const full = await backUp(harness, id)
+    const later = await backUp(harness, id, { incremental: true })
+    const [record, laterRecord] = await Promise.all(
+      [full, later].map((backup) => services.backups.exportRecord(admin, backup.id)),
+    )
+    const told = JSON.parse(Buffer.from(record!.url, 'base64').toString())
+    const copyId = '6a122f4b-d2f6-448f-aeb5-68bae5ff8358'
+    const url = Buffer.from(JSON.stringify({ ...told, id: copyId })).toString('base64')
+    const other = await createHarness({ backupTarget: harness.backups })
+    await other.services.backups.importRecord(admin, { ...record!, url })
+    await other.services.backups.importRecord(admin, laterRecord!)
+    const deleted = outcome(other.services.backups.delete(admin, copyId, { force: false }))
+    expect(await deleted).toBe('InvalidBackup')
+  })
+
+  it('is taken by the name that targets had before', async () => {
+    const harness = await createHarness()
+    const full = await backUp(harness, await availableVolume(harness))
+    const { service, url } = await harness.services.backups.exportRecord(admin, full.id)
+    const other = await createHarness({ backupTarget: harness.backups })
+    const old = service.replace('cinder.backup.drivers.collie', 'collie.backup')
+    expect(old).not.toBe(service)
+    await other.services.backups.importRecord(admin, { service: old, url })
+  })
+
   it('takes over nothing that is based on a backup which goes', async () => {
     const harness = await createHarness()
     const id = await availableVolume(harness)

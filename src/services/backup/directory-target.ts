@@ -48,7 +48,7 @@ export function createDirectoryTarget(disk: Disk, close: () => Promise<void> = a
   }
 
   return {
-    service: 'collie.backup.directory',
+    service: 'cinder.backup.drivers.collie.directory',
     batch,
     put: async (name, bytes) => {
       const one = batch()

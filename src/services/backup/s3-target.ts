@@ -73,7 +73,7 @@ export function createS3Target(ports: ObjectPorts & { close(): void }, options: 
   }
 
   const store: ObjectStore = {
-    service: 'collie.backup.s3',
+    service: 'cinder.backup.drivers.collie.s3',
     put: async (key, body) => {
       const answer = await send('PUT', { key: prefix + key, body })
       if (answer.status !== 200) throw refusal(answer, `put ${key} to bucket ${bucket}`)

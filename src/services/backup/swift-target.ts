@@ -61,7 +61,7 @@ export function createSwiftTarget(
   }
 
   const store: ObjectStore = {
-    service: 'collie.backup.swift',
+    service: 'cinder.backup.drivers.collie.swift',
     put: async (key, bytes) => {
       let answer = await putObject(key, bytes)
       if (answer.status === 404) {

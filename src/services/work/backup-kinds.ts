@@ -11,7 +11,7 @@ import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
 import type { ChunkSlots } from '../backup/chunk-slots.ts'
 import { backUpSome, type IsTimeUp, type Parent, pagesOfBackup, restoreSome } from '../backup/copy.ts'
-import { type BackupLocation, hasManifest, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
+import { hasManifest, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
 import { pageCount } from '../backup/marked-pages.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
 import { removeKey } from '../keys/volume-keys.ts'
@@ -20,6 +20,8 @@ import { snapshotRefOf, volumeRef } from '../refs.ts'
 import { hostOf, toPairs } from '../rows.ts'
 import { BACKUP_OUTCOMES, SNAPSHOT_OUTCOMES, VOLUME_ACTIONS, VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind } from './kind.ts'
+
+const { locationOf } = backups
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
 /** Where chunks pass through. */
@@ -137,7 +139,7 @@ export function backupDelete(parts: KeyParts): WorkKind {
   return {
     attempt: async (unit) => {
       const row = await existing(db, unit.resourceId)
-      await removeBackup(target, locationOf(row))
+      if (!(await liesThereForOthers(db, row))) await removeBackup(target, locationOf(row))
       const volume = await volumes.find(db, row.volume_id)
       // One that failed may have left it.
       if (row.snapshot_id === null && volume?.host)
@@ -255,7 +257,11 @@ function endOfSlice(clock: Copying['clock']): IsTimeUp {
   return () => clock.monotonicMs() >= endMs
 }
 
-export const locationOf = ({ container, id }: backups.BackupRow): BackupLocation => ({ container, id })
+/** Whether other backups go on to need what it has on the target. */
+async function liesThereForOthers(db: Db, row: backups.BackupRow): Promise<boolean> {
+  const all = await db.transaction((trx) => backups.lockAt(trx, locationOf(row)))
+  return all.some(({ id, status }) => id !== row.id && status !== 'deleting')
+}
 
 /** The snapshot whose bytes are copied: the one that was named, or the backup's own. */
 function frozenOf(row: backups.BackupRow, volume: volumes.VolumeRow): SnapshotRef {
