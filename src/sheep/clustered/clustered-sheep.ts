@@ -43,6 +43,7 @@ export class ClusteredSheep {
       state: sheep.state,
       ownership: store.ownership,
       clock: options.clock,
+      catchUp: () => store.catchUp(),
       runHere: (request, holder, reply) => runOwned({ sheep, store }, request, holder, reply),
       runThere: (to, holder, request, reply) => this.#runThere(to, holder, request, reply),
     })

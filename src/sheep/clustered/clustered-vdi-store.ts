@@ -13,6 +13,7 @@ import type { Life, Member } from '../membership/view.ts'
 import type { ListedObject } from '../object-listing.ts'
 import type { OwnerMaker } from '../owner-contract.ts'
 import type { CopiesWanted, ListRange, StoreSpace, VdiAuditOptions, VdiStore, VdiStoreParts } from '../vdi-store.ts'
+import { CatchUp } from './catch-up.ts'
 import { ClusterAdmin } from './cluster-admin.ts'
 import { auditCluster, type ClusterAuditOptions, mendObject } from './cluster-audit.ts'
 import { ClusterMember, type ClusterMemberOptions } from './cluster-member.ts'
@@ -85,6 +86,7 @@ export class ClusteredVdiStore implements VdiStore {
   readonly #space: ClusterSpace
   readonly #usage: ClusterUsage
   readonly #answers: NodeAnswers
+  readonly #catchUp: CatchUp
   #member: ClusterMember | null = null
   #isOver = false
 
@@ -172,6 +174,7 @@ export class ClusteredVdiStore implements VdiStore {
     this.#answers = {
       ...this.#held.answers,
       node_space: () => this.#ownSpace(),
+      log_index: async () => ({ index: state.index }),
       stop: async () => {
         clock.timer(STOP_AFTER_MS, options.stopAsked)
         return {}
@@ -183,6 +186,12 @@ export class ClusteredVdiStore implements VdiStore {
       audit_node: ({ repair }) => this.#auditOwn(repair),
       list_objects: async (params) => this.#families.of(params.vid).listObjects(params),
     }
+    this.#catchUp = new CatchUp({
+      state,
+      clock,
+      isSelf: (life) => this.ownership.isSelf(life),
+      indexOf: async (life) => (await this.ask(life, 'log_index', {})).index,
+    })
     this.attributes = new LoggedAttributes({ state, clock, turns, propose })
     this.admission = new ExportAdmission({
       state,
@@ -307,6 +316,11 @@ export class ClusteredVdiStore implements VdiStore {
 
   #surely(work: () => Promise<void>, isDone = () => false): Promise<void> {
     return trySurely(work, { clock: this.#parts.clock, isDone, changed: () => this.ownership.changed })
+  }
+
+  /** Resolves when this node knows what any other one has answered by now; see CatchUp. */
+  catchUp(): Promise<void> {
+    return this.#catchUp.now()
   }
 
   snapshotTogether(of: readonly { name: string; tag: string }[]): Promise<void> {
@@ -536,6 +550,7 @@ export class ClusteredVdiStore implements VdiStore {
     if (entry.type === 'recovery' || entry.type === 'state') this.recovery.changed()
     this.#cleaner.applied(entry)
     this.ownership.tell(entry)
+    this.#catchUp.applied()
   }
 }
 

@@ -9,13 +9,15 @@ import type { Life } from '../membership/view.ts'
 import type { Holder } from '../ops.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import type { Ownership } from './ownership.ts'
-import { placeOf } from './request-family.ts'
+import { isOfUnknown, placeOf, type RequestPlace } from './request-family.ts'
 import { closePlace, type OpenPlace, RoutedSession } from './routed-session.ts'
 
 export interface GatewayOptions {
   state: ClusterState
   ownership: Ownership
   clock: Clock
+  /** Resolves when this node knows what other nodes have told their clients. */
+  catchUp(): Promise<void>
   /** By this node's own table of operations. */
   runHere(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void
   /**
@@ -50,10 +52,16 @@ export class Gateway {
 
   /** As `runOperation`: `reply` is called once, and nothing is thrown. */
   handle(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
-    const place = placeOf(request, this.#options.state)
+    const { state, catchUp } = this.#options
+    const place = placeOf(request, state)
+    if (place.kind === 'session') return this.#useSession(request, holder, reply)
+    const again = () => void catchUp().then(() => this.#run(placeOf(request, state), request, holder, reply))
+    if (isOfUnknown(request, state)) return again()
+    this.#run(place, request, holder, (response) => (MISSING.has(response.result) ? again() : reply(response)))
+  }
+
+  #run(place: RequestPlace, request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
     switch (place.kind) {
-      case 'session':
-        return this.#useSession(request, holder, reply)
       case 'family': {
         const isOpen = request.opcode === OP.OPEN_VDI
         const work = isOpen
@@ -190,6 +198,9 @@ export class Gateway {
     await Promise.race([ownership.changed, clock.sleep(RETRY_MS)])
   }
 }
+
+/** Said of what another node may know, and have told its client: nothing was done. */
+const MISSING: ReadonlySet<number> = new Set([RESULT.NO_VDI, RESULT.NO_TAG, RESULT.NO_BASE_VDI, RESULT.NOT_FOUND])
 
 /** The family is not, or not any more, that node's. */
 const isElsewhere = ({ result }: Reply): boolean =>

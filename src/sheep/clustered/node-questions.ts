@@ -48,6 +48,8 @@ export const QUESTIONS = {
   ),
   freeze_vdis: question(hold, nothing),
   release_vdis: question(hold, nothing),
+  /** The last entry of the log that has taken effect there. */
+  log_index: question(nothing, z.object({ index: z.int() })),
   /** It stops, soon after the answer. */
   stop: question(nothing, nothing),
   /** Of the owner: all objects of the family, on all nodes. */

@@ -31,6 +31,15 @@ export function placeOf(request: SheepRequest, state: ClusterState): RequestPlac
   return request.opcode === OP.REMOVE_EXPORT ? { kind: 'all' } : HERE
 }
 
+/** Whether it is about a VDI that this node does not know. */
+export function isOfUnknown(request: SheepRequest, state: ClusterState): boolean {
+  if (request.opcode === OP.LIST_VDIS && request.body?.length) return byName(request, state) === undefined
+  const find = request.opcode === OP.NEW_VDI && !request.baseVdiId ? undefined : FAMILY_OF[request.opcode]
+  if (!find) return false
+  const vid = find(request, state)
+  return vid === undefined || !state.vdis.has(vid)
+}
+
 type FindVid = (request: SheepRequest, state: ClusterState) => number | undefined
 
 const SESSION_OPCODES: ReadonlySet<number> = new Set([

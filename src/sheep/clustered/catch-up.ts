@@ -1,0 +1,71 @@
+import type { Clock } from '../../runtime/clock.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import type { Life } from '../membership/view.ts'
+import { Signal } from './signal.ts'
+
+export interface CatchUpOptions {
+  state: ClusterState
+  clock: Pick<Clock, 'sleep'>
+  isSelf(life: Life): boolean
+  /** The last entry that has taken effect on that node. Rejects when there is no answer. */
+  indexOf(life: Life): Promise<number>
+}
+
+/** Who has not told by then is not waited for: it is on its way out of the view. */
+const PATIENCE_MS = 500
+
+/**
+ * An entry takes effect on one node after the other, some milliseconds apart, and the node that proposed it answers its client as soon as
+ * it has there. That client may tell another one, who asks another node: before that says that there is no such thing, it finds out how
+ * far the others are, and comes as far.
+ */
+export class CatchUp {
+  readonly #options: CatchUpOptions
+  readonly #applied = new Signal()
+  #running: Promise<void> | null = null
+  #next: Promise<void> | null = null
+
+  constructor(options: CatchUpOptions) {
+    this.#options = options
+  }
+
+  /** An entry has taken effect here. */
+  applied(): void {
+    this.#applied.tell()
+  }
+
+  /** Resolves when everything has taken effect here that had on any node when this was called; or when that takes too long. */
+  now(): Promise<void> {
+    if (this.#running === null) return this.#begin()
+    // What runs may have asked too early: whoever comes meanwhile shares the next one.
+    this.#next ??= this.#running.then(() => {
+      this.#next = null
+      return this.#begin()
+    })
+    return this.#next
+  }
+
+  #begin(): Promise<void> {
+    this.#running = this.#catchUp().finally(() => {
+      this.#running = null
+    })
+    return this.#running
+  }
+
+  async #catchUp(): Promise<void> {
+    const { state, clock, isSelf, indexOf } = this.#options
+    let isOver = false
+    const patience = clock.sleep(PATIENCE_MS).then(() => {
+      isOver = true
+    })
+    let wanted = 0
+    const asked = state.members
+      .map(({ node, incarnation }) => ({ node, incarnation }))
+      .filter((life) => !isSelf(life))
+      .map(async (life) => {
+        wanted = Math.max(wanted, await indexOf(life).catch(() => 0))
+      })
+    await Promise.race([Promise.all(asked), patience])
+    while (state.index < wanted && !isOver) await Promise.race([this.#applied.next, patience])
+  }
+}
