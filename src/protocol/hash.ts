@@ -2,7 +2,7 @@ import { VDI_ATTR_KEY_SIZE_BYTES, VDI_COUNT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_B
 
 /**
  * FNV-1a with 64 bits, on two 32-bit halves because a BigInt per byte is some fifty times slower. The prime is
- * 2^40 + 0x1b3, so h * prime = (h << 40) + h * 0x1b3 modulo 2^64, and every product stays below 2^53.
+ * 2^40 + 0x1b3, so h * prime = (h << 40) + h * 0x1b3 modulo 2^64.
  */
 export interface Hash64 {
   high: number
@@ -10,17 +10,17 @@ export interface Hash64 {
 }
 
 const PRIME_LOW = 0x1b3
-const TWO_TO_32 = 0x1_0000_0000
 
 const basis = (): Hash64 => ({ high: 0xcbf29ce4, low: 0x84222325 })
 
+/** In whole numbers of 32 bits: divisions of longer ones take ten times as long. */
 function foldByte(hash: Hash64, byte: number): void {
-  const low = (hash.low ^ byte) >>> 0
-  const product = low * PRIME_LOW
-  const carry = Math.floor(product / TWO_TO_32)
+  const low = hash.low ^ byte
+  const product0 = (low & 0xffff) * PRIME_LOW
+  const product16 = (low >>> 16) * PRIME_LOW + (product0 >>> 16)
   // (low << 40) lands in the upper half as low << 8; the upper half's own share of the shift falls out.
-  hash.high = (hash.high * PRIME_LOW + carry + ((low << 8) >>> 0)) % TWO_TO_32
-  hash.low = product % TWO_TO_32
+  hash.high = (Math.imul(hash.high, PRIME_LOW) + (product16 >>> 16) + (low << 8)) >>> 0
+  hash.low = ((product16 << 16) | (product0 & 0xffff)) >>> 0
 }
 
 function foldBytes(hash: Hash64, bytes: Uint8Array): void {
@@ -38,10 +38,12 @@ function foldSelf(hash: Hash64): void {
   foldWord(hash, high)
 }
 
-const split = (value: bigint): Hash64 => ({
-  high: Number((value >> 32n) & 0xffff_ffffn),
-  low: Number(value & 0xffff_ffffn),
-})
+const scratch = new DataView(new ArrayBuffer(8))
+
+function split(value: bigint): Hash64 {
+  scratch.setBigUint64(0, value) // half the time of shifts, each of which makes a BigInt
+  return { high: scratch.getUint32(0), low: scratch.getUint32(4) }
+}
 
 const join = (hash: Hash64): bigint => (BigInt(hash.high) << 32n) | BigInt(hash.low)
 

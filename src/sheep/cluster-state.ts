@@ -49,6 +49,9 @@ export class ClusterState {
   /** Several nodes only. */
   recovery: RecoverySettings = RECOVERY_DEFAULT
 
+  /** As viewsOf said last: it is asked for each object, and most families have the same. */
+  #viewsSince = { logged: NO_VIEWS, since: 0, views: [] as readonly View[] }
+
   /** The view in effect. */
   get view(): View {
     return this.views.at(-1)!.view
@@ -399,7 +402,11 @@ export class ClusterState {
   /** The views in which copies of the family's objects were made that may still count, up to the one in effect. */
   viewsOf(family: number): readonly View[] {
     const since = this.families.uncleanSince(family) ?? this.epoch
-    return this.views.flatMap(({ view }) => (view.epoch >= since ? view : []))
+    const { logged, views } = this.#viewsSince
+    if (logged === this.views && since === this.#viewsSince.since) return views
+    const found = this.views.flatMap(({ view }) => (view.epoch >= since ? view : []))
+    this.#viewsSince = { logged: this.views, since, views: found }
+    return found
   }
 
   /** An id for a new attribute's object: the first free one from the hash of its name on. */

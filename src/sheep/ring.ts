@@ -37,11 +37,16 @@ export function createRing<N extends RingNode>(nodes: readonly N[], known = new 
       const wanted = Math.min(copies, zoneCount)
       for (let index = firstAtOrAfter(points, oidHash(oid)); chosen.length < wanted; index++) {
         const { node } = keyed[points.owners[index % count]!]!
-        if (chosen.every(({ zone }) => zone !== node.zone)) chosen.push(node)
+        if (!hasZone(chosen, node.zone)) chosen.push(node)
       }
       return chosen
     },
   }
+}
+
+function hasZone(nodes: readonly RingNode[], wanted: number): boolean {
+  for (const { zone } of nodes) if (zone === wanted) return true
+  return false
 }
 
 const VNODES_PER_NODE = 128

@@ -173,9 +173,10 @@ export class ObjectOpener {
     const { holders, versions } = this.#options
     const { oid } = object
     const views = holders.placedViews(oid)
-    const saved = !object.exists || findAuthority(views, said) ? null : salvage(views, said)
+    const found = object.exists ? findAuthority(views, said) : 'removed'
+    const saved = found ? null : salvage(views, said)
     const reports = saved ?? said
-    const best = object.exists ? findAuthority(views, reports) : 'removed'
+    const best = saved ? findAuthority(views, saved) : found
     if (best === 'removed') {
       // Who asked for it looked before it was. Whatever anybody has is left of that, or of an attempt to make it.
       object.exists = false
