@@ -27,6 +27,7 @@ import {
   lackedBlocks,
   type Report,
   salvage,
+  thatCount,
 } from './reconcile.ts'
 import { isSameVersion, type Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
@@ -216,7 +217,7 @@ export class ObjectOpener {
    */
   async #complete(best: Report, reports: readonly Report[], isStill: () => boolean): Promise<Report | null> {
     const { holders, versions } = this.#options
-    const ahead = aheadOf(best, reports)
+    const ahead = aheadOf(best, thatCount(holders.placedViews(best.oid), reports))
     if (!ahead) return best
     const { oid, member, tail } = best
     const state = best.state!

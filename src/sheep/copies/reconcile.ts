@@ -49,6 +49,20 @@ export function membersOf({ members }: Pick<View, 'members'>): ReadonlyMap<NodeI
 }
 
 /**
+ * The copies that may be newer than the others. One of a node that was not there when all was clean is not, before something was written
+ * to it since: what it has more was left by writes of which nobody was told that they were done, and whoever read there meanwhile was told
+ * that they were not.
+ */
+export function thatCount(views: readonly PlacedView[], reports: readonly Report[]): readonly Report[] {
+  const [clean] = views
+  if (!clean) return reports
+  const wasThere = membersOf(clean)
+  return reports.filter(
+    ({ state, member }) => wasThere.has(member.node) || !state || state.version.generation.epoch >= clean.epoch,
+  )
+}
+
+/**
  * The copy to which the others are brought: of those that are whole, and of no object that was removed, the one with the highest
  * version. `removed` when there is none since the object was removed; null when an acknowledged write may be missing in all of them.
  *
@@ -59,9 +73,10 @@ export function membersOf({ members }: Pick<View, 'members'>): ReadonlyMap<NodeI
  */
 export function findAuthority(views: readonly PlacedView[], reports: readonly Report[]): Report | 'removed' | null {
   const gone = views.at(-1)?.removed ?? []
-  const removed = highest(reports.filter(({ state }) => state?.kind === 'removed'))
+  const counting = thatCount(views, reports)
+  const removed = highest(counting.filter(({ state }) => state?.kind === 'removed'))
   const isSince = (state: CopyState) => !removed || compareVersions(state.version, removed.state!.version) > 0
-  const whole = reports.filter(({ state }) => state?.kind === 'full' && isSince(state))
+  const isWhole = ({ state }: Report) => state?.kind === 'full' && isSince(state)
   for (const [{ epoch, targets, copiesMin }, holders] of holdersByView(views)) {
     if (holders.length < copiesMin) continue
     const asked = reports.filter(({ member }) => holders.includes(member.node))
@@ -78,7 +93,7 @@ export function findAuthority(views: readonly PlacedView[], reports: readonly Re
     )
     if (!isSure && isAnybodyLeft) return null
   }
-  return highest(whole) ?? (removed && 'removed')
+  return highest(counting.filter(isWhole)) ?? (removed ? 'removed' : highest(reports.filter(isWhole)))
 }
 
 /** Whether somebody may have a copy who was not asked, and is not gone for good. */

@@ -119,6 +119,24 @@ describe('a write without an answer that only a node has which is away', () => {
     expect([...'ABC'].map((node) => copies.bytesOn(node, X))).toEqual(['old', 'old', 'old'])
   })
 
+  it.each(['the same owner', 'another one'])(
+    'is undone, when %s says that all is clean without the node',
+    async (who) => {
+      const copies = await left()
+      const first = copies.owner(...views)
+      await copies.recover(first)
+      const clean = [view(2, 'AC'), view(3, 'AC')]
+      if (who === 'another one') first.end()
+      const next = who === 'another one' ? copies.owner(...clean) : first
+      next.viewsChanged(clean)
+      expect(await copies.read(next, X)).toBe('old')
+      next.viewsChanged([...clean, view(4, 'ABC')])
+      expect(await copies.read(next, X)).toBe('old')
+      await copies.recover(next)
+      expect([...'ABC'].map((node) => copies.bytesOn(node, X))).toEqual(['old', 'old', 'old'])
+    },
+  )
+
   it('may come back when nobody has read there, nor written', async () => {
     const copies = await left()
     const next = copies.owner(...views)
