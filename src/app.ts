@@ -38,6 +38,7 @@ import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
+import type { BackupCopies } from './services/backup/copies.ts'
 import type { BackupTarget } from './services/backup/target.ts'
 import type { ComputeService } from './services/compute/compute-service.ts'
 import { computeRefusal, createNova } from './services/compute/nova.ts'
@@ -55,6 +56,8 @@ export interface AppOptions {
   log: Log
   /** To the store side of this data directory, if it has one. */
   control: ControlCaller
+  /** Who moves the bytes of backups. */
+  backupCopies: BackupCopies
   /** Calls `listener` now and when disks of this process become busy, or quiet. */
   onDisksBusy(listener: (isBusy: boolean) => void): void
 }
@@ -80,7 +83,7 @@ const PRIVATE = 0o600
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
-export async function startApp({ config, log, control, onDisksBusy }: AppOptions): Promise<RunningApp> {
+export async function startApp({ config, log, control, backupCopies, onDisksBusy }: AppOptions): Promise<RunningApp> {
   const policy = policyOf(config.policy_file, log)
   const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
@@ -94,6 +97,7 @@ export async function startApp({ config, log, control, onDisksBusy }: AppOptions
     db,
     backends,
     backupTarget,
+    backupCopies,
     images: images?.options ?? null,
     compute: computeService(config, log),
     keys: { seal, manager: keyManagerOf(config, log) },

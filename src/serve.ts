@@ -1,5 +1,6 @@
 import path from 'node:path'
 import type { RunningApp } from './app.ts'
+import { type BackupThread, startBackupThread } from './backup-thread.ts'
 import { type Command, EXIT } from './cli/command.ts'
 import { table } from './cli/table.ts'
 import { type Config, isOwnStore, loadConfig } from './config.ts'
@@ -52,9 +53,10 @@ interface Running {
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
   const locks = await takeRoles(config)
   const store = runsSheep(config) ? await runStore(config, log, requestStop) : await reachStore(config, log)
-  // An API that is busy must not keep a disk waiting. The store's thread is there already, so that it keeps its place.
+  const backups = config.roles.includes('api') ? startBackupThread(config) : null
+  // An API that is busy must not keep a disk waiting. The other threads are there already, so that they keep their place.
   if (config.roles.includes('store')) yieldMainThread()
-  const app = config.roles.includes('api') ? await startService(config, log, store) : null
+  const app = backups === null ? null : await startService(config, log, store, backups)
   const status = await showStatus(config, log, store, app)
   const info: Result<'info'> = {
     ...store.info,
@@ -72,6 +74,7 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
   const finish = async () => {
     await status?.close()
     await app?.close()
+    await backups?.close()
     await store.stop()
     for (const lock of locks) await lock.release()
   }
@@ -171,10 +174,10 @@ async function reachStore(config: Config, log: Log): Promise<StoreSide> {
 
 const controlSocket = (config: Config) => path.resolve(config.data_dir, CONTROL_SOCKET)
 
-async function startService(config: Config, log: Log, store: StoreSide) {
+async function startService(config: Config, log: Log, store: StoreSide, backupCopies: BackupThread) {
   const { startApp } = await import('./app.ts') // late: a store alone does not load the service side
   try {
-    return await startApp({ config, log, control: store.control, onDisksBusy: store.onDisksBusy })
+    return await startApp({ config, log, control: store.control, backupCopies, onDisksBusy: store.onDisksBusy })
   } catch (error) {
     await store.stop()
     throw error

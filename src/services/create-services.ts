@@ -7,6 +7,7 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
+import { type BackupCopies, createBackupCopies } from './backup/copies.ts'
 import type { BackupTarget } from './backup/target.ts'
 import { createBackupService } from './backups.ts'
 import type { ComputeService } from './compute/compute-service.ts'
@@ -48,6 +49,8 @@ export interface ServicesOptions {
   backends: readonly Backend[]
   /** Where backups are kept. */
   backupTarget: BackupTarget
+  /** Who moves the bytes of backups; when absent, this thread. The caller closes it as it closes the target. */
+  backupCopies?: BackupCopies
   /** None: volumes are neither made from images nor made into such. */
   images?: ImageOptions | null
   /** Who tells servers that a volume of theirs has changed; null: nobody. */
@@ -115,6 +118,7 @@ export function createServices({
       db,
       backends,
       backupTarget,
+      copies: options.backupCopies ?? createBackupCopies({ backends, target: backupTarget, clock }),
       images,
       compute,
       keys,

@@ -1,4 +1,4 @@
-import { webcrypto } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { VolumeData } from '../../drivers/driver.ts'
 import type { ChunkSlots } from './chunk-slots.ts'
 import { pack, unpack } from './compression.ts'
@@ -157,7 +157,7 @@ async function backUpChunk(
 ): Promise<ChunkRecord> {
   const { index, mark } = chunk
   const bytes = await readChunk(source, chunk, buffer)
-  const sha256 = await digestOfChunk(bytes)
+  const sha256 = digestOfChunk(bytes)
   if (known?.sha256 === sha256) return { ...known, mark }
   const { encoding, stored } = await pack(bytes)
   await batch.put(chunkName(location, index), stored)
@@ -278,14 +278,12 @@ async function restoreChunk(
   const bytes = await unpack(record.encoding, await existing(target, name, buffer))
   const offset = record.index * CHUNK_BYTES
   const lengthBytes = Math.min(CHUNK_BYTES, sizeBytes - offset)
-  if (bytes?.length !== lengthBytes || (await digestOfChunk(bytes)) !== record.sha256) throw damaged(name)
+  if (bytes?.length !== lengthBytes || digestOfChunk(bytes) !== record.sha256) throw damaged(name)
   await volume.write(offset, bytes)
 }
 
-/** As `createHash` makes it, but on another thread: this one has the bytes of all chunks to carry. */
-async function digestOfChunk(bytes: Buffer): Promise<string> {
-  return Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes)).toString('hex')
-}
+/** On this thread: to hand the bytes to another one, as webcrypto does, is to copy them to fresh memory, which costs as much again. */
+const digestOfChunk = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 /** What of a range no chunk covers, as [offset, length]. */
 function rangesWithout(records: readonly ChunkRecord[], start: number, lengthBytes: number): [number, number][] {

@@ -3,14 +3,13 @@ import type { Db } from '../../db/database.ts'
 import * as encryptionKeys from '../../db/encryption-keys.ts'
 import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
-import type { SnapshotRef, VolumeData } from '../../drivers/driver.ts'
+import type { SnapshotRef } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
-import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import { dropBackup } from '../accounting.ts'
 import { followAttachments } from '../attached-status.ts'
-import type { ChunkSlots } from '../backup/chunk-slots.ts'
-import { backUpSome, type IsTimeUp, type Parent, pagesOfBackup, restoreSome } from '../backup/copy.ts'
+import { type BackupCopies, using } from '../backup/copies.ts'
+import { type Parent, pagesOfBackup } from '../backup/copy.ts'
 import { hasManifest, readManifest, removeBackup, writeManifest } from '../backup/format.ts'
 import { pageCount } from '../backup/marked-pages.ts'
 import { recordOf, restoredColumns } from '../backup/volume-record.ts'
@@ -24,10 +23,8 @@ import type { Outcome, WorkKind } from './kind.ts'
 const { locationOf } = backups
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp' | 'backupTarget'>
-/** Where chunks pass through. */
 interface Copying {
-  slots: ChunkSlots
-  clock: Pick<Clock, 'monotonicMs'>
+  copies: BackupCopies
 }
 type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
 
@@ -40,7 +37,7 @@ type KeyParts = KindParts & Pick<Parts, 'keys'> & { log: Log }
  * repeat copies the same bytes. Each `copy` is short and remembers in the row how far it came.
  */
 export function backupCreate(parts: KindParts & Copying): WorkKind {
-  const { db, backends, stamp, backupTarget: target, slots, clock } = parts
+  const { db, backends, stamp, backupTarget: target, copies } = parts
 
   async function parentOf({ parent_id: id }: backups.BackupRow): Promise<Parent | null> {
     if (id === null) return null
@@ -55,25 +52,21 @@ export function backupCreate(parts: KindParts & Copying): WorkKind {
       }
       const row = await existing(db, unit.resourceId)
       const source = await sourceOf(db, row)
-      const driver = backends.driverOf(hostOf(source))
+      const host = hostOf(source)
+      const driver = backends.driverOf(host)
       const snapshot = frozenOf(row, source)
       if (unit.step === 'freeze') {
         await driver.createSnapshot(snapshot)
         return { next: 'copy', commit: async () => {} }
       }
       if (unit.step === 'copy') {
-        const parent = await parentOf(row)
-        const { nextPage, chunksWritten } = await using(await driver.openSnapshot(snapshot), (source) =>
-          backUpSome({
-            source,
-            target,
-            slots,
-            location: locationOf(row),
-            parent,
-            page: row.next_page,
-            isTimeUp: endOfSlice(clock),
-          }),
-        )
+        const { nextPage, chunksWritten } = await copies.backUp({
+          host,
+          snapshot,
+          location: locationOf(row),
+          parent: await parentOf(row),
+          page: row.next_page,
+        })
         const set = { next_page: nextPage, object_count: row.object_count + chunksWritten }
         return {
           next: nextPage < pageCount(row.size_gib * GIB) ? 'copy' : 'finish',
@@ -160,7 +153,7 @@ export function backupDelete(parts: KeyParts): WorkKind {
  * begin → copy, page by page. A new volume is made by work of its own in the same lane: `begin` waits until that is done.
  */
 export function backupRestore(parts: KeyParts & Copying): WorkKind {
-  const { db, backends, stamp, backupTarget: target, slots, clock } = parts
+  const { db, stamp, backupTarget: target, copies } = parts
   return {
     attempt: async (unit): Promise<Outcome> => {
       const row = await existing(db, unit.resourceId)
@@ -184,18 +177,14 @@ export function backupRestore(parts: KeyParts & Copying): WorkKind {
       }
       const { pages, volume: record } = await readManifest(target, locationOf(row))
       const sizeBytes = row.size_gib * GIB
-      const nextPage = await using(await backends.driverOf(hostOf(volume)).openVolume(volumeRef(volume)), (data) =>
-        restoreSome({
-          volume: data,
-          target,
-          slots,
-          container: row.container,
-          pages,
-          sizeBytes,
-          page: row.next_page,
-          isTimeUp: endOfSlice(clock),
-        }),
-      )
+      const nextPage = await copies.restore({
+        host: hostOf(volume),
+        volume: volumeRef(volume),
+        container: row.container,
+        pages,
+        sizeBytes,
+        page: row.next_page,
+      })
       if (nextPage < pageCount(sizeBytes)) {
         return {
           next: 'copy',
@@ -249,14 +238,6 @@ async function endRestore(trx: Db, id: string, reason: string | null, updatedAt:
 
 const GIB = 1024 ** 3
 
-/** A step of a copy begins with pages for so long: it is repeated as a whole when it is cut off, and tells how far it has come at its end. */
-const SLICE_MS = 2000
-
-function endOfSlice(clock: Copying['clock']): IsTimeUp {
-  const endMs = clock.monotonicMs() + SLICE_MS
-  return () => clock.monotonicMs() >= endMs
-}
-
 /** Whether other backups go on to need what it has on the target. */
 async function liesThereForOthers(db: Db, row: backups.BackupRow): Promise<boolean> {
   const all = await db.transaction((trx) => backups.lockAt(trx, locationOf(row)))
@@ -266,14 +247,6 @@ async function liesThereForOthers(db: Db, row: backups.BackupRow): Promise<boole
 /** The snapshot whose bytes are copied: the one that was named, or the backup's own. */
 function frozenOf(row: backups.BackupRow, volume: volumes.VolumeRow): SnapshotRef {
   return snapshotRefOf({ id: row.snapshot_id ?? row.id, size_gib: row.size_gib }, volume)
-}
-
-async function using<T>(data: VolumeData, use: (data: VolumeData) => Promise<T>): Promise<T> {
-  try {
-    return await use(data)
-  } finally {
-    await data.close()
-  }
 }
 
 async function existing(db: Db, id: string): Promise<backups.ListedBackupRow> {

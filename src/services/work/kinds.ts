@@ -1,6 +1,6 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
-import { createChunkSlots } from '../backup/chunk-slots.ts'
+import type { BackupCopies } from '../backup/copies.ts'
 import type { Parts } from '../parts.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
@@ -15,9 +15,6 @@ import { volumeSwap } from './swap-kind.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
 import { volumeCreate, volumeDelete, volumeExtend } from './volume-kinds.ts'
 
-/** Of 8 MiB each at most, so that backups take 64 MiB in all, however many there are. */
-const CHUNK_SLOTS = 8
-
 export function createWorkKinds(
   parts: Pick<
     Parts,
@@ -25,9 +22,9 @@ export function createWorkKinds(
   > & {
     log: Log
     clock: Clock
+    copies: BackupCopies
   },
 ): Readonly<Record<WorkKindName, WorkKind>> {
-  const slots = createChunkSlots(CHUNK_SLOTS)
   return {
     'volume-create': volumeCreate(parts),
     'volume-delete': volumeDelete(parts),
@@ -40,9 +37,9 @@ export function createWorkKinds(
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),
     'attachment-disconnect': attachmentDisconnect(parts),
-    'backup-create': backupCreate({ ...parts, slots }),
+    'backup-create': backupCreate(parts),
     'backup-delete': backupDelete(parts),
-    'backup-restore': backupRestore({ ...parts, slots }),
+    'backup-restore': backupRestore(parts),
     'volume-reimage': volumeReimage(parts),
     'volume-upload': volumeUpload(parts),
     'volume-manage': volumeManage(parts),
