@@ -2,16 +2,22 @@ import { CHUNK_BYTES } from './format.ts'
 
 /**
  * Room for chunks on their way, shared by all backups and restores of a process: who finds none waits, and those who wait are served
- * in the order they came. A slot is two chunks of memory at most: its buffer, and what is made of that for the target.
+ * in the order they came.
  */
 export interface ChunkSlots {
   readonly count: number
-  /** Runs `use` with a buffer of 4 MiB that is its own until it has ended. */
-  with<T>(use: (buffer: Buffer) => Promise<T>): Promise<T>
+  /** Runs `use` with memory that is its own until it has ended. */
+  with<T>(use: (memory: ChunkMemory) => Promise<T>): Promise<T>
+}
+
+/** 4 MiB each: a chunk as it is in the volume, and as it is on the target. */
+export interface ChunkMemory {
+  chunk: Buffer
+  stored: Buffer
 }
 
 export function createChunkSlots(count: number): ChunkSlots {
-  const spare: Buffer[] = []
+  const spare: ChunkMemory[] = []
   const waiting: (() => void)[] = []
   let used = 0
 
@@ -20,11 +26,11 @@ export function createChunkSlots(count: number): ChunkSlots {
     with: async (use) => {
       if (used === count) await new Promise<void>((resolve) => waiting.push(resolve))
       else used++
-      const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
+      const memory = spare.pop() ?? newMemory()
       try {
-        return await use(buffer)
+        return await use(memory)
       } finally {
-        spare.push(buffer)
+        spare.push(memory)
         const next = waiting.shift()
         if (next !== undefined) next()
         else if (--used === 0) spare.length = 0 // nobody backs up any more
@@ -32,3 +38,8 @@ export function createChunkSlots(count: number): ChunkSlots {
     },
   }
 }
+
+const newMemory = (): ChunkMemory => ({
+  chunk: Buffer.allocUnsafeSlow(CHUNK_BYTES),
+  stored: Buffer.allocUnsafeSlow(CHUNK_BYTES),
+})

@@ -1,6 +1,6 @@
 import { promisify } from 'node:util'
 import { inflate } from 'node:zlib'
-import { compress, uncompress } from 'lz4-napi'
+import { lz4 } from '../../runtime/lz4.ts'
 import { CHUNK_BYTES, type ChunkRecord } from './format.ts'
 
 /** What is not made smaller by a tenth is kept as it is. */
@@ -12,33 +12,45 @@ const SAMPLE_BYTES = 8192
 
 const decompressDeflate = promisify(inflate)
 
-/** The bytes as they are kept: compressed by LZ4, which keeps up with a disk, when that helps. */
-export async function pack(bytes: Buffer): Promise<{ encoding: ChunkRecord['encoding']; stored: Buffer }> {
+/** The bytes as they are kept: compressed by LZ4, which keeps up with a disk, when that helps; `memory` has room for a chunk. */
+export async function pack(
+  bytes: Buffer,
+  memory: Buffer,
+): Promise<{ encoding: ChunkRecord['encoding']; stored: Buffer }> {
   const asItIs = { encoding: 'none', stored: bytes } as const
-  if (bytes.length > SAMPLES * SAMPLE_BYTES && !isSmaller(await compress(sampleOf(bytes)), SAMPLES * SAMPLE_BYTES)) {
-    return asItIs
+  if (bytes.length > SAMPLES * SAMPLE_BYTES) {
+    const sample = sampleOf(bytes, memory)
+    if ((await compressed(sample, memory.subarray(sample.length))) === null) return asItIs
   }
-  const compressed = await compress(bytes)
-  return isSmaller(compressed, bytes.length) ? { encoding: 'lz4', stored: compressed } : asItIs
+  const stored = await compressed(bytes, memory)
+  return stored === null ? asItIs : { encoding: 'lz4', stored }
 }
 
-/** Null for what cannot be such bytes. */
-export async function unpack(encoding: ChunkRecord['encoding'], stored: Buffer): Promise<Buffer | null> {
+/** Null for what cannot be such bytes. What is made of `stored` is in `memory`, which has room for a chunk, where it fits. */
+export async function unpack(
+  encoding: ChunkRecord['encoding'],
+  stored: Buffer,
+  memory: Buffer,
+): Promise<Buffer | null> {
   if (encoding === 'none') return stored
-  try {
-    if (encoding === 'deflate') return await decompressDeflate(stored, { maxOutputLength: CHUNK_BYTES })
-    // Its first bytes say how much memory to take.
-    return stored.readUInt32LE(0) > CHUNK_BYTES ? null : await uncompress(stored)
-  } catch {
-    return null
+  if (encoding === 'deflate') {
+    return decompressDeflate(stored, { maxOutputLength: CHUNK_BYTES }).catch(() => null)
   }
+  const lengthBytes = await lz4.uncompress(stored, memory)
+  return lengthBytes === null ? null : memory.subarray(0, lengthBytes)
 }
 
-const isSmaller = (compressed: Buffer, lengthBytes: number) => compressed.length <= lengthBytes * COMPRESSED_SHARE_MAX
+/** In `memory`; null when that does not help. */
+async function compressed(bytes: Buffer, memory: Buffer): Promise<Buffer | null> {
+  const room = memory.subarray(0, Math.floor(bytes.length * COMPRESSED_SHARE_MAX))
+  const lengthBytes = await lz4.compress(bytes, room)
+  return lengthBytes === null ? null : room.subarray(0, lengthBytes)
+}
 
-function sampleOf(bytes: Buffer): Buffer {
+function sampleOf(bytes: Buffer, memory: Buffer): Buffer {
   const step = Math.floor(bytes.length / SAMPLES)
-  return Buffer.concat(
-    Array.from({ length: SAMPLES }, (_, index) => bytes.subarray(index * step, index * step + SAMPLE_BYTES)),
-  )
+  for (let index = 0; index < SAMPLES; index++) {
+    bytes.copy(memory, index * SAMPLE_BYTES, index * step, index * step + SAMPLE_BYTES)
+  }
+  return memory.subarray(0, SAMPLES * SAMPLE_BYTES)
 }

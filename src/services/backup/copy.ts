@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { VolumeData } from '../../drivers/driver.ts'
-import type { ChunkSlots } from './chunk-slots.ts'
+import type { ChunkMemory, ChunkSlots } from './chunk-slots.ts'
 import { pack, unpack } from './compression.ts'
 import {
   type BackupLocation,
@@ -99,7 +99,7 @@ async function backUpPage(
   const batch = target.batch()
   try {
     const read = await inParallel(await chunksWithData(source, toRead), slots.count, (chunk) =>
-      slots.with((buffer) => backUpChunk(source, batch, location, chunk, known.get(chunk.index), buffer)),
+      slots.with((memory) => backUpChunk(source, batch, location, chunk, known.get(chunk.index), memory)),
     )
     await batch.commit()
     records.push(...read)
@@ -153,13 +153,13 @@ async function backUpChunk(
   location: BackupLocation,
   chunk: SourceChunk,
   known: ChunkRecord | undefined,
-  buffer: Buffer,
+  memory: ChunkMemory,
 ): Promise<ChunkRecord> {
   const { index, mark } = chunk
-  const bytes = await readChunk(source, chunk, buffer)
+  const bytes = await readChunk(source, chunk, memory.chunk)
   const sha256 = digestOfChunk(bytes)
   if (known?.sha256 === sha256) return { ...known, mark }
-  const { encoding, stored } = await pack(bytes)
+  const { encoding, stored } = await pack(bytes, memory.stored)
   await batch.put(chunkName(location, index), stored)
   return { index, sha256, encoding, backup: location.id, mark }
 }
@@ -259,7 +259,7 @@ export async function restoreSome(options: {
       await volume.discard(offset, length)
     }
     await inParallel(chunks, slots.count, (chunk) =>
-      slots.with((buffer) => restoreChunk(volume, target, container, chunk, sizeBytes, buffer)),
+      slots.with((memory) => restoreChunk(volume, target, container, chunk, sizeBytes, memory)),
     )
   })
   await volume.flush()
@@ -272,10 +272,10 @@ async function restoreChunk(
   container: string,
   record: ChunkRecord,
   sizeBytes: number,
-  buffer: Buffer,
+  memory: ChunkMemory,
 ): Promise<void> {
   const name = chunkName({ container, id: record.backup }, record.index)
-  const bytes = await unpack(record.encoding, await existing(target, name, buffer))
+  const bytes = await unpack(record.encoding, await existing(target, name, memory.stored), memory.chunk)
   const offset = record.index * CHUNK_BYTES
   const lengthBytes = Math.min(CHUNK_BYTES, sizeBytes - offset)
   if (bytes?.length !== lengthBytes || digestOfChunk(bytes) !== record.sha256) throw damaged(name)
