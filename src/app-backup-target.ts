@@ -19,8 +19,14 @@ const BACKUP_DIRECTORY = 'backups'
 
 const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
   directory: async ({ backup, data_dir }) => {
-    const disk = openSystemDisk(path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY)))
-    await disk.makeDirectory('.')
+    const directory = path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY))
+    const disk = openSystemDisk(directory)
+    try {
+      await disk.makeDirectory('.')
+    } catch (error) {
+      const reason = `the backup target, at ${directory}: ${(error as Error).message}`
+      throw new ServiceError('BackendFailure', { reason }, { cause: error })
+    }
     return createDirectoryTarget(disk, () => disk.close())
   },
 

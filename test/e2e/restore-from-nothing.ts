@@ -77,8 +77,8 @@ export class Cloud {
     return (await this.api.request<Answer>('POST', `/backups/${backupId}/restore`, { restore: {} })).restore.volume_id
   }
 
-  async show(backupId: string): Promise<{ status: string; object_count: number }> {
-    type Answer = { backup: { status: string; object_count: number } }
+  async show(backupId: string): Promise<{ status: string; object_count: number; fail_reason: string | null }> {
+    type Answer = { backup: { status: string; object_count: number; fail_reason: string | null } }
     return (await this.api.request<Answer>('GET', `/backups/${backupId}`)).backup
   }
 

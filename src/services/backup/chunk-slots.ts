@@ -1,3 +1,4 @@
+import type { Clock, Timer } from '../../runtime/clock.ts'
 import { CHUNK_BYTES } from './format.ts'
 
 /**
@@ -16,7 +17,11 @@ export interface ChunkMemory {
   stored: Buffer
 }
 
-export function createChunkSlots(count: number): ChunkSlots {
+/** The memory is kept so long for the next step of a backup, since fresh memory costs as much as what is done with it. */
+const IDLE_MS = 10_000
+
+export function createChunkSlots(count: number, clock: Pick<Clock, 'timer'>): ChunkSlots {
+  let letGo: Timer | null = null
   const spare: ChunkMemory[] = []
   const waiting: (() => void)[] = []
   let used = 0
@@ -26,6 +31,8 @@ export function createChunkSlots(count: number): ChunkSlots {
     with: async (use) => {
       if (used === count) await new Promise<void>((resolve) => waiting.push(resolve))
       else used++
+      letGo?.cancel()
+      letGo = null
       const memory = spare.pop() ?? newMemory()
       try {
         return await use(memory)
@@ -33,7 +40,11 @@ export function createChunkSlots(count: number): ChunkSlots {
         spare.push(memory)
         const next = waiting.shift()
         if (next !== undefined) next()
-        else if (--used === 0) spare.length = 0 // nobody backs up any more
+        else if (--used === 0) {
+          letGo = clock.timer(IDLE_MS, () => {
+            spare.length = 0
+          })
+        }
       }
     },
   }

@@ -54,9 +54,9 @@ export function createBackupCopies({
 }: {
   backends: Backends
   target: BackupTarget
-  clock: Pick<Clock, 'monotonicMs'>
+  clock: Pick<Clock, 'monotonicMs' | 'timer'>
 }): BackupCopies {
-  const slots = createChunkSlots(CHUNK_SLOTS)
+  const slots = createChunkSlots(CHUNK_SLOTS, clock)
   const endOfSlice = () => {
     const endMs = clock.monotonicMs() + SLICE_MS
     return () => clock.monotonicMs() >= endMs

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { SnapshotRef, VolumeData, VolumeDriver, VolumeRef } from '../../../src/drivers/driver.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../../src/drivers/memory.ts'
 import { createSheepdogDriver, sheepdogPool } from '../../../src/drivers/sheepdog/driver.ts'
+import { systemClock } from '../../../src/runtime/clock.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
 import { createChunkSlots } from '../../../src/services/backup/chunk-slots.ts'
 import { backUpSome, pagesOfBackup, restoreSome } from '../../../src/services/backup/copy.ts'
@@ -57,7 +58,7 @@ class Chain {
   readonly #driver: VolumeDriver
   readonly #target: BackupTarget
   readonly #random: SeededRandom
-  readonly #slots = createChunkSlots(4)
+  readonly #slots = createChunkSlots(4, systemClock)
   readonly volume: VolumeRef = { id: randomUUID(), sizeGib: 1 }
   #snapshots: SnapshotRef[] = []
   /** The newest at the end, with what each chunk held. */
@@ -217,7 +218,7 @@ async function backUp(driver: VolumeDriver, target: BackupTarget, volume: Volume
   const location = { container: CONTAINER, id: snapshot.id }
   const before = parentId === null ? null : { container: CONTAINER, id: parentId }
   const parent = before && { location: before, pages: (await readManifest(target, before)).pages }
-  const slots = createChunkSlots(4)
+  const slots = createChunkSlots(4, systemClock)
   await backUpSome({ source, target, location, parent, slots, page: 0, isTimeUp: () => false })
   const pages = await pagesOfBackup({ source, target, location }, parent)
   await writeManifest(
