@@ -65,8 +65,8 @@ use = egg:swift#listing_formats
 [filter:s3api]
 use = egg:swift#s3api
 location = eu-test-1
-# Names that this host has for itself; without them any Host would do.
-storage_domain =
+# The name of this host of which a bucket's name may stand in front; by any other one buckets are in the path.
+storage_domain = s3.test
 
 [filter:copy]
 use = egg:swift#copy

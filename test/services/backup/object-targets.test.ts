@@ -1,12 +1,36 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect } from 'vitest'
 import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../../../src/runtime/http-client.ts'
-import { openS3Target, openSwiftTarget, type TargetPorts, withSwift } from '../../tools/swift.ts'
+import {
+  BUCKET,
+  openS3Target,
+  openSwiftTarget,
+  S3_HOST,
+  sharedSwift,
+  type TargetPorts,
+  withSwift,
+} from '../../tools/swift.ts'
 import { loseAndRestore } from './lost-cloud.ts'
 import { describeTargetContract } from './target-contract.ts'
 
 describeTargetContract('S3', () => openS3Target(), withSwift)
+describeTargetContract('S3 by the names of buckets', () => openS3ByHost(), withSwift)
 describeTargetContract('Swift', () => openSwiftTarget(), withSwift)
+
+/** Requests go to a host of the bucket's name, and only to that. */
+async function openS3ByHost() {
+  const { port, host } = new URL((await sharedSwift()).url)
+  const named = `${BUCKET}.${S3_HOST}:${port}`
+  const wrap = (http: HttpClient): HttpClient => ({
+    ...http,
+    request: ({ url, headers, ...request }) => {
+      expect(new URL(url).host).toBe(named)
+      expect(new URL(url).pathname).not.toContain(BUCKET)
+      return http.request({ ...request, url: url.replace(named, host), headers: { ...headers, host: named } })
+    },
+  })
+  return openS3Target({ endpoint: `http://${S3_HOST}:${port}`, addressing: 'host' }, { wrap })
+}
 
 const KINDS = [
   { kind: 'S3', open: (changes: { listedMax?: number }, ports?: TargetPorts) => openS3Target(changes, ports) },
