@@ -295,8 +295,12 @@ const LONG_BYTES_MIN = 64 * 1024
 const isLongWrite = ({ opcode, flags, dataLength = 0 }: IncomingRequest): boolean =>
   opcode === OP.WRITE_VDI && (flags & FLAG.WRITE) !== 0 && dataLength >= LONG_BYTES_MIN
 
+/** What is longer than any body is refused, and needs no memory. */
 const isLongRead = ({ opcode, flags, length = 0, dataLength = 0 }: IncomingRequest): boolean =>
-  opcode === OP.READ_VDI && mayAnswerBody(flags) && length >= LONG_BYTES_MIN && length <= dataLength
+  opcode === OP.READ_VDI &&
+  mayAnswerBody(flags) &&
+  length >= LONG_BYTES_MIN &&
+  length <= Math.min(dataLength, BODY_SIZE_MAX_BYTES)
 
 /**
  * Keeps the client's framing: QEMU reads an error's body into the guest's buffer, and `dog` and tgt do not read a body
