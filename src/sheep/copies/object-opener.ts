@@ -186,7 +186,7 @@ export class ObjectOpener {
       object.isUndecided = false
       return this.#begin(object, null, plans, isStill)
     }
-    const authority = best && (await this.#complete(best, reports, isStill))
+    const authority = best && (await this.#complete(best, thatCount(views, reports), isStill))
     if (!authority || !isStill()) return false
     const all = reports.map((report) => (report === best ? authority : report))
     const plans = await this.#plan(object, all, authority)
@@ -217,7 +217,7 @@ export class ObjectOpener {
    */
   async #complete(best: Report, reports: readonly Report[], isStill: () => boolean): Promise<Report | null> {
     const { holders, versions } = this.#options
-    const ahead = aheadOf(best, thatCount(holders.placedViews(best.oid), reports))
+    const ahead = aheadOf(best, reports)
     if (!ahead) return best
     const { oid, member, tail } = best
     const state = best.state!
