@@ -139,6 +139,7 @@ class EpochBench {
       clock: systemClock,
       node: SELF.node,
       copies: this.#copies,
+      catchUp: async () => true,
       failed: (error) => {
         throw error
       },

@@ -22,8 +22,8 @@ const PATIENCE_MS = 500
 export class CatchUp {
   readonly #options: CatchUpOptions
   readonly #applied = new Signal()
-  #running: Promise<void> | null = null
-  #next: Promise<void> | null = null
+  #running: Promise<boolean> | null = null
+  #next: Promise<boolean> | null = null
 
   constructor(options: CatchUpOptions) {
     this.#options = options
@@ -34,8 +34,8 @@ export class CatchUp {
     this.#applied.tell()
   }
 
-  /** Resolves when everything has taken effect here that had on any node when this was called; or when that takes too long. */
-  now(): Promise<void> {
+  /** Whether everything has taken effect here that had on any node when this was called. False when that takes too long, or one does not say. */
+  now(): Promise<boolean> {
     if (this.#running === null) return this.#begin()
     // What runs may have asked too early: whoever comes meanwhile shares the next one.
     this.#next ??= this.#running.then(() => {
@@ -45,27 +45,33 @@ export class CatchUp {
     return this.#next
   }
 
-  #begin(): Promise<void> {
+  #begin(): Promise<boolean> {
     this.#running = this.#catchUp().finally(() => {
       this.#running = null
     })
     return this.#running
   }
 
-  async #catchUp(): Promise<void> {
+  async #catchUp(): Promise<boolean> {
     const { state, clock, isSelf, indexOf } = this.#options
     let isOver = false
     const patience = clock.sleep(PATIENCE_MS).then(() => {
       isOver = true
     })
+    let unheard = 0
     let wanted = 0
     const asked = state.members
       .map(({ node, incarnation }) => ({ node, incarnation }))
       .filter((life) => !isSelf(life))
       .map(async (life) => {
-        wanted = Math.max(wanted, await indexOf(life).catch(() => 0))
+        unheard++
+        const index = await indexOf(life).catch(() => null)
+        if (index === null) return
+        unheard--
+        wanted = Math.max(wanted, index)
       })
     await Promise.race([Promise.all(asked), patience])
     while (state.index < wanted && !isOver) await Promise.race([this.#applied.next, patience])
+    return unheard === 0 && state.index >= wanted
   }
 }

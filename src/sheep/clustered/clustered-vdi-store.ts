@@ -107,6 +107,7 @@ export class ClusteredVdiStore implements VdiStore {
       clock,
       node: options.self.node,
       copies: this.#vdiCopies,
+      catchUp: () => this.catchUp(),
       failed: options.failed,
     })
     this.recovery = new Recovery({
@@ -319,7 +320,7 @@ export class ClusteredVdiStore implements VdiStore {
   }
 
   /** Resolves when this node knows what any other one has answered by now; see CatchUp. */
-  catchUp(): Promise<void> {
+  catchUp(): Promise<boolean> {
     return this.#catchUp.now()
   }
 
@@ -532,8 +533,12 @@ export class ClusteredVdiStore implements VdiStore {
     const { state } = this.#parts
     const isOrphan = (oid: bigint) =>
       oidKind(oid) !== 'attr' && !state.vdis.has(oidVid(oid)) && !state.makings.has(oidVid(oid))
-    const orphans = this.objectsHere().filter(isOrphan)
-    const isRepaired = repair && orphans.length > 0 && (await this.#holder.drop((oid) => !isOrphan(oid)))
+    const catchUp = () => this.catchUp()
+    const seemOrphans = this.objectsHere().filter(isOrphan)
+    if (seemOrphans.length > 0 && !(await catchUp()))
+      throw new StoreError('Unsure', 'this node does not know what the others know')
+    const orphans = seemOrphans.filter(isOrphan)
+    const isRepaired = repair && orphans.length > 0 && (await this.#holder.drop((oid) => !isOrphan(oid), { catchUp }))
     const problems = orphans.slice(0, PROBLEMS_MAX).map((oid) => {
       const detail = `${formatOid(oid)} on ${this.#addressOf(this.member.life.node)} belongs to no VDI`
       return { kind: 'orphan_object' as const, detail, where: null, isRepaired }

@@ -18,6 +18,8 @@ export interface CopyCleanerOptions {
   /** This one. */
   node: NodeId
   copies: VdiCopies
+  /** See CatchUp. */
+  catchUp(): Promise<boolean>
   failed(error: StoreError): void
 }
 
@@ -31,12 +33,16 @@ export interface CopyCleanerOptions {
  *    until his copies are clean, too.
  * 3. A vid may be given to another VDI. So a node that was away when the objects of the one before were removed drops them when it
  *    learns of that.
+ * 4. Owners may know more of the log than this node. What they have made here by entries that are still to come is not to be taken for
+ *    what is left of something.
  */
 export class CopyCleaner {
   readonly #options: CopyCleanerOptions
   /** When VDIs were made, before the state was replaced. */
   #former: ReadonlyMap<number, number> = new Map()
   #cleanedEpoch = 0
+  /** What was clean could not be forgotten, for want of entries that are still to come. */
+  #isBehind = false
   #work: Promise<unknown> = Promise.resolve()
 
   constructor(options: CopyCleanerOptions) {
@@ -56,7 +62,7 @@ export class CopyCleaner {
   /** An entry has taken effect: to be told in the same turn. */
   applied(entry: Entry): void {
     const { state } = this.#options
-    if (entry.type === 'clean') this.#inTurn(() => this.#forgetClean())
+    if (entry.type === 'clean' || this.#isBehind) this.#inTurn(() => this.#forgetClean())
     if ((entry.type === 'reclaimed' || entry.type === 'unmade') && !this.#wasThere(state.epoch)) {
       this.#drop([entry.vid])
     }
@@ -79,7 +85,8 @@ export class CopyCleaner {
   }
 
   async #forgetClean(): Promise<void> {
-    const { state, store, holder } = this.#options
+    const { state, store, holder, catchUp } = this.#options
+    this.#isBehind = false
     const clean = state.families.oldestUnclean(state.epoch) - 1
     if (clean <= this.#cleanedEpoch || state.view.away) return
     for (const epoch of state.families.uncleanEpochs()) if (!this.#wereAllThere(epoch)) return
@@ -90,7 +97,8 @@ export class CopyCleaner {
       return views.includes(true)
     }
     // What is clean is on those that were targets then. Who has become one since may have an old copy, and needs to know how old it is.
-    if (!(await holder.drop(belongsHere, this.#pause)) || isAwaited) return
+    this.#isBehind = !(await holder.drop(belongsHere, { catchUp, pause: this.#pause }))
+    if (this.#isBehind || isAwaited) return
     this.#cleanedEpoch = clean
     await new Promise<void>((resolve, reject) => store.clean(clean, (error) => (error ? reject(error) : resolve())))
   }

@@ -17,7 +17,7 @@ export interface GatewayOptions {
   ownership: Ownership
   clock: Clock
   /** Resolves when this node knows what other nodes have told their clients. */
-  catchUp(): Promise<void>
+  catchUp(): Promise<unknown>
   /** By this node's own table of operations. */
   runHere(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void
   /**

@@ -20,6 +20,11 @@ const LOOKS_PER_TURN = 128
 /** Each is a transaction: more would keep the writes of clients waiting behind them. */
 const DROPS_AT_ONCE = 64
 
+export interface DropOptions {
+  catchUp?: () => Promise<boolean>
+  pause?: () => Promise<void>
+}
+
 /**
  * The copies that one node has, towards the owners of VDIs.
  *
@@ -52,11 +57,30 @@ export class CopyHolder {
    * view with this life of the node is known, as owners may have known later ones in the lives before. Returns whether nothing
    * is left that does not belong here.
    *
+   * An owner may be ahead of this node by other entries of the log, too, and have made a VDI that is not known here, with the number of
+   * one that was. So what seems not to belong here is judged once more after `catchUp`, which resolves when all is known here that any
+   * node knew when it was called, or to false when that is not so; and goes if nobody has written to it since.
+   *
    * With `pause` it lets others go on after every so many objects, and each is judged by what is known in its own turn: only for what
    * is still true of an object that comes meanwhile.
    */
-  async drop(belongsHere: (oid: bigint) => boolean, pause?: () => Promise<void>): Promise<boolean> {
-    return this.#drop(this.#store.objects(), (oid) => !belongsHere(oid), pause)
+  async drop(belongsHere: (oid: bigint) => boolean, { catchUp, pause }: DropOptions = {}): Promise<boolean> {
+    const foreign = new Map<bigint, Version | undefined>()
+    let looks = 0
+    for (const oid of this.#store.objects()) {
+      if (!belongsHere(oid)) foreign.set(oid, this.#store.stateOf(oid)?.version)
+      if (pause && ++looks % LOOKS_PER_TURN === 0) await pause()
+    }
+    if (foreign.size === 0) return true
+    if (catchUp && !(await catchUp())) return false
+    let isWritten = false
+    const isForeign = (oid: bigint) => {
+      if (belongsHere(oid)) return false
+      const isSame = this.#isSince(oid, foreign)
+      isWritten ||= !isSame
+      return isSame
+    }
+    return (await this.#drop(foreign.keys(), isForeign, pause)) && !isWritten
   }
 
   /**
@@ -67,11 +91,13 @@ export class CopyHolder {
     const versions = new Map<bigint, Version | undefined>()
     for (const oid of vids.flatMap((vid) => this.#store.objectsOf(vid)))
       versions.set(oid, this.#store.stateOf(oid)?.version)
-    const isAsItWas = (oid: bigint) => {
-      const version = this.#store.stateOf(oid)?.version
-      return version !== undefined && (isClean(version) || isSameVersion(version, versions.get(oid) ?? null))
-    }
-    return (pause) => this.#drop(versions.keys(), isAsItWas, pause)
+    return (pause) => this.#drop(versions.keys(), (oid) => this.#isSince(oid, versions), pause)
+  }
+
+  /** Whether the copy has its version since then. What is clean is one version under many names. */
+  #isSince(oid: bigint, versions: ReadonlyMap<bigint, Version | undefined>): boolean {
+    const version = this.#store.stateOf(oid)?.version
+    return version !== undefined && (isClean(version) || isSameVersion(version, versions.get(oid) ?? null))
   }
 
   async #drop(

@@ -353,3 +353,46 @@ describe('what a node that lost power has lost', () => {
     if (rebalanceDelayMs === 600_000) expect(Math.max(...copied)).toBeLessThanOrEqual(filled(0).length)
   })
 })
+
+describe('a node that knows less of the log than an owner', () => {
+  const GONE = 3
+  const BEHIND = 2
+
+  /** Of four nodes one ends; another one then does not hear of what is clean without it, and of a VDI that is made after. */
+  async function openedBehind(seed: number) {
+    const bench = await ClusterBench.open(seed, 4, { copies: 3, rebalanceDelayMs: 1000 })
+    await bench.until(() => stateAt(bench, 0).view.voters.length === 3 && bench.isHome())
+    await bench.run(bench.vdis(0).create('a', SIZE_BYTES))
+    bench.kill(bench.nodes[GONE]!)
+    await bench.until(
+      () => stateAt(bench, BEHIND).members.length === 3 && stateAt(bench, BEHIND).view.away === undefined,
+    )
+    bench.group.stop(bench.nodes[BEHIND]!.name)
+    await bench.until(() => stateAt(bench, 0).families.uncleanBefore(stateAt(bench, 0).epoch).length === 0)
+    const vid = await bench.run(bench.vdis(0).create('b', SIZE_BYTES))
+    const device = await bench.run(bench.vdis(0).open(vid, { readOnly: false }))
+    for (const at of indexes) await bench.run(bench.write(device, at * OBJECT_BYTES, filled(at)))
+    expect(stateAt(bench, BEHIND).vdis.get(vid)).toBeUndefined()
+    for (const at of indexes) expect(holders(bench, vid, at)).toEqual([0, 1, BEHIND])
+    return { bench, vid }
+  }
+
+  it.each([1, 2, 3])('keeps what the owner makes there when it forgets what is clean, seed %d', async (seed) => {
+    const { bench, vid } = await openedBehind(seed)
+    bench.group.resume(bench.nodes[BEHIND]!.name)
+    await bench.until(() => stateAt(bench, BEHIND).vdis.get(vid) !== undefined && bench.isHome())
+    await bench.pass(2000)
+    for (const at of indexes) expect(holders(bench, vid, at)).toEqual([0, 1, BEHIND])
+  })
+
+  it('takes nothing of that for what belongs to no VDI', async () => {
+    const { bench, vid } = await openedBehind(1)
+    const { sheep } = bench.nodes[0]!.running!.node
+    bench.clock
+      .node()
+      .mount()
+      .timer(200, () => bench.group.resume(bench.nodes[BEHIND]!.name))
+    expect(await bench.run(sheep.audit({ repair: true }))).toMatchObject({ sound: true, problemsTotal: 0 })
+    for (const at of indexes) expect(holders(bench, vid, at)).toEqual([0, 1, BEHIND])
+  })
+})

@@ -40,7 +40,7 @@ it('a node with many copies lets others go on while it looks which of them belon
     await remove(OBJECTS - 2)
     await write(OBJECTS)
   }
-  expect(await bench.clock.run(new CopyHolder(store).drop(belongsHere, pause))).toBe(true)
+  expect(await bench.clock.run(new CopyHolder(store).drop(belongsHere, { pause }))).toBe(true)
   expect(looksOfTurns).toHaveLength(1)
   expect(Math.max(looks, ...looksOfTurns)).toBeLessThanOrEqual(128)
   const even = Array.from({ length: OBJECTS / 2 + 1 }, (_, i) => oidOf(2 * i)).filter(
