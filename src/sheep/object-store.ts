@@ -337,6 +337,11 @@ export class ObjectStore {
   }
 
   /** Why an object cannot be read any more: its disk has failed. */
+  /** Whether it exists, and `lossOf` has nothing to say of it. */
+  isSound(oid: bigint): boolean {
+    return this.#cache.peek(oid)?.loss === null
+  }
+
   lossOf(oid: bigint): StoreError | null {
     return this.#cache.peek(oid)?.loss ?? null
   }
