@@ -1,6 +1,7 @@
 import assert from 'node:assert'
 import { crc32 } from '@node-rs/crc32'
 import { StoreError } from '../errors.ts'
+import { readU64, writeU64 } from '../runtime/u64.ts'
 import {
   COPY_KINDS,
   type CopyRecord,
@@ -183,7 +184,7 @@ export function decodeMeta(meta: Buffer): JournalRecord[] | null {
 export function writeRecord(meta: Buffer, start: number, record: JournalRecord): number {
   meta.writeUInt32LE(KINDS.indexOf(record.kind), start)
   if (isCopyRecord(record)) return writeCopyRecord(meta, start, record)
-  if ('oid' in record) meta.writeBigUInt64LE(record.oid, start + 4)
+  if ('oid' in record) writeU64(meta, record.oid, start + 4)
   meta.writeUIntLE(numberOf(record), start + 12, 6)
   let at = start + RECORD_FIXED_BYTES
   switch (record.kind) {
@@ -245,7 +246,7 @@ export function readRecord(meta: Buffer, start: number): JournalRecord {
   if (start + RECORD_FIXED_BYTES > meta.length) throw malformed(start)
   const number = meta.readUInt32LE(start)
   const kind = OWN_KINDS[number]
-  const oid = meta.readBigUInt64LE(start + 4)
+  const oid = readU64(meta, start + 4)
   const version = meta.readUIntLE(start + 12, 6)
   const word20 = meta.readUInt32LE(start + 20)
   const count = meta.readUInt32LE(start + 24)

@@ -48,6 +48,7 @@ export class RoutedSession {
     this.#options = options
   }
 
+  /** The request is this session's from now on. */
   submit(request: SheepRequest, reply: (response: Reply) => void): void {
     if (this.#overWith !== null) return reply({ result: this.#overWith })
     const unanswered = { request, reply }
@@ -67,7 +68,8 @@ export class RoutedSession {
   }
 
   #send(unanswered: Unanswered, place: OpenPlace): void {
-    const request = { ...unanswered.request, session: place.session }
+    const { request } = unanswered
+    request.session = place.session // a copy would cost as much as all the rest of this
     place.run(request, (response) => {
       if (!this.#unanswered.has(unanswered) || place !== this.#place) return
       if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)

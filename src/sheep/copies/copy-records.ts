@@ -1,3 +1,4 @@
+import { readU64, writeU64 } from '../../runtime/u64.ts'
 import { BLOCKS_PER_OBJECT } from '../object-format.ts'
 import { BLOCK_BITS_WORDS, type BlockBits } from './block-sets.ts'
 import type { BlockRange, CopyKind } from './copy-store.ts'
@@ -90,7 +91,7 @@ export function copyRecordBytes(record: CopyRecord): number {
  */
 export function writeCopyRecord(target: Buffer, start: number, record: CopyRecord): number {
   let at = start + FIXED_BYTES
-  if ('oid' in record) target.writeBigUInt64LE(record.oid, start + 4)
+  if ('oid' in record) writeU64(target, record.oid, start + 4)
   switch (record.kind) {
     case 'copy': {
       const { image } = record
@@ -141,7 +142,7 @@ export function readCopyRecord(kind: CopyRecord['kind'], source: Buffer, start: 
 
 /** Throws RangeError when it goes on behind the end, or when a number is none that could be. */
 function readChecked(kind: CopyRecord['kind'], source: Buffer, start: number): CopyRecord {
-  const oid = source.readBigUInt64LE(start + 4)
+  const oid = readU64(source, start + 4)
   const number = source.readUIntLE(start + 12, 6)
   const word20 = source.readUInt32LE(start + 20)
   const count = source.readUInt32LE(start + 24)

@@ -149,6 +149,15 @@ export interface CopyWrite extends BlockContents {
   previous: Version | null
 }
 
+/** Of few shapes, as it is on the way of every write. */
+export function copyWrite(
+  { oid, version, previous }: Pick<CopyWrite, 'oid' | 'version' | 'previous'>,
+  { blocks, zeros, inherited }: BlockContents,
+): CopyWrite {
+  if (inherited) return { oid, version, previous, blocks, zeros, inherited }
+  return { oid, version, previous, blocks, zeros }
+}
+
 export interface Adoption {
   oid: bigint
   version: Version

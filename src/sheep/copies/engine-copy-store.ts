@@ -153,17 +153,16 @@ export class EngineCopyStore implements CopyStore {
     if (!this.#hasSpace(oid, ranges) && !this.#hasRoomFor(oid, write)) return done(new StoreError('NoSpace'))
     const before = previous === null ? null : this.#copies.imageOf(oid)
     const epochs = withEpoch(this.#copies.imageOf(oid)?.epochs ?? NO_EPOCHS, version.generation.epoch)
-    const ends = previous === null ? {} : this.#endsBefore(oid, version)
-    const image = grown(
-      { version, epochs, kind: before?.kind ?? 'full', valid: before?.valid ?? null, ...ends },
-      ranges,
-    )
+    const { ends } = previous === null ? NO_ENDS : this.#endsBefore(oid, version)
+    const [kind, valid] = [before?.kind ?? 'full', before?.valid ?? null]
+    const image = grown(ends ? { version, epochs, kind, valid, ends } : { version, epochs, kind, valid }, ranges)
     const records: CopyRecord[] = [
       { kind: 'copy', oid, image },
       { kind: 'wrote', oid, version, previous, ranges },
     ]
     if (previous === null) records.unshift({ kind: 'settled', oid })
-    const changes = (): Change[] => [...(previous === null ? [this.#zeros(oid)] : []), ...changesOf(oid, write)]
+    const changes = (): Change[] =>
+      previous === null ? [this.#zeros(oid), ...changesOf(oid, write)] : changesOf(oid, write)
     this.#reserved.use(oid, ranges)
     this.#commit({ oid, epoch: version.generation.epoch, durable, leaves: true, writes: true, records, changes }, done)
   }
@@ -211,11 +210,11 @@ export class EngineCopyStore implements CopyStore {
   #endsBefore(oid: bigint, next: Version): Pick<CopyImage, 'ends'> {
     const image = this.#copies.imageOf(oid)
     const isSameEpoch = image?.version.generation.epoch === next.generation.epoch
-    if (isSameEpoch && image.kind !== 'stale') return image.ends ? { ends: image.ends } : {}
+    if (isSameEpoch && image.kind !== 'stale') return image.ends ? { ends: image.ends } : NO_ENDS
     const before = this.stateOf(oid)
-    if (!before || before.kind === 'stale' || before.kind === 'removed') return {}
+    if (!before || before.kind === 'stale' || before.kind === 'removed') return NO_ENDS
     const ends = endsAfter(image?.ends ?? [], before.version, next)
-    return ends.length > 0 ? { ends } : {}
+    return ends.length > 0 ? { ends } : NO_ENDS
   }
 
   fill(oid: bigint, contents: BlockContents, done: CopyDone): void {
@@ -457,7 +456,8 @@ export class EngineCopyStore implements CopyStore {
     const more = this.#announced(epoch, change.durable)
     const watermark = this.#watermarks.get(vid)
     this.#watermarks.delete(vid)
-    const all = [...records, ...(watermark ? [watermark] : []), ...more.records]
+    const all =
+      watermark || more.records.length > 0 ? [...records, ...(watermark ? [watermark] : []), ...more.records] : records
     if (change.leaves !== null) this.#there.set(oid, change.leaves)
     this.#inLine(
       oid,
@@ -467,9 +467,9 @@ export class EngineCopyStore implements CopyStore {
         // The one that was to make it was refused.
         const isGone = !this.#store.exists(oid) && !changes.some(({ kind }) => kind === 'create')
         if (change.writes && isGone) return this.#spoil(oid, new StoreError('NoObject', formatOid(oid)), done)
-        const noted = all.map((record): Change => ({ kind: 'copies', record }))
-        const options = { durable: change.durable || more.durable, ...(epoch > 0 && { epoch }) }
-        this.#store.commit([...changes, ...noted], options, (error) => {
+        for (const record of all) changes.push({ kind: 'copies', record })
+        const durable = change.durable || more.durable
+        this.#store.commit(changes, epoch > 0 ? { durable, epoch } : { durable }, (error) => {
           if (!error && more.records.length > 0) this.#acceptedEpoch = Math.max(this.#acceptedEpoch, epoch)
           done(error)
         })
@@ -530,6 +530,8 @@ export class EngineCopyStore implements CopyStore {
 }
 
 /** With these blocks too, which may have been the last that it lacked. */
+const NO_ENDS: Pick<CopyImage, 'ends'> = {}
+
 function grown(image: CopyImage, ranges: readonly BlockRange[]): CopyImage {
   if (!image.valid) return image
   const valid = withBlocks(image.valid, ranges)

@@ -10,7 +10,7 @@ import {
   subtract,
   toBlocks,
 } from './block-ranges.ts'
-import type { BlockContents, BlockRange } from './copy-store.ts'
+import { type BlockContents, type BlockRange, copyWrite } from './copy-store.ts'
 import type { Holders } from './holders.ts'
 import { writtenApart } from './lineage.ts'
 import type { CopyResults } from './messages.ts'
@@ -235,7 +235,7 @@ export class ObjectOpener {
     const reserved = await holders.ask(member, { type: 'reserve', oid, blocks })
     if (reserved?.refused !== null || !isStill()) return null
     const version = versions.next(holders.generation)
-    const write = { ...contents, oid, version, previous: state.version }
+    const write = copyWrite({ oid, version, previous: state.version }, contents)
     const written = await holders.ask(member, { type: 'write', write, durable: true, watermark: null })
     if (written?.refused !== null) return null
     const entries = newer.map((range) => ({ ...range, version, previous: state.version }))

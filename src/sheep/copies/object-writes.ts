@@ -3,7 +3,7 @@ import type { StoreDone } from '../change.ts'
 import type { Member } from '../membership/view.ts'
 import { BLOCK_BYTES } from '../object-format.ts'
 import { ALL_BLOCKS, type Blocks, blocksOf, covers, rangeOf, subtract, toBlocks } from './block-ranges.ts'
-import type { BlockContents } from './copy-store.ts'
+import { type BlockContents, copyWrite } from './copy-store.ts'
 import type { Holders } from './holders.ts'
 import type { CopyRequest } from './messages.ts'
 import type { News } from './news.ts'
@@ -109,7 +109,7 @@ export class ObjectWrites {
           type: 'write',
           vid,
           generation,
-          write: { ...contents, oid, version, previous },
+          write: copyWrite({ oid, version, previous }, contents),
           durable: write.durable,
           watermark,
         }

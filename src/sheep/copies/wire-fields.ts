@@ -102,7 +102,8 @@ export function readContents(fields: ByteReader, body: Buffer): BlockContents {
   })
   if (at !== body.length) throw new MalformedMessage(`body: ${body.length} bytes where runs have ${at}`)
   const zeros = readRanges(fields, 'zeros')
-  return { blocks, zeros, ...readInherited(fields) }
+  const { inherited } = readInherited(fields)
+  return inherited ? { blocks, zeros, inherited } : { blocks, zeros }
 }
 
 export function noBody(body: Buffer): void {

@@ -4,7 +4,7 @@ import { type ByteReader, MalformedMessage } from '../peer/byte-reader.ts'
 import type { FrameWriter } from '../peer/frames.ts'
 import { type AnyHandler, handler, type Kind, REQUEST_COST_BYTES } from '../peer/kind.ts'
 import type { CopyHolder } from './copy-holder.ts'
-import type { BlockContents, CopyState, TailEntry } from './copy-store.ts'
+import { type BlockContents, type CopyState, copyWrite, type TailEntry } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
 import type { Generation } from './version.ts'
 import { NO_VERSION, VersionArray } from './version-array.ts'
@@ -236,7 +236,7 @@ function readWrite(
   const version = readVersion(fields, 'version', generation)
   const previous = (flags & WRITE_FLAG.PREVIOUS) !== 0 ? readVersion(fields, 'previous', generation) : null
   const watermark = (flags & WRITE_FLAG.WATERMARK) !== 0 ? readVersion(fields, 'watermark', generation) : null
-  const write = { oid, version, previous, ...readContents(fields, body) }
+  const write = copyWrite({ oid, version, previous }, readContents(fields, body))
   return { vid, generation, type: 'write', write, durable: (flags & WRITE_FLAG.DURABLE) !== 0, watermark }
 }
 
@@ -270,7 +270,7 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
 function decodeAnswer(fields: ByteReader, body: Buffer, request: CopyRequest): CopyAnswer {
   const { generation } = request
   const code = fields.u8('refused')
-  const refused = REFUSALS[code - 1]
+  const refused = code === 0 ? undefined : REFUSALS[code - 1]
   if (code > REFUSALS.length) throw new MalformedMessage(`refused ${code} is of no refusal`)
   if (refused !== undefined || (request.type !== 'read' && request.type !== 'remains')) noBody(body)
   if (refused !== undefined) return { refused }

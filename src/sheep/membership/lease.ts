@@ -38,9 +38,20 @@ export class Lease {
 
   /** When the lease ends; in the past when there is none. To be asked after the data is in hand, and not by a timer. */
   endMs(voters: readonly NodeId[]): number {
-    const answered = voters.map((voter) => this.#answeredMs.get(voter) ?? Number.NEGATIVE_INFINITY)
     const majority = Math.floor(voters.length / 2) + 1
-    return (answered.sort((a, b) => b - a)[majority - 1] ?? Number.NEGATIVE_INFINITY) + LEASE_MS
+    let latestMs = Number.NEGATIVE_INFINITY
+    for (const voter of voters) {
+      const ms = this.#answeredMs.get(voter) ?? Number.NEGATIVE_INFINITY
+      if (ms > latestMs && this.#countSince(ms, voters) >= majority) latestMs = ms
+    }
+    return latestMs + LEASE_MS
+  }
+
+  /** How many of them have answered something that was sent no earlier. Asked with every request, for a handful of voters. */
+  #countSince(ms: number, voters: readonly NodeId[]): number {
+    let count = 0
+    for (const voter of voters) if ((this.#answeredMs.get(voter) ?? Number.NEGATIVE_INFINITY) >= ms) count++
+    return count
   }
 }
 

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { readU64 } from '../../runtime/u64.ts'
 
 /** Bytes of another node that are no message as this version knows it; says which field is wrong. */
 export class MalformedMessage extends Error {
@@ -7,6 +8,28 @@ export class MalformedMessage extends Error {
 
 const TWO_TO_32 = 0x1_0000_0000
 const HIGH_HALF_MAX = 0x1f_ffff
+
+/** A text, and what it is made of. */
+class Text {
+  readonly text: string
+  readonly #bytes: Uint8Array
+
+  constructor(bytes: Buffer) {
+    this.text = bytes.toString('utf8')
+    this.#bytes = Uint8Array.from(bytes)
+  }
+
+  /** Whether it is what is there. */
+  isAt(source: Buffer, start: number, length: number): boolean {
+    const bytes = this.#bytes
+    if (bytes.length !== length) return false
+    for (let at = 0; at < length; at++) if (source[start + at] !== bytes[at]) return false
+    return true
+  }
+}
+
+/** Most messages name the one who has named himself in the message before. */
+let lastText = new Text(Buffer.alloc(0))
 
 /** Takes the fields of a message apart, in order. Each method throws a MalformedMessage that names the field. */
 export class ByteReader {
@@ -39,16 +62,18 @@ export class ByteReader {
 
   /** 64 bits of which each matters. */
   bits64(field: string): bigint {
-    return this.#bytes.readBigUInt64LE(this.#advance(8, field))
+    return readU64(this.#bytes, this.#advance(8, field))
   }
 
   /** UTF-8 after its length, a byte. */
   shortText(field: string): string {
     const length = this.u8(field)
     const at = this.#advance(length, field)
+    if (lastText.isAt(this.#bytes, at, length)) return lastText.text
     const bytes = this.#bytes.subarray(at, at + length)
     if (!isUtf8(bytes)) throw new MalformedMessage(`${field} is no text`)
-    return bytes.toString('utf8')
+    lastText = new Text(bytes)
+    return lastText.text
   }
 
   /** How many items follow, of at least `itemBytes` each: never more than there is room for. */

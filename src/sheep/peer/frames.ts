@@ -1,4 +1,5 @@
 import assert from 'node:assert'
+import { writeU64 } from '../../runtime/u64.ts'
 import { MalformedMessage } from './byte-reader.ts'
 
 /**
@@ -79,7 +80,7 @@ export class FrameWriter {
 
   bits64(value: bigint): void {
     this.#reserve(8)
-    this.#at = this.#slab.writeBigUInt64LE(value, this.#field(8))
+    this.#at = writeU64(this.#slab, value, this.#field(8))
   }
 
   /** At most 255 bytes of UTF-8. */
