@@ -10,7 +10,7 @@ import { describeSwapCuts } from './swap-cuts.ts'
 
 describeCuts('SQLite', { share: 1 })
 // The moments are the same on both, and what stands between them is mostly to make a database: all of them are in the long form.
-if (runsPostgres) describeCuts('PostgreSQL', { share: 4 })
+if (runsPostgres) describeCuts('PostgreSQL', { share: 8 })
 describeSwapCuts('SQLite', { share: 5 })
 if (runsPostgres) describeSwapCuts('PostgreSQL', { share: 16 })
 
