@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import type { VolumeData } from '../../drivers/driver.ts'
 import type { ChunkMemory, ChunkSlots } from './chunk-slots.ts'
 import { pack, unpack } from './compression.ts'
 import {
   type BackupLocation,
   CHUNK_BYTES,
+  type ChunkPiece,
   type ChunkRecord,
   chunkName,
   damaged,
@@ -18,6 +20,7 @@ import {
 } from './format.ts'
 import { eachInParallel, inParallel } from './in-parallel.ts'
 import { type MarkedPage, markedPages, pageCount } from './marked-pages.ts'
+import { chunkBytes, chunksWithData, hasData, type MarkedChunk, readChunk, type SourceChunk } from './source-chunks.ts'
 import type { BackupTarget, Batch } from './target.ts'
 
 /**
@@ -36,8 +39,6 @@ export type IsTimeUp = () => boolean
 
 /** Pages that are under way together, so that the slots are not idle while one is made durable. */
 const PAGES_AT_ONCE = 2
-/** A chunk of more pieces than this is read in one. */
-const PIECES_MAX = 16
 
 /** The backup that an incremental one is based on. */
 export interface Parent {
@@ -50,13 +51,6 @@ interface Copy {
   target: BackupTarget
   slots: ChunkSlots
   location: BackupLocation
-}
-
-/** Where a chunk of a volume has data: pieces of it, in order. */
-interface SourceChunk {
-  index: number
-  mark: string | null
-  pieces: { offset: number; lengthBytes: number }[]
 }
 
 export async function backUpSome(
@@ -98,11 +92,14 @@ async function backUpPage(
   }
   const batch = target.batch()
   try {
-    const read = await inParallel(await chunksWithData(source, toRead), slots.count, (chunk) =>
-      slots.with((memory) => backUpChunk(source, batch, location, chunk, known.get(chunk.index), memory)),
+    const kept = await inParallel(await chunksWithData(source, toRead), slots.count, (chunk) =>
+      slots.fill(
+        ({ chunk: memory }) => readChunk(source, chunk, memory),
+        (read, { stored }) => keepChunk(batch, location, chunk, known.get(chunk.index), read, stored),
+      ),
     )
     await batch.commit()
-    records.push(...read)
+    records.push(...kept)
   } finally {
     await batch.discard()
   }
@@ -147,88 +144,18 @@ function unchanged({ page, mark }: MarkedPage, before: ReadonlyMap<number, PageR
   return mark !== null && record?.mark === mark ? record : null
 }
 
-async function backUpChunk(
-  source: VolumeData,
+async function keepChunk(
   batch: Batch,
   location: BackupLocation,
-  chunk: SourceChunk,
+  { index, mark, pieces }: SourceChunk,
   known: ChunkRecord | undefined,
-  memory: ChunkMemory,
+  { bytes, sha256 }: { bytes: Buffer; sha256: string },
+  memory: Buffer,
 ): Promise<ChunkRecord> {
-  const { index, mark } = chunk
-  const bytes = await readChunk(source, chunk, memory.chunk)
-  const sha256 = digestOfChunk(bytes)
-  if (known?.sha256 === sha256) return { ...known, mark }
-  const { encoding, stored } = await pack(bytes, memory.stored)
+  if (known?.sha256 === sha256 && isDeepStrictEqual(known.pieces, pieces)) return { ...known, mark }
+  const { encoding, stored } = await pack(bytes, memory)
   await batch.put(chunkName(location, index), stored)
-  return { index, sha256, encoding, backup: location.id, mark }
-}
-
-/** Reads what has data, and knows the rest. */
-async function readChunk(source: VolumeData, { index, pieces }: SourceChunk, buffer: Buffer): Promise<Buffer> {
-  const start = index * CHUNK_BYTES
-  const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, source.sizeBytes - start))
-  if (pieces.length > PIECES_MAX) {
-    await source.read(start, bytes)
-    return bytes
-  }
-  let filled = 0
-  for (const { offset, lengthBytes } of pieces) {
-    bytes.fill(0, filled, offset - start)
-    filled = offset - start + lengthBytes
-    await source.read(offset, bytes.subarray(offset - start, filled))
-  }
-  return bytes.fill(0, filled)
-}
-
-interface MarkedChunk {
-  index: number
-  mark: string | null
-}
-
-/** Those of the chunks, which ascend, that have data. */
-async function chunksWithData(source: VolumeData, chunks: readonly MarkedChunk[]): Promise<SourceChunk[]> {
-  const found: SourceChunk[] = []
-  for (const run of runsOf(chunks)) {
-    const start = run[0]!.index * CHUNK_BYTES
-    const pieces = dataIn(source, start, Math.min(run.length * CHUNK_BYTES, source.sizeBytes - start))
-    for await (const piece of pieces) {
-      const { index, mark } = run[Math.floor((piece.offset - start) / CHUNK_BYTES)]!
-      const last = found.at(-1)
-      if (last?.index === index) last.pieces.push(piece)
-      else found.push({ index, mark, pieces: [piece] })
-    }
-  }
-  return found
-}
-
-/** What lies side by side is asked for together. */
-function runsOf(chunks: readonly MarkedChunk[]): MarkedChunk[][] {
-  const runs: MarkedChunk[][] = []
-  for (const chunk of chunks) {
-    if (runs.at(-1)?.at(-1)?.index === chunk.index - 1) runs.at(-1)!.push(chunk)
-    else runs.push([chunk])
-  }
-  return runs
-}
-
-/** Pieces of a range with data, none of which is in two chunks. */
-async function* dataIn(source: VolumeData, start: number, lengthBytes: number) {
-  let offset = start
-  for (const { kind, lengthBytes: extentBytes } of await source.extents(start, lengthBytes)) {
-    const end = offset + extentBytes
-    while (offset < end) {
-      const pieceBytes = Math.min(end, (Math.floor(offset / CHUNK_BYTES) + 1) * CHUNK_BYTES) - offset
-      if (kind === 'data') yield { offset, lengthBytes: pieceBytes }
-      offset += pieceBytes
-    }
-  }
-}
-
-async function hasData(source: VolumeData, page: number): Promise<boolean> {
-  const start = page * PAGE_BYTES
-  const extents = await source.extents(start, Math.min(PAGE_BYTES, source.sizeBytes - start))
-  return extents.some(({ kind }) => kind === 'data')
+  return { index, pieces, sha256, encoding, backup: location.id, mark }
 }
 
 /** Makes pages of the volume what the backup says, and answers the one to go on with. Durable when it resolves. */
@@ -255,7 +182,7 @@ export async function restoreSome(options: {
     const start = page * PAGE_BYTES
     const record = withData.get(page)
     const chunks = record ? await readPage(target, { container, id: record.backup }, page) : []
-    for (const [offset, length] of rangesWithout(chunks, start, Math.min(PAGE_BYTES, sizeBytes - start))) {
+    for (const [offset, length] of rangesWithout(chunks, start, Math.min(start + PAGE_BYTES, sizeBytes))) {
       await volume.discard(offset, length)
     }
     await inParallel(chunks, slots.count, (chunk) =>
@@ -276,24 +203,32 @@ async function restoreChunk(
 ): Promise<void> {
   const name = chunkName({ container, id: record.backup }, record.index)
   const bytes = await unpack(record.encoding, await existing(target, name, memory.stored), memory.chunk)
-  const offset = record.index * CHUNK_BYTES
-  const lengthBytes = Math.min(CHUNK_BYTES, sizeBytes - offset)
-  if (bytes?.length !== lengthBytes || digestOfChunk(bytes) !== record.sha256) throw damaged(name)
-  await volume.write(offset, bytes)
+  const pieces = piecesOf(record, sizeBytes)
+  const lengthBytes = pieces.reduce((sum, [, pieceBytes]) => sum + pieceBytes, 0)
+  if (bytes?.length !== lengthBytes || digestOf(bytes) !== record.sha256) throw damaged(name)
+  let written = 0
+  for (const [offset, pieceBytes] of pieces) {
+    await volume.write(record.index * CHUNK_BYTES + offset, bytes.subarray(written, written + pieceBytes))
+    written += pieceBytes
+  }
 }
 
-/** On this thread: to hand the bytes to another one, as webcrypto does, is to copy them to fresh memory, which costs as much again. */
-const digestOfChunk = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
-/** What of a range no chunk covers, as [offset, length]. */
-function rangesWithout(records: readonly ChunkRecord[], start: number, lengthBytes: number): [number, number][] {
+const piecesOf = ({ pieces, index }: ChunkRecord, sizeBytes: number): readonly ChunkPiece[] =>
+  pieces ?? [[0, chunkBytes(sizeBytes, index)]]
+
+/** What of a range no chunk has data for, as [offset, length]. */
+function rangesWithout(records: readonly ChunkRecord[], start: number, end: number): [number, number][] {
   const ranges: [number, number][] = []
-  const end = start + lengthBytes
-  let offset = start
-  for (const { index } of records) {
-    if (index * CHUNK_BYTES > offset) ranges.push([offset, index * CHUNK_BYTES - offset])
-    offset = (index + 1) * CHUNK_BYTES
+  let filled = start
+  for (const record of records) {
+    for (const [offset, lengthBytes] of piecesOf(record, end)) {
+      const pieceStart = record.index * CHUNK_BYTES + offset
+      if (pieceStart > filled) ranges.push([filled, pieceStart - filled])
+      filled = pieceStart + lengthBytes
+    }
   }
-  if (offset < end) ranges.push([offset, end - offset])
+  if (filled < end) ranges.push([filled, end - filled])
   return ranges
 }

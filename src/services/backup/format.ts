@@ -7,8 +7,8 @@ import { VolumeRecord } from './volume-record.ts'
 /**
  * How a backup lies on its target, below `<container>/<backup id>/`:
  *
- *   chunk-<index>   4 MiB of the volume, compressed when that helps
- *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data, each with its SHA-256
+ *   chunk-<index>   what has data of 4 MiB of the volume, compressed when that helps
+ *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data: where in them that is, and its SHA-256
  *   manifest        JSON: what was backed up, whose it was, and what the volume was called; written last, removed first: a backup
  *                   without one is none
  *
@@ -25,7 +25,7 @@ export const CHUNK_BYTES = 4 * 1024 * 1024
 export const PAGE_CHUNKS = 32
 export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
-const PAGE_FORMAT = 3
+const PAGE_FORMAT = 4
 const MANIFEST_FORMAT = 4
 
 /** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
@@ -37,10 +37,16 @@ export interface BackupLocation {
   id: string
 }
 
+/** Where a chunk has data: an offset in the chunk, and a length. */
+export type ChunkPiece = [offset: number, lengthBytes: number]
+const ChunkPiece = z.tuple([z.int().min(0), z.int().min(1)])
+
 const ChunkRecord = z.strictObject({
   /** Of the chunk in the volume: its offset divided by CHUNK_BYTES. */
   index: z.int().min(0),
-  /** Of the bytes of the volume, hexadecimal. The last chunk of a volume may be shorter than the others. */
+  /** What of the chunk was kept, one piece behind the other; the rest is zeros. Null for all of it, in a volume's last chunk to its end. */
+  pieces: z.array(ChunkPiece).refine(isAscending, 'pieces ascend, and end with the chunk').nullable(),
+  /** Of the bytes of the volume that were kept, hexadecimal. */
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   encoding: z.enum(['lz4', 'deflate', 'none']),
   /** The backup that has the chunk. */
@@ -51,9 +57,15 @@ const ChunkRecord = z.strictObject({
 export type ChunkRecord = z.infer<typeof ChunkRecord>
 
 const PageFields = z.strictObject({ format: z.literal(PAGE_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
-const UnmarkedChunk = ChunkRecord.omit({ mark: true })
+/** Of before chunks had pieces. */
+const WholeChunk = ChunkRecord.omit({ pieces: true }).strict()
+const ThirdPage = z.strictObject({
+  format: z.literal(3),
+  chunks: z.array(WholeChunk.transform((record) => ({ ...record, pieces: null }))).max(PAGE_CHUNKS),
+})
+const UnmarkedChunk = WholeChunk.omit({ mark: true })
   .strict()
-  .transform((record) => ({ ...record, mark: null }))
+  .transform((record) => ({ ...record, pieces: null, mark: null }))
 const SecondPage = z.strictObject({ format: z.literal(2), chunks: z.array(UnmarkedChunk).max(PAGE_CHUNKS) })
 /** Of before there were checksums. */
 const FirstPage = SecondPage.extend({ format: z.literal(1) })
@@ -103,7 +115,12 @@ const FirstManifest = SecondManifest.omit({ volume: true })
 const UNKNOWN_OWNER = { project_id: null, user_id: null, encryption_key_id: null }
 
 const SHA256 = { sha256: z.string() }
-const Page = z.union([PageFields.extend(SHA256).strict(), SecondPage.extend(SHA256).strict(), FirstPage])
+const Page = z.union([
+  PageFields.extend(SHA256).strict(),
+  ThirdPage.extend(SHA256).strict(),
+  SecondPage.extend(SHA256).strict(),
+  FirstPage,
+])
 const Manifest = z.union([
   ManifestFields.extend(SHA256)
     .strict()
@@ -120,6 +137,15 @@ const Manifest = z.union([
   FirstManifest.transform((manifest) => withOwnPages({ ...manifest, ...UNKNOWN_OWNER, volume: null })),
 ])
 export type Manifest = Omit<z.output<typeof Manifest>, 'format' | 'sha256'>
+
+function isAscending(pieces: ChunkPiece[]): boolean {
+  let end = 0
+  for (const [offset, lengthBytes] of pieces) {
+    if (offset < end) return false
+    end = offset + lengthBytes
+  }
+  return end <= CHUNK_BYTES
+}
 
 /** Of before pages were shared. */
 function withOwnPages<M extends { id: string; pages: number[] }>(manifest: M) {

@@ -207,11 +207,13 @@ async function backUp(driver: VolumeDriver, target: BackupTarget, volume: Volume
   await driver.createSnapshot(snapshot)
   const data = await driver.openSnapshot(snapshot)
   const chunks = new Set<number>()
+  let readBytes = 0
   const source: VolumeData = {
     ...data,
     sizeBytes: data.sizeBytes,
     read: (offset, bytes) => {
       chunks.add(Math.floor(offset / CHUNK_BYTES))
+      readBytes += bytes.length
       return data.read(offset, bytes)
     },
   }
@@ -229,34 +231,66 @@ async function backUp(driver: VolumeDriver, target: BackupTarget, volume: Volume
   await data.close()
   await driver.deleteSnapshot(snapshot)
   const written = await target.list(`${CONTAINER}/${location.id}`)
-  return { id: location.id, read: [...chunks].sort((a, b) => a - b), written: written.sort() }
+  return { id: location.id, read: [...chunks].sort((a, b) => a - b), readBytes, written: written.sort() }
 }
 
 async function writeChunks(driver: VolumeDriver, volume: VolumeRef, ...chunks: number[]): Promise<void> {
+  await writePieces(driver, volume, ...chunks.map((chunk): [number, number] => [chunk * CHUNK_BYTES, 65536]))
+}
+
+async function writePieces(driver: VolumeDriver, volume: VolumeRef, ...pieces: [number, number][]): Promise<void> {
   const data = await driver.openVolume(volume)
-  for (const chunk of chunks) await data.write(chunk * CHUNK_BYTES, systemRandom.bytes(65536))
+  for (const [offset, lengthBytes] of pieces) await data.write(offset, systemRandom.bytes(lengthBytes))
   await data.close()
 }
 
-/** As an earlier version wrote it: without marks, and what it says with its checksum. */
-async function makeEarlier(target: BackupTarget, id: string): Promise<void> {
-  const rewrite = async (name: string, change: (told: Record<string, unknown>) => object) => {
-    const { sha256: _, ...told } = JSON.parse((await target.get(`${CONTAINER}/${id}/${name}`))!.toString())
-    const text = JSON.stringify(change(told))
-    const sha256 = createHash('sha256').update(text).digest('hex')
-    await target.put(`${CONTAINER}/${id}/${name}`, Buffer.from(`${text.slice(0, -1)},"sha256":"${sha256}"}`))
-  }
-  await rewrite('manifest', ({ page_backups: _, ...told }) => ({
+type Told = Record<string, unknown>
+
+/** Writes what an object says anew, with its checksum. */
+async function rewrite(target: BackupTarget, name: string, change: (told: Told) => object): Promise<void> {
+  const { sha256: _, ...told } = JSON.parse((await target.get(name))!.toString())
+  const text = JSON.stringify(change(told))
+  const sha256 = createHash('sha256').update(text).digest('hex')
+  await target.put(name, Buffer.from(`${text.slice(0, -1)},"sha256":"${sha256}"}`))
+}
+
+async function rewritePages(target: BackupTarget, id: string, change: (told: Told) => object): Promise<void> {
+  const directory = `${CONTAINER}/${id}`
+  for (const name of await target.list(directory, 'page-')) await rewrite(target, `${directory}/${name}`, change)
+}
+
+/** As it was before chunks had pieces; all of its chunks are whole. */
+const withoutPieces = (target: BackupTarget, id: string) =>
+  rewritePages(target, id, ({ chunks }) => ({
+    format: 3,
+    chunks: (chunks as ChunkRecord[]).map(({ pieces: _, ...record }) => record),
+  }))
+
+/** As it was before there were marks. */
+async function withoutMarks(target: BackupTarget, id: string): Promise<void> {
+  await withoutPieces(target, id)
+  await rewritePages(target, id, ({ chunks }) => ({
+    format: 2,
+    chunks: (chunks as ChunkRecord[]).map(({ mark: _, ...record }) => record),
+  }))
+  await rewrite(target, `${CONTAINER}/${id}/manifest`, ({ page_backups: _, ...told }) => ({
     ...told,
     format: 3,
     pages: (told.pages as [number][]).map(([page]) => page),
   }))
-  for (const name of await target.list(`${CONTAINER}/${id}`, 'page-')) {
-    await rewrite(name, ({ chunks }) => ({
-      format: 2,
-      chunks: (chunks as ChunkRecord[]).map(({ mark: _, ...record }) => record),
-    }))
-  }
+}
+
+/** Brings a backup back to a new volume. */
+async function restore(driver: VolumeDriver, target: BackupTarget, id: string): Promise<VolumeData> {
+  const ref = { id: randomUUID(), sizeGib: 1 }
+  await driver.createVolume(ref)
+  const volume = await driver.openVolume(ref)
+  const { pages } = await readManifest(target, { container: CONTAINER, id })
+  const slots = createChunkSlots(4, systemClock)
+  const sizeBytes = VOLUME_BYTES
+  const isTimeUp = () => false
+  await restoreSome({ volume, target, container: CONTAINER, pages, sizeBytes, page: 0, slots, isTimeUp })
+  return volume
 }
 
 describe('a chain of incremental backups', () => {
@@ -307,12 +341,97 @@ describe('a chain of incremental backups', () => {
     const target = await openBackupTarget()
     const volume = { id: randomUUID(), sizeGib: 1 }
     await driver.createVolume(volume)
-    await writeChunks(driver, volume, 0, 1, 40)
+    await writePieces(driver, volume, [0, 2 * CHUNK_BYTES], [40 * CHUNK_BYTES, CHUNK_BYTES])
     const earlier = await backUp(driver, target, volume, null)
-    await makeEarlier(target, earlier.id)
+    await withoutMarks(target, earlier.id)
     await writeChunks(driver, volume, 1)
     const next = await backUp(driver, target, volume, earlier.id)
     expect(next).toMatchObject({ read: [0, 1, 40], written: ['chunk-1', 'manifest', 'page-0', 'page-1'] })
     expect((await backUp(driver, target, volume, next.id)).read).toEqual([])
+  })
+
+  it('goes on from one whose chunks are all whole', async () => {
+    const driver = createMemoryDriver(createMemoryBackend(), systemRandom)
+    const target = await openBackupTarget()
+    const volume = { id: randomUUID(), sizeGib: 1 }
+    await driver.createVolume(volume)
+    await writePieces(driver, volume, [0, 2 * CHUNK_BYTES], [255 * CHUNK_BYTES, CHUNK_BYTES])
+    const earlier = await backUp(driver, target, volume, null)
+    await withoutPieces(target, earlier.id)
+    await writeChunks(driver, volume, 1, 3)
+    const next = await backUp(driver, target, volume, earlier.id)
+    expect(next).toMatchObject({ read: [1, 3], written: ['chunk-1', 'chunk-3', 'manifest', 'page-0'] })
+    const restored = await restore(driver, target, next.id)
+    const expected = await driver.openVolume(volume)
+    expect(await contentOf(restored, 4 * CHUNK_BYTES)).toBe(await contentOf(expected, 4 * CHUNK_BYTES))
+    expect(await restored.extents(0, VOLUME_BYTES)).toEqual(await expected.extents(0, VOLUME_BYTES))
+  })
+})
+
+const contentOf = async (data: VolumeData, lengthBytes: number): Promise<string> => {
+  const bytes = Buffer.alloc(lengthBytes, 0xee)
+  await data.read(0, bytes)
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+describe('a backup of a chunk that is data in places', () => {
+  const KIB = 1024
+  /** In one chunk and at the borders of the next: [offset, length]. */
+  const PIECES: [number, number][] = [
+    [8 * KIB, 4 * KIB],
+    [40 * KIB, 4 * KIB], // so near that what is between them is read too
+    [1024 * KIB, 64 * KIB],
+    [CHUNK_BYTES - 4 * KIB, 8 * KIB],
+    [2 * CHUNK_BYTES - 64 * KIB, 64 * KIB],
+  ]
+  const KEPT_BYTES = { 'chunk-0': 36 * KIB + 64 * KIB + 4 * KIB, 'chunk-1': 4 * KIB + 64 * KIB }
+
+  it.each(Object.keys(backends))(
+    'of the %s driver is read and kept where it is, and the volume that it comes back to has no more either',
+    async (name) => {
+      const { driver, stop } = await backends[name]!()
+      try {
+        const target = await openBackupTarget()
+        const volume = { id: randomUUID(), sizeGib: 1 }
+        await driver.createVolume(volume)
+        await writePieces(driver, volume, ...PIECES)
+        const { id, readBytes } = await backUp(driver, target, volume, null)
+        for (const [object, keptBytes] of Object.entries(KEPT_BYTES))
+          expect((await target.get(`${CONTAINER}/${id}/${object}`))!.length, object).toBeLessThanOrEqual(keptBytes)
+        expect(readBytes).toBe(KEPT_BYTES['chunk-0'] + KEPT_BYTES['chunk-1'])
+
+        const restored = await restore(driver, target, id)
+        const expected = await driver.openVolume(volume)
+        expect(await contentOf(restored, 2 * CHUNK_BYTES)).toBe(await contentOf(expected, 2 * CHUNK_BYTES))
+        const dataBytes = (await restored.extents(0, VOLUME_BYTES)).reduce(
+          (sum, { kind, lengthBytes }) => sum + (kind === 'data' ? lengthBytes : 0),
+          0,
+        )
+        expect(dataBytes).toBe(readBytes)
+        await Promise.all([restored.close(), expected.close()])
+      } finally {
+        await stop()
+      }
+    },
+  )
+
+  it('is refused when its list says what no list can say', async () => {
+    const driver = createMemoryDriver(createMemoryBackend(), systemRandom)
+    const target = await openBackupTarget()
+    const volume = { id: randomUUID(), sizeGib: 1 }
+    await driver.createVolume(volume)
+    await writePieces(driver, volume, ...PIECES)
+    const { id } = await backUp(driver, target, volume, null)
+    const overlapping = [
+      [0, 8 * KIB],
+      [4 * KIB, 8 * KIB],
+    ]
+    for (const pieces of [overlapping, [[CHUNK_BYTES - 4 * KIB, 8 * KIB]]]) {
+      await rewritePages(target, id, (told) => ({
+        ...told,
+        chunks: (told.chunks as ChunkRecord[]).map((record) => ({ ...record, pieces })),
+      }))
+      await expect(restore(driver, target, id)).rejects.toThrow('page-0 on the backup target is damaged')
+    }
   })
 })
