@@ -11,6 +11,7 @@ import {
   chunkName,
   damaged,
   existing,
+  hasPage,
   PAGE_BYTES,
   PAGE_CHUNKS,
   type PageRecord,
@@ -118,22 +119,16 @@ export async function pagesOfBackup(
   parent: Parent | null,
 ): Promise<PageRecord[]> {
   const before = byPage(parent)
+  const listed = await writtenPages(target, location)
+  const isThere = async (page: number) => (await hasData(source, page)) && hasPage(target, location, page)
   const pages: PageRecord[] = []
-  const own: PageRecord[] = []
   for await (const marked of markedPages(source, 0)) {
     const { page, mark } = marked
     const shared = unchanged(marked, before)
     if (shared !== null) pages.push(shared)
-    else if (await hasData(source, page)) own.push({ page, backup: location.id, mark })
+    else if (listed.has(page) || (await isThere(page))) pages.push({ page, backup: location.id, mark })
   }
-  const written = new Set(
-    await writtenPages(
-      target,
-      location,
-      own.map(({ page }) => page),
-    ),
-  )
-  return [...pages, ...own.filter(({ page }) => written.has(page))].sort((a, b) => a.page - b.page)
+  return pages
 }
 
 const byPage = (parent: Parent | null) => new Map(parent?.pages.map((record) => [record.page, record]))

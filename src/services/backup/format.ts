@@ -178,18 +178,14 @@ export async function writePage(
   await target.put(nameOf(location, `${PAGE}${page}`), encode({ format: PAGE_FORMAT, chunks }))
 }
 
-/** Which of these pages were written, ascending. A list of names may be behind, so what it does not have is asked for. */
-export async function writtenPages(
-  target: BackupTarget,
-  location: BackupLocation,
-  candidates: readonly number[],
-): Promise<number[]> {
-  const listed = await target.list(directoryOf(location), PAGE)
-  const pages = new Set(listed.map((name) => Number(name.slice(PAGE.length))))
-  for (const page of candidates) {
-    if (!pages.has(page) && (await target.get(nameOf(location, `${PAGE}${page}`))) !== null) pages.add(page)
-  }
-  return [...pages].sort((a, b) => a - b)
+/** The pages that were written. A list of names may be behind: what it does not have may be there all the same. */
+export async function writtenPages(target: BackupTarget, location: BackupLocation): Promise<ReadonlySet<number>> {
+  const names = await target.list(directoryOf(location), PAGE)
+  return new Set(names.map((name) => Number(name.slice(PAGE.length))))
+}
+
+export async function hasPage(target: BackupTarget, location: BackupLocation, page: number): Promise<boolean> {
+  return (await target.get(nameOf(location, `${PAGE}${page}`))) !== null
 }
 
 export async function readManifest(target: BackupTarget, location: BackupLocation): Promise<Manifest> {
