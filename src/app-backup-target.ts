@@ -8,15 +8,14 @@ import { createKeptHttp } from './runtime/http-client.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
-import { createS3Target } from './services/backup/s3-target.ts'
 import { keystoneLogin, legacyLogin, type SwiftLogin } from './services/backup/swift-login.ts'
-import { createSwiftTarget } from './services/backup/swift-target.ts'
 import type { BackupTarget } from './services/backup/target.ts'
 
 type OpenTarget = (config: Config) => Promise<BackupTarget>
 
 const BACKUP_DIRECTORY = 'backups'
 
+/** The protocols of object stores are loaded by those who use them. */
 const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
   directory: async ({ backup, data_dir }) => {
     const directory = path.resolve(backup.directory ?? path.join(data_dir, BACKUP_DIRECTORY))
@@ -33,6 +32,7 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
   s3: async ({ backup_s3: s3 }) => {
     const { bucket, access_key: accessKey, secret_key: secretKey } = s3
     assert(bucket !== null && accessKey !== null && secretKey !== null, '`backup.target: s3` without them is refused')
+    const { createS3Target } = await import('./services/backup/s3-target.ts')
     return createS3Target(ports(), {
       bucket,
       accessKey,
@@ -48,6 +48,7 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
   swift: async ({ backup_swift: swift }) => {
     const kept = ports()
     const { container, timeout_seconds } = swift
+    const { createSwiftTarget } = await import('./services/backup/swift-target.ts')
     return createSwiftTarget(kept, swiftLogin(swift, kept), { container, timeoutMs: timeout_seconds * 1000 })
   },
 }

@@ -1,4 +1,3 @@
-import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse } from 'yaml'
 import { parseAddress } from './runtime/network.ts'
@@ -215,12 +214,6 @@ const COMBINATIONS: readonly ((config: Config) => string | null)[] = [
     return twice === undefined ? null : `listen, sheep_listen, nbd_listen: ${twice} can only be used once`
   },
 ]
-
-/** Whether a backend is the store of the own data directory. */
-export function isOwnStore({ data_dir, store, control }: Config['backends'][number], config: Config): boolean {
-  const isElsewhere = store !== null || control !== null
-  return !isElsewhere && (data_dir === null || path.resolve(data_dir) === path.resolve(config.data_dir))
-}
 
 function isLoopback(address: string): boolean {
   const target = parseAddress(address)

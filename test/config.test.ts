@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { ConfigError, type ConfigInputs, isOwnStore, loadConfig } from '../src/config.ts'
+import { ConfigError, type ConfigInputs, loadConfig } from '../src/config.ts'
+import { isOwnStore } from '../src/own-store.ts'
 import { SETTINGS } from '../src/settings.ts'
 
 const FILES: Record<string, string> = {
