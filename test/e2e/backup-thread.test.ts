@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { expect, it } from 'vitest'
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { expect, it, vi } from 'vitest'
 import { scratchDirectory } from '../tools/scratch.ts'
 import { Cloud } from './restore-from-nothing.ts'
 
@@ -24,6 +24,38 @@ it('what keeps a backup from being copied is told in its own words, and the next
     mkdirSync(directory)
     const backup = await cloud.createBackup(volume)
     expect((await cloud.read(await cloud.restore(backup), 0, bytes.length)).equals(bytes)).toBe(true)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+it('a thread of backups that ends in the middle is followed by another one, which goes on; the API answers meanwhile', async () => {
+  const directory = scratchDirectory('collie-target-')
+  try {
+    const mortal = new URL('../tools/mortal-backup-thread.mjs', import.meta.url)
+    const cloud = await Cloud.start([`--backup-directory=${directory}`], mortal)
+    const volume = await cloud.api.createVolume({ size: 1 })
+    await cloud.api.until('volume', volume, 'available')
+    const bytes = randomBytes(9 * 1024 ** 2)
+    await cloud.write(volume, 0, bytes)
+
+    const order = `${cloud.collie.dataDir}/end-backup-thread`
+    writeFileSync(order, '')
+    const backup = await cloud.beginBackup(volume)
+    await vi.waitFor(() => expect(existsSync(order)).toBe(false), { timeout: 20_000, interval: 5 })
+    expect((await cloud.show(backup)).status).toBe('creating')
+    await cloud.api.until('backup', backup, 'available')
+    expect(cloud.collie.tailOfLog()).toContain('the thread of backups has ended: a test has ended it')
+
+    // The one that followed may end too, and in the middle of something else.
+    writeFileSync(order, '')
+    await cloud.createBackup(volume, true)
+    expect(existsSync(order)).toBe(true) // nothing has changed: there was nothing to write for it
+    bytes.fill(1, 0, 4096)
+    await cloud.write(volume, 0, bytes.subarray(0, 4096))
+    const third = await cloud.createBackup(volume, true)
+    expect(existsSync(order)).toBe(false)
+    expect((await cloud.read(await cloud.restore(third), 0, bytes.length)).equals(bytes)).toBe(true)
   } finally {
     rmSync(directory, { recursive: true })
   }

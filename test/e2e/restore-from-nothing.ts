@@ -39,9 +39,10 @@ export class Cloud {
     this.api = new CinderApi(`${collie.dataDir}/openrc`)
   }
 
-  static async start(flags: readonly string[]): Promise<Cloud> {
+  static async start(flags: readonly string[], ...preloaded: URL[]): Promise<Cloud> {
     const collie = await Collie.create(...flags)
     ended.push(() => collie.dispose())
+    for (const module of preloaded) collie.preload(module)
     await collie.start()
     return new Cloud(collie)
   }

@@ -34,6 +34,7 @@ export class Collie {
   readonly dataDir: string
   readonly #directory: string
   #flags: readonly string[]
+  #nodeFlags: readonly string[] = []
   #child: ChildProcess | null = null
   #info: Result<'info'> | null = null
 
@@ -70,6 +71,11 @@ export class Collie {
     this.#flags = [...this.#flags, ...flags]
   }
 
+  /** From its next start on, loads a module into the process and each of its threads before anything else. */
+  preload(module: URL): void {
+    this.#nodeFlags = [...this.#nodeFlags, `--import=${module.href}`]
+  }
+
   /** Resolves when everything is served; rejects with the log when the process ends instead. */
   async start(): Promise<void> {
     const child = this.begin()
@@ -86,7 +92,7 @@ export class Collie {
   /** Starts the process without waiting for it, for those who kill it on its way up. */
   begin(): ChildProcess {
     const log = openSync(path.join(this.#directory, 'log'), 'a')
-    const child = spawn(process.execPath, [MAIN, 'serve', '--json', ...this.#flags], {
+    const child = spawn(process.execPath, [...this.#nodeFlags, MAIN, 'serve', '--json', ...this.#flags], {
       env: ENVIRONMENT,
       stdio: ['ignore', 'pipe', log],
     })
