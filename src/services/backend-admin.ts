@@ -42,6 +42,8 @@ export function createBackendService(parts: AdminParts): BackendService {
   const { db, backends, pools, states, settings, stamp, work, log } = parts
   const hostOfBackend = (name: string) => `${settings.hostName}@${name}`
   const backendOfHost = (host: string) => backends.all.find(({ name }) => hostOfBackend(name) === host)
+  /** To be looked at, a host is the first of its backends, as upstream takes the first service that is found. */
+  const shownBackend = (host: string) => backends.all.find(({ name }) => matchesHost(hostOfBackend(name), host))
 
   function listServices(): ServiceInfo[] {
     return [
@@ -174,7 +176,7 @@ export function createBackendService(parts: AdminParts): BackendService {
     },
     hostResources: async (context, host) => {
       authorize(context, 'volume_extension:hosts')
-      const backend = backendOfHost(host)
+      const backend = shownBackend(host)
       if (backend === undefined) throw new ServiceError('ServiceNotFound', { service_id: 'cinder-volume', host })
       return resourcesOf(db, backend.name)
     },
@@ -186,7 +188,7 @@ export function createBackendService(parts: AdminParts): BackendService {
     },
     capabilities: async (context, host) => {
       authorize(context, 'volume_extension:capabilities')
-      const backend = backendOfHost(host)
+      const backend = shownBackend(host)
       if (backend === undefined) throw new ServiceError('BackendNotFound', { host })
       const pool = (await pools.current()).find(({ backendName }) => backendName === backend.name)
       return describeBackend(backend.name, backend.volumeBackendName ?? backend.name, pool, backend.driver.capabilities)

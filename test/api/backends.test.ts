@@ -309,6 +309,12 @@ describe('pools', () => {
     const absent = await api.ask('GET', '/v3/capabilities/test@other')
     expect([absent.status, messageOf(absent)]).toEqual([404, "Can't find service: test@other"])
   })
+
+  it('are told for a host too, of the first of its backends', async () => {
+    const { body } = await api.ask('GET', '/v3/capabilities/test')
+    expect(body).toMatchObject({ namespace: 'OS::Storage::Capabilities::test', volume_backend_name: 'memory' })
+    expect((await api.ask('GET', '/v3/capabilities/tes')).status).toBe(404)
+  })
 })
 
 describe('hosts', () => {
@@ -334,6 +340,8 @@ describe('hosts', () => {
       { resource: { ...counts, project: '(total)' } },
       { resource: { ...counts, project: PROJECT } },
     ])
+    const ofHost = (await api.ask('GET', '/v3/os-hosts/test')).body.host
+    expect(ofHost[0]).toEqual({ resource: { ...counts, host: 'test', project: '(total)' } })
     expect((await api.ask('GET', '/v3/os-hosts/other')).status).toBe(404)
   })
 
