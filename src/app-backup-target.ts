@@ -7,6 +7,7 @@ import { systemClock } from './runtime/clock.ts'
 import { createKeptHttp } from './runtime/http-client.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
+import { loadAuthorities } from './runtime/tls.ts'
 import { createDirectoryTarget } from './services/backup/directory-target.ts'
 import { keystoneLogin, legacyLogin, type SwiftLogin } from './services/backup/swift-login.ts'
 import type { BackupTarget } from './services/backup/target.ts'
@@ -33,7 +34,7 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
     const { bucket, access_key: accessKey, secret_key: secretKey } = s3
     assert(bucket !== null && accessKey !== null && secretKey !== null, '`backup.target: s3` without them is refused')
     const { createS3Target } = await import('./services/backup/s3-target.ts')
-    return createS3Target(ports(), {
+    return createS3Target(ports('backup_s3.cafile', s3.cafile), {
       bucket,
       accessKey,
       secretKey,
@@ -46,9 +47,9 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
   },
 
   swift: async ({ backup_swift: swift }) => {
-    const kept = ports()
-    const { container, timeout_seconds } = swift
+    const { container, cafile, timeout_seconds } = swift
     const { createSwiftTarget } = await import('./services/backup/swift-target.ts')
+    const kept = ports('backup_swift.cafile', cafile)
     return createSwiftTarget(kept, swiftLogin(swift, kept), { container, timeoutMs: timeout_seconds * 1000 })
   },
 }
@@ -56,8 +57,8 @@ const OPEN: Readonly<Record<Config['backup']['target'], OpenTarget>> = {
 /** Where the settings say that backups are kept. What is in another place is not asked before it is needed. */
 export const openBackupTarget: OpenTarget = (config) => OPEN[config.backup.target](config)
 
-function ports() {
-  const http = createKeptHttp()
+function ports(setting: string, cafile: string | null) {
+  const http = createKeptHttp(loadAuthorities(setting, cafile))
   return { http, clock: systemClock, random: systemRandom, close: () => http.close() }
 }
 

@@ -30,13 +30,14 @@ import { createKeystoneTokens } from './keystone/tokens.ts'
 import { isOwnStore } from './own-store.ts'
 import { systemClock } from './runtime/clock.ts'
 import { DamagedFile, readTextFile, writeTextFile } from './runtime/files.ts'
-import { systemHttp } from './runtime/http-client.ts'
+import { createHttp, type HttpClient } from './runtime/http-client.ts'
 import type { Log } from './runtime/log.ts'
 import { LoopLag } from './runtime/loop-lag.ts'
 import { formatAddress, parseAddress, systemNetwork } from './runtime/network.ts'
 import { busySeconds } from './runtime/process-usage.ts'
 import { systemRandom } from './runtime/random.ts'
 import { openSystemDisk } from './runtime/system-disk.ts'
+import { loadAuthorities } from './runtime/tls.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
 import type { BackupCopies } from './services/backup/copies.ts'
@@ -215,7 +216,11 @@ async function identityOf(
 
 function keystoneAuthenticator(keystone: Config['keystone'], log: Log): Authenticator {
   const account = keystoneAccount(keystone)
-  const exchange = { http: systemHttp, clock: systemClock, timeoutMs: keystone.timeout_seconds * 1000 }
+  const exchange = {
+    http: httpOf('keystone', keystone),
+    clock: systemClock,
+    timeoutMs: keystone.timeout_seconds * 1000,
+  }
   return createKeystoneAuthenticator({
     tokens: createKeystoneTokens({ ...exchange, account, cacheMs: keystone.cache_seconds * 1000 }),
     serviceRoles: keystone.service_roles,
@@ -229,7 +234,7 @@ function keystoneAccount(keystone: Config['keystone']): KeystoneAccount {
   const { url, password } = keystone
   assert(url !== null && password !== null, '`auth: keystone` without them is refused')
   return createKeystoneAccount({
-    http: systemHttp,
+    http: httpOf('keystone', keystone),
     clock: systemClock,
     timeoutMs: keystone.timeout_seconds * 1000,
     authUrl: url,
@@ -244,6 +249,10 @@ function keystoneAccount(keystone: Config['keystone']): KeystoneAccount {
   })
 }
 
+/** For a service that the settings tell of in a group of that name. */
+const httpOf = (group: string, { cafile }: { cafile: string | null }): HttpClient =>
+  createHttp(loadAuthorities(`${group}.cafile`, cafile))
+
 /** Null: keys are kept in the database. */
 function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): KeyManager | null {
   if (key_manager === 'local') return null
@@ -254,7 +263,7 @@ function keyManagerOf({ key_manager, barbican, keystone }: Config, log: Log): Ke
     if (found) return found
     throw new ServiceError('ServiceUnavailable', { reason: "Keystone's catalog has no key manager." })
   }
-  return createBarbican({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000, log })
+  return createBarbican({ http: httpOf('barbican', barbican), url, timeoutMs: timeout_seconds * 1000, log })
 }
 
 const shareOf = ({ api_share }: Config): number =>
@@ -275,7 +284,7 @@ function imageOptions({ data_dir, image_service }: Config, seal: Seal) {
   const directory = path.resolve(conversion_directory ?? path.join(data_dir, 'conversion'))
   const disk = openSystemDisk(directory)
   const options: ImageOptions = {
-    service: createGlance({ http: systemHttp, url, timeoutMs: timeout_seconds * 1000 }),
+    service: createGlance({ http: httpOf('image_service', image_service), url, timeoutMs: timeout_seconds * 1000 }),
     spool: createSpool({ disk, directory, bytesMax: conversion_gib * 1024 ** 3, random: systemRandom }),
     seal,
     transfersMax: transfers,
@@ -288,8 +297,9 @@ function computeService({ compute_service: compute }: Config, log: Log): Compute
   const { auth_url: authUrl, password, url } = compute
   if (authUrl === null || password === null) return null
   const timeoutMs = compute.timeout_seconds * 1000
+  const http = httpOf('compute_service', compute)
   const account = createKeystoneAccount({
-    http: systemHttp,
+    http,
     clock: systemClock,
     authUrl,
     userName: compute.username,
@@ -302,7 +312,7 @@ function computeService({ compute_service: compute }: Config, log: Log): Compute
     timeoutMs,
     refusal: computeRefusal,
   })
-  return createNova({ http: systemHttp, account, url, timeoutMs, log })
+  return createNova({ http, account, url, timeoutMs, log })
 }
 
 /**

@@ -6,6 +6,7 @@ import { fileExists, readTextFile, removeFile } from './runtime/files.ts'
 import { systemHttpPoster } from './runtime/http-poster.ts'
 import { type Network, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
+import { loadAuthorities } from './runtime/tls.ts'
 import { type ClusterSecret, decodeKeyFile, FOUND_FILE } from './sheep/cluster/cluster-secret.ts'
 import { joinCorosync } from './sheep/cluster/corosync.ts'
 import { joinEtcd } from './sheep/cluster/etcd.ts'
@@ -111,11 +112,12 @@ function readSecret({ cluster_key_file, cluster }: Config): ClusterSecret {
   return { name, key: Buffer.alloc(32) }
 }
 
-function joinOf({ cluster }: Config, { name }: ClusterSecret): JoinGroup {
+function joinOf({ cluster, cluster_cafile }: Config, { name }: ClusterSecret): JoinGroup {
   const ports = { clock: systemClock, random: systemRandom }
   if (cluster === 'corosync') return joinCorosync({ ...ports, cluster: name })
   if (cluster.startsWith(HUB)) return joinHub({ ...ports, network: systemNetwork, address: cluster.slice(HUB.length) })
-  return joinEtcd({ ...ports, place: parseEtcdUrl(cluster), http: systemHttpPoster() })
+  const http = systemHttpPoster(loadAuthorities('cluster_cafile', cluster_cafile))
+  return joinEtcd({ ...ports, place: parseEtcdUrl(cluster), http })
 }
 
 /** Done once: a start that was cut short goes on with it. */

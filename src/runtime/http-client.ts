@@ -1,5 +1,6 @@
 import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import https from 'node:https'
+import { type Authorities, reasonOf } from './tls.ts'
 
 /**
  * Requests to an HTTP service whose bodies may be larger than memory: both ways nothing moves that nobody asked for.
@@ -48,13 +49,18 @@ export class HttpFailure extends Error {
   override readonly name = 'HttpFailure'
 }
 
-export const systemHttp: HttpClient = clientOver(null)
+/** Makes a connection for each request. Without `authorities` it believes the services that the well-known ones vouch for. */
+export function createHttp(authorities: Authorities | null): HttpClient {
+  return clientOver(null, authorities)
+}
+
+export const systemHttp: HttpClient = createHttp(null)
 
 /** A client for many requests to one service: it keeps connections for the next request until it is closed. */
-export function createKeptHttp(): HttpClient & { close(): void } {
+export function createKeptHttp(authorities: Authorities | null = null): HttpClient & { close(): void } {
   const agents = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) }
   return {
-    ...clientOver(agents),
+    ...clientOver(agents, authorities),
     close: () => {
       agents.http.destroy()
       agents.https.destroy()
@@ -65,15 +71,15 @@ export function createKeptHttp(): HttpClient & { close(): void } {
 /** Null: a connection for each request. */
 type Agents = { http: http.Agent; https: https.Agent } | null
 
-function clientOver(agents: Agents): HttpClient {
+function clientOver(agents: Agents, authorities: Authorities | null): HttpClient {
   return {
     request: async ({ body, ...request }) => {
-      const { answered, outgoing } = begin(agents, request, body?.length ?? 0)
+      const { answered, outgoing } = begin(agents, authorities, request, body?.length ?? 0)
       outgoing.end(body)
       return within(answered, request.timeoutMs, outgoing)
     },
     upload: (request) => {
-      const { answered, outgoing } = begin(agents, request, request.lengthBytes)
+      const { answered, outgoing } = begin(agents, authorities, request, request.lengthBytes)
       let hasAnswer = false
       answered.then(
         () => {
@@ -85,7 +91,7 @@ function clientOver(agents: Agents): HttpClient {
         write: async (bytes) => {
           if (hasAnswer) return false
           const written = new Promise<boolean>((resolve, reject) => {
-            outgoing.write(bytes, (error) => (error ? reject(failure(error)) : resolve(true)))
+            outgoing.write(bytes, (error) => (error ? reject(failure(error, authorities)) : resolve(true)))
           })
           return within(Promise.race([written, answered.then(() => false)]), request.timeoutMs, outgoing)
         },
@@ -103,6 +109,7 @@ function clientOver(agents: Agents): HttpClient {
 
 function begin(
   agents: Agents,
+  authorities: Authorities | null,
   { method, url, headers, timeoutMs }: Omit<HttpRequest, 'method' | 'body'> & { method: string },
   lengthBytes: number,
 ): { answered: Promise<HttpResponse>; outgoing: http.ClientRequest } {
@@ -110,9 +117,10 @@ function begin(
   const { request } = isSecure ? https : http
   const agent = agents?.[isSecure ? 'https' : 'http'] ?? false
   const length = lengthBytes > 0 || method !== 'GET' ? { 'content-length': String(lengthBytes) } : {}
-  const outgoing = request(url, { method, headers: { ...headers, ...length }, agent })
+  const ca = authorities?.certificates
+  const outgoing = request(url, { method, headers: { ...headers, ...length }, agent, ...(ca && { ca: [...ca] }) })
   const answered = new Promise<HttpResponse>((resolve, reject) => {
-    outgoing.on('error', (error) => reject(failure(error)))
+    outgoing.on('error', (error) => reject(failure(error, authorities)))
     outgoing.once('response', (incoming) => resolve(responseOf(incoming, timeoutMs)))
   })
   return { answered, outgoing }
@@ -125,7 +133,7 @@ function responseOf(incoming: IncomingMessage, timeoutMs: number): HttpResponse 
     headers: incoming.headers,
     read: async () => {
       const next = chunks.next().catch((error: Error) => {
-        throw failure(error)
+        throw failure(error, null)
       })
       const { done, value } = await within(next, timeoutMs, incoming)
       return done ? null : (value as Buffer)
@@ -158,6 +166,6 @@ async function within<T>(
   }
 }
 
-function failure(error: Error): HttpFailure {
-  return error instanceof HttpFailure ? error : new HttpFailure(error.message || error.name, { cause: error })
+function failure(error: Error, authorities: Authorities | null): HttpFailure {
+  return error instanceof HttpFailure ? error : new HttpFailure(reasonOf(error, authorities), { cause: error })
 }

@@ -1,5 +1,6 @@
 import http from 'node:http'
 import https from 'node:https'
+import { type Authorities, reasonOf } from './tls.ts'
 
 export interface HttpAnswer {
   readonly status: number
@@ -23,11 +24,12 @@ export interface HttpPoster {
   post(request: HttpPost): Promise<HttpAnswer>
 }
 
-/** `ca` is a certificate (PEM) that signs those of https servers, instead of the well-known ones. */
-export function systemHttpPoster({ ca }: { ca?: string } = {}): HttpPoster {
+/** Null believes https servers that the well-known authorities vouch for. */
+export function systemHttpPoster(authorities: Authorities | null = null): HttpPoster {
+  const ca = authorities?.certificates
   const agents = {
     'http:': new http.Agent({ keepAlive: true }),
-    'https:': new https.Agent({ keepAlive: true, ...(ca === undefined ? {} : { ca }) }),
+    'https:': new https.Agent({ keepAlive: true, ...(ca && { ca: [...ca] }) }),
   }
   return {
     post: ({ url, headers, body, signal }) =>
@@ -37,7 +39,10 @@ export function systemHttpPoster({ ca }: { ca?: string } = {}): HttpPoster {
         const sent = request(url, { method: 'POST', headers, agent, signal }, (response) => {
           resolve({ status: response.statusCode!, chunks: response })
         })
-        sent.once('error', reject)
+        sent.once('error', (error) => {
+          const reason = reasonOf(error, authorities)
+          reject(reason === error.message ? error : new Error(reason, { cause: error }))
+        })
         sent.end(body)
       }),
   }

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { cafile } from './cafile.ts'
 
 const text = z.string().min(1)
 const optionalText = text.nullable().default(null)
@@ -45,6 +46,7 @@ export const BACKUP_S3 = z
       .enum(['path', 'host'])
       .default('path')
       .describe('Where requests name the bucket: in the path, or before the name of the host.'),
+    cafile: cafile('its certificate'),
     timeout_seconds: timeoutSeconds,
   })
   .prefault({})
@@ -78,6 +80,7 @@ export const BACKUP_SWIFT = z
       .regex(/^[^/]{1,256}$/, { error: 'expected up to 256 characters without `/`' })
       .default('volumebackups')
       .describe('The container of Swift that backups are kept in. Created when absent.'),
+    cafile: cafile('the certificates of Swift and its Keystone'),
     timeout_seconds: timeoutSeconds,
   })
   .prefault({})

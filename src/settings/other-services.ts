@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { cafile } from './cafile.ts'
 
 /** Where tokens are validated. */
 export const KEYSTONE = z
@@ -38,6 +39,7 @@ export const KEYSTONE = z
       .max(120)
       .default(10)
       .describe('How long Keystone may stay silent before requests are answered with 503.'),
+    cafile: cafile('its certificate'),
   })
   .prefault({})
 
@@ -77,6 +79,7 @@ export const IMAGE_SERVICE = z
       .max(1_048_576)
       .default(64)
       .describe('How much of that directory images may fill; one that needs more is refused.'),
+    cafile: cafile('its certificate'),
   })
   .prefault({})
 
@@ -101,6 +104,7 @@ export const BARBICAN = z
       .max(45)
       .default(10)
       .describe('How long it may stay silent before a request that needs a key is answered with 503.'),
+    cafile: cafile('its certificate'),
   })
   .prefault({})
 
@@ -147,6 +151,7 @@ export const COMPUTE_SERVICE = z
       .describe(
         'How long Nova may take to move a volume in use to another backend. One that it has not moved by then stays where it is, and its migration has failed.',
       ),
+    cafile: cafile('the certificates of Keystone and Nova'),
   })
   .prefault({})
   .refine(({ auth_url, password }) => auth_url === null || password !== null, {

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { cafile } from './cafile.ts'
 
 const ETCD_URL =
   /^etcds?:\/\/([^/@\s]+@)?(\[[\da-f:]+\]|[\w.-]+):\d{1,5}(,(\[[\da-f:]+\]|[\w.-]+):\d{1,5})*(\/[\w./-]*)?$/i
@@ -16,6 +17,7 @@ export const STORE_SETTINGS = {
     .describe(
       'How store nodes find each other: `single` is one node alone, `corosync` that of this host, `etcd://host:port,…/name` an etcd, in which clusters differ by name; `hub:SOCKET` is for `collie dev-cluster`.',
     ),
+  cluster_cafile: cafile('the certificates of an `etcds://`'),
   cluster_key_file: z
     .string()
     .min(1)

@@ -1,8 +1,10 @@
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, vi } from 'vitest'
+import { makeCertificates } from '../tools/certificates.ts'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { Keystone, withKeystone } from '../tools/keystone.ts'
 import { commandExists } from '../tools/require-command.ts'
 import { runCommand } from '../tools/run-command.ts'
+import { startTlsFront } from '../tools/tls-front.ts'
 
 /** The program beside Debian's Keystone: whose tokens it takes, and what it does while Keystone is away. */
 
@@ -144,5 +146,31 @@ describe('a Keystone that is away', () => {
     await keystone.resume()
     expect((await ask(token, 'GET', '/volumes')).status).toBe(200)
     expect((await ask(unseen, 'GET', '/volumes')).status).toBe(200)
+  })
+})
+
+describe('a Keystone over https', () => {
+  withKeystone('is believed by the authority that the settings name', async () => {
+    const [own, other] = await Promise.all([makeCertificates(), makeCertificates()])
+    const front = await startTlsFront(keystone.url, own.server)
+    const cafile = (file: string) => `--keystone-cafile=${file}`
+    const flags = ['--auth=keystone', `--keystone-url=${front.url}`, `--keystone-password=${keystone.password}`]
+    const secured = await Collie.create(...flags, cafile(own.server.authorities))
+    onTestFinished(async () => {
+      await secured.dispose()
+      front.close()
+      own.remove()
+      other.remove()
+    })
+    const headers = { 'x-auth-token': await keystone.logIn('demo', 'demo') }
+    const list = async () => {
+      await secured.start()
+      return (await fetch(`${secured.info.addresses.api}/volumes`, { headers })).status
+    }
+    expect(await list()).toBe(200)
+    await secured.kill('SIGTERM')
+    secured.addFlags(cafile(other.server.authorities))
+    expect(await list()).toBe(503)
+    expect(secured.tailOfLog()).toContain('its certificate is not signed by one of keystone.cafile: ')
   })
 })

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { type HttpPoster, systemHttpPoster } from '../../../src/runtime/http-poster.ts'
 import { systemRandom } from '../../../src/runtime/random.ts'
+import { loadAuthorities } from '../../../src/runtime/tls.ts'
 import { joinEtcd } from '../../../src/sheep/cluster/etcd.ts'
 import { parseEtcdUrl } from '../../../src/sheep/cluster/etcd-client.ts'
 import { CuttableProxy } from '../../tools/cuttable-proxy.ts'
@@ -190,11 +191,12 @@ describe('etcd with TLS', () => {
     const place = parseEtcdUrl(`etcds://${etcd.endpoints[0]}/test`)
     const join = (http: HttpPoster) =>
       LocalMember.join(joinEtcd({ clock: systemClock, random: systemRandom, http, place, joinMs: 2000 }))
-    const member = await join(systemHttpPoster({ ca: readFileSync(tls.certificateFile, 'utf8') }))
+    const member = await join(systemHttpPoster(loadAuthorities('cafile', tls.certificateFile)))
     member.send({ text: 'in', count: 1 })
     expect(await untilDeadline(() => member.told.some(({ kind }) => kind === 'delivered'))).toBe(true)
     await member.leave()
-    await expect(join(systemHttpPoster())).rejects.toThrow(/self-signed certificate/)
+    const wrong = systemHttpPoster(loadAuthorities('cafile', null))
+    await expect(join(wrong)).rejects.toThrow(/and cafile names no other: self-signed certificate/)
   })
 })
 
