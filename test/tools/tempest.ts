@@ -1,12 +1,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { commandExists, testUnless } from './require-command.ts'
-import { runCommand } from './run-command.ts'
+import { runStestr, type TestResults, type TestSelection } from './stestr.ts'
 
 /** OpenStack's own acceptance suite as Debian packages it, with Cinder's plug-in. */
-
-const PYTHON = '/usr/bin/python3'
-const TEMPEST = '/usr/lib/python3/dist-packages/tempest'
 
 export const isTempestThere = commandExists('tempest') && commandExists('stestr') && commandExists('keystone-manage')
 export const withTempest = testUnless(
@@ -21,35 +18,17 @@ export interface TempestSettings {
   imageIds: readonly [string, string]
 }
 
-export interface TempestResult {
-  passed: number
-  skipped: number
-  /** With the end of what each had to say. */
-  failed: string[]
-}
-
-/** Runs all tests of which the name matches one expression, and none matches the other, two at a time. */
+/** Runs all tests of which the name matches one expression of `include`, and none of `exclude`. */
 export async function runTempest(
   directory: string,
   settings: TempestSettings,
-  { include, exclude }: { include: string; exclude: readonly string[] },
-): Promise<TempestResult> {
+  selection: Pick<TestSelection, 'include' | 'exclude'>,
+): Promise<TestResults> {
   mkdirSync(path.join(directory, 'lock'))
   writeFileSync(path.join(directory, 'tempest.conf'), configuration(directory, settings))
   writeFileSync(path.join(directory, 'accounts.yaml'), accountsFile(settings))
-  writeFileSync(
-    path.join(directory, '.stestr.conf'),
-    `[DEFAULT]\ntest_path=${TEMPEST}/test_discover\ntop_dir=${path.dirname(TEMPEST)}\n`,
-  )
-  const options = { cwd: directory, env: { TEMPEST_CONFIG_DIR: directory, TEMPEST_CONFIG: 'tempest.conf' } }
-  await runCommand([PYTHON, '-m', 'stestr', 'init'], options)
-  const words = ['run', '--concurrency', '2', ...(exclude.length > 0 ? ['--exclude-regex', exclude.join('|')] : [])]
-  // It ends with 1 when a test fails: what failed is told by the results.
-  const printed = await runCommand([PYTHON, '-m', 'stestr', ...words, include], options).catch((error) => String(error))
-  const count = (what: string) => Number(new RegExp(`^ - ${what}: (\\d+)$`, 'm').exec(printed)?.[1] ?? 0)
-  const failed = [...printed.matchAll(/^\{\d+\} (.+) \[[\d.]+s\] \.\.\. FAILED$/gm)].map(([, name]) => name!)
-  if (failed.length > 0 || count('Passed') === 0) console.error(printed.slice(-20_000))
-  return { passed: count('Passed'), skipped: count('Skipped'), failed }
+  const env = { TEMPEST_CONFIG_DIR: directory, TEMPEST_CONFIG: 'tempest.conf' }
+  return runStestr(directory, { tests: 'tempest/test_discover', ...selection }, env)
 }
 
 const accountsFile = ({ accounts: { admins, members }, password }: TempestSettings): string =>
