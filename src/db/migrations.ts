@@ -18,6 +18,7 @@ import * as onlineMigration from '../../migrations/0015-online-migration.ts'
 import * as typeHosts from '../../migrations/0016-type-hosts.ts'
 import * as encryption from '../../migrations/0017-encryption.ts'
 import * as backupLocation from '../../migrations/0018-backup-location.ts'
+import * as transferredKeys from '../../migrations/0019-transferred-keys.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -47,6 +48,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0016-type-hosts', ...typeHosts },
   { name: '0017-encryption', ...encryption },
   { name: '0018-backup-location', ...backupLocation },
+  { name: '0019-transferred-keys', ...transferredKeys },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

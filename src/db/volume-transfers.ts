@@ -13,6 +13,8 @@ export interface VolumeTransferRow {
   /** SQLite answers 0 and 1. */
   no_snapshots: boolean | number
   source_project_id: string
+  /** See `offerKey`. */
+  sealed_key: string | null
   created_at: string
   updated_at: string | null
 }

@@ -152,7 +152,7 @@ export function createServices({
     snapshots: createSnapshotService(parts),
     attachments: createAttachmentService(parts),
     connections: createConnectionService(parts),
-    transfers: createVolumeTransferService(parts),
+    transfers: createVolumeTransferService({ ...parts, log }),
     types: createTypeService(parts),
     backups: createBackupService(parts),
     typeEncryption: createTypeEncryptionService(parts),

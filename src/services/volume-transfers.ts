@@ -5,8 +5,12 @@ import * as snapshots from '../db/snapshots.ts'
 import * as transfers from '../db/volume-transfers.ts'
 import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
+import type { Log } from '../runtime/log.ts'
 import { moveVolume } from './accounting.ts'
 import type { RequestContext } from './context.ts'
+import { keyManagerError, type StoredKey } from './keys/key-manager.ts'
+import { type OfferedKey, offerKey, openOffer } from './keys/offered-key.ts'
+import { changedMeanwhile, removeOrLeave, withKey } from './keys/volume-keys.ts'
 import type { VolumeTransfer } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
@@ -17,11 +21,14 @@ import { MOVABLE, VOLUME_ACTIONS } from './volume-status.ts'
 const SALT_BYTES = 4
 const KEY_BYTES = 8
 
+type TransferParts = Parts & { log: Log }
+
 /**
  * A volume changes hands in one transaction: volume, snapshots, counts and the transfer itself. The backend knows nothing
- * of projects. Whoever has the key may accept; only a salted hash of it is kept.
+ * of projects. Whoever has the key may accept; only a salted hash of it is kept. Of an encrypted volume in a cloud whose key manager has
+ * the key, the new owner is given one of his own, which opens it too; the old one is deleted then.
  */
-export function createVolumeTransferService(parts: Parts): VolumeTransferService {
+export function createVolumeTransferService(parts: TransferParts): VolumeTransferService {
   const { db, keys, random, stamp } = parts
 
   async function visible(context: RequestContext, id: string) {
@@ -34,14 +41,19 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
     create: async (context, { volumeId, name, noSnapshots, allowEncrypted }) => {
       const key = random.bytes(KEY_BYTES).toString('hex')
       const salt = random.bytes(SALT_BYTES).toString('hex')
+      const before = visibleVolume(context, volumeId, await volumes.find(db, volumeId))
+      context.authorize('volume:create_transfer', { projectId: before.project_id })
+      checkEncryption(before, { noSnapshots, allowEncrypted })
+      const keyId = before.encryption_key_id
+      const sealedKey = await offerKey(keys, context, keyId)
       const row = await db.transaction(async (trx) => {
         const volume = visibleVolume(context, volumeId, await volumes.lock(trx, volumeId))
         context.authorize('volume:create_transfer', { projectId: volume.project_id })
         refuseMoving(volume)
+        if (volume.encryption_key_id !== keyId) throw changedMeanwhile()
         if (!(await volumes.compareAndSet(trx, volumeId, { ...VOLUME_ACTIONS.offer, updatedAt: stamp() }))) {
           throw new ServiceError('InvalidVolume', { reason: 'status must be available' })
         }
-        checkEncryption(volume, { noSnapshots, allowEncrypted: allowEncrypted && !keys?.manager.isElsewhere })
         if (!noSnapshots) {
           for (const snapshot of await ownSnapshots(trx, volume)) {
             if (isMovable(snapshot)) continue
@@ -57,6 +69,7 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
           key_hash: hashOf(salt, key).toString('hex'),
           no_snapshots: noSnapshots,
           source_project_id: volume.project_id,
+          sealed_key: sealedKey,
           created_at: stamp(),
           updated_at: null,
         }
@@ -89,18 +102,39 @@ export function createVolumeTransferService(parts: Parts): VolumeTransferService
 }
 
 async function acceptTransfer(
-  { db, settings, stamp }: Parts,
+  parts: TransferParts,
   context: RequestContext,
   id: string,
   authKey: string,
 ): Promise<VolumeTransfer> {
   context.authorize('volume:accept_transfer', { projectId: context.projectId })
+  const { db, keys, log } = parts
+  const { sealed_key: sealedKey } = await opened(db, id, authKey)
+  if (sealedKey === null) return takeVolume(parts, context, { id, authKey, key: null })
+  if (keys === null) throw keyManagerError()
+  const offered = openOffer(keys.seal, sealedKey)
+  const { algorithm, secret } = offered
+  const stored = await keys.manager.store(context, { algorithm, secret: Buffer.from(secret, 'base64') })
+  const taken = await withKey(stored, () => takeVolume(parts, context, { id, authKey, key: { offered, stored } }))
+  await removeOrLeave({ keys, log }, offered.id, () => offered.token)
+  return taken
+}
+
+/** The transfer, for whoever has its key. */
+async function opened(db: Db, id: string, authKey: string): Promise<transfers.VolumeTransferRow> {
+  const row = await transfers.find(db, id)
+  if (row === undefined) throw notFound(id)
+  if (timingSafeEqual(hashOf(row.salt, authKey), Buffer.from(row.key_hash, 'hex'))) return row
+  throw new ServiceError('InvalidAuthKey', { reason: `Attempt to transfer ${id} with invalid auth key.` })
+}
+
+async function takeVolume(
+  { db, settings, stamp }: TransferParts,
+  context: RequestContext,
+  { id, authKey, key }: { id: string; authKey: string; key: { offered: OfferedKey; stored: StoredKey } | null },
+): Promise<VolumeTransfer> {
   return db.transaction(async (trx) => {
-    const row = await transfers.find(trx, id)
-    if (row === undefined) throw notFound(id)
-    if (!timingSafeEqual(hashOf(row.salt, authKey), Buffer.from(row.key_hash, 'hex'))) {
-      throw new ServiceError('InvalidAuthKey', { reason: `Attempt to transfer ${id} with invalid auth key.` })
-    }
+    const row = await opened(trx, id, authKey)
     const volume = await volumes.lock(trx, row.volume_id)
     // Another may have accepted it while the lock was theirs.
     const isThere = !isShared(trx) || (await transfers.find(trx, id)) !== undefined
@@ -124,7 +158,11 @@ async function acceptTransfer(
       await snapshots.update(trx, snapshot.id, { ...owner, updated_at: stamp() })
     }
     await moveVolume(trx, volume, moved, context.projectId, settings.quota)
-    if (volume.encryption_key_id !== null) await encryptionKeys.give(trx, volume.encryption_key_id, owner)
+    if (key !== null) {
+      if (volume.encryption_key_id !== key.offered.id) throw changedMeanwhile()
+      await key.stored.keep(trx)
+      await volumes.update(trx, volume.id, { encryption_key_id: key.stored.id, updated_at: stamp() })
+    } else if (volume.encryption_key_id !== null) await encryptionKeys.give(trx, volume.encryption_key_id, owner)
     await transfers.remove(trx, id)
     return toTransfer(row)
   })

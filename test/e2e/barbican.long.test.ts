@@ -19,6 +19,7 @@ let barbican: Barbican
 let collie: Collie
 let endpoint: string
 let projectId: string
+let otherId: string
 
 printLogOfFailures(() => collie)
 
@@ -33,6 +34,7 @@ beforeAll(async () => {
   await keystone.createUser('demo', demo, ['member', 'reader'])
   await keystone.createUser('other', other, ['member', 'reader'])
   projectId = demo
+  otherId = other
   barbican = await Barbican.start(keystone, 'barbican')
   await keystone.register('key-manager', 'barbican', barbican.url)
   collie = await Collie.create(
@@ -111,18 +113,24 @@ skipUnless(missing)(
     const { encryption_key_id: backupKeyId } = await backedUp()
     expect(await passphraseOf(backupKeyId)).toBe(passphrase)
 
-    const offered = await ask(token, 'POST', '/volume-transfers', { transfer: { volume_id: clone.id } })
-    expect([offered.status, offered.document.badRequest.message]).toEqual([
-      400,
-      'Invalid volume: transferring encrypted volume is not supported',
-    ])
-
     await ask(token, 'DELETE', `/backups/${backup.id}`)
     await ask(token, 'DELETE', `/volumes/${volume.id}`)
     for (const keyId of [volume.keyId, backupKeyId]) {
       await vi.waitFor(async () => expect(await isThere(token, keyId)).toBe(false), { timeout: 30_000, interval: 50 })
     }
     expect(await passphraseOf(clone.keyId)).toBe(passphrase)
+
+    const offered = await ask(token, 'POST', '/volume-transfers', { transfer: { volume_id: clone.id } })
+    expect(offered.status).toBe(202)
+    const { id, auth_key } = offered.document.transfer
+    const taker = await keystone.logIn('other', 'other')
+    const accepted = await ask(taker, 'POST', `/volume-transfers/${id}/accept`, { accept: { auth_key } })
+    expect(accepted.status).toBe(202)
+    const taken = (await ask(taker, 'GET', `/volumes/${clone.id}`)).document.volume
+    expect(taken.encryption_key_id).not.toBe(clone.keyId)
+    const asTaker = { authUrl: keystone.url, token: taker, projectId: otherId }
+    expect(await passphraseByCastellan(taken.encryption_key_id, asTaker, barbican.url)).toBe(passphrase)
+    expect(await isThere(token, clone.keyId)).toBe(false)
   },
 )
 

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { createMemoryDriver } from '../../src/drivers/memory.ts'
 import { type DriverFilter, errorFilter, firstCalls, onMethod } from '../../src/drivers/wrappers.ts'
@@ -5,9 +6,12 @@ import { ServiceError } from '../../src/errors.ts'
 import { PAYLOAD_OFFSET_BYTES, unlockLuks } from '../../src/luks/luks1.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { RequestContext } from '../../src/services/context.ts'
+import { type Key, type KeyManager, keyManagerError } from '../../src/services/keys/key-manager.ts'
 import type { Volume, VolumeCreate } from '../../src/services/model.ts'
+import { createSeal, SEAL_KEY_BYTES } from '../../src/services/seal.ts'
 import {
   admin,
+  contextOf,
   createHarness,
   type Harness,
   member,
@@ -213,6 +217,94 @@ describe('what is made of an encrypted volume', () => {
     await services.transfers.accept(stranger, id, authKey)
     await expect(services.keys.payload(member, volume.encryptionKeyId!)).rejects.toThrow('could not be found')
     expect((await services.keys.payload(stranger, volume.encryptionKeyId!)).secret).toHaveLength(32)
+  })
+})
+
+/** A key manager as Barbican is one: each key is its project's own, and whoever deletes it shows a token of that project. */
+function keysElsewhere() {
+  const kept = new Map<string, { key: Key; projectId: string; token: string }>()
+  const manager: KeyManager = {
+    isElsewhere: true,
+    store: async ({ projectId, token }, key) => {
+      const id = randomUUID()
+      kept.set(id, { key, projectId, token })
+      return { id, keep: async () => {}, discard: () => manager.remove(token, id) }
+    },
+    read: async ({ projectId }, id) => {
+      const found = kept.get(id)
+      if (found?.projectId !== projectId) throw keyManagerError()
+      return found.key
+    },
+    remove: async (token, id) => {
+      if (kept.get(id)?.token !== token) throw new ServiceError('ServiceUnavailable', { reason: 'It is not yours.' })
+      kept.delete(id)
+    },
+  }
+  return { manager, kept }
+}
+
+describe('an encrypted volume of which somebody else keeps the key', () => {
+  const [giver, taker] = [
+    contextOf({ token: 'of the giver' }),
+    contextOf({ token: 'of the taker', projectId: 'other-project', userId: 'other' }),
+  ]
+
+  async function offered() {
+    const elsewhere = keysElsewhere()
+    const seal = createSeal(systemRandom.bytes(SEAL_KEY_BYTES), systemRandom)
+    const harness = await createHarness({ keys: { seal, manager: elsewhere.manager } })
+    const volume = await made(harness, { volumeType: await encryptedType(harness) }, giver)
+    const order = { volumeId: volume.id, name: null, noSnapshots: false, allowEncrypted: true }
+    return { ...elsewhere, harness, volume, order, ...(await harness.services.transfers.create(giver, order)) }
+  }
+
+  it('goes to another project with a key of that project, and its old one goes', async () => {
+    const { harness, kept, volume, id, authKey } = await offered()
+    const { key } = kept.get(volume.encryptionKeyId!)!
+    const [row] = await harness.db('volume_transfers')
+    expect(row.sealed_key).toMatch(/^1\./)
+    expect(row.sealed_key).not.toContain(key.secret.toString('base64'))
+    await harness.services.transfers.accept(taker, id, authKey)
+    const { encryptionKeyId } = await harness.services.volumes.get(taker, volume.id)
+    expect([...kept.keys()]).toEqual([encryptionKeyId])
+    expect(kept.get(encryptionKeyId!)).toEqual({ key, projectId: taker.projectId, token: taker.token })
+    expect(await harness.db('volume_transfers')).toEqual([])
+    await harness.services.volumes.delete(taker, volume.id, { cascade: false, force: false })
+    await harness.services.idle()
+    expect(kept.size).toBe(0)
+  })
+
+  it('keeps the key that it has when nobody takes it', async () => {
+    const { harness, kept, volume, id } = await offered()
+    await expect(harness.services.transfers.accept(taker, id, 'wrong')).rejects.toThrow('invalid auth key')
+    await harness.services.transfers.delete(giver, id)
+    expect((await harness.services.volumes.get(giver, volume.id)).encryptionKeyId).toBe(volume.encryptionKeyId)
+    expect([...kept.keys()]).toEqual([volume.encryptionKeyId])
+  })
+
+  it('has one new owner of several who want it, and the others leave no key', async () => {
+    const { harness, kept, volume, id, authKey } = await offered()
+    const takers = ['a', 'b', 'c'].map((projectId) => contextOf({ projectId, token: projectId }))
+    const ends = await Promise.allSettled(takers.map((one) => harness.services.transfers.accept(one, id, authKey)))
+    const winner = takers[ends.findIndex(({ status }) => status === 'fulfilled')]!
+    expect(ends.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    const { encryptionKeyId } = await harness.services.volumes.get(winner, volume.id)
+    expect([...kept.keys()]).toEqual([encryptionKeyId])
+  })
+
+  it('is given away also when the old key cannot be deleted any more', async () => {
+    const { harness, kept, volume, id, authKey } = await offered()
+    kept.get(volume.encryptionKeyId!)!.token = 'a newer one'
+    await harness.services.transfers.accept(taker, id, authKey)
+    expect((await harness.services.volumes.get(taker, volume.id)).status).toBe('available')
+    expect(kept.size).toBe(2)
+  })
+
+  it('is not offered by whoever may not read its key', async () => {
+    const { harness, order, id } = await offered()
+    await harness.services.transfers.delete(giver, id)
+    await expect(harness.services.transfers.create(admin, order)).rejects.toThrow('Key manager error')
+    expect((await harness.services.volumes.get(giver, order.volumeId)).status).toBe('available')
   })
 })
 

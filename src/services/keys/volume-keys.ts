@@ -155,8 +155,18 @@ export async function removeKey(
   id: string | null,
 ): Promise<void> {
   if (id === null || keys === null || typeof params.keyToken !== 'string') return
+  const sealed = params.keyToken
+  await removeOrLeave({ keys, log }, id, () => keys.seal.open(sealed))
+}
+
+/** The same for whoever has the token at hand. */
+export async function removeOrLeave(
+  { keys, log }: { keys: Keys; log: Log },
+  id: string,
+  token: () => string,
+): Promise<void> {
   try {
-    await keys.manager.remove(keys.seal.open(params.keyToken), id)
+    await keys.manager.remove(token(), id)
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error
     log.warn({ err: error, keyId: id }, 'an encryption key that nothing needs any more was left in the key manager')
