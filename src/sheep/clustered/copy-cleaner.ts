@@ -62,7 +62,10 @@ export class CopyCleaner {
   /** An entry has taken effect: to be told in the same turn. */
   applied(entry: Entry): void {
     const { state } = this.#options
-    if (entry.type === 'clean' || this.#isBehind) this.#inTurn(() => this.#forgetClean())
+    if (entry.type === 'clean' || this.#isBehind) {
+      this.#isBehind = false
+      this.#inTurn(() => this.#forgetClean())
+    }
     if ((entry.type === 'reclaimed' || entry.type === 'unmade') && !this.#wasThere(state.epoch)) {
       this.#drop([entry.vid])
     }
@@ -85,11 +88,9 @@ export class CopyCleaner {
   }
 
   async #forgetClean(): Promise<void> {
-    const { state, store, holder, catchUp } = this.#options
-    this.#isBehind = false
-    const clean = state.families.oldestUnclean(state.epoch) - 1
-    if (clean <= this.#cleanedEpoch || state.view.away) return
-    for (const epoch of state.families.uncleanEpochs()) if (!this.#wereAllThere(epoch)) return
+    const { store, holder, catchUp } = this.#options
+    const clean = this.#cleanThrough()
+    if (clean <= this.#cleanedEpoch) return
     let isAwaited = false
     const belongsHere = (oid: bigint) => {
       const views = this.#viewsWithUs(oid)
@@ -97,10 +98,20 @@ export class CopyCleaner {
       return views.includes(true)
     }
     // What is clean is on those that were targets then. Who has become one since may have an old copy, and needs to know how old it is.
-    this.#isBehind = !(await holder.drop(belongsHere, { catchUp, pause: this.#pause }))
-    if (this.#isBehind || isAwaited) return
+    const isDone = await holder.drop(belongsHere, { catchUp, pause: this.#pause })
+    if (!isDone) this.#isBehind = true
+    // In another view somebody may be there, or be waited for, who was not when that was clean: there is a clean entry to come for it.
+    if (!isDone || isAwaited || this.#cleanThrough() !== clean) return
     this.#cleanedEpoch = clean
     await new Promise<void>((resolve, reject) => store.clean(clean, (error) => (error ? reject(error) : resolve())))
+  }
+
+  /** The last epoch of which everything may be forgotten; 0 while nothing may be. */
+  #cleanThrough(): number {
+    const { state } = this.#options
+    const isWellKnown = (epoch: number) => this.#wereAllThere(epoch)
+    if (state.view.away || ![...state.families.uncleanEpochs()].every(isWellKnown)) return 0
+    return state.families.oldestUnclean(state.epoch) - 1
   }
 
   #wasThere(epoch: number): boolean {
