@@ -48,7 +48,6 @@ export class RoutedSession {
     this.#options = options
   }
 
-  /** The request is this session's from now on. */
   submit(request: SheepRequest, reply: (response: Reply) => void): void {
     if (this.#overWith !== null) return reply({ result: this.#overWith })
     const unanswered = { request, reply }
@@ -68,8 +67,8 @@ export class RoutedSession {
   }
 
   #send(unanswered: Unanswered, place: OpenPlace): void {
-    const { request } = unanswered
-    request.session = place.session // a copy would cost as much as all the rest of this
+    const request = { ...unanswered.request } // what waits on the way to a former place stays as it is
+    request.session = place.session // in the spread it would take the slow way
     place.run(request, (response) => {
       if (!this.#unanswered.has(unanswered) || place !== this.#place) return
       if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)
