@@ -11,10 +11,6 @@ export class Reservations {
     return sum
   }
 
-  has(oid: bigint): boolean {
-    return this.#objects.has(oid)
-  }
-
   of(oid: bigint): Blocks {
     return this.#objects.get(oid) ?? []
   }
