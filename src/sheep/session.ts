@@ -255,6 +255,17 @@ export class Sessions {
     await Promise.all(ended.map((session) => this.close(session.id)))
   }
 
+  /**
+   * Resolves when nothing is under way of what those of an attachment had asked whose connection is gone: who comes again sends it once
+   * more, and it must not happen after that was answered. What was asked of an owner that is lost does not: its versions are behind.
+   */
+  async settleUnder(attachmentId: string): Promise<void> {
+    const left = [...this.#sessions.values()].filter(
+      (session) => session.attachmentId === attachmentId && session.over && !session.isLost,
+    )
+    await Promise.all(left.map((session) => session.end()))
+  }
+
   /** Ends the sessions without a right that may write to a VDI: it has come under an attachment. */
   async fenceAnonymous(vid: number): Promise<void> {
     const fenced = [...this.#sessions.values()].filter(

@@ -465,6 +465,8 @@ export class Sheep {
 
   /** A session under an export right, for who opens it, or goes on with what he had open at another owner since opening `resumed`. */
   async openExport(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> {
+    const right = this.state.exports.byHash(nameHash)
+    if (right) await this.sessions.settleUnder(right.attachmentId)
     if (!this.#vdis.admission) return this.sessions.openExport(nameHash, holder)
     const session = await this.#vdis.admission.open(nameHash, holder, resumed)
     if (holder && this.#gone.has(holder)) await this.sessions.close(session.id)

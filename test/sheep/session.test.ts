@@ -40,6 +40,20 @@ describe('sessions', () => {
     expect(await bench.read(bench.session(vid), 0, BLOCK_BYTES)).toEqual(block(7))
   })
 
+  it('opened again under a right wait for what was under way when the connection went', async () => {
+    const bench = await SheepBench.open()
+    const vid = await bench.create('a')
+    await bench.run(bench.sheep.putExport(right(vid)))
+    const client = {}
+    const before = await bench.run(bench.sheep.openExport(NAME_HASH, client, null))
+    const order: string[] = []
+    const written = answered((done) => before.write(0, block(1), true, done)).then(() => order.push('written'))
+    const closed = bench.sheep.sessions.closeOf(client)
+    const opened = bench.sheep.openExport(NAME_HASH, {}, null).then(() => order.push('opened'))
+    await bench.run(Promise.all([written, closed, opened]))
+    expect(order).toEqual(['written', 'opened'])
+  })
+
   it('refuse what comes after fencing began, though earlier requests are still under way', async () => {
     const bench = await SheepBench.open()
     const vid = await bench.create('a')
