@@ -197,7 +197,7 @@ export class OrderMachine {
     switch (event.type) {
       case 'configured':
         this.#self = event.self
-        return this.#begin(new Round(event.configuration, 0))
+        return this.#begin(new Round(event.configuration))
       case 'delivered':
         return this.#deliver(event.sender, event.message)
       case 'persisted':
@@ -212,8 +212,7 @@ export class OrderMachine {
         this.#pending.set(event.proposal.sequence, { ...event.proposal, sentIn: null })
         return
       case 'doubted':
-        if (this.#round?.choice?.ballot.leader === event.member) this.#askForAnother(this.#round)
-        return
+        return this.#doubt(event.member)
       case 'tick':
         this.#nowMs = event.nowMs
         return this.#watchTime()
@@ -264,7 +263,7 @@ export class OrderMachine {
       case 'report':
         return round.report(sender, message)
       case 'restart':
-        return this.#begin(new Round(round.configuration, round.number + 1))
+        return this.#begin(round.next())
       case 'promise':
         return round.promise(message.node)
       case 'ready':
@@ -485,6 +484,11 @@ export class OrderMachine {
     if (!isWaiting) this.#waitingSinceMs = this.#nowMs
     const limitMs = Math.min(ROUND_MS * 2 ** round.number, ROUND_MS_MAX)
     if (this.#nowMs - this.#waitingSinceMs >= limitMs) this.#askForAnother(round)
+  }
+
+  #doubt(member: MemberId): void {
+    const round = this.#round
+    if (round?.choice?.ballot.leader === member && !round.isIndulged(member)) this.#askForAnother(round)
   }
 
   #askForAnother(round: Round): void {

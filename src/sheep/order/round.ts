@@ -16,10 +16,13 @@ import type { Choice, Report } from './messages.ts'
  * 4. With a majority that is ready the round is active: all of the choice is committed. What the log has next, the leader says,
  *    and nobody else; so logs that were adopted under one ballot differ in length only.
  * 5. An entry is committed when a majority has it on disk.
+ * 6. What is chosen may be of no use, because nobody can fetch it from who has it, or he does not go on. So those who led the rounds
+ *    before, in the same configuration, are left out of what is chosen from, as far as the others are enough: as if they had not reported.
  */
 export class Round {
   readonly configuration: Configuration
   readonly number: number
+  readonly #failed: readonly MemberId[]
   readonly #reports = new Map<MemberId, Report>()
   readonly #promised = new Set<NodeId>()
   /** Of those that are ready: how far they have the log on disk. */
@@ -33,9 +36,23 @@ export class Round {
   lastIndex = 0
   committedIndex = 0
 
-  constructor(configuration: Configuration, number: number) {
+  /** `failed`: those who led the last rounds before this one, none of which came to anything, the latest last. */
+  constructor(configuration: Configuration, number = 0, failed: readonly MemberId[] = []) {
     this.configuration = configuration
     this.number = number
+    this.#failed = failed
+  }
+
+  /** The attempt that follows when this one is given up. */
+  next(): Round {
+    const failed = this.#choice ? [this.#choice.source, this.#choice.ballot.leader] : []
+    const before = this.isActive ? [] : this.#failed.filter((member) => !failed.includes(member))
+    return new Round(this.configuration, this.number + 1, [...before, ...failed])
+  }
+
+  /** Whether it leads although others have tried to do without it, and may yet come to something. */
+  isIndulged(member: MemberId): boolean {
+    return !this.isActive && this.#failed.includes(member)
   }
 
   get choice(): Choice | null {
@@ -58,7 +75,7 @@ export class Round {
 
   /** Whether those who have reported may choose. */
   get canChoose(): boolean {
-    return this.#choice === null && isMajority(this.#reporters(), this.#deciding())
+    return this.#choice === null && this.#isEnough(this.#counted())
   }
 
   report(member: MemberId, report: Report): void {
@@ -67,32 +84,48 @@ export class Round {
 
   /** What this member would choose; a member that has the best log itself should, since it can go on at once. */
   choose(leader: MemberId): Choice {
-    const { member, report } = this.#best()!
+    const counted = this.#counted()
+    const [source, { adopted, lastIndex }] = bestOf(counted)!
     const counter = 1 + Math.max(...[...this.#reports.values()].map(({ promised }) => promised.counter))
     return {
       type: 'choice',
       ballot: { counter, configuration: this.configuration.id, round: this.number, leader },
-      reporters: [...this.#reporters()],
-      source: member,
-      adopted: report.adopted,
-      lastIndex: report.lastIndex,
-      electorates: this.#deciding(),
+      reporters: [...reportersOf(counted)],
+      source,
+      adopted,
+      lastIndex,
+      electorates: this.#deciding(counted),
     }
+  }
+
+  hasBest(member: MemberId): boolean {
+    const counted = this.#counted()
+    const own = counted.get(member)
+    const best = bestOf(counted)?.[1]
+    return !!own && !!best && compareBallots(own.adopted, best.adopted) === 0 && own.lastIndex === best.lastIndex
+  }
+
+  /** The reports to choose from: of those whose rounds came to nothing only as many as the others cannot do without, the earliest first. */
+  #counted(): Reports {
+    for (let from = 0; from < this.#failed.length; from++) {
+      const without = new Set(this.#failed.slice(from))
+      const rest = new Map([...this.#reports].filter(([member]) => !without.has(member)))
+      if (this.#isEnough(rest)) return rest
+    }
+    return this.#reports
+  }
+
+  #isEnough(reports: Reports): boolean {
+    return isMajority(reportersOf(reports), this.#deciding(reports))
   }
 
   /**
    * The electorates of the best log, but those that one of the reporters knows to be replaced. Who has just started, and has applied
    * less than it has in its log, would have long gone ones agree.
    */
-  #deciding(): readonly Electorate[] {
+  #deciding(reports: Reports): readonly Electorate[] {
     const inForce = Math.max(0, ...[...this.#reports.values()].map(({ electorates }) => electorates[0]?.index ?? 0))
-    return (this.#best()?.report.electorates ?? []).filter(({ index }) => index >= inForce)
-  }
-
-  hasBest(member: MemberId): boolean {
-    const own = this.#reports.get(member)
-    const best = this.#best()?.report
-    return !!own && !!best && compareBallots(own.adopted, best.adopted) === 0 && own.lastIndex === best.lastIndex
+    return (bestOf(reports)?.[1].electorates ?? []).filter(({ index }) => index >= inForce)
   }
 
   chosen(choice: Choice): void {
@@ -151,18 +184,16 @@ export class Round {
       return
     }
   }
+}
 
-  #reporters(): ReadonlySet<NodeId> {
-    return new Set([...this.#reports.values()].map(({ node }) => node))
-  }
+type Reports = ReadonlyMap<MemberId, Report>
 
-  #best(): { member: MemberId; report: Report } | null {
-    let best: { member: MemberId; report: Report } | null = null
-    for (const [member, report] of this.#reports) {
-      if (!best || isLonger(report, best.report)) best = { member, report }
-    }
-    return best
-  }
+const reportersOf = (reports: Reports): ReadonlySet<NodeId> => new Set([...reports.values()].map(({ node }) => node))
+
+function bestOf(reports: Reports): [MemberId, Report] | null {
+  let best: [MemberId, Report] | null = null
+  for (const one of reports) if (!best || isLonger(one[1], best[1])) best = one
+  return best
 }
 
 function isLonger(report: Report, than: Report): boolean {

@@ -173,7 +173,7 @@ export class OrderModel {
     await Promise.all(this.nodes.map((node) => this.start(node)))
     for (let step = 0; step < steps; step++) {
       await this.clock.sleep(this.random.next() * this.#pauseMsMax)
-      this.#act()
+      this.act()
       if (this.#failure) throw this.#failure
     }
     await this.mendAll()
@@ -188,7 +188,8 @@ export class OrderModel {
     })
   }
 
-  #act(): void {
+  /** Something happens, or is made to. */
+  protected act(): void {
     const node = this.random.pick(this.nodes)
     let dice = this.random.next() * this.#mixture.reduce((sum, { weight }) => sum + weight, 0)
     for (const { weight, act } of this.#mixture) {
@@ -285,10 +286,10 @@ export class OrderModel {
   ): Promise<readonly Item[] | { state: Buffer }> {
     await this.clock.sleep(this.random.next() * 20)
     const other = this.nodes.find(({ name }) => from.startsWith(`${name}#`))!
-    if (other.isStopped || !this.reach(node, other)) await this.clock.sleep(500)
+    if (other.isStopped || !this.mayFetch(node, from, other)) await this.clock.sleep(500)
     const { process } = other
     const items = process?.log.itemsAfter(ballot, afterIndex)
-    if (!process || !items || other.isStopped || !this.reach(node, other)) throw new StoreError('Disconnected')
+    if (!process || !items || other.isStopped || !this.mayFetch(node, from, other)) throw new StoreError('Disconnected')
     await this.clock.sleep(this.random.next() * 20)
     if (items !== 'cut') return items
     this.counts.installs++
@@ -297,6 +298,11 @@ export class OrderModel {
 
   protected reach(a: Node, b: Node): boolean {
     return this.#sides === null || this.#sides.some((side) => side.includes(a.name) && side.includes(b.name))
+  }
+
+  /** Whether one node is answered by another one, which the group knows as `member`. */
+  protected mayFetch(from: Node, _member: string, to: Node): boolean {
+    return this.reach(from, to)
   }
 
   #agree(node: Node, item: Item): void {

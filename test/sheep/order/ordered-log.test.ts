@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { runSeeds } from '../../sim/seeds.ts'
-import { OrderModel } from './order-model.ts'
+import { type Node, OrderModel } from './order-model.ts'
 
 describe('the ordered log on a group that promises little', () => {
   it('is one log on all nodes, keeps what was acknowledged, and goes on when everything is mended', {
@@ -17,4 +17,40 @@ describe('the ordered log on a group that promises little', () => {
     const faults = [kills, powerLosses, blackouts, cuts, stops, engines, electorates, installs]
     expect(Math.min(...faults)).toBeGreaterThan(Math.floor(seeds / 100) - 1)
   })
+
+  it('goes on without what one node has, from whom nobody can fetch though the group has it', {
+    timeout: 600_000,
+  }, async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const model = new OneUnread(seed, {}, 3 + 2 * (seed % 2))
+      await model.play(() => model.scenario(100))
+    }
+  })
 })
+
+/** The group reaches all nodes, and the way that entries are fetched reaches the first one no more. */
+class OneUnread extends OrderModel {
+  #isUnread = false
+
+  async scenario(steps: number): Promise<void> {
+    for (const node of this.nodes) await this.start(node)
+    const voters = this.nodes.map(({ name }) => name)
+    await this.propose(this.nodes[0]!, 'voters', { voters, afterIndex: 1 })
+    await this.expectProgress()
+    for (const { process } of this.nodes) process!.state.checkpoint() // all know that these are the voters
+    this.#isUnread = true
+    for (let step = 0; step < steps; step++) {
+      await this.clock.sleep(this.random.next() * 200)
+      this.act()
+    }
+    await this.mendAll()
+    await this.expectProgress()
+  }
+
+  protected override reach(from: Node, to: Node): boolean {
+    return super.reach(from, to) && !(this.#isUnread && to === this.nodes[0])
+  }
+
+  /** They stay as they are. */
+  protected override changeVoters(): void {}
+}
