@@ -70,7 +70,6 @@ export class ClusterMember {
   readonly #entries: OrderedEntries
   readonly #door: OperationDoor
   #links: PeerLinks
-  #linksLife: Life
   /** Those that links lead to: members, and those who are about to be. */
   #peers: readonly PeerAddress[] = []
   #log: OrderedLog | null = null
@@ -89,6 +88,7 @@ export class ClusterMember {
       clock,
       random,
       log,
+      onRenewed: () => this.#renewLinks(),
       onView: (view) => this.#viewChanged(view),
       onLeaseLost: () => log.warn('this node has no majority of the cluster: its clients wait'),
       onStranger: (member, reason) => log.warn({ member, reason }, 'a stranger is in the group of this cluster'),
@@ -104,7 +104,6 @@ export class ClusterMember {
       },
     })
     this.#door = new OperationDoor(options)
-    this.#linksLife = this.#membership.life
     this.#links = this.#makeLinks()
   }
 
@@ -228,6 +227,7 @@ export class ClusterMember {
       log,
       cluster: this.#membership.cluster ?? '',
       self: this.#membership.life,
+      lostEpoch: this.#membership.view.epoch,
       handlers: [
         promised(HEARTBEAT, (heartbeat) => this.#membership.answer(heartbeat)),
         fetchHandler((ballot, afterIndex) => this.#itemsAfter(ballot, afterIndex)),
@@ -241,7 +241,6 @@ export class ClusterMember {
   #viewChanged(view: View): void {
     const { holder, viewChanged } = this.#options
     holder.viewChanged(view.epoch)
-    this.#renewLinks()
     const isMember = (peer: PeerAddress) => view.members.some(({ node }) => node === peer.node)
     this.#peers = [...view.members, ...this.#peers.filter((peer) => !isMember(peer))]
     this.#setPeers()
@@ -263,8 +262,6 @@ export class ClusterMember {
 
   /** Whoever was put out comes back as somebody else, over links of its own. */
   #renewLinks(): void {
-    if (this.#linksLife.incarnation === this.life.incarnation) return
-    this.#linksLife = this.life
     this.#links.close()
     this.#links = this.#makeLinks()
     this.#setPeers()

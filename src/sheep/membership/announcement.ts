@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Configuration, MemberId } from '../cluster/group.ts'
 import type { NodeId } from '../order/item.ts'
-import type { Member } from './view.ts'
+import type { Life, Member } from './view.ts'
 
 /**
  * What each node tells all others in the group of itself: whenever that changes, whenever somebody comes or goes, and again and again
@@ -76,9 +76,10 @@ export class Roster {
     return present
   }
 
-  /** All that say that they are this node. */
-  membersOf(node: NodeId): readonly MemberId[] {
-    return [...this.#told].filter(([, told]) => told.node === node).map(([member]) => member)
+  /** All that say that they are one of these. */
+  membersOf(lives: readonly Life[]): readonly MemberId[] {
+    const isOne = (told: Life) => lives.some((life) => life.node === told.node && life.incarnation === told.incarnation)
+    return [...this.#told].filter(([, told]) => isOne(told)).map(([member]) => member)
   }
 
   get(member: MemberId): Announcement | null {

@@ -43,6 +43,8 @@ export interface MembershipOptions {
   clock: Clock
   random: Random
   log: Log
+  /** This node goes on under another incarnation, and is to be reached under that and no other. */
+  onRenewed(life: Life): void
   /** A view has taken effect here: in order, but when a state was installed, only the last of those that it has. */
   onView(view: View): void
   /** Nothing may be done for clients any more, for now; told within a beat, while `mayAct` says it at once. */
@@ -275,7 +277,7 @@ export class Membership {
 
   /**
    * Who is put out comes back as somebody else; and already while the log is about to put it out. The others need not wait then
-   * for what they have promised.
+   * for what they have promised. But they have to reach it, or nobody fetches the entry that puts it out from one that has it alone.
    */
   #renew(): void {
     const { views } = this.#history(this.#log?.unapplied ?? [])
@@ -285,6 +287,7 @@ export class Membership {
     this.#tellLease()
     this.#life = this.#newLife()
     this.#heartbeats.startAnew()
+    this.#options.onRenewed(this.#life)
   }
 
   // Each beat.
@@ -380,8 +383,10 @@ export class Membership {
     const mayGo = spareVoters(view.voters, rest) >= 0
     this.#condemned = new Set([...blamed].filter((node) => mayGo && this.#blamed.has(node)))
     this.#blamed = blamed
-    // Should one of them lead the log, nothing would take effect until the group has lost it, which may be never.
-    for (const node of blamed) for (const member of this.#roster.membersOf(node)) log.doubt(member)
+    // Should one of them lead the log, nothing would take effect until the group has lost it, which may be never. One that has started again
+    // since is not meant.
+    const lives = view.members.filter(({ node }) => blamed.has(node))
+    for (const member of this.#roster.membersOf(lives)) log.doubt(member)
   }
 
   /** The epoch in which this life of a member came in: what was said before that was said of another one. */

@@ -23,6 +23,8 @@ export interface PeerLinksOptions {
   /** Nodes of other clusters are not talked to. */
   cluster: string
   self: Life
+  /** Up to this one, ordered requests are rejected: some of a former life of this node may have been. Absent for a node that had none. */
+  lostEpoch?: number
   /** What this node does for others. */
   handlers: readonly AnyHandler[]
 }
@@ -59,14 +61,15 @@ export class PeerLinks {
   /** Of those, by the life that they come from, the one that is heard. */
   readonly #served = new Map<string, IncomingLink>()
   /** The highest epoch that an ordered request was rejected in to a life that is not among `#peers`: as good as for any of them. */
-  #lostEpoch = Number.NEGATIVE_INFINITY
+  #lostEpoch: number
   #timer: Timer
   #tickedMs: number
   #isClosed = false
 
   constructor(options: PeerLinksOptions) {
     this.#options = options
-    const { clock, log, handlers } = options
+    const { clock, log, handlers, lostEpoch = Number.NEGATIVE_INFINITY } = options
+    this.#lostEpoch = lostEpoch
     this.#handlers = new Map(handlers.map((one) => [one.kind.code, one]))
     this.#guard = new StallGuard(clock, SILENT_MS, () => {
       if (this.#incoming.size > 0) log.warn({ links: this.#incoming.size }, 'the process stood still; dropping links')

@@ -8,7 +8,7 @@ import { decodeEntry, encodeEntry } from '../../../src/sheep/entries.ts'
 import { clusterOf, foundingLog } from '../../../src/sheep/membership/founding.ts'
 import { type Heartbeat, LEASE_MS } from '../../../src/sheep/membership/lease.ts'
 import { Membership, type MembershipLog } from '../../../src/sheep/membership/membership.ts'
-import { isIn, isVoterStep, type Member, type View } from '../../../src/sheep/membership/view.ts'
+import { isIn, isVoterStep, type Life, type Member, type View } from '../../../src/sheep/membership/view.ts'
 import type { Electorate, Item } from '../../../src/sheep/order/item.ts'
 import type { Durable } from '../../../src/sheep/order/machine.ts'
 import type { OrderedLog, OrderedLogOptions } from '../../../src/sheep/order/ordered-log.ts'
@@ -28,6 +28,8 @@ export interface MembershipBreak {
   hearsStrangers?: boolean
   /** A node has the same incarnation at each start, and when it was put out. */
   staysTheSame?: boolean
+  /** Who is put out is reached under its new incarnation only when the view without it has taken effect. */
+  isReachedLate?: boolean
   /** Heartbeats are sent and answered though the store stands still. */
   provesNothing?: boolean
 }
@@ -67,6 +69,8 @@ export interface Peer {
   node: Node
   membership: Membership
   state: ViewState
+  /** The incarnation that others reach it under. */
+  linksTo: string
   views: View[]
   leasesLost: number
   strangers: string[]
@@ -215,9 +219,9 @@ export class MembershipModel extends OrderModel {
     durable: Durable,
   ): Partial<OrderedLogOptions> {
     const state = listState as ViewState
-    const peer: Omit<Peer, 'membership'> = { node, state, views: [], leasesLost: 0, strangers: [] }
-    const { staysTheSame, holdsNothing, leapsVoters } = this.#broken
-    const membership = new Membership({
+    const peer: Omit<Peer, 'membership'> = { node, state, linksTo: '', views: [], leasesLost: 0, strangers: [] }
+    const { staysTheSame, holdsNothing, leapsVoters, isReachedLate } = this.#broken
+    const membership: Membership = new Membership({
       self: this.#selfOf(node),
       // With another cluster in the group a node has to be told; and so it may be anyway.
       cluster:
@@ -225,17 +229,24 @@ export class MembershipModel extends OrderModel {
           ? this.clusterOf(node)
           : (state.cluster.founded?.cluster ?? clusterOf(durable)),
       views: () => state.cluster.views,
-      heartbeat: ({ node: name }, heartbeat) => this.#heartbeat(node, name, heartbeat),
+      heartbeat: (to, heartbeat) => this.#heartbeat(node, to, heartbeat),
       proveStore: () => this.#proveStore(node, clock),
       rebalanceDelayMs: 20_000,
       clock,
       random: staysTheSame ? { bytes: (length) => Buffer.alloc(length), uuid: () => 'same' } : this.random,
       log: pino({ level: 'silent' }),
-      onView: (view) => peer.views.push(view),
+      onRenewed: ({ incarnation }) => {
+        if (!isReachedLate) peer.linksTo = incarnation
+      },
+      onView: (view) => {
+        peer.views.push(view)
+        peer.linksTo = membership.life.incarnation
+      },
       onLeaseLost: () => peer.leasesLost++,
       onStranger: (_member, reason) => peer.strangers.push(reason),
     })
     state.tookEffect = () => membership.tookEffect()
+    peer.linksTo = membership.life.incarnation
     this.#peers.set(`${node.name}.${node.starts}`, Object.assign(peer, { membership }))
     return {
       holdMs: (unapplied) => (holdsNothing ? 0 : membership.holdMs(unapplied)),
@@ -294,10 +305,9 @@ export class MembershipModel extends OrderModel {
   }
 
   /** Over another network than the group's, but it is cut with it; a node that stands still does not answer. */
-  async #heartbeat(node: Node, name: string, heartbeat: Heartbeat): Promise<boolean> {
-    const other = this.nodes.find((one) => one.name === name)!
-    const isReached = () =>
-      this.reach(node, other) && !this.#brokenLinks.has(linkOf(node, other)) && this.peer(other) !== null
+  async #heartbeat(node: Node, to: Life, heartbeat: Heartbeat): Promise<boolean> {
+    const other = this.nodes.find((one) => one.name === to.node)!
+    const isReached = () => this.reach(node, other) && this.#isAt(to, other)
     await this.clock.sleep(this.random.next() * 20)
     // A process that stands still finds what was sent to it when it goes on.
     while (other.isStopped) await this.clock.sleep(250)
@@ -311,6 +321,20 @@ export class MembershipModel extends OrderModel {
     if (!isReached()) throw new StoreError('Disconnected')
     this.moments.leases++
     return isPromised
+  }
+
+  protected override reach(from: Node, to: Node): boolean {
+    return super.reach(from, to) && !this.#brokenLinks.has(linkOf(from, to))
+  }
+
+  protected override mayFetch(from: Node, member: string, to: Node): boolean {
+    const life = this.peer(from)?.membership.nodeOf(member)
+    return this.reach(from, to) && !!life && this.#isAt(life, to)
+  }
+
+  /** One that is asked for as somebody that it is not, or not any more, refuses. */
+  #isAt({ incarnation }: Life, node: Node): boolean {
+    return this.peer(node)?.linksTo === incarnation
   }
 
   async #proveStore(node: Node, clock: Clock): Promise<void> {

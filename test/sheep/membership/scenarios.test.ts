@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest'
-import { MembershipModel } from './membership-model.ts'
+import { type MembershipBreak, MembershipModel } from './membership-model.ts'
 
 /** What an operator sees: named faults, one at a time, in virtual time. */
 async function play(
   nodes: number,
   scenario: (cluster: Scene) => Promise<void>,
-  { strangers = 0, seeds = 3 } = {},
+  { strangers = 0, seeds = 3, broken = {} as MembershipBreak } = {},
 ): Promise<void> {
   for (let seed = 1; seed <= seeds; seed++) {
-    const scene = new Scene(seed, {}, nodes, strangers)
+    const scene = new Scene(seed, broken, nodes, strangers)
     await scene.play(() => scenario(scene))
   }
 }
@@ -244,6 +244,26 @@ describe('a cluster', () => {
       cluster.down('n2')
       await cluster.until(() => cluster.names.join() === 'n1,n3' && cluster.mayAct('n1', 'n3').every(Boolean), 10_000)
     }),
+  )
+
+  it.each([
+    ['goes on with what only one has that is about to be put out', {}, true],
+    ['would not, if that were reached as who it will be only when it is out', { isReachedLate: true }, false],
+  ])('%s', TIMEOUT, (_name, broken, goesOn) =>
+    play(
+      3,
+      async (cluster) => {
+        await settle(cluster)
+        cluster.cutApart(['n1', 'n2'], ['n3'])
+        cluster.membership('n2').suspect(cluster.membership('n1').life)
+        await cluster.until(() => cluster.node('n1').process!.log.unapplied.length > 0, EVICTION_MS)
+        cluster.down('n2') // it has not yet said that it has it
+        cluster.mend()
+        await cluster.sleep(20_000)
+        expect(cluster.mayAct('n1', 'n3').every(Boolean)).toBe(goesOn)
+      },
+      { broken },
+    ),
   )
 
   it('of two does nothing without one of them, and goes on when it is back', TIMEOUT, () =>
