@@ -186,6 +186,13 @@ export class OwnedFamily {
     return (state.families.uncleanSince(this.owner.family) ?? state.epoch) < state.epoch
   }
 
+  /** Whether what is on the targets of this view alone could stand for all that there was before. */
+  get #mayBeClean(): boolean {
+    if (!this.#isUnclean) return false
+    const { state, objects } = this.#options
+    return state.vdis.ofFamily(this.owner.family).every(({ vid, deleting }) => deleting || objects.of(vid).hasEnough)
+  }
+
   async #run(): Promise<void> {
     const { clock, log, objects } = this.#options
     while (!this.#isOver) {
@@ -213,7 +220,7 @@ export class OwnedFamily {
       this.#isTakenOver = true
       this.#takenOver.resolve()
     }
-    if ((this.#isUnclean || !this.isComplete) && !this.#options.recovery.isPaused) await this.#bringHome()
+    if ((this.#mayBeClean || !this.isComplete) && !this.#options.recovery.isPaused) await this.#bringHome()
     if (this.#mustReclaim) await this.#reclaimDeleted()
   }
 
@@ -246,7 +253,7 @@ export class OwnedFamily {
     if (state.epoch !== epoch) return
     await this.flush()
     this.#complete = { epoch, setbacks }
-    if (this.#isUnclean && this.isComplete)
+    if (this.#mayBeClean && this.isComplete)
       await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
     recovery.end(owner.family)
   }

@@ -1,4 +1,5 @@
 import { StoreError } from '../../errors.ts'
+import { inodeOid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { StoreDone } from '../change.ts'
 import type { Member, View } from '../membership/view.ts'
@@ -77,6 +78,14 @@ export class CopySequencer {
   /** The nodes that should have a copy of an object in the view in effect. */
   targetsOf(oid: bigint): readonly NodeId[] {
     return this.#holders.targets(oid)
+  }
+
+  /**
+   * Whether as many nodes have places as must have what is acknowledged. While they have not, nobody else's copy may be done without: it
+   * may be what is missed when one of these few goes in its turn.
+   */
+  get hasEnough(): boolean {
+    return this.targetsOf(inodeOid(this.#holders.vid)).length >= this.#holders.copiesMin
   }
 
   /** How often a copy was found to lack what it should have: while this is as it was, what was complete in an epoch still is. */

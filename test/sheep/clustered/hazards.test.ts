@@ -396,3 +396,33 @@ describe('a node that knows less of the log than an owner', () => {
     for (const at of indexes) expect(holders(bench, vid, at)).toEqual([0, 1, BEHIND])
   })
 })
+
+describe('the only node that is left with what was written', () => {
+  it('does not make those forgotten who had it before: with it gone, they are waited for, or asked', async () => {
+    const { bench, open } = await opened(1)
+    const [a, b, c] = bench.nodes
+    const stop = async (node: BenchNode) => {
+      await bench.run(node.running!.node.close())
+      bench.kill(node)
+    }
+    const membersAt = (at: number) => stateAt(bench, at).members.length
+    const device = await open(0, 1)
+    await bench.run(bench.write(device, 0, filled(1)))
+    bench.kill(c!)
+    await bench.until(() => membersAt(0) === 2)
+    await bench.run(bench.write(device, 0, filled(2)))
+    await stop(b!)
+    await bench.pass(5000)
+    await bench.run(a!.running!.node.store.admin.setRecovery({ isPaused: true }))
+    await bench.start(c!)
+    await bench.until(() => bench.isIn(c!))
+    await stop(a!)
+
+    const late = open(2, 2).then((opened) => bench.run(bench.read(opened, 0, 8 * BLOCK_BYTES)))
+    const read = watch(late)
+    await bench.pass(5000)
+    await bench.start(b!)
+    await bench.until(() => read.isOver)
+    expect(await late).toEqual(filled(2))
+  })
+})
