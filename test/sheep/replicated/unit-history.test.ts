@@ -30,4 +30,19 @@ describe('the history of a unit', () => {
     done(history, operation('read', 1))
     expect(history.whyNot()).toMatch(/read of 1, when it held 3/)
   })
+
+  it('may have a write for the second time at the moment of its answer, and what was under way beside it before that', () => {
+    const history = new UnitHistory({ repeats: true })
+    const [slow, beside] = [operation('write', 1), operation('write', 4)]
+    history.add({ type: 'call', operation: slow })
+    for (const each of [operation('read', 1), operation('write', 2)]) done(history, each)
+    history.add({ type: 'call', operation: beside })
+    history.add({ type: 'return', operation: slow })
+    done(history, operation('read', 1))
+    history.add({ type: 'return', operation: beside })
+    expect(history.whyNot()).toBeNull()
+    done(history, operation('write', 3))
+    done(history, operation('read', 1))
+    expect(history.whyNot()).toMatch(/read of 1, when it held 3/)
+  })
 })

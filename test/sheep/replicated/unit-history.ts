@@ -119,7 +119,7 @@ export class UnitHistory {
 }
 
 /**
- * All ways in which the operation, and what may have happened before it, has happened. Of those that may happen at any later time one is
+ * All ways in which the operation, and what may have happened before it, has happened; for the last time, where it may have before. Of those that may happen at any later time one is
  * as good as another with the same value, and none of them happens for nothing.
  */
 function happen(
@@ -133,15 +133,15 @@ function happen(
   const done = new Map<string, Config>()
   const ids = new Map([...pending].map((operation, id) => [operation, id]))
   const nameOf = (operation: Operation) => (bounded.has(operation) ? `${ids.get(operation)}` : `=${operation.value}`)
-  const visit = ({ value, happened }: Config): void => {
+  const mayRepeat = repeats && last.kind === 'write'
+  const visit = ({ value, happened }: Config, by: Operation = last): void => {
     const isOver = (operation: Operation) => happened.has(operation) && (!repeats || operation.value === value)
     const key = `${value}:${[...happened].map(nameOf).sort()}`
+    if (happened.has(last) && by === last)
+      done.set(key, { value, happened: new Set([...happened].filter((operation) => operation !== last)) })
     if (seen.has(key)) return
     seen.add(key)
-    if (happened.has(last)) {
-      done.set(key, { value, happened: new Set([...happened].filter((operation) => operation !== last)) })
-      return
-    }
+    if (happened.has(last) && !mayRepeat) return
     const tried = new Set<number | null>([value])
     for (const operation of pending) {
       if (operation.kind === 'read' ? happened.has(operation) || operation.value !== value : isOver(operation)) continue
@@ -150,7 +150,7 @@ function happen(
         tried.add(operation.value)
       }
       const next = operation.kind === 'write' ? operation.value! : value
-      visit({ value: next, happened: new Set([...happened, operation]) })
+      visit({ value: next, happened: new Set([...happened, operation]) }, operation)
     }
   }
   for (const config of configs) visit(config)
