@@ -1,27 +1,17 @@
 import assert from 'node:assert'
 import { StoreError, toStoreError } from '../../errors.ts'
 import { dataOid } from '../../protocol/oid.ts'
-import type { Account } from '../accounts.ts'
-import { type Edges, eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from '../block-range.ts'
+import { eachObject, isInRange, partialBlocks, roundUp, wholeBlocks } from '../block-range.ts'
 import type { StoreDone } from '../change.ts'
 import { Gate } from '../gate.ts'
-import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from '../object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from '../object-format.ts'
 import type { Owner, OwnerExtent } from '../owner-contract.ts'
 import type { FamilyAccounts } from './family-accounts.ts'
 import type { Grace } from './grace.ts'
+import { IndexCounts, isUndone } from './index-counts.ts'
+import { flattened, readEdges, runsOf, withZerosOf } from './object-contents.ts'
 import { ObjectTurns } from './object-turns.ts'
-import {
-  countView,
-  coverOf,
-  difference,
-  type HeldView,
-  holderOf,
-  type ObjectView,
-  type ObjectViews,
-  oidOfLayer,
-  putInto,
-  readThrough,
-} from './object-view.ts'
+import { coverOf, type HeldView, type ObjectView, type ObjectViews, putInto, readThrough } from './object-view.ts'
 import { ReplicatedMap } from './replicated-map.ts'
 import type { BlockContents, BlockRange, BlockRun } from './replicated-objects.ts'
 import type { Tenure } from './tenure.ts'
@@ -63,13 +53,13 @@ export class ReplicatedOwner implements Owner {
   readonly #turns = new ObjectTurns()
   /** Closed while the VDI is frozen. */
   readonly #gate = new Gate()
-  /** What the account counts at indexes at which something failed. */
-  readonly #doubts = new Map<number, Account>()
+  readonly #counts: IndexCounts
   vid: number
   sizeBytes: number
 
   constructor(context: OwnerContext, vid: number, sizeBytes: number) {
     this.#context = context
+    this.#counts = new IndexCounts(context.accounts)
     this.#map = new ReplicatedMap(context.objects, vid, context.pagesMax)
     this.vid = vid
     this.sizeBytes = sizeBytes
@@ -156,7 +146,7 @@ export class ReplicatedOwner implements Owner {
 
   /** Finds out what there is wherever something failed. */
   async settle(): Promise<void> {
-    await Promise.all([...this.#doubts.keys()].map((index) => this.#turns.alone(index, () => this.#settle(index))))
+    await Promise.all(this.#counts.inDoubt.map((index) => this.#turns.alone(index, () => this.#settle(index))))
   }
 
   get frozen(): boolean {
@@ -166,7 +156,7 @@ export class ReplicatedOwner implements Owner {
   /** The inode object of the new vid has the same map. */
   moveTo(newVid: number): void {
     assert(this.frozen)
-    if (this.#doubts.size > 0) this.#context.onMiscount()
+    if (this.#counts.inDoubt.length > 0) this.#context.onMiscount()
     this.vid = newVid
     this.#map.moveTo(newVid)
   }
@@ -175,7 +165,7 @@ export class ReplicatedOwner implements Owner {
     assert(this.frozen)
     this.vid = newVid
     this.#map = new ReplicatedMap(this.#context.objects, newVid, this.#context.pagesMax)
-    this.#doubts.clear()
+    this.#counts.forget()
   }
 
   thaw(): void {
@@ -268,7 +258,7 @@ export class ReplicatedOwner implements Owner {
   #writeNow(offset: number, source: Buffer, durable: boolean, finish: StoreDone): boolean {
     const index = wholeBlocksAt(offset, source.length)
     const { vid } = this
-    if (index === null || this.#map.lookupNow(index) !== vid || this.#doubts.has(index)) return false
+    if (index === null || this.#map.lookupNow(index) !== vid || this.#counts.isInDoubt(index)) return false
     const oid = dataOid(vid, index)
     const held = this.#context.views.holdNow(oid)
     if (!held || !this.#turns.beginShared(index)) {
@@ -281,7 +271,7 @@ export class ReplicatedOwner implements Owner {
       this.#turns.end(index)
     }
     const isBegun = this.#context.objects.writeNow(oid, contents, durable, (error) => {
-      this.#wrote(index, held.view, contents, error)
+      this.#counts.wrote(this.vid, index, held.view, contents, error)
       ended()
       finish(error)
     })
@@ -301,10 +291,10 @@ export class ReplicatedOwner implements Owner {
 
   /** Writes whole blocks to an object of its own. False, and nothing is done, when it has to go alone. */
   async #overwrite(index: number, run: BlockRun, durable: boolean): Promise<boolean> {
-    if (this.#doubts.has(index) || (await this.#map.lookup(index)) !== this.vid) return false
+    if (this.#counts.isInDoubt(index) || (await this.#map.lookup(index)) !== this.vid) return false
     const held = await this.#context.views.hold(dataOid(this.vid, index))
     try {
-      if (this.#doubts.has(index)) return false
+      if (this.#counts.isInDoubt(index)) return false
       await this.#writeOwn(index, held.view, { blocks: [run], zeros: [] }, durable)
       return true
     } finally {
@@ -314,7 +304,7 @@ export class ReplicatedOwner implements Owner {
 
   #writeAlone(index: number, at: number, source: Buffer, durable: boolean): Promise<void> {
     return this.#alone(index, async (held) => {
-      const edges = await this.#readEdges(index, held?.view ?? null, partialBlocks(at, source.length))
+      const edges = await readEdges(this.#context, index, held?.view ?? null, partialBlocks(at, source.length))
       const bytes = wholeBlocks(at, source, edges)!
       const contents = { blocks: [{ first: Math.floor(at / BLOCK_BYTES), bytes }], zeros: [] }
       await this.#put(index, held?.view ?? null, contents, durable)
@@ -327,7 +317,7 @@ export class ReplicatedOwner implements Owner {
       const view = held?.view ?? null
       const hasData = (block: number) => view !== null && view.layers[block] !== 0
       const partial = partialBlocks(at, length).filter(hasData)
-      const edges = await this.#readEdges(index, view, partial)
+      const edges = await readEdges(this.#context, index, view, partial)
       for (const [block, bytes] of edges) {
         const start = block * BLOCK_BYTES
         bytes.fill(0, Math.max(0, at - start), Math.min(BLOCK_BYTES, at + length - start))
@@ -353,11 +343,11 @@ export class ReplicatedOwner implements Owner {
         try {
           await this.#map.set(index, 0)
         } catch (error) {
-          this.#doubt(index, held.view, error)
+          this.#counts.failed(vid, index, held.view, error)
           if (!isUndone(error)) this.#tidyUp(index)
           throw error
         }
-        this.#count(index, difference(countView(held.view), NOTHING))
+        this.#counts.changed(vid, index, held.view, null)
         resolve()
         if (held.view.chain[0] !== vid) return
         views.drop(oid)
@@ -389,20 +379,6 @@ export class ReplicatedOwner implements Owner {
     })
   }
 
-  async #readEdges(index: number, view: ObjectView | null, blocks: readonly number[]): Promise<Edges> {
-    const { objects, grace } = this.#context
-    const edges: Edges = new Map()
-    const read = async (block: number) => {
-      const bytes = Buffer.alloc(BLOCK_BYTES)
-      edges.set(block, bytes)
-      const layer = view?.layers[block] ?? 0
-      if (layer === 0) return
-      await grace.during(() => readThrough(objects, oidOfLayer(view!, layer, index), block, bytes))
-    }
-    await Promise.all(blocks.map(read))
-    return edges
-  }
-
   /** Writes whole blocks; makes the object first if it is not this VDI's own. */
   #put(index: number, view: ObjectView | null, contents: BlockContents, durable: boolean): Promise<void> {
     if (view?.chain[0] === this.vid) return this.#writeOwn(index, view, contents, durable)
@@ -414,23 +390,17 @@ export class ReplicatedOwner implements Owner {
     try {
       await this.#context.objects.write(oid, contents, { exists: true, durable })
     } catch (error) {
-      this.#wrote(index, view, contents, error)
+      this.#counts.wrote(this.vid, index, view, contents, error)
       throw error
     }
-    this.#wrote(index, view, contents, null)
-  }
-
-  #wrote(index: number, view: ObjectView, contents: BlockContents, error: unknown): void {
-    if (error !== null) this.#doubt(index, view, error)
-    // After a failure beside this one all of the object is counted anew.
-    else if (!this.#doubts.has(index)) this.#took(index, view, contents)
+    this.#counts.wrote(this.vid, index, view, contents, null)
   }
 
   async #make(index: number, base: ObjectView | null, contents: BlockContents): Promise<void> {
     const { objects, views } = this.#context
     const oid = dataOid(this.vid, index)
     const isTooLong = base !== null && base.chain.length >= CHAIN_MAX
-    const all = isTooLong ? await this.#flatten(index, base, contents) : withZerosOf(base, contents)
+    const all = isTooLong ? await flattened(this.#context, index, base, contents) : withZerosOf(base, contents)
     const baseOid = base && !isTooLong ? dataOid(base.chain[0]!, index) : null
     const view = coverOf(this.vid, baseOid === null ? null : base)
     putInto(view, all)
@@ -441,51 +411,11 @@ export class ReplicatedOwner implements Owner {
       views.put(oid, view)
       await this.#map.set(index, this.vid)
     } catch (error) {
-      this.#doubt(index, base, error)
+      this.#counts.failed(this.vid, index, base, error)
       if (isMade || !isUndone(error)) this.#tidyUp(index)
       throw error
     }
-    this.#count(index, difference(countView(base), countView(view)))
-  }
-
-  /** What an object that inherits nothing must hold to be what its base is, but for what is written to it. */
-  async #flatten(index: number, base: ObjectView, { blocks, zeros }: BlockContents): Promise<BlockContents> {
-    const { objects, grace } = this.#context
-    const view = { chain: base.chain, layers: base.layers.slice() }
-    for (const { first, bytes } of blocks) view.layers.fill(0, first, first + bytes.length / BLOCK_BYTES)
-    for (const { first, count } of zeros) view.layers.fill(0, first, first + count)
-    const runs = runsOf(0, BLOCKS_PER_OBJECT, (block) => view.layers[block] !== 0)
-    const kept = await Promise.all(
-      runs.map(async ({ first, count }) => {
-        const bytes = Buffer.allocUnsafe(count * BLOCK_BYTES)
-        await grace.during(() => readThrough(objects, dataOid(base.chain[0]!, index), first, bytes))
-        return { first, bytes }
-      }),
-    )
-    return { blocks: [...blocks, ...kept].sort((a, b) => a.first - b.first), zeros: [] }
-  }
-
-  #took(index: number, view: ObjectView, contents: BlockContents): void {
-    const deltas = new Map<number, number>()
-    const add = (vid: number, delta: number) => {
-      if (vid !== 0) deltas.set(vid, (deltas.get(vid) ?? 0) + delta)
-    }
-    const move = (first: number, count: number, to: number) => {
-      for (let block = first; block < first + count; block++) {
-        const from = holderOf(view, block)
-        if (from === to) continue
-        add(from, -1)
-        add(to, 1)
-      }
-    }
-    for (const { first, bytes } of contents.blocks) move(first, bytes.length / BLOCK_BYTES, this.vid)
-    for (const { first, count } of contents.zeros) move(first, count, 0)
-    putInto(view, contents)
-    if (deltas.size > 0) this.#count(index, deltas)
-  }
-
-  #count(index: number, deltas: Account): void {
-    this.#context.accounts.add(this.vid, index, deltas)
+    this.#counts.changed(this.vid, index, base, view)
   }
 
   /** Removes what no map may name after a failure, before anything else is done there. */
@@ -494,28 +424,17 @@ export class ReplicatedOwner implements Owner {
     this.removeGarbage(index).catch(() => this.#context.onGarbage(vid))
   }
 
-  /** Something failed, and may have been done all the same. */
-  #doubt(index: number, view: ObjectView | null, error: unknown): void {
-    if (isUndone(error)) return
-    if (!this.#doubts.has(index)) this.#doubts.set(index, countView(view))
-    this.#count(index, NOTHING)
-  }
-
   /** Finds out what there is where something failed. */
   async #settle(index: number): Promise<void> {
-    const before = this.#doubts.get(index)
-    if (!before) return
+    if (!this.#counts.isInDoubt(index)) return
     this.#context.views.drop(dataOid(this.vid, index))
     const held = await this.#viewAt(index)
     held?.release()
     // Who still reads what the map named before must not meet it while it is made anew.
     if (held?.view.chain[0] !== this.vid) await this.#context.grace.passed()
-    this.#doubts.delete(index)
-    this.#count(index, difference(before, countView(held?.view ?? null)))
+    this.#counts.settle(this.vid, index, held?.view ?? null)
   }
 }
-
-const NOTHING: Account = new Map()
 
 /** The index of the one object in which all of these bytes are whole blocks; null when it is not so. */
 function wholeBlocksAt(offset: number, length: number): number | null {
@@ -524,38 +443,11 @@ function wholeBlocksAt(offset: number, length: number): number | null {
   return offset + length <= (index + 1) * OBJECT_BYTES ? index : null
 }
 
-const isUndone = (error: unknown): boolean => error instanceof StoreError && error.code === 'NoSpace'
-
 function answer(work: Promise<void>, done: StoreDone): void {
   work.then(
     () => done(null),
     (error) => done(toStoreError(error)),
   )
-}
-
-/**
- * The zeros of a base are stated in the object that covers it, and only blocks with bytes inherited: nobody has to look for them in
- * the base, and it is needed no longer than its bytes are.
- */
-function withZerosOf(base: ObjectView | null, contents: BlockContents): BlockContents {
-  if (!base) return contents
-  const layers = base.layers.slice()
-  putInto({ chain: base.chain, layers }, contents)
-  for (const { first, count } of contents.zeros) layers.fill(1, first, first + count)
-  const zeros = runsOf(0, BLOCKS_PER_OBJECT, (block) => layers[block] === 0)
-  return { blocks: contents.blocks, zeros: [...contents.zeros, ...zeros] }
-}
-
-/** The runs of blocks in a range of which something holds. */
-function runsOf(first: number, end: number, holds: (block: number) => boolean): BlockRange[] {
-  const runs: BlockRange[] = []
-  for (let block = first; block < end; block++) {
-    if (!holds(block)) continue
-    const last = runs.at(-1)
-    if (last && last.first + last.count === block) last.count++
-    else runs.push({ first: block, count: 1 })
-  }
-  return runs
 }
 
 function addExtents(extents: OwnerExtent[], view: ObjectView | null, start: number, end: number): void {
