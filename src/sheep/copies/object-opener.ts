@@ -28,6 +28,7 @@ import {
   type Report,
   salvage,
   thatCount,
+  withOneCleanName,
 } from './reconcile.ts'
 import { isSameVersion, type Version } from './version.ts'
 import type { WriteVersions } from './write-versions.ts'
@@ -170,10 +171,11 @@ export class ObjectOpener {
   }
 
   /** Makes the copies one object again. False when that has to wait for what is not here. */
-  async #bringTogether(object: OwnedObject, said: readonly Report[], isStill: () => boolean): Promise<boolean> {
+  async #bringTogether(object: OwnedObject, heard: readonly Report[], isStill: () => boolean): Promise<boolean> {
     const { holders, versions } = this.#options
     const { oid } = object
     const views = holders.placedViews(oid)
+    const said = withOneCleanName(views, heard)
     const found = object.exists ? findAuthority(views, said) : 'removed'
     const saved = found ? null : salvage(views, said)
     const reports = saved ?? said

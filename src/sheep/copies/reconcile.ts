@@ -4,7 +4,7 @@ import { ALL_BLOCKS, type Blocks, toBlocks } from './block-ranges.ts'
 import type { CopyState } from './copy-store.ts'
 import { writtenApart } from './lineage.ts'
 import type { OpenedCopy } from './messages.ts'
-import { compareVersions, type Version } from './version.ts'
+import { compareVersions, isSameVersion, type Version } from './version.ts'
 
 /** What an open decides from the answers of the holders. */
 
@@ -46,6 +46,24 @@ export function membersOf({ members }: Pick<View, 'members'>): ReadonlyMap<NodeI
     byNode.set(members, known)
   }
   return known
+}
+
+/**
+ * The same reports, with one name for what is clean. Nodes forget versions when they hear that these are clean, one after the other: in
+ * between the same copy has two names. The lowest is right for all, as the others take any that is clean for theirs.
+ */
+export function withOneCleanName(views: readonly PlacedView[], reports: readonly Report[]): readonly Report[] {
+  const [clean] = views
+  if (!clean) return reports
+  const isClean = ({ state, tail, member }: Report) =>
+    state?.kind === 'full' &&
+    tail.length === 0 &&
+    state.version.generation.epoch < clean.epoch &&
+    clean.targets.includes(member.node)
+  const names = reports.filter(isClean).map(({ state }) => state!.version)
+  if (names.every((name) => isSameVersion(name, names[0]!))) return reports
+  const version = names.reduce((lowest, name) => (compareVersions(name, lowest) < 0 ? name : lowest))
+  return reports.map((report) => (isClean(report) ? { ...report, state: { ...report.state!, version } } : report))
 }
 
 /**

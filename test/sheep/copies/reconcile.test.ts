@@ -7,6 +7,7 @@ import {
   type PlacedView,
   type Report,
   salvage,
+  withOneCleanName,
 } from '../../../src/sheep/copies/reconcile.ts'
 import { cleanVersion, type Version } from '../../../src/sheep/copies/version.ts'
 
@@ -100,6 +101,30 @@ describe('whose copy is right', () => {
     const lossy = report('A', version(1, 7), { lost: 1 })
     expect(chosen(views, [lossy])).toBeNull()
     expect(chosen(views, [lossy, report('B', version(1, 6), { lost: 1 })])).toBe('A')
+  })
+})
+
+describe('what is clean', () => {
+  const views = [view(6, 'ABC', 'AB'), view(7, 'ABC')]
+  const names = (reports: readonly Report[]) => withOneCleanName(views, reports).map(({ state }) => state!.version)
+
+  it('has the lowest of its names, while some nodes have forgotten the versions and others have not', () => {
+    expect(names([report('A', cleanVersion(5)), report('B', version(4, 9))])).toEqual([version(4, 9), version(4, 9)])
+    expect(names([report('A', cleanVersion(5)), report('B', cleanVersion(3))])).toEqual([
+      cleanVersion(3),
+      cleanVersion(3),
+    ])
+  })
+
+  it('is no copy that was written to since, or of which something is open, and none of a node that had no place then', () => {
+    const written = report('A', version(6, 2))
+    const partial = report('B', version(5, 2), { kind: 'partial' })
+    const late = report('C', version(3, 1))
+    const open = report('B', version(4, 9), { tail: [entry(1, version(4, 9), version(4, 8))] })
+    for (const other of [written, partial, late, open]) {
+      const clean = other.member.node === 'A' ? 'B' : 'A'
+      expect(names([report(clean, cleanVersion(5)), other])).toEqual([cleanVersion(5), other.state!.version])
+    }
   })
 })
 
