@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { type CipherGCMTypes, createCipheriv, createDecipheriv, createHash } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash } from 'node:crypto'
+import { decryptXts, encryptXts } from './xts.ts'
 
 /** How sectors are encrypted, in the words of a LUKS header: `aes` and `xts-plain64`. */
 export interface Cipher {
@@ -38,11 +39,11 @@ const MODE = /^(xts|cbc)-(plain|plain64|essiv:sha256)$/
 
 /** Encrypts whole sectors in their place, the first of which has the number `sector`. */
 export function encryptSectors(cipher: Cipher, key: Buffer, sector: number, bytes: Buffer): void {
-  eachSector(cipher, key, sector, bytes, createCipheriv)
+  eachSector(cipher, key, sector, bytes, { xts: encryptXts, cbc: createCipheriv })
 }
 
 export function decryptSectors(cipher: Cipher, key: Buffer, sector: number, bytes: Buffer): void {
-  eachSector(cipher, key, sector, bytes, createDecipheriv)
+  eachSector(cipher, key, sector, bytes, { xts: decryptXts, cbc: createDecipheriv })
 }
 
 function eachSector(
@@ -50,18 +51,16 @@ function eachSector(
   key: Buffer,
   first: number,
   bytes: Buffer,
-  create: typeof createCipheriv | typeof createDecipheriv,
+  by: { xts: typeof encryptXts; cbc: typeof createCipheriv | typeof createDecipheriv },
 ): void {
   assert(bytes.length % SECTOR_BYTES === 0, 'only whole sectors are encrypted')
   assert(isSupported({ name, mode }, key.length), 'the header was checked, or made here')
   const [, chaining, numbering] = MODE.exec(mode) as unknown as [string, Chaining, Numbering]
-  const bits = (chaining === 'xts' ? key.length / 2 : key.length) * 8
-  const algorithm = `${name}-${bits}-${chaining}`
   const vector = vectors(numbering, key)
+  if (chaining === 'xts') return by.xts({ key, sectorBytes: SECTOR_BYTES, numberOf: vector }, first, bytes)
   for (let offset = 0; offset < bytes.length; offset += SECTOR_BYTES) {
     const part = bytes.subarray(offset, offset + SECTOR_BYTES)
-    // The overloads want names of authenticated ciphers apart, which these are not.
-    const sectorCipher = create(algorithm as CipherGCMTypes, key, vector(first + offset / SECTOR_BYTES))
+    const sectorCipher = by.cbc(`${name}-${key.length * 8}-cbc`, key, vector(first + offset / SECTOR_BYTES))
     sectorCipher.setAutoPadding(false)
     sectorCipher.update(part).copy(part)
   }
