@@ -48,6 +48,9 @@ export const SERVICE_ERRORS = {
   KeyNotFound: 'Secret {key_id} could not be found.',
   MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',
+  NoRoomForHeader:
+    'Invalid volume: An encrypted volume has {header_mib} MiB less for its content, and what volume {volume_id} holds goes to its end ' +
+    '(a GPT has its backup there). Extend it by 1 GiB, and ask again.',
   InvalidSnapshot: 'Invalid snapshot: {reason}',
   InvalidGroup: 'Invalid Group: {reason}',
   InvalidGroupSnapshot: 'Invalid GroupSnapshot: {reason}',

@@ -47,6 +47,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   MetadataKeyNotFound: { status: 404 },
   MarkerNotFound: { status: 404 },
   InvalidVolume: { status: 400 },
+  NoRoomForHeader: { status: 400 },
   InvalidSnapshot: { status: 400 },
   InvalidGroup: { status: 400 },
   InvalidGroupSnapshot: { status: 400 },

@@ -1,22 +1,28 @@
 import assert from 'node:assert/strict'
-import type { VolumeData } from '../drivers/driver.ts'
+import type { DataExtent, VolumeData } from '../drivers/driver.ts'
 import { decryptSectors, encryptSectors, SECTOR_BYTES } from './cipher.ts'
 import { LuksError, type MasterKey, PAYLOAD_OFFSET_BYTES, unlockLuks } from './luks1.ts'
 
 /** So much is encrypted at a time when zeros are written. */
 const ZEROS_BYTES = 1024 * 1024
 
+/** What a guest sees of an encrypted volume: what follows the header, in the clear. */
+export interface PlainVolume extends VolumeData {
+  /** As `extents`, but that a `hole` is what was never written, and reads as noise. */
+  written(offset: number, lengthBytes: number): Promise<DataExtent[]>
+}
+
 /**
- * What a guest sees of an encrypted volume: what follows the header, in the clear. Never written sectors of the volume read as
- * noise, so nothing counts as a hole. Writes to parts of one sector must not run at the same time. Closing it closes the volume.
+ * Never written sectors of the volume read as noise, so of its extents nothing counts as a hole. Writes to parts of one sector must not
+ * run at the same time. Closing it closes the volume.
  */
-export async function openPlain(volume: VolumeData, passphrase: string): Promise<VolumeData> {
+export async function openPlain(volume: VolumeData, passphrase: string): Promise<PlainVolume> {
   const head = Buffer.alloc(Math.min(PAYLOAD_OFFSET_BYTES, volume.sizeBytes))
   await volume.read(0, head)
   return new PlainData(volume, await unlockLuks(head, passphrase))
 }
 
-class PlainData implements VolumeData {
+class PlainData implements PlainVolume {
   readonly sizeBytes: number
   readonly startsAsZeros = false
   readonly #volume: VolumeData
@@ -32,6 +38,10 @@ class PlainData implements VolumeData {
   async extents(offset: number, lengthBytes: number) {
     assert(offset + lengthBytes <= this.sizeBytes)
     return lengthBytes === 0 ? [] : [{ lengthBytes, kind: 'data' as const }]
+  }
+
+  written(offset: number, lengthBytes: number) {
+    return this.#volume.extents(this.#master.payloadOffset + offset, lengthBytes)
   }
 
   async read(offset: number, target: Buffer): Promise<void> {

@@ -45,13 +45,15 @@ export function refuseForCapacity(pool: Pool, request: PlacementRequest): string
   const thin = isThin(pool, request)
   if (thin && ratio < 1) return `its over-subscription ratio of ${ratio} is less than 1`
   const room = virtualFreeGib(pool, thin)!
-  const { sizeGib, held, extraSpecs } = request
+  const { sizeGib, held, extraSpecs, isFilled = false } = request
   const what =
     gib === sizeGib - (held?.sizeGib ?? 0) ? `${gib} GiB` : `${gib} GiB for ${sizeGib} GiB ${withCopies(extraSpecs)}`
   if (!thin) return gib <= room ? null : `${what} do not fit into ${round(room)} GiB free`
   if (gib > room) return `${what} do not fit into the ${round(room)} GiB that it may still promise`
   // Upstream promises on while not a byte is free. A volume that cannot be written to helps nobody.
-  const backed = (free - reservedGib(pool, total)) * ratio
+  const unused = free - reservedGib(pool, total)
+  if (isFilled) return gib <= unused ? null : `${what}, all to be written, do not fit into ${round(unused)} GiB free`
+  const backed = unused * ratio
   return gib <= backed ? null : `${what} do not fit into ${round(backed)} GiB of over-subscribed free space`
 }
 

@@ -32,6 +32,8 @@ export interface PlacementRequest {
   extraSpecs: Readonly<Record<string, string>>
   /** What the volume has in the pool already, when it grows there or gets another type: only what it takes more asks for room. */
   held?: Pick<PlacementRequest, 'sizeGib' | 'extraSpecs'>
+  /** All of it is written as soon as it is there: over-subscription is of no help. */
+  isFilled?: boolean
   /** The backend that has the source, without which there is nothing to copy. */
   sourceBackend: string | null
   /** Places of pools that failed to make this volume. */

@@ -71,6 +71,16 @@ export const MESSAGE_DETAILS = {
     text: 'The backend that has the volume does not suit the type, or it could not be moved.',
   },
   migrateFailed: { id: '903', text: 'The volume could not be moved; it is where it was.' },
+  reencryptFailed: {
+    id: '908',
+    text: 'The volume could not be encrypted as the type says, or decrypted; it is as it was.',
+  },
+  noRoomForHeader: {
+    id: '909',
+    text:
+      'An encrypted volume has 2 MiB less for its content, and the last 2 MiB of this one are not empty (a GPT has its backup there). ' +
+      'Extend it by 1 GiB first.',
+  },
   imageDownloadFailed: { id: '905', text: 'Image download failed.' },
   imageUnacceptable: {
     id: '906',

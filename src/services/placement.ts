@@ -166,7 +166,7 @@ export function placeElsewhere(
 }
 
 /** A volume stays in its zone, unless its new type names others. */
-function retypeRequest(row: Located, extraSpecs: Readonly<Record<string, string>>): PlacementRequest {
+export function retypeRequest(row: Located, extraSpecs: Readonly<Record<string, string>>): PlacementRequest {
   const availabilityZones = zonesOfType(extraSpecs) ?? [row.availability_zone]
   return { ...NO_WISHES, sizeGib: row.size_gib, availabilityZones, extraSpecs }
 }

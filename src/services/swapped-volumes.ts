@@ -7,12 +7,26 @@ import { followAttachments } from './attached-status.ts'
 import { nameOf } from './refs.ts'
 import type { VolumeStatus } from './statuses.ts'
 import { ATTACHMENT_ACTIONS, STATUSES_OF_ATTACHMENTS, VOLUME_ACTIONS, VOLUME_OUTCOMES } from './volume-status.ts'
+import type { WorkKindName } from './work/kind.ts'
 
 /**
- * A volume that is moved in use, and the target that it is moved to: a volume of its own until the compute service has gone over to
- * it. Then the two exchange backends, names and attachments, and the target is what there is to delete. Whoever locks both locks
- * the target last.
+ * A volume that is moved in use, or is copied to be encrypted in another way, and its target: a volume of its own until the compute
+ * service has gone over to it, or it holds all that the volume does. Then the two exchange backends, names, keys and attachments, and
+ * the target is what there is to delete. Whoever locks both locks the target last.
  */
+
+/** The work whose units name a target. */
+const SWAPS: readonly string[] = ['volume-swap', 'volume-reencrypt'] satisfies readonly WorkKindName[]
+
+export interface Target {
+  id: string
+  /** Null: it is still to be found. */
+  host: string | null
+  availabilityZone: string
+  multiattach: boolean
+  /** Of one that is encrypted. */
+  keyId: string | null
+}
 
 /** What the volume may be when its move ends, and its attachments say again what it is. */
 export const SWAPPED_FROM: readonly VolumeStatus[] = [...STATUSES_OF_ATTACHMENTS, VOLUME_ACTIONS.retype.to]
@@ -20,7 +34,7 @@ export const SWAPPED_FROM: readonly VolumeStatus[] = [...STATUSES_OF_ATTACHMENTS
 export async function addTarget(
   trx: Db,
   { volume_type_name: _, ...row }: volumes.NamedVolumeRow,
-  target: { id: string; host: string; availabilityZone: string; multiattach: boolean },
+  target: Target,
   createdAt: string,
 ): Promise<void> {
   const { attached_mode: __, ...admin } = JSON.parse(row.admin_metadata)
@@ -29,7 +43,7 @@ export async function addTarget(
     id: target.id,
     name_id: null,
     consumes_quota: false,
-    encryption_key_id: null,
+    encryption_key_id: target.keyId,
     status: VOLUME_OUTCOMES.created.from[0],
     status_reason: null,
     migration_status: volumes.targetOf(row.id),
@@ -131,16 +145,21 @@ export async function leaveTarget(trx: Db, targetId: string, reason: string, upd
 /** Drops the move of a volume, whose row the caller has locked. Answers whether there was one. */
 export async function breakOffSwap(trx: Db, id: string, updatedAt: string): Promise<boolean> {
   const unit = await workRows.findByResource(trx, id)
-  if (unit?.kind !== 'volume-swap') return false
+  if (unit === undefined || !SWAPS.includes(unit.kind)) return false
   await leaveTarget(trx, JSON.parse(unit.params).targetId, `The migration of volume ${id} was broken off.`, updatedAt)
   await workRows.removeOfResource(trx, id)
   return true
 }
 
-/** Where the other one is, and its name there. */
+/** Where the other one is, its name there, and what opens it. */
 function placeOf(other: volumes.VolumeRow, id: string) {
   const name = nameOf(other)
-  return { host: other.host, availability_zone: other.availability_zone, name_id: name === id ? null : name }
+  return {
+    host: other.host,
+    availability_zone: other.availability_zone,
+    name_id: name === id ? null : name,
+    encryption_key_id: other.encryption_key_id,
+  }
 }
 
 /** Before there were attachments a connection named no server; the one that it takes the place of does. */

@@ -2,7 +2,7 @@ import * as volumes from '../db/volumes.ts'
 import { ServiceError } from '../errors.ts'
 import { reserveRetype } from './accounting.ts'
 import type { RequestContext } from './context.ts'
-import { encryptionDiffers } from './keys/volume-keys.ts'
+import { encryptionDiffers, withKey } from './keys/volume-keys.ts'
 import type { Retype } from './model.ts'
 import type { Parts } from './parts.ts'
 import { placeElsewhere } from './placement.ts'
@@ -12,18 +12,33 @@ import { extraSpecsOf, heldType, typeByNameOrId } from './type-lookup.ts'
 import { checkTypeBounds, checkTypeCopies, isEncrypted, isShared } from './type-rules.ts'
 import { visibleVolume } from './visibility.ts'
 import { hasNoCopies, moveOrder, refuseSwap, standsAlone } from './volume-migrate.ts'
+import {
+  enqueueReencryption,
+  foreseeReencryption,
+  notAsForeseen,
+  type Reencryption,
+  refuseInUse,
+} from './volume-reencrypt.ts'
 import { VOLUME_ACTIONS } from './volume-status.ts'
+import type { WorkUnit } from './work/kind.ts'
 
 /** Gives a volume another type. Whether its backend suits that is looked at by the work that follows. */
-export async function retypeVolume(
+export async function retypeVolume(parts: Parts, context: RequestContext, id: string, request: Retype): Promise<void> {
+  const foreseen = await foreseeReencryption(parts, context, id, request)
+  const unit = await withKey(foreseen?.key ?? null, () => enqueueRetype(parts, context, id, request, foreseen))
+  parts.work.launch(unit)
+}
+
+async function enqueueRetype(
   parts: Parts,
   context: RequestContext,
   id: string,
   { newType, migrationPolicy }: Retype,
-): Promise<void> {
+  foreseen: Reencryption | null,
+): Promise<WorkUnit> {
   const { db, pools, settings, stamp, work } = parts
   const known = migrationPolicy === 'on-demand' ? await pools.current() : []
-  const unit = await db.transaction(async (trx) => {
+  return db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     const target = { projectId: row.project_id }
     context.authorize('volume:retype', target)
@@ -67,8 +82,15 @@ export async function retypeVolume(
     await reserveRetype(trx, row, type.id, settings.quota, stamp())
     const isAttached = row.status === 'in-use'
     const movable = isAttached ? await hasNoCopies(trx, id) : await standsAlone(trx, id)
+    const mayMove = migrationPolicy === 'on-demand'
+    const isReencrypted = await encryptionDiffers(trx, row.volume_type_id, type.id)
+    if (mayMove && isReencrypted) {
+      if (isAttached) throw refuseInUse(row)
+      if (movable) return enqueueReencryption(trx, parts, context, row, type, foreseen)
+    }
+    if (foreseen !== null) throw notAsForeseen()
     const destination =
-      migrationPolicy === 'on-demand' && movable && !(await encryptionDiffers(trx, row.volume_type_id, type.id))
+      mayMove && movable && !isReencrypted
         ? placeElsewhere(
             known,
             row,
@@ -85,5 +107,4 @@ export async function retypeVolume(
     await volumes.update(trx, id, { migration_status: 'starting', updated_at: stamp() })
     return work.enqueue(trx, moveOrder(parts, context, row, destination.name, { isAttached }))
   })
-  work.launch(unit)
 }

@@ -118,6 +118,8 @@ function except(...statuses: readonly VolumeStatus[]): readonly VolumeStatus[] {
 export const VOLUME_OUTCOMES = {
   created: { from: ['creating'], to: 'available' },
   createFailed: { from: ['creating'], to: 'error' },
+  /** Others keep away from it, while what another one holds is copied to it. */
+  copying: { from: ['creating'], to: 'maintenance' },
   managed: { from: ['managing'], to: 'available' },
   manageFailed: { from: ['managing'], to: 'error_managing' },
   /** An image is written to it; then its attachments say what it is. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createHarness, type Harness, OTHER_PROJECT, PROJECT } from './harness.ts'
 import { sample } from './sample-files.ts'
@@ -71,6 +72,45 @@ describe('an encrypted volume', () => {
       'Invalid volume: transferring encrypted volume is not supported',
     ])
     expect((await api.ask('POST', '/v3/volume-transfers', { version: '3.70', body })).status).toBe(202)
+  })
+})
+
+describe('a retype to a type that is encrypted in another way', () => {
+  const retype = async (id: string, body: object) => {
+    const answer = await api.ask('POST', `/v3/volumes/${id}/action`, { body: { 'os-retype': body } })
+    await api.services.idle()
+    return answer
+  }
+
+  it('is a migration: of an encrypted volume is made one that is not', async () => {
+    const id = await newVolume()
+    expect((await retype(id, { new_type: '__DEFAULT__', migration_policy: 'on-demand' })).status).toBe(202)
+    const volume = await show(id, '3.64')
+    expect(volume).toMatchObject({ status: 'available', encrypted: false, volume_type: '__DEFAULT__' })
+    expect(volume).toMatchObject({ migration_status: 'success', 'os-vol-mig-status-attr:name_id': expect.any(String) })
+    expect((await api.ask('GET', `/v3/volumes/${id}/encryption`)).body.encryption_key_id).toBeNull()
+  })
+
+  it('fails without a policy that lets it migrate, and a message says so', async () => {
+    const id = await newVolume({})
+    expect((await retype(id, { new_type: 'LUKS' })).status).toBe(202)
+    expect(await show(id, '3.64')).toMatchObject({ status: 'available', encrypted: false, volume_type: '__DEFAULT__' })
+    const { messages } = (await api.ask('GET', `/v3/messages?resource_uuid=${id}`, { version: '3.5' })).body
+    expect(messages).toEqual([expect.objectContaining({ user_message: expect.stringMatching(/^retype volume:/) })])
+  })
+
+  it('is refused while the volume is attached', async () => {
+    const id = await newVolume({})
+    const attachment = { volume_uuid: id, instance_uuid: randomUUID(), connector: { host: 'compute' } }
+    const made = await api.ask('POST', '/v3/attachments', { version: '3.44', body: { attachment } })
+    const complete = { version: '3.44', body: { 'os-complete': null } }
+    await api.ask('POST', `/v3/attachments/${made.body.attachment.id}/action`, complete)
+    const answer = await retype(id, { new_type: 'LUKS', migration_policy: 'on-demand' })
+    expect([answer.status, answer.body.badRequest.message]).toEqual([
+      400,
+      `Invalid volume: Volume ${id} is in use, and the type is encrypted in another way: it can get it when it is attached nowhere. Detach it first.`,
+    ])
+    expect((await show(id, '3.64')).status).toBe('in-use')
   })
 })
 

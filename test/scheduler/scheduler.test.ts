@@ -20,6 +20,14 @@ describe('capacity', () => {
     )
   })
 
+  it('lets over-subscription hold nothing that is written at once', () => {
+    const nearlyFull = { freeCapacityGib: 15, provisionedCapacityGib: 20 }
+    expect(reasonOf(pool(nearlyFull), { sizeGib: 5, isFilled: true })).toBeNull()
+    expect(reasonOf(pool(nearlyFull), { sizeGib: 6, isFilled: true })).toBe(
+      '6 GiB, all to be written, do not fit into 5 GiB free',
+    )
+  })
+
   it('gives a thick pool what is free above the reserve and not promised', () => {
     const thick = pool({ thinProvisioning: false, provisionedCapacityGib: 10 })
     expect(reasonOf(thick, { sizeGib: 40 })).toBeNull()

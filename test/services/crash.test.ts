@@ -3,6 +3,7 @@ import { errorFilter, type FaultPoint, hangFilter, onMethod } from '../../src/dr
 import { runsPostgres } from '../tools/postgres.ts'
 import { describeCuts } from './cuts.ts'
 import { createHarness, member, newAttachment, newVolume, outcome } from './harness.ts'
+import { describeReencryptionCuts } from './reencryption-cuts.ts'
 import { connector, expectNewest, expectSound, GROUP_SCENARIOS, SCENARIOS } from './scenarios.ts'
 import { describeSwapCuts } from './swap-cuts.ts'
 
@@ -13,6 +14,7 @@ describeCuts('SQLite', { share: 1 })
 if (runsPostgres) describeCuts('PostgreSQL', { share: 8 })
 describeSwapCuts('SQLite', { share: 5 })
 if (runsPostgres) describeSwapCuts('PostgreSQL', { share: 16 })
+describeReencryptionCuts({ sizeGib: 1, share: 3 })
 
 describe.each([...SCENARIOS, ...GROUP_SCENARIOS])('$name', ({ method, prepare, act, givenUp }) => {
   const points: readonly FaultPoint[] = ['before', 'after']

@@ -3,6 +3,7 @@ import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memor
 import type { DriverMethod } from '../../src/drivers/wrappers.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { ComputeService } from '../../src/services/compute/compute-service.ts'
+import { encryptedType, IN_CLEAR } from './encrypted-world.ts'
 import {
   admin,
   availableVolume,
@@ -109,6 +110,23 @@ export const SCENARIOS: readonly Scenario[] = [
     givenUp: async (harness, id) => {
       await expectStatus(harness, id, 'error_deleting', 1)
       await expectReason(harness, id)
+    },
+  },
+  {
+    name: 'giving an encrypted volume a type in the clear',
+    method: 'createVolume',
+    prepare: async (harness) => availableVolume(harness, { volumeType: await encryptedType(harness) }),
+    act: (harness, id) =>
+      harness.services.volumes.retype(member, id, { newType: IN_CLEAR, migrationPolicy: 'on-demand' }),
+    givenUp: async (harness, id) => {
+      await expectStatus(harness, id, 'available', 1)
+      await expectReason(harness, id)
+      expect(await harness.services.volumes.get(member, id)).toMatchObject({
+        volumeTypeName: 'LUKS',
+        migrationStatus: 'error',
+        encryptionKeyId: expect.any(String),
+      })
+      expect([...harness.backend.volumes.keys()]).toEqual([id])
     },
   },
   {
@@ -428,6 +446,16 @@ export const FURTHER_SCENARIOS: readonly CutScenario[] = [
     act: (harness, id) => harness.services.volumes.retype(member, id, { newType: 'another', migrationPolicy: 'never' }),
   },
   {
+    name: 'giving an encrypted volume a type with a longer key',
+    prepare: async (harness) => {
+      const volumeType = await encryptedType(harness)
+      await encryptedType(harness, { keySize: 512 }, 'longer')
+      return availableVolume(harness, { volumeType })
+    },
+    act: (harness, id) =>
+      harness.services.volumes.retype(member, id, { newType: 'longer', migrationPolicy: 'on-demand' }),
+  },
+  {
     name: 'migrating a volume',
     options: withOther,
     prepare: async (harness) => {
@@ -562,6 +590,7 @@ export async function worldOf({ db, backend }: Harness): Promise<object> {
     grouped: (await db('volumes').whereNotNull('group_id')).length,
     backupUsage: sorted(await db('backup_usages').where('backups', '>', 0)),
     connections: (await db('attachments').whereNotNull('connection_info')).length,
+    keys: (await db('encryption_keys')).length,
     usage: await keptUsage(db),
     stored: sorted(
       [...backend.volumes.values()].map(({ sizeGib, rights }) => ({

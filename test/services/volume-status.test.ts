@@ -97,6 +97,7 @@ describe('the status tables', () => {
     expect(matrix(VOLUME_STATUSES, VOLUME_OUTCOMES)).toEqual([
       'created: creating -> available',
       'createFailed: creating -> error',
+      'copying: creating -> maintenance',
       'managed: managing -> available',
       'manageFailed: managing -> error_managing',
       'filling: creating -> downloading',

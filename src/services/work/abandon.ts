@@ -60,6 +60,12 @@ const ABANDON: Record<WorkKindName, Abandon> = {
     const ended = { ...set, migration_status: 'error' }
     await followAttachments(trx, resourceId, updatedAt, { from: SWAPPED_FROM, set: ended })
   },
+  'volume-reencrypt': async (trx, { resourceId, params }, { updatedAt, set }) => {
+    await volumes.lock(trx, resourceId)
+    await leaveTarget(trx, String(params.targetId), set.status_reason, updatedAt)
+    await volumes.update(trx, resourceId, { ...set, migration_status: 'error', updated_at: updatedAt })
+    await volumes.compareAndSet(trx, resourceId, { from: [VOLUME_ACTIONS.retype.to], to: 'error', updatedAt, set })
+  },
   'volume-revert': async (trx, { resourceId, params }, end) => {
     await volumes.compareAndSet(trx, resourceId, { ...VOLUME_OUTCOMES.revertFailed, ...end })
     await snapshots.compareAndSet(trx, String(params.snapshotId), { ...SNAPSHOT_OUTCOMES.reverted, ...end })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { VolumeData } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { formatLuks, LuksError } from '../../luks/luks1.ts'
-import { openPlain } from '../../luks/plain-data.ts'
+import { openPlain, type PlainVolume } from '../../luks/plain-data.ts'
 import type { HeaderOrder } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
 import type { WorkUnit } from './kind.ts'
@@ -35,16 +35,18 @@ export function opener(
   open: () => Promise<VolumeData>,
 ): () => Promise<VolumeData> {
   if (!needsHeader(unit)) return open
-  return async () => {
-    const data = await open()
-    try {
-      return await openPlain(data, orderOf(keys, unit).passphrase)
-    } catch (error) {
-      await data.close()
-      if (!(error instanceof LuksError)) throw error
-      const reason = `the LUKS header of the volume cannot be used: ${error.message}`
-      throw new ServiceError('BackendFailure', { reason }, { cause: error })
-    }
+  return async () => unlock(await open(), () => orderOf(keys, unit).passphrase)
+}
+
+/** In the clear. What cannot be unlocked is closed. */
+export async function unlock(data: VolumeData, passphrase: () => string): Promise<PlainVolume> {
+  try {
+    return await openPlain(data, passphrase())
+  } catch (error) {
+    await data.close()
+    if (!(error instanceof LuksError)) throw error
+    const reason = `the LUKS header of the volume cannot be used: ${error.message}`
+    throw new ServiceError('BackendFailure', { reason }, { cause: error })
   }
 }
 

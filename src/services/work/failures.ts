@@ -38,6 +38,12 @@ const FAILURES: Record<WorkKindName, (unit: WorkUnit, error: ServiceError) => Fa
     volume(unit, 'migrateVolume', unit.step === 'delete-source' ? 'deleteFailed' : 'migrateFailed'),
   'volume-swap': (unit) =>
     volume(unit, 'migrateVolume', unit.step.startsWith('remove-') ? 'deleteFailed' : 'migrateFailed'),
+  'volume-reencrypt': (unit, { code }) =>
+    volume(
+      unit,
+      'retypeVolume',
+      unit.step.startsWith('remove-') ? 'deleteFailed' : (REENCRYPTION_FAILURES[code] ?? 'reencryptFailed'),
+    ),
   'volume-revert': (unit) => volume(unit, 'revertVolume', 'revertFailed'),
   'backup-create': (unit) => backup(unit, 'createBackup', BACKUP_DETAILS[unit.step] ?? 'backupCreateFailed'),
   'backup-delete': (unit) => backup(unit, 'deleteBackup', 'backupDeleteFailed'),
@@ -82,6 +88,11 @@ const IMAGE_FAILURES: Partial<Record<ServiceErrorCode, MessageDetail>> = {
   GlanceConnectionFailed: 'imageDownloadFailed',
   ImageUnacceptable: 'imageUnacceptable',
   ImageTooBig: 'imageTooLarge',
+}
+
+const REENCRYPTION_FAILURES: Partial<Record<ServiceErrorCode, MessageDetail>> = {
+  NoRoomForHeader: 'noRoomForHeader',
+  NoValidBackend: 'noBackendAvailable',
 }
 
 export function failureOf(unit: WorkUnit, error: ServiceError): Failure {

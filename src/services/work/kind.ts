@@ -9,6 +9,7 @@ export type WorkKindName =
   | 'volume-revert'
   | 'volume-migrate'
   | 'volume-swap'
+  | 'volume-reencrypt'
   | 'snapshot-create'
   | 'snapshot-delete'
   | 'attachment-connect'

@@ -10,6 +10,7 @@ import { volumeReimage, volumeUpload } from './image-kinds.ts'
 import type { WorkKind, WorkKindName } from './kind.ts'
 import { snapshotManage, volumeManage } from './manage-kinds.ts'
 import { volumeMigrate } from './migrate-kind.ts'
+import { volumeReencrypt } from './reencrypt-kind.ts'
 import { snapshotCreate, snapshotDelete } from './snapshot-kinds.ts'
 import { volumeSwap } from './swap-kind.ts'
 import { volumeRetype, volumeRevert } from './volume-change-kinds.ts'
@@ -33,6 +34,7 @@ export function createWorkKinds(
     'volume-revert': volumeRevert(parts),
     'volume-migrate': volumeMigrate(parts),
     'volume-swap': volumeSwap(parts),
+    'volume-reencrypt': volumeReencrypt(parts),
     'snapshot-create': snapshotCreate(parts),
     'snapshot-delete': snapshotDelete(parts),
     'attachment-connect': attachmentConnect(parts),

@@ -2,19 +2,21 @@ import * as attachments from '../../db/attachments.ts'
 import type { Db } from '../../db/database.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
+import type { Log } from '../../runtime/log.ts'
 import { computeRefusal } from '../compute/nova.ts'
 import type { Parts } from '../parts.ts'
-import { nameOf, newVolumeRef, volumeRef } from '../refs.ts'
+import { newVolumeRef } from '../refs.ts'
 import { hostOf } from '../rows.ts'
-import { addTarget, endSwap, endSwapLeaving, exchange, giveUpSwap, type SwapEnd } from '../swapped-volumes.ts'
+import { addTarget, exchange } from '../swapped-volumes.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { isShared } from '../type-rules.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { requireDestination } from './migrate-kind.ts'
-import { deleteWhole, existing } from './volume-kinds.ts'
+import { giveUpTarget, idsOf, isRemoval, leaveRemoval, removeTarget } from './swap-target.ts'
+import { existing } from './volume-kinds.ts'
 
-type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'compute' | 'settings' | 'stamp'>
+type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'compute' | 'settings' | 'keys' | 'stamp'> & { log: Log }
 
 /**
  * Moves a volume in use, with the help of the compute service: check → create-target → ask → await. There it says through our API
@@ -24,8 +26,8 @@ type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'compute' | 'settings
  * Until `ask` nobody else knows of the target. From then on the volume and its target are what the compute service makes of them, so
  * that `ask` first looks whether it has begun.
  */
-export function volumeSwap({ db, backends, pools, compute, settings, stamp }: KindParts): WorkKind {
-  const idsOf = ({ resourceId, params }: WorkUnit) => ({ id: resourceId, targetId: String(params.targetId) })
+export function volumeSwap(parts: KindParts): WorkKind {
+  const { db, backends, pools, compute, settings, stamp } = parts
 
   async function check(row: volumes.NamedVolumeRow, { params }: WorkUnit): Promise<Outcome> {
     if (compute === null) throw computeRefusal('there is none in the settings')
@@ -39,7 +41,7 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
         const locked = await volumes.lock(trx, row.id)
         if (locked === undefined) return
         const multiattach = isShared(await extraSpecsOf(trx, locked.pending_volume_type_id ?? locked.volume_type_id))
-        const target = { id: String(params.targetId), host: destination, availabilityZone, multiattach }
+        const target = { id: String(params.targetId), host: destination, availabilityZone, multiattach, keyId: null }
         await addTarget(trx, locked, target, stamp())
         await volumes.update(trx, row.id, { migration_status: 'migrating', updated_at: stamp() })
       },
@@ -74,29 +76,10 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
     }
   }
 
-  /** Takes away what the target is now. After the exchange that is what the volume was, and may have left behind. */
-  async function remove(unit: WorkUnit, end: SwapEnd): Promise<Outcome> {
-    const { id, targetId } = idsOf(unit)
-    const target = await volumes.find(db, targetId)
-    if (target !== undefined) {
-      const driver = backends.driverOf(hostOf(target))
-      for (const attachment of await attachments.ofVolume(db, targetId)) {
-        await driver.removeExport(volumeRef(target), attachment.id)
-      }
-      // What hung on the volume there, it has left behind.
-      const ownerId = unit.step === 'remove-source' ? id : targetId
-      await deleteWhole(db, driver, { ...target, id: ownerId, name_id: nameOf(target) })
-    }
-    return { commit: (trx) => endSwap(trx, { id, targetId }, end, stamp()) }
-  }
-
   return {
     waitsAt: (step) => step === 'await',
     attempt: async (unit) => {
-      if (unit.step === 'remove-source') return remove(unit, { migration_status: 'success', status_reason: null })
-      if (unit.step === 'remove-target') {
-        return remove(unit, { migration_status: 'error' })
-      }
+      if (isRemoval(unit)) return removeTarget(parts, unit)
       if (unit.step === 'failed') throw computeRefusal('it could not move the volume')
       if (unit.step === 'await') return decide(idsOf(unit))
       const row = await existing(db, unit.resourceId)
@@ -113,19 +96,7 @@ export function volumeSwap({ db, backends, pools, compute, settings, stamp }: Ki
       }
     },
     giveUp: (unit, error) => {
-      const ids = idsOf(unit)
-      if (unit.step === 'remove-source' || unit.step === 'remove-target') {
-        const isMoved = unit.step === 'remove-source'
-        const left = `What ${unit.params.source} had of the volume is now volume ${ids.targetId}: ${error.message}`
-        const end: SwapEnd = isMoved
-          ? { migration_status: 'success', status_reason: left }
-          : { migration_status: 'error' }
-        return { commit: (trx) => endSwapLeaving(trx, ids, end, error.message, stamp()) }
-      }
-      return {
-        next: 'remove-target',
-        commit: (trx) => giveUpSwap(trx, ids, error.message, stamp()),
-      }
+      return isRemoval(unit) ? leaveRemoval(parts, unit, error) : giveUpTarget(parts, unit, error)
     },
   }
 }

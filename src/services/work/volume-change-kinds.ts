@@ -116,7 +116,7 @@ export function volumeRetype({ db, backends, pools, stamp }: KindParts): WorkKin
 function needsEncryption({ params }: Parameters<WorkKind['attempt']>[0]): string {
   return params.migrationPolicy === 'never'
     ? 'Retype requires migration but is not allowed.'
-    : 'The types are encrypted in different ways, and nothing here encrypts what a volume holds already.'
+    : 'The types are encrypted in different ways, so the volume has to be copied: it must not have snapshots, and none may be made of it.'
 }
 
 function needsMigration(

@@ -26,7 +26,7 @@ import { isNotice, noticeStep, notifyServers } from './server-notice.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'stamp'>
 /** How long work waits that found room which others took before it could. */
-const ROOM_RETRY_MS = 200
+export const ROOM_RETRY_MS = 200
 
 type CreateParts = KindParts & Pick<Parts, 'images' | 'settings' | 'keys' | 'random'> & { log: Log }
 
