@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { VolumeData } from '../../src/drivers/driver.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
-import { nthCall, onMethod, wrapDriver } from '../../src/drivers/wrappers.ts'
+import { type CallMatcher, type DriverFilter, nthCall, onMethod, wrapDriver } from '../../src/drivers/wrappers.ts'
 import { PAYLOAD_OFFSET_BYTES } from '../../src/luks/luks1.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { Volume } from '../../src/services/model.ts'
@@ -34,6 +34,7 @@ import {
   newSnapshot,
   outcome,
   recount,
+  TEST_SETTINGS,
 } from './harness.ts'
 
 import { expectAsBefore, expectNothingLeft, keyIds, open, order, retyped, show } from './reencryption-world.ts'
@@ -82,6 +83,29 @@ async function filledEncrypted(harness: Harness, volumeType: string): Promise<{ 
   const data = await openGuest(harness, volume)
   await data.discard(0, data.sizeBytes)
   return { volume, seen: await fill(data, data.sizeBytes) }
+}
+
+/** What is written to the volume that such a call opens gets there once it is let through. */
+function lateWrites(matcher: CallMatcher) {
+  let open = () => {}
+  let end = () => {}
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  const written = new Promise<void>((resolve) => {
+    end = resolve
+  })
+  const filter: DriverFilter = {
+    around: async (call, next) => {
+      const isLate = matcher.matches(call)
+      const answer = await next()
+      if (!isLate) return answer
+      const data = answer as VolumeData
+      const write = (offset: number, source: Buffer) => opened.then(() => data.write(offset, source)).finally(end)
+      return Object.create(data, { write: { value: write } })
+    },
+  }
+  return { filter, open, written }
 }
 
 const messagesOf = async ({ services }: Harness, id: string) =>
@@ -300,6 +324,21 @@ describe('a retype to a type that is encrypted in another way is refused', () =>
     await expect(order(harness, volume, newType)).rejects.toThrow('Provider luks2 not supported.')
     await expectNothingLeft(harness, volume)
   })
+})
+
+it('a header that is written late, by an attempt that was given up, does no harm', async () => {
+  const harness = await open()
+  const before = await made(harness, {})
+  const seen = await fill(await openSmall(harness.backend, before), ROOM_BYTES)
+  const late = lateWrites(nthCall(2, onMethod('openVolume')))
+  const work = { ...TEST_SETTINGS.work, attemptTimeoutMs: 1000 }
+  const slow = await harness.reopen({ filters: [late.filter, smallVolumes], settings: { work } })
+  await harness.services.stop()
+  const volume = await retyped(slow, before, await encryptedType(slow))
+  expect(volume).toMatchObject({ migrationStatus: 'success' })
+  late.open()
+  await late.written
+  expect((await readAll(await openGuest(slow, volume))).equals(seen.subarray(0, ROOM_BYTES))).toBe(true)
 })
 
 it('one that an administrator breaks off leaves the target, which its owner deletes with its key', async () => {
