@@ -7,7 +7,15 @@ import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { VolumeData } from '../../src/drivers/driver.ts'
 import { createMemoryBackend, createMemoryDriver } from '../../src/drivers/memory.ts'
-import { type CallMatcher, type DriverFilter, nthCall, onMethod, wrapDriver } from '../../src/drivers/wrappers.ts'
+import {
+  type CallMatcher,
+  type DriverFilter,
+  errorFilter,
+  nthCall,
+  onMethod,
+  wrapDriver,
+} from '../../src/drivers/wrappers.ts'
+import { ServiceError } from '../../src/errors.ts'
 import { PAYLOAD_OFFSET_BYTES } from '../../src/luks/luks1.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
 import type { Volume } from '../../src/services/model.ts'
@@ -339,6 +347,19 @@ it('a header that is written late, by an attempt that was given up, does no harm
   late.open()
   await late.written
   expect((await readAll(await openGuest(slow, volume))).equals(seen.subarray(0, ROOM_BYTES))).toBe(true)
+})
+
+it('what an attempt that was given up has open still is deleted when that is closed', async () => {
+  const harness = await open()
+  const before = await made(harness, { volumeType: await encryptedType(harness) })
+  const isOpen = () => new ServiceError('InvalidVolume', { reason: 'it is open' })
+  const deletion = (number: number) => errorFilter(nthCall(number, onMethod('deleteVolume')), 'before', isOpen)
+  // The first one, before the target is made, and the next one but one that the others let through: that of the source.
+  const busy = await harness.reopen({ filters: [deletion(1), deletion(2), smallVolumes] })
+  await harness.services.stop()
+  const volume = await retyped(busy, before, IN_CLEAR)
+  expect(volume).toMatchObject({ status: 'available', migrationStatus: 'success' })
+  await expectNothingLeft(busy, volume)
 })
 
 it('one that an administrator breaks off leaves the target, which its owner deletes with its key', async () => {

@@ -16,7 +16,7 @@ import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import { needsHeader, opener, unlock, writeHeader } from './encrypted-volume.ts'
 import { copyGuestData, fitsInto, type GuestData } from './guest-copy.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
-import { giveUpTarget, idsOf, isRemoval, leaveRemoval, removeTarget } from './swap-target.ts'
+import { giveUpTarget, idsOf, isRemoval, leaveRemoval, removeTarget, whenClosed } from './swap-target.ts'
 import { existing, ROOM_RETRY_MS } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'keys' | 'random' | 'stamp'> & { log: Log }
@@ -73,8 +73,9 @@ export function volumeReencrypt(parts: KindParts): WorkKind {
   async function create(target: volumes.VolumeRow, unit: WorkUnit): Promise<Outcome> {
     const driver = backends.driverOf(hostOf(target))
     const volume = newVolumeRef(target, await extraSpecsOf(db, target.volume_type_id))
-    // An attempt that was given up may still write its header, and had better do so to what is gone: what is copied opens with one alone.
-    await driver.deleteVolume(volume)
+    // An attempt that was given up may still be about to write its header: never to the target that this one makes, whose copy opens
+    // with one header alone.
+    await whenClosed(driver.deleteVolume(volume))
     await driver.createVolume(volume)
     if (needsHeader(unit)) await writeHeader(parts, unit, () => driver.openVolume(volume))
     return {

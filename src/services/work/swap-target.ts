@@ -1,6 +1,6 @@
 import * as attachments from '../../db/attachments.ts'
 import * as volumes from '../../db/volumes.ts'
-import type { ServiceError } from '../../errors.ts'
+import { ServiceError } from '../../errors.ts'
 import type { Log } from '../../runtime/log.ts'
 import { removeKey } from '../keys/volume-keys.ts'
 import type { Parts } from '../parts.ts'
@@ -35,11 +35,22 @@ export async function removeTarget(parts: EndParts, unit: WorkUnit): Promise<Out
     }
     // What hung on the volume there, it has left behind.
     const ownerId = isMoved ? id : targetId
-    if (driver !== null) await deleteWhole(db, driver, { ...target, id: ownerId, name_id: nameOf(target) })
+    const left = { ...target, id: ownerId, name_id: nameOf(target) }
+    if (driver !== null) await whenClosed(deleteWhole(db, driver, left))
     await removeKey(parts, unit, target.encryption_key_id)
   }
   const end: SwapEnd = isMoved ? { migration_status: 'success', status_reason: null } : { migration_status: 'error' }
   return { commit: (trx) => endSwap(trx, { id, targetId }, end, stamp()) }
+}
+
+/** An attempt that was given up may have a volume open that nobody else uses. It comes to its end: so the deletion is repeated. */
+export async function whenClosed(deletion: Promise<void>): Promise<void> {
+  try {
+    await deletion
+  } catch (error) {
+    if (!(error instanceof ServiceError) || error.code !== 'InvalidVolume') throw error
+    throw new ServiceError('BackendFailure', { reason: error.message }, { cause: error })
+  }
 }
 
 /** What could not be taken away stays, as a volume for an administrator to delete. */
