@@ -7,7 +7,8 @@
  * One node has gone, and the view says that its places are given up: three in a hundred objects get another copy elsewhere.
  *
  * - `places`: the view takes effect, and it is asked once where an object belongs;
- * - `owner`: of the VDIs that the node owns, a hundredth of all, every object is looked at, and asked for at three nodes;
+ * - `owner`: of the VDIs that the node owns, a hundredth of all, every object is looked at, and asked for at three nodes: thousands
+ *   together, and those that lack a copy once more by themselves;
  * - `holder`: it says what it has of each of its objects, as their owners ask;
  * - `cleaner`: all is where it belongs, and it looks through its objects for what it need not have any more.
  *
@@ -19,7 +20,7 @@ import path from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { vidOfName } from '../src/protocol/hash.ts'
-import { dataOid, oidVid } from '../src/protocol/oid.ts'
+import { dataOid, oidIndex, oidVid } from '../src/protocol/oid.ts'
 import { systemClock } from '../src/runtime/clock.ts'
 import { createLog } from '../src/runtime/log.ts'
 import { systemRandom } from '../src/runtime/random.ts'
@@ -36,6 +37,7 @@ import { CopySequencer } from '../src/sheep/copies/copy-sequencer.ts'
 import { EngineCopyStore } from '../src/sheep/copies/engine-copy-store.ts'
 import type { CopyAnswer, CopyRequest } from '../src/sheep/copies/messages.ts'
 import { cleanVersion } from '../src/sheep/copies/version.ts'
+import { VersionArray } from '../src/sheep/copies/version-array.ts'
 import type { Entry, Vdi } from '../src/sheep/entries.ts'
 import type { Member, View } from '../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../src/sheep/object-format.ts'
@@ -52,7 +54,8 @@ const { values: options } = parseArgs({
 
 const COPIES = 3
 const FAMILY = vidOfName('vdi 0')
-/** As many as an owner asks for at once, about. */
+/** An owner asks for the objects of so many indexes of its VDI together, and for so many that lack something, about. */
+const LOOKED_AT_TOGETHER = 4096
 const OPENED_AT_ONCE = 16
 const MADE_AT_ONCE = 256
 const SEGMENT_BYTES = 64 << 20
@@ -151,8 +154,14 @@ class EpochBench {
       this.#isTarget(here[0]!)
     })
     holder.viewChanged(3)
-    await this.#measure('owner', () => this.#lookAtOwn(holder, objects))
-    await this.#measure('holder', () => answerOwners(holder, here))
+    const isCopyOn = this.#copiesBefore(objects)
+    const changed = here.filter((oid) => this.#isChanged(oid))
+    const questions = [
+      ...parts(here, (oid) => Math.floor(oidIndex(oid) / LOOKED_AT_TOGETHER)).map(questionOf('look')),
+      ...parts(changed, (_oid, at) => Math.floor(at / OPENED_AT_ONCE)).map(questionOf('open')),
+    ]
+    await this.#measure('owner', () => this.#lookAtOwn(holder, objects, isCopyOn))
+    await this.#measure('holder', () => answerAll(holder, questions))
     for (const { vid } of vdis) {
       const { index } = this.#state.families.ownerOf(vid)!
       this.apply({ type: 'clean', epoch: 3, families: [[vid, index]] })
@@ -172,8 +181,28 @@ class EpochBench {
     return this.#places.targetsOf(oid, this.#copies.in(oidVid(oid), view), view)
   }
 
-  async #lookAtOwn(holder: CopyHolder, objects: number): Promise<void> {
+  /** Which node had a copy of an object of the node's own VDI, looked up before anything is measured. */
+  #copiesBefore(objects: number): (node: string, oid: bigint) => boolean {
     const before = this.#state.viewsOf(FAMILY)[0]!
+    const oidsOn = new Map(all.map(({ node }) => [node, new Set<bigint>()]))
+    for (let index = 0; index < objects; index++) {
+      const oid = dataOid(FAMILY, index)
+      for (const node of this.#targetsIn(before, oid)) oidsOn.get(node)!.add(oid)
+    }
+    return (node, oid) => oidsOn.get(node)!.has(oid)
+  }
+
+  /** Whether the object belongs on a node that does not have it. */
+  #isChanged(oid: bigint): boolean {
+    const before = this.#targetsIn(this.#state.viewsOf(oidVid(oid))[0]!, oid)
+    return !this.#targetsIn(this.#state.view, oid).every((node) => before.includes(node))
+  }
+
+  async #lookAtOwn(
+    holder: CopyHolder,
+    objects: number,
+    isCopyOn: (node: string, oid: bigint) => boolean,
+  ): Promise<void> {
     const sequencer = new CopySequencer({
       vid: FAMILY,
       index: this.#state.families.ownerOf(FAMILY)!.index,
@@ -185,7 +214,7 @@ class EpochBench {
       send: (to, request, done) => {
         if (to.node === SELF.node) return holder.answer(request, done)
         // What comes from another node comes in a turn of its own.
-        setImmediate(() => done(answered(request, (oid) => this.#targetsIn(before, oid).includes(to.node))))
+        setImmediate(() => done(answered(request, (oid) => isCopyOn(to.node, oid))))
       },
       readNow: () => false,
       mayAct: () => true,
@@ -201,7 +230,7 @@ class EpochBench {
       goesOn: () => true,
       look: (look) => recovery.look(FAMILY, look),
       step: async () => 0,
-      done: () => recovery.done(FAMILY),
+      done: (objects) => recovery.done(FAMILY, objects),
     })
     sequencer.end()
   }
@@ -231,6 +260,11 @@ function answered(request: CopyRequest, hasCopy: (oid: bigint) => boolean): Copy
       })
       return { refused: null, result: { copies, lostThroughEpoch: 0 } }
     }
+    case 'look': {
+      const versions = new VersionArray(request.oids.length)
+      for (const [at, oid] of request.oids.entries()) versions.set(at, hasCopy(oid) ? cleanVersion(0) : null)
+      return { refused: null, result: versions }
+    }
     case 'layout':
       return { refused: null, result: { data: [{ first: 0, count: 1 }] } }
     case 'blocks-since':
@@ -240,19 +274,28 @@ function answered(request: CopyRequest, hasCopy: (oid: bigint) => boolean): Copy
   }
 }
 
-/** The owners of the objects open them, some at a time. */
-async function answerOwners(holder: CopyHolder, oids: readonly bigint[]): Promise<void> {
-  for (let first = 0; first < oids.length; first += OPENED_AT_ONCE) {
-    await new Promise((resolve) => setImmediate(resolve)) // each question comes in a turn of its own
-    const some = oids.slice(first, first + OPENED_AT_ONCE)
-    const vids = new Set(some.map(oidVid))
-    await Promise.all(
-      [...vids].map((vid) => {
-        const oids = some.filter((oid) => oidVid(oid) === vid)
-        return new Promise((resolve) => holder.answer({ type: 'open', vid, generation: GENERATION, oids }, resolve))
-      }),
-    )
+const questionOf =
+  (type: 'look' | 'open') =>
+  (oids: readonly bigint[]): CopyRequest => ({ type, vid: oidVid(oids[0]!), generation: GENERATION, oids })
+
+/** What the owners ask: they look at all of their objects, and open those that have changed. */
+async function answerAll(holder: CopyHolder, questions: readonly CopyRequest[]): Promise<void> {
+  for (const question of questions) {
+    await new Promise((resolve) => setImmediate(resolve)) // each comes in a turn of its own
+    await new Promise((resolve) => holder.answer(question, resolve))
   }
+}
+
+/** Of one VDI each, and all of one `part`. */
+function parts(oids: readonly bigint[], part: (oid: bigint, at: number) => number): bigint[][] {
+  const found = new Map<string, bigint[]>()
+  for (const [at, oid] of oids.entries()) {
+    const key = `${oidVid(oid)} ${part(oid, at)}`
+    const others = found.get(key)
+    if (others) others.push(oid)
+    else found.set(key, [oid])
+  }
+  return [...found.values()]
 }
 
 async function openStore(directory: string): Promise<ObjectStore> {

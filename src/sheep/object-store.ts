@@ -336,6 +336,11 @@ export class ObjectStore {
     return this.#cache.peek(oid)?.loaded ?? false
   }
 
+  /** Whether it exists, and `lossOf` has nothing to say of it. */
+  isSound(oid: bigint): boolean {
+    return this.#cache.peek(oid)?.loss === null
+  }
+
   /** Why an object cannot be read any more: its disk has failed. */
   lossOf(oid: bigint): StoreError | null {
     return this.#cache.peek(oid)?.loss ?? null

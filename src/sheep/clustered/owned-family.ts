@@ -278,7 +278,7 @@ export class OwnedFamily {
       goesOn: (oid) => !this.#isOver && !recovery.isPaused && isSameEpoch(begun.get(oidVid(oid))!),
       look: (look) => recovery.look(family, look),
       step: (copy) => recovery.step(family, copy),
-      done: () => recovery.done(family),
+      done: (objects) => recovery.done(family, objects),
     })
     return isHome && [...begun.values()].every((vdi) => isSameEpoch(vdi) && vdi.setbacks === vdi.sequencer.setbacks)
   }

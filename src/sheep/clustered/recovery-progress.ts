@@ -1,4 +1,5 @@
 import type { Clock } from '../../runtime/clock.ts'
+import type { Looked } from '../copies/copy-recovery.ts'
 
 /** What a node has to do, of the families that it owns. */
 export interface RecoveryProgress {
@@ -50,11 +51,11 @@ export class RecoveryMeter {
     this.#passes.set(family, { objects, looked: 0, done: 0, bytesLacked: 0, bytesCopied: 0 })
   }
 
-  /** One of them was looked at, and lacks so much. */
-  looked(family: number, bytes: number): void {
+  /** Some of them were looked at. */
+  looked(family: number, { objects, bytes }: Looked): void {
     const pass = this.#passes.get(family)
     if (!pass) return
-    pass.looked++
+    pass.looked += objects
     pass.bytesLacked += bytes
   }
 
@@ -69,10 +70,10 @@ export class RecoveryMeter {
     else this.#lately = [...this.#lately.filter((part) => part.atMs > atMs - LATELY_MS), { atMs, bytes }]
   }
 
-  /** One of the objects is where it belongs. */
-  done(family: number): void {
+  /** So many more of the objects are where they belong. */
+  done(family: number, objects: number): void {
     const pass = this.#passes.get(family)
-    if (pass) pass.done++
+    if (pass) pass.done += objects
   }
 
   /** Nothing of the family is missing, or another node sees to it. */

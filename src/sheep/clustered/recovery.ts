@@ -1,5 +1,5 @@
 import type { Clock } from '../../runtime/clock.ts'
-import type { Found } from '../copies/copy-recovery.ts'
+import type { Looked } from '../copies/copy-recovery.ts'
 import type { RecoverySettings } from '../entries.ts'
 import { RecoveryMeter, type RecoveryProgress } from './recovery-progress.ts'
 import { Signal } from './signal.ts'
@@ -71,12 +71,8 @@ export class Recovery {
   }
 
   /** Runs a look at objects of the family, when it is its turn. */
-  look(family: number, look: () => Promise<Found[]>): Promise<Found[]> {
-    return this.#inTurn(async () => {
-      const found = await look()
-      for (const one of found) this.#meter.looked(family, typeof one === 'string' ? 0 : one.bytes)
-      return found
-    })
+  look(family: number, look: () => Promise<Looked>): Promise<void> {
+    return this.#inTurn(async () => this.#meter.looked(family, await look()))
   }
 
   /** Runs `copy`, which says how many bytes it has copied, when it is its turn. */
@@ -144,9 +140,9 @@ export class Recovery {
     this.#meter.begin(family, objects)
   }
 
-  /** One of them is where it belongs. */
-  done(family: number): void {
-    this.#meter.done(family)
+  /** So many more of them are where they belong. */
+  done(family: number, objects: number): void {
+    this.#meter.done(family, objects)
   }
 
   /** Nothing of the family is missing, or another node sees to it. */

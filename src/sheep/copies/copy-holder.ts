@@ -4,6 +4,7 @@ import { subtract } from './block-ranges.ts'
 import type { BlockContents, BlockRange, CopyDone, CopyState, CopyStore } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, Refusal, RequestOf } from './messages.ts'
 import { compareGenerations, type Generation, isClean, isSameVersion, type Version } from './version.ts'
+import { VersionArray } from './version-array.ts'
 
 /** Of blocks that lie with whoever asks. */
 export interface LocalRead {
@@ -28,12 +29,12 @@ export interface DropOptions {
 /**
  * The copies that one node has, towards the owners of VDIs.
  *
- * 1. Who opens an object of a VDI seals it: requests of older generations are refused from then on, reads too. The seal is in memory
+ * 1. Who opens an object of a VDI, or looks at it, seals the VDI: requests of older generations are refused from then on, reads too. The seal is in memory
  *    only: a process that starts is in a later view than all that its predecessor was asked under.
  * 2. Nothing is done for a view that is older than the newest one known here.
  * 3. A write is applied on the version that it names, or not at all: then the copy is stale, on the disk, before the owner hears of
  *    it. So it never counts as one that has all that was acknowledged.
- * 4. What the answer to an open says is on the disk.
+ * 4. What the answer to an open or a look says is on the disk.
  *
  * A rejected answer means that the disk failed: the node must leave.
  */
@@ -154,6 +155,8 @@ export class CopyHolder {
     switch (request.type) {
       case 'open':
         return this.#open(request)
+      case 'look':
+        return this.#look(request)
       case 'blocks-since':
         return accept(this.#store.blocksSince(request.oid, request.since))
       case 'adopt':
@@ -199,6 +202,14 @@ export class CopyHolder {
     })
     await settled((done) => this.#store.sync(done))
     return { refused: null, result: { copies, lostThroughEpoch: this.#store.lostThroughEpoch } }
+  }
+
+  async #look({ vid, generation, oids }: RequestOf<'look'>): Promise<CopyAnswer<'look'>> {
+    this.#seals.set(vid, generation)
+    const versions = new VersionArray(oids.length)
+    for (let at = 0; at < oids.length; at++) versions.set(at, this.#store.plainVersionOf(oids[at]!))
+    await settled((done) => this.#store.sync(done))
+    return { refused: null, result: versions }
   }
 
   #write({ write, durable, watermark, vid }: RequestOf<'write'>, reply: (answer: CopyAnswer | Error) => void): void {

@@ -15,6 +15,7 @@ import {
   subtract,
   toBlocks,
 } from './block-ranges.ts'
+import { mayLack } from './bulk-look.ts'
 import { type CopyComparison, differences, within, without } from './copy-comparison.ts'
 import type { BlockContents, BlockRange, CopyLayout } from './copy-store.ts'
 import { Holders, type HoldersOptions } from './holders.ts'
@@ -320,6 +321,15 @@ export class CopySequencer {
     const watermark = this.#versions.newWatermark(this.#holders.generation)
     if (this.#holders.isEnded || !watermark) return
     for (const member of this.#holders.view.members) void this.#holders.ask(member, { type: 'watermark', watermark })
+  }
+
+  /**
+   * Of objects that the block map named a moment ago those of which targets may lack something: `lackOf` says whether they do. All may when
+   * another view comes meanwhile.
+   */
+  mayLack(oids: readonly bigint[]): Promise<readonly bigint[]> {
+    const { clock } = this.#options
+    return mayLack(oids, this.#holders, () => new Promise((resolve) => clock.afterInput(resolve)))
   }
 
   /**

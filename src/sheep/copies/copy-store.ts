@@ -19,6 +19,11 @@ export interface CopyStore {
    */
   readonly lostThroughEpoch: number
   stateOf(oid: bigint): CopyState | null
+  /**
+   * The version of a plain copy: one that is full, with all blocks valid, no tail, and nothing set aside for it. Null for any other, and when
+   * there is none.
+   */
+  plainVersionOf(oid: bigint): Version | null
   /** Whether the copy is one that can be written to, and has this version, which may have been forgotten as clean since it got it. */
   isAt(oid: bigint, version: Version): boolean
   /** The blocks that have space on the disk: to write them again takes none. */

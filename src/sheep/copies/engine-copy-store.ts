@@ -87,6 +87,14 @@ export class EngineCopyStore implements CopyStore {
     return { version, kind, valid: rangesWhere((block) => hasBlock(valid, block)) }
   }
 
+  plainVersionOf(oid: bigint): Version | null {
+    const image = this.#copies.imageOf(oid)
+    if (image && (image.kind !== 'full' || image.valid)) return null
+    if (!this.#isSound(oid)) return null
+    if (this.tailOf(oid).length > 0 || this.#reserved.has(oid)) return null
+    return image?.version ?? this.cleanVersion
+  }
+
   /** None of an object that is not in memory: owners ask for all that there are, and to load one takes longer than all the rest. */
   allocatedOf(oid: bigint): Blocks {
     const object = this.#store.isLoaded(oid) ? this.#objectNow(oid) : null
@@ -109,9 +117,15 @@ export class EngineCopyStore implements CopyStore {
     return this.#there.get(oid) ?? this.#store.exists(oid)
   }
 
+  /** Whether it is there, and nothing of it is lost with its disk. */
+  #isSound(oid: bigint): boolean {
+    const isThere = this.#there.get(oid)
+    return isThere === undefined ? this.#store.isSound(oid) : isThere && !this.#store.lossOf(oid)
+  }
+
   /** Looks at every object of the node, one by one: between two of them turns may go by. */
   *objects(): Generator<bigint> {
-    for (const oid of this.#store.oids()) if (this.#isThere(oid)) yield oid
+    for (const oid of this.#store.oids()) if (this.#there.get(oid) ?? true) yield oid
     for (const oid of this.#there.keys()) if (this.#isThere(oid) && !this.#store.exists(oid)) yield oid
     for (const oid of this.#copies.oids()) {
       if (this.#copies.imageOf(oid) !== null && !this.#isThere(oid)) yield oid
@@ -162,8 +176,7 @@ export class EngineCopyStore implements CopyStore {
   /** Whether a copy that is not stale has this version. What is clean is one version under many names. */
   isAt(oid: bigint, version: Version): boolean {
     const image = this.#copies.imageOf(oid)
-    if (image?.kind === 'stale' || image?.kind === 'removed' || !this.#isThere(oid) || this.#store.lossOf(oid))
-      return false
+    if (image?.kind === 'stale' || image?.kind === 'removed' || !this.#isSound(oid)) return false
     const { clean } = this.#copies.horizon
     const isClean = (each: Version) => each.generation.epoch <= clean
     const own = image?.version ?? this.cleanVersion
@@ -384,7 +397,7 @@ export class EngineCopyStore implements CopyStore {
 
   #isValid(oid: bigint, { first, count }: BlockRange): boolean {
     const image = this.#copies.imageOf(oid)
-    if (image?.kind === 'stale' || !this.#isThere(oid) || this.#store.lossOf(oid)) return false
+    if (image?.kind === 'stale' || !this.#isSound(oid)) return false
     const valid = image?.valid
     if (!valid) return true
     for (let block = first; block < first + count; block++) if (!hasBlock(valid, block)) return false

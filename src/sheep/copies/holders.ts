@@ -44,6 +44,11 @@ export class Holders {
     for (const { node } of members) this.unsynced.set(node, 0)
   }
 
+  /** All since the last clean one, which comes first; others as soon as there is anything new. */
+  get views(): readonly View[] {
+    return this.#views
+  }
+
   get view(): View {
     return this.#views.at(-1)!
   }
@@ -152,8 +157,8 @@ export class Holders {
     return nodes.flatMap((node) => members.get(node) ?? [])
   }
 
-  /** Who should have a copy in the view in effect. */
-  targets(oid: bigint): readonly NodeId[] {
-    return this.#options.targetsOf(oid, this.view)
+  /** Who should have a copy, in the view in effect or in one of those before. */
+  targets(oid: bigint, view = this.view): readonly NodeId[] {
+    return this.#options.targetsOf(oid, view)
   }
 }

@@ -1,5 +1,6 @@
 import type { Adoption, BlockContents, BlockRange, CopyLayout, CopyState, CopyWrite, TailEntry } from './copy-store.ts'
 import type { Generation, Version } from './version.ts'
+import type { VersionArray } from './version-array.ts'
 
 /**
  * What the owner of a VDI asks of the nodes that have copies. Every request bears the owner's generation. Requests of one generation
@@ -8,6 +9,8 @@ import type { Generation, Version } from './version.ts'
  */
 export type CopyRequest = { vid: number; generation: Generation } & (
   | { type: 'open'; oids: readonly bigint[] }
+  /** As `open`, of many objects: which of them are plain, and at which version. What is set aside for them stays. */
+  | { type: 'look'; oids: readonly bigint[] }
   | { type: 'blocks-since'; oid: bigint; since: Version }
   | { type: 'adopt'; adoption: Adoption }
   | { type: 'fill'; oid: bigint; contents: BlockContents }
@@ -54,6 +57,8 @@ export type Refusal =
 
 export interface CopyResults {
   open: { copies: readonly OpenedCopy[]; lostThroughEpoch: number }
+  /** In the order of the objects; none of what is not plain. */
+  look: VersionArray
   'blocks-since': readonly BlockRange[]
   adopt: null
   fill: null

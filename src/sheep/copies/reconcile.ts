@@ -115,7 +115,7 @@ export function findAuthority(views: readonly PlacedView[], reports: readonly Re
 }
 
 /** Whether somebody may have a copy who was not asked, and is not gone for good. */
-export function isSomebodyUnheard(views: readonly PlacedView[], reports: readonly Report[]): boolean {
+export function isSomebodyUnheard(views: readonly PlacedView[], reports: readonly Pick<Report, 'member'>[]): boolean {
   const known = new Set([...(views.at(-1)?.removed ?? []), ...reports.map(({ member }) => member.node)])
   return [...holdersByView(views).values()].flat().some((node) => !known.has(node))
 }

@@ -11,6 +11,10 @@ export class Reservations {
     return sum
   }
 
+  has(oid: bigint): boolean {
+    return this.#objects.has(oid)
+  }
+
   of(oid: bigint): Blocks {
     return this.#objects.get(oid) ?? []
   }

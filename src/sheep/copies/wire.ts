@@ -7,6 +7,7 @@ import type { CopyHolder } from './copy-holder.ts'
 import { type BlockContents, type CopyState, copyWrite, type TailEntry } from './copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, OpenedCopy, Refusal } from './messages.ts'
 import type { Generation } from './version.ts'
+import { NO_VERSION, VersionArray } from './version-array.ts'
 import {
   noBody,
   OID_BYTES,
@@ -49,6 +50,7 @@ const WAITING_BYTES_MAX = 256 << 20
 /** Longer than a busy disk takes to sync, and no more than a writer should have to wait for a sick one. */
 const LIMIT_MS = 10_000
 const OPENED_BYTES = 256
+const LOOKED_AT_BYTES = 32
 
 const TYPES: readonly CopyRequest['type'][] = [
   'open',
@@ -66,6 +68,7 @@ const TYPES: readonly CopyRequest['type'][] = [
   'layout',
   'remains',
   'mend',
+  'look',
 ]
 const REFUSALS: readonly Refusal[] = ['old generation', 'stale', 'no space', 'rotten']
 const STATES: readonly CopyState['kind'][] = ['full', 'partial', 'stale', 'removed']
@@ -105,6 +108,8 @@ function costBytes(request: CopyRequest): number {
       return REQUEST_COST_BYTES + request.range.count * BLOCK_BYTES
     case 'open':
       return REQUEST_COST_BYTES + request.oids.length * OPENED_BYTES
+    case 'look':
+      return REQUEST_COST_BYTES + request.oids.length * LOOKED_AT_BYTES
     default:
       return REQUEST_COST_BYTES
   }
@@ -123,6 +128,7 @@ function encodeRequest(request: CopyRequest, out: FrameWriter): void {
   writeGeneration(out, generation)
   switch (type) {
     case 'open':
+    case 'look':
       return writeOids(out, request.oids)
     case 'blocks-since':
       out.bits64(request.oid)
@@ -183,6 +189,7 @@ function decodeRequest(fields: ByteReader, body: Buffer): CopyRequest {
   if (type !== 'write' && type !== 'fill' && type !== 'mend') noBody(body)
   switch (type) {
     case 'open':
+    case 'look':
       return { ...of, type, oids: readOids(fields) }
     case 'blocks-since':
       return { ...of, type, oid: fields.bits64('oid'), since: readVersion(fields, 'since', generation) }
@@ -239,6 +246,8 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
   switch (type) {
     case 'open':
       return writeOpened(out, answer.result as CopyResults['open'], generation)
+    case 'look':
+      return writeLookedAt(out, answer.result as CopyResults['look'])
     case 'blocks-since':
       return writeRanges(out, answer.result as CopyResults['blocks-since'])
     case 'read':
@@ -258,15 +267,18 @@ function encodeAnswer(answer: CopyAnswer, out: FrameWriter, { type, generation }
   }
 }
 
-function decodeAnswer(fields: ByteReader, body: Buffer, { type, generation }: CopyRequest): CopyAnswer {
+function decodeAnswer(fields: ByteReader, body: Buffer, request: CopyRequest): CopyAnswer {
+  const { generation } = request
   const code = fields.u8('refused')
   const refused = code === 0 ? undefined : REFUSALS[code - 1]
   if (code > REFUSALS.length) throw new MalformedMessage(`refused ${code} is of no refusal`)
-  if (refused !== undefined || (type !== 'read' && type !== 'remains')) noBody(body)
+  if (refused !== undefined || (request.type !== 'read' && request.type !== 'remains')) noBody(body)
   if (refused !== undefined) return { refused }
-  switch (type) {
+  switch (request.type) {
     case 'open':
       return { refused: null, result: readOpened(fields, generation) }
+    case 'look':
+      return { refused: null, result: readLookedAt(fields, request.oids.length) }
     case 'blocks-since':
       return { refused: null, result: readRanges(fields, 'blocks') }
     case 'read':
@@ -326,6 +338,28 @@ function readOpened(fields: ByteReader, generation: Generation): CopyResults['op
     return { oid, state, allocated, tail }
   })
   return { lostThroughEpoch, copies }
+}
+
+function writeLookedAt(out: FrameWriter, { generations, places, sequences }: VersionArray): void {
+  out.u8(generations.length)
+  for (const generation of generations) writeGeneration(out, generation)
+  for (const [at, place] of places.entries()) {
+    out.u8(place)
+    if (place !== NO_VERSION) out.whole(sequences[at]!)
+  }
+}
+
+function readLookedAt(fields: ByteReader, count: number): VersionArray {
+  const versions = new VersionArray(count)
+  for (let left = fields.u8('generations'); left > 0; left--)
+    versions.generations.push(readGeneration(fields, 'generations'))
+  for (let at = 0; at < count; at++) {
+    const place = fields.u8('version')
+    if (place > versions.generations.length) throw new MalformedMessage(`version ${place} is of no generation`)
+    versions.places[at] = place
+    if (place !== NO_VERSION) versions.sequences[at] = fields.whole('version')
+  }
+  return versions
 }
 
 function readState(fields: ByteReader, generation: Generation): CopyState | null {

@@ -83,7 +83,8 @@ function nobodyIsAskedForTheUnnamed(): void {
 function answerInstead(of: (holder: CopyHolder, request: CopyRequest) => CopyRequest): void {
   const { answer } = CopyHolder.prototype
   CopyHolder.prototype.answer = function (request, reply) {
-    answer.call(this, request.type === 'open' ? request : of(this, request), reply)
+    const isSealing = request.type === 'open' || request.type === 'look'
+    answer.call(this, isSealing ? request : of(this, request), reply)
   }
 }
 

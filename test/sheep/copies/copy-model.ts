@@ -460,7 +460,7 @@ export class CopyModel {
 
   async #serve(process: Process, request: CopyRequest): Promise<CopyAnswer> {
     const broken = this.#broken
-    if ((broken.forgetsSeals || broken.takesAnyGeneration) && request.type !== 'open') {
+    if ((broken.forgetsSeals || broken.takesAnyGeneration) && request.type !== 'open' && request.type !== 'look') {
       const forgetful = new CopyHolder(process.store)
       if (broken.forgetsSeals) forgetful.viewChanged(this.#known(process).views.at(-1)?.epoch ?? 0)
       return answerOf(forgetful, request)

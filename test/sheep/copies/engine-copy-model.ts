@@ -1,6 +1,7 @@
 import { pino } from 'pino'
 import type { StoreError } from '../../../src/errors.ts'
 import { dataOid, oidVid, withVid } from '../../../src/protocol/oid.ts'
+import { countBlocks } from '../../../src/sheep/copies/block-ranges.ts'
 import type {
   Adoption,
   BlockContents,
@@ -110,6 +111,7 @@ export class EngineCopyModel {
     lostWrites: 0,
     delayed: 0,
     tails: 0,
+    plain: 0,
   }
 
   constructor(seed: number) {
@@ -283,7 +285,11 @@ export class EngineCopyModel {
     const durable = this.#random.chance(0.2)
     const write = { oid, version, previous, ...contents }
     const torn = isNew ? null : { oid, blocks: [...stamps.keys()] }
-    if (this.#random.chance(0.3)) this.#copies.reserve(oid, ranges)
+    if (
+      this.#random.chance(0.3) &&
+      this.#copies.reserve(oid, [{ first: REST, count: BLOCKS_PER_OBJECT - REST }, ...ranges])
+    )
+      if (this.#copies.plainVersionOf(oid)) throw new Error('a copy is plain for which space is set aside')
     if (this.#accept(oid, durable, { epoch, apply, torn }, (done) => this.#copies.apply(write, durable, done)))
       this.counts.writes++
     this.#copies.release(oid)
@@ -657,11 +663,21 @@ export class EngineCopyModel {
       const touched = new Map(this.#copies.touchedSince(vid, 0).map(({ oid, epochs }) => [oid, epochs]))
       return this.#copies.objectsOf(vid).map((oid) => {
         const tail = withTails ? this.#copies.tailOf(oid) : null
-        const text = describe(oid, this.#copies.stateOf(oid)!, touched.get(oid) ?? [], tail)
+        const state = this.#copies.stateOf(oid)!
+        this.#expectPlain(oid, state)
+        const text = describe(oid, state, touched.get(oid) ?? [], tail)
         return withTails || this.#store.exists(oid) ? text : `${text} missing`
       })
     })
     return objects.sort().join('\n')
+  }
+
+  /** Nothing is set aside now. */
+  #expectPlain(oid: bigint, { version, kind, valid }: CopyState): void {
+    const isPlain = kind === 'full' && countBlocks(valid) === BLOCKS_PER_OBJECT && this.#copies.tailOf(oid).length === 0
+    const found = this.#copies.plainVersionOf(oid)
+    this.#expectSame(isPlain ? formatVersion(version) : 'none', found ? formatVersion(found) : 'none', `plain ${oid}`)
+    if (isPlain) this.counts.plain++
   }
 
   #expectSame(expected: string, found: string, what: string): void {

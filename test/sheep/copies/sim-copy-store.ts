@@ -158,6 +158,13 @@ export class SimCopyStore implements CopyStore {
     return { version: copy.version, kind: copy.kind, valid: copy.kind === 'stale' ? [] : copy.valid }
   }
 
+  plainVersionOf(oid: bigint): Version | null {
+    const copy = this.#disk.copies.get(oid)
+    const isWhole = copy?.kind === 'full' && subtract(ALL_BLOCKS, copy.valid).length === 0
+    const isReserved = (this.#reserved.get(oid) ?? []).length > 0
+    return isWhole && copy.tail.length === 0 && !isReserved ? copy.version : null
+  }
+
   isAt(oid: bigint, version: Version): boolean {
     const state = this.stateOf(oid)
     const isUsable = state !== null && state.kind !== 'stale' && state.kind !== 'removed'

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import type { Adoption, BlockContents, BlockRange, CopyState } from '../../../src/sheep/copies/copy-store.ts'
 import type { CopyAnswer, CopyRequest, CopyResults, RequestType } from '../../../src/sheep/copies/messages.ts'
 import type { Generation, Version } from '../../../src/sheep/copies/version.ts'
+import { VersionArray } from '../../../src/sheep/copies/version-array.ts'
 import { COPY } from '../../../src/sheep/copies/wire.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../../src/sheep/object-format.ts'
 import { ByteReader, MalformedMessage } from '../../../src/sheep/peer/byte-reader.ts'
@@ -48,6 +49,7 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
   const of = { vid: u32, generation: fc.constant(own) }
   return fc.oneof(
     record({ ...of, type: fc.constant('open' as const), oids: fc.array(oid, { maxLength: 9 }) }),
+    record({ ...of, type: fc.constant('look' as const), oids: fc.array(oid, { maxLength: 9 }) }),
     record({ ...of, type: fc.constant('blocks-since' as const), oid, since: version }),
     record({
       ...of,
@@ -77,7 +79,8 @@ const requests: fc.Arbitrary<CopyRequest> = generation.chain((own) => {
   )
 })
 
-function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults[RequestType]> {
+function resultsOf(request: CopyRequest): fc.Arbitrary<CopyResults[RequestType]> {
+  const { type, generation: own } = request
   const version = versionOf(own)
   if (type === 'read' || type === 'remains') return contents
   if (type === 'mend') return fc.boolean()
@@ -85,6 +88,10 @@ function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults
   if (type === 'layout')
     return contents.map(({ zeros, inherited }) => ({ data: zeros, ...(inherited && { inherited }) }))
   if (type === 'list') return fc.array(oid, { maxLength: 9 })
+  if (request.type === 'look') {
+    const { length } = request.oids
+    return fc.array(fc.option(version), { minLength: length, maxLength: length }).map(versionArray)
+  }
   if (type !== 'open') return fc.constant(null)
   const state = record<CopyState>({
     version,
@@ -100,6 +107,12 @@ function resultsOf(type: RequestType, own: Generation): fc.Arbitrary<CopyResults
   return record({ copies: fc.array(copy, { maxLength: 4 }), lostThroughEpoch: u32 })
 }
 
+function versionArray(versions: readonly (Version | null)[]): VersionArray {
+  const array = new VersionArray(versions.length)
+  for (const [at, version] of versions.entries()) array.set(at, version)
+  return array
+}
+
 const exchanges = requests.chain((request) =>
   fc.tuple(
     fc.constant(request),
@@ -107,7 +120,7 @@ const exchanges = requests.chain((request) =>
       record({
         refused: fc.constantFrom('old generation' as const, 'stale' as const, 'no space' as const, 'rotten' as const),
       }),
-      resultsOf(request.type, request.generation).map((result): CopyAnswer => ({ refused: null, result })),
+      resultsOf(request).map((result): CopyAnswer => ({ refused: null, result })),
     ),
   ),
 )
@@ -222,6 +235,13 @@ describe('requests for copies, and their answers', () => {
     expect(() => decodeRequest({ ...fill, body: fill.body.subarray(1) })).toThrow(
       'body: 4095 bytes where runs have 4096',
     )
+    const look: CopyRequest = { vid: 7, generation: own, type: 'look', oids: [1n] }
+    const versions = versionArray([{ generation: own, sequence: 1 }])
+    const said = answerParts({ refused: null, result: versions }, look)
+    expect(() => decodeAnswer(said, { ...look, oids: [1n, 2n] })).toThrow('ends before version does')
+    expect(() => decodeAnswer(said, { ...look, oids: [] })).toThrow('are left after the answer')
+    said.fields[said.fields.length - 9] = 2
+    expect(() => decodeAnswer(said, look)).toThrow('version 2 is of no generation')
   })
 
   it('do nothing but name a field, or come out as something, when they are damaged', async () => {
