@@ -164,8 +164,6 @@ key_repository = ${this.#at('fernet')}
 key_repository = ${this.#at('fernet')}
 [credential]
 key_repository = ${this.#at('credential')}
-[cache]
-enabled = false
 [identity]
 password_hash_rounds = 4
 `
