@@ -6,18 +6,19 @@ import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import { CinderApi, readOpenrc } from '../tools/cinder-api.ts'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { type Glance, sharedGlance } from '../tools/glance.ts'
+import { PythonCommands } from '../tools/python-commands.ts'
 import { commandExists, testUnless } from '../tools/require-command.ts'
-import { runCommand } from '../tools/run-command.ts'
 
 /** The program with Debian's Glance beside it, driven by openstackclient, and killed. */
 
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 120_000 }) // each command starts a Python and logs in
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 120_000 }) // openstackclient and Glance are large
 
 const MIB = 1024 * 1024
 
 const missing = !['glance-api', 'openstack', 'qemu-img'].every(commandExists)
 const withAll = testUnless(missing && 'apt-get install glance-api python3-openstackclient qemu-utils')
 
+const clients = new PythonCommands()
 let glance: Glance
 let collie: Collie
 let api: CinderApi
@@ -38,10 +39,13 @@ beforeAll(async () => {
   randomBytes(30 * MIB).copy(content, 40 * MIB)
   writeFileSync(raw, content)
 })
-afterAll(() => collie?.dispose())
+afterAll(async () => {
+  await clients.close()
+  await collie?.dispose()
+})
 
 const openstack = (...words: string[]): Promise<string> =>
-  runCommand(['openstack', ...words], { env: readOpenrc(path.join(collie.dataDir, 'openrc')) })
+  clients.run(['openstack', ...words], readOpenrc(path.join(collie.dataDir, 'openrc')))
 
 /** The volume starts with the content, and holds nothing behind it. */
 async function expectHolds(volumeId: string): Promise<void> {

@@ -2,16 +2,17 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, vi } from 'vites
 import { makeCertificates } from '../tools/certificates.ts'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { Keystone, withKeystone } from '../tools/keystone.ts'
+import { PythonCommands } from '../tools/python-commands.ts'
 import { commandExists } from '../tools/require-command.ts'
-import { runCommand } from '../tools/run-command.ts'
 import { startTlsFront } from '../tools/tls-front.ts'
 
 /** The program beside Debian's Keystone: whose tokens it takes, and what it does while Keystone is away. */
 
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }) // each command starts a Python and logs in
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }) // Keystone and openstackclient are large
 
 const CACHE_MS = 1000
 
+const clients = new PythonCommands()
 let keystone: Keystone
 let collie: Collie
 let endpoint: string
@@ -40,12 +41,13 @@ beforeAll(async () => {
   await keystone.register('image', 'glance', 'http://127.0.0.1:9/v2') // openstackclient looks it up before it makes a volume
 })
 afterAll(async () => {
+  await clients.close()
   await collie?.dispose()
   await keystone?.stop()
 })
 
 const openstack = (user: string, project: string, ...words: string[]): Promise<string> =>
-  runCommand(['openstack', ...words], { env: keystone.openrc(user, project) })
+  clients.run(['openstack', ...words], keystone.openrc(user, project))
 
 async function ask(token: string | null, method: string, route: string, body?: unknown, headers = {}) {
   const answer = await fetch(endpoint + route, {

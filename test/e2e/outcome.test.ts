@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, vi } from 'vitest'
 import type { Result } from '../../src/control/methods.ts'
 import { Collie, printLogOfFailures } from '../tools/collie.ts'
 import { NbdClient } from '../tools/nbd-client.ts'
+import { PythonCommands } from '../tools/python-commands.ts'
 import { requireCommands } from '../tools/require-command.ts'
 import { runCommand } from '../tools/run-command.ts'
 
@@ -11,7 +12,7 @@ import { runCommand } from '../tools/run-command.ts'
  * The first hour of a user, told with the clients that people have: each test goes on where the one before it ended.
  */
 
-vi.setConfig({ testTimeout: 120_000 }) // each openstack and cinder command starts a Python and logs in
+vi.setConfig({ testTimeout: 120_000 }) // each openstack and cinder command logs in
 
 const withClients = requireCommands({
   openstack: 'python3-openstackclient',
@@ -30,20 +31,26 @@ const MIB = 1024 * 1024
 const GIB = 1024 * MIB
 
 let collie: Collie
+let clients: PythonCommands
 beforeAll(async () => {
   collie = await Collie.create()
   await collie.start()
+  clients = new PythonCommands(await sourced(`${collie.dataDir}/openrc`))
 })
-afterAll(() => collie.dispose())
+afterAll(async () => {
+  await clients?.close()
+  await collie.dispose()
+})
 printLogOfFailures(() => collie)
 
-/** Runs a client as a person does who has sourced openrc. */
-function withCredentials(...words: string[]): Promise<string> {
-  return runCommand(['sh', '-c', '. "$0" && exec "$@"', `${collie.dataDir}/openrc`, ...words])
+/** The environment of a person who has sourced it. */
+async function sourced(openrc: string): Promise<Record<string, string>> {
+  const lines = await runCommand(['sh', '-c', '. "$0" && env', openrc])
+  return Object.fromEntries([...lines.matchAll(/^(OS_\w+)=(.*)$/gm)].map(([, name, value]) => [name!, value!]))
 }
 
-const openstack = (...words: string[]) => withCredentials('openstack', ...words)
-const cinder = (...words: string[]) => withCredentials('cinder', '--os-volume-api-version', '3.54', ...words)
+const openstack = (...words: string[]) => clients.run(['openstack', ...words])
+const cinder = (...words: string[]) => clients.run(['cinder', '--os-volume-api-version', '3.54', ...words])
 
 /** A row of the tables that cinder prints. */
 function cell(table: string, property: string): string {
@@ -58,7 +65,7 @@ async function createVolume(name: string, ...from: string[]): Promise<string> {
   return id
 }
 
-/** Asks until the creation is over; each question takes a client half a second, so there is no wait in between. */
+/** Asks until the creation is over; each question takes a client part of a second, so there is no wait in between. */
 async function untilStatus(kind: 'volume' | 'volume snapshot', id: string, wanted: string): Promise<void> {
   let status: string
   do status = await openstack(...kind.split(' '), 'show', id, '-f', 'value', '-c', 'status')

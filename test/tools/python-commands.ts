@@ -18,14 +18,20 @@ export class PythonCommands {
   readonly #servers = new Map<string, CommandServer>()
 
   /** `environment` is all that the programs get, beside PATH and a home without settings. */
-  constructor(environment: Readonly<Record<string, string>>) {
+  constructor(environment: Readonly<Record<string, string>> = {}) {
     this.#environment = environment
   }
 
-  /** Runs a program to its end and resolves with what it printed, trimmed; rejects with what it said when it fails. */
-  async run([command, ...words]: readonly [string, ...string[]]): Promise<string> {
+  /**
+   * Runs a program to its end and resolves with what it printed, trimmed; rejects with what it said when it fails. `environment` is
+   * added to what all get.
+   */
+  async run(
+    [command, ...words]: readonly [string, ...string[]],
+    environment: Readonly<Record<string, string>> = {},
+  ): Promise<string> {
     const program = pathOfCommand(command)!
-    const [code, printed, said] = await this.#serverOf(program).run(program, words)
+    const [code, printed, said] = await this.#serverOf(program).run(program, words, environment)
     if (code !== 0) throw new Error(`${command} ${words.join(' ')} ended with ${code}: ${said}${printed}`)
     return printed.trim()
   }
@@ -57,9 +63,9 @@ class CommandServer {
     this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]()
   }
 
-  run(program: string, words: readonly string[]): Promise<Answer> {
+  run(program: string, words: readonly string[], environment: Readonly<Record<string, string>>): Promise<Answer> {
     const answer = this.#last.then(async () => {
-      this.#child.stdin.write(`${JSON.stringify([program, words])}\n`)
+      this.#child.stdin.write(`${JSON.stringify([program, words, environment])}\n`)
       const { value, done } = await this.#answers.next()
       if (done) throw new Error(`${this.#child.spawnfile} ${SERVER} has ended`)
       return JSON.parse(value) as Answer
