@@ -1,6 +1,6 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
-import { CONTENT_TYPE, renderPage } from './page.ts'
+import { type Page, renderPage } from './page.ts'
 import type { Sample } from './samples.ts'
 
 export interface PageParts {
@@ -18,7 +18,7 @@ interface StoreMetrics {
   samples: readonly Sample[]
 }
 
-export type MetricsPage = () => Promise<{ contentType: string; text: string }>
+export type MetricsPage = () => Promise<Page>
 
 /** Below the ten seconds after which Prometheus gives a scrape up by default. */
 const STORE_TIMEOUT_MS = 2000
@@ -34,9 +34,9 @@ export function createMetricsPage({ own, askStore, clock, log }: PageParts): Met
   const renew = oneAtATime(async () => {
     const [samples, told] = await Promise.all([own(), withinTime(store())])
     const up = { name: 'collie_store_up', labels: {}, value: told?.failure === null ? 1 : 0 }
-    return { madeAtMs: clock.monotonicMs(), text: await renderPage([up, ...samples, ...(told?.samples ?? [])]) }
+    return { madeAtMs: clock.monotonicMs(), page: await renderPage([up, ...samples, ...(told?.samples ?? [])]) }
   })
-  let latest = { madeAtMs: Number.NEGATIVE_INFINITY, text: '' }
+  let latest = { madeAtMs: Number.NEGATIVE_INFINITY, page: { contentType: '', text: '' } }
 
   async function withinTime<T>(answer: Promise<T>): Promise<T | null> {
     let timer = { cancel: () => {} }
@@ -52,7 +52,7 @@ export function createMetricsPage({ own, askStore, clock, log }: PageParts): Met
 
   return async () => {
     if (clock.monotonicMs() - latest.madeAtMs > PAGE_MAX_AGE_MS) latest = await renew()
-    return { contentType: CONTENT_TYPE, text: latest.text }
+    return latest.page
   }
 }
 

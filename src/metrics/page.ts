@@ -1,9 +1,6 @@
-import { AggregatorRegistry } from 'prom-client'
 import type { HistogramData } from '../runtime/histogram.ts'
 import { FAMILIES } from './catalogue.ts'
 import type { Labels, Sample } from './samples.ts'
-
-export const CONTENT_TYPE = AggregatorRegistry.PROMETHEUS_CONTENT_TYPE
 
 /** A line of the page, but for its formatting. */
 interface Line {
@@ -12,11 +9,16 @@ interface Line {
   value: number
 }
 
+export interface Page {
+  contentType: string
+  text: string
+}
+
 /**
  * The page that Prometheus reads: each family that has samples, in the order of the catalogue. A sample of a family that
  * is not there (another process may run another version) is left out.
  */
-export async function renderPage(samples: readonly Sample[]): Promise<string> {
+export async function renderPage(samples: readonly Sample[]): Promise<Page> {
   const linesByName = new Map<string, Line[]>()
   for (const sample of samples) {
     const lines = linesByName.get(sample.name) ?? []
@@ -27,7 +29,9 @@ export async function renderPage(samples: readonly Sample[]): Promise<string> {
     const values = linesByName.get(name)
     return values === undefined ? [] : [{ name, type, help, aggregator: 'first', values }]
   })
-  return AggregatorRegistry.aggregate([families]).metrics()
+  const { AggregatorRegistry } = await import('prom-client') // late: it is large, and many processes never show a page
+  const text = await AggregatorRegistry.aggregate([families]).metrics()
+  return { contentType: AggregatorRegistry.PROMETHEUS_CONTENT_TYPE, text }
 }
 
 function linesOf({ name, labels, value }: Sample): Line[] {

@@ -8,7 +8,7 @@ import { parseScrape } from '../tools/exposition.ts'
 async function scrapeOf(add: (samples: Samples) => void) {
   const samples = new Samples()
   add(samples)
-  return parseScrape(await renderPage(samples.list))
+  return parseScrape((await renderPage(samples.list)).text)
 }
 
 describe('the page', () => {
@@ -43,7 +43,7 @@ describe('the page', () => {
   })
 
   it('leaves out what another version may have sent', async () => {
-    const text = await renderPage([
+    const { text } = await renderPage([
       { name: 'collie_of_tomorrow', labels: {}, value: 1 },
       { name: 'collie_vdis', labels: {}, value: 1 },
     ])
