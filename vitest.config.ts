@@ -5,7 +5,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/**/*.long.test.ts'],
-    setupFiles: ['test/fast-check.ts'],
+    setupFiles: ['test/fast-check.ts', 'test/equal-bytes.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',

@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.long.test.ts'],
-    setupFiles: ['test/fast-check.ts'],
+    setupFiles: ['test/fast-check.ts', 'test/equal-bytes.ts'],
     testTimeout: 1_800_000,
     hookTimeout: 120_000,
     pool: 'forks',
