@@ -3,6 +3,7 @@ import { describeCuts } from './cuts.ts'
 import { describeReencryptionCuts } from './reencryption-cuts.ts'
 import { describeSwapCuts } from './swap-cuts.ts'
 
+describeCuts('SQLite', { share: 1 })
 describeSwapCuts('SQLite', { share: 1 })
 describeReencryptionCuts({ sizeGib: 9, share: 1 })
 if (runsPostgres) {

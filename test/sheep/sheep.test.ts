@@ -8,7 +8,7 @@ describe('a sheep on a disk that keeps only what it promised', () => {
   }, async () => {
     const totals = { ...new SheepModel(0).counts }
     let markedAgain = 0
-    const seeds = await runSeeds('test/sheep/sheep.test.ts', 60, async (seed) => {
+    const seeds = await runSeeds('test/sheep/sheep.test.ts', 25, async (seed) => {
       const model = new SheepModel(seed)
       await model.run(200)
       for (const key of Object.keys(totals) as (keyof typeof totals)[]) totals[key] += model.counts[key]

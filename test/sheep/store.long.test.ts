@@ -1,6 +1,9 @@
 import { describe, it } from 'vitest'
 import { runSeeds } from '../sim/seeds.ts'
+import { CopyModel } from './copies/copy-model.ts'
+import { EngineCopyModel } from './copies/engine-copy-model.ts'
 import { StoreModel } from './object-store-model.ts'
+import { ReplicatedModel } from './replicated/replicated-model.ts'
 import { RotModel } from './rot-model.ts'
 import { SheepModel } from './sheep-model.ts'
 
@@ -14,6 +17,18 @@ describe('many seeds of', () => {
 
   it('a sheep', async () => {
     await runSeeds(FILE, 3000, (seed) => new SheepModel(seed).run(500))
+  })
+
+  it('copies of objects on several nodes', async () => {
+    await runSeeds(FILE, 1000, (seed) => new CopyModel(seed).run(200))
+  })
+
+  it('copies on the store of a node', async () => {
+    await runSeeds(FILE, 3000, (seed) => new EngineCopyModel(seed).run(250))
+  })
+
+  it('VDIs whose objects are elsewhere', async () => {
+    await runSeeds(FILE, 2000, (seed) => new ReplicatedModel(seed).run(300))
   })
 
   it('rot', async () => {
