@@ -103,6 +103,7 @@ export class OwnedFamily {
       !this.#isBusy &&
       this.#isTakenOver &&
       !this.#mustReclaim &&
+      !this.vdis.isInDoubt &&
       !this.#isUnclean &&
       this.isComplete
     )
@@ -222,6 +223,7 @@ export class OwnedFamily {
     }
     if ((this.#mayBeClean || !this.isComplete) && !this.#options.recovery.isPaused) await this.#bringHome()
     if (this.#mustReclaim) await this.#reclaimDeleted()
+    await this.vdis.settle()
   }
 
   async #reclaimDeleted(): Promise<void> {

@@ -129,10 +129,21 @@ export class ReplicatedFamily implements OwnerMaker {
   /** What each VDI takes, by vid; without looking into objects. */
   usage(): Map<number, Usage> {
     const { state, family } = this.#options
-    return familyUsage(state, family, (vid) => this.#accounts.of(vid), this.isCounted)
+    return familyUsage(state, family, (vid) => this.#accounts.of(vid), this.isCounted && !this.isInDoubt)
   }
 
-  /** Whether the accounts are exact. */
+  /** Whether a change has failed, and nobody has looked since whether it took effect: then the accounts may be those before it. */
+  get isInDoubt(): boolean {
+    for (const owner of this.#owners) if (owner.isInDoubt) return true
+    return false
+  }
+
+  /** Finds out what there is wherever something failed. Throws what the objects do. */
+  async settle(): Promise<void> {
+    await Promise.all([...this.#owners].map((owner) => owner.settle()))
+  }
+
+  /** Whether the accounts are exact, but for what is in doubt. */
   get isCounted(): boolean {
     return this.#accounts.isExact && !this.#isMiscounted
   }
@@ -250,7 +261,7 @@ export class ReplicatedFamily implements OwnerMaker {
     const end = () => Math.max(0, ...this.#vdis().map(({ sizeBytes }) => Math.ceil(sizeBytes / OBJECT_BYTES)))
     for (let first = 0; first < end(); ) {
       const before = this.#stamp(first)
-      await Promise.all([...this.#owners].map((owner) => owner.settle()))
+      await this.settle()
       const counts = await this.#grace.during(() => this.#count(first, frozen))
       if (this.#stamp(first) !== before) continue // something has changed there meanwhile
       first += COUNT_AT_ONCE

@@ -144,6 +144,10 @@ export class ReplicatedOwner implements Owner {
     await this.settle().catch(() => {})
   }
 
+  get isInDoubt(): boolean {
+    return this.#counts.inDoubt.length > 0
+  }
+
   /** Finds out what there is wherever something failed. */
   async settle(): Promise<void> {
     await Promise.all(this.#counts.inDoubt.map((index) => this.#turns.alone(index, () => this.#settle(index))))
@@ -156,7 +160,7 @@ export class ReplicatedOwner implements Owner {
   /** The inode object of the new vid has the same map. */
   moveTo(newVid: number): void {
     assert(this.frozen)
-    if (this.#counts.inDoubt.length > 0) this.#context.onMiscount()
+    if (this.isInDoubt) this.#context.onMiscount()
     this.vid = newVid
     this.#map.moveTo(newVid)
   }

@@ -5,6 +5,7 @@ import { ClusterState } from '../../../src/sheep/cluster-state.ts'
 import type { Entry } from '../../../src/sheep/entries.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
 import { ReplicatedFamily } from '../../../src/sheep/replicated/replicated-family.ts'
+import type { ReplicatedObjects } from '../../../src/sheep/replicated/replicated-objects.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SeededRandom } from '../../sim/random.ts'
 import { SimObjects } from './sim-objects.ts'
@@ -16,12 +17,23 @@ async function open() {
   const clock = new SimClock(new SeededRandom(1))
   const objects = new SimObjects(new SeededRandom(2))
   const port = objects.port(1, clock.node())
+  /** What is done, and nobody can say so. */
+  const unsure = { is: false }
+  const asked: ReplicatedObjects = Object.create(port, {
+    writeNow: { value: () => false },
+    write: {
+      value: async (...args: Parameters<ReplicatedObjects['write']>) => {
+        await port.write(...args)
+        if (unsure.is) throw new StoreError('Unsure')
+      },
+    },
+  })
   const state = new ClusterState()
   const propose = async (entry: Entry) => {
     state.apply(state.index + 1, entry)
     family.applied(entry)
   }
-  const family = new ReplicatedFamily({ family: VID, objects: port, state, propose })
+  const family = new ReplicatedFamily({ family: VID, objects: asked, state, propose })
   const run = <T>(work: Promise<T>): Promise<T> => clock.run(work)
   const vdi = {
     vid: VID,
@@ -36,14 +48,17 @@ async function open() {
   await run(family.make(VID, null, { type: 'vdi', vdi: { ...vdi, createdAt: 1, snapshotAt: 0, deleting: false } }))
   await run(family.recover())
   const owner = family.ownerOf(VID, vdi.sizeBytes)
-  const bytes = Buffer.alloc(3 * BLOCK_BYTES, 1)
-  await run(
-    new Promise<void>((resolve, reject) =>
-      owner.write(OBJECT_BYTES, bytes, true, (error) => (error ? reject(error) : resolve())),
-    ),
-  )
+  const write = (offset: number, blocks: number) =>
+    run(
+      new Promise<void>((resolve, reject) =>
+        owner.write(offset, Buffer.alloc(blocks * BLOCK_BYTES, 1), true, (error) =>
+          error ? reject(error) : resolve(),
+        ),
+      ),
+    )
+  await write(OBJECT_BYTES, 3)
   const machineState = async () => (await run(port.objectsOf(VID))).filter((oid) => oidKind(oid) === 'vmstate')
-  return { family, port, propose, run, machineState }
+  return { family, port, propose, run, machineState, write, unsure }
 }
 
 it('finds the account wrong when there is something else than was counted, and sets it right', async () => {
@@ -57,6 +72,16 @@ it('finds the account wrong when there is something else than was counted, and s
   expect(await run(family.auditAccounts(true))).toEqual({ compared: 1, wrong })
   expect(await run(family.auditAccounts(false))).toEqual({ compared: 1, wrong: [] })
   expect(family.usage().get(VID)).toMatchObject({ allocatedBytes: BLOCK_BYTES, isExact: true })
+})
+
+it('does not call exact what it has counted while nobody knows what became of a write, until it has looked', async () => {
+  const { family, run, write, unsure } = await open()
+  unsure.is = true
+  await expect(write(OBJECT_BYTES + 3 * BLOCK_BYTES, 2)).rejects.toMatchObject({ code: 'Unsure' })
+  unsure.is = false
+  expect(family.usage().get(VID)).toMatchObject({ allocatedBytes: 3 * BLOCK_BYTES, isExact: false })
+  await run(family.settle())
+  expect(family.usage().get(VID)).toMatchObject({ allocatedBytes: 5 * BLOCK_BYTES, isExact: true })
 })
 
 it('removes machine state that the log never came to speak of, but none that is being made', async () => {
