@@ -192,6 +192,7 @@ export class ClusterFaults {
         bench.group.stop(node.name)
         return true
       case 'fullDisks':
+        node.mayFail = node.running !== null // it has looked at what is free before, and learns of this when it looks again
         node.disk.capacityBytes = 2 ** 39 // so that it counts what is used
         node.disk.capacityBytes = node.disk.usedBytes() + RESERVE_BYTES + this.#random.below(24) * BLOCK_BYTES
         return true
@@ -232,7 +233,9 @@ export class ClusterFaults {
     else if (wasDeaf) bench.group.resume(node.name)
   }
 
-  #mendDisk({ disk }: BenchNode): void {
+  #mendDisk(node: BenchNode): void {
+    const { disk } = node
+    if (disk.capacityBytes < 2 ** 40) node.mayFail = disk.failNextSync
     disk.capacityBytes = 2 ** 40
     disk.latencyMsMax = 2
   }
