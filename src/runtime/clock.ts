@@ -8,11 +8,24 @@ export interface Clock {
   timer(delayMs: number, fire: () => void): Timer
   /** Calls `fire` after the input that is already waiting has been read: the place to end a batch. */
   afterInput(fire: () => void): void
+  /** As `afterInput`; called from there, once that has ended, before more input is read: the place to send what a batch has led to. */
+  afterBatch(fire: () => void): void
   sleep(delayMs: number): Promise<void>
 }
 
 export interface Timer {
   cancel(): void
+}
+
+let isAfterInput = false
+
+function endBatch(fire: () => void): void {
+  isAfterInput = true
+  try {
+    fire()
+  } finally {
+    isAfterInput = false
+  }
 }
 
 export const systemClock: Clock = {
@@ -24,7 +37,11 @@ export const systemClock: Clock = {
     return { cancel: () => clearTimeout(handle) }
   },
   afterInput: (fire) => {
-    setImmediate(fire)
+    setImmediate(endBatch, fire)
+  },
+  afterBatch: (fire) => {
+    if (isAfterInput) process.nextTick(fire)
+    else setImmediate(endBatch, fire)
   },
   sleep: (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs)),
 }

@@ -203,7 +203,7 @@ export class ClientSession implements WatchedPeer {
   #wakeLater(): void {
     if (this.#wakeRequested) return
     this.#wakeRequested = true
-    this.#parts.clock.afterInput(() => {
+    this.#parts.clock.afterBatch(() => {
       this.#wakeRequested = false
       this.#pump()
     })

@@ -53,6 +53,9 @@ export class SimClock {
       afterInput: (fire) => {
         add(0, fire)
       },
+      afterBatch: (fire) => {
+        add(0, fire)
+      },
       sleep: (delayMs) => new Promise((resolve) => add(delayMs, resolve)),
     }
   }

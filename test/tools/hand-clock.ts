@@ -19,6 +19,9 @@ export class HandClock {
     afterInput: (fire) => {
       this.#add(0, fire)
     },
+    afterBatch: (fire) => {
+      this.#add(0, fire)
+    },
   }
 
   /** The thread works, and sees nothing meanwhile. */

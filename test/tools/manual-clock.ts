@@ -26,6 +26,10 @@ export class ManualClock implements Clock {
     systemClock.afterInput(fire)
   }
 
+  afterBatch(fire: () => void): void {
+    systemClock.afterBatch(fire)
+  }
+
   sleep(delayMs: number): Promise<void> {
     return new Promise((resolve) => this.timer(delayMs, resolve))
   }

@@ -43,6 +43,10 @@ export class PausableClock implements Clock {
     systemClock.afterInput(fire)
   }
 
+  afterBatch(fire: () => void): void {
+    systemClock.afterBatch(fire)
+  }
+
   sleep(delayMs: number): Promise<void> {
     return systemClock.sleep(delayMs)
   }

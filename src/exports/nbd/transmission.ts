@@ -369,7 +369,7 @@ export class Transmission {
   private wakeLater(): void {
     if (this.wakeRequested) return
     this.wakeRequested = true
-    this.clock.afterInput(this.wake)
+    this.clock.afterBatch(this.wake)
   }
 
   private count(record: InFlight, error: StoreError | null): void {

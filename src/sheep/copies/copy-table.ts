@@ -15,9 +15,22 @@ export interface TailWrite {
 /** More writes than these become one for the object: the blocks of all, at the last version. */
 export const TAIL_WRITES_MAX = 256
 
-/** What all writes of one VDI have in their tails. */
+/** The writes of one generation of an owner, and of which object each is, in the order in which they came. */
+interface GenerationTail {
+  readonly generation: Generation
+  readonly oids: Map<TailWrite, bigint>
+  /** The last number; not in order is what comes below that, as adoptions do. */
+  last: number
+  isInOrder: boolean
+}
+
+/**
+ * What all writes of one VDI have in their tails. A watermark comes with nearly every write, so it looks at no more than it takes
+ * away, and one.
+ */
 class Tails {
   readonly #objects = new Map<bigint, TailWrite[]>()
+  readonly #generations: GenerationTail[] = []
 
   get isEmpty(): boolean {
     return this.#objects.size === 0
@@ -31,28 +44,58 @@ class Tails {
     const writes = this.#objects.get(oid)
     if (!writes) this.#objects.set(oid, [write])
     else if (writes.length < TAIL_WRITES_MAX) writes.push(write)
-    else writes.splice(0, writes.length, joined([...writes, write]))
+    else return this.#replace(oid, joined([...writes, write]))
+    const tail = this.#ofGeneration(write.version)
+    const { sequence } = write.version
+    if (sequence < tail.last) tail.isInOrder = false
+    tail.last = sequence
+    tail.oids.set(write, oid)
   }
 
   settle(oid: bigint): void {
+    for (const write of this.of(oid)) this.#leave(write)
     this.#objects.delete(oid)
   }
 
   passed({ generation, sequence }: Version): void {
-    this.#keep(({ version }) => version.sequence > sequence || compareGenerations(version.generation, generation) !== 0)
+    const tail = this.#generations.find((each) => compareGenerations(each.generation, generation) === 0)
+    if (!tail) return
+    for (const write of tail.oids.keys()) {
+      if (write.version.sequence <= sequence) this.#drop(tail.oids.get(write)!, write)
+      else if (tail.isInOrder) return
+    }
   }
 
   clean(upToEpoch: number): void {
-    this.#keep(({ version }) => version.generation.epoch > upToEpoch)
+    for (const { generation, oids } of [...this.#generations]) {
+      if (generation.epoch <= upToEpoch) for (const [write, oid] of oids) this.#drop(oid, write)
+    }
   }
 
-  #keep(isAbove: (write: TailWrite) => boolean): void {
-    for (const [oid, writes] of this.#objects) {
-      if (writes.every(isAbove)) continue
-      const left = writes.filter(isAbove)
-      if (left.length === 0) this.#objects.delete(oid)
-      else this.#objects.set(oid, left)
-    }
+  #replace(oid: bigint, write: TailWrite): void {
+    this.settle(oid)
+    this.add(oid, write)
+  }
+
+  #drop(oid: bigint, write: TailWrite): void {
+    const writes = this.#objects.get(oid)!
+    if (writes.length === 1) this.#objects.delete(oid)
+    else writes.splice(writes.indexOf(write), 1)
+    this.#leave(write)
+  }
+
+  #ofGeneration({ generation }: Version): GenerationTail {
+    const known = this.#generations.find((each) => compareGenerations(each.generation, generation) === 0)
+    if (known) return known
+    const tail: GenerationTail = { generation, oids: new Map(), last: 0, isInOrder: true }
+    this.#generations.push(tail)
+    return tail
+  }
+
+  #leave(write: TailWrite): void {
+    const tail = this.#ofGeneration(write.version)
+    tail.oids.delete(write)
+    if (tail.oids.size === 0) this.#generations.splice(this.#generations.indexOf(tail), 1)
   }
 
   *[Symbol.iterator](): Generator<CopyRecord> {

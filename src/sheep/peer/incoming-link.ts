@@ -167,7 +167,7 @@ export class IncomingLink implements IncomingPeer {
   #flushSoon(): void {
     if (this.#isFlushing) return
     this.#isFlushing = true
-    this.#options.clock.afterInput(() => {
+    this.#options.clock.afterBatch(() => {
       this.#isFlushing = false
       this.#flush()
     })

@@ -258,7 +258,7 @@ export class OutgoingLink {
   #flushSoon(): void {
     if (this.#isFlushing) return
     this.#isFlushing = true
-    this.#clock.afterInput(() => this.#flush())
+    this.#clock.afterBatch(() => this.#flush())
   }
 
   #flush(): void {
