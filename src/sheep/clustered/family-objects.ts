@@ -77,6 +77,11 @@ export class FamilyObjects implements ReplicatedObjects {
     return [...this.#sequencers.values()].reduce((sum, { setbacks }) => sum + setbacks, 0)
   }
 
+  /** See CopySequencer. */
+  wereComplete(epoch: number): void {
+    for (const sequencer of this.#sequencers.values()) sequencer.wasComplete(epoch)
+  }
+
   viewsChanged(views: readonly View[]): void {
     for (const sequencer of this.#sequencers.values()) sequencer.viewsChanged(views)
   }

@@ -255,6 +255,7 @@ export class OwnedFamily {
     if (state.epoch !== epoch) return
     await this.flush()
     this.#complete = { epoch, setbacks }
+    objects.wereComplete(epoch)
     if (this.#mayBeClean && this.isComplete)
       await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
     recovery.end(owner.family)

@@ -94,6 +94,11 @@ export class CopySequencer {
     return this.#holders.setbacks
   }
 
+  /** All targets had all of each object in this epoch, by what was known: from now on, one that is found to lack something is a setback. */
+  wasComplete(epoch: number): void {
+    this.#holders.completeEpoch = epoch
+  }
+
   /** A view has taken effect, or the views before a clean one are forgotten. */
   viewsChanged(views: readonly View[]): void {
     const isNew = this.#holders.viewsChanged(views, this.#versions.last)

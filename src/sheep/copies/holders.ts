@@ -1,6 +1,7 @@
 import { StoreError } from '../../errors.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
+import { subtract } from './block-ranges.ts'
 import type { LocalRead } from './copy-holder.ts'
 import type { CopyAnswer, CopyRequest, RequestOf, RequestType } from './messages.ts'
 import type { OwnedObject } from './owned-object.ts'
@@ -33,6 +34,8 @@ export class Holders {
   #isEnded = false
   /** How often a copy was found to lack what it should have. */
   setbacks = 0
+  /** The epoch in which all targets had all of each object; 0 when there was none yet. */
+  completeEpoch = 0
   /** Who may have something that is not on the disk, with the last sequence that was sent there. */
   readonly unsynced = new Map<NodeId, number>()
 
@@ -143,6 +146,12 @@ export class Holders {
 
   lacksTarget(object: OwnedObject): boolean {
     return this.targets(object.oid).some((node) => !object.acting.has(node))
+  }
+
+  /** Whether all targets have the whole object, but for what nobody has any more. */
+  areWhole(object: OwnedObject): boolean {
+    const copies = this.targets(object.oid).map((node) => object.acting.get(node))
+    return copies.every((copy) => copy !== undefined && subtract(copy.missing, object.rotten).length === 0)
   }
 
   placedViews(oid: bigint): readonly PlacedView[] {

@@ -310,6 +310,8 @@ export class ObjectOpener {
     object.version = version
     object.roomy = plans.reduce<Blocks>((roomy, { report }) => intersect(roomy, report.allocated), ALL_BLOCKS)
     object.rotten = plans.reduce<Blocks>((rotten, { valid }) => subtract(rotten, valid), ALL_BLOCKS)
+    const { holders } = this.#options
+    if (holders.completeEpoch === holders.epoch && !holders.areWhole(object)) holders.setbacks++ // nobody would look for it again
     return this.#options.writes.resume(object, isStill)
   }
 }
