@@ -208,9 +208,13 @@ export class RequestReader {
   }
 }
 
-/** Reads what a sheep answers: exactly `dataLength` bytes follow each header. */
+/**
+ * Reads what a sheep answers: exactly `dataLength` bytes follow each header. Bodies get memory of their own, so that what was read can be
+ * used again for the next bytes: memory that is new for each of them costs more than the copy.
+ */
 export class ResponseReader {
   readonly #frames: FrameReader<ResponseHeader>
+  readonly #room = Buffer.allocUnsafeSlow(ROOM_BYTES_MIN)
 
   /**
    * `targetOf` names the buffer that waits for a response's body; it must have the length of the body, else a new one
@@ -228,17 +232,19 @@ export class ResponseReader {
         decode: decodeResponseHeader,
         bodyLength: (header: ResponseHeader) => header.dataLength,
         target: (header) => {
-          const target = header.dataLength > 0 ? targetOf?.(header) : undefined
-          return target?.length === header.dataLength ? target : undefined
+          const { dataLength } = header
+          if (dataLength === 0) return undefined
+          const target = targetOf?.(header)
+          return target?.length === dataLength ? target : Buffer.allocUnsafe(dataLength)
         },
       },
       bodyMaxBytes,
     )
   }
 
-  /** Where the next bytes may be put; then that is what is read. */
-  room(): Buffer | null {
-    return this.#frames.room()
+  /** Where the next bytes may be put; then that is what is read, before anything else is put there. */
+  room(): Buffer {
+    return this.#frames.room() ?? this.#room
   }
 
   /** Calls `emit` for each response that this chunk completes, in order; `body` is absent when empty. Throws a FrameError. */
