@@ -4,6 +4,7 @@ import { encodeRequestHeader } from '../protocol/header.ts'
 import type { SheepRequest, SheepResponse } from '../protocol/message.ts'
 import { protoVerOf } from '../protocol/opcodes.ts'
 import type { Connection, Network } from '../runtime/network.ts'
+import { UnderWay } from '../runtime/under-way.ts'
 import type { Transport } from './transport.ts'
 
 /** Name of the sheep's socket in the data directory of its node. */
@@ -106,8 +107,7 @@ class SocketTransport implements Transport {
 /** One connection and what is in flight on it. */
 class Link {
   readonly connection: Connection
-  readonly #inFlight = new Map<number, Pending>()
-  #nextId = 0
+  readonly #inFlight = new UnderWay<Pending>()
 
   constructor(connection: Connection, owner: { answered(): void; lost(): void }) {
     this.connection = connection
@@ -134,8 +134,7 @@ class Link {
   send(batch: readonly Pending[]): void {
     const buffers: Buffer[] = []
     for (const pending of batch) {
-      const id = this.#freeId()
-      this.#inFlight.set(id, pending)
+      const id = this.#inFlight.add(pending)
       buffers.push(encodeRequestHeader({ protoVer: protoVerOf(pending.request.opcode), ...pending.request, id }))
       if (pending.request.body !== undefined && pending.request.body.length > 0) buffers.push(pending.request.body)
     }
@@ -143,16 +142,9 @@ class Link {
   }
 
   takeInFlight(): Pending[] {
-    const pending = [...this.#inFlight.values()]
+    const pending = this.#inFlight.values()
     this.#inFlight.clear()
     return pending
-  }
-
-  /** After 2^32 requests an id comes round again; a request may still be waiting under it. */
-  #freeId(): number {
-    do this.#nextId = (this.#nextId + 1) >>> 0
-    while (this.#inFlight.has(this.#nextId))
-    return this.#nextId
   }
 
   #answer(response: SheepResponse): void {

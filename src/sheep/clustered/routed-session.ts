@@ -1,6 +1,7 @@
 import { RESULT } from '../../protocol/constants.ts'
 import type { SheepRequest } from '../../protocol/message.ts'
 import { OP } from '../../protocol/opcodes.ts'
+import { UnderWay } from '../../runtime/under-way.ts'
 import type { Reply } from '../server.ts'
 
 /** Where a session is open now: on this node or on another one, under that node's number for it. */
@@ -24,6 +25,8 @@ export interface RoutedSessionOptions {
 }
 
 interface Unanswered {
+  /** Among all that are. */
+  number: number
   request: SheepRequest
   reply: (response: Reply) => void
 }
@@ -41,7 +44,7 @@ export class RoutedSession {
   #place: OpenPlace | null
   /** Answered with this from now on. */
   #overWith: number | null = null
-  readonly #unanswered = new Set<Unanswered>()
+  readonly #unanswered = new UnderWay<Unanswered>()
 
   constructor(place: OpenPlace, options: RoutedSessionOptions) {
     this.#place = place
@@ -50,8 +53,8 @@ export class RoutedSession {
 
   submit(request: SheepRequest, reply: (response: Reply) => void): void {
     if (this.#overWith !== null) return reply({ result: this.#overWith })
-    const unanswered = { request, reply }
-    this.#unanswered.add(unanswered)
+    const unanswered = { number: 0, request, reply }
+    unanswered.number = this.#unanswered.add(unanswered)
     if (this.#place) this.#send(unanswered, this.#place)
   }
 
@@ -60,7 +63,7 @@ export class RoutedSession {
     const place = this.#place
     this.#place = null
     this.#overWith ??= result
-    const unanswered = [...this.#unanswered]
+    const unanswered = this.#unanswered.values()
     this.#unanswered.clear()
     for (const { reply } of unanswered) reply({ result: this.#overWith })
     return place
@@ -70,9 +73,9 @@ export class RoutedSession {
     const request = { ...unanswered.request } // what waits on the way to a former place stays as it is
     request.session = place.session // in the spread it would take the slow way
     place.run(request, (response) => {
-      if (!this.#unanswered.has(unanswered) || place !== this.#place) return
+      if (this.#unanswered.get(unanswered.number) !== unanswered || place !== this.#place) return
       if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)
-      this.#unanswered.delete(unanswered)
+      this.#unanswered.delete(unanswered.number)
       unanswered.reply(response)
     })
   }
@@ -93,7 +96,7 @@ export class RoutedSession {
       if ('run' in opened) closePlace(opened)
     } else if ('run' in opened) {
       this.#place = opened
-      for (const unanswered of [...this.#unanswered]) if (this.#place === opened) this.#send(unanswered, opened)
+      for (const unanswered of this.#unanswered.values()) if (this.#place === opened) this.#send(unanswered, opened)
     } else {
       this.end(opened.result)
       this.#options.ended()

@@ -7,6 +7,7 @@ import { compareGenerations, type Generation, type Version } from './version.ts'
 
 /** A write above the watermark. */
 export interface TailWrite {
+  oid: bigint
   version: Version
   previous: Version | null
   ranges: readonly BlockRange[]
@@ -15,101 +16,142 @@ export interface TailWrite {
 /** More writes than these become one for the object: the blocks of all, at the last version. */
 export const TAIL_WRITES_MAX = 256
 
-/** The writes of one generation of an owner, and of which object each is, in the order in which they came. */
+/** The writes of one generation of an owner, in the order in which they came; null for those that are gone out of turn. */
 interface GenerationTail {
   readonly generation: Generation
-  readonly oids: Map<TailWrite, bigint>
+  readonly writes: (TailWrite | null)[]
+  /** Where the first one is. */
+  first: number
   /** The last number; not in order is what comes below that, as adoptions do. */
   last: number
   isInOrder: boolean
 }
 
+/** So many places that nothing is in are kept, before what is left moves up. */
+const UNUSED_MAX = 64
+
 /**
  * What all writes of one VDI have in their tails. A watermark comes with nearly every write, so it looks at no more than it takes
- * away, and one.
+ * away, and one. Lists stay when they are empty, as long as they are not many, since a Map that takes and loses an entry for each write
+ * costs more than all else (under-way.ts).
  */
 class Tails {
-  readonly #objects = new Map<bigint, TailWrite[]>()
+  #objects = new Map<bigint, TailWrite[]>()
   readonly #generations: GenerationTail[] = []
+  #count = 0
 
   get isEmpty(): boolean {
-    return this.#objects.size === 0
+    return this.#count === 0
   }
 
   of(oid: bigint): readonly TailWrite[] {
     return this.#objects.get(oid) ?? []
   }
 
-  add(oid: bigint, write: TailWrite): void {
-    const writes = this.#objects.get(oid)
-    if (!writes) this.#objects.set(oid, [write])
-    else if (writes.length < TAIL_WRITES_MAX) writes.push(write)
-    else return this.#replace(oid, joined([...writes, write]))
-    const tail = this.#ofGeneration(write.version)
-    const { sequence } = write.version
-    if (sequence < tail.last) tail.isInOrder = false
-    tail.last = sequence
-    tail.oids.set(write, oid)
+  add(write: TailWrite): void {
+    const { oid, version } = write
+    let writes = this.#objects.get(oid)
+    if (writes?.length === TAIL_WRITES_MAX) {
+      const all = joined([...writes, write])
+      this.settle(oid)
+      return this.add(all)
+    }
+    if (!writes) {
+      writes = []
+      this.#objects.set(oid, writes)
+    }
+    writes.push(write)
+    this.#count++
+    const tail = this.#ofGeneration(version.generation)
+    if (version.sequence < tail.last) tail.isInOrder = false
+    tail.last = version.sequence
+    tail.writes.push(write)
   }
 
   settle(oid: bigint): void {
-    for (const write of this.of(oid)) this.#leave(write)
+    const writes = this.#objects.get(oid)
+    if (!writes) return
     this.#objects.delete(oid)
+    this.#count -= writes.length
+    for (const { generation, writes: all } of this.#generations)
+      for (const write of writes) if (write.version.generation.epoch === generation.epoch) forget(all, write)
+    this.#tidyUp()
   }
 
   passed({ generation, sequence }: Version): void {
     const tail = this.#generations.find((each) => compareGenerations(each.generation, generation) === 0)
     if (!tail) return
-    for (const write of tail.oids.keys()) {
-      if (write.version.sequence <= sequence) this.#drop(tail.oids.get(write)!, write)
-      else if (tail.isInOrder) return
+    const { writes } = tail
+    for (let at = tail.first; at < writes.length; at++) {
+      const write = writes[at]!
+      if (write !== null && write.version.sequence > sequence) {
+        if (tail.isInOrder) break
+        continue
+      }
+      if (write !== null) this.#drop(write)
+      writes[at] = null
+      if (at === tail.first) tail.first++
     }
+    this.#tidyUp()
   }
 
   clean(upToEpoch: number): void {
-    for (const { generation, oids } of [...this.#generations]) {
-      if (generation.epoch <= upToEpoch) for (const [write, oid] of oids) this.#drop(oid, write)
+    for (const { generation, writes } of this.#generations) {
+      if (generation.epoch > upToEpoch) continue
+      for (const write of writes) if (write !== null) this.#drop(write)
+      writes.length = 0
     }
+    this.#tidyUp()
   }
 
-  #replace(oid: bigint, write: TailWrite): void {
-    this.settle(oid)
-    this.add(oid, write)
-  }
-
-  #drop(oid: bigint, write: TailWrite): void {
-    const writes = this.#objects.get(oid)!
-    if (writes.length === 1) this.#objects.delete(oid)
+  #drop(write: TailWrite): void {
+    const writes = this.#objects.get(write.oid)!
+    if (writes[0] === write) writes.shift()
     else writes.splice(writes.indexOf(write), 1)
-    this.#leave(write)
+    this.#count--
   }
 
-  #ofGeneration({ generation }: Version): GenerationTail {
+  #ofGeneration(generation: Generation): GenerationTail {
     const known = this.#generations.find((each) => compareGenerations(each.generation, generation) === 0)
     if (known) return known
-    const tail: GenerationTail = { generation, oids: new Map(), last: 0, isInOrder: true }
+    const tail: GenerationTail = { generation, writes: [], first: 0, last: 0, isInOrder: true }
     this.#generations.push(tail)
     return tail
   }
 
-  #leave(write: TailWrite): void {
-    const tail = this.#ofGeneration(write.version)
-    tail.oids.delete(write)
-    if (tail.oids.size === 0) this.#generations.splice(this.#generations.indexOf(tail), 1)
+  /** What takes memory and says nothing goes, now and then. */
+  #tidyUp(): void {
+    for (const tail of this.#generations) {
+      const { writes, first } = tail
+      if (first === 0 || (first < writes.length && first < Math.max(UNUSED_MAX, writes.length / 2))) continue
+      writes.splice(0, first)
+      tail.first = 0
+      if (writes.length === 0) Object.assign(tail, { last: 0, isInOrder: true })
+    }
+    const isUsed = ({ writes }: GenerationTail) => writes.some((write) => write !== null)
+    if (this.#generations.length > 1 && !this.#generations.every(isUsed)) {
+      const used = this.#generations.filter(isUsed)
+      this.#generations.splice(0, this.#generations.length, ...used)
+    }
+    if (this.#objects.size > UNUSED_MAX + 4 * this.#count)
+      this.#objects = new Map([...this.#objects].filter(([, writes]) => writes.length > 0))
   }
 
   *[Symbol.iterator](): Generator<CopyRecord> {
-    for (const [oid, writes] of this.#objects) {
-      for (const write of writes) yield { kind: 'wrote', oid, ...write }
-    }
+    for (const writes of this.#objects.values()) for (const write of writes) yield { kind: 'wrote', ...write }
   }
+}
+
+function forget(writes: (TailWrite | null)[], write: TailWrite): void {
+  const place = writes.indexOf(write)
+  if (place >= 0) writes[place] = null
 }
 
 /** An empty range goes on saying that there was an adoption among them. */
 function joined(writes: readonly TailWrite[]): TailWrite {
   const blocks = toBlocks(writes.flatMap((write) => write.ranges))
   const ranges = writes.some(isAdoption) ? [...blocks, ...NO_BLOCKS] : blocks
-  return { version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges }
+  return { oid: writes[0]!.oid, version: writes.at(-1)!.version, previous: writes[0]!.previous, ranges }
 }
 
 /** The tails of all VDIs. */
@@ -120,14 +162,14 @@ class TailTable {
     return this.#vdis.get(oidVid(oid))?.of(oid) ?? []
   }
 
-  add(oid: bigint, write: TailWrite): void {
-    const vid = oidVid(oid)
+  add(write: TailWrite): void {
+    const vid = oidVid(write.oid)
     let tails = this.#vdis.get(vid)
     if (!tails) {
       tails = new Tails()
       this.#vdis.set(vid, tails)
     }
-    tails.add(oid, write)
+    tails.add(write)
   }
 
   settle(oid: bigint): void {
@@ -173,7 +215,7 @@ export class CopyChanges {
         if (record.image === null) this.#settle(record.oid)
         return
       case 'wrote':
-        this.#tails.add(record.oid, record)
+        this.#tails.add(record)
         return
       case 'settled':
         this.#settle(record.oid)
@@ -257,7 +299,7 @@ export class CopyTable {
       case 'wrote': {
         const { oid, version, previous, ranges } = record
         if (version.generation.epoch <= this.#horizon.clean) return
-        this.#tails.add(oid, { version: this.#shared(version), previous: previous && this.#shared(previous), ranges })
+        this.#tails.add({ oid, version: this.#shared(version), previous: previous && this.#shared(previous), ranges })
         return
       }
       case 'settled':

@@ -458,7 +458,7 @@ export class EngineCopyStore implements CopyStore {
     this.#watermarks.delete(vid)
     const all =
       watermark || more.records.length > 0 ? [...records, ...(watermark ? [watermark] : []), ...more.records] : records
-    if (change.leaves !== null) this.#there.set(oid, change.leaves)
+    if (change.leaves !== null && this.#mustWait(oid, change.writes === true)) this.#there.set(oid, change.leaves)
     this.#inLine(
       oid,
       (failure) => {
@@ -503,15 +503,15 @@ export class EngineCopyStore implements CopyStore {
       line.push(turn)
       return
     }
-    if (!needsObject || this.#store.loadedNow(oid) !== null) {
-      turn(null)
-      this.#there.delete(oid)
-      return
-    }
+    if (!this.#mustWait(oid, needsObject)) return turn(null)
     const begun = [turn]
     this.#lines.set(oid, begun)
     const loading = this.#load(oid, begun).finally(() => this.#loading.delete(loading))
     this.#loading.add(loading)
+  }
+
+  #mustWait(oid: bigint, needsObject: boolean): boolean {
+    return this.#lines.has(oid) || (needsObject && this.#store.loadedNow(oid) === null)
   }
 
   async #load(oid: bigint, line: Turn[]): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { Connection } from '../../runtime/network.ts'
+import { UnderWay } from '../../runtime/under-way.ts'
 import { ByteReader, MalformedMessage } from './byte-reader.ts'
 import { FRAME_FLAG, FrameReader, FrameWriter } from './frames.ts'
 import { decodeFailure, encodeHello, HELLO_CODE, type Hello, PING_CODE } from './hello.ts'
@@ -51,14 +52,13 @@ export class OutgoingLink {
   readonly #clock: Clock
   readonly #startedMs: number
   readonly #lanes = new Map<number, Lane>()
-  readonly #unanswered = new Map<number, Pending>()
+  readonly #unanswered = new UnderWay<Pending>()
   readonly #out = new FrameWriter()
   #outBytes = 0
   #isFlushing = false
   #connection: Connection | null = null
   #isOpen = false
   #isOver = false
-  #lastId = 0
   /** When something was heard, or asked after nothing was for a while. */
   #heardMs = 0
   #pingedMs = 0
@@ -230,28 +230,21 @@ export class OutgoingLink {
   }
 
   #send(lane: Lane, pending: Pending): void {
-    const id = this.#freeId()
+    if (this.#unanswered.size === 0) this.#heardMs = this.#clock.monotonicMs()
+    const id = this.#unanswered.add(pending)
     try {
       this.#out.begin(pending.kind.code, 0, id)
       pending.kind.encodeRequest(pending.request, this.#out)
       this.#out.end()
     } catch (error) {
       this.#out.undo()
+      this.#unanswered.delete(id)
       const { message } = error as Error
       return this.#reject(pending, new LinkError('failed', `it cannot be sent: ${message}`, { cause: error }))
     }
-    if (this.#unanswered.size === 0) this.#heardMs = this.#clock.monotonicMs()
-    this.#unanswered.set(id, pending)
     lane.unansweredBytes += pending.costBytes
     this.#outBytes += pending.costBytes
     this.#flushSoon()
-  }
-
-  /** After 2^32 requests a number comes round again; a request may still be waiting under it. */
-  #freeId(): number {
-    do this.#lastId = (this.#lastId + 1) >>> 0
-    while (this.#unanswered.has(this.#lastId))
-    return this.#lastId
   }
 
   /** What is asked because of the input of one moment leaves in one write. */
