@@ -1,3 +1,6 @@
+/** So many are kept while nothing is under way: what comes and goes with each write is garbage that lasts (runtime/under-way.ts). */
+const IDLE_MAX = 256
+
 /**
  * The order of changes of one object, by index: those that say themselves what blocks become go at the same time; one that depends
  * on what there is goes alone. First come, first served.
@@ -46,7 +49,7 @@ export class ObjectTurns {
     turns.under--
     turns.isAlone = false
     this.#next(turns)
-    if (turns.under === 0) this.#objects.delete(index)
+    if (turns.under === 0 && this.#objects.size > IDLE_MAX) this.#objects.delete(index)
   }
 
   #next(turns: Turns): void {
