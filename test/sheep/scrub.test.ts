@@ -168,6 +168,22 @@ describe('the scrub', () => {
     expect(bench.sheep.scrubber.status).toMatchObject({ state: 'waiting', round: 1 })
   })
 
+  it('goes on when its record cannot be written, and says so to who asked for something', async () => {
+    const { bench } = await filled()
+    const { round } = bench.sheep.scrubber.status
+    bench.disk.failNextSync = true
+    await expect(bench.run(bench.sheep.scrubber.start())).rejects.toThrow('EIO')
+    await sleep(bench, 10_000)
+    expect(bench.sheep.scrubber.status).toMatchObject({ state: 'waiting', round: round + 1 })
+    bench.disk.failNextSync = true
+    await sleep(bench, INTERVAL_MS + 10_000)
+    expect(bench.disk.failNextSync).toBe(false)
+    expect(bench.sheep.scrubber.status).toMatchObject({ state: 'waiting', round: round + 2 })
+    await bench.run(bench.sheep.scrubber.pause())
+    await bench.restart()
+    expect(bench.sheep.scrubber.status).toMatchObject({ state: 'paused', round: round + 2 })
+  })
+
   it('writes to the disk once a minute, however long it takes', async () => {
     const { bench } = await filled({ scrubBytesPerSecond: 512 })
     await bench.run(bench.sheep.scrubber.start())

@@ -160,7 +160,7 @@ export class Scrubber {
         else if (!this.#isDue()) await this.#sleep(this.#untilDueMs())
         else await this.#round()
       }
-      await this.#save()
+      await this.#saveIfPossible()
     } catch (error) {
       this.#isStopped = true
       this.#options.log.error({ err: error }, 'scrubbing ended')
@@ -199,7 +199,7 @@ export class Scrubber {
     }
     const { findings } = this.#saved
     this.#saved = { ...this.#saved, position: '', lastRoundAt: clock.now(), lastRoundFindings: findings }
-    await this.#save()
+    await this.#saveIfPossible()
   }
 
   async #scrub(oid: bigint): Promise<void> {
@@ -213,7 +213,7 @@ export class Scrubber {
     const { objectsDone } = this.#saved
     this.#saved = { ...this.#saved, position: formatOid(oid), objectsDone: objectsDone + 1 }
     await new Promise<void>((resolve) => clock.afterInput(resolve)) // objects without data take no time that is paid for
-    if (clock.monotonicMs() - this.#savedMs >= SAVE_INTERVAL_MS) await this.#save()
+    if (clock.monotonicMs() - this.#savedMs >= SAVE_INTERVAL_MS) await this.#saveIfPossible()
   }
 
   async #punchStraySlots(oid: bigint): Promise<void> {
@@ -297,10 +297,16 @@ export class Scrubber {
     return { ...FIRST_ROUND, ...(JSON.parse(json.toString()) as Partial<Saved>) }
   }
 
+  /** Reading goes on when that fails: a restart begins where it was written last. */
+  async #saveIfPossible(): Promise<void> {
+    const { log } = this.#options
+    await this.#save().catch((err: unknown) => log.warn({ err }, 'how far scrubbing has come cannot be written down'))
+  }
+
   /** Under its name only when it is whole. One at a time. */
   #save(): Promise<void> {
     this.#savedMs = this.#options.clock.monotonicMs()
-    this.#saving = this.#saving.then(async () => {
+    const saved = this.#saving.then(async () => {
       const { disk } = this.#options
       const json = Buffer.from(JSON.stringify(this.#saved))
       const file = await disk.open(NEW_PATH, { create: true })
@@ -311,7 +317,8 @@ export class Scrubber {
       await disk.rename(NEW_PATH, PATH)
       await disk.syncDirectory('.')
     })
-    return this.#saving
+    this.#saving = saved.catch(() => {}) // for the next one
+    return saved
   }
 }
 

@@ -281,6 +281,7 @@ export class ClusterModel {
 
   /** A round on each node, after which there is no rot. */
   async #scrub(): Promise<void> {
+    for (const { disk } of this.#bench.nodes) disk.failNextSync = false // a fault that nothing has met yet
     await Promise.all(
       this.#bench.nodes.map(async ({ name, running }) => {
         const { scrubber } = running!.node.sheep
