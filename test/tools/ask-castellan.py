@@ -1,7 +1,6 @@
-"""What Nova does to open an encrypted volume, up to the passphrase: python3 ask-castellan.py KEY_ID [BARBICAN_ENDPOINT].
+"""What Nova does to open an encrypted volume, up to the passphrase: python3 ask-castellan.py KEY_ID.
 
-The environment is that of an openrc, with OS_TOKEN and OS_PROJECT_ID. Without an endpoint the catalog is asked. Prints the passphrase.
-With DELETE=1 the key is deleted, as Glance does with that of an image.
+The environment is that of an openrc, with OS_TOKEN and OS_PROJECT_ID. The key manager is that of the catalog. Prints the passphrase.
 """
 
 import binascii
@@ -16,12 +15,7 @@ conf = cfg.ConfigOpts()
 conf([], default_config_files=[])
 manager = key_manager.API(conf)
 conf.set_override("auth_endpoint", os.environ["OS_AUTH_URL"], group="barbican")
-if len(sys.argv) > 2:
-    conf.set_override("barbican_endpoint", sys.argv[2], group="barbican")
 context = keystone_token.KeystoneToken(
     token=os.environ["OS_TOKEN"], auth_url=os.environ["OS_AUTH_URL"], project_id=os.environ["OS_PROJECT_ID"]
 )
-if os.environ.get("DELETE"):
-    manager.delete(context, sys.argv[1])
-else:
-    print(binascii.hexlify(manager.get(context, sys.argv[1]).get_encoded()).decode())
+print(binascii.hexlify(manager.get(context, sys.argv[1]).get_encoded()).decode())

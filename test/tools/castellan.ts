@@ -16,12 +16,11 @@ export function withoutCastellan(): string | false {
   }
 }
 
-/** The passphrase of a volume, as Nova finds it out: with its castellan, and the token of a user. */
+/** The passphrase of a volume, as Nova finds it out: with its castellan, the token of a user, and the key manager of the catalog. */
 export function passphraseByCastellan(
   keyId: string,
   as: { authUrl: string; token: string; projectId: string },
-  endpoint?: string,
 ): Promise<string> {
   const env = { OS_AUTH_URL: as.authUrl, OS_TOKEN: as.token, OS_PROJECT_ID: as.projectId }
-  return runCommand(['/usr/bin/python3', SCRIPT, keyId, ...(endpoint === undefined ? [] : [endpoint])], { env })
+  return runCommand(['/usr/bin/python3', SCRIPT, keyId], { env })
 }

@@ -43,14 +43,17 @@ export interface Connected {
  * ApiError when the server answered, with another error when it did not.
  */
 export class CinderApi {
-  readonly #openrc: Record<string, string>
+  readonly #account: Readonly<Record<string, string>>
   readonly #endpoint: string
   #token: Promise<string> | null = null
 
-  /** `openrc` is the path of the file with the credentials. */
-  constructor(openrc: string) {
-    this.#openrc = readOpenrc(openrc)
-    this.#endpoint = this.#openrc.OS_AUTH_URL!.replace('/identity/v3', '/v3')
+  /**
+   * `account` is what an openrc exports, or the path of one. `endpoint`, which ends with `/v3`, is by default that of a server which
+   * has its identity beside it.
+   */
+  constructor(account: string | Readonly<Record<string, string>>, endpoint?: string) {
+    this.#account = typeof account === 'string' ? readOpenrc(account) : account
+    this.#endpoint = endpoint ?? this.#account.OS_AUTH_URL!.replace('/identity/v3', '/v3')
   }
 
   /** Resolves with the answer's body; `path` is below `/v3`. */
@@ -162,7 +165,7 @@ export class CinderApi {
 
   async #login(): Promise<string> {
     const { OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, OS_USER_DOMAIN_ID, OS_PROJECT_DOMAIN_ID } =
-      this.#openrc
+      this.#account
     const user = { name: OS_USERNAME, password: OS_PASSWORD, domain: { id: OS_USER_DOMAIN_ID } }
     const auth = {
       identity: { methods: ['password'], password: { user } },

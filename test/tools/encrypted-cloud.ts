@@ -9,34 +9,31 @@ import { runCommand } from './run-command.ts'
 
 const RETYPE_MS = 300_000
 
+const LUKS = { provider: 'luks', cipher: 'aes-xts-plain64', key_size: 256, control_location: 'front-end' }
+
 /** How the key of a volume is asked for: answers its passphrase. */
 export type AskForKey = (keyId: string, token: string) => Promise<string>
 
-export interface Cloud {
-  cinder: CinderApi
-  byCastellan: AskForKey
-  /** What castellan asks in the end: it takes a second to start. */
-  byHand: AskForKey
+/** What is done with the volumes of one project. */
+export interface VolumeUser {
   /** Runs a command of qemu-io on the volume, once it is available. */
   run(volumeId: string, command: string, ask: AskForKey): Promise<string>
   /** Resolves when the volume has the type. */
   retype(volumeId: string, type: string): Promise<void>
 }
 
+export interface Cloud extends VolumeUser {
+  cinder: CinderApi
+  byCastellan: AskForKey
+  /** What castellan asks in the end: it takes a second to start. */
+  byHand: AskForKey
+}
+
 /** The program is started already. */
 export async function encryptedCloud(collie: Collie): Promise<Cloud> {
   const openrc = `${collie.dataDir}/openrc`
   const cinder = new CinderApi(openrc)
-  const encryption = { provider: 'luks', cipher: 'aes-xts-plain64', key_size: 256, control_location: 'front-end' }
-  for (const [name, key_size] of [
-    ['LUKS', 256],
-    ['longer', 512],
-  ]) {
-    type Made = { volume_type: { id: string } }
-    const { volume_type } = await cinder.request<Made>('POST', '/types', { volume_type: { name } })
-    await cinder.request('POST', `/types/${volume_type.id}/encryption`, { encryption: { ...encryption, key_size } })
-  }
-
+  await createEncryptedTypes(cinder)
   const { OS_AUTH_URL: authUrl = '' } = readOpenrc(openrc)
   const projects = await fetch(`${authUrl}/auth/projects`, { headers: { 'x-auth-token': await cinder.token() } })
   const [{ id: projectId }] = ((await projects.json()) as { projects: [{ id: string }] }).projects
@@ -45,7 +42,24 @@ export async function encryptedCloud(collie: Collie): Promise<Cloud> {
     const url = `${authUrl.replace('/identity/v3', '/key-manager/v1')}/secrets/${keyId}/payload`
     return Buffer.from(await (await fetch(url, { headers: { 'x-auth-token': token } })).arrayBuffer()).toString('hex')
   }
-  const run: Cloud['run'] = async (volumeId, command, ask) => {
+  return { cinder, byCastellan, byHand, ...volumeUser(cinder, collie) }
+}
+
+/** `LUKS` and `longer`. Takes an administrator. */
+export async function createEncryptedTypes(cinder: CinderApi): Promise<void> {
+  for (const [name, key_size] of [
+    ['LUKS', 256],
+    ['longer', 512],
+  ]) {
+    type Made = { volume_type: { id: string } }
+    const { volume_type } = await cinder.request<Made>('POST', '/types', { volume_type: { name } })
+    await cinder.request('POST', `/types/${volume_type.id}/encryption`, { encryption: { ...LUKS, key_size } })
+  }
+}
+
+/** The user and project are those of `cinder`. */
+export function volumeUser(cinder: CinderApi, collie: Collie): VolumeUser {
+  const run: VolumeUser['run'] = async (volumeId, command, ask) => {
     await cinder.until('volume', volumeId, 'available')
     type Told = { encryption_key_id: string | null }
     const { encryption_key_id: keyId } = await cinder.request<Told>('GET', `/volumes/${volumeId}/encryption`)
@@ -58,19 +72,16 @@ export async function encryptedCloud(collie: Collie): Promise<Cloud> {
       await cinder.detach(attached.id)
     }
   }
-  const retype: Cloud['retype'] = async (volumeId, type) => {
+  const retype: VolumeUser['retype'] = async (volumeId, type) => {
     const request = { new_type: type, migration_policy: 'on-demand' }
     await cinder.request('POST', `/volumes/${volumeId}/action`, { 'os-retype': request })
-    await vi.waitFor(
-      async () => {
-        type Shown = { volume: { status: string; migration_status: string | null; volume_type: string } }
-        const { volume } = await cinder.request<Shown>('GET', `/volumes/${volumeId}`)
-        expect(volume).toMatchObject({ status: 'available', migration_status: 'success', volume_type: type })
-      },
-      { timeout: RETYPE_MS, interval: 100 },
-    )
+    type Shown = { volume: { status: string; volume_type: string } }
+    const show = async () => (await cinder.request<Shown>('GET', `/volumes/${volumeId}`)).volume
+    const ended = async () => expect((await show()).status).not.toBe('retyping')
+    await vi.waitFor(ended, { timeout: RETYPE_MS, interval: 100 })
+    expect(await show()).toMatchObject({ status: 'available', volume_type: type })
   }
-  return { cinder, byCastellan, byHand, run, retype }
+  return { run, retype }
 }
 
 /** QEMU's, as libvirt opens a disk of the network, encrypted or not. */
