@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { stringify } from 'yaml'
 import { Collie } from './collie.ts'
+import { ForkedPrograms } from './forked-programs.ts'
 import { sharedGlance } from './glance.ts'
 import { Keystone } from './keystone.ts'
 import { commandExists, testUnless } from './require-command.ts'
@@ -32,10 +33,12 @@ export const withSuiteCloud = testUnless(missing.length > 0 && `apt-get install 
 export class SuiteCloud {
   readonly collie: Collie
   readonly #keystone: Keystone
+  readonly #clients: ForkedPrograms
   readonly #directory = mkdtempSync(path.join(tmpdir(), 'collie-suite-'))
 
-  private constructor(keystone: Keystone, collie: Collie) {
+  private constructor(keystone: Keystone, collie: Collie, clients: ForkedPrograms) {
     this.#keystone = keystone
+    this.#clients = clients
     this.collie = collie
   }
 
@@ -56,7 +59,7 @@ export class SuiteCloud {
       `--quota-gigabytes=${QUOTA_GIB}`,
       '--keystone-timeout-seconds=60', // it answers one request at a time
     )
-    const cloud = new SuiteCloud(keystone, collie)
+    const cloud = new SuiteCloud(keystone, collie, await ForkedPrograms.start('openstack', 'cinder'))
     await collie.start()
     const url = `${collie.info.addresses.api}/$(project_id)s`
     for (const type of ['block-storage', 'volumev3', 'volume']) await keystone.register(type, type, url)
@@ -80,7 +83,8 @@ export class SuiteCloud {
       ...this.#keystone.openrc('admin', 'admin'),
       OS_TENANT_NAME: 'admin',
       OS_VOLUME_API_VERSION: '3',
-      OS_CINDERCLIENT_EXEC_DIR: '/usr/bin',
+      PATH: [this.#clients.directory, process.env.PATH].join(path.delimiter),
+      OS_CINDERCLIENT_EXEC_DIR: this.#clients.directory,
       OS_CLIENT_CONFIG_FILE: path.join(this.#directory, 'clouds.yaml'),
       OS_TEST_TIMEOUT: '120',
     }
@@ -94,6 +98,7 @@ export class SuiteCloud {
   async stop(): Promise<void> {
     await this.collie.dispose()
     await this.#keystone.stop()
+    await this.#clients.stop()
     rmSync(this.#directory, { recursive: true, force: true })
   }
 
