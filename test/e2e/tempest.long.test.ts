@@ -67,10 +67,10 @@ async function addImage(images: ImageService, name: string): Promise<string> {
 describe('tempest', () => {
   withTempest('finds block storage as it should be', async () => {
     const include = ['^(tempest\\.api\\.volume|cinder_tempest_plugin\\.api)']
-    const exclude = ['VolumesBackupsTest\\.test_incremental_backup'] // it begins with a server of Nova
+    const exclude = ['VolumesBackupsTest\\.test_incremental_backup\\['] // it begins with a server of Nova
     const result = await runTempest(directory, settings, { include, exclude })
     console.log(`tempest: ${result.passed} passed, ${result.skipped.length} skipped, ${result.failed.length} failed`)
     expect(result.failed).toEqual([])
-    expect(result.passed).toBeGreaterThan(200)
+    expect(result.passed).toBe(219)
   })
 })
