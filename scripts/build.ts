@@ -14,7 +14,7 @@ const target = path.join(root, 'dist/src')
 const ENTRIES = [
   'main.ts',
   'node-worker.ts',
-  'backup-worker.ts',
+  'volume-copy-worker.ts',
   'runtime/copy-worker.mjs',
   'sheep/cluster/corosync-worker.mjs',
 ]

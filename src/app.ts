@@ -40,7 +40,6 @@ import { openSystemDisk } from './runtime/system-disk.ts'
 import { loadAuthorities } from './runtime/tls.ts'
 import { serviceHandlers } from './service-control.ts'
 import type { Backend } from './services/backends.ts'
-import type { BackupCopies } from './services/backup/copies.ts'
 import type { BackupTarget } from './services/backup/target.ts'
 import type { ComputeService } from './services/compute/compute-service.ts'
 import { computeRefusal, createNova } from './services/compute/nova.ts'
@@ -51,6 +50,7 @@ import { createSpool } from './services/images/spool.ts'
 import { createBarbican } from './services/keys/barbican.ts'
 import type { KeyManager } from './services/keys/key-manager.ts'
 import { createSeal, SEAL_KEY_BYTES, type Seal } from './services/seal.ts'
+import type { VolumeCopies } from './services/volume-copies.ts'
 import type { StatusDoor } from './status-listener.ts'
 
 export interface AppOptions {
@@ -58,8 +58,8 @@ export interface AppOptions {
   log: Log
   /** To the store side of this data directory, if it has one. */
   control: ControlCaller
-  /** Who moves the bytes of backups. */
-  backupCopies: BackupCopies
+  /** Who moves the bytes of volumes. */
+  volumeCopies: VolumeCopies
   /** Calls `listener` now and when disks of this process become busy, or quiet. */
   onDisksBusy(listener: (isBusy: boolean) => void): void
 }
@@ -85,7 +85,7 @@ const PRIVATE = 0o600
  * The root of the service side: the only place that knows api, identity, services, database and drivers. Volumes are reached
  * through the sockets of their stores, so that it makes no difference which thread or process a store is in.
  */
-export async function startApp({ config, log, control, backupCopies, onDisksBusy }: AppOptions): Promise<RunningApp> {
+export async function startApp({ config, log, control, volumeCopies, onDisksBusy }: AppOptions): Promise<RunningApp> {
   const policy = policyOf(config.policy_file, log)
   const db = await openDatabase(databaseOf(config))
   const settings = serviceSettings(config)
@@ -99,7 +99,7 @@ export async function startApp({ config, log, control, backupCopies, onDisksBusy
     db,
     backends,
     backupTarget,
-    backupCopies,
+    volumeCopies,
     images: images?.options ?? null,
     compute: computeService(config, log),
     keys: { seal, manager: keyManagerOf(config, log) },

@@ -1,6 +1,5 @@
 import path from 'node:path'
 import type { RunningApp } from './app.ts'
-import { type BackupThread, startBackupThread } from './backup-thread.ts'
 import { type Command, EXIT } from './cli/command.ts'
 import { table } from './cli/table.ts'
 import { type Config, loadConfig } from './config.ts'
@@ -17,6 +16,7 @@ import { yieldMainThread } from './runtime/thread-priority.ts'
 import { listenForStatus, storeDoor } from './status-listener.ts'
 import { startStoreThread } from './store-thread.ts'
 import { VERSION } from './version.ts'
+import { startVolumeCopyThread, type VolumeCopyThread } from './volume-copy-thread.ts'
 
 /** How long the parts may take to finish what is under way before the process ends without them. */
 const STOP_GRACE_MS = 30_000
@@ -54,10 +54,10 @@ interface Running {
 async function start(config: Config, log: Log, requestStop: () => void): Promise<Running> {
   const locks = await takeRoles(config)
   const store = runsSheep(config) ? await runStore(config, log, requestStop) : await reachStore(config, log)
-  const backups = config.roles.includes('api') ? startBackupThread(config) : null
+  const copies = config.roles.includes('api') ? startVolumeCopyThread(config) : null
   // An API that is busy must not keep a disk waiting. The other threads are there already, so that they keep their place.
   if (config.roles.includes('store')) yieldMainThread()
-  const app = backups === null ? null : await startService(config, log, store, backups)
+  const app = copies === null ? null : await startService(config, log, store, copies)
   const status = await showStatus(config, log, store, app)
   const info: Result<'info'> = {
     ...store.info,
@@ -75,7 +75,7 @@ async function start(config: Config, log: Log, requestStop: () => void): Promise
   const finish = async () => {
     await status?.close()
     await app?.close()
-    await backups?.close()
+    await copies?.close()
     await store.stop()
     for (const lock of locks) await lock.release()
   }
@@ -175,10 +175,10 @@ async function reachStore(config: Config, log: Log): Promise<StoreSide> {
 
 const controlSocket = (config: Config) => path.resolve(config.data_dir, CONTROL_SOCKET)
 
-async function startService(config: Config, log: Log, store: StoreSide, backupCopies: BackupThread) {
+async function startService(config: Config, log: Log, store: StoreSide, volumeCopies: VolumeCopyThread) {
   const { startApp } = await import('./app.ts') // late: a store alone does not load the service side
   try {
-    return await startApp({ config, log, control: store.control, backupCopies, onDisksBusy: store.onDisksBusy })
+    return await startApp({ config, log, control: store.control, volumeCopies, onDisksBusy: store.onDisksBusy })
   } catch (error) {
     await store.stop()
     throw error

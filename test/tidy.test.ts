@@ -63,9 +63,9 @@ const LAYERS: Record<string, readonly string[]> = {
   'app-policy.ts': ['api', 'errors.ts', 'runtime'],
   'app-backends.ts': ['services', 'drivers', 'vdi', 'control', 'own-store.ts', 'config.ts', 'errors.ts', 'runtime'],
   'app-backup-target.ts': ['services', 'keystone', 'config.ts', 'errors.ts', 'runtime'],
-  'app-backup-copies.ts': ['app-backends.ts', 'app-backup-target.ts', 'services', 'control', 'config.ts', 'runtime'],
-  'backup-worker.ts': ['app-backup-copies.ts', 'backup-thread.ts', 'services', 'config.ts', 'errors.ts'],
-  'backup-thread.ts': ['services', 'config.ts', 'errors.ts'],
+  'app-volume-copies.ts': ['app-backends.ts', 'app-backup-target.ts', 'services', 'control', 'config.ts', 'runtime'],
+  'volume-copy-worker.ts': ['app-volume-copies.ts', 'volume-copy-thread.ts', 'services', 'config.ts', 'errors.ts'],
+  'volume-copy-thread.ts': ['services', 'config.ts', 'errors.ts'],
   'app-settings.ts': ['services/settings.ts', 'config.ts'],
   'app.ts': [
     'app-backup-target.ts',
@@ -105,7 +105,7 @@ const LAYERS: Record<string, readonly string[]> = {
   'node-worker.ts': ['node.ts', 'control', 'config.ts', 'version.ts', 'runtime'],
   'store-thread.ts': ['control', 'config.ts', 'runtime'],
   'serve.ts': [
-    'backup-thread.ts',
+    'volume-copy-thread.ts',
     'app.ts',
     'store-thread.ts',
     'status-listener.ts',

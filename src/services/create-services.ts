@@ -7,7 +7,6 @@ import type { Random } from '../runtime/random.ts'
 import { createAttachmentService } from './attachments.ts'
 import { createBackendService } from './backend-admin.ts'
 import { type Backend, createBackends } from './backends.ts'
-import { type BackupCopies, createBackupCopies } from './backup/copies.ts'
 import type { BackupTarget } from './backup/target.ts'
 import { createBackupService } from './backups.ts'
 import type { ComputeService } from './compute/compute-service.ts'
@@ -37,6 +36,7 @@ import { createSnapshotService } from './snapshots.ts'
 import { createStamp } from './stamp.ts'
 import { createTypeEncryptionService } from './type-encryption.ts'
 import { createTypeService } from './types.ts'
+import { createVolumeCopies, type VolumeCopies } from './volume-copies.ts'
 import { createVolumeTransferService } from './volume-transfers.ts'
 import { createVolumeService } from './volumes.ts'
 import { createWorkEngine } from './work/engine.ts'
@@ -49,8 +49,8 @@ export interface ServicesOptions {
   backends: readonly Backend[]
   /** Where backups are kept. */
   backupTarget: BackupTarget
-  /** Who moves the bytes of backups; when absent, this thread. The caller closes it as it closes the target. */
-  backupCopies?: BackupCopies
+  /** Who moves the bytes of volumes; when absent, this thread. The caller closes it as it closes the target. */
+  volumeCopies?: VolumeCopies
   /** None: volumes are neither made from images nor made into such. */
   images?: ImageOptions | null
   /** Who tells servers that a volume of theirs has changed; null: nobody. */
@@ -118,7 +118,7 @@ export function createServices({
       db,
       backends,
       backupTarget,
-      copies: options.backupCopies ?? createBackupCopies({ backends, target: backupTarget, clock }),
+      copies: options.volumeCopies ?? createVolumeCopies({ backends, target: backupTarget, clock }),
       images,
       compute,
       keys,

@@ -1,18 +1,13 @@
-import type { SnapshotRef, VolumeData, VolumeRef } from '../../drivers/driver.ts'
+import type { SnapshotRef, VolumeRef } from '../../drivers/driver.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Backends } from '../backends.ts'
+import { using } from '../using.ts'
 import { createChunkSlots } from './chunk-slots.ts'
 import { backUpSome, type Parent, type Progress, restoreSome } from './copy.ts'
 import type { BackupLocation, PageRecord } from './format.ts'
 import type { BackupTarget } from './target.ts'
 
-/**
- * The steps of backups and restores that move bytes. What they are told and what they answer is plain data, since they are done on
- * another thread than that of whoever asks (src/backup-thread.ts): megabytes that pass through a heap as large as that of the service
- * have it collected again and again, and hold its requests up.
- *
- * They fail with a ServiceError, and may be repeated.
- */
+/** The steps of backups and restores that move bytes; see VolumeCopies. */
 export interface BackupCopies {
   backUp(step: BackUpStep): Promise<Progress>
   /** Answers the page to go on with. What was copied is durable. */
@@ -46,7 +41,6 @@ const CHUNK_SLOTS = 8
 /** A step begins with pages for so long: it is repeated as a whole when it is cut off, and tells how far it has come at its end. */
 const SLICE_MS = 2000
 
-/** Copies on the thread that asks. */
 export function createBackupCopies({
   backends,
   target,
@@ -71,14 +65,5 @@ export function createBackupCopies({
       using(await backends.driverOf(host).openVolume(volume), (data) =>
         restoreSome({ ...step, volume: data, target, slots, isTimeUp: endOfSlice() }),
       ),
-  }
-}
-
-/** Closes it at the end, however that is. */
-export async function using<T>(data: VolumeData, use: (data: VolumeData) => Promise<T>): Promise<T> {
-  try {
-    return await use(data)
-  } finally {
-    await data.close()
   }
 }

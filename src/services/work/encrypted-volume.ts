@@ -12,6 +12,10 @@ import type { WorkUnit } from './kind.ts'
 /** Whether the volume of the unit is to get a header of its own. */
 export const needsHeader = ({ params }: WorkUnit): boolean => params.sealedHeader !== undefined
 
+/** What opens the volume with the header that the unit writes; null when it writes none. */
+export const passphraseOf = (keys: Parts['keys'], unit: WorkUnit): string | null =>
+  needsHeader(unit) ? orderOf(keys, unit).passphrase : null
+
 /** Writes the header. A repeat writes another one, so nothing may be in the volume yet that is to last. */
 export async function writeHeader(
   { keys, random }: Pick<Parts, 'keys' | 'random'>,
@@ -34,14 +38,14 @@ export function opener(
   unit: WorkUnit,
   open: () => Promise<VolumeData>,
 ): () => Promise<VolumeData> {
-  if (!needsHeader(unit)) return open
-  return async () => unlock(await open(), () => orderOf(keys, unit).passphrase)
+  const passphrase = passphraseOf(keys, unit)
+  return passphrase === null ? open : async () => unlock(await open(), passphrase)
 }
 
 /** In the clear. What cannot be unlocked is closed. */
-export async function unlock(data: VolumeData, passphrase: () => string): Promise<PlainVolume> {
+export async function unlock(data: VolumeData, passphrase: string): Promise<PlainVolume> {
   try {
-    return await openPlain(data, passphrase())
+    return await openPlain(data, passphrase)
   } catch (error) {
     await data.close()
     if (!(error instanceof LuksError)) throw error

@@ -1,7 +1,7 @@
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { BackupCopies } from '../backup/copies.ts'
 import type { Parts } from '../parts.ts'
+import type { VolumeCopies } from '../volume-copies.ts'
 import { attachmentConnect, attachmentDisconnect } from './attachment-kinds.ts'
 import { backupCreate, backupDelete, backupRestore } from './backup-kinds.ts'
 import { groupCreate, groupDelete } from './group-kinds.ts'
@@ -23,7 +23,7 @@ export function createWorkKinds(
   > & {
     log: Log
     clock: Clock
-    copies: BackupCopies
+    copies: VolumeCopies
   },
 ): Readonly<Record<WorkKindName, WorkKind>> {
   return {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import * as volumes from '../../db/volumes.ts'
-import type { VolumeData } from '../../drivers/driver.ts'
 import { ServiceError } from '../../errors.ts'
 import { PAYLOAD_OFFSET_BYTES } from '../../luks/luks1.ts'
 import type { Log } from '../../runtime/log.ts'
@@ -13,13 +12,16 @@ import { hostOf } from '../rows.ts'
 import { exchange } from '../swapped-volumes.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
 import { VOLUME_OUTCOMES } from '../volume-status.ts'
-import { needsHeader, opener, unlock, writeHeader } from './encrypted-volume.ts'
-import { copyGuestData, fitsInto, type GuestData } from './guest-copy.ts'
+import { needsHeader, passphraseOf, writeHeader } from './encrypted-volume.ts'
+import { fitsBehindHeader, type GuestCopies, type GuestVolume } from './guest-copies.ts'
 import type { Outcome, WorkKind, WorkUnit } from './kind.ts'
 import { giveUpTarget, idsOf, isRemoval, leaveRemoval, removeTarget, whenClosed } from './swap-target.ts'
 import { existing, ROOM_RETRY_MS } from './volume-kinds.ts'
 
-type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'keys' | 'random' | 'stamp'> & { log: Log }
+type KindParts = Pick<Parts, 'db' | 'backends' | 'pools' | 'keys' | 'random' | 'stamp'> & {
+  log: Log
+  copies: GuestCopies
+}
 
 const MIB = 1024 ** 2
 
@@ -32,14 +34,12 @@ const MIB = 1024 ** 2
  * sealed, so that nobody's token is needed to go on.
  */
 export function volumeReencrypt(parts: KindParts): WorkKind {
-  const { db, backends, pools, keys, stamp } = parts
+  const { db, backends, pools, keys, stamp, copies } = parts
 
   async function check(row: volumes.VolumeRow, target: volumes.VolumeRow, unit: WorkUnit): Promise<Outcome> {
-    await reading(row, unit, async (source, volumeBytes) => {
-      const headerBytes = needsHeader(unit) ? PAYLOAD_OFFSET_BYTES : 0
-      if (await fitsInto(source, volumeBytes - headerBytes)) return
+    const headerBytes = needsHeader(unit) ? PAYLOAD_OFFSET_BYTES : 0
+    if (!(await fitsBehindHeader(backends, sourceOf(row, unit), headerBytes)))
       throw new ServiceError('NoRoomForHeader', { volume_id: row.id, header_mib: headerBytes / MIB })
-    })
     const request = await placementOf(row, target, unit)
     await pools.requireRoom(target.id, request)
     return {
@@ -87,15 +87,10 @@ export function volumeReencrypt(parts: KindParts): WorkKind {
   }
 
   async function copyOn(row: volumes.VolumeRow, target: volumes.VolumeRow, unit: WorkUnit): Promise<Outcome> {
-    const open = () => backends.driverOf(hostOf(target)).openVolume(volumeRef(target))
-    const { reached, isDone } = await reading(row, unit, async (source) => {
-      const copy: GuestData = await opener(parts, unit, open)()
-      try {
-        const reached = await copyGuestData(source, copy, Number(unit.step.slice('copy@'.length)))
-        return { reached, isDone: reached === copy.sizeBytes }
-      } finally {
-        await copy.close()
-      }
+    const { reached, isDone } = await copies.copyGuest({
+      source: sourceOf(row, unit),
+      copy: { host: hostOf(target), volume: volumeRef(target), passphrase: passphraseOf(keys, unit) },
+      offset: Number(unit.step.slice('copy@'.length)),
     })
     if (!isDone) return { next: `copy@${reached}`, commit: async () => {} }
     return {
@@ -110,23 +105,12 @@ export function volumeReencrypt(parts: KindParts): WorkKind {
     }
   }
 
-  /** What a guest sees of the volume, and how many bytes it has with its header. */
-  async function reading<T>(
-    row: volumes.VolumeRow,
-    unit: WorkUnit,
-    read: (source: GuestData, volumeBytes: number) => Promise<T>,
-  ): Promise<T> {
-    const data: VolumeData = await backends.driverOf(hostOf(row)).openVolume(volumeRef(row))
-    const volumeBytes = data.sizeBytes
-    const source: GuestData = isEncrypted(unit) ? await unlock(data, () => passphraseOf(unit)) : data
-    try {
-      return await read(source, volumeBytes)
-    } finally {
-      await source.close()
-    }
+  /** The volume as it is so far. */
+  function sourceOf(row: volumes.VolumeRow, unit: WorkUnit): GuestVolume {
+    return { host: hostOf(row), volume: volumeRef(row), passphrase: isEncrypted(unit) ? sealedPassphrase(unit) : null }
   }
 
-  function passphraseOf({ params }: WorkUnit): string {
+  function sealedPassphrase({ params }: WorkUnit): string {
     assert(keys !== null, 'what was sealed here was sealed with a seal')
     return keys.seal.open(String(params.sealedPassphrase))
   }

@@ -1,8 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { expect, it, vi } from 'vitest'
+import { Collie } from '../tools/collie.ts'
+import { encryptedCloud } from '../tools/encrypted-cloud.ts'
+import { commandExists, testUnless } from '../tools/require-command.ts'
 import { scratchDirectory } from '../tools/scratch.ts'
 import { Cloud } from './restore-from-nothing.ts'
+
+const mortal = new URL('../tools/mortal-copy-thread.mjs', import.meta.url)
 
 it('what keeps a backup from being copied is told in its own words, and the next one goes on once it is mended', async () => {
   const directory = scratchDirectory('collie-target-')
@@ -29,23 +34,22 @@ it('what keeps a backup from being copied is told in its own words, and the next
   }
 })
 
-it('a thread of backups that ends in the middle is followed by another one, which goes on; the API answers meanwhile', async () => {
+it('a thread that ends in the middle is followed by another one, which goes on; the API answers meanwhile', async () => {
   const directory = scratchDirectory('collie-target-')
   try {
-    const mortal = new URL('../tools/mortal-backup-thread.mjs', import.meta.url)
     const cloud = await Cloud.start([`--backup-directory=${directory}`], mortal)
     const volume = await cloud.api.createVolume({ size: 1 })
     await cloud.api.until('volume', volume, 'available')
     const bytes = randomBytes(9 * 1024 ** 2)
     await cloud.write(volume, 0, bytes)
 
-    const order = `${cloud.collie.dataDir}/end-backup-thread`
+    const order = `${cloud.collie.dataDir}/end-copy-thread`
     writeFileSync(order, '')
     const backup = await cloud.beginBackup(volume)
     await vi.waitFor(() => expect(existsSync(order)).toBe(false), { timeout: 20_000, interval: 5 })
     expect((await cloud.show(backup)).status).toBe('creating')
     await cloud.api.until('backup', backup, 'available')
-    expect(cloud.collie.tailOfLog()).toContain('the thread of backups has ended: a test has ended it')
+    expect(cloud.collie.tailOfLog()).toContain('the thread that copies volumes has ended: a test has ended it')
 
     // The one that followed may end too, and in the middle of something else.
     writeFileSync(order, '')
@@ -58,5 +62,27 @@ it('a thread of backups that ends in the middle is followed by another one, whic
     expect((await cloud.read(await cloud.restore(third), 0, bytes.length)).equals(bytes)).toBe(true)
   } finally {
     rmSync(directory, { recursive: true })
+  }
+})
+
+const withQemu = testUnless(!commandExists('qemu-io') && 'qemu-io is missing: apt-get install qemu-utils')
+
+withQemu('so it is with a volume that gets another encryption', async () => {
+  const collie = await Collie.create()
+  try {
+    collie.preload(mortal)
+    await collie.start()
+    const { cinder, byHand, run, retype } = await encryptedCloud(collie)
+    const volume = await cinder.createVolume({ volume_type: 'LUKS' })
+    await run(volume, 'write -P 0x5a 1M 64k', byHand)
+
+    const order = `${collie.dataDir}/end-copy-thread`
+    writeFileSync(order, '')
+    await retype(volume, 'longer')
+    expect(existsSync(order)).toBe(false)
+    expect(collie.tailOfLog()).toContain('the thread that copies volumes has ended: a test has ended it')
+    expect(await run(volume, 'read -P 0x5a 1M 64k', byHand)).toMatch(/^read 65536\/65536/)
+  } finally {
+    await collie.dispose()
   }
 })

@@ -7,12 +7,12 @@ import { SocketControl } from './control/socket-client.ts'
 import { systemClock } from './runtime/clock.ts'
 import { systemNetwork } from './runtime/network.ts'
 import { createBackends } from './services/backends.ts'
-import { type BackupCopies, createBackupCopies } from './services/backup/copies.ts'
+import { createVolumeCopies, type VolumeCopies } from './services/volume-copies.ts'
 
-/** Copies by connections of their own to the stores and to the target of the settings. They last as long as the thread. */
-export async function openBackupCopies(config: Config): Promise<BackupCopies> {
+/** Copies by connections of their own to the stores and to where backups go. They last as long as the thread. */
+export async function openVolumeCopies(config: Config): Promise<VolumeCopies> {
   const control = new SocketControl(systemNetwork, path.resolve(config.data_dir, CONTROL_SOCKET))
-  return createBackupCopies({
+  return createVolumeCopies({
     backends: createBackends(createConfiguredBackends(config, control)),
     target: await openBackupTarget(config),
     clock: systemClock,
