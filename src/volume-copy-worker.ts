@@ -17,13 +17,8 @@ port.on('message', async (question: CopyQuestion) => {
 })
 
 async function open(): Promise<VolumeCopies> {
-  try {
-    const { openVolumeCopies } = await import('./app-volume-copies.ts')
-    return await openVolumeCopies(config)
-  } catch (error) {
-    opened = null // the next step tries again
-    throw error
-  }
+  const { openVolumeCopies } = await import('./app-volume-copies.ts')
+  return openVolumeCopies(config)
 }
 
 async function answer({ method, step }: CopyQuestion): Promise<CopyAnswer> {

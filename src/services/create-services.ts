@@ -118,7 +118,7 @@ export function createServices({
       db,
       backends,
       backupTarget,
-      copies: options.volumeCopies ?? createVolumeCopies({ backends, target: backupTarget, clock }),
+      copies: options.volumeCopies ?? createVolumeCopies({ backends, target: async () => backupTarget, clock }),
       images,
       compute,
       keys,

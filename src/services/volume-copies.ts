@@ -16,8 +16,8 @@ export interface VolumeCopies extends BackupCopies, GuestCopies {}
 /** Copies on the thread that asks. */
 export function createVolumeCopies(parts: {
   backends: Backends
-  /** Of backups. */
-  target: BackupTarget
+  /** Where backups are: asked for by their steps, so that no other one needs it. */
+  target: () => Promise<BackupTarget>
   clock: Pick<Clock, 'monotonicMs' | 'timer'>
 }): VolumeCopies {
   return { ...createBackupCopies(parts), ...createGuestCopies(parts) }

@@ -67,8 +67,9 @@ it('a thread that ends in the middle is followed by another one, which goes on; 
 
 const withQemu = testUnless(!commandExists('qemu-io') && 'qemu-io is missing: apt-get install qemu-utils')
 
-withQemu('so it is with a volume that gets another encryption', async () => {
-  const collie = await Collie.create()
+withQemu('so it is with a volume that gets another encryption, whatever becomes of the target of backups', async () => {
+  const directory = scratchDirectory('collie-target-')
+  const collie = await Collie.create(`--backup-directory=${directory}`)
   try {
     collie.preload(mortal)
     await collie.start()
@@ -76,6 +77,8 @@ withQemu('so it is with a volume that gets another encryption', async () => {
     const volume = await cinder.createVolume({ volume_type: 'LUKS' })
     await run(volume, 'write -P 0x5a 1M 64k', byHand)
 
+    rmSync(directory, { recursive: true })
+    writeFileSync(directory, 'a file in its place')
     const order = `${collie.dataDir}/end-copy-thread`
     writeFileSync(order, '')
     await retype(volume, 'longer')
@@ -84,5 +87,6 @@ withQemu('so it is with a volume that gets another encryption', async () => {
     expect(await run(volume, 'read -P 0x5a 1M 64k', byHand)).toMatch(/^read 65536\/65536/)
   } finally {
     await collie.dispose()
+    rmSync(directory, { recursive: true })
   }
 })

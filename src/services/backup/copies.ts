@@ -47,7 +47,7 @@ export function createBackupCopies({
   clock,
 }: {
   backends: Backends
-  target: BackupTarget
+  target: () => Promise<BackupTarget>
   clock: Pick<Clock, 'monotonicMs' | 'timer'>
 }): BackupCopies {
   const slots = createChunkSlots(CHUNK_SLOTS, clock)
@@ -58,12 +58,12 @@ export function createBackupCopies({
 
   return {
     backUp: async ({ host, snapshot, ...step }) =>
-      using(await backends.driverOf(host).openSnapshot(snapshot), (source) =>
-        backUpSome({ ...step, source, target, slots, isTimeUp: endOfSlice() }),
+      using(await backends.driverOf(host).openSnapshot(snapshot), async (source) =>
+        backUpSome({ ...step, source, target: await target(), slots, isTimeUp: endOfSlice() }),
       ),
     restore: async ({ host, volume, ...step }) =>
-      using(await backends.driverOf(host).openVolume(volume), (data) =>
-        restoreSome({ ...step, volume: data, target, slots, isTimeUp: endOfSlice() }),
+      using(await backends.driverOf(host).openVolume(volume), async (data) =>
+        restoreSome({ ...step, volume: data, target: await target(), slots, isTimeUp: endOfSlice() }),
       ),
   }
 }
