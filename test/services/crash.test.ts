@@ -10,11 +10,11 @@ import { describeSwapCuts } from './swap-cuts.ts'
 /** Each kind of work, cut off in two ways: the process dies, or the backend fails for good, before or after it did its part. */
 
 // All moments are in the long form. They are the same on both databases, and to make one on PostgreSQL takes longer.
-describeCuts('SQLite', { share: 3 })
+describeCuts('SQLite', { share: 5 })
 if (runsPostgres) describeCuts('PostgreSQL', { share: 12 })
-describeSwapCuts('SQLite', { share: 5 })
+describeSwapCuts('SQLite', { share: 8 })
 if (runsPostgres) describeSwapCuts('PostgreSQL', { share: 16 })
-describeReencryptionCuts({ sizeGib: 1, share: 3 })
+describeReencryptionCuts({ sizeGib: 1, share: 6 })
 
 describe.each([...SCENARIOS, ...GROUP_SCENARIOS])('$name', ({ method, prepare, act, givenUp }) => {
   const points: readonly FaultPoint[] = ['before', 'after']

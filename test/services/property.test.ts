@@ -1,3 +1,3 @@
 import { describeProperties } from './properties.ts'
 
-describeProperties({ SQLite: 9, PostgreSQL: 3 })
+describeProperties({ SQLite: 5, PostgreSQL: 2 })
