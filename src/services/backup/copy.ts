@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import type { VolumeData } from '../../drivers/driver.ts'
+import { type Checksum, isAsChecked } from './checksum.ts'
 import type { ChunkMemory, ChunkSlots } from './chunk-slots.ts'
 import { pack, unpack } from './compression.ts'
 import {
@@ -95,7 +95,7 @@ async function backUpPage(
   try {
     const kept = await inParallel(await chunksWithData(source, toRead), slots.count, (chunk) =>
       slots.fill(
-        ({ chunk: memory }) => readChunk(source, chunk, memory),
+        ({ chunk: memory }) => readChunk(source, chunk, memory, known.get(chunk.index)?.checksum),
         (read, { stored }) => keepChunk(batch, location, chunk, known.get(chunk.index), read, stored),
       ),
     )
@@ -144,13 +144,13 @@ async function keepChunk(
   location: BackupLocation,
   { index, mark, pieces }: SourceChunk,
   known: ChunkRecord | undefined,
-  { bytes, sha256 }: { bytes: Buffer; sha256: string },
+  { bytes, checksum }: { bytes: Buffer; checksum: Checksum },
   memory: Buffer,
 ): Promise<ChunkRecord> {
-  if (known?.sha256 === sha256 && isDeepStrictEqual(known.pieces, pieces)) return { ...known, mark }
+  if (known?.checksum === checksum && isDeepStrictEqual(known.pieces, pieces)) return { ...known, mark }
   const { encoding, stored } = await pack(bytes, memory)
   await batch.put(chunkName(location, index), stored)
-  return { index, pieces, sha256, encoding, backup: location.id, mark }
+  return { index, pieces, checksum, encoding, backup: location.id, mark }
 }
 
 /** Makes pages of the volume what the backup says, and answers the one to go on with. Durable when it resolves. */
@@ -200,15 +200,13 @@ async function restoreChunk(
   const bytes = await unpack(record.encoding, await existing(target, name, memory.stored), memory.chunk)
   const pieces = piecesOf(record, sizeBytes)
   const lengthBytes = pieces.reduce((sum, [, pieceBytes]) => sum + pieceBytes, 0)
-  if (bytes?.length !== lengthBytes || digestOf(bytes) !== record.sha256) throw damaged(name)
+  if (bytes?.length !== lengthBytes || !isAsChecked(bytes, record.checksum)) throw damaged(name)
   let written = 0
   for (const [offset, pieceBytes] of pieces) {
     await volume.write(record.index * CHUNK_BYTES + offset, bytes.subarray(written, written + pieceBytes))
     written += pieceBytes
   }
 }
-
-const digestOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 const piecesOf = ({ pieces, index }: ChunkRecord, sizeBytes: number): readonly ChunkPiece[] =>
   pieces ?? [[0, chunkBytes(sizeBytes, index)]]

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
+import { Checksum } from './checksum.ts'
 import type { BackupTarget } from './target.ts'
 import { VolumeRecord } from './volume-record.ts'
 
@@ -8,7 +9,7 @@ import { VolumeRecord } from './volume-record.ts'
  * How a backup lies on its target, below `<container>/<backup id>/`:
  *
  *   chunk-<index>   what has data of 4 MiB of the volume, compressed when that helps
- *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data: where in them that is, and its SHA-256
+ *   page-<index>    JSON: the chunks of 128 MiB of the volume, those with data: where in them that is, and its checksum
  *   manifest        JSON: what was backed up, whose it was, and what the volume was called; written last, removed first: a backup
  *                   without one is none
  *
@@ -25,7 +26,7 @@ export const CHUNK_BYTES = 4 * 1024 * 1024
 export const PAGE_CHUNKS = 32
 export const PAGE_BYTES = CHUNK_BYTES * PAGE_CHUNKS
 
-const PAGE_FORMAT = 4
+const PAGE_FORMAT = 5
 const MANIFEST_FORMAT = 4
 
 /** One without a manifest is none; one that is incomplete lacks a page, or its manifest cannot be read. */
@@ -46,8 +47,8 @@ const ChunkRecord = z.strictObject({
   index: z.int().min(0),
   /** What of the chunk was kept, one piece behind the other; the rest is zeros. Null for all of it, in a volume's last chunk to its end. */
   pieces: z.array(ChunkPiece).refine(isAscending, 'pieces ascend, and end with the chunk').nullable(),
-  /** Of the bytes of the volume that were kept, hexadecimal. */
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Of the bytes of the volume that were kept. */
+  checksum: Checksum,
   encoding: z.enum(['lz4', 'deflate', 'none']),
   /** The backup that has the chunk. */
   backup: z.uuid(),
@@ -57,17 +58,23 @@ const ChunkRecord = z.strictObject({
 export type ChunkRecord = z.infer<typeof ChunkRecord>
 
 const PageFields = z.strictObject({ format: z.literal(PAGE_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
+/** Of before there were other checksums. */
+const Sha256Chunk = ChunkRecord.omit({ checksum: true }).extend({ sha256: z.string().regex(/^[0-9a-f]{64}$/) }).strict()
+const FourthPage = z.strictObject({
+  format: z.literal(4),
+  chunks: z.array(Sha256Chunk.transform(withChecksum)).max(PAGE_CHUNKS),
+})
 /** Of before chunks had pieces. */
-const WholeChunk = ChunkRecord.omit({ pieces: true }).strict()
+const WholeChunk = Sha256Chunk.omit({ pieces: true }).strict()
 const ThirdPage = z.strictObject({
   format: z.literal(3),
-  chunks: z.array(WholeChunk.transform((record) => ({ ...record, pieces: null }))).max(PAGE_CHUNKS),
+  chunks: z.array(WholeChunk.transform((record) => withChecksum({ ...record, pieces: null }))).max(PAGE_CHUNKS),
 })
 const UnmarkedChunk = WholeChunk.omit({ mark: true })
   .strict()
-  .transform((record) => ({ ...record, pieces: null, mark: null }))
+  .transform((record) => withChecksum({ ...record, pieces: null, mark: null }))
 const SecondPage = z.strictObject({ format: z.literal(2), chunks: z.array(UnmarkedChunk).max(PAGE_CHUNKS) })
-/** Of before there were checksums. */
+/** Of before pages had one too. */
 const FirstPage = SecondPage.extend({ format: z.literal(1) })
 
 /** A page of a volume that has data. */
@@ -117,6 +124,7 @@ const UNKNOWN_OWNER = { project_id: null, user_id: null, encryption_key_id: null
 const SHA256 = { sha256: z.string() }
 const Page = z.union([
   PageFields.extend(SHA256).strict(),
+  FourthPage.extend(SHA256).strict(),
   ThirdPage.extend(SHA256).strict(),
   SecondPage.extend(SHA256).strict(),
   FirstPage,
@@ -145,6 +153,10 @@ function isAscending(pieces: ChunkPiece[]): boolean {
     end = offset + lengthBytes
   }
   return end <= CHUNK_BYTES
+}
+
+function withChecksum<R extends { sha256: string }>({ sha256, ...record }: R) {
+  return { ...record, checksum: `sha256:${sha256}` }
 }
 
 /** Of before pages were shared. */

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import type { VolumeData } from '../../drivers/driver.ts'
+import { type Checksum, startChecksum } from './checksum.ts'
 import { CHUNK_BYTES, type ChunkPiece, PAGE_BYTES } from './format.ts'
 
 /** A chunk of a volume that has data. */
@@ -17,7 +17,7 @@ export interface MarkedChunk {
 
 /** Less between two pieces is read with them: it costs less than another request. */
 const GAP_BYTES_MIN = 64 * 1024
-/** Some of these on their way keep the store at work while one is hashed, and what it is hashed from is still in the processor's cache. */
+/** Some of these on their way keep the store at work while one is checksummed, and what it is reckoned from is still in the processor's cache. */
 const READ_BYTES = 1024 * 1024
 
 /** Those of the chunks, which ascend, that have data. */
@@ -40,15 +40,15 @@ export async function chunksWithData(source: VolumeData, chunks: readonly Marked
 }
 
 /**
- * Reads where a chunk has data into the beginning of `memory`, one piece behind the other; answers these bytes and their SHA-256.
- *
- * That is reckoned on this thread: to hand bytes to another one, as webcrypto does, is to copy them to fresh memory, which costs as much again.
+ * Reads where a chunk has data into the beginning of `memory`, one piece behind the other; answers these bytes and their checksum, which is
+ * to be compared with `like`.
  */
 export async function readChunk(
   source: VolumeData,
   { index, pieces }: SourceChunk,
   memory: Buffer,
-): Promise<{ bytes: Buffer; sha256: string }> {
+  like?: Checksum,
+): Promise<{ bytes: Buffer; checksum: Checksum }> {
   const parts: Buffer[] = []
   const reads: Promise<void>[] = []
   let filled = 0
@@ -62,12 +62,12 @@ export async function readChunk(
   }
   const allEnded = Promise.allSettled(reads)
   try {
-    const hash = createHash('sha256')
+    const checksum = startChecksum(like)
     for (const [i, part] of parts.entries()) {
       await reads[i]
-      hash.update(part)
+      checksum.update(part)
     }
-    return { bytes: memory.subarray(0, filled), sha256: hash.digest('hex') }
+    return { bytes: memory.subarray(0, filled), checksum: checksum.end() }
   } finally {
     await allEnded // the memory is theirs until then
   }

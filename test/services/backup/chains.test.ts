@@ -259,12 +259,30 @@ async function rewritePages(target: BackupTarget, id: string, change: (told: Tol
   for (const name of await target.list(directory, 'page-')) await rewrite(target, `${directory}/${name}`, change)
 }
 
-/** As it was before chunks had pieces; all of its chunks are whole. */
-const withoutPieces = (target: BackupTarget, id: string) =>
-  rewritePages(target, id, ({ chunks }) => ({
-    format: 3,
-    chunks: (chunks as ChunkRecord[]).map(({ pieces: _, ...record }) => record),
+/** As it was when all checksums were of one kind. */
+async function withSha256(target: BackupTarget, id: string): Promise<void> {
+  const digests = new Map<number, string>()
+  for (const name of await target.list(`${CONTAINER}/${id}`, 'chunk-')) {
+    const stored = (await target.get(`${CONTAINER}/${id}/${name}`))!
+    digests.set(Number(name.slice('chunk-'.length)), createHash('sha256').update(stored).digest('hex'))
+  }
+  await rewritePages(target, id, ({ chunks }) => ({
+    format: 4,
+    chunks: (chunks as ChunkRecord[]).map(({ checksum: _, ...record }) => {
+      expect(record.encoding).toBe('none')
+      return { ...record, sha256: digests.get(record.index) }
+    }),
   }))
+}
+
+/** As it was before chunks had pieces; all of its chunks are whole. */
+async function withoutPieces(target: BackupTarget, id: string): Promise<void> {
+  await withSha256(target, id)
+  await rewritePages(target, id, ({ chunks }) => ({
+    format: 3,
+    chunks: (chunks as Told[]).map(({ pieces: _, ...record }) => record),
+  }))
+}
 
 /** As it was before there were marks. */
 async function withoutMarks(target: BackupTarget, id: string): Promise<void> {
@@ -365,6 +383,28 @@ describe('a chain of incremental backups', () => {
     const expected = await driver.openVolume(volume)
     expect(await contentOf(restored, 4 * CHUNK_BYTES)).toBe(await contentOf(expected, 4 * CHUNK_BYTES))
     expect(await restored.extents(0, VOLUME_BYTES)).toEqual(await expected.extents(0, VOLUME_BYTES))
+  })
+
+  it.each([
+    ['as it is now', async () => {}],
+    ['of when all checksums were of one kind', withSha256],
+  ])('is refused when a byte of it has changed: %s', async (_, age: typeof withSha256) => {
+    const driver = createMemoryDriver(createMemoryBackend(), systemRandom)
+    const target = await openBackupTarget()
+    const volume = { id: randomUUID(), sizeGib: 1 }
+    await driver.createVolume(volume)
+    await writeChunks(driver, volume, 0)
+    const { id } = await backUp(driver, target, volume, null)
+    await age(target, id)
+    await (await restore(driver, target, id)).close()
+    const name = `${CONTAINER}/${id}/chunk-0`
+    const bytes = (await target.get(name))!
+    for (const at of [0, 4095, bytes.length - 1]) {
+      const changed = Buffer.from(bytes)
+      changed[at]! ^= 1 << (at % 8)
+      await target.put(name, changed)
+      await expect(restore(driver, target, id)).rejects.toThrow('chunk-0 on the backup target is damaged')
+    }
   })
 })
 
