@@ -119,7 +119,7 @@ function print(): void {
   for (const { metric, unit, asked, one, cluster, ratio } of rows) {
     const of = ({ rate, cpuUs }: Measured) => [String(Math.round(rate)), cpuUs.toFixed(0)]
     console.log(
-      metric.padEnd(12) + cells([...of(one), ...of(cluster), ratio.toFixed(2), asked?.toFixed(2) ?? '']) + ` ${unit}`,
+      `${metric.padEnd(12) + cells([...of(one), ...of(cluster), ratio.toFixed(2), asked?.toFixed(2) ?? ''])} ${unit}`,
     )
   }
   for (const [name, each] of Object.entries(memory)) console.log(`resident MiB, ${name}: ${each.join(', ')}`)

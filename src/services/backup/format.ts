@@ -59,7 +59,9 @@ export type ChunkRecord = z.infer<typeof ChunkRecord>
 
 const PageFields = z.strictObject({ format: z.literal(PAGE_FORMAT), chunks: z.array(ChunkRecord).max(PAGE_CHUNKS) })
 /** Of before there were other checksums. */
-const Sha256Chunk = ChunkRecord.omit({ checksum: true }).extend({ sha256: z.string().regex(/^[0-9a-f]{64}$/) }).strict()
+const Sha256Chunk = ChunkRecord.omit({ checksum: true })
+  .extend({ sha256: z.string().regex(/^[0-9a-f]{64}$/) })
+  .strict()
 const FourthPage = z.strictObject({
   format: z.literal(4),
   chunks: z.array(Sha256Chunk.transform(withChecksum)).max(PAGE_CHUNKS),
