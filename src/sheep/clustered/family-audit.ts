@@ -204,7 +204,7 @@ export class FamilyAudit {
   /** Objects of a VDI that its map does not name, though nothing is being done to them. */
   async #checkOrphans({ vid }: Vdi): Promise<void> {
     const { objects, vdis, repair } = this.#options
-    for (const oid of await objects.objectsOf(vid)) {
+    for (const oid of (await objects.objectsOf(vid)).oids) {
       if (oidKind(oid) === 'inode' || this.#named.has(oid)) continue
       if (!(await vdis.isOrphan(oid))) continue
       if (repair) await vdis.removeOrphan(oid)

@@ -5,6 +5,7 @@ import type { View } from '../membership/view.ts'
 import type {
   BlockContents,
   BlockRange,
+  FoundObjects,
   ObjectContents,
   ObjectLayout,
   ReplicatedObjects,
@@ -60,7 +61,7 @@ export class FamilyObjects implements ReplicatedObjects {
     return this.#options.confirm()
   }
 
-  objectsOf(vid: number): Promise<readonly bigint[]> {
+  objectsOf(vid: number): Promise<FoundObjects> {
     return this.of(vid).list()
   }
 

@@ -230,7 +230,7 @@ export class OwnedFamily {
     this.#mustReclaim = false
     this.#reclaimEpoch = this.#options.state.epoch
     try {
-      await this.vdis.reclaim()
+      this.#mustReclaim = !(await this.vdis.reclaim()) || this.#mustReclaim
     } catch (error) {
       this.#mustReclaim = true
       throw error
@@ -271,7 +271,9 @@ export class OwnedFamily {
       if (deleting !== isDeleted) continue
       const sequencer = objects.of(vid)
       begun.set(vid, { sequencer, epoch: sequencer.epoch, setbacks: sequencer.setbacks })
-      for (const oid of await this.#objectsOf(vid)) oids.push(oid)
+      const found = await this.#objectsOf(vid)
+      if (found === null) return false
+      for (const oid of found) oids.push(oid)
     }
     recovery.begin(family, oids.length)
     const isHome = await bringHome({
@@ -294,11 +296,17 @@ export class OwnedFamily {
     return (await this.vdis.mapOf(vid).lookup(oidIndex(oid))) === vid
   }
 
-  /** What a living VDI's map names as its own, and its machine state; of a deleted one, what is there of it. */
-  async #objectsOf(vid: number): Promise<bigint[]> {
+  /**
+   * What a living VDI's map names as its own, and its machine state; of a deleted one, what is there of it, or null when nodes that are away
+   * may have more.
+   */
+  async #objectsOf(vid: number): Promise<readonly bigint[] | null> {
     const { state, objects } = this.#options
     const vdi = state.vdis.get(vid)
-    if (!vdi || vdi.deleting) return [...(await objects.objectsOf(vid))]
+    if (!vdi || vdi.deleting) {
+      const { oids, areAll } = await objects.objectsOf(vid)
+      return areAll ? oids : null
+    }
     const oids = [inodeOid(vid), ...this.vdis.machineState.objectsOf(vid)]
     for await (const entry of this.vdis.mapOf(vid).entries(Math.ceil(vdi.sizeBytes / OBJECT_BYTES))) {
       if (entry.vid === vid) oids.push(dataOid(vid, entry.index))

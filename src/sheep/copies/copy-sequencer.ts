@@ -281,13 +281,18 @@ export class CopySequencer {
    * What that is left of: objects whose making or removal was not finished, and those that were removed while a node was away.
    */
   async removeUnnamed(isNamed: (oid: bigint) => boolean): Promise<void> {
-    for (const oid of await this.list()) if (!isNamed(oid)) await this.remove(oid)
+    const { oids } = await this.list()
+    for (const oid of oids) if (!isNamed(oid)) await this.remove(oid)
   }
 
-  /** All objects of the VDI that members of the view have anything of. */
-  async list(): Promise<readonly bigint[]> {
-    const lists = await this.#askAll<'list'>((member) => this.#holders.ask(member, { type: 'list' }))
-    return [...new Set(lists.flat())]
+  /** The objects of the VDI that members of the view have anything of. They are all that there may be unless too many nodes are away. */
+  async list(): Promise<{ oids: readonly bigint[]; areAll: boolean }> {
+    for (;;) {
+      const { epoch } = this
+      const areAll = this.#holders.knowAllObjects
+      const lists = await this.#askAll<'list'>((member) => this.#holders.ask(member, { type: 'list' }))
+      if (epoch === this.epoch) return { oids: [...new Set(lists.flat())], areAll }
+    }
   }
 
   /** Everything acknowledged before is on the disks of all that have it. */

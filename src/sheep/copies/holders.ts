@@ -1,4 +1,5 @@
 import { StoreError } from '../../errors.ts'
+import { inodeOid } from '../../protocol/oid.ts'
 import type { Member, View } from '../membership/view.ts'
 import type { NodeId } from '../order/item.ts'
 import { subtract } from './block-ranges.ts'
@@ -164,6 +165,22 @@ export class Holders {
     const members = membersOf(this.view)
     const nodes = [...holdersByView(this.placedViews(oid)).values()].at(-1)!
     return nodes.flatMap((node) => members.get(node) ?? [])
+  }
+
+  /**
+   * Whether of each object that was ever acknowledged some member of the view in effect has a copy, or knows that it should have one. In each
+   * view since the clean one all targets of an object do, which are in as many zones; so not all of them are away unless nodes of
+   * so many zones are. While somebody was away already an object may have had fewer targets, but no fewer than had to acknowledge it.
+   */
+  get knowAllObjects(): boolean {
+    const here = membersOf(this.view)
+    const isAway = ({ node, vnodes }: Member) => vnodes > 0 && !here.has(node) && !this.view.removed?.includes(node)
+    return this.#views.every((view) => {
+      const zones = new Set(view.members.filter(isAway).map(({ zone }) => zone))
+      const copiesMin = this.#options.copiesMinIn(view)
+      const targets = this.targets(inodeOid(this.vid), view).length
+      return targets < copiesMin || zones.size < (view.away ? Math.min(targets, copiesMin) : targets)
+    })
   }
 
   /** Who should have a copy, in the view in effect or in one of those before. */

@@ -30,7 +30,9 @@ const OBJECTS_AT_ONCE = 64
  *    made from it, so only the topmost ones are asked (FamilyTree).
  * 2. An object that nobody reads, or reads through, goes. Of one that is read, the blocks that nobody sees become zeros. So the
  *    space that is taken is that of blocks that somebody sees; and as chains are short, few objects are kept for what lies below them.
- * 3. Nobody ever comes to see what he did not, so what is found unseen stays so. Whoever began to read before that may still be at it:
+ * 3. While so many nodes are away that all copies of an object may be with them, nothing is done to its VDI: that nothing is left of it
+ *    would have those who come back drop what is read.
+ * 4. Nobody ever comes to see what he did not, so what is found unseen stays so. Whoever began to read before that may still be at it:
  *    he is waited for.
  */
 export class FamilyReclaim {
@@ -40,17 +42,22 @@ export class FamilyReclaim {
     this.#options = options
   }
 
-  /** Goes once through the deleted VDIs, and returns those of which nothing is left. */
-  async round(): Promise<number[]> {
-    const { state, family } = this.#options
+  /** Goes once through the deleted VDIs. Those of which nothing is left are gone; `isAll` when there is no more of any than was seen. */
+  async round(): Promise<{ gone: number[]; isAll: boolean }> {
+    const { state, family, objects } = this.#options
     const gone: number[] = []
-    for (const vdi of state.vdis.ofFamily(family)) if (vdi.deleting && (await this.#reclaim(vdi))) gone.push(vdi.vid)
-    return gone
+    let isAll = true
+    for (const vdi of state.vdis.ofFamily(family)) {
+      if (!vdi.deleting) continue
+      const { oids, areAll } = await objects.objectsOf(vdi.vid)
+      if (!areAll) isAll = false
+      else if (await this.#reclaim(vdi, oids)) gone.push(vdi.vid)
+    }
+    return { gone, isAll }
   }
 
-  async #reclaim({ vid }: Vdi): Promise<boolean> {
+  async #reclaim({ vid }: Vdi, oids: readonly bigint[]): Promise<boolean> {
     const { objects, accounts } = this.#options
-    const oids = await objects.objectsOf(vid)
     const heirs = this.#heirsOf(vid)
     const kept = { objects: 0, blocks: 0 }
     const data = oids.filter((oid) => oidKind(oid) === 'data')

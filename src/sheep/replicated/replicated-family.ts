@@ -229,7 +229,7 @@ export class ReplicatedFamily implements OwnerMaker {
   }
 
   async #removeGarbageOf({ vid, sizeBytes }: Vdi): Promise<void> {
-    const oids = await this.#objects.objectsOf(vid)
+    const { oids } = await this.#objects.objectsOf(vid)
     const map = this.mapOf(vid)
     for (const oid of oids) {
       if (oidKind(oid) === 'vmstate' && this.machineState.isGarbage(oid)) await this.#objects.remove(oid)
@@ -328,14 +328,12 @@ export class ReplicatedFamily implements OwnerMaker {
     return counts
   }
 
-  /** Gives back what deleted VDIs leave. Returns how many are gone altogether. */
-  async reclaim(): Promise<number> {
-    let gone = 0
+  /** Gives back what deleted VDIs leave. False when nodes that are away may have more of them. */
+  async reclaim(): Promise<boolean> {
     for (;;) {
-      const reclaimed = await this.#reclaim.round()
-      for (const vid of reclaimed) await this.#options.propose({ type: 'reclaimed', vid })
-      gone += reclaimed.length
-      if (reclaimed.length === 0) return gone
+      const { gone, isAll } = await this.#reclaim.round()
+      for (const vid of gone) await this.#options.propose({ type: 'reclaimed', vid })
+      if (gone.length === 0) return isAll
     }
   }
 

@@ -31,8 +31,14 @@ export interface ReplicatedObjects {
   flush(): Promise<void>
   /** Resolves when nobody else was the owner of the VDI at a moment after this was asked. */
   confirm(vid: number): Promise<void>
-  /** All objects of a VDI that there are copies of, whoever names them: its inode, data and machine state. */
-  objectsOf(vid: number): Promise<readonly bigint[]>
+  /** The objects of a VDI that there are copies of, whoever names them: its inode, data and machine state. */
+  objectsOf(vid: number): Promise<FoundObjects>
+}
+
+export interface FoundObjects {
+  oids: readonly bigint[]
+  /** Nodes that are away can have no others. */
+  areAll: boolean
 }
 
 export interface WriteOptions {

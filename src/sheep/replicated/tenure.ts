@@ -3,6 +3,7 @@ import type { StoreDone } from '../change.ts'
 import type {
   BlockContents,
   BlockRange,
+  FoundObjects,
   ObjectContents,
   ObjectLayout,
   ReplicatedObjects,
@@ -59,7 +60,7 @@ export class Tenure implements ReplicatedObjects {
     return this.#ask(() => this.#objects.confirm(vid))
   }
 
-  objectsOf(vid: number): Promise<readonly bigint[]> {
+  objectsOf(vid: number): Promise<FoundObjects> {
     return this.#ask(() => this.#objects.objectsOf(vid))
   }
 

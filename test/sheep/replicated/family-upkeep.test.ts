@@ -57,7 +57,7 @@ async function open() {
       ),
     )
   await write(OBJECT_BYTES, 3)
-  const machineState = async () => (await run(port.objectsOf(VID))).filter((oid) => oidKind(oid) === 'vmstate')
+  const machineState = async () => (await run(port.objectsOf(VID))).oids.filter((oid) => oidKind(oid) === 'vmstate')
   return { family, port, propose, run, machineState, write, unsure }
 }
 
