@@ -274,6 +274,7 @@ export class ClusteredVdiStore implements VdiStore {
     this.#isOver = true
     this.ownership.stop()
     this.#families.stop()
+    this.#cleaner.stop()
     await this.#member?.close()
   }
 

@@ -1,6 +1,6 @@
 import { type StoreError, toStoreError } from '../../errors.ts'
 import { oidVid } from '../../protocol/oid.ts'
-import type { Clock } from '../../runtime/clock.ts'
+import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { CopyHolder } from '../copies/copy-holder.ts'
 import type { EngineCopyStore } from '../copies/engine-copy-store.ts'
@@ -23,6 +23,9 @@ export interface CopyCleanerOptions {
   failed(error: StoreError): void
 }
 
+/** What could not be forgotten is tried again after so long: there may be no entry for hours. */
+const RETRY_MS = 1000
+
 /**
  * What this node need not know of its copies any more, and need not have, as entries of the log tell.
  *
@@ -41,8 +44,8 @@ export class CopyCleaner {
   /** When VDIs were made, before the state was replaced. */
   #former: ReadonlyMap<number, number> = new Map()
   #cleanedEpoch = 0
-  /** What was clean could not be forgotten, for want of entries that are still to come. */
-  #isBehind = false
+  /** Set while what is clean could not be forgotten, for want of entries that are still to come, or because an owner was at it. */
+  #retry: Timer | null = null
   #work: Promise<unknown> = Promise.resolve()
 
   constructor(options: CopyCleanerOptions) {
@@ -62,10 +65,7 @@ export class CopyCleaner {
   /** An entry has taken effect: to be told in the same turn. */
   applied(entry: Entry): void {
     const { state } = this.#options
-    if (entry.type === 'clean' || this.#isBehind) {
-      this.#isBehind = false
-      this.#inTurn(() => this.#forgetClean())
-    }
+    if (entry.type === 'clean' || this.#retry) this.#forget()
     if ((entry.type === 'reclaimed' || entry.type === 'unmade') && !this.#wasThere(state.epoch)) {
       this.#drop([entry.vid])
     }
@@ -73,6 +73,16 @@ export class CopyCleaner {
     const former = this.#former
     this.#former = new Map()
     this.#drop([...former.keys()].filter((vid) => state.vdis.get(vid)?.createdAt !== former.get(vid)))
+  }
+
+  stop(): void {
+    this.#retry?.cancel()
+  }
+
+  #forget(): void {
+    this.#retry?.cancel()
+    this.#retry = null
+    this.#inTurn(() => this.#forgetClean())
   }
 
   #drop(vids: readonly number[]): void {
@@ -99,7 +109,7 @@ export class CopyCleaner {
     }
     // What is clean is on those that were targets then. Who has become one since may have an old copy, and needs to know how old it is.
     const isDone = await holder.drop(belongsHere, { catchUp, pause: this.#pause })
-    if (!isDone) this.#isBehind = true
+    if (!isDone) this.#retry ??= this.#options.clock.timer(RETRY_MS, () => this.#forget())
     // In another view somebody may be there, or be waited for, who was not when that was clean: there is a clean entry to come for it.
     if (!isDone || isAwaited || this.#cleanThrough() !== clean) return
     this.#cleanedEpoch = clean

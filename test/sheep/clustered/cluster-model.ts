@@ -240,6 +240,7 @@ export class ClusterModel {
         return running() === 0 && this.#isWell()
       },
     )
+    for (const { disk } of this.#bench.nodes) disk.failNextSync = false // a fault that nothing has met yet
     this.report.mendedMs = Math.round(this.#clock.monotonicMs() - startMs)
   }
 
@@ -281,7 +282,6 @@ export class ClusterModel {
 
   /** A round on each node, after which there is no rot. */
   async #scrub(): Promise<void> {
-    for (const { disk } of this.#bench.nodes) disk.failNextSync = false // a fault that nothing has met yet
     await Promise.all(
       this.#bench.nodes.map(async ({ name, running }) => {
         const { scrubber } = running!.node.sheep
