@@ -44,6 +44,10 @@ export class FamilyObjects implements ReplicatedObjects {
     return { blocks, zeros, inherited: inherited?.ranges ?? [], base: inherited?.base ?? null }
   }
 
+  making(oid: bigint): () => void {
+    return this.of(oidVid(oid)).making()
+  }
+
   async layoutOf(oid: bigint): Promise<ObjectLayout> {
     const { data, inherited } = await this.of(oidVid(oid)).layout(oid)
     return { data, inherited: inherited?.ranges ?? [], base: inherited?.base ?? null }

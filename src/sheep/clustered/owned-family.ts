@@ -36,6 +36,10 @@ interface Begun {
 
 const isSameEpoch = ({ sequencer, epoch }: Begun) => epoch === sequencer.epoch
 
+/** What was found to be named is all that is, and was not found to lack anything since. */
+const isAsItWas = (begun: Begun) =>
+  isSameEpoch(begun) && begun.setbacks === begun.sequencer.setbacks && !begun.sequencer.isMakingSinceBefore
+
 const RETRY_MS = 1000
 /** From one look at whether there is something to do to the next, should nobody say so. */
 const LOOK_MS = 5000
@@ -285,7 +289,7 @@ export class OwnedFamily {
       step: (copy) => recovery.step(family, copy),
       done: (objects) => recovery.done(family, objects),
     })
-    return isHome && [...begun.values()].every((vdi) => isSameEpoch(vdi) && vdi.setbacks === vdi.sequencer.setbacks)
+    return isHome && [...begun.values()].every(isAsItWas)
   }
 
   /** Clients go on to remove what a look at the map has found. Of a deleted VDI only this removes anything. */

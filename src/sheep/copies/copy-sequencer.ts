@@ -61,6 +61,8 @@ export class CopySequencer {
   readonly #opener: ObjectOpener
   /** Reads go to the copy of this node; where it has none, to the others in turn. */
   #turn = 0
+  /** The epochs in which objects began to be made that no map names yet. */
+  readonly #makings = new Set<{ epoch: number }>()
 
   constructor(options: CopySequencerOptions) {
     this.#options = options
@@ -97,6 +99,24 @@ export class CopySequencer {
   /** All targets had all of each object in this epoch, by what was known: from now on, one that is found to lack something is a setback. */
   wasComplete(epoch: number): void {
     this.#holders.completeEpoch = epoch
+  }
+
+  /**
+   * An object is about to be made and named, until what is answered is called. Who looks at all that is named in a view may miss one that
+   * was written in the view before and is named later, and somebody who has come in between may have an old copy of it. So that is a setback
+   * when it is over; and while it goes on, nothing is complete.
+   */
+  making(): () => void {
+    const making = { epoch: this.epoch }
+    this.#makings.add(making)
+    return () => {
+      if (this.#makings.delete(making) && making.epoch !== this.epoch) this.#holders.setbacks++
+    }
+  }
+
+  /** Whether something is being made since before the view in effect. */
+  get isMakingSinceBefore(): boolean {
+    return [...this.#makings].some(({ epoch }) => epoch !== this.epoch)
   }
 
   /** A view has taken effect, or the views before a clean one are forgotten. */

@@ -23,6 +23,11 @@ export interface ReplicatedObjects {
    * that is known. `done(false)`: they have to be read as `read` does after all.
    */
   readNow(oid: bigint, first: number, target: Buffer, done: (isRead: boolean) => void): boolean
+  /**
+   * An object is about to be written that no map names, and named by one afterwards. What is answered is to be called when that is over,
+   * however it ended: meanwhile nobody can tell by the map what has to be where it belongs.
+   */
+  making(oid: bigint): () => void
   /** What the blocks of an object are, without their bytes. */
   layoutOf(oid: bigint): Promise<ObjectLayout>
   /** Durable, and does nothing to an object that is not there. */

@@ -409,6 +409,7 @@ export class ReplicatedOwner implements Owner {
     const view = coverOf(this.vid, baseOid === null ? null : base)
     putInto(view, all)
     let isMade = false
+    const isOver = objects.making(oid)
     try {
       await objects.write(oid, all, { exists: false, durable: true, base: baseOid })
       isMade = true
@@ -418,6 +419,8 @@ export class ReplicatedOwner implements Owner {
       this.#counts.failed(this.vid, index, base, error)
       if (isMade || !isUndone(error)) this.#tidyUp(index)
       throw error
+    } finally {
+      isOver()
     }
     this.#counts.changed(this.vid, index, base, view)
   }

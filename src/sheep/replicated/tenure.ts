@@ -44,6 +44,10 @@ export class Tenure implements ReplicatedObjects {
     return this.#ended === null && this.#objects.readNow(oid, first, target, done)
   }
 
+  making(oid: bigint): () => void {
+    return this.#objects.making(oid)
+  }
+
   layoutOf(oid: bigint): Promise<ObjectLayout> {
     return this.#ask(() => this.#objects.layoutOf(oid))
   }

@@ -15,7 +15,9 @@ describe('copies of objects on several nodes', () => {
       for (const key of Object.keys(totals) as (keyof typeof totals)[]) totals[key] += model.counts[key]
     })
     console.info({ seeds, ...totals })
-    if (seeds >= 20) expect(Math.min(...Object.values(totals))).toBeGreaterThan(0)
+    const { mended, ...often } = totals // one in fifty
+    if (seeds >= 20) expect(Math.min(...Object.values(often))).toBeGreaterThan(0)
+    if (seeds >= 200) expect(mended).toBeGreaterThan(0)
   })
 })
 

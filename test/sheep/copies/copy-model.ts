@@ -41,6 +41,8 @@ export interface CopyBreak {
   keepsUnnamed?: boolean
   /** An object is removed some time after the map ceased to name it. */
   removesLate?: boolean
+  /** Nobody knows of what was written in one view and is named in the next. */
+  forgetsMakings?: boolean
   /** What is inherited counts as zeros when it is copied. */
   inheritsZeros?: boolean
   /** Nobody looks at checksums. */
@@ -603,6 +605,10 @@ export class CopyModel {
 
   get keepsUnnamed(): boolean {
     return this.#broken.keepsUnnamed === true
+  }
+
+  get forgetsMakings(): boolean {
+    return this.#broken.forgetsMakings === true
   }
 
   get removesLate(): boolean {

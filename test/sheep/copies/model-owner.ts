@@ -100,7 +100,7 @@ export class ModelOwner {
       },
       done: () => {},
     })
-    if (!isHome) return null
+    if (!isHome || this.#sequencer.isMakingSinceBefore) return null
     const isMaking = (oid: bigint) => this.#model.keepsUnnamed || this.#making.has(oid)
     await this.#sequencer.removeUnnamed((oid) => this.maps(oid) || isMaking(oid))
     await this.#sequencer.flush()
@@ -197,11 +197,13 @@ export class ModelOwner {
     if (this.maps(oid)) return this.#overwrite(oid, contents)
     const { value } = this.#entry(oid)
     this.#making.add(oid)
+    const isOver = this.#model.forgetsMakings ? () => {} : this.#sequencer.making()
     try {
       await this.#sequencer.write(oid, contents, { exists: false, base: baseOf(oid, this.#entry(oid)) })
       await this.#setEntry(oid, { exists: true, value })
     } finally {
       this.#making.delete(oid)
+      isOver()
     }
   }
 

@@ -30,3 +30,20 @@ it.each([0, 2])('counts none that lacks something before (complete in epoch %i)'
   expect(await copies.read(owner, X)).toBe('y')
   expect(owner.setbacks).toBe(0)
 })
+
+it('counts what was being made when another view came, and is not complete before that is over', async () => {
+  const copies = new CopiesBench()
+  const owner = copies.owner(...VIEWS.slice(0, 2))
+  const isOver = owner.making()
+  expect(owner.isMakingSinceBefore).toBe(false)
+  owner.viewsChanged(VIEWS)
+  expect([owner.isMakingSinceBefore, owner.setbacks]).toEqual([true, 0])
+  isOver()
+  expect([owner.isMakingSinceBefore, owner.setbacks]).toEqual([false, 1])
+})
+
+it('counts nothing that was made in one view', async () => {
+  const owner = new CopiesBench().owner(...VIEWS)
+  owner.making()()
+  expect([owner.isMakingSinceBefore, owner.setbacks]).toEqual([false, 0])
+})

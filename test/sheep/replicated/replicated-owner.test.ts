@@ -76,6 +76,7 @@ class Bench {
         note('flush')
         return port.flush()
       },
+      making: () => () => {},
       confirm: (vid) => {
         note('confirm')
         return port.confirm(vid)

@@ -107,6 +107,7 @@ export class SimObjects {
       remove: (oid) => ask([oid], () => this.#remove(oid)),
       flush: () => ask([], () => this.#flush()),
       confirm: (vid) => ask(this.#broken.confirmsAnybody ? [] : [inodeOid(vid)], () => {}),
+      making: () => () => {},
       objectsOf: (vid) => ask([], () => ({ oids: this.#objectsOf(vid), areAll: true })),
     }
   }
