@@ -22,13 +22,17 @@ const LONGEST = [
   'api/robustness',
 ]
 
-/** Orders files by the list above, and those that it has not after them, the largest first. */
+/**
+ * Orders files by the list above, and those that it has not after them, the largest first. Files that share processes come
+ * after those that have one each: a process is kept for the next file only if that one shares it.
+ */
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const turn = ({ moduleId }: TestSpecification) => {
       const index = LONGEST.findIndex((part) => moduleId.includes(`/test/${part}`))
       return index === -1 ? LONGEST.length : index
     }
-    return (await super.sort(files)).sort((a, b) => turn(a) - turn(b))
+    const isShared = ({ project }: TestSpecification) => Number(!project.config.isolate)
+    return (await super.sort(files)).sort((a, b) => isShared(a) - isShared(b) || turn(a) - turn(b))
   }
 }
