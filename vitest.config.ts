@@ -4,15 +4,14 @@ import { LongestFirst } from './test/longest-first.ts'
 const LONG = 'test/**/*.long.test.ts'
 
 /**
- * Tests that have a process each: they start or end processes, look at what the process has open, take long, or put code of
- * their own in the place of a module's. All others share processes, and the modules that these have loaded: loading them anew
- * for each file was a tenth of the whole run. Whoever shares leaves the process as it was found.
+ * Tests that have a process each: they start or end processes (a database's server among them), look at what the process has
+ * open, take long, or put code of their own in the place of a module's. All others share processes, and the modules that these
+ * have loaded: loading them anew takes half a second of CPU a file. Whoever shares leaves the process as it was found.
  */
 const ALONE = [
   'test/*.test.ts',
-  'test/{bench,cli,contrib,control,drivers,e2e,exports,keystone,runtime,tools,torture}/**/*.test.ts',
+  'test/{bench,cli,contrib,control,db,drivers,e2e,exports,identity,keystone,runtime,services,tools,torture}/**/*.test.ts',
   'test/api/{clients,robustness}.test.ts',
-  'test/services/{broken-commits,crash,processes,property}.test.ts',
   'test/sheep/{cluster,order}/**/*.test.ts',
   'test/sheep/{engine-rules,object-store}.test.ts',
   'test/sheep/{copies/copies,replicated/replicated}.test.ts',
