@@ -462,6 +462,26 @@ export function describeDriverContract(name: string, makeHarness: () => Promise<
       await initiator.close().catch(() => {})
     })
 
+    it('lets several initiators write to one volume, and ends one without the others', async () => {
+      const { driver } = harness
+      expect(driver.capabilities.multiattach).toBe(true)
+      const volume = await newVolume()
+      const [one, other] = [attachment(), attachment()]
+      const left = await harness.connect(await driver.createExport(volume, one))
+      const right = await harness.connect(await driver.createExport(volume, other))
+      await left.write(0, Buffer.alloc(4096, 1))
+      expect(await right.read(0, 4096)).toEqual(Buffer.alloc(4096, 1))
+      await right.write(0, Buffer.alloc(4096, 2))
+      expect(await left.read(0, 4096)).toEqual(Buffer.alloc(4096, 2))
+      await driver.removeExport(volume, one.id)
+      await expect(left.write(0, Buffer.alloc(4096, 1))).rejects.toThrow()
+      await right.write(4096, Buffer.alloc(4096, 3))
+      const kept = Buffer.concat([Buffer.alloc(4096, 2), Buffer.alloc(4096, 3)])
+      expect(await harness.read(volume.id, 0, 8192)).toEqual(kept)
+      for (const initiator of [left, right]) await initiator.close().catch(() => {})
+      await driver.removeExport(volume, other.id)
+    })
+
     it('replaces the right of an attachment when it is exported again', async () => {
       const volume = await newVolume()
       const one = attachment()

@@ -95,7 +95,7 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
   }
 
   return {
-    capabilities: { storageProtocol: 'nbd', thinProvisioning: pool.thin, multiattach: false, extendInUse: true },
+    capabilities: { storageProtocol: 'nbd', thinProvisioning: pool.thin, multiattach: true, extendInUse: true },
     start: async () => {
       await translate(vdis.space())
     },
