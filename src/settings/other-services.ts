@@ -122,7 +122,9 @@ export const COMPUTE_SERVICE = z
       .string()
       .min(1)
       .default('cinder')
-      .describe('The account that may tell Nova and move volumes with it: of the role `admin`, as Nova wants by default.'),
+      .describe(
+        'The account that may tell Nova and move volumes with it: of the role `admin`, as Nova wants by default.',
+      ),
     password: z.string().min(1).nullable().default(null).meta({ isSecret: true }).describe('Its password.'),
     project_name: z.string().min(1).default('service').describe('Its project.'),
     user_domain_name: z.string().min(1).default('Default').describe('Domain of the account.'),

@@ -6,7 +6,7 @@ import { Dog } from '../tools/dog.ts'
 import { firstDifference } from '../tools/first-difference.ts'
 import { leaveNothing } from '../tools/leave-nothing.ts'
 import { NbdClient } from '../tools/nbd-client.ts'
-import { OpenQemuIo, qemuImg, qemuIo, withQemu52 } from '../tools/qemu52.ts'
+import { OpenQemuIo, qemuClone, qemuImg, qemuIo, withQemu52 } from '../tools/qemu52.ts'
 
 /**
  * QEMU 5.2's own driver for `sheepdog:` against a running node. What a test leaves is deleted after it.
@@ -205,7 +205,7 @@ describe('snapshots', () => {
     await qemuImg('create', url('base'), '16M')
     await qemuIo(url('base'), ['write -P 1 0 8M'])
     await qemuImg('snapshot', '-c', 's', url('base'))
-    await qemuImg('create', '-b', url('base', 's'), '-F', 'sheepdog', url('clone'))
+    await qemuClone(url('base', 's'), url('clone'))
     await qemuIo(url('clone'), ['read -P 1 0 8M', 'read -P 0 8M 8M', 'write -P 2 1M 1M', 'write -P 3 12M 1M'])
     await qemuIo(url('base'), ['write -P 4 0 512k'])
     await qemuIo(url('clone'), ['read -P 1 0 1M', 'read -P 2 1M 1M', 'read -P 1 2M 6M', 'read -P 3 12M 1M'])
@@ -287,13 +287,14 @@ describe('locks', () => {
     const io = await OpenQemuIo.open(url('shown'))
     const reader = await OpenQemuIo.open(url('shown', 's'), '-r')
     await qemuIo(url('shown', 's'), ['read -P 1 0 4M'], '-r')
-    await qemuImg('create', '-b', url('shown', 's'), '-F', 'sheepdog', url('shown-clone'))
+    await qemuClone(url('shown', 's'), url('shown-clone'))
     await io.run('write -P 2 0 4M')
     await reader.run('read -P 1 0 4M')
     await reader.close()
     await expect(qemuIo(url('shown'), ['read 0 4k'])).rejects.toThrow(BUSY) // the reader let go of its own
     await io.close()
     await qemuIo(url('shown'), ['read -P 2 0 4M'])
+    await qemuIo(url('shown-clone'), ['read -P 1 0 4M'])
   })
 
   withQemu52('who writes to a snapshot does not take the VDI from another one of the same host', async () => {

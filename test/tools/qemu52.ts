@@ -35,6 +35,16 @@ export const withQemu52Machine = skipUnless(
 /** Runs `qemu-img` to its end; resolves with what it printed. */
 export const qemuImg = (...words: string[]) => runCommand([qemu52('qemu-img'), ...words])
 
+/**
+ * Makes `clone` from the snapshot at `base`. QEMU 5.2 then frees the name of `base` twice, so that some one in twenty of these commands
+ * ends with SIGABRT: after the clone was made, which is what counts here.
+ */
+export async function qemuClone(base: string, clone: string): Promise<void> {
+  await qemuImg('create', '-b', base, '-F', 'sheepdog', clone).catch((error: Error) => {
+    if (!/ended with SIGABRT: .*\bdouble free\b/s.test(error.message)) throw error
+  })
+}
+
 /** Runs `qemu-io` with commands. Rejects when one fails, also when what is read is not the pattern. */
 export function qemuIo(url: string, commands: readonly string[], ...options: string[]): Promise<string> {
   const words = commands.flatMap((command) => ['-c', command])
