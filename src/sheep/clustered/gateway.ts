@@ -8,6 +8,7 @@ import type { ClusterState } from '../cluster-state.ts'
 import type { Life } from '../membership/view.ts'
 import type { Holder } from '../ops.ts'
 import type { Reply, SheepClient } from '../server.ts'
+import { ChangeOrder } from './change-order.ts'
 import type { Ownership } from './ownership.ts'
 import { isOfUnknown, placeOf, type RequestPlace } from './request-family.ts'
 import { closePlace, type OpenPlace, RoutedSession } from './routed-session.ts'
@@ -30,6 +31,9 @@ export interface GatewayOptions {
 interface Routed {
   holder: Holder
   session: RoutedSession
+  /** Hash of the name of the attachment; null without one. */
+  right: string | null
+  order: ChangeOrder
 }
 
 /** Between two looks for an owner, when the last one told nothing new. */
@@ -118,13 +122,22 @@ export class Gateway {
     const id = this.#nextId++
     // Without a right nobody knows who else came in the meantime: such a session ends with its owner.
     const { opening } = opened
-    const resumes = request.body?.length ? { ...request, flags: (request.flags ?? 0) | FLAG.RESUME, opening } : null
+    const right = request.body?.length ? request.body.toString() : null
+    const resumes = right && { ...request, flags: (request.flags ?? 0) | FLAG.RESUME, opening }
+    const order = this.#orderOf(right)
     const session = new RoutedSession(opened, {
       reopen: resumes ? () => this.#reopen(family, resumes, holder) : undefined,
+      order,
       ended: () => this.#sessions.delete(id),
     })
-    this.#sessions.set(id, { holder, session })
+    this.#sessions.set(id, { holder, session, right, order })
     return { result: RESULT.SUCCESS, session: id, vdiSize: opened.vdiSize }
+  }
+
+  /** The one of the other sessions of the attachment. */
+  #orderOf(right: string | null): ChangeOrder {
+    if (right !== null) for (const routed of this.#sessions.values()) if (routed.right === right) return routed.order
+    return new ChangeOrder()
   }
 
   /** Not at once: who could not answer may own it still. */

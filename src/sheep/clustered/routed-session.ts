@@ -3,6 +3,7 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import { UnderWay } from '../../runtime/under-way.ts'
 import type { Reply } from '../server.ts'
+import type { ChangeOrder, OrderedChange } from './change-order.ts'
 
 /** Where a session is open now: on this node or on another one, under that node's number for it. */
 export interface OpenPlace {
@@ -20,22 +21,43 @@ export interface RoutedSessionOptions {
    * more. Absent for a session that ends with its owner.
    */
   reopen?: (() => Promise<OpenPlace | { result: number }>) | undefined
+  /** Of all sessions of the attachment on this node. */
+  order: ChangeOrder
   /** It is over by itself. */
   ended(): void
 }
 
-interface Unanswered {
+class Unanswered implements OrderedChange {
+  readonly request: SheepRequest
+  readonly reply: (response: Reply) => void
+  readonly #session: RoutedSession
+  readonly start: number
+  readonly end: number
   /** Among all that are. */
-  number: number
-  request: SheepRequest
-  reply: (response: Reply) => void
+  number = 0
+  isHeld = false
+
+  constructor(session: RoutedSession, request: SheepRequest, reply: (response: Reply) => void) {
+    this.#session = session
+    this.request = request
+    this.reply = reply
+    this.start = request.offset ?? 0
+    this.end = this.start + (request.body?.length ?? request.length ?? 0)
+  }
+
+  go(): void {
+    this.#session.released(this)
+  }
 }
+
+const CHANGES: ReadonlySet<number> = new Set([OP.WRITE_VDI, OP.DISCARD_VDI, OP.ZERO_VDI])
 
 /**
  * A session as the gateway has it that somebody opened it at. When the owner of the VDI changes, it goes on at the new one: what was
  * not answered is sent again, in its order, and the client feels a pause. That is as if it had just been sent, because
  *
  * - what was sent to the former owner changes nothing any more once the new one has read or written there;
+ * - nothing else is done to the bytes of a change before that is answered (ChangeOrder), so it may be done twice;
  * - the new owner admits what was opened through the gateway that opened the attachment last, since nobody else did, and nothing else: a
  *   client that has gone on at another gateway is not overtaken by what it had sent here.
  */
@@ -45,7 +67,6 @@ export class RoutedSession {
   /** Answered with this from now on. */
   #overWith: number | null = null
   readonly #unanswered = new UnderWay<Unanswered>()
-
   constructor(place: OpenPlace, options: RoutedSessionOptions) {
     this.#place = place
     this.#options = options
@@ -53,8 +74,14 @@ export class RoutedSession {
 
   submit(request: SheepRequest, reply: (response: Reply) => void): void {
     if (this.#overWith !== null) return reply({ result: this.#overWith })
-    const unanswered = { number: 0, request, reply }
+    const unanswered = new Unanswered(this, request, reply)
     unanswered.number = this.#unanswered.add(unanswered)
+    if (CHANGES.has(request.opcode) && !this.#options.order.begin(unanswered)) return
+    if (this.#place) this.#send(unanswered, this.#place)
+  }
+
+  /** See OrderedChange. */
+  released(unanswered: Unanswered): void {
     if (this.#place) this.#send(unanswered, this.#place)
   }
 
@@ -65,7 +92,10 @@ export class RoutedSession {
     this.#overWith ??= result
     const unanswered = this.#unanswered.values()
     this.#unanswered.clear()
-    for (const { reply } of unanswered) reply({ result: this.#overWith })
+    for (const each of unanswered) {
+      this.#options.order.end(each)
+      each.reply({ result: this.#overWith })
+    }
     return place
   }
 
@@ -76,6 +106,7 @@ export class RoutedSession {
       if (this.#unanswered.get(unanswered.number) !== unanswered || place !== this.#place) return
       if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)
       this.#unanswered.delete(unanswered.number)
+      this.#options.order.end(unanswered)
       unanswered.reply(response)
     })
   }
@@ -96,7 +127,8 @@ export class RoutedSession {
       if ('run' in opened) closePlace(opened)
     } else if ('run' in opened) {
       this.#place = opened
-      for (const unanswered of this.#unanswered.values()) if (this.#place === opened) this.#send(unanswered, opened)
+      const unheld = this.#unanswered.values().filter(({ isHeld }) => !isHeld)
+      for (const unanswered of unheld) if (this.#place === opened) this.#send(unanswered, opened)
     } else {
       this.end(opened.result)
       this.#options.ended()
