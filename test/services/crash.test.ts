@@ -11,7 +11,7 @@ import { describeSwapCuts } from './swap-cuts.ts'
 
 // All moments are in the long form. They are the same on both databases, and to make one on PostgreSQL takes longer.
 describeCuts('SQLite', { share: 5 })
-if (runsPostgres) describeCuts('PostgreSQL', { share: 12 })
+if (runsPostgres) describeCuts('PostgreSQL', { share: 30 })
 describeSwapCuts('SQLite', { share: 8 })
 if (runsPostgres) describeSwapCuts('PostgreSQL', { share: 16 })
 describeReencryptionCuts({ sizeGib: 1, share: 6 })
