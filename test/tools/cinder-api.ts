@@ -37,6 +37,8 @@ export interface Connected {
   /** `host:port`, and the name of the export. */
   address: string
   name: string
+  /** As the connection information says, which is all that Nova looks at. */
+  isEncrypted: boolean
 }
 
 /**
@@ -98,12 +100,12 @@ export class CinderApi {
   async attach(volumeId: string, mode: 'rw' | 'ro' = 'rw'): Promise<Connected> {
     const connector = { host: 'test', ip: '127.0.0.1', mode }
     const body = { attachment: { volume_uuid: volumeId, connector, mode } }
-    const { attachment } = await this.request<{
-      attachment: { id: string; connection_info: { uri: string; name: string; hosts: string[]; ports: string[] } }
-    }>('POST', '/attachments', body)
-    const { uri, name, hosts, ports } = attachment.connection_info
+    type Info = { uri: string; name: string; hosts: string[]; ports: string[]; encrypted: boolean }
+    type Told = { attachment: { id: string; connection_info: Info } }
+    const { attachment } = await this.request<Told>('POST', '/attachments', body)
+    const { uri, name, hosts, ports, encrypted: isEncrypted } = attachment.connection_info
     await this.request('POST', `/attachments/${attachment.id}/action`, { 'os-complete': {} })
-    return { id: attachment.id, volumeId, uri, name, address: `${hosts[0]}:${ports[0]}` }
+    return { id: attachment.id, volumeId, uri, name, address: `${hosts[0]}:${ports[0]}`, isEncrypted }
   }
 
   async detach(attachmentId: string): Promise<void> {

@@ -67,6 +67,7 @@ export function volumeUser(cinder: CinderApi, collie: Collie): VolumeUser {
     if (keyId !== null) writeFileSync(file, await ask(keyId, await cinder.token()))
     const attached = await cinder.attach(volumeId)
     try {
+      expect(attached.isEncrypted).toBe(keyId !== null)
       return await qemuIo(attached, keyId === null ? null : file, command)
     } finally {
       await cinder.detach(attached.id)

@@ -225,9 +225,8 @@ export function createSheepdogDriver(options: SheepdogDriverOptions): VolumeDriv
       access_mode: mode,
       volume_id: volume.id,
       discard: true,
-      logical_block_size: 512,
-      physical_block_size: 4096,
-      encrypted: false,
+      logical_block_size: '512', // text, as Nova puts them into a document without a look
+      physical_block_size: '4096',
     }
   }
 }

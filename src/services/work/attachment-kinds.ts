@@ -132,9 +132,9 @@ function withCommonKeys(
 ): ConnectionInfo {
   return {
     access_mode: mode,
-    encrypted: encryption_key_id !== null,
     cacheable: false,
     ...info,
+    encrypted: encryption_key_id !== null, // of which no driver knows
     attachment_id: id,
     enforce_multipath: connector.enforce_multipath === true,
   }
