@@ -15,6 +15,7 @@ const PAGES = [
   'docs/encryption.md',
   'docs/hazards.md',
   'docs/metrics.md',
+  'docs/nova.md',
   'docs/operations.md',
 ]
 

@@ -4,6 +4,7 @@ import type { ImageService } from '../../src/services/images/image-service.ts'
 import { Collie } from './collie.ts'
 import { sharedGlance } from './glance.ts'
 import { Keystone } from './keystone.ts'
+import { LIBVIRT_PROGRAMS, Libvirt } from './libvirt.ts'
 import { NOVA_PROGRAMS, Nova } from './nova.ts'
 import { commandExists, testUnless } from './require-command.ts'
 import { Started } from './started.ts'
@@ -14,10 +15,17 @@ import { Started } from './started.ts'
  */
 
 const PROGRAMS = { 'keystone-manage': 'keystone', 'glance-api': 'glance-api', ...NOVA_PROGRAMS }
-const missing = Object.entries(PROGRAMS).flatMap(([program, name]) => (commandExists(program) ? [] : [name]))
-export const withComputeCloud = testUnless(missing.length > 0 && `apt-get install ${[...new Set(missing)].join(' ')}`)
+const missingOf = (programs: Record<string, string>): string | false => {
+  const missing = Object.entries(programs).flatMap(([program, name]) => (commandExists(program) ? [] : [name]))
+  return missing.length > 0 && `apt-get install ${[...new Set(missing)].join(' ')}`
+}
+const missing = missingOf(PROGRAMS)
+const missingForMachines = missingOf({ ...PROGRAMS, ...LIBVIRT_PROGRAMS })
+export const withComputeCloud = testUnless(missing)
+/** Servers are machines. */
+export const withMachines = testUnless(missingForMachines)
 
-/** The backends, each a store of its own, and a volume type for each that has its name; `anywhere` may be on both, `shared` is for several servers. */
+/** The backends, each a store of its own, and a volume type for each that has its name; `anywhere` may be on both, `shared` is for several servers, `secret` is encrypted. */
 export const BACKENDS = ['one', 'two'] as const
 /** Of the images that servers begin with. */
 export const IMAGE_BYTES = 1024 * 1024
@@ -79,10 +87,12 @@ export class ComputeCloud {
   readonly imageService: ImageService
   /** Each a process; the first one serves the API. */
   readonly stores: readonly [Collie, Collie]
+  /** Under which the servers are, where they are machines. */
+  readonly libvirt: Libvirt | null
   readonly #started: Started
 
   private constructor(
-    parts: Pick<ComputeCloud, 'keystone' | 'nova' | 'images' | 'imageService' | 'stores'>,
+    parts: Pick<ComputeCloud, 'keystone' | 'nova' | 'images' | 'imageService' | 'stores' | 'libvirt'>,
     started: Started,
   ) {
     this.keystone = parts.keystone
@@ -90,21 +100,23 @@ export class ComputeCloud {
     this.images = parts.images
     this.imageService = parts.imageService
     this.stores = parts.stores
+    this.libvirt = parts.libvirt
     this.#started = started
   }
 
   /** With an administrator `admin`, and a member `demo` in a project of that name. Null where programs are missing. */
-  static async start(): Promise<ComputeCloud | null> {
-    if (missing.length > 0) return null
+  static async start({ hasMachines = false } = {}): Promise<ComputeCloud | null> {
+    if (hasMachines ? missingForMachines : missing) return null
     const started = new Started()
     try {
       const keystone = started.keep(await startKeystone())
       const glance = await sharedGlance()
       await keystone.register('image', 'glance', glance.url)
       const stores = await startStores(keystone, glance.url, started)
-      const nova = started.keep(await Nova.start(keystone, 'nova'))
+      const libvirt = hasMachines ? started.keep(await Libvirt.start()) : null
+      const nova = started.keep(await Nova.start(keystone, 'nova', libvirt))
       const images = [await addImage(glance.images, 'first'), await addImage(glance.images, 'second')]
-      const cloud = new ComputeCloud({ keystone, stores, nova, images, imageService: glance.images }, started)
+      const cloud = new ComputeCloud({ keystone, stores, nova, images, imageService: glance.images, libvirt }, started)
       await cloud.#furnish()
       return cloud
     } catch (error) {
@@ -138,6 +150,10 @@ export class ComputeCloud {
     await volume.request('POST', '/types', { volume_type: { name: 'anywhere' } })
     const extra_specs = { volume_backend_name: BACKENDS[0], multiattach: '<is> True' }
     await volume.request('POST', '/types', { volume_type: { name: 'shared', extra_specs } })
+    const secret = { name: 'secret', extra_specs: { volume_backend_name: BACKENDS[0] } }
+    const { volume_type } = await volume.request('POST', '/types', { volume_type: secret })
+    const encryption = { provider: 'luks', cipher: 'aes-xts-plain64', key_size: 256, control_location: 'front-end' }
+    await volume.request('POST', `/types/${volume_type.id}/encryption`, { encryption })
   }
 }
 
@@ -167,7 +183,9 @@ async function startStores(keystone: Keystone, imageUrl: string, started: Starte
     `--image-service-url=${imageUrl}`,
     `--backends=${JSON.stringify([{ name: BACKENDS[0] }, { name: BACKENDS[1], data_dir: second.dataDir }])}`,
   )
-  await keystone.register('volumev3', 'cinderv3', `${first.info.addresses.api}/$(project_id)s`)
+  const { api } = first.info.addresses
+  await keystone.register('volumev3', 'cinderv3', `${api}/$(project_id)s`)
+  await keystone.register('key-manager', 'collie-keys', api!.replace(/v3$/, 'key-manager'))
   return [first, second]
 }
 

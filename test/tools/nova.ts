@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import { freePort } from './collie.ts'
 import { ForeignServer } from './foreign-server.ts'
 import type { Keystone } from './keystone.ts'
+import type { Libvirt } from './libvirt.ts'
 import { MARIADB_PROGRAMS, MariadbServer } from './mariadb-server.ts'
 import { RABBITMQ_PROGRAMS, RabbitmqServer } from './rabbitmq-server.ts'
 import { Started } from './started.ts'
@@ -17,7 +18,8 @@ import { Started } from './started.ts'
  * are checked by a Keystone, whose catalog names the services; of Neutron there is only what says that there are no networks.
  *
  * The compute hosts have Nova's fake driver: a server is an entry in their memory. It takes any connection to a volume and opens none. All
- * else is as for any driver: what Nova asks of block storage, in which order, and what it does when that fails.
+ * else is as for any driver: what Nova asks of block storage, in which order, and what it does when that fails. Or there is one host, whose servers
+ * are machines of QEMU (by emulation) under a libvirt, with disks over NBD.
  */
 
 export const NOVA_PROGRAMS = {
@@ -31,13 +33,16 @@ export const NOVA_PROGRAMS = {
   'placement-api': 'placement-api',
 }
 
+/** As docs/nova.md has it on hosts with libvirt. */
+const COMPUTE_WITH_NBD = path.resolve(import.meta.dirname, '../../contrib/nova-compute-nbd')
+
 const PASTE = '/usr/share/nova-common/api-paste.ini'
 const READY_MS = 60_000
 const POLL_MS = 250
 const LOG_LINES_SHOWN = 40
 
-/** Nova's compute hosts. */
-export const HOSTS = ['compute-1', 'compute-2'] as const
+/** Nova's compute hosts; with libvirt the first one. */
+const HOSTS = ['compute-1', 'compute-2'] as const
 
 /** A volume of a server, as Nova's own table has it. */
 export interface HeldVolume {
@@ -64,7 +69,7 @@ export class Nova {
    * `user` is an account in the project `service` of the roles `admin` and `service`. Nova finds block storage and images in the catalog, as
    * soon as they are there.
    */
-  static async start(keystone: Keystone, user: string): Promise<Nova> {
+  static async start(keystone: Keystone, user: string, libvirt: Libvirt | null): Promise<Nova> {
     const started = new Started()
     try {
       const directory = mkdtempSync(path.join(tmpdir(), 'collie-nova-'))
@@ -73,13 +78,14 @@ export class Nova {
       const database = started.keep(await MariadbServer.start('nova_api', 'nova', 'nova_cell0', 'placement'))
       const port = await freePort()
       const nova = new Nova(`http://127.0.0.1:${port}/v2.1`, directory, database, started)
-      nova.#configure({ keystone, user, port, directory, database, brokerUrl: broker.url })
+      const hosts = libvirt ? HOSTS.slice(0, 1) : HOSTS
+      nova.#configure({ keystone, user, port, directory, database, brokerUrl: broker.url, hosts, libvirt })
       await nova.#migrate()
       started.keep(await startNetworks(keystone))
       started.keep(await nova.#startPlacement(keystone))
       await keystone.register('compute', 'nova', nova.url)
-      await started.keepAll(nova.#startDaemons())
-      await nova.#untilHostsAreKnown()
+      await started.keepAll(nova.#startDaemons(hosts, libvirt ? COMPUTE_WITH_NBD : 'nova-compute'))
+      await nova.#untilHostsAreKnown(hosts.length)
       return nova
     } catch (error) {
       await started.stop()
@@ -118,7 +124,7 @@ export class Nova {
     return ['nova.conf', `${name}.conf`].flatMap((file) => ['--config-file', this.#at(file)])
   }
 
-  #startDaemons(): Promise<ForeignServer>[] {
+  #startDaemons(hosts: readonly string[], compute: string): Promise<ForeignServer>[] {
     const start = (program: string, name: string, url: string | (() => Promise<boolean>)) =>
       ForeignServer.start({
         words: [program, ...this.#configuration(name), '--log-file', this.#at(`log/${name}`)],
@@ -129,16 +135,16 @@ export class Nova {
     return [
       start('nova-api', 'api', this.url),
       ...['conductor', 'scheduler'].map((name) => start(`nova-${name}`, name, isUp(`nova-${name}`))),
-      ...HOSTS.map((name) => start('nova-compute', name, isUp(`nova-compute ${name}`))),
+      ...hosts.map((name) => start(compute, name, isUp(`nova-compute ${name}`))),
     ]
   }
 
   #configure(settings: Settings): void {
-    for (const name of ['log', 'lock', 'placement', ...HOSTS]) mkdirSync(this.#at(name))
+    for (const name of ['log', 'lock', 'placement']) mkdirSync(this.#at(name))
+    for (const name of settings.hosts) mkdirSync(this.#at(`${name}/instances`), { recursive: true })
     writeFileSync(this.#at('nova.conf'), novaConfiguration(settings))
     for (const name of ['api', 'conductor', 'scheduler', 'cell1']) writeFileSync(this.#at(`${name}.conf`), '')
-    for (const name of HOSTS)
-      writeFileSync(this.#at(`${name}.conf`), `[DEFAULT]\nhost = ${name}\nstate_path = ${this.#at(name)}\n`)
+    for (const name of settings.hosts) writeFileSync(this.#at(`${name}.conf`), hostConfiguration(settings, name))
     writeFileSync(this.#at('cell0.conf'), `[database]\nconnection = ${settings.database.url('nova_cell0')}\n`)
     writeFileSync(this.#at('placement/placement.conf'), placementConfiguration(settings))
   }
@@ -173,10 +179,10 @@ export class Nova {
   }
 
   /** The scheduler looks every second for hosts that it does not know. */
-  async #untilHostsAreKnown(): Promise<void> {
+  async #untilHostsAreKnown(count: number): Promise<void> {
     for (const deadline = Date.now() + READY_MS; ; await new Promise((resolve) => setTimeout(resolve, POLL_MS))) {
       const [hosts] = await this.#database.query('select count(*) from nova_api.host_mappings')
-      if (hosts === String(HOSTS.length)) return
+      if (hosts === String(count)) return
       if (Date.now() > deadline) throw new Error(`Nova does not find its hosts:\n${this.tailOfLogs()}`)
     }
   }
@@ -211,6 +217,8 @@ interface Settings {
   directory: string
   database: MariadbServer
   brokerUrl: string
+  hosts: readonly string[]
+  libvirt: Libvirt | null
 }
 
 const account = ({ keystone, user }: Settings) => `
@@ -261,7 +269,36 @@ send_service_user_token = true
 [cinder]
 catalog_info = volumev3::publicURL
 os_region_name = RegionOne
+[key_manager]
+backend = barbican
+[barbican]
+auth_endpoint = ${settings.keystone.url}
 `
+
+const hostConfiguration = ({ directory, libvirt }: Settings, name: string): string => `
+[DEFAULT]
+host = ${name}
+state_path = ${directory}/${name}
+${libvirt ? libvirtConfiguration(libvirt.uri, [`${directory}/nova.conf`, `${directory}/${name}.conf`]) : ''}`
+
+/** Root needs no help to become root. A guest without a system does not hear that it is to stop. */
+function libvirtConfiguration(uri: string, files: readonly string[]): string {
+  const helper = `helper_command = /usr/bin/privsep-helper ${files.map((file) => `--config-file ${file}`).join(' ')}`
+  return `
+compute_driver = libvirt.LibvirtDriver
+shutdown_timeout = 1
+[libvirt]
+virt_type = qemu
+connection_uri = ${uri}
+cpu_mode = none
+[vnc]
+enabled = false
+[nova_sys_admin]
+${helper}
+[privsep_osbrick]
+${helper}
+`
+}
 
 const placementConfiguration = (settings: Settings): string => `
 [placement_database]
