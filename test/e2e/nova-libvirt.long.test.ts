@@ -108,6 +108,27 @@ describe('a machine', () => {
     await tenant.volumeIs(volumeId, 'available')
   })
 
+  withMachines('has its disk on another backend after a retype, and goes on to write to it', async () => {
+    const [serverId] = await tenant.newServerOn()
+    const volumeId = await tenant.newVolume()
+    const before = await tenant.attach(serverId, volumeId)
+    await write(serverId, 1, 7)
+    const retype = { new_type: BACKENDS[1], migration_policy: 'on-demand' }
+    expect((await tenant.actOnVolume(volumeId, { 'os-retype': retype }, tenant.admin)).status).toBe(202)
+    const moved = await until(
+      () => tenant.showVolume(volumeId),
+      ({ status, migration_status: migration }) => status === 'in-use' && ['success', 'error'].includes(migration),
+    )
+    expect(moved).toMatchObject({ migration_status: 'success', volume_type: BACKENDS[1] })
+    expect(await isRefused(before)).toBe(true)
+    const { connectionInfo } = await tenant.heldVolume(serverId, volumeId)
+    expect(await disksOf(serverId)).toContain(connectionInfo.data.name)
+    expect(await blockAt(serverId, volumeId)).toEqual(Buffer.alloc(BLOCK_BYTES, 7))
+    await write(serverId, 1, 8)
+    expect(await blockAt(serverId, volumeId)).toEqual(Buffer.alloc(BLOCK_BYTES, 8))
+    await tenant.deleteServer(serverId)
+  })
+
   withMachines(
     'has the room of a volume that grew when it begins anew: QEMU takes none before, which Nova says',
     async () => {
