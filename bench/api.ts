@@ -3,7 +3,7 @@
  * answers (api-reference.mjs): what Node, HTTP and a synced write cost anyway. So results are ratios, which mean the same
  * on a fast machine and on a slow one. It starts both by itself, on temporary directories and free ports.
  *
- * Usage: npm run build && tsx bench/api.ts [--quick] [--json]
+ * Usage: npm run build && tsx bench/api.ts [--quick] [--json] [--help]
  *
  * Rounds of the two alternate, and medians are printed, so that a drift of the machine meets both alike. The client
  * runs on the same host and takes its share of it. `COLLIE_MAIN` names another build to measure.
@@ -12,14 +12,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import { Collie } from '../test/tools/collie.ts'
 import { ATTACHMENT_REQUESTS, residentMib, startReference, VolumeApi } from './api-targets.ts'
 import { type Load, percentile, run } from './load.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
-})
+const options = readOptions(import.meta.filename, { quick: false })
 
 const ROUNDS = options.quick ? 3 : 5
 const ROUND_MS = options.quick ? 500 : 3000

@@ -14,23 +14,16 @@
  * both sides. Runs begin with a new volume each, and medians are printed.
  */
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
-import { parseArgs } from 'node:util'
 import { CinderApi } from '../test/tools/cinder-api.ts'
 import { Collie } from '../test/tools/collie.ts'
 import { scratchDirectory } from '../test/tools/scratch.ts'
 import { fio, median } from './fio.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '3' },
-    mib: { type: 'string', default: '512' },
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
-})
-const RUNS = Number(options.runs)
+const options = readOptions(import.meta.filename, { runs: 3, mib: 512 })
+const RUNS = options.runs
 const MIB = 1024 * 1024
-const BYTES = Number(options.mib) * MIB
+const BYTES = options.mib * MIB
 const CHUNK_BYTES = 4 * MIB
 const SCATTERED = 1400
 const PIECE_BYTES = 64 * 1024
@@ -187,18 +180,12 @@ class Bench {
   }
 }
 
-if (options.help) {
-  console.log(
-    'usage: tsx bench/backup.ts [--runs 3] [--mib 512] [--json]; what is measured stands at the top of the file',
-  )
-} else {
-  const rows = await measureAll()
-  if (options.json) console.log(JSON.stringify(rows))
-  else
-    for (const { metric, unit, measured, reference, ratio, asked } of rows) {
-      const wanted = asked === null ? '' : `asked ${asked}`
-      console.log(
-        `${metric.padEnd(36)} ${measured.toFixed(2).padStart(9)} ${unit.padEnd(4)} reference ${reference.toFixed(2).padStart(9)}  ratio ${ratio.toFixed(2)}  ${wanted}`,
-      )
-    }
-}
+const rows = await measureAll()
+if (options.json) console.log(JSON.stringify(rows, null, 2))
+else
+  for (const { metric, unit, measured, reference, ratio, asked } of rows) {
+    const wanted = asked === null ? '' : `asked ${asked}`
+    console.log(
+      `${metric.padEnd(36)} ${measured.toFixed(2).padStart(9)} ${unit.padEnd(4)} reference ${reference.toFixed(2).padStart(9)}  ratio ${ratio.toFixed(2)}  ${wanted}`,
+    )
+  }

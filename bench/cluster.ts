@@ -4,25 +4,22 @@
  * measure these as much as the design.
  *
  * Usage: npm run build && tsx bench/cluster.ts [--runs 3] [--seconds 8] [--mebibytes 512] [--nodes 3] [--metrics rw1,rw16,rr16,sw]
- *                                              [--durability flush,write] [--json]
+ *                                              [--durability flush,write] [--json] [--help]
  *
  * Metrics as in nbd.ts. With `write` durability only random writes are measured. All clients come to the first node.
  */
 import { readFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
 import { type CollieUnderTest, fill, startCluster, startCollie } from './collie-target.ts'
 import { measure, median, unitOf } from './fio.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '8' },
-    mebibytes: { type: 'string', default: '512' },
-    nodes: { type: 'string', default: '3' },
-    metrics: { type: 'string', default: 'rw1,rw16,rr16,sw' },
-    durability: { type: 'string', default: 'flush,write' },
-    json: { type: 'boolean', default: false },
-  },
+const options = readOptions(import.meta.filename, {
+  runs: 3,
+  seconds: 8,
+  mebibytes: 512,
+  nodes: 3,
+  metrics: ['rw1', 'rw16', 'rr16', 'sw'],
+  durability: ['flush', 'write'],
 })
 
 const MIB = 1024 * 1024
@@ -31,7 +28,7 @@ const TICKS_PER_SECOND = 100
 const NAMES = ['one', 'cluster'] as const
 /** Of the ratios: DESIGN's figures. A sequential write goes to all copies, so a third of what one node does is 1. */
 const ASKED: Record<string, number> = { 'flush rw1': 0.4, 'flush rw16': 0.35, 'write rw16': 0.5, 'flush rr16': 0.8 }
-ASKED['flush sw'] = 0.8 / Number(options.nodes)
+ASKED['flush sw'] = 0.8 / options.nodes
 
 interface Measured {
   rate: number
@@ -50,21 +47,21 @@ interface Row {
 
 const rows: Row[] = []
 const memory: Record<string, number[]> = {}
-for (const durability of options.durability.split(',')) rows.push(...(await compare(durability)))
+for (const durability of options.durability) rows.push(...(await compare(durability)))
 if (options.json) console.log(JSON.stringify({ rows, residentMib: memory }, null, 2))
 else print()
 
 async function compare(durability: string): Promise<Row[]> {
-  const metrics = options.metrics.split(',').filter((metric) => durability === 'flush' || metric.startsWith('rw'))
+  const metrics = options.metrics.filter((metric) => durability === 'flush' || metric.startsWith('rw'))
   const flag = `--durability=${durability}`
   const started: CollieUnderTest[] = []
   try {
     started.push(await startCollie(flag))
-    started.push(await startCluster(Number(options.nodes), flag))
-    const uris = await Promise.all(started.map((each) => each.exportVdi('bench', Number(options.mebibytes) * MIB)))
+    started.push(await startCluster(options.nodes, flag))
+    const uris = await Promise.all(started.map((each) => each.exportVdi('bench', options.mebibytes * MIB)))
     for (const uri of uris) await fill(uri)
     const results = new Map(metrics.map((metric) => [metric, started.map((): Measured[] => [])]))
-    for (let run = 0; run < Number(options.runs); run++)
+    for (let run = 0; run < options.runs; run++)
       for (const [metric, of] of results)
         for (const [at, each] of started.entries()) of[at]!.push(await measured(each, uris[at]!, metric))
     for (const [at, { pids }] of started.entries()) memory[`${NAMES[at]} ${durability}`] = pids.map(residentMib)
@@ -75,7 +72,7 @@ async function compare(durability: string): Promise<Row[]> {
 }
 
 async function measured({ pids }: CollieUnderTest, uri: string, metric: string): Promise<Measured> {
-  const seconds = Number(options.seconds)
+  const { seconds } = options
   const before = cpuSeconds(pids)
   const rate = await measure(uri, metric, seconds)
   return { rate, cpuUs: ((cpuSeconds(pids) - before) * 1e6) / (rate * seconds) }

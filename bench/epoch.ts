@@ -2,7 +2,7 @@
  * What a new view costs one node of a hundred that has 100,000 objects: processor time, and the longest time for which its event loop
  * did nothing else. The node's own parts are real, on a store in a temporary directory; the other nodes are answers made here.
  *
- * Usage: npx tsx bench/epoch.ts [--objects 100000] [--nodes 100] [--vnodes 512] [--json]
+ * Usage: npx tsx bench/epoch.ts [--objects 100000] [--nodes 100] [--vnodes 512] [--json] [--help]
  *
  * One node has gone, and the view says that its places are given up: three in a hundred objects get another copy elsewhere.
  *
@@ -18,7 +18,6 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { parseArgs } from 'node:util'
 import { vidOfName } from '../src/protocol/hash.ts'
 import { dataOid, oidIndex, oidVid } from '../src/protocol/oid.ts'
 import { systemClock } from '../src/runtime/clock.ts'
@@ -42,15 +41,9 @@ import type { Entry, Vdi } from '../src/sheep/entries.ts'
 import type { Member, View } from '../src/sheep/membership/view.ts'
 import { BLOCK_BYTES } from '../src/sheep/object-format.ts'
 import { ObjectStore } from '../src/sheep/object-store.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    objects: { type: 'string', default: '100000' },
-    nodes: { type: 'string', default: '100' },
-    vnodes: { type: 'string', default: '512' },
-    json: { type: 'boolean', default: false },
-  },
-})
+const options = readOptions(import.meta.filename, { objects: 100_000, nodes: 100, vnodes: 512 })
 
 const COPIES = 3
 const FAMILY = vidOfName('vdi 0')
@@ -60,7 +53,7 @@ const OPENED_AT_ONCE = 16
 const MADE_AT_ONCE = 256
 const SEGMENT_BYTES = 64 << 20
 const GENERATION = { epoch: 3, index: 1000, incarnation: 'other' }
-const nodes = Number(options.nodes)
+const { nodes } = options
 
 interface Cost {
   part: string
@@ -73,7 +66,7 @@ const memberOf = (at: number): Member => ({
   incarnation: `${at}`,
   address: `10.0.${at >> 8}.${at & 255}:7000`,
   zone: at + 1,
-  vnodes: Number(options.vnodes),
+  vnodes: options.vnodes,
 })
 const all = Array.from({ length: nodes }, (_, at) => memberOf(at))
 const gone = all.at(-1)!
@@ -118,7 +111,7 @@ class EpochBench {
 
   async run(directory: string): Promise<void> {
     // Each node owns as many VDIs as it has neighbours, of as many objects.
-    const objects = Math.ceil(Number(options.objects) / COPIES)
+    const objects = Math.ceil(options.objects / COPIES)
     this.apply({ type: 'view', ...viewOf(1, all) })
     const vdis = all.map((_, at) => vdiOf(at, objects))
     for (const [at, vdi] of vdis.entries()) {

@@ -3,7 +3,7 @@
  * while clients create, show, list and delete volumes as fast as they can. Both are of one process on two threads.
  *
  * Usage: npm run build && tsx bench/isolation.ts [--runs 5] [--seconds 4] [--rate 400] [--concurrency 8]
- *                                          [--load write,show,list] [--json] [-- --api-share=1]
+ *                                          [--load write,show,list] [--json] [--help] [-- --api-share=1]
  *
  * `--rate 0` asks for one request after the other, as fast as they are answered. What follows `--` are settings of Collie.
  * Clients and API take processors from the disk on a small machine, however well the two are kept apart. What that costs
@@ -13,27 +13,23 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { parseArgs } from 'node:util'
 import { Collie } from '../test/tools/collie.ts'
 import { startReference, VolumeApi } from './api-targets.ts'
 import { fill } from './collie-target.ts'
 import { fio, median } from './fio.ts'
 import { type Load, run } from './load.ts'
+import { readOptionsAndWords } from './options.ts'
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    runs: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '4' },
-    rate: { type: 'string', default: '400' },
-    concurrency: { type: 'string', default: '8' },
-    load: { type: 'string', default: 'write,show,list' },
-    json: { type: 'boolean', default: false },
-  },
+const { options, words } = readOptionsAndWords(import.meta.filename, {
+  runs: 5,
+  seconds: 4,
+  rate: 400,
+  concurrency: 8,
+  load: ['write', 'show', 'list'],
 })
 
 /** What the clients do in turn: create and delete a volume, show one, list all. */
-const wanted = new Set(options.load.split(','))
+const wanted = new Set<string>(options.load)
 /** Volumes that lists show. */
 const VOLUMES = 100
 /** The load begins before the disk is measured and goes on behind it. */
@@ -45,7 +41,7 @@ const METRICS = ['read p50', 'read p99', 'write p50', 'write p99'] as const
 type Latencies = Record<(typeof METRICS)[number], number>
 
 const directory = mkdtempSync(path.join(tmpdir(), 'isolation-bench-'))
-const collie = await Collie.create(...positionals)
+const collie = await Collie.create(...words)
 try {
   await collie.start()
   await measure()
@@ -82,7 +78,7 @@ async function measure(): Promise<void> {
   }
   const results: Record<Condition, Latencies[]> = { idle: [], loaded: [], bare: [] }
   const rates: Record<Condition, number[]> = { idle: [], loaded: [], bare: [] }
-  for (let round = 0; round <= Number(options.runs); round++) {
+  for (let round = 0; round <= options.runs; round++) {
     for (const condition of CONDITIONS) {
       const { latencies, perSecond } = await underLoad(loads[condition], () => disk(uri))
       if (round === 0) continue // warms up
@@ -102,7 +98,7 @@ async function underLoad(
   if (load === null) return { latencies: await measured(), perSecond: 0 }
   let isOver = false
   const bounds = { countMax: Number.POSITIVE_INFINITY, durationMaxMs: Number.POSITIVE_INFINITY }
-  const loading: Promise<Load> = run(Number(options.concurrency), bounds, load, () => isOver)
+  const loading: Promise<Load> = run(options.concurrency, bounds, load, () => isOver)
   await new Promise((resolve) => setTimeout(resolve, LEAD_MS))
   const latencies = await measured().finally(() => {
     isOver = true
@@ -112,7 +108,7 @@ async function underLoad(
 
 /** One round of reads and writes; microseconds. */
 async function disk(uri: string): Promise<Latencies> {
-  const rate = Math.round(Number(options.rate) / 2)
+  const rate = Math.round(options.rate / 2)
   const steady = ['--iodepth=4', `--rate_iops=${rate},${rate}`, '--rate_process=poisson']
   const job = await fio(
     uri,
@@ -145,7 +141,7 @@ function report(results: Record<Condition, Latencies[]>, rates: Record<Condition
     return
   }
   const requests =
-    Number(options.rate) > 0 ? `${options.rate} requests of 4 KiB per second` : 'one request of 4 KiB after the other'
+    options.rate > 0 ? `${options.rate} requests of 4 KiB per second` : 'one request of 4 KiB after the other'
   console.log(`${requests} over NBD, ${options.concurrency} clients of the API`)
   console.log(
     `cycles of the clients per second: ${cycles.loaded.toFixed(0)}, of the bare server ${cycles.bare.toFixed(0)}\n`,

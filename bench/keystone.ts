@@ -2,19 +2,17 @@
  * Measures what it costs that tokens are Keystone's: two Collies side by side, one with accounts of its own, the other with Debian's
  * Keystone, which the run starts. The measure is the former.
  *
- * Usage: npm run build && tsx bench/keystone.ts [--quick] [--json]
+ * Usage: npm run build && tsx bench/keystone.ts [--quick] [--json] [--help]
  *
  * Rounds of the two alternate, and medians are printed.
  */
-import { parseArgs } from 'node:util'
 import { Collie } from '../test/tools/collie.ts'
 import { Keystone } from '../test/tools/keystone.ts'
 import { VolumeApi } from './api-targets.ts'
 import { percentile, run } from './load.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
-})
+const options = readOptions(import.meta.filename, { quick: false })
 
 const ROUNDS = options.quick ? 3 : 7
 const BOUNDS = { countMax: Number.POSITIVE_INFINITY, durationMaxMs: options.quick ? 500 : 3000 }

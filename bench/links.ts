@@ -1,3 +1,9 @@
+/**
+ * What a request for copies costs the processor, the sender's side and the holder's together (they are in one process), with a holder
+ * that does nothing. Over TCP on loopback, sealed.
+ *
+ * Usage: npx tsx bench/links.ts [--seconds 2] [--json] [--help]
+ */
 import { systemClock } from '../src/runtime/clock.ts'
 import { createLog } from '../src/runtime/log.ts'
 import { systemNetwork } from '../src/runtime/network.ts'
@@ -8,12 +14,9 @@ import type { AnyHandler } from '../src/sheep/peer/kind.ts'
 import { LinkError } from '../src/sheep/peer/kind.ts'
 import { type PeerAddress, PeerLinks } from '../src/sheep/peer/links.ts'
 import { PeerNetwork } from '../src/sheep/peer/peer-network.ts'
+import { readOptions } from './options.ts'
 
-/**
- * `npx tsx bench/links.ts [SECONDS]`: what a request for copies costs the processor, the sender's side and the holder's together (they
- * are in one process), with a holder that does nothing. Over TCP on loopback, sealed.
- */
-const seconds = Number(process.argv[2] ?? 2)
+const { seconds, json } = readOptions(import.meta.filename, { seconds: 2 })
 const generation = { epoch: 3, index: 12_345, incarnation: '0123456789abcdef' }
 const version = (sequence: number) => ({ generation, sequence })
 
@@ -44,15 +47,18 @@ async function node(name: string, handlers: readonly AnyHandler[]): Promise<{ li
 
 const data = systemRandom.bytes(1 << 20)
 const holder = {
-  answer: async (request: CopyRequest): Promise<CopyAnswer> => {
-    if (request.type !== 'read') return { refused: null, result: null }
+  answer: (request: CopyRequest, reply: (answer: CopyAnswer) => void): void => {
+    if (request.type !== 'read') return reply({ refused: null, result: null })
     const bytes = data.subarray(0, request.range.count * 4096)
-    return { refused: null, result: { blocks: [{ first: 0, bytes }], zeros: [] } }
+    reply({ refused: null, result: { blocks: [{ first: 0, bytes }], zeros: [] } })
   },
 }
 const a = await node('a', [])
 const b = await node('b', [copyHandler(holder)])
 a.links.setPeers([b.at])
+
+/** Microseconds of the processor for one request. */
+const costs: { name: string; depth: number; userUs: number; systemUs: number }[] = []
 
 async function measure(name: string, depth: number, requestOf: (sequence: number) => CopyRequest): Promise<void> {
   let sequence = 0
@@ -77,10 +83,7 @@ async function measure(name: string, depth: number, requestOf: (sequence: number
   const before = process.cpuUsage()
   await run(seconds * 1000)
   const { user, system } = process.cpuUsage(before)
-  const each = (micros: number) => (micros / sequence).toFixed(1).padStart(7)
-  console.log(
-    `${name.padEnd(14)} depth ${String(depth).padStart(2)}  ${each(user + system)} µs (user ${each(user)}, system ${each(system)})`,
-  )
+  costs.push({ name, depth, userUs: user / sequence, systemUs: system / sequence })
 }
 
 for (const depth of [1, 16, 64])
@@ -88,6 +91,12 @@ for (const depth of [1, 16, 64])
 for (const depth of [1, 16]) await measure('read 4 KiB', depth, () => readOf(1))
 for (const depth of [1, 8]) await measure('write 1 MiB', depth, (sequence) => writeOf(data, sequence))
 for (const depth of [1, 8]) await measure('read 1 MiB', depth, () => readOf(256))
+if (json) console.log(JSON.stringify(costs, null, 2))
+else
+  for (const { name, depth, userUs, systemUs } of costs) {
+    const [all, user, system] = [userUs + systemUs, userUs, systemUs].map((us) => us.toFixed(1).padStart(7))
+    console.log(`${name.padEnd(14)} depth ${String(depth).padStart(2)}  ${all} µs (user ${user}, system ${system})`)
+  }
 a.links.close()
 b.links.close()
 process.exit(0)

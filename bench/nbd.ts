@@ -3,7 +3,7 @@
  * interleaved and medians printed, so that a drift of the machine meets all targets alike. Ratios are to the first.
  *
  * Usage: tsx bench/nbd.ts [--targets nbdkit,nbdkit-fua,reference,memory,collie,collie-write,NAME=nbd://…] [--metrics rr1,rr16,…] [--runs 3]
- *                         [--seconds 3] [--mebibytes 512] [--json]
+ *                         [--seconds 3] [--mebibytes 512] [--json] [--help]
  *
  * Metrics: rrN and rwN are 4 KiB random reads and writes per second at depth N, sr and sw 1 MiB sequential reads and
  * writes in MB/s at depth 4. A target is written to: never name a volume that holds anything.
@@ -11,29 +11,26 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { measure, median, unitOf } from './fio.ts'
 import { startTarget, type Target } from './nbd-targets.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    targets: { type: 'string', default: 'nbdkit,reference,collie' },
-    metrics: { type: 'string', default: 'rr1,rr16,rw1,rw16,sr,sw' },
-    runs: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '3' },
-    mebibytes: { type: 'string', default: '512' },
-    json: { type: 'boolean', default: false },
-  },
+const options = readOptions(import.meta.filename, {
+  targets: ['nbdkit', 'reference', 'collie'],
+  metrics: ['rr1', 'rr16', 'rw1', 'rw16', 'sr', 'sw'],
+  runs: 3,
+  seconds: 3,
+  mebibytes: 512,
 })
-const metrics = options.metrics.split(',')
+const { metrics } = options
 /** Results by metric, then by target, one number for each run. */
 type Results = Record<string, Record<string, number[]>>
 
 const directory = await mkdtemp(join(tmpdir(), 'nbd-bench-'))
 const targets: Target[] = []
 try {
-  for (const spec of options.targets.split(',')) {
-    targets.push(await startTarget(spec, directory, Number(options.mebibytes)))
+  for (const spec of options.targets) {
+    targets.push(await startTarget(spec, directory, options.mebibytes))
   }
   const results = await measureAll()
   if (options.json) console.log(JSON.stringify(summary(results), null, 2))
@@ -45,12 +42,12 @@ try {
 
 async function measureAll(): Promise<Results> {
   const results: Results = {}
-  for (let run = 0; run < Number(options.runs); run++) {
+  for (let run = 0; run < options.runs; run++) {
     for (const metric of metrics) {
       results[metric] ??= {}
       for (const { name, uri } of targets) {
         results[metric][name] ??= []
-        results[metric][name].push(await measure(uri, metric, Number(options.seconds)))
+        results[metric][name].push(await measure(uri, metric, options.seconds))
       }
     }
   }

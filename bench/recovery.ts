@@ -4,7 +4,7 @@
  * killed and does not come back; of three nodes one is killed, and started again after as many seconds, while a client has written.
  *
  * Usage: npm run build && tsx bench/recovery.ts [--rows sparse,dense,away] [--objects 4000] [--gibibytes 4] [--away-seconds 60]
- *                                               [--rate-mib 1000] [--client 200] [--json]
+ *                                               [--rate-mib 1000] [--client 200] [--json] [--help]
  *
  * `sparse` objects have 4 KiB each, `dense` ones all of their 4 MiB. `--client` is the number of 4 KiB reads and writes per second of a
  * client that goes on all the time; 0: none. Bytes held are those of objects that the killed node should have a copy of.
@@ -13,24 +13,21 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import type { ControlClient } from '../src/control/client.ts'
 import { CONTROL_SOCKET } from '../src/control/messages.ts'
 import { connectControl } from '../src/control/socket-client.ts'
 import { systemNetwork } from '../src/runtime/network.ts'
 import { type CollieUnderTest, startCluster } from './collie-target.ts'
 import { fio } from './fio.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    rows: { type: 'string', default: 'sparse,dense,away' },
-    objects: { type: 'string', default: '4000' },
-    gibibytes: { type: 'string', default: '4' },
-    'away-seconds': { type: 'string', default: '60' },
-    'rate-mib': { type: 'string', default: '1000' },
-    client: { type: 'string', default: '200' },
-    json: { type: 'boolean', default: false },
-  },
+const options = readOptions(import.meta.filename, {
+  rows: ['sparse', 'dense', 'away'],
+  objects: 4000,
+  gibibytes: 4,
+  'away-seconds': 60,
+  'rate-mib': 1000,
+  client: 200,
 })
 
 const MIB = 1024 * 1024
@@ -55,13 +52,13 @@ interface Row {
 /** Of which the store is full when a row begins. */
 const ROWS: Record<string, () => Promise<Row>> = {
   sparse: () =>
-    lost('sparse', Number(options.objects) * OBJECT_MIB, [
+    lost('sparse', options.objects * OBJECT_MIB, [
       '--rw=write:4092k',
       '--bs=4k',
       '--iodepth=16',
       `--number_ios=${options.objects}`,
     ]),
-  dense: () => lost('dense', Number(options.gibibytes) * 1024, ['--rw=write', '--bs=1m', '--iodepth=4']),
+  dense: () => lost('dense', options.gibibytes * 1024, ['--rw=write', '--bs=1m', '--iodepth=4']),
   away: () => away(),
 }
 
@@ -91,7 +88,7 @@ async function away(): Promise<Row> {
     const { pid } = victimOf(cluster, nodes.find(({ is_self }) => is_self)!.address)
     const [command, ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
     process.kill(pid, 'SIGKILL')
-    const seconds = Number(options['away-seconds'])
+    const seconds = options['away-seconds']
     // Each block once.
     const written = await fio(
       uri,
@@ -188,7 +185,7 @@ class Client {
   }
 
   static async start(cluster: CollieUnderTest): Promise<Client | null> {
-    if (Number(options.client) === 0) return null
+    if (options.client === 0) return null
     const { vid, uri } = await made(cluster, 'client', CLIENT_MIB)
     await fio(uri, '--rw=write', '--bs=1m', '--iodepth=4')
     const client = new Client(vid, uri)
@@ -217,7 +214,7 @@ class Client {
   }
 
   async #round(): Promise<number> {
-    const rate = Math.ceil(Number(options.client) / 2)
+    const rate = Math.ceil(options.client / 2)
     const bounds = [`--runtime=${CLIENT_SECONDS}`, '--time_based', '--randrepeat=0', '--norandommap']
     const job = await fio(this.#uri, '--rw=randrw', '--bs=4k', '--iodepth=4', `--rate_iops=${rate},${rate}`, ...bounds)
     return job.write.clat_ns.percentile['99.000000']! / 1e6
@@ -244,7 +241,7 @@ function print({ row, seconds, copiedMib, neededMib, ratio, asked, clientP99Ms }
 }
 
 const rows: Row[] = []
-for (const name of options.rows.split(',')) {
+for (const name of options.rows) {
   const row = await ROWS[name]!()
   rows.push(row)
   if (!options.json) print(row)

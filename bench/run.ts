@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: all benchmarks, quick by default; what they measure and against what stands at their tops.
  *
- * Usage: npm run build && tsx bench/run.ts [--full] [--json]
+ * Usage: npm run build && tsx bench/run.ts [--full] [--json] [--help]
  *
  * Quick takes about three minutes, full about 25. Needs fio and nbdkit (Debian packages of the same
  * names) for the data path. With `--json` prints one object: `{ api, nbd, store, isolation }`.
@@ -10,11 +10,9 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
-import { parseArgs } from 'node:util'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: { full: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
-})
+const options = readOptions(import.meta.filename, { full: false })
 
 const json = options.json ? ['--json'] : []
 const api = await bench('api.ts', ...(options.full ? [] : ['--quick']), ...json)

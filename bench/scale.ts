@@ -3,25 +3,22 @@
  * PostgreSQL, all of one project. Two whole Collies run side by side and each request goes to one and then to
  * the other, so that the machine is the same to both; the ratios of the medians are what counts.
  *
- * Usage: npm run build && tsx bench/scale.ts [--small 1000] [--large 100000] [--databases sqlite,postgres] [--rounds 40] [--json]
+ * Usage: npm run build && tsx bench/scale.ts [--small 1000] [--large 100000] [--databases sqlite,postgres] [--rounds 40] [--json] [--help]
  */
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import { openExisting } from '../src/db/database.ts'
 import { Collie } from '../test/tools/collie.ts'
 import { PostgresServer } from '../test/tools/postgres-server.ts'
 import { median } from './fio.ts'
 import { HttpClient } from './http-client.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    small: { type: 'string', default: '1000' },
-    large: { type: 'string', default: '100000' },
-    databases: { type: 'string', default: 'sqlite,postgres' },
-    rounds: { type: 'string', default: '40' },
-    json: { type: 'boolean', default: false },
-  },
+const options = readOptions(import.meta.filename, {
+  small: 1000,
+  large: 100_000,
+  databases: ['sqlite', 'postgres'],
+  rounds: 40,
 })
 
 const PROJECT = '0123456789abcdef0123456789abcdef'
@@ -135,7 +132,7 @@ interface Result {
 }
 
 async function compare(database: string, small: Filled, large: Filled): Promise<Result[]> {
-  const rounds = Number(options.rounds)
+  const { rounds } = options
   const results: Result[] = []
   for (const [metric, ask] of Object.entries(REQUESTS)) {
     const times = new Map<Filled, number[]>([
@@ -157,11 +154,11 @@ async function compare(database: string, small: Filled, large: Filled): Promise<
 }
 
 const results: Result[] = []
-for (const database of options.databases.split(',')) {
+for (const database of options.databases) {
   const postgres = database === 'postgres' ? await PostgresServer.create() : null
   const filled: Filled[] = []
   try {
-    for (const volumes of [options.small, options.large]) filled.push(await Filled.create(Number(volumes), postgres))
+    for (const volumes of [options.small, options.large]) filled.push(await Filled.create(volumes, postgres))
     results.push(...(await compare(database, filled[0]!, filled[1]!)))
   } finally {
     for (const one of filled) await one.stop()
@@ -170,7 +167,9 @@ for (const database of options.databases.split(',')) {
 }
 if (options.json) console.log(JSON.stringify({ small: options.small, large: options.large, results }, null, 2))
 else {
-  console.log(`${'median, ms'.padEnd(34)}${options.small.padStart(10)}${options.large.padStart(10)}     ratio`)
+  console.log(
+    `${'median, ms'.padEnd(34)}${String(options.small).padStart(10)}${String(options.large).padStart(10)}     ratio`,
+  )
   for (const { database, metric, smallMs, largeMs } of results) {
     const ratio = (largeMs / smallMs).toFixed(2)
     console.log(

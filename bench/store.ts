@@ -16,26 +16,22 @@
  * 64 GiB, 4 times as many objects as the store keeps loaded. `--seconds` bounds each run of writes, `--runs` counts these runs
  * and `--rounds` the repetitions of managing. Rounds alternate and medians are printed.
  */
-import { parseArgs } from 'node:util'
 import type { VdiClient } from '../src/vdi/client.ts'
 import type { Device } from '../src/vdi/device.ts'
 import { type CollieUnderTest, fill, startCollie } from './collie-target.ts'
 import { fio, median } from './fio.ts'
+import { readOptions } from './options.ts'
 
-const { values: options } = parseArgs({
-  options: {
-    parts: { type: 'string', default: 'touch,snapshots,manage' },
-    runs: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '3' },
-    objects: { type: 'string', default: '16384' },
-    rounds: { type: 'string', default: '60' },
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
+const options = readOptions(import.meta.filename, {
+  parts: ['touch', 'snapshots', 'manage'],
+  runs: 3,
+  seconds: 3,
+  objects: 16_384,
+  rounds: 60,
 })
-const RUNS = Number(options.runs)
-const ROUNDS = Number(options.rounds)
-const OBJECTS = Number(options.objects)
+const RUNS = options.runs
+const ROUNDS = options.rounds
+const OBJECTS = options.objects
 
 const MIB = 1024 * 1024
 const GIB = 1024 * MIB
@@ -74,15 +70,10 @@ interface Row extends Bound {
 
 const PARTS: Record<string, (collie: CollieUnderTest) => Promise<Row[]>> = { touch, snapshots, manage }
 
-if (options.help) {
-  console.log('usage: tsx bench/store.ts [--parts touch,snapshots,manage] [--runs 3] [--seconds 3] [--objects 16384]')
-  console.log('                          [--rounds 60] [--json]; what is measured stands at the top of the file')
-} else {
-  const rows: Row[] = []
-  for (const part of options.parts.split(',')) rows.push(...(await onCollie(part)))
-  if (options.json) console.log(JSON.stringify(rows, null, 2))
-  else printTable(rows)
-}
+const rows: Row[] = []
+for (const part of options.parts) rows.push(...(await onCollie(part)))
+if (options.json) console.log(JSON.stringify(rows, null, 2))
+else printTable(rows)
 
 /** Each part has a store of its own, so that none finds what another has left. */
 async function onCollie(part: string): Promise<Row[]> {
