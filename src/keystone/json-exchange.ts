@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 import { ServiceError } from '../errors.ts'
-import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../runtime/http-client.ts'
+import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse, readBody } from '../runtime/http-client.ts'
 
 /** Small documents to and from another service of the cloud. */
 export interface JsonAnswer {
@@ -48,7 +48,7 @@ export function getJson(http: HttpClient, who: string, request: Exchange): Promi
 async function exchange(http: HttpClient, who: string, { headers, ...rest }: HttpRequest): Promise<JsonAnswer> {
   try {
     const answer = await http.request({ ...rest, headers: { accept: 'application/json', ...headers } })
-    const text = await textOf(answer)
+    const text = (await readBody(answer, ANSWER_BYTES_MAX)).toString()
     if (answer.status < 500) return { status: answer.status, headers: answer.headers, text }
     throw unavailable(who, `it answers with status ${answer.status}`)
   } catch (error) {
@@ -73,18 +73,4 @@ export function parseAnswer<S extends z.ZodType>(schema: S, { text }: JsonAnswer
 /** What a message may show of an answer. */
 export function shown({ status, text }: JsonAnswer): string {
   return `${status} ${text.replace(/\s+/g, ' ').slice(0, SHOWN_CHARACTERS)}`.trim()
-}
-
-async function textOf(answer: HttpResponse): Promise<string> {
-  const chunks: Buffer[] = []
-  let lengthBytes = 0
-  for (let chunk = await answer.read(); chunk !== null; chunk = await answer.read()) {
-    chunks.push(chunk)
-    lengthBytes += chunk.length
-    if (lengthBytes > ANSWER_BYTES_MAX) {
-      answer.destroy()
-      throw new HttpFailure(`its answer has more than ${ANSWER_BYTES_MAX} bytes`)
-    }
-  }
-  return Buffer.concat(chunks).toString()
 }

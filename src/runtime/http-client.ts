@@ -145,6 +145,20 @@ function responseOf(incoming: IncomingMessage, timeoutMs: number): HttpResponse 
   }
 }
 
+/** All of the body. Rejects with HttpFailure, and drops the rest, when it has more than `bytesMax`. */
+export async function readBody(answer: HttpResponse, bytesMax: number): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let lengthBytes = 0
+  for (let chunk = await answer.read(); chunk !== null; chunk = await answer.read()) {
+    chunks.push(chunk)
+    lengthBytes += chunk.length
+    if (lengthBytes <= bytesMax) continue
+    answer.destroy()
+    throw new HttpFailure(`its answer has more than ${bytesMax} bytes`)
+  }
+  return Buffer.concat(chunks)
+}
+
 /** Gives up what takes too long, by ending the connection that it waits for. */
 async function within<T>(
   work: Promise<T>,

@@ -9,6 +9,7 @@ import { addSnapshot } from './accounting.ts'
 import type { RequestContext } from './context.ts'
 import { toGroupSnapshot } from './group-rows.ts'
 import type { GroupSnapshot } from './model.ts'
+import { imageMetadataOf, newSnapshot } from './new-snapshot.ts'
 import type { Parts } from './parts.ts'
 import type { GroupSnapshotService } from './services.ts'
 import { toListing, visibleGroup, visibleGroupSnapshot } from './visibility.ts'
@@ -43,10 +44,11 @@ export function createGroupSnapshotService(parts: Parts): GroupSnapshotService {
 
 /** Snapshots of all volumes of a group: the rows now, and what they hold at one moment when the work is done. */
 async function createGroupSnapshot(
-  { db, random, settings, stamp, states, work }: Parts,
+  parts: Parts,
   context: RequestContext,
   { groupId, name, description }: { groupId: string; name: string | null; description: string | null },
 ): Promise<GroupSnapshot> {
+  const { db, random, settings, stamp, states, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
     const group = visibleGroup(context, groupId, await groups.lock(trx, groupId))
     context.authorize('group:create_group_snapshot', { projectId: group.project_id })
@@ -72,24 +74,13 @@ async function createGroupSnapshot(
     }
     await groupSnapshots.insert(trx, row)
     for (const volume of members) {
-      const snapshot: snapshots.SnapshotRow = {
-        id: random.uuid(),
-        project_id: context.projectId,
-        user_id: context.userId,
-        volume_id: volume.id,
+      const snapshot = newSnapshot(parts, context, volume, {
         name,
         description,
-        size_gib: volume.size_gib,
-        status: 'creating',
-        previous_status: null,
-        status_reason: null,
-        progress: '0%',
         metadata: '{}',
-        image_metadata: volume.bootable ? volume.image_metadata : '{}',
+        image_metadata: imageMetadataOf(volume),
         group_snapshot_id: row.id,
-        created_at: stamp(),
-        updated_at: null,
-      }
+      })
       await addSnapshot(trx, snapshot, settings.quota)
     }
     const order = { kind: 'group-snapshot-create', resourceId: row.id, lane: groupId, step: 'freeze' } as const

@@ -9,6 +9,7 @@ import type { Backend } from './backends.ts'
 import type { RequestContext } from './context.ts'
 import type { ManageableResource, Snapshot, SnapshotManage, Volume, VolumeManage } from './model.ts'
 import { refuseMoving } from './moving.ts'
+import { newSnapshot } from './new-snapshot.ts'
 import type { Parts } from './parts.ts'
 import { hostOf, toPairs, toSnapshot, toVolume } from './rows.ts'
 import type { BackendName, ManageService } from './services.ts'
@@ -157,31 +158,20 @@ async function refuseManaged(trx: Db, name: string | null): Promise<void> {
 }
 
 async function manageSnapshot(parts: Parts, context: RequestContext, request: SnapshotManage): Promise<Snapshot> {
-  const { db, random, settings, stamp, work } = parts
+  const { db, settings, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('snapshot_extension:snapshot_manage', { projectId: volume.project_id })
     refuseMoving(volume)
     const [service = ''] = hostOf(volume).split('#')
     serviceAt(parts, { host: service, cluster: null })
-    const row: snapshots.SnapshotRow = {
-      id: random.uuid(),
-      project_id: context.projectId,
-      user_id: context.userId,
-      volume_id: volume.id,
+    const row = newSnapshot(parts, context, volume, {
       name: request.name,
       description: request.description,
-      size_gib: volume.size_gib,
-      status: 'creating',
-      previous_status: null,
-      status_reason: null,
-      progress: '0%',
       metadata: JSON.stringify(request.metadata),
       image_metadata: '{}',
       group_snapshot_id: null,
-      created_at: stamp(),
-      updated_at: null,
-    }
+    })
     await addSnapshot(trx, row, settings.quota)
     const order = { kind: 'snapshot-manage', resourceId: row.id, lane: volume.id, step: 'manage' } as const
     const params = { name: request.sourceName ?? '' }

@@ -10,6 +10,7 @@ import type { RequestContext } from './context.ts'
 import { mergeMetadata, removeMetadataKey } from './metadata.ts'
 import type { Snapshot, SnapshotCreate, SnapshotStatus } from './model.ts'
 import { refuseMoving } from './moving.ts'
+import { imageMetadataOf, newSnapshot } from './new-snapshot.ts'
 import type { Parts } from './parts.ts'
 import { toPairs, toSnapshot } from './rows.ts'
 import type { SnapshotService } from './services.ts'
@@ -66,34 +67,20 @@ export function createSnapshotService(parts: Parts): SnapshotService {
   }
 }
 
-async function createSnapshot(
-  { db, random, settings, stamp, states, work }: Parts,
-  context: RequestContext,
-  request: SnapshotCreate,
-): Promise<Snapshot> {
+async function createSnapshot(parts: Parts, context: RequestContext, request: SnapshotCreate): Promise<Snapshot> {
+  const { db, settings, states, work } = parts
   const { row, unit } = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, request.volumeId, await volumes.lock(trx, request.volumeId))
     context.authorize('volume:create_snapshot', { projectId: volume.project_id })
     states.refuseFrozen(volume.host)
     checkSource(volume, request.force)
-    const row: snapshots.SnapshotRow = {
-      id: random.uuid(),
-      project_id: context.projectId,
-      user_id: context.userId,
-      volume_id: volume.id,
+    const row = newSnapshot(parts, context, volume, {
       name: request.name,
       description: request.description,
-      size_gib: volume.size_gib,
-      status: 'creating',
-      previous_status: null,
-      status_reason: null,
-      progress: '0%',
       metadata: JSON.stringify(request.metadata),
-      image_metadata: volume.bootable ? volume.image_metadata : '{}',
+      image_metadata: imageMetadataOf(volume),
       group_snapshot_id: null,
-      created_at: stamp(),
-      updated_at: null,
-    }
+    })
     await addSnapshot(trx, row, settings.quota)
     const unit = await work.enqueue(trx, {
       kind: 'snapshot-create',

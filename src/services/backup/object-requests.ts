@@ -1,6 +1,12 @@
 import { ServiceError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { type HttpClient, HttpFailure, type HttpRequest, type HttpResponse } from '../../runtime/http-client.ts'
+import {
+  type HttpClient,
+  HttpFailure,
+  type HttpRequest,
+  type HttpResponse,
+  readBody,
+} from '../../runtime/http-client.ts'
 import type { Random } from '../../runtime/random.ts'
 
 /** Requests to an object store, each small enough to be held in memory and such that it may be repeated. */
@@ -40,7 +46,11 @@ export function createObjectRequests(
 ): ObjectRequests {
   async function attempt(request: Omit<HttpRequest, 'timeoutMs'>): Promise<ObjectAnswer> {
     const response = await http.request({ ...request, timeoutMs })
-    const answer = { status: response.status, headers: response.headers, body: await bodyOf(response) }
+    const answer = {
+      status: response.status,
+      headers: response.headers,
+      body: await readBody(response, ANSWER_BYTES_MAX),
+    }
     if (answer.status < 500 && answer.status !== TOO_MANY_REQUESTS && answer.status !== REQUEST_TIMEOUT) return answer
     throw new HttpFailure(`it answers with status ${answer.status}`)
   }
@@ -62,17 +72,4 @@ export function createObjectRequests(
       }
     },
   }
-}
-
-async function bodyOf(response: HttpResponse): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let lengthBytes = 0
-  for (let chunk = await response.read(); chunk !== null; chunk = await response.read()) {
-    chunks.push(chunk)
-    lengthBytes += chunk.length
-    if (lengthBytes <= ANSWER_BYTES_MAX) continue
-    response.destroy()
-    throw new HttpFailure(`its answer has more than ${ANSWER_BYTES_MAX} bytes`)
-  }
-  return Buffer.concat(chunks)
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
-import { type HttpClient, HttpFailure, type HttpResponse } from '../../runtime/http-client.ts'
+import { type HttpClient, HttpFailure, type HttpResponse, readBody } from '../../runtime/http-client.ts'
 import type { Image, ImageDraft, ImageService } from './image-service.ts'
 
 /** OpenStack's image service, version 2 of its API. */
@@ -131,7 +131,7 @@ async function accepted(answer: HttpResponse, imageId: string): Promise<HttpResp
   if (status >= 500) {
     throw dropped(answer, new ServiceError('GlanceConnectionFailed', { reason: `it answers with status ${status}` }))
   }
-  const text = plain(await textOf(answer))
+  const text = plain((await reached(readBody(answer, DOCUMENT_BYTES_MAX))).toString())
   throw new ServiceError('ImageRefused', { reason: `${status} ${text}`.trim() })
 }
 
@@ -142,25 +142,10 @@ function dropped(answer: HttpResponse, error: ServiceError): ServiceError {
 
 async function documentOf(answer: HttpResponse): Promise<unknown> {
   try {
-    return JSON.parse(await textOf(answer))
+    return JSON.parse((await reached(readBody(answer, DOCUMENT_BYTES_MAX))).toString())
   } catch (error) {
     if (error instanceof ServiceError) throw error
     throw strange(error)
-  }
-}
-
-async function textOf(answer: HttpResponse): Promise<string> {
-  const chunks: Buffer[] = []
-  let lengthBytes = 0
-  for (;;) {
-    const chunk = await reached(answer.read())
-    if (chunk === null) return Buffer.concat(chunks).toString()
-    chunks.push(chunk)
-    lengthBytes += chunk.length
-    if (lengthBytes > DOCUMENT_BYTES_MAX) {
-      answer.destroy()
-      throw strange()
-    }
   }
 }
 

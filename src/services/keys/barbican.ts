@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import { parseAnswer, postJson, shown, unavailable } from '../../keystone/json-exchange.ts'
-import { type HttpClient, HttpFailure, type HttpResponse } from '../../runtime/http-client.ts'
+import { type HttpClient, HttpFailure, readBody } from '../../runtime/http-client.ts'
 import type { Log } from '../../runtime/log.ts'
 import { type KeyManager, type KeyOwner, keyManagerError } from './key-manager.ts'
 
@@ -38,7 +38,7 @@ export function createBarbican(options: {
     const url = `${await secretsUrl()}/${path}`
     try {
       const answer = await http.request({ method, url, headers: { 'x-auth-token': token, accept }, timeoutMs })
-      return { status: answer.status, body: await bodyOf(answer) }
+      return { status: answer.status, body: await readBody(answer, ANSWER_BYTES_MAX) }
     } catch (error) {
       if (error instanceof HttpFailure) throw unavailable(WHO, error.message, error)
       throw error
@@ -93,20 +93,6 @@ export function createBarbican(options: {
     },
     remove,
   }
-}
-
-async function bodyOf(answer: HttpResponse): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let lengthBytes = 0
-  for (let chunk = await answer.read(); chunk !== null; chunk = await answer.read()) {
-    chunks.push(chunk)
-    lengthBytes += chunk.length
-    if (lengthBytes > ANSWER_BYTES_MAX) {
-      answer.destroy()
-      throw new HttpFailure(`its answer has more than ${ANSWER_BYTES_MAX} bytes`)
-    }
-  }
-  return Buffer.concat(chunks)
 }
 
 const plain = (body: Buffer): string => body.toString().replace(/\s+/g, ' ').slice(0, 200)

@@ -1,4 +1,3 @@
-import * as snapshots from '../../db/snapshots.ts'
 import * as volumes from '../../db/volumes.ts'
 import { ServiceError } from '../../errors.ts'
 import { copiesOf } from '../../scheduler/copies.ts'
@@ -6,8 +5,9 @@ import { reserveGrowth } from '../accounting.ts'
 import type { Parts } from '../parts.ts'
 import { hostOf } from '../rows.ts'
 import { extraSpecsOf } from '../type-lookup.ts'
-import { SNAPSHOT_OUTCOMES, VOLUME_OUTCOMES } from '../volume-status.ts'
+import { VOLUME_OUTCOMES } from '../volume-status.ts'
 import type { WorkKind, WorkUnit } from './kind.ts'
+import { snapshotMaking } from './snapshot-kinds.ts'
 import { existing, snapshotRef } from './volume-kinds.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'settings' | 'stamp'>
@@ -42,31 +42,14 @@ export function volumeManage({ db, backends, settings, stamp }: KindParts): Work
 }
 
 /** Takes over what the backend calls `params.name` of the volume's snapshots. */
-export function snapshotManage({ db, backends, stamp }: KindParts): WorkKind {
-  return {
-    attempt: async (unit) => {
-      const snapshot = await snapshotRef(db, unit.resourceId)
-      const driver = backends.driverOf(hostOf(await existing(db, snapshot.volumeId)))
-      if (driver.manageSnapshot === undefined) throw cannotManage()
-      await driver.manageSnapshot(snapshot, namedIn(unit))
-      return {
-        commit: async (trx) => {
-          const set = { progress: '100%' }
-          await snapshots.compareAndSet(trx, snapshot.id, { ...SNAPSHOT_OUTCOMES.created, updatedAt: stamp(), set })
-        },
-      }
-    },
-    giveUp: (unit, error) => ({
-      commit: async (trx) => {
-        const set = { status_reason: error.message }
-        await snapshots.compareAndSet(trx, unit.resourceId, {
-          ...SNAPSHOT_OUTCOMES.createFailed,
-          updatedAt: stamp(),
-          set,
-        })
-      },
-    }),
-  }
+export function snapshotManage(parts: KindParts): WorkKind {
+  const { db, backends } = parts
+  return snapshotMaking(parts, async (unit) => {
+    const snapshot = await snapshotRef(db, unit.resourceId)
+    const driver = backends.driverOf(hostOf(await existing(db, snapshot.volumeId)))
+    if (driver.manageSnapshot === undefined) throw cannotManage()
+    await driver.manageSnapshot(snapshot, namedIn(unit))
+  })
 }
 
 /** What the backend calls it. */

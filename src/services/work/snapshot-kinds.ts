@@ -9,30 +9,34 @@ import type { Parts } from '../parts.ts'
 import { snapshotRefOf } from '../refs.ts'
 import { hostOf } from '../rows.ts'
 import { SNAPSHOT_OUTCOMES } from '../volume-status.ts'
-import type { WorkKind } from './kind.ts'
+import type { WorkKind, WorkUnit } from './kind.ts'
 
 type KindParts = Pick<Parts, 'db' | 'backends' | 'stamp'>
 
-export function snapshotCreate({ db, backends, stamp }: KindParts): WorkKind {
+export function snapshotCreate(parts: KindParts): WorkKind {
+  const { db, backends } = parts
+  return snapshotMaking(parts, async (unit) => {
+    const { snapshot, host } = await existing(db, unit.resourceId)
+    await backends.driverOf(host).createSnapshot(snapshot)
+  })
+}
+
+/** The snapshot of the unit is there when `make` has come to its end. */
+export function snapshotMaking({ stamp }: KindParts, make: (unit: WorkUnit) => Promise<void>): WorkKind {
   return {
     attempt: async (unit) => {
-      const { snapshot, host } = await existing(db, unit.resourceId)
-      await backends.driverOf(host).createSnapshot(snapshot)
+      await make(unit)
       return {
         commit: async (trx) => {
-          const set = { progress: '100%' }
-          await snapshots.compareAndSet(trx, snapshot.id, { ...SNAPSHOT_OUTCOMES.created, updatedAt: stamp(), set })
+          const change = { updatedAt: stamp(), set: { progress: '100%' } }
+          await snapshots.compareAndSet(trx, unit.resourceId, { ...SNAPSHOT_OUTCOMES.created, ...change })
         },
       }
     },
     giveUp: (unit, error) => ({
       commit: async (trx) => {
-        const set = { status_reason: error.message }
-        await snapshots.compareAndSet(trx, unit.resourceId, {
-          ...SNAPSHOT_OUTCOMES.createFailed,
-          updatedAt: stamp(),
-          set,
-        })
+        const change = { updatedAt: stamp(), set: { status_reason: error.message } }
+        await snapshots.compareAndSet(trx, unit.resourceId, { ...SNAPSHOT_OUTCOMES.createFailed, ...change })
       },
     }),
   }
