@@ -3,6 +3,18 @@ import { BLOCK_BYTES, BLOCKS_PER_OBJECT, OBJECT_BYTES } from './object-format.ts
 
 /** Arithmetic of byte ranges on objects and blocks. `at` is an offset within an object. */
 
+/** Blocks of 4 KiB within an object. */
+export interface BlockRange {
+  first: number
+  count: number
+}
+
+export interface BlockRun {
+  first: number
+  /** Whole blocks. */
+  bytes: Buffer
+}
+
 type RangeDone = (error: StoreError | null) => void
 
 /** Block → its bytes as they are before a change that covers it only in part. */

@@ -1,5 +1,8 @@
 import type { StoreError } from '../../errors.ts'
+import type { BlockRange, BlockRun } from '../block-range.ts'
 import type { Version } from './version.ts'
+
+export type { BlockRange, BlockRun } from '../block-range.ts'
 
 /**
  * What the copies of objects ask of the disks of one node.
@@ -97,19 +100,7 @@ export interface CopyStore {
 
 export type CopyDone = (error: StoreError | null) => void
 
-/** Blocks of 4 KiB within an object. Lists of ranges are in order, without overlaps. */
-export interface BlockRange {
-  first: number
-  count: number
-}
-
-export interface BlockRun {
-  first: number
-  /** Whole blocks. */
-  bytes: Buffer
-}
-
-/** What some blocks of an object are. */
+/** What some blocks of an object are. Lists of ranges are in order, without overlaps. */
 export interface BlockContents {
   blocks: readonly BlockRun[]
   zeros: readonly BlockRange[]

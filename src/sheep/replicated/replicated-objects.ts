@@ -1,4 +1,7 @@
+import type { BlockRange, BlockRun } from '../block-range.ts'
 import type { StoreDone } from '../change.ts'
+
+export type { BlockRange, BlockRun } from '../block-range.ts'
 
 /**
  * What the owner of a family of VDIs asks of the copies of its objects. Whole blocks of 4 KiB only.
@@ -50,18 +53,6 @@ export interface WriteOptions {
   exists: boolean
   durable: boolean
   base?: bigint | null
-}
-
-/** Blocks within an object. */
-export interface BlockRange {
-  first: number
-  count: number
-}
-
-export interface BlockRun {
-  first: number
-  /** Whole blocks. */
-  bytes: Buffer
 }
 
 /** Ranges do not overlap; what is in none of them is not spoken of. */
