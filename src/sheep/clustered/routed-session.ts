@@ -104,19 +104,21 @@ export class RoutedSession {
     request.session = place.session // in the spread it would take the slow way
     place.run(request, (response) => {
       if (this.#unanswered.get(unanswered.number) !== unanswered || place !== this.#place) return
-      if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(response?.result)
+      if (response === null || OWNER_CHANGED.has(response.result)) return this.#lost(place, response)
       this.#unanswered.delete(unanswered.number)
       this.#options.order.end(unanswered)
       unanswered.reply(response)
     })
   }
 
-  #lost(result: number = RESULT.NETWORK_ERROR): void {
+  /** Who has answered has it open still: it is closed there, or nobody would do so, and what is under way is waited for by who opens it anew. */
+  #lost(place: OpenPlace, response: Reply | null): void {
     this.#place = null
+    if (response) closePlace(place)
     const { reopen } = this.#options
     if (reopen) void this.#reopen(reopen)
     else {
-      this.end(result)
+      this.end(response?.result ?? RESULT.NETWORK_ERROR)
       this.#options.ended()
     }
   }
