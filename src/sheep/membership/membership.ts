@@ -209,6 +209,8 @@ export class Membership {
     if (isIn(this.view, this.#life) && isIn(this.view, life)) this.#heartbeats.suspect(life)
   }
 
+  // What operators ask for. Rejects with Unsure when this node is put out, or stops, before that has taken effect.
+
   /** Node `node` is to hold nothing any more, or shall again. Resolves when that has taken effect here. */
   drain(node: NodeId, isDraining = true): Promise<void> {
     const settled = this.#orders.drain(node, isDraining)
@@ -253,6 +255,7 @@ export class Membership {
     this.#timer?.cancel()
     this.#timer = null
     this.#log = null
+    this.#orders.end()
   }
 
   /** What a member of the group has said of itself: which node it is, and where that is reached. */
@@ -287,6 +290,7 @@ export class Membership {
     this.#tellLease()
     this.#life = this.#newLife()
     this.#heartbeats.startAnew()
+    this.#orders.end()
     this.#options.onRenewed(this.#life)
   }
 

@@ -1,3 +1,4 @@
+import { StoreError } from '../../errors.ts'
 import type { NodeId } from '../order/item.ts'
 import type { CopiesChange, View } from './view.ts'
 
@@ -5,6 +6,7 @@ interface Order {
   /** Whether a view in effect has what was asked for. */
   isIn(view: View): boolean
   settled(): void
+  failed(error: StoreError): void
 }
 
 /**
@@ -53,9 +55,19 @@ export class ViewOrders {
     for (const { settled } of done) settled()
   }
 
+  /** This node is not the one any more that was asked: by now others may have been asked for something else. Whether it was done nobody knows. */
+  end(): void {
+    const orders = this.#orders
+    this.#orders = []
+    this.#copies = []
+    this.drains.clear()
+    this.removals.clear()
+    for (const { failed } of orders) failed(new StoreError('Unsure'))
+  }
+
   #order(isIn: (view: View) => boolean): Promise<void> {
-    return new Promise((settled) => {
-      this.#orders = [...this.#orders, { isIn, settled }]
+    return new Promise((settled, failed) => {
+      this.#orders = [...this.#orders, { isIn, settled, failed }]
     })
   }
 }
