@@ -2,13 +2,14 @@ import { StoreError } from '../../errors.ts'
 import { dataOid, formatOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import { ALL_BLOCKS, type Blocks, countBlocks } from '../copies/block-ranges.ts'
+import { ALL_BLOCKS, type Blocks, countBlocks, intersect, subtract, toBlocks } from '../copies/block-ranges.ts'
 import type { CopyComparison } from '../copies/copy-comparison.ts'
 import type { BlockRange } from '../copies/copy-store.ts'
 import type { Vdi } from '../entries.ts'
 import type { Problem } from '../maintenance/audit.ts'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../object-format.ts'
 import type { ReplicatedFamily } from '../replicated/replicated-family.ts'
+import type { ObjectLayout } from '../replicated/replicated-objects.ts'
 import type { FamilyObjects } from './family-objects.ts'
 import type { Told } from './node-questions.ts'
 
@@ -49,6 +50,10 @@ export class FamilyAudit {
   }
   /** Which objects are named, and by which VDIs. */
   readonly #named = new Map<bigint, Vdi[]>()
+  /** Which blocks of these somebody looks for there, or below. */
+  readonly #wanted = new Map<bigint, Blocks>()
+  /** Those of which there is a copy. */
+  readonly #found = new Set<bigint>()
 
   constructor(options: FamilyAuditOptions) {
     this.#options = options
@@ -79,7 +84,7 @@ export class FamilyAudit {
 
   /** The VDIs that read an object, or through it. */
   async #seenBy(oid: bigint): Promise<Vdi[]> {
-    const { state, family, vdis, objects } = this.#options
+    const { state, family, vdis } = this.#options
     const seenBy: Vdi[] = []
     for (const vdi of state.vdis.ofFamily(family)) {
       if (vdi.deleting) continue
@@ -90,10 +95,22 @@ export class FamilyAudit {
       const index = oidIndex(oid)
       const vid = await vdis.mapOf(vdi.vid).lookup(index)
       let at = vid === 0 ? null : dataOid(vid, index)
-      while (at !== null && at !== oid) at = (await objects.layoutOf(at).catch(() => null))?.base ?? null
+      let wanted: Blocks = ALL_BLOCKS
+      while (at !== null && at !== oid) {
+        const layout = await this.#layoutOf(at)
+        wanted = intersect(wanted, layout?.inherited ?? [])
+        at = wanted.length > 0 ? layout!.base : null // what nobody sees may be gone
+      }
       if (at !== null) seenBy.push(vdi)
     }
     return seenBy
+  }
+
+  /** Null when it is gone, or nobody says anything of it. */
+  async #layoutOf(oid: bigint): Promise<ObjectLayout | null> {
+    const { objects, clock } = this.#options
+    const late = clock.sleep(PATIENCE_MS).then(() => null)
+    return Promise.race([objects.layoutOf(oid).catch(() => null), late])
   }
 
   #add(problem: Problem): void {
@@ -111,12 +128,15 @@ export class FamilyAudit {
 
   #nameBy(oid: bigint, vdi: Vdi): void {
     const by = this.#named.get(oid)
+    this.#wanted.set(oid, ALL_BLOCKS)
     if (by) by.push(vdi)
     else this.#named.set(oid, [vdi])
   }
 
   async #checkObject(oid: bigint, by: readonly Vdi[]): Promise<void> {
-    if (await this.#checkBlocks(oid, by, ALL_BLOCKS)) await this.#followBase(oid, by)
+    if (!(await this.#checkBlocks(oid, by, ALL_BLOCKS))) return
+    this.#found.add(oid)
+    await this.#followBase(oid, by, this.#wanted.get(oid)!)
   }
 
   /** False when there is no such object. */
@@ -178,12 +198,19 @@ export class FamilyAudit {
     return sequencer.isComplete(oid)
   }
 
-  /** What blocks are inherited from has to be there as well; it may be of a VDI that was deleted. */
-  async #followBase(oid: bigint, by: readonly Vdi[]): Promise<void> {
+  /** What these blocks are inherited from has to be there as well; it may be of a VDI that was deleted. */
+  async #followBase(oid: bigint, by: readonly Vdi[], blocks: Blocks): Promise<void> {
     if (oidKind(oid) !== 'data') return
-    const layout = await this.#options.objects.layoutOf(oid).catch(() => null)
-    if (!layout || layout.base === null || layout.inherited.length === 0 || this.#named.has(layout.base)) return
-    this.#named.set(layout.base, [...by]) // looked at in its turn
+    const layout = await this.#layoutOf(oid)
+    if (!layout || layout.base === null) return
+    const { base } = layout
+    const known = this.#wanted.get(base) ?? []
+    const wanted = subtract(intersect(blocks, layout.inherited), known)
+    if (wanted.length === 0) return
+    this.#wanted.set(base, toBlocks([...known, ...wanted]))
+    if (!this.#named.has(base))
+      this.#named.set(base, [...by]) // looked at in its turn
+    else if (this.#found.has(base)) await this.#followBase(base, by, wanted)
   }
 
   #reportDamage(kind: Problem['kind'], detail: string, oid: bigint, by: readonly Vdi[], blocks: Blocks): void {
