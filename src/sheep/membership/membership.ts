@@ -101,6 +101,9 @@ export class Membership {
   /** Since when nodes have been gone that keep their places on the ring. */
   readonly #unplacedSinceMs = new Map<NodeId, number>()
   readonly #orders = new ViewOrders()
+  /** Since when views are known, of those that have taken effect since the start. */
+  readonly #knownSinceMs = new WeakMap<View, number>()
+  readonly #startedMs: number
   /** Members that should go, going by what is said; and those of whom that was so a beat ago as well. */
   #blamed: ReadonlySet<NodeId> = new Set()
   #condemned: ReadonlySet<NodeId> = new Set()
@@ -117,6 +120,7 @@ export class Membership {
 
   constructor(options: MembershipOptions) {
     this.#options = options
+    this.#startedMs = options.clock.monotonicMs()
     this.#heartbeats = new Heartbeats({
       node: options.self.node,
       clock: options.clock,
@@ -174,6 +178,7 @@ export class Membership {
     if (index <= this.#toldIndex) return
     this.#toldIndex = index
     this.#viewBeat = this.#beats
+    this.#knownSinceMs.set(view, this.#options.clock.monotonicMs())
     this.#heartbeats.viewChanged(view.members)
     this.#renew()
     this.#options.onView(view)
@@ -463,6 +468,7 @@ export class Membership {
     const present = this.#roster.present
     const now = clock.now()
     const views = this.#options.views()
+    const knownForMs = (view: View) => clock.monotonicMs() - (this.#knownSinceMs.get(view) ?? this.#startedMs)
     return nextView({
       base,
       present,
@@ -480,7 +486,7 @@ export class Membership {
       admits: (told) =>
         told.epoch >= base.epoch - EPOCHS_BEHIND_MAX &&
         !views.some(({ view }) => isIn(view, told)) &&
-        joinWaitMs(views, told.node, now) === 0,
+        joinWaitMs(views, told.node, now, knownForMs) === 0,
       drains: this.#orders.drains,
       removals: this.#orders.removals,
       copies: this.#orders.copies,

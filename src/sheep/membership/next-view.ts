@@ -88,17 +88,25 @@ const JOIN_WAIT_MS = 5000
 const JOIN_WAIT_MS_MAX = 60_000
 const FORGIVEN_AFTER_MS = 600_000
 
-/** Milliseconds that a node has to wait before it comes in again, going by how often it did lately. */
-export function joinWaitMs(views: readonly LoggedView[], node: NodeId, now: number): number {
+/**
+ * Milliseconds that a node has to wait before it comes in again, going by how often it did lately. `knownForMs` says for how long a view has
+ * been known here: clocks of nodes may differ, and be set back.
+ */
+export function joinWaitMs(
+  views: readonly LoggedView[],
+  node: NodeId,
+  now: number,
+  knownForMs: (view: View) => number = () => 0,
+): number {
   const joins = views.flatMap(({ view }, at) => {
     const member = view.members.find((one) => one.node === node)
     const before = views[at - 1]?.view
-    return member && before && !isIn(before, member) && now - view.at < FORGIVEN_AFTER_MS ? [view.at] : []
+    return member && before && !isIn(before, member) && now - view.at < FORGIVEN_AFTER_MS ? [view] : []
   })
-  if (joins.length < FREE_JOINS) return 0
+  const last = joins.at(-1)
+  if (!last || joins.length < FREE_JOINS) return 0
   const waitMs = Math.min(JOIN_WAIT_MS * 2 ** (joins.length - FREE_JOINS), JOIN_WAIT_MS_MAX)
-  // Clocks of nodes may differ: nobody waits longer for that.
-  return Math.min(waitMs, Math.max(0, joins.at(-1)! + waitMs - now))
+  return Math.max(0, Math.min(waitMs - knownForMs(last), last.at + waitMs - now))
 }
 
 function isGone({ lost, condemned, present }: Situation, member: Member): boolean {
