@@ -47,6 +47,7 @@ export class Locks {
   readonly #clock: Clock
   readonly #graceMs: number
   readonly #log: Log
+  readonly #hostOf: (client: SheepClient) => string
   /** Connections that have sent nothing yet. */
   readonly #silent = new Set<SheepClient>()
   readonly #holdings = new Map<string, Holding>()
@@ -65,12 +66,15 @@ export class Locks {
     clock: Clock
     graceMs: number
     log: Log
+    /** By its address, when absent. */
+    hostOf?: (client: SheepClient) => string
   }) {
     this.#state = options.state
     this.#propose = options.propose
     this.#clock = options.clock
     this.#graceMs = options.graceMs
     this.#log = options.log
+    this.#hostOf = options.hostOf ?? hostOf
   }
 
   /** Locks whose holders this process has not met yet, some of these names, wait for them to come back. */
@@ -111,7 +115,7 @@ export class Locks {
   async take(name: string, shared: boolean, client: SheepClient, protoVer = LOCK_PROTO_VER_MAX): Promise<void> {
     const lock = this.#state.locks.get(name)
     if (shared && lock?.shared && this.#holding(name).users.has(client)) return
-    const host = hostOf(client)
+    const host = this.#hostOf(client)
     const isLeft = lock?.hosts.includes(host) && this.#holding(name).connections.size === 0
     if (lock && !(isLeft && lock.shared && shared)) throw new StoreError('VdiLocked', name)
     const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts: [host] } })
@@ -202,9 +206,14 @@ export class Locks {
     const writers = this.#holdings.get(name)?.writers
     for (const user of this.#snapshotUsers.get(name) ?? []) {
       const isOwn = user === client || writers?.has(user)
-      if (!isOwn && hostOf(user) === hostOf(client)) return false
+      if (!isOwn && this.#hostOf(user) === this.#hostOf(client)) return false
     }
     return true
+  }
+
+  /** Where the client is. */
+  hostOf(client: SheepClient): string {
+    return this.#hostOf(client)
   }
 
   /** Whether the connection is one of those that keep the lock alive. */
@@ -219,7 +228,7 @@ export class Locks {
 
   /** The connections of who asks over this one, for all that is known: QEMU's for I/O has sent nothing yet. */
   #likelyOf(client: SheepClient): SheepClient[] {
-    return [client, ...[...this.#silent].filter((other) => hostOf(other) === hostOf(client))]
+    return [client, ...[...this.#silent].filter((other) => this.#hostOf(other) === this.#hostOf(client))]
   }
 
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
@@ -227,7 +236,7 @@ export class Locks {
     if (!lock) return false
     if (this.#isBroken(name, client)) return false
     const holdersVer = this.#holdings.get(name)?.protoVer ?? (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
-    return lock.hosts.includes(hostOf(client)) && (protoVer === holdersVer || this.isHeldBy(name, client))
+    return lock.hosts.includes(this.#hostOf(client)) && (protoVer === holdersVer || this.isHeldBy(name, client))
   }
 
   #isBroken(name: string, client: SheepClient): boolean {
@@ -271,7 +280,7 @@ export class Locks {
 }
 
 /** `host` of `host:port`. */
-export function hostOf({ peer }: SheepClient): string {
+export function hostOf({ peer }: Pick<SheepClient, 'peer'>): string {
   const colon = peer.lastIndexOf(':')
   return colon < 0 ? peer : peer.slice(0, colon)
 }

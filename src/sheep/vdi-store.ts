@@ -45,6 +45,8 @@ export interface VdiStore {
   alterCopies?(vid: number, wanted: CopiesWanted): Promise<void>
   /** As the entry `vmstate`, where objects of machine state have to be there before the log says so. In its turn of the family. */
   growVmstate?(vid: number, objects: number): Promise<void>
+  /** Of several nodes: the host of a client of any of them, which is the same whichever node is asked. */
+  hostOf?(client: object): string
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */

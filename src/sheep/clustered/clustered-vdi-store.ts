@@ -6,6 +6,7 @@ import type { Connection } from '../../runtime/network.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import type { Entry } from '../entries.ts'
+import { hostOf } from '../locks.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import type { Damage } from '../maintenance/verify.ts'
@@ -523,6 +524,12 @@ export class ClusteredVdiStore implements VdiStore {
   get #auditing(): ClusterAuditOptions {
     const { state, clock } = this.#parts
     return { state, clock, ownership: this.ownership, ask: (to, name, params) => this.ask(to, name, params) }
+  }
+
+  /** That of the node that it is connected to: nobody else's clients are served there. */
+  hostOf(client: object): string {
+    const gateway = this.#member?.gatewayOf(client)
+    return hostOf({ peer: gateway ? this.#addressOf(gateway.node) : this.#options.self.address })
   }
 
   #addressOf(node: string): string {

@@ -13,7 +13,7 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import { encodeNodeAddress, type NodeId, PARTICIPANTS_MAX, vdiState } from '../../protocol/structs.ts'
 import { resultOf } from '../../results.ts'
 import type { Vdi } from '../entries.ts'
-import { hostOf, QEMU_PROTO_VER } from '../locks.ts'
+import { QEMU_PROTO_VER } from '../locks.ts'
 import { bodyFromLength, bodyOfLength, cString, parseObject } from '../request-body.ts'
 import type { Reply } from '../server.ts'
 import type { Sheep } from '../sheep.ts'
@@ -108,7 +108,7 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
     return success
   }
   const isShared = request.type === LOCK_TYPE.SHARED
-  if (lock.shared === isShared && lock.hosts.includes(hostOf(client))) await sheep.releaseLock(vdi.name)
+  if (lock.shared === isShared && lock.hosts.includes(sheep.locks.hostOf(client))) await sheep.releaseLock(vdi.name)
   return success
 }
 
