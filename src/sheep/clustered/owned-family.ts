@@ -40,6 +40,8 @@ const isSameEpoch = ({ sequencer, epoch }: Begun) => epoch === sequencer.epoch
 const isAsItWas = (begun: Begun) =>
   isSameEpoch(begun) && begun.setbacks === begun.sequencer.setbacks && !begun.sequencer.isMakingSinceBefore
 
+const ENDS_MAKING: ReadonlySet<Entry['type']> = new Set(['vdi', 'snapshot', 'rollback', 'vmstate', 'unmade'])
+
 const RETRY_MS = 1000
 /** From one look at whether there is something to do to the next, should nobody say so. */
 const LOOK_MS = 5000
@@ -126,7 +128,7 @@ export class OwnedFamily {
 
   applied(entry: Entry): void {
     this.vdis.applied(entry)
-    if (entry.type === 'recovery') this.#work.tell()
+    if (entry.type === 'recovery' || (ENDS_MAKING.has(entry.type) && !this.isComplete)) this.#work.tell()
     if (entry.type === 'delete') this.reclaim()
     if (entry.type === 'clean') this.#options.objects.viewsChanged(this.#options.state.viewsOf(this.owner.family))
   }
@@ -247,6 +249,8 @@ export class OwnedFamily {
     const { state, propose, owner, objects, recovery } = this.#options
     const { epoch } = state
     const { setbacks } = objects
+    // What these start with may have been written in the view before, and nobody looks at it before they are made.
+    const { isMaking } = this.vdis
     if (!(await this.#bringVdisHome(false))) return
     if (state.vdis.ofFamily(owner.family).some(({ deleting }) => deleting)) {
       // What was removed of these, and a node has brought back, must not be waited for.
@@ -257,6 +261,7 @@ export class OwnedFamily {
     // Before anybody forgets which versions these have: what is there of them then is as good as the rest.
     await this.vdis.removeAllGarbage()
     if (state.epoch !== epoch) return
+    if (isMaking) return
     await this.flush()
     this.#complete = { epoch, setbacks }
     objects.wereComplete(epoch)

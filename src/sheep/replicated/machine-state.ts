@@ -43,6 +43,10 @@ export class MachineState {
     return !this.has(oid) && oidIndex(oid) >= (this.#growing.get(oidVid(oid)) ?? 0)
   }
 
+  get isGrowing(): boolean {
+    return this.#growing.size > 0
+  }
+
   objectsOf(vid: number): bigint[] {
     return Array.from({ length: this.countOf(vid) }, (_, index) => vmstateOid(vid, index))
   }

@@ -138,6 +138,12 @@ export class ReplicatedFamily implements OwnerMaker {
     return false
   }
 
+  /** Whether objects may have been written that the log says nothing of yet. */
+  get isMaking(): boolean {
+    const { state, family } = this.#options
+    return this.machineState.isGrowing || [...state.makings.values()].some((making) => making.family === family)
+  }
+
   /** Finds out what there is wherever something failed. Throws what the objects do. */
   async settle(): Promise<void> {
     await Promise.all([...this.#owners].map((owner) => owner.settle()))
