@@ -458,8 +458,7 @@ export class EngineCopyStore implements CopyStore {
     this.#watermarks.delete(vid)
     const all =
       watermark || more.records.length > 0 ? [...records, ...(watermark ? [watermark] : []), ...more.records] : records
-    if (change.leaves !== null && this.#mustWait(oid, change.writes === true)) this.#there.set(oid, change.leaves)
-    this.#inLine(
+    const isInLine = this.#inLine(
       oid,
       (failure) => {
         if (failure && change.writes) return this.#spoil(oid, failure, done)
@@ -476,6 +475,7 @@ export class EngineCopyStore implements CopyStore {
       },
       change.writes === true,
     )
+    if (isInLine && change.leaves !== null) this.#there.set(oid, change.leaves)
   }
 
   /** What has to be durable before anything of this epoch is acknowledged that is not. */
@@ -496,22 +496,25 @@ export class EngineCopyStore implements CopyStore {
     this.#store.commit([{ kind: 'copies', record }], { durable: true }, (error) => done(error ?? failure))
   }
 
-  /** Runs `turn` when the object is loaded, or there is none, and all that came before for it has had its turn. */
-  #inLine(oid: bigint, turn: Turn, needsObject = true): void {
+  /**
+   * Runs `turn` when the object is loaded, or there is none, and all that came before for it has had its turn. Whether it has to wait for
+   * that, and is run later: an object that was not loaded a moment ago may be now, when the kernel has read it meanwhile.
+   */
+  #inLine(oid: bigint, turn: Turn, needsObject = true): boolean {
     const line = this.#lines.get(oid)
     if (line) {
       line.push(turn)
-      return
+      return true
     }
-    if (!this.#mustWait(oid, needsObject)) return turn(null)
+    if (!needsObject || this.#store.loadedNow(oid) !== null) {
+      turn(null)
+      return false
+    }
     const begun = [turn]
     this.#lines.set(oid, begun)
     const loading = this.#load(oid, begun).finally(() => this.#loading.delete(loading))
     this.#loading.add(loading)
-  }
-
-  #mustWait(oid: bigint, needsObject: boolean): boolean {
-    return this.#lines.has(oid) || (needsObject && this.#store.loadedNow(oid) === null)
+    return true
   }
 
   async #load(oid: bigint, line: Turn[]): Promise<void> {
