@@ -10,6 +10,8 @@ export interface ClientOptions {
   bench: ClusterBench
   clock: Clock
   vdi: TestedVdi
+  /** All that there are. */
+  vdis: readonly TestedVdi[]
   attachmentId: string
   nameHash: string
   /** Who has no answer for so long tries another gateway. */
@@ -40,6 +42,10 @@ export const NO_OPERATIONS = {
   snapshots: 0,
   snapshotsDeleted: 0,
   clones: 0,
+  together: 0,
+  rollbacks: 0,
+  /** Numbers of copies that were changed. */
+  altered: 0,
   resizes: 0,
   /** Attempts without an answer. */
   unanswered: 0,
@@ -302,11 +308,59 @@ export class ClusterClient {
   async #manage(): Promise<true> {
     const { vdi } = this.#options
     const dice = this.#random.next()
-    if (dice < 0.5) await this.#snapshot()
-    else if (dice < 0.7) await this.#clone()
-    else if (dice < 0.9) await this.#deleteHeld()
-    else if (vdi.objects < 8) await this.#resize()
+    if (dice < 0.35) await this.#snapshot()
+    else if (dice < 0.45) await this.#snapshotTogether()
+    else if (dice < 0.6) await this.#clone()
+    else if (dice < 0.75) await this.#deleteHeld()
+    else if (dice < 0.85) await this.#rollback()
+    else if (dice < 0.93) await this.#alter()
+    else if (vdi.objects < 8 && vdi.rollbacks === 0) await this.#resize()
     return true
+  }
+
+  /** All VDIs at one moment. */
+  async #snapshotTogether(): Promise<void> {
+    const { vdis: all, counts } = this.#options
+    const tag = `${this.#options.attachmentId} ${++this.#names}`
+    const begun = all.map((vdi) => {
+      const { objects } = vdi
+      return { vdi, objects, operation: vdi.begin('read', 0, vdi.sizeBytes, 0, false) }
+    })
+    const taken = await this.#byAny(async (vdis) => {
+      await vdis.snapshotTogether(all.map(({ name }) => ({ name, tag })))
+      return true
+    })
+    if (taken === null) return
+    for (const { vdi, operation } of begun) vdi.end(operation)
+    for (const { vdi, objects, operation } of begun) {
+      const bytes = await this.bytesHeld(vdi.name, tag, objects)
+      vdi.found(operation, 0, bytes)
+      vdi.held.push({ name: vdi.name, tag, bytes })
+    }
+    counts.together++
+  }
+
+  /** Without an answer it may happen at any time: so does what has been sent to an owner. */
+  async #rollback(): Promise<void> {
+    const { vdi, counts } = this.#options
+    const to = this.#random.pick(vdi.held.filter(({ name, tag }) => name === vdi.name && tag !== ''))
+    if (!to || vdi.growths > 0) return
+    const operation = vdi.beginRollback(to.bytes)
+    vdi.rollbacks++
+    if ((await this.#byAny((vdis) => vdis.rollback(to.name, { tag: to.tag }))) === null) return
+    vdi.rollbacks--
+    vdi.end(operation)
+    counts.rollbacks++
+  }
+
+  async #alter(): Promise<void> {
+    const { vdi, counts } = this.#options
+    const copies = 2 + this.#random.below(2)
+    const altered = await this.#byAny(async (vdis) => {
+      await vdis.alter(await vdis.lookup(vdi.name), { copies })
+      return true
+    })
+    if (altered !== null) counts.altered++
   }
 
   /** Shows what the VDI was at some moment of it. When it fails it may have been taken all the same. */
@@ -354,11 +408,13 @@ export class ClusterClient {
     const { vdi, counts } = this.#options
     const objects = vdi.objects + 1
     const sizeBytes = objects * OBJECT_BYTES
+    vdi.growths++
     const grown = await this.#byAny(async (vdis) => {
       const vid = await vdis.lookup(vdi.name)
       await vdis.resize(vid, sizeBytes)
       return true
     })
+    vdi.growths--
     if (grown === null) return
     vdi.grow(objects)
     counts.resizes++

@@ -27,6 +27,10 @@ export const NO_FAULTS = {
   slowDisks: 0,
   failedSyncs: 0,
   clockJumps: 0,
+  /** The engine of the group ends, and the process that uses it does not. */
+  lostEngines: 0,
+  /** A node is to hold nothing for a while. */
+  drains: 0,
 }
 
 export type FaultCounts = typeof NO_FAULTS
@@ -60,6 +64,8 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   slowDisks: 5,
   failedSyncs: 3,
   clockJumps: 4,
+  lostEngines: 4,
+  drains: 3,
 }
 
 /** A block that is rotten in one copy while the others differ, or go, is lost: so these come alone. */
@@ -75,6 +81,7 @@ export class ClusterFaults {
   readonly #weights: [FaultKind, number][]
   readonly #stopped = new Set<BenchNode>()
   readonly #deaf = new Set<BenchNode>()
+  readonly #drained = new Set<BenchNode>()
   /** Who lost power since everything was complete with all nodes in the view. */
   readonly #lossy = new Set<BenchNode>()
   #isCut = false
@@ -207,6 +214,17 @@ export class ClusterFaults {
       case 'clockJumps':
         node.clock.wallOffsetMs += this.#random.pick([-1, 1]) * this.#random.pick([1000, 3_600_000, 10 ** 11])
         return true
+      case 'lostEngines':
+        if (!node.running?.node.store.hasJoined || this.#stopped.has(node) || this.#deaf.has(node)) return false
+        bench.group.lose(node.name)
+        return true
+      case 'drains': {
+        const asked = this.#random.pick(bench.nodes).running?.node.store
+        if (!asked?.hasJoined || this.#drained.size > 0) return false
+        this.#drained.add(node)
+        asked.admin.drain(node.name, true).catch(() => {})
+        return true
+      }
       case 'rotten':
         return this.#rot(this.#rotting)
     }
@@ -228,6 +246,16 @@ export class ClusterFaults {
 
   #resume(node: BenchNode): void {
     const { bench } = this.#options
+    const isDrained = bench.nodes.some(({ running }) =>
+      running?.node.sheep.state.members.some(
+        ({ address, vnodes }) => address.startsWith(`${node.name}:`) && vnodes === 0,
+      ),
+    )
+    const asked = this.#random.pick(bench.nodes).running?.node.store
+    if ((isDrained || this.#drained.has(node)) && asked?.hasJoined) {
+      this.#drained.delete(node)
+      asked.admin.drain(node.name, false).catch(() => {})
+    }
     const wasDeaf = this.#deaf.delete(node)
     if (this.#stopped.delete(node)) bench.resume(node)
     else if (wasDeaf) bench.group.resume(node.name)

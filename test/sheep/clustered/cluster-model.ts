@@ -1,9 +1,10 @@
 import assert from 'node:assert'
 import { isDeepStrictEqual } from 'node:util'
 import { StoreError } from '../../../src/errors.ts'
-import { formatOid, inodeOid } from '../../../src/protocol/oid.ts'
+import { formatOid, inodeOid, oidVid } from '../../../src/protocol/oid.ts'
 import type { Clock } from '../../../src/runtime/clock.ts'
 import { Places } from '../../../src/sheep/clustered/places.ts'
+import { VdiCopies } from '../../../src/sheep/clustered/vdi-copies.ts'
 import type { Usage } from '../../../src/sheep/maintenance/usage.ts'
 import type { VdiClient } from '../../../src/vdi/client.ts'
 import { ClusterBench } from './cluster-bench.ts'
@@ -15,6 +16,8 @@ import { TESTED_BYTES, TestedVdi } from './tested-vdi.ts'
 const LIVENESS_MS = 300_000
 const PATIENCE_MS = 30_000
 const CALM_MS = 10_000
+/** What nobody waits for any more may be tried for so long: a snapshot of several VDIs. */
+const TRIED_MS = 40_000
 const COUNTED_MS = 60_000
 /** A seed that has worse luck than that ends. */
 const FAULTS_MAX_MS = 600_000
@@ -99,7 +102,7 @@ export class ClusterModel {
     const patienceMs = random.pick([2000, 8000, 30_000])
     this.#loops = random.pick([2, 2, 6])
     const pauseMs = (random.pick([40, 120]) * this.#loops) / 2
-    const managing = random.pick([0, 0.01, 0.04])
+    const managing = random.pick([0, 0.01, 0.04, 0.1])
     const clearing = random.pick([0.12, 0.12, 0.4])
     const givingUp = random.pick([0, 0.9])
     const tested = Array.from({ length: 1 + random.below(2) }, (_, at) => {
@@ -117,6 +120,7 @@ export class ClusterModel {
             bench,
             clock: this.#clock,
             vdi,
+            vdis: this.#vdis,
             attachmentId,
             nameHash,
             patienceMs,
@@ -174,6 +178,7 @@ export class ClusterModel {
       this.#checkNow()
     }
     await this.#mend(() => running)
+    await this.#clock.sleep(TRIED_MS)
     await this.#readAll()
     await this.#scrub()
     const usage = await this.#usage()
@@ -325,8 +330,9 @@ export class ClusterModel {
   /** All nodes end. What they have on their disks is the same, is where it belongs, and is whole. */
   async #compareCopies(): Promise<void> {
     await this.#calm()
-    const { nodes, copies } = this.#bench
+    const { nodes } = this.#bench
     const { state } = nodes[0]!.running!.node.sheep
+    const copies = new VdiCopies(state)
     const { view } = state
     const wanted = new Set([...state.vdis.values()].map(({ vid }) => inodeOid(vid)))
     for (const node of nodes) this.#bench.kill(node)
@@ -342,7 +348,7 @@ export class ClusterModel {
     }
     for (const oid of wanted) assert(found.has(oid), `nobody has ${formatOid(oid)}`)
     for (const [oid, all] of found) {
-      const targets = places.targetsOf(oid, { copies: copies, copiesMin: 2 }, view)
+      const targets = places.targetsOf(oid, copies.in(oidVid(oid), view), view)
       assert.deepEqual(
         all.map(({ node }) => node).sort(),
         [...targets].sort(),

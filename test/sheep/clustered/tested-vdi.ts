@@ -25,6 +25,9 @@ export class TestedVdi {
   objects: number
   /** What does not change any more: snapshots, and clones that nobody writes to. */
   readonly held: Held[] = []
+  /** Those under way that say what all of it is: not beside those that make it larger, which an unanswered one may come after. */
+  rollbacks = 0
+  growths = 0
   readonly #isShared: boolean
   readonly #units = new Map<number, UnitHistory>()
 
@@ -52,6 +55,19 @@ export class TestedVdi {
       this.#unitsOf(offset, lengthBytes).map((unit): [number, Operation] => [
         unit,
         { kind, value: kind === 'write' ? value : null, isDurable },
+      ]),
+    )
+    this.#tell(operation, 'call')
+    return operation
+  }
+
+  /** It is about to hold again what a snapshot of it holds. */
+  beginRollback(bytes: Buffer): RangeOperation {
+    const heldIn = (unit: number) => (unit * UNIT_BYTES < bytes.length ? bytes.readUInt32LE(unit * UNIT_BYTES) : 0)
+    const operation = new Map(
+      [...this.#units.keys()].map((unit): [number, Operation] => [
+        unit,
+        { kind: 'write', value: heldIn(unit), isDurable: true },
       ]),
     )
     this.#tell(operation, 'call')
