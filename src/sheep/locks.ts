@@ -25,6 +25,16 @@ interface Holding {
   grace: Timer | null
 }
 
+/** Where the clients of a store are. On one node, whoever is not connected to it is nowhere. */
+export interface ClientPlaces {
+  /** The host of a client: of several nodes, the same whichever is asked. */
+  hostOf(client: SheepClient): string
+  /** Whether one of these hosts has a connection that may be of the lock's holder, and is not known here. */
+  areThere(name: string, hosts: readonly string[]): Promise<boolean>
+}
+
+const THIS_NODE: ClientPlaces = { hostOf, areThere: async () => false }
+
 /**
  * Locks of foreign clients, LOCK_VDI and RELEASE_VDI. The lock itself is an entry of the ordered log and survives a restart;
  * which connections hold it is known here.
@@ -33,7 +43,8 @@ interface Holding {
  * 2. QEMU opens the connection for its I/O first, sends LOCK_VDI over another, and closes that. So a lock is held by the
  *    connection that asked, by those of the same host that had sent nothing yet, unless they write to another VDI, and by all
  *    that do its I/O later.
- * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again.
+ * 3. `graceMs` after the last of them is gone the lock ends: time for a client to connect again. Not while another node may
+ *    have one that is not known here.
  * 4. tgt's is called shared: at upstream, tgts may have it that reach the VDI through different nodes, which tell each other
  *    of changes to the map. There is one node, and two tgts on it would read zeros where the other one has written, so that
  *    it is for one as QEMU's is. But a tgt that was killed and started again asks anew at once, and gets it.
@@ -47,7 +58,7 @@ export class Locks {
   readonly #clock: Clock
   readonly #graceMs: number
   readonly #log: Log
-  readonly #hostOf: (client: SheepClient) => string
+  readonly places: ClientPlaces
   /** Connections that have sent nothing yet. */
   readonly #silent = new Set<SheepClient>()
   readonly #holdings = new Map<string, Holding>()
@@ -66,15 +77,15 @@ export class Locks {
     clock: Clock
     graceMs: number
     log: Log
-    /** By its address, when absent. */
-    hostOf?: (client: SheepClient) => string
+    /** Those of one node, when absent. */
+    places?: ClientPlaces | undefined
   }) {
     this.#state = options.state
     this.#propose = options.propose
     this.#clock = options.clock
     this.#graceMs = options.graceMs
     this.#log = options.log
-    this.#hostOf = options.hostOf ?? hostOf
+    this.places = options.places ?? THIS_NODE
   }
 
   /** Locks whose holders this process has not met yet, some of these names, wait for them to come back. */
@@ -115,13 +126,13 @@ export class Locks {
   async take(name: string, shared: boolean, client: SheepClient, protoVer = LOCK_PROTO_VER_MAX): Promise<void> {
     const lock = this.#state.locks.get(name)
     if (shared && lock?.shared && this.#holding(name).users.has(client)) return
-    const host = this.#hostOf(client)
+    const host = this.places.hostOf(client)
     const isLeft = lock?.hosts.includes(host) && this.#holding(name).connections.size === 0
     if (lock && !(isLeft && lock.shared && shared)) throw new StoreError('VdiLocked', name)
     const taken = this.#propose({ type: 'lock', lock: { name, shared, hosts: [host] } })
     this.#broken.get(client)?.delete(name)
     this.#holding(name).protoVer = protoVer > LOCK_PROTO_VER_MAX ? protoVer : null
-    for (const other of this.#likelyOf(client)) if (!this.#isBroken(name, other)) this.#join(name, other)
+    for (const other of this.likelyOf(client)) if (!this.#isBroken(name, other)) this.#join(name, other)
     await taken
   }
 
@@ -152,7 +163,7 @@ export class Locks {
 
   snapshotOpened({ vid, name }: Vdi, client: SheepClient): void {
     this.#snapshotOpens.set(vid, (this.#snapshotOpens.get(vid) ?? 0) + 1)
-    this.#snapshotUsers.set(name, new Set([...(this.#snapshotUsers.get(name) ?? []), ...this.#likelyOf(client)]))
+    this.#snapshotUsers.set(name, new Set([...(this.#snapshotUsers.get(name) ?? []), ...this.likelyOf(client)]))
   }
 
   /** Whether a RELEASE_VDI of a snapshot is for an open of that snapshot, and not of the working VDI that it once was. */
@@ -170,13 +181,13 @@ export class Locks {
   admitWriter(name: string, client: SheepClient, protoVer: number): SheepClient[] {
     if (this.#isBroken(name, client)) throw new StoreError('VdiLocked', name)
     const lock = this.#state.locks.get(name)
-    if (!lock) return []
     const writers = this.#holdings.get(name)?.writers
-    if (writers?.has(client)) return []
-    if (!this.#isHolders(name, client, protoVer)) throw new StoreError('VdiLocked', name)
-    const replaced = lock.shared ? [] : [...(writers ?? [])]
+    if (lock && writers?.has(client)) return []
+    if (lock && !this.#isHolders(name, client, protoVer)) throw new StoreError('VdiLocked', name)
     this.#writesTo.set(client, name)
     for (const other of this.#holdings.keys()) if (other !== name) this.#leave(other, client)
+    if (!lock) return []
+    const replaced = lock.shared ? [] : [...(writers ?? [])]
     const holding = this.#join(name, client)
     for (const other of replaced) this.closed(other)
     holding.users.add(client)
@@ -206,14 +217,9 @@ export class Locks {
     const writers = this.#holdings.get(name)?.writers
     for (const user of this.#snapshotUsers.get(name) ?? []) {
       const isOwn = user === client || writers?.has(user)
-      if (!isOwn && this.#hostOf(user) === this.#hostOf(client)) return false
+      if (!isOwn && this.places.hostOf(user) === this.places.hostOf(client)) return false
     }
     return true
-  }
-
-  /** Where the client is. */
-  hostOf(client: SheepClient): string {
-    return this.#hostOf(client)
   }
 
   /** Whether the connection is one of those that keep the lock alive. */
@@ -227,8 +233,8 @@ export class Locks {
   }
 
   /** The connections of who asks over this one, for all that is known: QEMU's for I/O has sent nothing yet. */
-  #likelyOf(client: SheepClient): SheepClient[] {
-    return [client, ...[...this.#silent].filter((other) => this.#hostOf(other) === this.#hostOf(client))]
+  likelyOf(client: SheepClient): SheepClient[] {
+    return [client, ...[...this.#silent].filter((other) => this.places.hostOf(other) === this.places.hostOf(client))]
   }
 
   #isHolders(name: string, client: SheepClient, protoVer: number): boolean {
@@ -236,7 +242,7 @@ export class Locks {
     if (!lock) return false
     if (this.#isBroken(name, client)) return false
     const holdersVer = this.#holdings.get(name)?.protoVer ?? (lock.shared ? TGT_PROTO_VER : QEMU_PROTO_VER)
-    return lock.hosts.includes(this.#hostOf(client)) && (protoVer === holdersVer || this.isHeldBy(name, client))
+    return lock.hosts.includes(this.places.hostOf(client)) && (protoVer === holdersVer || this.isHeldBy(name, client))
   }
 
   #isBroken(name: string, client: SheepClient): boolean {
@@ -271,11 +277,24 @@ export class Locks {
     const holding = this.#holding(name)
     if (holding.connections.size > 0) return
     holding.grace?.cancel()
-    holding.grace = this.#clock.timer(this.#graceMs, () => {
-      if (this.#holdings.get(name) !== holding || holding.connections.size > 0) return
-      this.#log.info({ name, hosts: this.#state.locks.get(name)?.hosts }, 'a lock ends: its holder is gone')
-      this.drop(name).catch((error) => this.#log.error({ err: error, name }, 'ending a lock failed'))
-    })
+    holding.grace = this.#clock.timer(this.#graceMs, () => void this.#endIfAlone(name, holding))
+  }
+
+  async #endIfAlone(name: string, holding: Holding): Promise<void> {
+    const isAlone = () => this.#holdings.get(name) === holding && holding.connections.size === 0
+    const lock = this.#state.locks.get(name)
+    const isElsewhere = lock && isAlone() && (await this.places.areThere(name, lock.hosts))
+    if (!isAlone()) return
+    if (isElsewhere) return this.#graceIfAlone(name)
+    if (!lock) return void this.#holdings.delete(name)
+    this.#log.info({ name, hosts: lock.hosts }, 'a lock ends: its holder is gone')
+    try {
+      await this.#propose({ type: 'unlock', name })
+      if (isAlone()) this.#holdings.delete(name)
+    } catch (err) {
+      this.#log.warn({ err, name }, 'a lock of nobody could not be ended, and is looked at again')
+      if (isAlone()) this.#graceIfAlone(name)
+    }
   }
 }
 

@@ -13,7 +13,7 @@ import { HeldDiscards } from './foreign/held-discards.ts'
 import { Traffic } from './foreign/traffic.ts'
 import { ForeignWriters, type Sender } from './foreign/writers.ts'
 import { LocalVdiStore } from './local-vdi-store.ts'
-import { hostOf, Locks } from './locks.ts'
+import { Locks } from './locks.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import { GiveBack } from './maintenance/give-back.ts'
 import { IdleCheckpoint } from './maintenance/idle-checkpoint.ts'
@@ -129,7 +129,7 @@ export class Sheep {
       clock: options.clock,
       graceMs: options.lockGraceMs ?? LOCK_GRACE_DEFAULT_MS,
       log: options.log,
-      hostOf: (client) => this.#vdis.hostOf?.(client) ?? hostOf(client),
+      places: this.#vdis.lockHolders,
     })
     this.#giveBack = new GiveBack({ store, clock: options.clock })
     this.#idleCheckpoint = new IdleCheckpoint({ store, clock: options.clock })

@@ -6,6 +6,7 @@ import type { StoreDone } from './change.ts'
 import type { ClusterState } from './cluster-state.ts'
 import type { FoundingSurvey } from './clustered/founding-survey.ts'
 import type { Entry } from './entries.ts'
+import type { ClientPlaces } from './locks.ts'
 import type { AuditProgress, AuditReport } from './maintenance/audit.ts'
 import type { Usage } from './maintenance/usage.ts'
 import type { Damage } from './maintenance/verify.ts'
@@ -25,6 +26,8 @@ export interface VdiStore {
   readonly attributes: AttributeValues
   /** Opens sessions under export rights, where that takes more than looking at the right. */
   readonly admission?: { open(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> }
+  /** Of several nodes: where their clients are. */
+  readonly lockHolders?: ClientPlaces
   /** To be called once, when the state is what the disk has: resolves when this node can take part. */
   start(): Promise<void>
   /** Ends what goes on in the background, and proposals. */
@@ -45,8 +48,6 @@ export interface VdiStore {
   alterCopies?(vid: number, wanted: CopiesWanted): Promise<void>
   /** As the entry `vmstate`, where objects of machine state have to be there before the log says so. In its turn of the family. */
   growVmstate?(vid: number, objects: number): Promise<void>
-  /** Of several nodes: the host of a client of any of them, which is the same whichever node is asked. */
-  hostOf?(client: object): string
   /** Gives back what the deleted VDIs of a family hold and nobody needs, in the background. */
   reclaim(family: number): void
   /** Resolves when no deleted VDI is being reclaimed. */

@@ -92,8 +92,15 @@ export class ClusteredSheep {
   /** As `runOperation`, for a client of this node. */
   handle(request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
     this.store.recovery.requested()
-    if (holder) this.sheep.locks.spoke(holder)
-    this.#gateway.handle(request, holder, reply)
+    if (!holder) return this.#gateway.handle(request, holder, reply)
+    const { locks } = this.sheep
+    locks.spoke(holder)
+    const told = this.store.lockHolders.asked(request, holder, () => locks.likelyOf(holder))
+    if (!told) return this.#gateway.handle(request, holder, reply)
+    this.#gateway.handle(request, holder, (response) => {
+      told(response)
+      reply(response)
+    })
   }
 
   clientOpened(client: SheepClient): void {
@@ -104,6 +111,7 @@ export class ClusteredSheep {
     this.#gateway.clientClosed(client)
     for (const remote of this.#remotes.get(client)?.values() ?? []) remote.close()
     this.#remotes.delete(client)
+    this.store.lockHolders.closed(client)
     this.sheep.clientClosed(client)
   }
 

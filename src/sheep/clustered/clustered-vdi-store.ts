@@ -6,7 +6,6 @@ import type { Connection } from '../../runtime/network.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import type { Entry } from '../entries.ts'
-import { hostOf } from '../locks.ts'
 import type { AuditReport } from '../maintenance/audit.ts'
 import type { Usage } from '../maintenance/usage.ts'
 import type { Damage } from '../maintenance/verify.ts'
@@ -26,6 +25,7 @@ import { ExportAdmission } from './export-admission.ts'
 import { familyOfEntry } from './family-of-entry.ts'
 import { GroupSnapshot } from './group-snapshot.ts'
 import { HeldVdis } from './held-vdis.ts'
+import { LockHolders } from './lock-holders.ts'
 import { LoggedAttributes } from './logged-attributes.ts'
 import { answerWith, type NodeAnswers, type Params, type QuestionName, type Told, toldOf } from './node-questions.ts'
 import { OwnedFamilies } from './owned-families.ts'
@@ -71,6 +71,7 @@ export class ClusteredVdiStore implements VdiStore {
   readonly objects: ReplicatedBytes
   readonly attributes: LoggedAttributes
   readonly admission: ExportAdmission
+  readonly lockHolders: LockHolders
   readonly ownership: Ownership
   readonly recovery: Recovery
   readonly admin: ClusterAdmin
@@ -186,6 +187,7 @@ export class ClusteredVdiStore implements VdiStore {
       mend_object: ({ family, oid, blocks }) =>
         this.#families.get(family).mend(BigInt(`0x${oid}`), blocks, (node) => this.#addressOf(node)),
       audit_node: ({ repair }) => this.#auditOwn(repair),
+      has_holder: async ({ name }) => ({ isThere: this.lockHolders.hasHolderOf(name) }),
       list_objects: async (params) => this.#families.of(params.vid).listObjects(params),
     }
     this.#catchUp = new CatchUp({
@@ -195,6 +197,12 @@ export class ClusteredVdiStore implements VdiStore {
       indexOf: async (life) => (await this.ask(life, 'log_index', {})).index,
     })
     this.attributes = new LoggedAttributes({ state, clock, turns, propose })
+    this.lockHolders = new LockHolders({
+      state,
+      address: options.self.address,
+      gatewayOf: (client) => this.#member?.gatewayOf(client) ?? null,
+      ask: async (to, name) => (await this.ask(to, 'has_holder', { name })).isThere,
+    })
     this.admission = new ExportAdmission({
       state,
       sessions,
@@ -524,12 +532,6 @@ export class ClusteredVdiStore implements VdiStore {
   get #auditing(): ClusterAuditOptions {
     const { state, clock } = this.#parts
     return { state, clock, ownership: this.ownership, ask: (to, name, params) => this.ask(to, name, params) }
-  }
-
-  /** That of the node that it is connected to: nobody else's clients are served there. */
-  hostOf(client: object): string {
-    const gateway = this.#member?.gatewayOf(client)
-    return hostOf({ peer: gateway ? this.#addressOf(gateway.node) : this.#options.self.address })
   }
 
   #addressOf(node: string): string {

@@ -79,6 +79,8 @@ export const QUESTIONS = {
       }),
     ),
   ),
+  /** Whether a client of the node may have the lock of that name: see LockHolders. */
+  has_holder: question(z.object({ name: z.string() }), z.object({ isThere: z.boolean() })),
   /** Of the node's disks; `allocatedBytes` is what the VDIs hold, each block once, whose families it owns or that fall to it. */
   node_space: question(
     nothing,

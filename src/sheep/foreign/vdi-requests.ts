@@ -108,7 +108,8 @@ export async function releaseVdi(sheep: Sheep, request: SheepRequest, { client, 
     return success
   }
   const isShared = request.type === LOCK_TYPE.SHARED
-  if (lock.shared === isShared && lock.hosts.includes(sheep.locks.hostOf(client))) await sheep.releaseLock(vdi.name)
+  if (lock.shared === isShared && lock.hosts.includes(sheep.locks.places.hostOf(client)))
+    await sheep.releaseLock(vdi.name)
   return success
 }
 

@@ -52,16 +52,20 @@ async function qemuOpens(host?: string, name = 'a'): Promise<SheepClient> {
 }
 
 /** Lets the time pass; false when nothing was waiting for it. */
-const timePasses = () => clock.step()
+async function timePasses(): Promise<boolean> {
+  const hasPassed = clock.step()
+  await new Promise((resolve) => setImmediate(resolve)) // what it has set off
+  return hasPassed
+}
 const isLocked = () => state.locks.has('a')
 
 describe('a lock', () => {
   it('lives as long as the connection for I/O, also when nothing is sent over it', async () => {
     const io = await qemuOpens()
-    expect(timePasses()).toBe(false)
+    expect(await timePasses()).toBe(false)
     locks.closed(io)
     expect(isLocked()).toBe(true)
-    expect(timePasses()).toBe(true)
+    expect(await timePasses()).toBe(true)
     expect(isLocked()).toBe(false)
   })
 
@@ -71,7 +75,7 @@ describe('a lock', () => {
     locks.spoke(control)
     await locks.take('a', false, control)
     locks.closed(control)
-    timePasses()
+    await timePasses()
     expect(isLocked()).toBe(false)
     locks.closed(other)
   })
@@ -86,10 +90,10 @@ describe('a lock', () => {
       const again = connect()
       locks.spoke(again)
       comesBack(again)
-      expect(timePasses()).toBe(false)
+      expect(await timePasses()).toBe(false)
       expect(isLocked()).toBe(true)
       locks.closed(again)
-      timePasses()
+      await timePasses()
       expect(isLocked()).toBe(false)
     }
   })
@@ -101,7 +105,7 @@ describe('a lock', () => {
     locks.noteUser('a', stranger, QEMU)
     locks.noteUser('a', connect(), 2)
     expect(() => locks.admitWriter('a', stranger, QEMU)).toThrow(expect.objectContaining({ code: 'VdiLocked' }))
-    timePasses()
+    await timePasses()
     expect(isLocked()).toBe(false)
   })
 
@@ -112,7 +116,7 @@ describe('a lock', () => {
     expect(locks.admitWriter('a', again, QEMU)).toEqual([io])
     expect(locks.admitWriter('a', again, QEMU)).toEqual([])
     locks.closed(io)
-    expect(timePasses()).toBe(false)
+    expect(await timePasses()).toBe(false)
   })
 
   it('of before a restart waits for its holder, and then ends', async () => {
@@ -123,11 +127,11 @@ describe('a lock', () => {
     expect(isLocked()).toBe(true)
     const back = connect()
     locks.noteUser('a', back, QEMU)
-    expect(timePasses()).toBe(false)
+    expect(await timePasses()).toBe(false)
     clock.endProcess()
     locks = open()
     locks.resume(['a'])
-    timePasses()
+    await timePasses()
     expect(isLocked()).toBe(false)
   })
 
@@ -135,11 +139,11 @@ describe('a lock', () => {
     const neighbour = await qemuOpens(undefined, 'b')
     const io = await qemuOpens()
     locks.closed(io)
-    expect(timePasses()).toBe(false) // it could be the neighbour's too
+    expect(await timePasses()).toBe(false) // it could be the neighbour's too
     locks.spoke(neighbour)
     locks.admitWriter('b', neighbour, QEMU)
     locks.noteUser('a', neighbour, QEMU)
-    expect(timePasses()).toBe(true)
+    expect(await timePasses()).toBe(true)
     expect(isLocked()).toBe(false)
     expect(state.locks.has('b')).toBe(true)
     locks.closed(neighbour)
@@ -160,10 +164,10 @@ describe('a lock', () => {
     await expect(locks.take('a', true, asking('10.0.0.2'))).rejects.toEqual(refused)
     const next = asking()
     await locks.take('a', true, next)
-    expect(timePasses()).toBe(false) // somebody holds it
+    expect(await timePasses()).toBe(false) // somebody holds it
     expect(state.locks.get('a')?.hosts).toEqual(['10.0.0.1'])
     locks.closed(next)
-    expect([timePasses(), isLocked()]).toEqual([true, false])
+    expect([await timePasses(), isLocked()]).toEqual([true, false])
   })
 
   it('that is broken refuses who had it, also when the next one has it', async () => {
@@ -177,7 +181,7 @@ describe('a lock', () => {
     refused()
     locks.noteUser('a', io, QEMU)
     for (const client of [next, silent]) locks.closed(client)
-    timePasses()
+    await timePasses()
     expect(isLocked()).toBe(false)
   })
 
@@ -186,7 +190,7 @@ describe('a lock', () => {
     locks.closed(io)
     await locks.drop('a')
     const next = await qemuOpens('10.0.0.2')
-    timePasses()
+    await timePasses()
     expect(state.locks.get('a')?.hosts).toEqual(['10.0.0.2'])
     locks.closed(next)
   })

@@ -1,0 +1,112 @@
+import { LOCK_TYPE, RESULT, VDI_NAME_SIZE_BYTES } from '../../protocol/constants.ts'
+import type { SheepRequest } from '../../protocol/message.ts'
+import { oidVid } from '../../protocol/oid.ts'
+import { OP } from '../../protocol/opcodes.ts'
+import type { ClusterState } from '../cluster-state.ts'
+import { type ClientPlaces, hostOf } from '../locks.ts'
+import type { Life, Member } from '../membership/view.ts'
+import { cString } from '../request-body.ts'
+import type { Reply, SheepClient } from '../server.ts'
+
+export interface LockHoldersOptions {
+  state: Pick<ClusterState, 'members' | 'vdis'>
+  /** The address of this node. */
+  address: string
+  /** Of a client that came over a link: the node that it is connected to. */
+  gatewayOf(client: SheepClient): Life | null
+  /** Whether that node has a connection that may be the holder's: its `hasHolderOf`. */
+  ask(member: Member, name: string): Promise<boolean>
+}
+
+/** What a client of this node has done. */
+interface Client {
+  /** The name that it writes to: QEMU and tgt have connections of their own for each VDI. */
+  writesTo: string | null
+  /** The names of whose locks it may be the holder, or one of his connections. */
+  readonly mayHold: Set<string>
+}
+
+const READS: ReadonlySet<number> = new Set([OP.READ_OBJ, OP.FLUSH_VDI])
+const WRITES: ReadonlySet<number> = new Set([OP.WRITE_OBJ, OP.CREATE_AND_WRITE_OBJ, OP.DISCARD_OBJ])
+
+/**
+ * The holders of locks in a cluster. The owner of a VDI keeps its lock, and knows only connections that have asked something there: not
+ * the one for I/O of a QEMU that has sent nothing yet, nor any at all when the owner is a new one or a link broke. So each node remembers
+ * which of its own clients may have which lock, and is asked before a lock ends.
+ */
+export class LockHolders implements ClientPlaces {
+  readonly #options: LockHoldersOptions
+  readonly #clients = new Map<SheepClient, Client>()
+
+  constructor(options: LockHoldersOptions) {
+    this.#options = options
+  }
+
+  /** That of the node that it is connected to: nobody else's clients are served there. */
+  hostOf(client: SheepClient): string {
+    const { state, address, gatewayOf } = this.#options
+    const gateway = gatewayOf(client)
+    if (!gateway) return hostOf({ peer: address })
+    const member = state.members.find(({ node }) => node === gateway.node)
+    return hostOf({ peer: member?.address ?? gateway.node })
+  }
+
+  /** A node of the view that does not answer may have the holder: it is asked again, or is put out. */
+  async areThere(name: string, hosts: readonly string[]): Promise<boolean> {
+    const { state, ask } = this.#options
+    const there = state.members.filter(({ address }) => hosts.includes(hostOf({ peer: address })))
+    const answers = await Promise.all(there.map((member) => ask(member, name).catch(() => true)))
+    return answers.includes(true)
+  }
+
+  hasHolderOf(name: string): boolean {
+    for (const { mayHold } of this.#clients.values()) if (mayHold.has(name)) return true
+    return false
+  }
+
+  /**
+   * A client of this node asks for something; returns what is to be told of the answer, when that matters. `likely` are the connections
+   * of who asks, as Locks.likelyOf.
+   */
+  asked(
+    request: SheepRequest,
+    client: SheepClient,
+    likely: () => readonly SheepClient[],
+  ): ((response: Reply) => void) | null {
+    const { opcode, oid = 0n } = request
+    if (opcode === OP.LOCK_VDI) {
+      const connections = likely()
+      return ({ result }) => {
+        if (result === RESULT.SUCCESS) this.#locked(request, connections)
+      }
+    }
+    const isWrite = WRITES.has(opcode)
+    if (!isWrite && !READS.has(opcode)) return null
+    const name = this.#options.state.vdis.get(oidVid(oid))?.name
+    if (name !== undefined) this.#used(name, client, isWrite)
+    return null
+  }
+
+  closed(client: SheepClient): void {
+    this.#clients.delete(client)
+  }
+
+  /** Whoever had an exclusive lock before has it no more. Snapshots are never locked. */
+  #locked({ body = Buffer.alloc(0), snapId, type }: SheepRequest, connections: readonly SheepClient[]): void {
+    if (snapId || cString(body, VDI_NAME_SIZE_BYTES, body.length) !== '') return
+    const name = cString(body, 0, VDI_NAME_SIZE_BYTES)
+    if (type !== LOCK_TYPE.SHARED) for (const { mayHold } of this.#clients.values()) mayHold.delete(name)
+    for (const client of connections) this.#used(name, client, false)
+  }
+
+  /** Who writes to a clone only reads what it is a clone of. */
+  #used(name: string, client: SheepClient, isWrite: boolean): void {
+    const known = this.#clients.get(client) ?? { writesTo: null, mayHold: new Set() }
+    this.#clients.set(client, known)
+    if (isWrite && known.writesTo !== name) {
+      known.writesTo = name
+      known.mayHold.clear()
+    }
+    if (known.writesTo === null || known.writesTo === name) known.mayHold.add(name)
+  }
+}
