@@ -322,18 +322,15 @@ export class ClusterClient {
   async #snapshotTogether(): Promise<void> {
     const { vdis: all, counts } = this.#options
     const tag = `${this.#options.attachmentId} ${++this.#names}`
-    const begun = all.map((vdi) => {
-      const { objects } = vdi
-      return { vdi, objects, operation: vdi.begin('read', 0, vdi.sizeBytes, 0, false) }
-    })
+    const begun = all.map((vdi) => ({ vdi, operation: vdi.begin('read', 0, vdi.sizeBytes, 0, false) }))
     const taken = await this.#byAny(async (vdis) => {
       await vdis.snapshotTogether(all.map(({ name }) => ({ name, tag })))
       return true
     })
     if (taken === null) return
     for (const { vdi, operation } of begun) vdi.end(operation)
-    for (const { vdi, objects, operation } of begun) {
-      const bytes = await this.bytesHeld(vdi.name, tag, objects)
+    for (const { vdi, operation } of begun) {
+      const bytes = await this.bytesHeld(vdi.name, tag)
       vdi.found(operation, 0, bytes)
       vdi.held.push({ name: vdi.name, tag, bytes })
     }
@@ -367,12 +364,11 @@ export class ClusterClient {
   async #snapshot(): Promise<void> {
     const { vdi, counts } = this.#options
     const tag = `${this.#options.attachmentId} ${++this.#names}`
-    const { objects } = vdi
     const operation = vdi.begin('read', 0, vdi.sizeBytes, 0, false)
     const taken = await this.#byAny(async (vdis) => vdis.snapshot(await vdis.lookup(vdi.name), tag))
     if (taken === null) return
     vdi.end(operation)
-    const bytes = await this.bytesHeld(vdi.name, tag, objects)
+    const bytes = await this.bytesHeld(vdi.name, tag)
     vdi.found(operation, 0, bytes)
     vdi.held.push({ name: vdi.name, tag, bytes })
     counts.snapshots++
@@ -389,7 +385,7 @@ export class ClusterClient {
       return vdis.create(name, objects * OBJECT_BYTES, from.tag ? base : 0)
     })
     if (cloned === null || !from.tag) return
-    const bytes = await this.bytesHeld(name, '', objects)
+    const bytes = await this.bytesHeld(name, '')
     if (!bytes.equals(from.bytes)) throw new Error(`${name} is not what ${from.name}@${from.tag} is`)
     vdi.held.push({ name, tag: '', bytes })
     counts.clones++
@@ -420,8 +416,8 @@ export class ClusterClient {
     counts.resizes++
   }
 
-  /** The tested parts of the objects of a snapshot or of a VDI that nobody writes to, however long it takes. */
-  async bytesHeld(name: string, tag: string, objects: number): Promise<Buffer> {
+  /** The tested parts of all objects of a snapshot or of a VDI that nobody writes to, however long it takes. It may have grown unseen. */
+  async bytesHeld(name: string, tag: string): Promise<Buffer> {
     for (;;) {
       const held = await this.#byAny(async (vdis) => {
         const device = await vdis.open(await vdis.lookup(name, tag), { readOnly: true })
@@ -431,7 +427,9 @@ export class ClusterClient {
             device.read(index * OBJECT_BYTES, target, (error) => (error ? reject(error) : resolve(target))),
           )
         }
-        return Buffer.concat(await Promise.all(Array.from({ length: objects }, (_, index) => read(index))))
+        return Buffer.concat(
+          await Promise.all(Array.from({ length: device.sizeBytes / OBJECT_BYTES }, (_, index) => read(index))),
+        )
       })
       if (held !== null) return held
       await this.#options.clock.sleep(200)

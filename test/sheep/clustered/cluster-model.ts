@@ -11,7 +11,7 @@ import { ClusterBench } from './cluster-bench.ts'
 import { ClusterClient, NO_OPERATIONS } from './cluster-client.ts'
 import { ClusterFaults, NO_FAULTS } from './cluster-faults.ts'
 import { copiesIn } from './offline-copies.ts'
-import { TESTED_BYTES, TestedVdi } from './tested-vdi.ts'
+import { TestedVdi } from './tested-vdi.ts'
 
 const LIVENESS_MS = 300_000
 const PATIENCE_MS = 30_000
@@ -278,7 +278,7 @@ export class ClusterModel {
       for (let index = 0; index < client.vdi.objects; index++) await client.read(index)
     for (const vdi of this.#vdis) {
       for (const { name, tag, bytes } of vdi.held) {
-        const now = await this.#clients[0]!.bytesHeld(name, tag, bytes.length / TESTED_BYTES)
+        const now = await this.#clients[0]!.bytesHeld(name, tag)
         assert(now.equals(bytes), `what ${name}@${tag} holds has changed`)
         this.report.checks.snapshots++
       }
