@@ -1,5 +1,6 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import { within } from '../runtime/within.ts'
 import { type Page, renderPage } from './page.ts'
 import type { Sample } from './samples.ts'
 
@@ -39,15 +40,11 @@ export function createMetricsPage({ own, askStore, clock, log }: PageParts): Met
   let latest = { madeAtMs: Number.NEGATIVE_INFINITY, page: { contentType: '', text: '' } }
 
   async function withinTime<T>(answer: Promise<T>): Promise<T | null> {
-    let timer = { cancel: () => {} }
-    const tooLate = new Promise<null>((resolve) => {
-      timer = clock.timer(STORE_TIMEOUT_MS, () => resolve(null))
-    })
     const soon = answer.catch((error: unknown) => {
       log.debug({ err: error }, 'the store does not tell its metrics')
       return null
     })
-    return Promise.race([soon, tooLate]).finally(() => timer.cancel())
+    return within(clock, STORE_TIMEOUT_MS, soon, () => null)
   }
 
   return async () => {

@@ -26,5 +26,5 @@ export function newSnapshot(
   }
 }
 
-/** What a volume that machines start from tells its snapshots. */
+/** The column of its snapshots: they have the image metadata of a volume that machines start from, and of no other. */
 export const imageMetadataOf = (volume: VolumeRow): string => (volume.bootable ? volume.image_metadata : '{}')

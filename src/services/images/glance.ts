@@ -131,8 +131,12 @@ async function accepted(answer: HttpResponse, imageId: string): Promise<HttpResp
   if (status >= 500) {
     throw dropped(answer, new ServiceError('GlanceConnectionFailed', { reason: `it answers with status ${status}` }))
   }
-  const text = plain((await reached(readBody(answer, DOCUMENT_BYTES_MAX))).toString())
+  const text = plain(await textOf(answer))
   throw new ServiceError('ImageRefused', { reason: `${status} ${text}`.trim() })
+}
+
+async function textOf(answer: HttpResponse): Promise<string> {
+  return (await reached(readBody(answer, DOCUMENT_BYTES_MAX))).toString()
 }
 
 function dropped(answer: HttpResponse, error: ServiceError): ServiceError {
@@ -142,7 +146,7 @@ function dropped(answer: HttpResponse, error: ServiceError): ServiceError {
 
 async function documentOf(answer: HttpResponse): Promise<unknown> {
   try {
-    return JSON.parse((await reached(readBody(answer, DOCUMENT_BYTES_MAX))).toString())
+    return JSON.parse(await textOf(answer))
   } catch (error) {
     if (error instanceof ServiceError) throw error
     throw strange(error)

@@ -1,4 +1,5 @@
 import type { Clock } from '../../runtime/clock.ts'
+import { within } from '../../runtime/within.ts'
 import type { Member } from '../membership/view.ts'
 import type { NodeSpace, StoreSpace } from '../vdi-store.ts'
 import { sizeFactors, usableBytes } from './capacity.ts'
@@ -64,8 +65,7 @@ export class ClusterSpace {
 
   async #of(member: Member) {
     const { clock, ask } = this.#options
-    const late = clock.sleep(PATIENCE_MS).then(() => null)
-    const said = await Promise.race([ask(member).catch(() => null), late])
+    const said = await within(clock, PATIENCE_MS, ask(member), () => null).catch(() => null)
     return { member, said: said ?? this.#known.get(member.node) ?? null, isAnswering: said !== null }
   }
 }

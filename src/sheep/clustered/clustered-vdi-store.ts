@@ -3,6 +3,7 @@ import { BODY_SIZE_MAX_BYTES, RESULT } from '../../protocol/constants.ts'
 import { dataOid, formatOid, oidKind, oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { Connection } from '../../runtime/network.ts'
+import { within } from '../../runtime/within.ts'
 import { CopyHolder } from '../copies/copy-holder.ts'
 import { EngineCopyStore } from '../copies/engine-copy-store.ts'
 import type { Entry } from '../entries.ts'
@@ -475,7 +476,7 @@ export class ClusteredVdiStore implements VdiStore {
           resolve(result === RESULT.SUCCESS && body ? (JSON.parse(body.toString()) as T) : absent),
         )
     })
-    return Promise.race([asked, this.#parts.clock.sleep(PATIENCE_MS).then(() => absent)])
+    return within(this.#parts.clock, PATIENCE_MS, asked, () => absent)
   }
 
   /** The whole cluster is to stop, and this node last. Resolves with the addresses of those that did not answer. */
@@ -483,8 +484,8 @@ export class ClusteredVdiStore implements VdiStore {
     const told = await Promise.all(
       this.#others().map(async (member) => {
         const asked = this.ask(member, 'stop', {}).then(() => null)
-        const late = this.#parts.clock.sleep(PATIENCE_MS).then(() => member.address)
-        return Promise.race([asked, late]).catch(() => member.address)
+        const silent = () => member.address
+        return within(this.#parts.clock, PATIENCE_MS, asked, silent).catch(silent)
       }),
     )
     return told.filter((address) => address !== null)

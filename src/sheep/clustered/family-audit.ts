@@ -1,6 +1,7 @@
 import { StoreError } from '../../errors.ts'
 import { dataOid, formatOid, inodeOid, oidIndex, oidKind, oidVid } from '../../protocol/oid.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import { within } from '../../runtime/within.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import { ALL_BLOCKS, type Blocks, countBlocks, intersect, subtract, toBlocks } from '../copies/block-ranges.ts'
 import type { CopyComparison } from '../copies/copy-comparison.ts'
@@ -107,10 +108,9 @@ export class FamilyAudit {
   }
 
   /** Null when it is gone, or nobody says anything of it. */
-  async #layoutOf(oid: bigint): Promise<ObjectLayout | null> {
+  #layoutOf(oid: bigint): Promise<ObjectLayout | null> {
     const { objects, clock } = this.#options
-    const late = clock.sleep(PATIENCE_MS).then(() => null)
-    return Promise.race([objects.layoutOf(oid).catch(() => null), late])
+    return within(clock, PATIENCE_MS, objects.layoutOf(oid), () => null).catch(() => null)
   }
 
   #add(problem: Problem): void {
@@ -157,10 +157,11 @@ export class FamilyAudit {
 
   async #compare(oid: bigint, range: BlockRange): Promise<CopyComparison | 'busy' | 'missing' | 'gone'> {
     const { objects, clock } = this.#options
-    const late = clock.sleep(PATIENCE_MS).then(() => 'missing' as const)
+    const endMs = clock.monotonicMs() + PATIENCE_MS
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       try {
-        const compared = await Promise.race([objects.of(oidVid(oid)).compare(oid, range), late])
+        const compare = objects.of(oidVid(oid)).compare(oid, range)
+        const compared = await within(clock, endMs - clock.monotonicMs(), compare, () => 'missing' as const)
         if (compared !== null) return compared
       } catch (error) {
         // A write since the map was read has taken it out, or it was never there: the map says.

@@ -1,6 +1,7 @@
 import { StoreError } from '../../errors.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Random } from '../../runtime/random.ts'
+import { within } from '../../runtime/within.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, Freezing } from '../entries.ts'
 import type { Life } from '../membership/view.ts'
@@ -129,12 +130,11 @@ export class GroupSnapshot {
     throw new StoreError('Unsure')
   }
 
-  async #within<T>(endMs: number, work: Promise<T>): Promise<T> {
+  #within<T>(endMs: number, work: Promise<T>): Promise<T> {
     const { clock } = this.#options
-    const late = clock.sleep(Math.max(0, endMs - clock.monotonicMs())).then(() => {
+    return within(clock, Math.max(0, endMs - clock.monotonicMs()), work, () => {
       throw new StoreError('Busy')
     })
-    return Promise.race([work, late])
   }
 }
 

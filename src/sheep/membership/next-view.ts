@@ -96,7 +96,7 @@ export function joinWaitMs(
   views: readonly LoggedView[],
   node: NodeId,
   now: number,
-  knownForMs: (view: View) => number = () => 0,
+  knownForMs: (view: View) => number,
 ): number {
   const joins = views.flatMap(({ view }, at) => {
     const member = view.members.find((one) => one.node === node)

@@ -151,13 +151,15 @@ describe('the view that should follow', () => {
       index: at,
       view: view('a', { members: [member('a'), member('b', { incarnation: `b${at}` })], at: at * 1000 }),
     }))
-    expect(joinWaitMs(views, 'a', 11_000)).toBe(0)
-    expect(joinWaitMs(views.slice(0, 3), 'b', 2000)).toBe(0)
-    expect(joinWaitMs(views.slice(0, 4), 'b', 3000)).toBe(5000)
-    expect(joinWaitMs(views.slice(0, 4), 'b', 7000)).toBe(1000)
-    expect(joinWaitMs(views, 'b', 11_000)).toBe(60_000)
-    expect(joinWaitMs(views, 'b', 1000)).toBe(60_000) // of a node whose clock is behind
-    expect(joinWaitMs(views, 'b', 1_000_000)).toBe(0)
+    const justNow = () => 0
+    expect(joinWaitMs(views, 'a', 11_000, justNow)).toBe(0)
+    expect(joinWaitMs(views.slice(0, 3), 'b', 2000, justNow)).toBe(0)
+    expect(joinWaitMs(views.slice(0, 4), 'b', 3000, justNow)).toBe(5000)
+    expect(joinWaitMs(views.slice(0, 4), 'b', 7000, justNow)).toBe(1000)
+    expect(joinWaitMs(views, 'b', 11_000, justNow)).toBe(60_000)
+    expect(joinWaitMs(views, 'b', 1000, justNow)).toBe(60_000) // of a node whose clock is behind
+    expect(joinWaitMs(views, 'b', 1000, () => 45_000)).toBe(15_000)
+    expect(joinWaitMs(views, 'b', 1_000_000, justNow)).toBe(0)
   })
 })
 
