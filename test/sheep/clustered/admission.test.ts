@@ -14,15 +14,12 @@ it('what a client left behind at a gateway does not happen when he has been at a
   const before = await bench.run(bench.connect(left!)!.vdis.openExport(HASH, false))
   await bench.run(bench.write(before, 0, block(1)))
 
-  const sides = [[left!.name], others.map(({ name }) => name)]
-  bench.network.cut(sides)
-  bench.group.partition(sides)
+  bench.cutOff(left!)
   const late = bench.write(before, 0, block(2)).catch((error) => error.code)
   const there = await bench.run(bench.connect(others[0]!)!.vdis.openExport(HASH, false))
   await bench.run(bench.write(there, 0, block(3)))
 
-  bench.network.heal()
-  bench.group.heal()
+  bench.heal()
   const back = await bench.run(bench.connect(left!)!.vdis.openExport(HASH, false))
   expect(await bench.run(late)).toBe('Fenced')
   expect(await bench.run(bench.read(back, 0, BLOCK_BYTES))).toEqual(block(3))

@@ -98,7 +98,7 @@ export class ClusterBench {
     for (const [i, gib] of (options.roomGib ?? []).entries()) bench.nodes[i]!.disk.capacityBytes = gib * GIB
     await bench.found(bench.nodes[0]!)
     for (const node of bench.nodes) await bench.start(node)
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    await bench.allIn()
     return bench
   }
 
@@ -130,6 +130,25 @@ export class ClusterBench {
   /** The same, as every node says that knows more than the log: owners and holders. */
   isHome(): boolean {
     return this.nodes.every(({ running }) => !running || running.node.store.status().unclean === 0)
+  }
+
+  /** The nodes of each side do not meet those of the others, in the group or for data. */
+  part(sides: readonly (readonly string[])[]): void {
+    this.group.partition(sides)
+    this.network.cut(sides)
+  }
+
+  cutOff(node: BenchNode): void {
+    this.part([[node.name], this.nodes.filter((other) => other !== node).map(({ name }) => name)])
+  }
+
+  heal(): void {
+    this.group.heal()
+    this.network.heal()
+  }
+
+  allIn(): Promise<void> {
+    return this.until(() => this.nodes.every((node) => this.isIn(node)))
   }
 
   isIn({ running }: BenchNode): boolean {
@@ -331,4 +350,15 @@ export class ClusterBench {
       device.read(offset, target, (error) => (error ? reject(error) : resolve(target))),
     )
   }
+}
+
+/** Three nodes that all vote, of which the first owns the VDI `a`. Everything is where it belongs. */
+export async function benchWithOwner(): Promise<{ bench: ClusterBench; vid: number }> {
+  const bench = await ClusterBench.open(1, 3)
+  const owner = bench.nodes[0]!.running!.node
+  await bench.until(() => owner.sheep.state.view.voters.length === 3)
+  const vid = await bench.run(bench.vdis(0).create('a', 100 * BLOCK_BYTES))
+  await bench.until(() => bench.isHome())
+  if (!owner.store.owns(vid)) throw new Error('who made it does not own it')
+  return { bench, vid }
 }

@@ -56,13 +56,10 @@ describe('a store of three nodes', () => {
       expect(await bench.run(bench.read(there, 0, BLOCK_BYTES))).toEqual(block(5))
     }
     await reads()
-    const sides = [[bench.nodes[2]!.name], [bench.nodes[0]!.name, bench.nodes[1]!.name]]
-    bench.group.partition(sides)
-    bench.network.cut(sides)
+    bench.cutOff(bench.nodes[2]!)
     await bench.until(() => bench.nodes[0]!.running!.node.sheep.state.members.length === 2)
-    bench.group.heal()
-    bench.network.heal()
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    bench.heal()
+    await bench.allIn()
     await reads()
   })
 

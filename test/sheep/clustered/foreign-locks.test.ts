@@ -5,7 +5,7 @@ import { dataOid } from '../../../src/protocol/oid.ts'
 import { OP } from '../../../src/protocol/opcodes.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import type { Reply } from '../../../src/sheep/server.ts'
-import { type BenchNode, ClusterBench } from './cluster-bench.ts'
+import { type BenchNode, benchWithOwner, type ClusterBench } from './cluster-bench.ts'
 
 const QEMU = 0
 
@@ -57,25 +57,16 @@ async function qemuOpens(bench: ClusterBench, node: BenchNode) {
   return io
 }
 
-async function opened() {
-  const bench = await ClusterBench.open(1, 3)
-  await bench.until(() => stateAt(bench, 0).view.voters.length === 3)
-  const vid = await bench.run(bench.vdis(0).create('a', 100 * BLOCK_BYTES))
-  await bench.until(() => bench.isHome())
-  expect(bench.nodes[0]!.running!.node.store.owns(vid)).toBe(true)
-  return { bench, vid }
-}
-
 describe('the lock of a client whose gateway does not own the VDI', () => {
   it('lives as long as its connection for I/O, also when nothing is sent over it', async () => {
-    const { bench } = await opened()
+    const { bench } = await benchWithOwner()
     await qemuOpens(bench, bench.nodes[1]!)
     await bench.pass(15_000)
     expect(stateAt(bench, 0).locks.has('a')).toBe(true)
   })
 
   it('outlives a link that broke while its client asked for nothing', async () => {
-    const { bench, vid } = await opened()
+    const { bench, vid } = await benchWithOwner()
     const io = await qemuOpens(bench, bench.nodes[1]!)
     expect((await bench.run(io.ask({ ...write(vid, 1), opcode: OP.CREATE_AND_WRITE_OBJ }))).result).toBe(RESULT.SUCCESS)
     bench.network.reset(bench.nodes[1]!.name)
@@ -84,7 +75,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('ends when the client has gone', async () => {
-    const { bench } = await opened()
+    const { bench } = await benchWithOwner()
     const io = await qemuOpens(bench, bench.nodes[1]!)
     await bench.pass(15_000)
     io.close()
@@ -92,7 +83,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('ends when the gateway has gone with its clients', async () => {
-    const { bench } = await opened()
+    const { bench } = await benchWithOwner()
     await qemuOpens(bench, bench.nodes[1]!)
     await bench.pass(15_000)
     await bench.kill(bench.nodes[1]!)
@@ -100,7 +91,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('is not kept alive by another client of the same gateway', async () => {
-    const { bench, vid } = await opened()
+    const { bench, vid } = await benchWithOwner()
     const other = await bench.run(bench.vdis(0).create('b', 100 * BLOCK_BYTES))
     const io = await qemuOpens(bench, bench.nodes[1]!)
     const neighbour = connect(bench.nodes[1]!)
@@ -112,7 +103,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('goes from a client to the next one of the same gateway, when it is released', async () => {
-    const { bench, vid } = await opened()
+    const { bench, vid } = await benchWithOwner()
     const gateway = bench.nodes[1]!
     const io = await qemuOpens(bench, gateway)
     expect((await bench.run(io.ask(read(vid)))).result).toBe(RESULT.NO_OBJ)
@@ -125,7 +116,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('lives on at the next owner, also when nothing is sent', async () => {
-    const { bench, vid } = await opened()
+    const { bench, vid } = await benchWithOwner()
     await qemuOpens(bench, bench.nodes[1]!)
     await bench.kill(bench.nodes[0]!)
     await bench.until(() => stateAt(bench, 2).members.length === 2)
@@ -136,19 +127,16 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
   })
 
   it('lets him write to the next owner', async () => {
-    const { bench, vid } = await opened()
+    const { bench, vid } = await benchWithOwner()
     const io = await qemuOpens(bench, bench.nodes[0]!)
     expect((await bench.run(io.ask({ ...write(vid, 1), opcode: OP.CREATE_AND_WRITE_OBJ }))).result).toBe(RESULT.SUCCESS)
     expect((await bench.run(io.ask(write(vid, 2)))).result).toBe(RESULT.SUCCESS)
-    const sides = [[bench.nodes[0]!.name], [bench.nodes[1]!.name, bench.nodes[2]!.name]]
-    bench.group.partition(sides)
-    bench.network.cut(sides)
+    bench.cutOff(bench.nodes[0]!)
     await bench.until(() => stateAt(bench, 1).members.length === 2)
     expect((await bench.run(connect(bench.nodes[1]!).ask(read(vid)))).result).toBe(RESULT.SUCCESS)
     expect(bench.nodes[1]!.running!.node.store.owns(vid)).toBe(true)
-    bench.group.heal()
-    bench.network.heal()
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    bench.heal()
+    await bench.allIn()
     expect((await bench.run(io.ask(write(vid, 3)))).result).toBe(RESULT.SUCCESS)
   })
 })

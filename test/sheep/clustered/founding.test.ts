@@ -160,7 +160,7 @@ describe('a store of one node', () => {
     await bench.found(first)
     // Before anybody has asked for any of it.
     for (const node of bench.nodes) await bench.start(node)
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    await bench.allIn()
     expectHeld(await held(bench, bench.vdis(2)), before)
     await bench.until(() => bench.isClean())
     expect(await audit(bench, 0)).toMatchObject(SOUND)

@@ -48,20 +48,6 @@ function writeLoosely(device: Device, offset: number, bytes: Buffer): Promise<vo
 const discard = (device: Device, offset: number, length: number) =>
   new Promise<void>((resolve, reject) => device.discard(offset, length, (error) => (error ? reject(error) : resolve())))
 
-/** Apart from all others, for the group and for data. */
-function cutOff(bench: ClusterBench, node: BenchNode): void {
-  const sides = [[node.name], bench.nodes.filter((other) => other !== node).map(({ name }) => name)]
-  bench.group.partition(sides)
-  bench.network.cut(sides)
-}
-
-function heal(bench: ClusterBench): void {
-  bench.group.heal()
-  bench.network.heal()
-}
-
-const allIn = (bench: ClusterBench) => bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
-
 function watch(work: Promise<unknown>): { isOver: boolean } {
   const watched = { isOver: false }
   const over = () => {
@@ -79,7 +65,7 @@ describe('an owner that others have gone on without', () => {
     await bench.run(bench.write(before, 0, block(1)))
     expect(await bench.run(bench.read(before, 0, BLOCK_BYTES))).toEqual(block(1))
     if (how === 'stood still') bench.stop(left!)
-    else cutOff(bench, left!)
+    else bench.cutOff(left!)
     const there = await open(1, 2)
     await bench.run(bench.write(there, 0, block(2)))
     const read = bench.read(before, 0, BLOCK_BYTES)
@@ -87,7 +73,7 @@ describe('an owner that others have gone on without', () => {
     await bench.pass(5000)
     expect(watched.isOver).toBe(false)
     if (how === 'stood still') bench.resume(left!)
-    else heal(bench)
+    else bench.heal()
     await expect(bench.run(read)).rejects.toMatchObject({ code: 'Fenced' })
     expect(await bench.run(bench.read(await open(0, 3), 0, BLOCK_BYTES))).toEqual(block(2))
   })
@@ -120,7 +106,7 @@ describe('what a minority is told by the group', () => {
     const { bench, vid, open } = await opened(3)
     await bench.until(() => stateAt(bench, 0).families.ownerOf(vid) === null)
     const [left] = bench.nodes
-    cutOff(bench, left!)
+    bench.cutOff(left!)
     bench
       .connect(left!)!
       .vdis.openExport(hashOf(1), false)
@@ -131,9 +117,9 @@ describe('what a minority is told by the group', () => {
     const owner = stateAt(bench, 1).families.ownerOf(vid)!
     expect(owner.node).not.toBe(left!.running!.node.store.member.life.node)
     bench.kill(left!, true)
-    heal(bench)
+    bench.heal()
     await bench.start(left!)
-    await allIn(bench)
+    await bench.allIn()
     expect(stateAt(bench, 0).families.ownerOf(vid)).toEqual(owner)
   })
 })
@@ -254,7 +240,7 @@ describe('objects that are new when the power of all nodes fails', () => {
     await bench.until(() => written.size >= indexes.length / 2)
     for (const node of bench.nodes) bench.kill(node, true)
     for (const node of bench.nodes) await bench.start(node)
-    await allIn(bench)
+    await bench.allIn()
     const again = await bench.run(bench.vdis(1).open(await bench.run(bench.vdis(1).lookup('a')), { readOnly: true }))
     for (const index of indexes) {
       const [byte] = await bench.run(bench.read(again, index * OBJECT_BYTES, BLOCK_BYTES))
@@ -302,7 +288,7 @@ describe('a node whose disk says that a sync has failed', () => {
     await bench.run(bench.write(device, 0, block(2)))
     expect([bench.failures, broken.running]).toEqual([1, null])
     await bench.start(broken)
-    await allIn(bench)
+    await bench.allIn()
     await bench.until(() => bench.isHome())
     bench.kill(bench.nodes[0]!)
     expect(await bench.run(bench.read(await open(2, 2), 0, BLOCK_BYTES))).toEqual(block(2))
@@ -319,7 +305,7 @@ describe('a node that has lost the engine of the group', () => {
     await bench.until(() => !bench.isIn(lost!))
     const there = await open(1, 2)
     await bench.run(bench.write(there, 0, block(2)))
-    await allIn(bench)
+    await bench.allIn()
     expect(lost!.running!.node.store.member.life).not.toEqual(life)
     expect(await bench.run(bench.read(await open(0, 3), 0, BLOCK_BYTES))).toEqual(block(2))
   })

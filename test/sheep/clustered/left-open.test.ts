@@ -1,34 +1,22 @@
 import { expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
-import { ClusterBench } from './cluster-bench.ts'
+import { benchWithOwner, type ClusterBench } from './cluster-bench.ts'
 
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
 const HASH = 'ab'.repeat(32)
 
-/** Nodes of which the first owns a VDI. */
-async function opened() {
-  const bench = await ClusterBench.open(1, 3)
-  const owner = bench.nodes[0]!.running!.node
-  await bench.until(() => owner.sheep.state.view.voters.length === 3)
-  const vid = await bench.run(bench.vdis(0).create('a', 100 * BLOCK_BYTES))
-  await bench.until(() => bench.isHome())
-  return { bench, vid, owner }
-}
-
 /** All are apart for so long that nobody has a lease, and nobody can be put out of the view. */
 async function loseLeases(bench: ClusterBench, meanwhile: () => void): Promise<void> {
-  const apart = bench.nodes.map(({ name }) => [name])
-  bench.network.cut(apart)
-  bench.group.partition(apart)
+  bench.part(bench.nodes.map(({ name }) => [name]))
   await bench.until(() => bench.nodes.every((node) => !bench.isIn(node)))
   meanwhile()
-  bench.network.heal()
-  bench.group.heal()
-  await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+  bench.heal()
+  await bench.allIn()
 }
 
 it('a session that goes on at the owner that had no lease is open there once', async () => {
-  const { bench, vid, owner } = await opened()
+  const { bench, vid } = await benchWithOwner()
+  const owner = bench.nodes[0]!.running!.node
   await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
   const device = await bench.run(bench.connect(bench.nodes[1]!)!.vdis.openExport(HASH, false))
   expect([owner.store.owns(vid), owner.sheep.sessions.size]).toEqual([true, 1])
@@ -43,7 +31,8 @@ it('a session that goes on at the owner that had no lease is open there once', a
 })
 
 it('a snapshot whose reader was told that the owner has no lease can be deleted', async () => {
-  const { bench, vid, owner } = await opened()
+  const { bench, vid } = await benchWithOwner()
+  const owner = bench.nodes[0]!.running!.node
   await bench.run(bench.vdis(0).snapshot(vid, 'then'))
   const device = await bench.run(bench.vdis(0).open(vid, { readOnly: true }))
   expect([owner.store.owns(vid), owner.sheep.sessions.size]).toEqual([true, 1])

@@ -33,14 +33,11 @@ it('leaves nothing of a VDI of which its owner, who goes on to be it, cannot tel
       .catch(() => null)
     await bench.until(() => makings().includes(1))
     const setAside = bench.nodes.flatMap(({ running }) => [...running!.node.sheep.state.makings.keys()])
-    const alone = bench.nodes.map(({ name }) => [name])
-    bench.network.cut(alone)
-    bench.group.partition(alone)
+    bench.part(bench.nodes.map(({ name }) => [name]))
     await bench.until(() => !bench.isIn(first!))
     await bench.pass(400)
-    bench.network.heal()
-    bench.group.heal()
-    await bench.until(() => bench.nodes.every((node) => bench.isIn(node)))
+    bench.heal()
+    await bench.allIn()
     if ((await bench.run(made)) !== setAside[0]) unknown++ // it was tried again, under another number
     await bench.until(() => makings().every((count) => count === 0))
   }

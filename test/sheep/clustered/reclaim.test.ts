@@ -47,14 +47,12 @@ it('says of no deleted VDI that nothing is left of it while all who have an obje
   const [away, left] = [true, false].map((isAway) =>
     bench.nodes.filter((node) => holders.includes(nodeOf(node)) === isAway).map(({ name }) => name),
   )
-  bench.network.cut([away!, left!])
-  bench.group.partition([away!, left!])
+  bench.part([away!, left!])
   await bench.until(() => state.view.members.length === 4)
   await bench.run(bench.vdis(0).remove('a', 's'))
   await bench.pass(20_000)
   expect(state.vdis.has(vid)).toBe(true)
-  bench.network.heal()
-  bench.group.heal()
+  bench.heal()
   await bench.until(() => state.view.members.length === 7 && bench.isHome(), 120_000)
   expect(await bench.run(bench.read(device, index * OBJECT_BYTES, BLOCK_BYTES))).toEqual(bytes)
 })

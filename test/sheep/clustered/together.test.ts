@@ -127,12 +127,9 @@ async function fail(bench: ClusterBench, clock: Clock): Promise<() => Promise<vo
     bench.stop(node)
     return async () => bench.resume(node)
   }
-  const others = bench.nodes.filter((other) => other !== node).map(({ name }) => name)
-  bench.group.partition([[node.name], others])
-  bench.network.cut([[node.name], others])
+  bench.cutOff(node)
   return async () => {
-    bench.group.heal()
-    bench.network.heal()
+    bench.heal()
   }
 }
 
