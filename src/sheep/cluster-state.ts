@@ -327,7 +327,7 @@ export class ClusterState {
         this.#drop(entry.vid)
         return
       case 'export':
-        this.exports.put(entry.right)
+        this.exports.give(entry.right)
         return
       case 'unexport':
         this.exports.drop(entry.attachmentId)

@@ -39,6 +39,13 @@ export class ExportTable {
     return this.#byVid.get(vid)?.size ?? 0
   }
 
+  /** As `put`. Sent again under the same name, what is open under it goes on. */
+  give(right: ExportRight): void {
+    const known = this.#byAttachment.get(right.attachmentId)
+    const gateway = known?.nameHash === right.nameHash ? known.gateway : undefined
+    this.put(gateway ? { ...right, gateway } : right)
+  }
+
   /** In the place of what the attachment had before. */
   put(right: ExportRight): void {
     this.drop(right.attachmentId)

@@ -3,6 +3,7 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import type { Network } from '../../runtime/network.ts'
 import type { Life } from '../membership/view.ts'
 import { type Holder, runOperation } from '../ops.ts'
+import type { NodeId } from '../order/item.ts'
 import type { RemoteSheep } from '../peer/operations.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { Sheep, type SheepOptions } from '../sheep.ts'
@@ -24,13 +25,20 @@ export interface ClusteredSheepOptions extends SheepOptions {
   onStopAsked?: () => void
 }
 
+/** Another node for a client of this one. Links lead from one life to another: what was opened over an earlier one is over with that. */
+interface Remote {
+  from: string
+  to: string
+  sheep: RemoteSheep
+}
+
 /** A node of a cluster: its sheep, and the way in for clients, who reach every VDI through any node. */
 export class ClusteredSheep {
   readonly sheep: Sheep
   readonly store: ClusteredVdiStore
   readonly #gateway: Gateway
-  /** What clients of this node have opened on others, by client and by the lives of both nodes: links are from one to the other. */
-  readonly #remotes = new Map<Holder, Map<string, RemoteSheep>>()
+  /** What clients of this node have opened on others, by client and node. */
+  readonly #remotes = new Map<Holder, Map<NodeId, Remote>>()
   readonly #numbers = new WeakMap<object, number>()
   #lastNumber = 0
   readonly #options: ClusteredSheepOptions
@@ -109,7 +117,7 @@ export class ClusteredSheep {
 
   clientClosed(client: SheepClient): void {
     this.#gateway.clientClosed(client)
-    for (const remote of this.#remotes.get(client)?.values() ?? []) remote.close()
+    for (const { sheep } of this.#remotes.get(client)?.values() ?? []) sheep.close()
     this.#remotes.delete(client)
     this.store.lockHolders.closed(client)
     this.sheep.clientClosed(client)
@@ -128,15 +136,14 @@ export class ClusteredSheep {
   }
 
   #remoteOf(to: Life, holder: Holder): RemoteSheep {
-    const ofHolder = this.#remotes.get(holder) ?? new Map<string, RemoteSheep>()
+    const ofHolder = this.#remotes.get(holder) ?? new Map<NodeId, Remote>()
     this.#remotes.set(holder, ofHolder)
-    const { life } = this.store.member
-    const key = `${life.incarnation} ${to.node} ${to.incarnation}`
-    const known = ofHolder.get(key)
-    if (known) return known
-    const remote = this.store.member.sheepOf(to, this.#numberOf(holder))
-    ofHolder.set(key, remote)
-    return remote
+    const from = this.store.member.life.incarnation
+    const known = ofHolder.get(to.node)
+    if (known?.from === from && known.to === to.incarnation) return known.sheep
+    const sheep = this.store.member.sheepOf(to, this.#numberOf(holder))
+    ofHolder.set(to.node, { from, to: to.incarnation, sheep })
+    return sheep
   }
 
   /** The caller in this process is client 0. */

@@ -1,7 +1,8 @@
 import { expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
-import { ClusterBench } from './cluster-bench.ts'
+import { benchWithOwner, ClusterBench } from './cluster-bench.ts'
 
+const right = (vid: number) => ({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false })
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
 const HASH = 'ab'.repeat(32)
 
@@ -10,7 +11,7 @@ it('what a client left behind at a gateway does not happen when he has been at a
   const [left, ...others] = bench.nodes
   await bench.until(() => left!.running!.node.sheep.state.view.voters.length === 3)
   const vid = await bench.run(bench.vdis(0).create('a', 100 * BLOCK_BYTES))
-  await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
+  await bench.run(bench.vdis(0).putExport(right(vid)))
   const before = await bench.run(bench.connect(left!)!.vdis.openExport(HASH, false))
   await bench.run(bench.write(before, 0, block(1)))
 
@@ -23,4 +24,15 @@ it('what a client left behind at a gateway does not happen when he has been at a
   const back = await bench.run(bench.connect(left!)!.vdis.openExport(HASH, false))
   expect(await bench.run(late)).toBe('Fenced')
   expect(await bench.run(bench.read(back, 0, BLOCK_BYTES))).toEqual(block(3))
+})
+
+it('what is open under a right goes on at the next owner, also when the right was given again', async () => {
+  const { bench, vid } = await benchWithOwner()
+  await bench.run(bench.vdis(0).putExport(right(vid)))
+  const device = await bench.run(bench.connect(bench.nodes[1]!)!.vdis.openExport(HASH, false))
+  await bench.run(bench.write(device, 0, block(1)))
+  await bench.run(bench.vdis(0).putExport(right(vid)))
+  bench.kill(bench.nodes[0]!)
+  await bench.run(bench.write(device, 0, block(2)))
+  expect(await bench.run(bench.read(device, 0, BLOCK_BYTES))).toEqual(block(2))
 })
