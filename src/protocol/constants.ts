@@ -123,6 +123,8 @@ export const RESULT = {
   /** Ours. Foreign clients have no branch on them and report an I/O error, which is what they mean. */
   CORRUPT_BLOCK: 0xc0,
   FENCED: 0xc1,
+  /** Between nodes: the connection of the client is over, since it has come back on another one. */
+  CUT_OFF: 0xc2,
 } as const
 
 export type ResultName = keyof typeof RESULT

@@ -231,10 +231,10 @@ export class Sessions {
     return new Set([...this.#sessions.values()].map(({ vid }) => vid))
   }
 
-  async close(id: number): Promise<void> {
+  async close(id: number, code?: StoreErrorCode): Promise<void> {
     const session = this.#sessions.get(id)
     if (!session) return
-    await session.end()
+    await session.end(code)
     this.#sessions.delete(id)
     if (!this.isOpen(session.vid)) this.#onUnused(session.vid)
   }
@@ -286,10 +286,10 @@ export class Sessions {
     await Promise.all([...this.#sessions.keys()].map((id) => this.close(id)))
   }
 
-  /** Ends what a connection had opened. */
-  async closeOf(holder: object): Promise<void> {
+  /** Ends what a connection had opened, as `Session.end`. */
+  async closeOf(holder: object, code?: StoreErrorCode): Promise<void> {
     const held = [...this.#sessions.values()].filter((session) => session.holder === holder)
-    await Promise.all(held.map((session) => this.close(session.id)))
+    await Promise.all(held.map((session) => this.close(session.id, code)))
   }
 
   #add(vid: number, right: ExportRight | null, readOnly: boolean, holder: object | null, foreign = false): Session {

@@ -553,11 +553,12 @@ export class Sheep {
     return this.#gone.has(client)
   }
 
-  clientClosed(client: SheepClient): void {
+  /** Resolves when nothing is under way any more in its sessions. */
+  clientClosed(client: SheepClient): Promise<void> {
     this.#gone.add(client)
     this.heldDiscards.ended(client, (heir) => void this.sessions.closeOf(heir))
     this.locks.closed(client)
-    void this.sessions.closeOf(client)
+    return this.sessions.closeOf(client)
   }
 
   async close(): Promise<void> {

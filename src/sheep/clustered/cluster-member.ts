@@ -52,7 +52,9 @@ export interface ClusterMemberOptions {
   viewChanged(view: View): void
   /** Runs what a client of another node asks of this one. */
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
-  clientClosed(client: SheepClient): void
+  isRepeatable(request: SheepRequest): boolean
+  /** Resolves when nothing is under way any more of what the client has changed by repeatable requests. */
+  clientClosed(client: SheepClient): Promise<void>
   /** What other nodes ask of this one as a node. */
   answer(name: string, params: unknown): Promise<unknown>
   failed(error: StoreError): void

@@ -10,6 +10,7 @@ import { Sheep, type SheepOptions } from '../sheep.ts'
 import type { VdiStoreParts } from '../vdi-store.ts'
 import { type ClusteredOptions, ClusteredVdiStore } from './clustered-vdi-store.ts'
 import { Gateway } from './gateway.ts'
+import { isRepeatable } from './repeatable.ts'
 import { placeOf } from './request-family.ts'
 import { vnodesFor } from './weight.ts'
 
@@ -54,6 +55,7 @@ export class ClusteredSheep {
       catchUp: () => store.catchUp(),
       runHere: (request, holder, reply) => runOwned({ sheep, store }, request, holder, reply),
       runThere: (to, holder, request, reply) => this.#runThere(to, holder, request, reply),
+      endAt: (to, holder) => this.#endAt(to, holder),
     })
   }
 
@@ -76,7 +78,8 @@ export class ClusteredSheep {
             if (sheep && store) runOwned({ sheep, store }, request, client, reply)
             else reply({ result: RESULT.OLD_NODE_VER })
           },
-          clientClosed: (client) => opened.sheep?.clientClosed(client),
+          isRepeatable,
+          clientClosed: async (client) => opened.sheep?.clientClosed(client),
           failed: onFailed,
           stopAsked: options.onStopAsked ?? (() => {}),
         })
@@ -130,9 +133,17 @@ export class ClusteredSheep {
 
   #runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void {
     if (!this.store.hasJoined) return reply(null)
-    this.#remoteOf(to, holder).submit(request, (response) =>
-      reply(response.result === RESULT.NETWORK_ERROR ? null : response),
-    )
+    this.#remoteOf(to, holder).submit(request, (response) => {
+      if (response.result === RESULT.CUT_OFF) holder?.cut()
+      reply(response.result === RESULT.NETWORK_ERROR || response.result === RESULT.CUT_OFF ? null : response)
+    })
+  }
+
+  async #endAt(to: Life, holder: SheepClient): Promise<void> {
+    if (this.store.ownership.isSelf(to)) return this.sheep.sessions.closeOf(holder, 'Unsure')
+    const ofHolder = this.#remotes.get(holder)
+    ofHolder?.get(to.node)?.sheep.close()
+    ofHolder?.delete(to.node)
   }
 
   #remoteOf(to: Life, holder: Holder): RemoteSheep {
@@ -185,7 +196,7 @@ function runOwned(
 ): void {
   const place = placeOf(request, sheep.state)
   if (place.kind !== 'family') return runOperation(sheep, request, holder, reply)
-  if (!store.owns(place.family)) return reply({ result: RESULT.OLD_NODE_VER })
+  if (!store.owns(place.family) || !store.knowsGatewayOf(holder)) return reply({ result: RESULT.OLD_NODE_VER })
   runOperation(sheep, request, holder, (response) =>
     reply(response.result === RESULT.OLD_NODE_VER ? { ...response, result: RESULT.JOIN_FAILED } : response),
   )

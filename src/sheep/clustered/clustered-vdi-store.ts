@@ -42,7 +42,16 @@ import { changesTo, VdiCopies } from './vdi-copies.ts'
 export interface ClusteredOptions
   extends Pick<
     ClusterMemberOptions,
-    'disk' | 'self' | 'cluster' | 'rebalanceDelayMs' | 'join' | 'network' | 'handle' | 'clientClosed' | 'failed'
+    | 'disk'
+    | 'self'
+    | 'cluster'
+    | 'rebalanceDelayMs'
+    | 'join'
+    | 'network'
+    | 'handle'
+    | 'isRepeatable'
+    | 'clientClosed'
+    | 'failed'
   > {
   /** So many copies at least have what is acknowledged, if a VDI has as many. */
   copiesMin: number
@@ -119,7 +128,7 @@ export class ClusteredVdiStore implements VdiStore {
       bytesPerSecond: options.recoveryBytesPerSecond,
     })
     this.admin = new ClusterAdmin({ state, copies: this.#vdiCopies, member: () => this.member })
-    this.ownership = new Ownership({ self: () => this.#member?.life ?? NOBODY, state, propose })
+    this.ownership = new Ownership({ self: () => this.#member?.life ?? NOBODY, state, propose, clock })
     this.#families = new OwnedFamilies({
       ...parts,
       ownership: this.ownership,
@@ -533,6 +542,12 @@ export class ClusteredVdiStore implements VdiStore {
   get #auditing(): ClusterAuditOptions {
     const { state, clock } = this.#parts
     return { state, clock, ownership: this.ownership, ask: (to, name, params) => this.ask(to, name, params) }
+  }
+
+  /** False for a client of a node that is out of the view: nobody can tell whether a lock is its host's. */
+  knowsGatewayOf(client: object | null): boolean {
+    const gateway = this.#member?.gatewayOf(client) ?? null
+    return gateway === null || this.#parts.state.members.some(({ node }) => node === gateway.node)
   }
 
   #addressOf(node: string): string {

@@ -10,8 +10,9 @@ import type { Holder } from '../ops.ts'
 import type { Reply, SheepClient } from '../server.ts'
 import { ChangeOrder } from './change-order.ts'
 import type { Ownership } from './ownership.ts'
+import { isRepeatable, RepeatableChange } from './repeatable.ts'
 import { isOfUnknown, placeOf, type RequestPlace } from './request-family.ts'
-import { closePlace, type OpenPlace, RoutedSession } from './routed-session.ts'
+import { closePlace, type OpenPlace, OWNER_CHANGED, RoutedSession } from './routed-session.ts'
 
 export interface GatewayOptions {
   state: ClusterState
@@ -26,6 +27,8 @@ export interface GatewayOptions {
    * What the client has open there ends with it.
    */
   runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void
+  /** What the client has under way at that node, which has answered, is waited for by whatever it asks there next. */
+  endAt(to: Life, holder: SheepClient): Promise<void>
 }
 
 interface Routed {
@@ -47,6 +50,8 @@ export class Gateway {
   readonly #options: GatewayOptions
   readonly #sessions = new Map<number, Routed>()
   readonly #gone = new WeakSet<object>()
+  /** Of what clients of the original protocol change. */
+  readonly #orders = new WeakMap<SheepClient, ChangeOrder>()
   #nextId = 1
   #isOver = false
 
@@ -67,11 +72,7 @@ export class Gateway {
   #run(place: RequestPlace, request: SheepRequest, holder: Holder, reply: (response: Reply) => void): void {
     switch (place.kind) {
       case 'family': {
-        const isOpen = request.opcode === OP.OPEN_VDI
-        const work = isOpen
-          ? this.#open(place.family, request, holder)
-          : this.#runByOwner(place.family, request, holder)
-        void work.then(reply, (error) => reply({ result: resultOf(error) }))
+        void this.#runOfFamily(place.family, request, holder).then(reply, (error) => reply({ result: resultOf(error) }))
         return
       }
       case 'all':
@@ -162,6 +163,36 @@ export class Gateway {
       }
       if (response && !isElsewhere(response)) return response
       await this.#pause()
+    }
+  }
+
+  #runOfFamily(family: number, request: SheepRequest, holder: Holder): Promise<Reply> {
+    if (request.opcode === OP.OPEN_VDI) return this.#open(family, request, holder)
+    if (holder && isRepeatable(request)) return this.#runUntilAnswered(family, request, holder)
+    return this.#runByOwner(family, request, holder)
+  }
+
+  /**
+   * What a client of the original protocol reads and writes: it knows of no owners, and tells its machine of an error. When the owner changes,
+   * or cannot tell what it did, the same is asked again. That is as if it had just been asked, for the reasons that RoutedSession has;
+   * and an owner that stays the same ends what came the former way before it begins with what comes again.
+   */
+  async #runUntilAnswered(family: number, request: SheepRequest, holder: SheepClient): Promise<Reply> {
+    const change = RepeatableChange.of(request)
+    const order = this.#orders.get(holder) ?? new ChangeOrder()
+    this.#orders.set(holder, order)
+    if (change && !order.begin(change)) await change.isFree
+    try {
+      while (!this.#gone.has(holder)) {
+        const owner = await this.#ownerOf(family)
+        const response = await new Promise<Reply | null>((resolve) => this.#runAt(owner, request, holder, resolve))
+        if (response && !OWNER_CHANGED.has(response.result)) return response
+        if (response) await this.#options.endAt(owner, holder)
+        await this.#pause()
+      }
+      return { result: RESULT.NETWORK_ERROR }
+    } finally {
+      if (change) order.end(change)
     }
   }
 

@@ -1,4 +1,5 @@
 import { StoreError } from '../../errors.ts'
+import type { Clock } from '../../runtime/clock.ts'
 import type { ClusterState } from '../cluster-state.ts'
 import type { Entry, FamilyOwner, VdiUsage } from '../entries.ts'
 import { isIn, type Life } from '../membership/view.ts'
@@ -9,7 +10,11 @@ export interface OwnershipOptions {
   self(): Life
   state: ClusterState
   propose(entry: Entry): Promise<void>
+  clock: Clock
 }
+
+/** From one claim of a node that is in no group to the next. */
+const RETRY_MS = 500
 
 /**
  * Which node owns which family of VDIs, as the ordered log says: at most one, and for as long as it is in the view. Being named is
@@ -85,7 +90,7 @@ export class Ownership {
   }
 
   async #claim(family: number): Promise<FamilyOwner> {
-    const { state, propose } = this.#options
+    const { state, propose, clock } = this.#options
     for (;;) {
       if (this.#isOver) throw new StoreError('Stopping')
       const owner = this.ownerOf(family)
@@ -97,9 +102,10 @@ export class Ownership {
         await propose({ type: 'owner', family, node: self.node, incarnation: self.incarnation, replaces })
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
-        // OldEpoch: another one was faster, or this node is not in the view yet. Unsure: the next look tells.
-        if (error.code !== 'OldEpoch' && error.code !== 'Unsure') throw error
-        if (!isIn(state.view, self)) await changed
+        // OldEpoch: another one was faster, or this node is not in the view yet. Unsure: the next look tells. NoQuorum: it has lost the group.
+        if (error.code === 'NoQuorum') await Promise.race([changed, clock.sleep(RETRY_MS)])
+        else if (error.code !== 'OldEpoch' && error.code !== 'Unsure') throw error
+        else if (!isIn(state.view, self)) await changed
       }
     }
   }

@@ -139,7 +139,7 @@ export class RoutedSession {
 }
 
 /** Answers of a node that does not own the VDI any more, or cannot tell whether it did what was asked. */
-const OWNER_CHANGED: ReadonlySet<number> = new Set([
+export const OWNER_CHANGED: ReadonlySet<number> = new Set([
   RESULT.OLD_NODE_VER,
   RESULT.JOIN_FAILED,
   RESULT.HALT,

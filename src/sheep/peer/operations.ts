@@ -123,7 +123,10 @@ export class RemoteSheep {
 /** As in SheepServerOptions. */
 export interface OperationDoorOptions {
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
-  clientClosed(client: SheepClient): void
+  /** Whether the sender asks for the same again when it does not know whether it was done. */
+  isRepeatable(request: SheepRequest): boolean
+  /** Resolves when nothing is under way any more of what the client has changed by such requests. */
+  clientClosed(client: SheepClient): Promise<void>
 }
 
 /** Serves the clients of other nodes, each as if it were connected here. */
@@ -131,6 +134,8 @@ export class OperationDoor {
   readonly handler: AnyHandler
   readonly #options: OperationDoorOptions
   readonly #clients = new WeakMap<IncomingPeer, Map<number, RemoteClient>>()
+  /** By a gateway and the number of its client, which stays the same when the gateway is put out and comes back: resolves when nothing is under way of what that asked before its link broke. */
+  readonly #ending = new Map<string, Promise<void>>()
   /** Below those of the clients that are connected here. */
   #lastId = 0
 
@@ -166,7 +171,13 @@ export class OperationDoor {
     const clients = this.#clientsOf(from)
     const known = clients.get(number)
     if (known) return known
-    const client = new RemoteClient(this.#options, --this.#lastId, from)
+    const key = `${from.member.node} ${number}`
+    const client = new RemoteClient(this.#options, --this.#lastId, from, this.#ending.get(key) ?? null, (ended) => {
+      this.#ending.set(key, ended)
+      void ended.then(() => {
+        if (this.#ending.get(key) === ended) this.#ending.delete(key)
+      })
+    })
     clients.set(number, client)
     return client
   }
@@ -177,33 +188,56 @@ class RemoteClient implements SheepClient {
   readonly peer: string
   readonly gateway: Life
   readonly #options: OperationDoorOptions
+  readonly #closed: (ended: Promise<void>) => void
+  /** What the same client asked over a former link, as long as some of it is under way: what it asks again is done after that. */
+  #former: Promise<void> | null
   #isClosed = false
+  #isCut = false
 
-  constructor(options: OperationDoorOptions, id: number, { member, address }: IncomingPeer) {
+  constructor(
+    options: OperationDoorOptions,
+    id: number,
+    { member, address }: IncomingPeer,
+    former: Promise<void> | null,
+    closed: (ended: Promise<void>) => void,
+  ) {
     this.#options = options
+    this.#closed = closed
     this.id = id
     this.peer = `${member.node} ${address}`
     this.gateway = member
+    this.#former = former
+    void former?.then(() => {
+      this.#former = null
+    })
   }
 
   run(request: SheepRequest, reply: (response: Reply) => void): void {
-    if (this.#isClosed) return reply({ result: RESULT.NETWORK_ERROR })
+    if (this.#isClosed) return reply(this.#notDone)
+    if (this.#former && this.#options.isRepeatable(request))
+      return void this.#former.then(() => this.run(request, reply))
     let isAnswered = false
     this.#options.handle(request, this, (response) => {
       if (isAnswered) throw new Error(`${opcodeName(request.opcode)} was answered twice`)
       isAnswered = true
-      reply(this.#isClosed ? { result: RESULT.NETWORK_ERROR } : response)
+      reply(this.#isClosed ? this.#notDone : response)
     })
   }
 
-  /** The client learns of it by the answers to what it has asked, and asks from now on. */
+  /** Its gateway learns of it by the answers to what it has asked, and asks from now on. */
   cut(): void {
+    this.#isCut = true
     this.close()
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#options.clientClosed(this)
+    const ended = this.#options.clientClosed(this)
+    this.#closed(this.#former ? Promise.all([this.#former, ended]).then(() => {}) : ended)
+  }
+
+  get #notDone(): Reply {
+    return { result: this.#isCut ? RESULT.CUT_OFF : RESULT.NETWORK_ERROR }
   }
 }

@@ -1,30 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { FLAG, RESULT, VDI_NAME_SIZE_BYTES, VDI_TAG_SIZE_BYTES } from '../../../src/protocol/constants.ts'
+import { FLAG, RESULT } from '../../../src/protocol/constants.ts'
 import type { SheepRequest } from '../../../src/protocol/message.ts'
 import { dataOid } from '../../../src/protocol/oid.ts'
 import { OP } from '../../../src/protocol/opcodes.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
-import type { Reply } from '../../../src/sheep/server.ts'
 import { type BenchNode, benchWithOwner, type ClusterBench } from './cluster-bench.ts'
-
-const QEMU = 0
-
-/** Connections of clients of the original protocol, from a host of their own or the node's. */
-let ports = 1000
-function connect(node: BenchNode, host = '127.0.0.1') {
-  const { node: sheep } = node.running!
-  const client = { id: ++ports, peer: `${host}:${ports}`, cut: () => {} }
-  sheep.clientOpened(client)
-  const ask = (request: SheepRequest): Promise<Reply> =>
-    new Promise((resolve) => sheep.handle({ protoVer: QEMU, ...request }, client, resolve))
-  return { ask, close: () => sheep.clientClosed(client) }
-}
-
-const lock: SheepRequest = (() => {
-  const body = Buffer.alloc(VDI_NAME_SIZE_BYTES + VDI_TAG_SIZE_BYTES)
-  body.write('a')
-  return { opcode: OP.LOCK_VDI, flags: FLAG.WRITE, body }
-})()
+import { connectForeign, openAsQemu } from './foreign-connection.ts'
 
 const release = (bench: ClusterBench): SheepRequest => ({
   opcode: OP.RELEASE_VDI,
@@ -48,12 +29,10 @@ const read = (vid: number): SheepRequest => ({
 
 const stateAt = (bench: ClusterBench, at: number) => bench.nodes[at]!.running!.node.sheep.state
 
-/** As QEMU opens a VDI: a connection for its I/O, and one that sends LOCK_VDI and closes. */
+/** As QEMU opens it. */
 async function qemuOpens(bench: ClusterBench, node: BenchNode) {
-  const io = connect(node)
-  const control = connect(node)
-  expect((await bench.run(control.ask(lock))).result).toBe(RESULT.SUCCESS)
-  control.close()
+  const { io, locked } = openAsQemu(node, 'a')
+  expect((await bench.run(locked)).result).toBe(RESULT.SUCCESS)
   return io
 }
 
@@ -94,7 +73,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     const { bench, vid } = await benchWithOwner()
     const other = await bench.run(bench.vdis(0).create('b', 100 * BLOCK_BYTES))
     const io = await qemuOpens(bench, bench.nodes[1]!)
-    const neighbour = connect(bench.nodes[1]!)
+    const neighbour = connectForeign(bench.nodes[1]!)
     const creating = { ...write(other, 1), opcode: OP.CREATE_AND_WRITE_OBJ }
     expect((await bench.run(neighbour.ask(creating))).result).toBe(RESULT.SUCCESS)
     expect((await bench.run(neighbour.ask(read(vid)))).result).toBe(RESULT.NO_OBJ)
@@ -107,7 +86,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     const gateway = bench.nodes[1]!
     const io = await qemuOpens(bench, gateway)
     expect((await bench.run(io.ask(read(vid)))).result).toBe(RESULT.NO_OBJ)
-    expect((await bench.run(connect(gateway).ask(release(bench)))).result).toBe(RESULT.SUCCESS)
+    expect((await bench.run(connectForeign(gateway).ask(release(bench)))).result).toBe(RESULT.SUCCESS)
     expect(stateAt(bench, 0).locks.has('a')).toBe(false)
     const next = await qemuOpens(bench, gateway)
     next.close()
@@ -120,7 +99,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     await qemuOpens(bench, bench.nodes[1]!)
     await bench.kill(bench.nodes[0]!)
     await bench.until(() => stateAt(bench, 2).members.length === 2)
-    expect((await bench.run(connect(bench.nodes[2]!).ask(read(vid)))).result).toBe(RESULT.NO_OBJ)
+    expect((await bench.run(connectForeign(bench.nodes[2]!).ask(read(vid)))).result).toBe(RESULT.NO_OBJ)
     expect(bench.nodes[2]!.running!.node.store.owns(vid)).toBe(true)
     await bench.pass(30_000)
     expect(stateAt(bench, 2).locks.has('a')).toBe(true)
@@ -133,7 +112,7 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     expect((await bench.run(io.ask(write(vid, 2)))).result).toBe(RESULT.SUCCESS)
     bench.cutOff(bench.nodes[0]!)
     await bench.until(() => stateAt(bench, 1).members.length === 2)
-    expect((await bench.run(connect(bench.nodes[1]!).ask(read(vid)))).result).toBe(RESULT.SUCCESS)
+    expect((await bench.run(connectForeign(bench.nodes[1]!).ask(read(vid)))).result).toBe(RESULT.SUCCESS)
     expect(bench.nodes[1]!.running!.node.store.owns(vid)).toBe(true)
     bench.heal()
     await bench.allIn()

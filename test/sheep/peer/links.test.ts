@@ -216,7 +216,8 @@ describe('operations for clients of another node', () => {
         asked.push({ request, client, reply })
         noticed()
       },
-      clientClosed: (client) => {
+      isRepeatable: () => false,
+      clientClosed: async (client) => {
         closed.push(client)
         noticed()
       },
@@ -319,8 +320,8 @@ describe('operations for clients of another node', () => {
     b.asked[0]!.client.cut()
     expect(b.closed).toEqual([b.asked[0]!.client])
     b.asked[0]!.reply({ result: RESULT.SUCCESS })
-    expect((await answer).result).toBe(RESULT.NETWORK_ERROR)
-    expect((await submit(one, { opcode: OP.LIST_VDIS })).result).toBe(RESULT.NETWORK_ERROR)
+    expect((await answer).result).toBe(RESULT.CUT_OFF)
+    expect((await submit(one, { opcode: OP.LIST_VDIS })).result).toBe(RESULT.CUT_OFF)
     const other = submit(two, { opcode: OP.LIST_VDIS })
     await b.until(() => b.asked.length === 2)
     b.asked[1]!.reply({ result: RESULT.NO_VDI })
