@@ -50,9 +50,9 @@ export class UnitHistory {
     let left = new Set([this.#initial])
     const flushes = new Map<Operation, Set<number>>()
     // Of those that have no return, only what was read, or may have been, ever matters.
-    const read = new Set(
-      this.#events.flatMap((event) =>
-        'operation' in event && event.operation.kind === 'read' ? [event.operation.value] : [],
+    const lastRead = new Map(
+      this.#events.flatMap((event, at): [number | null, number][] =>
+        'operation' in event && event.operation.kind === 'read' ? [[event.operation.value, at]] : [],
       ),
     )
     const returned = new Set(this.#events.flatMap((event) => (event.type === 'return' ? [event.operation] : [])))
@@ -66,12 +66,26 @@ export class UnitHistory {
         ...configs.map(({ value }) => value),
         ...[...pending].flatMap(({ kind, value }) => (kind === 'write' ? [value!] : [])),
       ])
-    for (const event of this.#events) {
+    /** No read needs those any more. */
+    const forget = (at: number) => {
+      const isPast = (operation: Operation) => !bounded.has(operation) && lastRead.get(operation.value)! < at
+      const past = [...pending].filter(isPast)
+      if (past.length === 0) return
+      for (const operation of past) pending.delete(operation)
+      const left = new Map<string, Config>()
+      const ids = new Map([...pending].map((operation, id) => [operation, id]))
+      for (const { value, happened } of configs) {
+        const still = new Set([...happened].filter((operation) => ids.has(operation)))
+        left.set(`${value}:${[...still].map((operation) => ids.get(operation)).sort()}`, { value, happened: still })
+      }
+      configs = [...left.values()]
+    }
+    for (const [at, event] of this.#events.entries()) {
       switch (event.type) {
         case 'call': {
           const { operation } = event
           if (operation.kind === 'read' && (!returned.has(operation) || operation.value === null)) break
-          if (returned.has(operation) || read.has(operation.value)) pending.add(operation)
+          if (returned.has(operation) || (lastRead.get(operation.value) ?? -1) > at) pending.add(operation)
           if (operation.kind === 'write') for (const values of [left, ...flushes.values()]) values.add(operation.value!)
           break
         }
@@ -82,6 +96,7 @@ export class UnitHistory {
         case 'return': {
           const { operation } = event
           if (!pending.has(operation)) break
+          forget(at)
           const explained = happen(configs, pending, operation, bounded, this.#repeats)
           if (explained.length === 0) {
             const values = [...new Set(configs.map(({ value }) => value))]
