@@ -20,6 +20,8 @@ export interface AttachmentRow {
   connection_info: string | null
   attached_at: string | null
   detached_at: string | null
+  /** By os-initialize_connection or os-attach: Nova knows nothing of it. */
+  made_by_connection: boolean
   created_at: string
   updated_at: string | null
 }
@@ -38,6 +40,7 @@ const NAMES: Readonly<Record<keyof AttachmentRow, string>> = {
   connection_info: 'attachment_connection_info',
   attached_at: 'attachment_attached_at',
   detached_at: 'attachment_detached_at',
+  made_by_connection: 'attachment_made_by_connection',
   created_at: 'attachment_created_at',
   updated_at: 'attachment_updated_at',
 }

@@ -19,6 +19,7 @@ import * as typeHosts from '../../migrations/0016-type-hosts.ts'
 import * as encryption from '../../migrations/0017-encryption.ts'
 import * as backupLocation from '../../migrations/0018-backup-location.ts'
 import * as transferredKeys from '../../migrations/0019-transferred-keys.ts'
+import * as oldAttachments from '../../migrations/0020-old-attachments.ts'
 import { StartRefused } from '../errors.ts'
 import { isPostgres } from './dialect.ts'
 
@@ -49,6 +50,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0017-encryption', ...encryption },
   { name: '0018-backup-location', ...backupLocation },
   { name: '0019-transferred-keys', ...transferredKeys },
+  { name: '0020-old-attachments', ...oldAttachments },
 ]
 
 /** The name that knex gives it: databases of the first version have it. */

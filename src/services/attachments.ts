@@ -148,10 +148,17 @@ async function connectAttachment(
   return connected(db, id)
 }
 
+interface NewAttachment {
+  instanceId: string | null
+  mode: 'rw' | 'ro' | null
+  /** The old way. */
+  madeByConnection?: boolean
+}
+
 export function newAttachmentRow(
   { random, stamp }: Parts,
   volume: volumes.VolumeRow,
-  { instanceId, mode }: { instanceId: string | null; mode: 'rw' | 'ro' | null },
+  { instanceId, mode, madeByConnection = false }: NewAttachment,
 ): attachments.AttachmentRow {
   return {
     id: random.uuid(),
@@ -167,6 +174,7 @@ export function newAttachmentRow(
     mountpoint: null,
     attached_at: null,
     detached_at: null,
+    made_by_connection: madeByConnection,
     created_at: stamp(),
     updated_at: null,
   }

@@ -87,7 +87,11 @@ async function initialize(
     if (!volume.multiattach && others.some((other) => other.connector !== null)) {
       throw conflict(`duplicate connectors detected on volume ${volumeId}`)
     }
-    const row = newAttachmentRow(parts, volume, { instanceId: null, mode: attachModeOf(volume, null) })
+    const row = newAttachmentRow(parts, volume, {
+      instanceId: null,
+      mode: attachModeOf(volume, null),
+      madeByConnection: true,
+    })
     await attachments.insert(trx, row)
     await takeConnector(trx, stamp, row, connector)
     // One that was not claimed before is now, or an attachment could be made beside this one.
@@ -167,7 +171,7 @@ async function attach(
     const updatedAt = stamp()
     const set = { mountpoint, attach_mode: mode, attached_at: updatedAt }
     if (row === undefined) {
-      const made = newAttachmentRow(parts, volume, { instanceId, mode })
+      const made = newAttachmentRow(parts, volume, { instanceId, mode, madeByConnection: true })
       const { to: status } = ATTACHMENT_ACTIONS.attach
       await attachments.insert(trx, { ...made, ...set, status, attached_host: hostName })
     } else if (row.status !== 'attached') {

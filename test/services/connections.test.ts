@@ -199,16 +199,40 @@ describe('the old way to attach', () => {
     const id = await availableVolume(harness)
     const made = await attachments.create(member, newAttachment(id, { instanceId, connector }))
     await attachments.complete(member, made.id)
-    for (const attempt of [
-      () => connections.detach(member, id, made.id),
-      () => connections.detach(member, id, null),
-      () => connections.terminate(member, id, connector),
-      () => connections.terminate(member, id, null),
-    ]) {
-      await expect(attempt()).rejects.toThrow(`Detach volume from instance ${instanceId} using the Compute API`)
+    for (const caller of [member, admin]) {
+      for (const attempt of [
+        () => connections.detach(caller, id, made.id),
+        () => connections.detach(caller, id, null),
+        () => connections.terminate(caller, id, connector),
+        () => connections.terminate(caller, id, {}),
+        () => connections.terminate(caller, id, null),
+        () => connections.forceDetach(caller, id, { attachmentId: made.id, connector: null }),
+      ]) {
+        await expect(attempt()).rejects.toThrow(`Detach volume from instance ${instanceId} using the Compute API`)
+      }
+      // Upstream looks for the attachment, finds none, and takes that for one in use.
+      await expect(connections.detach(caller, id, 'no attachment')).rejects.toThrow(
+        'Detach volume from instance  using',
+      )
     }
     expect(rightsOf(harness, id)).toBe(1)
     await connections.detach(contextOf({ isService: true }), id, made.id)
     expect(await volumeOf(harness, id)).toMatchObject({ status: 'available', attachments: [] })
+  })
+
+  it('is undone by who went it, where Nova is', async () => {
+    const harness = await createHarness({ settings: { protectInstances: true } })
+    const { attachments, connections } = harness.services
+    const id = await availableVolume(harness)
+    await connections.reserve(member, id)
+    await connections.initialize(member, id, connector)
+    await connections.attach(member, id, onInstance)
+    await connections.terminate(member, id, connector)
+    await connections.detach(member, id, null)
+    expect(await volumeOf(harness, id)).toMatchObject({ status: 'available', attachments: [] })
+    // An attachment of Nova's stays one of Nova's, whoever says that it is attached.
+    const reserved = await attachments.create(member, newAttachment(id, { instanceId, connector }))
+    await connections.attach(member, id, onInstance)
+    await expect(connections.detach(member, id, reserved.id)).rejects.toThrow('using the Compute API')
   })
 })
