@@ -74,6 +74,7 @@ export const SERVICE_ERRORS = {
   InvalidVolumeType: 'Invalid volume type: {reason}',
   ResourceConflict: '{reason}',
   QuotaExceeded: '{kind}: {reason}',
+  GigabytesExceeded: '{reason}',
   NoValidBackend: 'No valid backend was found. {reason}',
   BackendFailure: 'The storage backend failed: {reason}',
   ResultNotRecorded: 'What was done could not be recorded: {reason}',

@@ -71,6 +71,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   InvalidVolumeType: { status: 400 },
   ResourceConflict: { status: 409 },
   QuotaExceeded: { status: 413 },
+  GigabytesExceeded: { status: 413 },
   NoValidBackend: { status: 503 },
   BackendFailure: { status: 500 },
   ResultNotRecorded: { status: 500 },
@@ -111,7 +112,7 @@ export function faultOf(error: unknown): Fault {
   if (known === null) return fault(500, UNEXPECTED_MESSAGE, { unexpected: true })
   // Quota faults tell the client that waiting is pointless: it may try again at once, after it has deleted something.
   const answer = fault(FAULTS[known.code].status, known.message, {
-    retryAfter: known.code === 'QuotaExceeded' ? '0' : undefined,
+    retryAfter: known.code === 'QuotaExceeded' || known.code === 'GigabytesExceeded' ? '0' : undefined,
     unexpected: FAULTS[known.code].status === 500,
   })
   // The version that was asked for, though it is none.

@@ -15,6 +15,7 @@ import type { VolumeTransfer } from './model.ts'
 import { refuseMoving } from './moving.ts'
 import type { Parts } from './parts.ts'
 import type { VolumeTransferService } from './services.ts'
+import { visibleType } from './type-lookup.ts'
 import { canSee, toListing, visibleVolume } from './visibility.ts'
 import { MOVABLE, VOLUME_ACTIONS } from './volume-status.ts'
 
@@ -139,6 +140,7 @@ async function takeVolume(
     // Another may have accepted it while the lock was theirs.
     const isThere = !isShared(trx) || (await transfers.find(trx, id)) !== undefined
     if (volume === undefined || !isThere) throw notFound(id)
+    await visibleType(trx, context, volume.volume_type_id) // a private one goes to projects that have access only
 
     const owner = { project_id: context.projectId, user_id: context.userId }
     const { from, to } = VOLUME_ACTIONS.acceptOffer
@@ -157,7 +159,7 @@ async function takeVolume(
       }
       await snapshots.update(trx, snapshot.id, { ...owner, updated_at: stamp() })
     }
-    await moveVolume(trx, volume, moved, context.projectId, settings.quota)
+    await moveVolume(trx, volume, moved, context.projectId, settings.quota).catch(rethrowOverQuota)
     if (key !== null) {
       if (volume.encryption_key_id !== key.offered.id) throw changedMeanwhile()
       await key.stored.keep(trx)
@@ -205,6 +207,12 @@ function toTransfer(row: transfers.VolumeTransferRow): VolumeTransfer {
     sourceProjectId: row.source_project_id,
     createdAt: row.created_at,
   }
+}
+
+/** Upstream repeats this one without its kind. */
+function rethrowOverQuota(error: unknown): never {
+  const isGigabytes = error instanceof ServiceError && error.params.kind === 'VolumeSizeExceedsAvailableQuota'
+  throw isGigabytes ? new ServiceError('GigabytesExceeded', { reason: error.params.reason! }) : error
 }
 
 function notFound(id: string): ServiceError {

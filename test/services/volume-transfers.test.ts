@@ -179,23 +179,40 @@ describe('refusals', () => {
     await availableSnapshot(harness, id)
     const { id: transfer, authKey } = await services.transfers.create(member, offer(id))
     const before = await keptUsage(db)
-    const refusals: [Record<string, number>, string][] = [
-      [{ per_volume_gigabytes: 3 }, 'VolumeSizeExceedsLimit'],
-      [{ per_volume_gigabytes: -1, volumes: 0 }, 'VolumeLimitExceeded'],
-      [{ volumes: 1, gigabytes: 3 }, 'VolumeSizeExceedsAvailableQuota'],
-      [{ gigabytes: 7 }, 'VolumeSizeExceedsAvailableQuota'],
-      [{ gigabytes: 8, snapshots: 0 }, 'SnapshotLimitExceeded'],
-      [{ snapshots: 1, volumes___DEFAULT__: 0 }, 'VolumeLimitExceeded'],
+    const refusals: [Record<string, number>, RegExp][] = [
+      [{ per_volume_gigabytes: 3 }, /^VolumeSizeExceedsLimit: /],
+      [{ per_volume_gigabytes: -1, volumes: 0 }, /^VolumeLimitExceeded: /],
+      [{ volumes: 1, gigabytes: 3 }, /^Requested volume or snapshot exceeds allowed gigabytes quota\. /],
+      [{ gigabytes: 7 }, /^Requested volume or snapshot exceeds allowed gigabytes quota\. /],
+      [{ gigabytes: 8, snapshots: 0 }, /^SnapshotLimitExceeded: /],
+      [{ snapshots: 1, volumes___DEFAULT__: 0 }, /^VolumeLimitExceeded: /],
     ]
-    for (const [limits, kind] of refusals) {
+    for (const [limits, message] of refusals) {
       await services.quotas.update(admin, 'heir', limits)
-      await expect(services.transfers.accept(heir, transfer, authKey)).rejects.toMatchObject({ params: { kind } })
+      await expect(services.transfers.accept(heir, transfer, authKey)).rejects.toThrow(message)
       expect(await keptUsage(db)).toEqual(before)
       expect(await services.volumes.get(member, id)).toMatchObject({ status: 'awaiting-transfer' })
     }
     await services.quotas.update(admin, 'heir', { volumes___DEFAULT__: 1 })
     await services.transfers.accept(heir, transfer, authKey)
     expect(await keptUsage(db)).toEqual({ heir: { volumes: 1, snapshots: 1, gigabytes: 8 } })
+  })
+
+  it('a volume of a private type, unless the project that accepts has access to the type', async () => {
+    const harness = await createHarness()
+    const { services } = harness
+    const hidden = { name: 'hidden', description: null, isPublic: false, extraSpecs: {} }
+    const type = await services.types.create(admin, hidden)
+    await services.types.addAccess(admin, type.id, 'project')
+    const id = await availableVolume(harness, { volumeType: 'hidden' })
+    const { id: transfer, authKey } = await services.transfers.create(member, offer(id))
+    await expect(services.transfers.accept(heir, transfer, authKey)).rejects.toThrow(
+      `Volume type ${type.id} could not be found.`,
+    )
+    expect(await services.volumes.get(member, id)).toMatchObject({ status: 'awaiting-transfer', projectId: 'project' })
+    await services.types.addAccess(admin, type.id, 'heir')
+    await services.transfers.accept(heir, transfer, authKey)
+    expect(await services.volumes.get(heir, id)).toMatchObject({ status: 'available', projectId: 'heir' })
   })
 
   it('a volume of an encrypted type, unless the caller knows of those and leaves no snapshot behind', async () => {
