@@ -46,7 +46,6 @@ export const SERVICE_ERRORS = {
   MessageNotFound: 'Message {message_id} could not be found.',
   MetadataKeyNotFound: '{owner} {id} has no metadata with key {key}.',
   KeyNotFound: 'Secret {key_id} could not be found.',
-  MarkerNotFound: 'Marker {marker} could not be found.',
   InvalidVolume: 'Invalid volume: {reason}',
   NoRoomForHeader:
     'Invalid volume: An encrypted volume has {header_mib} MiB less for its content, and what volume {volume_id} holds goes to its end ' +

@@ -45,7 +45,6 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   ClusterNotFound: { status: 404 },
   MessageNotFound: { status: 404 },
   MetadataKeyNotFound: { status: 404 },
-  MarkerNotFound: { status: 404 },
   InvalidVolume: { status: 400 },
   NoRoomForHeader: { status: 400 },
   InvalidSnapshot: { status: 400 },

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import type { Knex } from 'knex'
 import { ServiceError, type ServiceErrorCode } from '../errors.ts'
 import type { Db } from './database.ts'
@@ -42,6 +43,7 @@ export interface Rows<Row> {
 const MARKERS: Readonly<Record<string, [code: ServiceErrorCode, parameter: string]>> = {
   volumes: ['VolumeNotFound', 'volume_id'],
   snapshots: ['SnapshotNotFound', 'snapshot_id'],
+  backups: ['BackupNotFound', 'backup_id'],
   attachments: ['AttachmentNotFound', 'attachment_id'],
   messages: ['MessageNotFound', 'message_id'],
   volume_transfers: ['TransferNotFound', 'transfer_id'],
@@ -105,7 +107,9 @@ export async function listRows<Row>(
 }
 
 function markerNotFound(table: string, marker: string): ServiceError {
-  const [code, parameter] = MARKERS[table] ?? ['MarkerNotFound', 'marker']
+  const found = MARKERS[table]
+  assert(found !== undefined, `nobody says what a row of ${table} is called`)
+  const [code, parameter] = found
   return new ServiceError(code, { [parameter]: marker })
 }
 

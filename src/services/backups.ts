@@ -70,7 +70,8 @@ async function createBackup(parts: Parts, context: RequestContext, request: Back
         ? null
         : visibleSnapshot(context, request.snapshotId, await snapshots.lock(trx, request.snapshotId))
     if (snapshot !== null && snapshot.volume_id !== volume.id) {
-      throw new ServiceError('InvalidSnapshot', { reason: `It is no snapshot of volume ${volume.id}.` })
+      const reason = `Volume ${volume.id} does not match with snapshot.volume_id ${snapshot.volume_id}.`
+      throw new ServiceError('InvalidVolume', { reason })
     }
     if (request.incremental && parent === undefined) {
       throw new ServiceError('InvalidBackup', { reason: 'No backups available to do an incremental backup.' })
@@ -246,17 +247,18 @@ async function restoreTo(
       : await foreseeKey(parts, context, to(before), { copyOf })
   const enqueue = async (trx: Db) => {
     const row = visibleBackup(context, id, await backups.lock(trx, id))
+    if (typeof to === 'string' && row.status !== 'available') throw notAvailable()
     let params = {}
     const units: WorkUnit[] = []
     let volume: volumes.NamedVolumeRow
     if (typeof to === 'string') {
       volume = visibleVolume(context, to, await volumes.lock(trx, to))
-      if (volume.size_gib < row.size_gib) {
-        const reason = `Invalid input received: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
-        throw new ServiceError('InvalidInput', { reason })
-      }
       if (volume.status !== 'available') {
         throw new ServiceError('InvalidVolume', { reason: 'Volume to be restored to must be available' })
+      }
+      if (volume.size_gib < row.size_gib) {
+        const reason = `volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`
+        throw new ServiceError('InvalidVolume', { reason })
       }
       refuseMoving(volume)
       await checkKeys(trx, row, volume)
@@ -274,7 +276,7 @@ async function restoreTo(
     }
     const set = { restore_volume_id: volume.id, next_page: 0, status_reason: null }
     if (!(await backups.compareAndSet(trx, id, { ...BACKUP_ACTIONS.restore, updatedAt: stamp(), set }))) {
-      throw new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
+      throw notAvailable()
     }
     requireService(parts)
     let step = 'begin'
@@ -297,6 +299,10 @@ async function restoreTo(
   const { volume, units } = await withKey(key, () => db.transaction(enqueue))
   for (const unit of units) work.launch(unit)
   return volume
+}
+
+function notAvailable(): ServiceError {
+  return new ServiceError('InvalidBackup', { reason: 'Backup status must be available' })
 }
 
 /** What a backup holds is encrypted or not, and so is the volume afterwards; what its snapshots hold goes on to open with its own key. */

@@ -207,6 +207,10 @@ describe('a backup', () => {
     const { id: backupId } = await harness.services.backups.create(member, newBackup(id, { snapshotId: snapshot.id }))
     expect(await outcome(harness.services.snapshots.delete(member, snapshot.id))).toBe('InvalidSnapshot')
     await harness.services.idle()
+    const other = await availableVolume(harness)
+    await expect(
+      harness.services.backups.create(member, newBackup(other, { snapshotId: snapshot.id })),
+    ).rejects.toThrow(`Invalid volume: Volume ${other} does not match with snapshot.volume_id ${id}.`)
     expect((await harness.services.snapshots.get(member, snapshot.id)).status).toBe('available')
     const { volumeId } = await harness.services.backups.restore(member, backupId, { volumeId: null, name: null })
     await harness.services.idle()
@@ -234,7 +238,9 @@ describe('a backup', () => {
     const large = await backUp(harness, await availableVolume(harness, { sizeGib: 2 }))
     const small = await availableVolume(harness)
     const restore = (volumeId: string) => harness.services.backups.restore(member, large.id, { volumeId, name: null })
-    expect(await outcome(restore(small))).toBe('InvalidInput')
+    await expect(restore(small)).rejects.toThrow(
+      'Invalid volume: volume size 1 is too small to restore backup of size 2.',
+    )
     const used = await availableVolume(harness, { sizeGib: 2 })
     await harness.services.attachments.create(member, newAttachment(used))
     expect(await outcome(restore(used))).toBe('InvalidVolume')

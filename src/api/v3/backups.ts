@@ -54,32 +54,30 @@ const BackupDetail = BackupSummary.extend({
   data_timestamp: z.string(),
   'os-backup-project-attr:project_id': since('3.18', adminOnly(z.string())),
   metadata: since('3.43', z.record(z.string(), z.string())),
-  user_id: since('3.56', z.string()),
+  user_id: since('3.56', adminOnly(z.string())),
   encryption_key_id: since('3.64', z.string().optional()),
 })
 
 const BackupCreateBody = z.strictObject({
   backup: z.strictObject({
     volume_id: guid,
-    container: text(255).min(1).nullish(),
+    container: text(255).nullish(),
     name: name.optional(),
     description: description.optional(),
     incremental: flag.optional(),
     force: flag.optional(),
     snapshot_id: optionalGuid,
     metadata: since('3.43', metadata.nullish()),
-    availability_zone: since('3.51', text(255).min(1).nullish()),
+    availability_zone: since('3.51', text(255).nullish()),
   }),
 })
 
 const BackupUpdateBody = z.strictObject({
-  backup: z
-    .strictObject({
-      name: name.optional(),
-      description: description.optional(),
-      metadata: since('3.43', metadata.optional()),
-    })
-    .refine((changes) => Object.keys(changes).length > 0, { error: 'names nothing to change' }),
+  backup: z.strictObject({
+    name: name.optional(),
+    description: description.optional(),
+    metadata: since('3.43', metadata.optional()),
+  }),
 })
 
 const Record = z.strictObject({ backup_service: text(255).min(1), backup_url: text(4096).min(1) })
@@ -100,8 +98,8 @@ export const backupRoutes: Route[] = [
         snapshotId: request.snapshot_id ?? null,
         name: request.name ?? null,
         description: request.description ?? null,
-        container: request.container ?? null,
-        availabilityZone: request.availability_zone ?? null,
+        container: request.container || null,
+        availabilityZone: request.availability_zone || null,
         incremental: request.incremental ?? false,
         force: request.force ?? false,
         metadata: request.metadata ?? {},
