@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { booleanParameter, text } from './fields.ts'
+import { booleanParameter, readBoolean, text } from './fields.ts'
 import { before } from './microversion.ts'
 import { WHOLE_SENTENCE } from './validation.ts'
 
@@ -20,18 +20,28 @@ export const numberFilter = z
   .optional()
 
 /** Before 3.2 everything except "false" meant true; from then on only clear words are taken. */
-export const booleanFilter = before(
-  '3.2',
-  (word) => (typeof word === 'string' && word.toLowerCase() !== 'false' ? 'true' : word),
-  z
-    .string()
-    .refine((word) => ['true', '1', 'false', '0'].includes(word.toLowerCase()), {
-      error: ({ input }) => `Invalid input received: 'bootable = ${input}'`,
-      params: WHOLE_SENTENCE,
-    })
-    .transform((word) => word === '1' || word.toLowerCase() === 'true')
-    .optional(),
-)
+export function booleanFilter(parameter: string) {
+  return before(
+    '3.2',
+    (word) => (typeof word === 'string' && word.toLowerCase() !== 'false' ? 'true' : word),
+    z
+      .string()
+      .transform((word, context) => {
+        const read = readBoolean(word)
+        if (read !== null) return read
+        const message = `Invalid input received: '${parameter} = ${word}'`
+        context.addIssue({ code: 'custom', message, params: WHOLE_SENTENCE })
+        return z.NEVER
+      })
+      .optional(),
+  )
+}
+
+/** Leaves out what is made for a migration. What Python takes for nothing is the name of an attribute that no row has. */
+export const noTargetsFilter = z
+  .string()
+  .transform((word) => (['False', '0', 'None', ''].includes(word) ? MATCHES_NOTHING : true))
+  .optional()
 
 /**
  * Pairs that a row must have: a JSON object, or a Python dictionary of strings as cinderclient prints it. Anything else

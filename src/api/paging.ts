@@ -22,6 +22,8 @@ export interface Listing {
    * finds nothing, without asking the service.
    */
   constants: Readonly<Record<string, string>>
+  /** Texts that a row may be without: `None` looks for those that are. */
+  nullable: readonly string[]
   /** Filters that everybody may use; what `resource_filters` tells. */
   filterNames: readonly string[]
   /** From when on filters are checked. */
@@ -43,6 +45,7 @@ interface ListingOptions {
   /** Sort keys that came later than the list. */
   sortKeysSince?: Readonly<Record<string, Version>>
   constants?: Record<string, string>
+  nullable?: readonly string[]
   /** From when on unknown filters are refused, 3.31 for most resources; null never refuses them. */
   strict?: Version | null
   /** False for lists that upstream does not count: `with_count` is an unknown filter of theirs. */
@@ -83,6 +86,7 @@ export function listing(options: ListingOptions): Listing {
     query: strict === null ? query.loose() : strictSince(strict, query.loose(), { admin: false }),
     sortKeys: Object.fromEntries(sortKeys.map(([key, version]) => [key, minorOf(version)])),
     constants: options.constants ?? {},
+    nullable: options.nullable ?? [],
     filterNames: Object.entries(options.filters).flatMap(([name, field]) => (isAdminOnly(field) ? [] : [name])),
     strictSince: strict === null ? Number.POSITIVE_INFINITY : minorOf(strict),
     unknownFindsNothingSince: emptySince === undefined ? null : minorOf(emptySince),
@@ -106,6 +110,7 @@ export function toListRequest(list: Listing, query: Record<string, unknown>, cli
     if (value === undefined) continue
     if (value === MATCHES_NOTHING) nothing = true
     else if (Object.hasOwn(list.constants, key)) nothing ||= String(value).toLowerCase() !== list.constants[key]
+    else if (value === 'None' && list.nullable.includes(key) && Object.hasOwn(known, key)) filters[key] = null
     else if (Object.hasOwn(known, key) || isLike(key, list, known, client)) filters[key] = value as string
     else nothing ||= client.admin || (list.unknownFindsNothingSince ?? Number.POSITIVE_INFINITY) <= client.minor
   }

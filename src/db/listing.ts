@@ -11,6 +11,8 @@ export interface Column {
   nullable?: true
   /** The column is one of this table's, in the row that `key` names; such a one filters only. */
   parent?: { table: string; key: string }
+  /** What a filter looks for, where that is more than the value of the column. */
+  where?: (query: Knex.QueryBuilder, value: FilterValue) => void
 }
 
 /** Keys in Cinder's words. `id` and `created_at` must be among them: they break ties. */
@@ -31,7 +33,10 @@ export interface Listing {
   filters: Filters
 }
 
-export type Filters = Readonly<Record<string, string | number | boolean | Record<string, string>>>
+/** Null: there is none. */
+export type FilterValue = string | number | boolean | null | Record<string, string>
+
+export type Filters = Readonly<Record<string, FilterValue>>
 
 export interface Rows<Row> {
   rows: Row[]
@@ -139,6 +144,18 @@ export async function countRows(query: Knex.QueryBuilder): Promise<number> {
   return Number(row?.count)
 }
 
+/** Where a volume is: `host` has all of `host@backend`, and that all of `host@backend#pool`. */
+export function whereAt(query: Knex.QueryBuilder, column: string, place: string): void {
+  const within = place.includes('#') ? [] : place.includes('@') ? ['#'] : ['@', '#']
+  query.where((either) => {
+    either.where(column, place)
+    for (const mark of within) {
+      // Not `like`, to which letters of either case are the same in SQLite.
+      either.orWhereRaw('substr(??, 1, ?) = ?', [column, place.length + 1, `${place}${mark}`])
+    }
+  })
+}
+
 /** Equality by key; `key~` contains the text; a JSON column contains the pairs; a time compares (`{gt: …, lt: …}`). */
 export function applyFilters(
   query: Knex.QueryBuilder,
@@ -151,16 +168,22 @@ export function applyFilters(
       whereTextContains(query, column(table, columns, key.slice(0, -1)), String(value))
       continue
     }
-    const parent = Object.hasOwn(columns, key) ? columns[key]!.parent : undefined
+    const { parent, where } = Object.hasOwn(columns, key) ? columns[key]! : {}
     if (parent !== undefined) {
       const { table: of, key: by } = parent
       query.whereIn(`${table}.${by}`, (parents) => {
-        parents.from(of).select(`${of}.id`).where(`${of}.${columns[key]!.name}`, value)
+        parents.from(of).select(`${of}.id`)
+        if (where === undefined) parents.where(`${of}.${columns[key]!.name}`, value)
+        else where(parents, value)
       })
       continue
     }
+    if (where !== undefined) {
+      where(query, value)
+      continue
+    }
     const name = column(table, columns, key)
-    if (typeof value !== 'object') query.where(name, value)
+    if (typeof value !== 'object' || value === null) query.where(name, value)
     else if (columns[key]!.kind === 'json') whereJsonContains(query, name, value)
     else {
       for (const [operator, bound] of Object.entries(value)) {

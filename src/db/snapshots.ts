@@ -4,6 +4,7 @@ import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 import { type Columns, type Listing, listRows, type Rows } from './listing.ts'
 import { existingIn } from './row-counts.ts'
+import { atHost } from './volumes.ts'
 
 export interface SnapshotRow {
   id: string
@@ -41,7 +42,7 @@ export const SNAPSHOT_COLUMNS: Columns = {
   metadata: { name: 'metadata', kind: 'json' },
   group_snapshot_id: { name: 'group_snapshot_id', kind: 'text', nullable: true },
   availability_zone: { name: 'availability_zone', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
-  host: { name: 'host', kind: 'text', parent: { table: 'volumes', key: 'volume_id' } },
+  host: { name: 'host', kind: 'text', parent: { table: 'volumes', key: 'volume_id' }, where: atHost },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
 }

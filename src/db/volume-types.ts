@@ -72,7 +72,7 @@ export async function holdNames(trx: Db): Promise<{ id: string; name: string }[]
 
 export async function list(db: Db, listing: Listing, scope: TypeScope): Promise<Rows<VolumeTypeRow>> {
   const { extra_specs: specs, ...others } = listing.filters
-  const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' ? specs : {}
+  const { [ZONES_SPEC]: zone, ...equal } = typeof specs === 'object' && specs !== null ? specs : {}
   const filters = Object.keys(equal).length > 0 ? { ...others, extra_specs: equal } : others
   const visible = (query: Knex.QueryBuilder) => {
     if (scope.kind === 'private') query.where('volume_types.is_public', false)

@@ -4,7 +4,7 @@ import { compareAndSet as change, type StatusChange } from './compare-and-set.ts
 import { countBy } from './count-by.ts'
 import type { Db } from './database.ts'
 import { isPostgres, whereAmong } from './dialect.ts'
-import { applyFilters, type Columns, type Listing, listRows, type Rows } from './listing.ts'
+import { applyFilters, type Columns, type FilterValue, type Listing, listRows, type Rows, whereAt } from './listing.ts'
 import { existingIn } from './row-counts.ts'
 
 export interface VolumeRow {
@@ -56,6 +56,8 @@ export interface NamedVolumeRow extends VolumeRow {
   volume_type_name: string
 }
 
+export const atHost = (query: Knex.QueryBuilder, value: FilterValue) => whereAt(query, 'volumes.host', String(value))
+
 export const VOLUME_COLUMNS: Columns = {
   id: { name: 'id', kind: 'text' },
   project_id: { name: 'project_id', kind: 'text' },
@@ -63,9 +65,12 @@ export const VOLUME_COLUMNS: Columns = {
   name: { name: 'name', kind: 'text', nullable: true },
   display_name: { name: 'name', kind: 'text', nullable: true },
   description: { name: 'description', kind: 'text', nullable: true },
+  display_description: { name: 'description', kind: 'text', nullable: true },
   size: { name: 'size_gib', kind: 'number' },
   status: { name: 'status', kind: 'text' },
-  host: { name: 'host', kind: 'text', nullable: true },
+  host: { name: 'host', kind: 'text', nullable: true, where: atHost },
+  shared_targets: { name: 'status', kind: 'text', where: whereSharedTargets },
+  attach_status: { name: 'status', kind: 'text', where: whereAttached },
   availability_zone: { name: 'availability_zone', kind: 'text' },
   volume_type_id: { name: 'volume_type_id', kind: 'text' },
   snapshot_id: { name: 'snapshot_id', kind: 'text', nullable: true },
@@ -77,9 +82,29 @@ export const VOLUME_COLUMNS: Columns = {
   group_id: { name: 'group_id', kind: 'text', nullable: true },
   consistencygroup_id: { name: 'consistencygroup_id', kind: 'text', nullable: true },
   migration_status: { name: 'migration_status', kind: 'text', nullable: true },
+  no_migration_targets: { name: 'migration_status', kind: 'text', where: notTarget },
   consumes_quota: { name: 'consumes_quota', kind: 'boolean' },
+  use_quota: { name: 'consumes_quota', kind: 'boolean' },
   created_at: { name: 'created_at', kind: 'time' },
   updated_at: { name: 'updated_at', kind: 'time', nullable: true },
+}
+
+/** Every attachment has a target of its own; only of a volume that is being made nobody knows. */
+function whereSharedTargets(query: Knex.QueryBuilder, value: FilterValue): void {
+  query.where('volumes.status', value === true ? '=' : '<>', 'creating')
+}
+
+/** The status of a volume that is attached to nothing is `detached`, also while it is only reserved. */
+function whereAttached(query: Knex.QueryBuilder, value: FilterValue): void {
+  const statuses = ['attached', 'attaching', 'error_attaching', 'error_detaching']
+  const having = (wanted: readonly FilterValue[]) => (attached: Knex.QueryBuilder) => {
+    attached
+      .from('attachments')
+      .select('volume_id')
+      .whereIn('attachments.status', wanted as string[])
+  }
+  if (value === 'detached') query.whereNotIn('volumes.id', having(statuses))
+  else query.whereIn('volumes.id', having(statuses.filter((status) => status === value)))
 }
 
 function withTypeName(query: Knex.QueryBuilder): void {

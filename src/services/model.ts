@@ -293,8 +293,8 @@ export interface ListQuery {
   marker: string | null
   /** Never empty; keys are those that the resource allows. */
   sort: readonly { key: string; direction: 'asc' | 'desc' }[]
-  /** Equality by key; `metadata` filters by containing all given pairs. `name~` means "contains". */
-  filters: Readonly<Record<string, string | number | boolean | Record<string, string>>>
+  /** Equality by key; `metadata` filters by containing all given pairs. `name~` means "contains"; null is for what has none. */
+  filters: Readonly<Record<string, string | number | boolean | null | Record<string, string>>>
   allProjects: boolean
 }
 

@@ -16,7 +16,8 @@ const LIST = listing({
     name: textFilter,
     'name~': since('3.34', textFilter),
     size: numberFilter,
-    bootable: booleanFilter,
+    bootable: booleanFilter('bootable'),
+    status: textFilter,
     metadata: metadataFilter,
     created_at: since('3.60', timeFilter),
     group_id: since('3.10', textFilter),
@@ -25,6 +26,7 @@ const LIST = listing({
   },
   sortKeys: ['created_at', 'name'],
   constants: { group_id: 'none' },
+  nullable: ['host'],
 })
 
 function ask(query: Record<string, string>, { minor = 71, admin = false } = {}) {
@@ -131,6 +133,7 @@ describe('filters', () => {
     expect(ask({ size: '10', bootable: 'false' }).query.filters).toEqual({ size: 10, bootable: false })
     expect(ask({ bootable: 'maybe' }, { minor: 1 }).query.filters).toEqual({ bootable: true })
     refuses({ bootable: 'maybe' }, { minor: 2 }).toThrow("'bootable = maybe'")
+    expect(ask({ host: 'None', status: 'None' }, { admin: true }).query.filters).toEqual({ host: null, status: 'None' })
     expect(ask({ size: 'big' })).toMatchObject({ nothing: true, query: { filters: {} } })
   })
 

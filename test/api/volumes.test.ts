@@ -110,6 +110,101 @@ describe('filters', () => {
     expect(late.body.volumes).toEqual([])
   })
 
+  test('by any attribute that the database has, for administrators', async () => {
+    const project = 'a'.repeat(32)
+    const create = async (fields: object = {}) => {
+      const { body } = await api.ask('POST', '/v3/volumes', { project, body: { volume: { size: 1, ...fields } } })
+      await api.services.idle()
+      return body.volume.id as string
+    }
+    const [plain, taken] = [await create({ description: 'Plain' }), await create()]
+    const attachment = { volume_uuid: taken, connector: { host: 'node' } }
+    await api.ask('POST', '/v3/attachments', { version: '3.27', project, body: { attachment } })
+    const host: string = (await show(plain, { project }))['os-vol-host-attr:host']
+    const found = async (query: string, version = '3.71') => {
+      const { status, body } = await api.ask('GET', `/v3/volumes?sort=created_at:asc&${query}`, { project, version })
+      expect(status, JSON.stringify(body)).toBe(200)
+      return body.volumes.map(({ id }: { id: string }) => id)
+    }
+    const [backend] = host.split('#')
+    const [node] = host.split('@')
+    for (const query of [
+      `host=${encodeURIComponent(host)}`,
+      `host=${backend}`,
+      `host=${node}`,
+      'multiattach=no',
+      'shared_targets=false',
+      'use_quota=true',
+      'deleted=False',
+      'no_migration_targets=True',
+      'group_id=None',
+      'migration_status=None',
+    ]) {
+      expect(await found(query), query).toEqual([plain, taken])
+    }
+    for (const query of [
+      `host=${node!.slice(0, -1)}`,
+      `host=${backend!.slice(0, -1)}`,
+      `host=${node!.toUpperCase()}`,
+      `host=${backend}%25`,
+      'multiattach=1',
+      'shared_targets=true',
+      'use_quota=0',
+      'deleted=true',
+      'no_migration_targets=False',
+      'attach_status=attached',
+      'attach_status=unknown',
+      'status=None',
+    ]) {
+      expect(await found(query), query).toEqual([])
+    }
+    expect(await found('attach_status=detached')).toEqual([plain])
+    expect(await found('attach_status=attaching')).toEqual([taken])
+    expect(await found('display_description=Plain')).toEqual([plain])
+    expect(await found('display_description=None')).toEqual([taken])
+    expect(await found('multiattach=perhaps', '3.1')).toEqual([])
+    const { body } = await api.ask('GET', '/v3/volumes?deleted=perhaps', { version: '3.2' })
+    expect(body.badRequest.message).toBe("Invalid input received: 'deleted = perhaps'")
+    const asMember = { project, roles: 'member', version: '3.31' }
+    expect((await api.ask('GET', '/v3/volumes?group_id=None', asMember)).body.volumes).toHaveLength(2)
+    expect((await api.ask('GET', '/v3/volumes?attach_status=detached', asMember)).status).toBe(400)
+
+    const snapshot = await api.ask('POST', '/v3/snapshots', {
+      project,
+      body: { snapshot: { volume_id: plain, name: 's' } },
+    })
+    await api.services.idle()
+    for (const query of ['display_name=s', `host=${node}`, `host=${backend}`, 'use_quota=true', 'deleted=false']) {
+      const listed = await api.ask('GET', `/v3/snapshots?${query}`, { project })
+      expect(listed.body.snapshots, query).toMatchObject([{ id: snapshot.body.snapshot.id }])
+    }
+    expect((await api.ask('GET', '/v3/snapshots?display_name=t', { project })).body.snapshots).toEqual([])
+  })
+
+  test('and lists are sorted by most of them', async () => {
+    const keys = {
+      volumes: ['project_id', 'migration_status', 'snapshot_id', 'multiattach', 'group_id', 'display_description'],
+      snapshots: ['project_id'],
+      attachments: ['instance_uuid', 'attach_status', 'attached_host'],
+    }
+    for (const [collection, names] of Object.entries(keys)) {
+      const version = '3.27'
+      const whole = (await api.ask('GET', `/v3/${collection}`, { version })).body[collection]
+      for (const name of names) {
+        const seen: string[] = []
+        for (let marker = ''; ; ) {
+          const url = `/v3/${collection}?limit=1&sort=${name}:asc${marker}`
+          const { status, body } = await api.ask('GET', url, { version })
+          expect(status, url).toBe(200)
+          if (body[collection].length === 0) break
+          seen.push(body[collection][0].id)
+          marker = `&marker=${seen.at(-1)}`
+        }
+        expect(seen.toSorted(), name).toEqual(whole.map(({ id }: { id: string }) => id).toSorted())
+      }
+    }
+  })
+
   test('an unknown filter is named in the refusal', async () => {
     const answer = await api.ask('GET', '/v3/volumes?colour=red', { roles: 'member', version: '3.31' })
     expect(answer.body.badRequest.message).toBe('Invalid filters colour are found in query options.')

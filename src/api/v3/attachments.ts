@@ -13,7 +13,17 @@ export const ATTACHMENTS = listing({
     instance_id: textFilter,
     attach_status: textFilter,
   },
-  sortKeys: ['id', 'volume_id', 'created_at', 'updated_at'],
+  sortKeys: [
+    'id',
+    'volume_id',
+    'instance_uuid',
+    'attach_status',
+    'attached_host',
+    'mountpoint',
+    'attach_mode',
+    'created_at',
+    'updated_at',
+  ],
   counts: false,
 })
 

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Snapshot } from '../../services/model.ts'
-import { description, flag, guidOrNull, metadata, name } from '../fields.ts'
+import { booleanParameter, description, flag, guidOrNull, metadata, name } from '../fields.ts'
 import { metadataFilter, quotaFilter, textFilter } from '../filters.ts'
 import { adminOnly, before, refuseSince, since } from '../microversion.ts'
 import { listing } from '../paging.ts'
@@ -21,10 +21,24 @@ export const SNAPSHOTS = listing({
     project_id: adminOnly(textFilter),
     user_id: adminOnly(textFilter),
     group_snapshot_id: adminOnly(textFilter),
+    display_name: adminOnly(textFilter),
+    use_quota: adminOnly(quotaFilter),
+    deleted: adminOnly(booleanParameter('deleted')),
   },
-  sortKeys: ['id', 'display_name', 'status', 'volume_id', 'volume_size', 'progress', 'created_at', 'updated_at'],
+  sortKeys: [
+    'id',
+    'display_name',
+    'status',
+    'volume_id',
+    'volume_size',
+    'progress',
+    'project_id',
+    'user_id',
+    'created_at',
+    'updated_at',
+  ],
   sortKeysSince: { name: '3.28' },
-  constants: { consumes_quota: 'true' },
+  constants: { consumes_quota: 'true', use_quota: 'true', deleted: 'false' },
 })
 
 const nullableText = z.string().nullable()

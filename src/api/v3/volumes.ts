@@ -12,7 +12,15 @@ import {
   volumeDescription,
   volumeName,
 } from '../fields.ts'
-import { booleanFilter, metadataFilter, numberFilter, quotaFilter, textFilter, timeFilter } from '../filters.ts'
+import {
+  booleanFilter,
+  metadataFilter,
+  noTargetsFilter,
+  numberFilter,
+  quotaFilter,
+  textFilter,
+  timeFilter,
+} from '../filters.ts'
 import { adminOnly, before, refuseSince, since, strictSince } from '../microversion.ts'
 import { listing, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
@@ -25,7 +33,7 @@ const LIST = {
     name: textFilter,
     status: textFilter,
     metadata: metadataFilter,
-    bootable: booleanFilter,
+    bootable: booleanFilter('bootable'),
     migration_status: textFilter,
     availability_zone: textFilter,
     group_id: since('3.10', textFilter),
@@ -44,7 +52,23 @@ const LIST = {
     snapshot_id: adminOnly(textFilter),
     source_volid: adminOnly(textFilter),
     consistencygroup_id: adminOnly(textFilter),
+    display_description: adminOnly(textFilter),
+    attach_status: adminOnly(textFilter),
+    multiattach: adminOnly(booleanFilter('multiattach')),
+    shared_targets: adminOnly(booleanFilter('shared_targets')),
+    use_quota: adminOnly(quotaFilter),
+    deleted: adminOnly(booleanFilter('deleted')),
+    no_migration_targets: adminOnly(noTargetsFilter),
   },
+  nullable: [
+    'migration_status',
+    'group_id',
+    'consistencygroup_id',
+    'snapshot_id',
+    'source_volid',
+    'display_description',
+  ],
+  constants: { deleted: 'false' },
   sortKeys: [
     'id',
     'name',
@@ -54,6 +78,16 @@ const LIST = {
     'availability_zone',
     'bootable',
     'host',
+    'project_id',
+    'user_id',
+    'migration_status',
+    'snapshot_id',
+    'source_volid',
+    'multiattach',
+    'volume_type_id',
+    'group_id',
+    'consistencygroup_id',
+    'display_description',
     'created_at',
     'updated_at',
   ],
