@@ -39,7 +39,7 @@ export const SERVICE_ERRORS = {
   QoSSpecsExists: 'QoS Specs {specs_id} already exists.',
   ProjectNotFound: 'Project {project_id} could not be found.',
   ServiceNotFound: 'Service {service_id} could not be found on host {host}.',
-  BackupServiceNotFound: 'Service cinder-backup could not be found.',
+  NoService: 'Service {service_id} could not be found.',
   BackendNotFound: "Can't find service: {host}",
   HostNotFound: 'Host {host} could not be found.',
   ClusterNotFound: 'Cluster {id} could not be found.',

@@ -39,7 +39,7 @@ export const FAULTS: Record<ServiceErrorCode, { status: number }> = {
   QoSSpecsExists: { status: 409 },
   ProjectNotFound: { status: 404 },
   ServiceNotFound: { status: 404 },
-  BackupServiceNotFound: { status: 404 },
+  NoService: { status: 404 },
   BackendNotFound: { status: 404 },
   HostNotFound: { status: 404 },
   ClusterNotFound: { status: 404 },

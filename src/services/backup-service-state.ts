@@ -8,5 +8,5 @@ export function isDisabled({ states }: Pick<Parts, 'states'>): boolean {
 
 /** For everything but a new backup, which upstream takes and then fails to schedule. */
 export function requireService(parts: Pick<Parts, 'states'>): void {
-  if (isDisabled(parts)) throw new ServiceError('BackupServiceNotFound')
+  if (isDisabled(parts)) throw new ServiceError('NoService', { service_id: 'cinder-backup' })
 }

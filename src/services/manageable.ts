@@ -1,8 +1,9 @@
 import type { Db } from '../db/database.ts'
 import * as snapshots from '../db/snapshots.ts'
+import type * as volumeTypes from '../db/volume-types.ts'
 import * as volumes from '../db/volumes.ts'
 import type { Manageable } from '../drivers/driver.ts'
-import { ServiceError } from '../errors.ts'
+import { badRequest, ServiceError } from '../errors.ts'
 import { splitHost } from '../scheduler/place.ts'
 import { addSnapshot, addVolume } from './accounting.ts'
 import type { Backend } from './backends.ts'
@@ -57,29 +58,39 @@ async function listAt(parts: Parts, at: BackendName): Promise<Manageable> {
 }
 
 /** Throws as upstream for a service that is not there, disabled or down. */
-function serviceAt({ backends, pools, settings, states }: Parts, { host, cluster }: BackendName): Backend {
-  const { host: name, backend } = splitHost(host ?? '')
-  const found = backends.all.find((one) => host !== null && name === settings.hostName && one.name === backend)
-  if (found === undefined) {
-    throw new ServiceError('ServiceNotFound', { service_id: 'None', host: host ?? cluster ?? '' })
-  }
-  if (states.of('cinder-volume', found.name).disabled) {
-    throw new ServiceError('ServiceUnavailable', { reason: 'Service is unavailable at this time.' })
-  }
-  if (!pools.health(found.name).up) {
-    throw new ServiceError('ServiceUnavailable', { reason: 'Service is unavailable at this time.' })
-  }
-  return found
+function serviceAt(parts: Parts, { host, cluster }: BackendName): Backend {
+  const found = findService(parts, host)
+  if (found !== undefined) return checkUsable(parts, found)
+  const service = { service_id: 'cinder-volume' }
+  if (cluster !== null || host === null) throw new ServiceError('NoService', service)
+  throw new ServiceError('ServiceNotFound', { ...service, host: host.split('#')[0]! })
 }
 
 /** As `serviceAt`, with what upstream says of a service that is not there to who would put a volume on it. */
-function serviceFor(parts: Parts, at: BackendName): Backend {
+function serviceFor(parts: Parts, { host, cluster }: BackendName): Backend {
+  const found = findService(parts, host)
+  if (found !== undefined) return checkUsable(parts, found)
+  throw badRequest(host === null ? `Cluster '${cluster}' not found` : `Host '${host}' not found`)
+}
+
+function findService({ backends, settings }: Parts, host: string | null): Backend | undefined {
+  const { host: name, backend } = splitHost(host ?? '')
+  return backends.all.find((one) => host !== null && name === settings.hostName && one.name === backend)
+}
+
+function checkUsable({ pools, states }: Parts, found: Backend): Backend {
+  const isUsable = !states.of('cinder-volume', found.name).disabled && pools.health(found.name).up
+  if (!isUsable) throw badRequest('Service is unavailable at this time.')
+  return found
+}
+
+/** A type that the caller does not see is, to upstream, one that cannot be had. */
+async function requestedType(trx: Db, context: RequestContext, identity: string): Promise<volumeTypes.VolumeTypeRow> {
   try {
-    return serviceAt(parts, at)
+    return await typeByNameOrId(trx, context, identity)
   } catch (error) {
-    if (!(error instanceof ServiceError) || error.code !== 'ServiceNotFound') throw error
-    const reason = at.host === null ? `Cluster '${at.cluster}' not found` : `Host '${at.host}' not found`
-    throw new ServiceError('ServiceUnavailable', { reason })
+    if (!(error instanceof ServiceError) || !error.code.startsWith('VolumeTypeNotFound')) throw error
+    throw new ServiceError('InvalidVolumeType', { reason: `Cannot find requested '${identity}' volume type` })
   }
 }
 
@@ -92,7 +103,8 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
     const found =
       request.volumeType === null
         ? await defaultType(trx, context, settings.defaultVolumeType)
-        : await typeByNameOrId(trx, context, request.volumeType)
+        : await requestedType(trx, context, request.volumeType)
+    await refuseManaged(trx, request.sourceName)
     const type = await heldType(trx, found)
     const multiattach = isShared(toPairs(type.extra_specs))
     if (await isEncrypted(trx, type.id)) {
@@ -101,7 +113,6 @@ async function manageVolume(parts: Parts, context: RequestContext, request: Volu
     }
     checkTypeCopies(type.name, toPairs(type.extra_specs))
     const backend = serviceFor(parts, request)
-    await refuseManaged(trx, request.sourceName)
     const pool = known.find(
       ({ name, backendName }) =>
         backendName === backend.name && (!request.host?.includes('#') || name === request.host),

@@ -238,7 +238,7 @@ export interface GroupTypeService {
 
 /** For administrators: what backends hold that no volume is, and taking it over. */
 export interface ManageService {
-  /** All that a backend holds, in no order; throws ServiceUnavailable for a host that there is not. */
+  /** All that a backend holds, in no order; throws ServiceNotFound for a host that there is not. */
   listVolumes(context: RequestContext, at: BackendName): Promise<ManageableResource[]>
   listSnapshots(context: RequestContext, at: BackendName): Promise<ManageableResource[]>
   manageVolume(context: RequestContext, request: VolumeManage): Promise<Volume>

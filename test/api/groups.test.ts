@@ -635,7 +635,7 @@ describe('what a backend holds', () => {
     })
     const cluster = sample('volume-manage-request-cluster.json').volume
     const nobody = await ask('POST', '/manageable_volumes', { volume: cluster })
-    expect([nobody.status, message(nobody)]).toEqual([503, "Cluster 'cluster@backend' not found"])
+    expect([nobody.status, message(nobody)]).toEqual([400, "Cluster 'cluster@backend' not found"])
   })
 
   it('is refused as upstream refuses it', async () => {
@@ -645,7 +645,11 @@ describe('what a backend holds', () => {
     const early = await ask('GET', '/os-volume-manage', undefined, { version: '3.0' })
     expect(message(early)).toBe('Invalid input received: Host field is missing.')
     const absent = await list('host=test@nowhere')
-    expect([absent.status, message(absent)]).toEqual([404, 'Service None could not be found on host test@nowhere.'])
+    expect([absent.status, message(absent)]).toEqual([
+      404,
+      'Service cinder-volume could not be found on host test@nowhere.',
+    ])
+    expect(message(await list('cluster=test@nowhere'))).toBe('Service cinder-volume could not be found.')
     expect(message(await list(`${host}&sort=colour`))).toBe('Invalid sort keys passed: colour')
     expect(message(await list(`${host}&sort=size:up`))).toBe('Invalid sort dirs passed: up')
     expect(message(await list(`${host}&marker=x`))).toMatch(/can not be analysed/)
@@ -654,7 +658,19 @@ describe('what a backend holds', () => {
 
     const manage = (fields: object) =>
       ask('POST', '/manageable_volumes', { volume: { host: 'test@memory', ref: {}, ...fields } })
-    expect(message(await manage({ host: 'elsewhere@memory' }))).toBe("Host 'elsewhere@memory' not found")
+    const elsewhere = await manage({ host: 'elsewhere@memory' })
+    expect([elsewhere.status, message(elsewhere)]).toEqual([400, "Host 'elsewhere@memory' not found"])
+    const untyped = await manage({ volume_type: 'none' })
+    expect([untyped.status, message(untyped)]).toEqual([
+      400,
+      "Invalid volume type: Cannot find requested 'none' volume type",
+    ])
+    const service = { binary: 'cinder-volume', host: 'test@memory' }
+    await ask('PUT', '/os-services/disable', service)
+    for (const answer of [await manage({}), await list(host)]) {
+      expect([answer.status, message(answer)]).toEqual([400, 'Service is unavailable at this time.'])
+    }
+    await ask('PUT', '/os-services/enable', service)
     const id = await newVolume()
     const twice = await manage({ ref: { 'source-name': id } })
     expect([twice.status, message(twice)]).toEqual([
