@@ -12,19 +12,52 @@ export const JSON_DEPTH_MAX = 32
  */
 export class WholeFloat extends Number {}
 
-/** Parses a request body; null for an empty one. Throws InvalidInput when it is not JSON or is nested too deeply. */
+/** As `parseJson`, of the bytes of a body, which are UTF-8: characters that nobody sent would be stored in place of any others. */
+export function parseBody(bytes: Uint8Array): unknown {
+  let source: string
+  try {
+    source = UTF8.decode(bytes)
+  } catch {
+    throw malformed()
+  }
+  return parseJson(source)
+}
+
+/** A mark of the order of bytes is not JSON. */
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/**
+ * Parses a request body; null for an empty one. Throws InvalidInput when it is not JSON, is nested too deeply, or has a name that objects
+ * cannot keep.
+ */
 export function parseJson(source: string): unknown {
   if (source.trim() === '') return null
   if (depthOf(source) > JSON_DEPTH_MAX) {
     const reason = `Malformed request body: nested more than ${JSON_DEPTH_MAX} levels deep`
     throw new ServiceError('InvalidInput', { reason })
   }
+  let hasPrototype = false
+  const revive = (key: string, value: unknown) => {
+    hasPrototype ||= key === '__proto__'
+    return unmark(value)
+  }
+  let value: unknown
   try {
     const marked = FLOAT.test(source) ? source.replace(TOKENS, markWholeFloat) : source
-    return JSON.parse(marked, (key, value) => (key === '__proto__' ? undefined : unmark(value)))
+    value = JSON.parse(marked, revive)
   } catch {
-    throw new ServiceError('InvalidInput', { reason: 'Malformed request body' })
+    throw malformed()
   }
+  // It would be lost without a word: most code takes it for the prototype.
+  if (hasPrototype) {
+    const reason = "Malformed request body: '__proto__' cannot be the name of anything"
+    throw new ServiceError('InvalidInput', { reason })
+  }
+  return value
+}
+
+function malformed(): ServiceError {
+  return new ServiceError('InvalidInput', { reason: 'Malformed request body' })
 }
 
 const FLOAT = /\d[.eE]/

@@ -6,7 +6,7 @@ import type { Random } from '../runtime/random.ts'
 import type { Services } from '../services/services.ts'
 import { addDocs } from './docs.ts'
 import { faultOf } from './faults.ts'
-import { BODY_BYTES_MAX, parseJson } from './json.ts'
+import { BODY_BYTES_MAX, parseBody } from './json.ts'
 import { addKeyManager } from './key-manager.ts'
 import { addMetrics, type MetricsDoor } from './metrics.ts'
 import type { Pace } from './pace.ts'
@@ -111,10 +111,10 @@ function acceptJson(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(
     ['application/json', 'application/vnd.openstack.volume+json'],
-    { parseAs: 'string' },
+    { parseAs: 'buffer' },
     (_request, source, done) => {
       try {
-        done(null, parseJson(String(source)))
+        done(null, parseBody(source as Buffer))
       } catch (error) {
         done(error as Error)
       }

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { JSON_DEPTH_MAX, parseJson, WholeFloat } from '../../src/api/json.ts'
+import { JSON_DEPTH_MAX, parseBody, parseJson, WholeFloat } from '../../src/api/json.ts'
 
 test('parses whatever JSON.stringify prints, up to the depth that is allowed', () => {
   fc.assert(
@@ -46,8 +46,22 @@ test('what is not JSON is refused as a body, not as a failure of ours', () => {
   expect(() => parseJson('{"a":')).toThrow(/^Malformed request body$/)
 })
 
-test('a key cannot reach the prototype', () => {
-  const parsed = parseJson('{"__proto__": {"admin": true}, "a": 1}') as Record<string, unknown>
-  expect(Object.keys(parsed)).toEqual(['a'])
-  expect(parsed.admin).toBeUndefined()
+test('a key cannot reach the prototype, and is not lost without a word', () => {
+  for (const body of [
+    '{"__proto__": {"admin": true}, "a": 1}',
+    '{"a": [{"__proto__": 1}]}',
+    '{"\\u005f_proto__": null}',
+  ]) {
+    expect(() => parseJson(body)).toThrow("Malformed request body: '__proto__' cannot be the name of anything")
+  }
+  expect(parseJson('{"a": "__proto__"}')).toEqual({ a: '__proto__' })
+})
+
+test('bytes that are not UTF-8 are no body', () => {
+  const quoted = (...bytes: number[]) => Buffer.from([0x22, ...bytes, 0x22])
+  expect(parseBody(quoted(0xc3, 0xa9))).toBe('é')
+  for (const bytes of [[0xff], [0xc3], [0xe9], [0xed, 0xa0, 0x80], [0xc0, 0xaf]]) {
+    expect(() => parseBody(quoted(...bytes))).toThrow(/^Malformed request body$/)
+  }
+  expect(() => parseBody(Buffer.from('\ufeff{}'))).toThrow(/^Malformed request body$/)
 })

@@ -176,8 +176,11 @@ describe('faults', () => {
 
   test('a body that is no JSON, too large, too deep or of another type', async () => {
     const json = { 'content-type': 'application/json' }
-    const send = (body: string, headers: Record<string, string>) => api.ask('POST', '/v3/volumes', { body, headers })
+    const send = (body: string | Buffer, headers: Record<string, string>) =>
+      api.ask('POST', '/v3/volumes', { body, headers })
     expect((await send('{"volume"', json)).body.badRequest.message).toBe('Malformed request body')
+    const notUtf8 = Buffer.from('{"volume": {"size": 1, "name": "\xe9"}}', 'latin1')
+    expect((await send(notUtf8, json)).body.badRequest.message).toBe('Malformed request body')
     expect((await send('['.repeat(60_000), json)).body.badRequest.message).toMatch(/nested more than/)
     expect((await send(JSON.stringify({ volume: { name: 'x'.repeat(120_000) } }), json)).body.overLimit.code).toBe(413)
     expect((await send('<volume/>', { 'content-type': 'application/xml' })).body.badMediaType.code).toBe(415)

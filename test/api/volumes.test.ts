@@ -28,6 +28,8 @@ describe('create', () => {
   test('sources that are not there are refused, not ignored', async () => {
     for (const [source, status] of [
       [{ imageRef: 'x' }, 400],
+      [{ imageRef: '' }, 400],
+      [{ image_id: '' }, 400],
       [{ group_id: 'x' }, 404],
       [{ multiattach: true }, 400],
     ] as const) {

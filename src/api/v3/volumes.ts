@@ -340,11 +340,12 @@ function toHints(hints: z.output<typeof SchedulerHints>): VolumeHints {
 
 /** Null for a volume that is not made of an image. */
 function imageOf({ image_id, imageRef }: z.output<typeof VolumeCreateBody>['volume']): string | null {
-  return (image_id === undefined ? imageRef : image_id) || null
+  return (image_id === undefined ? imageRef : image_id) ?? null
 }
 
-/** Sources that need services which do not exist here are refused, instead of making an empty volume without a word. */
+/** Sources that are not there are refused, instead of making an empty volume without a word. */
 function refuseWhatIsNotThere(request: z.output<typeof VolumeCreateBody>['volume']): void {
+  if (imageOf(request) === '') throw badRequest('Invalid image identifier or unable to access requested image.')
   if (request.multiattach === null) throw badRequest("Value 'None' for 'multiattach' is not a boolean.")
   if (request.multiattach) {
     throw badRequest(
