@@ -199,7 +199,9 @@ export async function takeConnector(
     attached_host: connector.host ?? null,
     mountpoint: typeof connector.mountpoint === 'string' ? connector.mountpoint : null,
   }
-  const { from, to } = ATTACHMENT_ACTIONS.connect
+  const { connect, connectCompleted } = ATTACHMENT_ACTIONS
+  const { to } = connect
+  const from = row.connector === null ? [...connect.from, ...connectCompleted.from] : connect.from
   if (!(await attachments.compareAndSet(trx, row.id, { from, to, updatedAt: stamp(), set }))) {
     throw conflict(`attachment ${row.id} is ${row.status} and cannot be given another connector`)
   }
@@ -214,7 +216,7 @@ async function completeAttachment({ db, stamp }: Parts, context: RequestContext,
       ...ATTACHMENT_ACTIONS.complete,
       updatedAt: stamp(),
       // Not while a connection is being made.
-      where: (query) => query.where((one) => one.where('status', 'reserved').orWhereNotNull('connection_info')),
+      where: (query) => query.where((one) => one.whereNot('status', 'attaching').orWhereNotNull('connection_info')),
     })
     if (!won) {
       const reason = `Attachment ${id} must not be connecting to be completed, but it is ${row.status}.`

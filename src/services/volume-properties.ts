@@ -17,6 +17,8 @@ interface Change {
   /** Why it is refused in a status without the permission. */
   refusal(row: volumes.VolumeRow): string
   columns(row: volumes.VolumeRow): Columns
+  /** Throws when there is nothing to change, whatever the status. */
+  check?(row: volumes.VolumeRow): void
 }
 
 /** Changes columns of a volume that the caller may change, in one transaction with reading them. */
@@ -24,11 +26,12 @@ async function change(
   { db, stamp }: Parts,
   context: RequestContext,
   id: string,
-  { rule, permission, refusal, columns }: Change,
+  { rule, permission, refusal, columns, check }: Change,
 ): Promise<volumes.NamedVolumeRow> {
   return db.transaction(async (trx) => {
     const row = visibleVolume(context, id, await volumes.lock(trx, id))
     context.authorize(rule, { projectId: row.project_id })
+    check?.(row)
     if (!mayIn(row.status, permission)) throw new ServiceError('InvalidVolume', { reason: refusal(row) })
     const changed = { ...columns(row), updated_at: stamp() }
     await volumes.update(trx, id, changed)
@@ -99,6 +102,7 @@ export async function deleteMetadataKey(parts: Parts, context: RequestContext, i
     rule: 'volume:delete_volume_metadata',
     permission: 'updateMetadata',
     refusal: notRemoved,
+    check: (old) => void removeMetadataKey(old.metadata, key, { owner: 'Volume', id }),
     columns: (old) => ({ metadata: removeMetadataKey(old.metadata, key, { owner: 'Volume', id }) }),
   })
 }
@@ -128,9 +132,9 @@ export async function unsetImageMetadata(
     rule: 'volume_extension:volume_image_metadata:remove',
     permission: 'updateMetadata',
     refusal: notRemoved,
-    columns: (old) => {
+    check: (old) => {
       if (!Object.hasOwn(toPairs(old.image_metadata), key)) throw new ServiceError('ImageMetadataNotFound', { id })
-      return { image_metadata: removeMetadataKey(old.image_metadata, key, { owner: 'Volume', id }) }
     },
+    columns: (old) => ({ image_metadata: removeMetadataKey(old.image_metadata, key, { owner: 'Volume', id }) }),
   })
 }

@@ -212,6 +212,8 @@ export const BACKUP_OUTCOMES = {
 
 export const ATTACHMENT_ACTIONS = {
   connect: { from: ['reserved', 'attaching', 'error_attaching'], to: 'attaching' },
+  /** One that was completed before it had a connection. */
+  connectCompleted: { from: ['attached'], to: 'attaching' },
   /** Also before there is a connection: upstream believes who says that it is done. */
   complete: { from: ['reserved', 'attaching', 'attached'], to: 'attached' },
   /** os-attach, which may come before there is a connection. */

@@ -184,6 +184,9 @@ describe('services', () => {
       "Invalid input received: No service could be changed: replication_status in ['test@memory'] must be " +
         "['enabled', 'failed-over'] and must be up to failover.",
     ],
+    ['failover_host', { cluster: 'c' }, 400, 'Invalid input received: Host field is missing.'],
+    ['failover', { cluster: 'c' }, 400, 'No service found with cluster=c'],
+    ['failover', { host: 'other' }, 400, 'No service found with host=other'],
     ['set-log', { level: 'loud' }, 400, 'Invalid input received: loud is not a valid log level.'],
     [
       'set-log',
@@ -363,6 +366,10 @@ it('has no clusters, and says so in the way of upstream', async () => {
   expect((await ask('GET', '', undefined, '3.6')).status).toBe(404)
   expect((await ask('GET', '?is_up=true')).body).toEqual({ clusters: [] })
   expect((await ask('GET', '/detail')).body).toEqual({ clusters: [] })
+  for (const key of ['is_up', 'disabled']) {
+    const { status, body } = await ask('GET', `?${key}=x`)
+    expect([status, body.badRequest.message]).toEqual([400, `Value 'x' for '${key}' is not a boolean.`])
+  }
   expect((await ask('GET', '?frozen=true')).status).toBe(400)
   expect((await ask('GET', '?frozen=true', undefined, '3.26')).status).toBe(200)
   const absent = await ask('GET', '/one')

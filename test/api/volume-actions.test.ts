@@ -50,7 +50,7 @@ const SAMPLES: [name: string, version: string][] = [
   ['volume-image-metadata-unset-request', '3.0'],
   ['image-metadata-show-request', '3.0'],
   ['volume-initialize-connection-request', '3.0'],
-  ['volume-os-extend_volume_completion-request', '3.71'],
+  ['volume-os-extend_volume_completion-request', '3.0'],
   ['volume-os-migrate_volume-request', '3.0'],
   ['volume-os-migrate_volume_completion-request', '3.0'],
   ['volume-os-reimage-request', '3.68'],
@@ -242,9 +242,35 @@ test('reimage and the completion of an extension are checked, and refused as far
   const reimage = { 'os-reimage': { image_id: id, reimage_reserved: true } }
   expect((await act(id, reimage, { version: '3.68' })).body.badRequest.message).toContain('no image service')
   const complete = { 'os-extend_volume_completion': {} }
-  expect((await act(id, complete, { version: '3.71' })).body.badRequest.message).toBe(
-    'Invalid volume: Volume is not being extended.',
-  )
+  for (const version of ['3.0', '3.71']) {
+    const { body } = await act(id, complete, { version })
+    expect(body.badRequest.message).toBe('Invalid volume: Volume is not being extended.')
+  }
+})
+
+test('a key that is not among the metadata is not there, whatever the status', async () => {
+  const id = await newVolume()
+  await act(id, { 'os-reset_status': { status: 'maintenance' } })
+  const key = await api.ask('DELETE', `/v3/volumes/${id}/metadata/none`)
+  expect([key.status, key.body.itemNotFound.message]).toEqual([404, `Volume ${id} has no metadata with key none.`])
+  for (const action of [{ 'os-unset_image_metadata': { key: 'none' } }, { 'os-show_image_metadata': {} }]) {
+    const { status, body } = await act(id, action)
+    const message = `Glance metadata for volume/snapshot ${id} cannot be found.`
+    expect([status, body.itemNotFound.message]).toEqual([404, message])
+  }
+})
+
+test('an attachment has no mode until somebody says which', async () => {
+  const modeOf = async (fields: object, version = '3.71') => {
+    const { status, body } = await attach(await newVolume(), fields, version)
+    expect(status, JSON.stringify(body)).toBe(200)
+    return body.attachment.attach_mode
+  }
+  expect(await modeOf({})).toBe('null')
+  expect(await modeOf({}, '3.27')).toBe('null')
+  expect(await modeOf({ mode: 'ro' })).toBe('ro')
+  expect(await modeOf({ connector: { host: 'node', mode: 'ro' } })).toBe('ro')
+  expect(await modeOf({ connector: { host: 'node' } })).toBe('rw')
 })
 
 test('unmanage and force_delete', async () => {

@@ -179,6 +179,12 @@ describe('the rules of sharing', () => {
       status: 'attached',
       connectionInfo: null,
     })
+    await harness.services.attachments.complete(member, made.id) // again
+    const connected = await harness.services.attachments.update(member, made.id, connector)
+    expect(connected).toMatchObject({ status: 'attaching', attachMode: 'rw' })
+    await openMemoryExport(harness.backend, connected.connectionInfo!).read(0, 4)
+    await harness.services.attachments.complete(member, made.id)
+    expect(await statusOf(harness, volumeId)).toBe('in-use')
     await harness.services.attachments.delete(member, made.id)
     expect(await statusOf(harness, volumeId)).toBe('available')
   })

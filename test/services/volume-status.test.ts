@@ -202,6 +202,7 @@ describe('the status tables', () => {
       'connect: reserved -> attaching',
       'connect: attaching -> attaching',
       'connect: error_attaching -> attaching',
+      'connectCompleted: attached -> attaching',
       'complete: reserved -> attached',
       'complete: attaching -> attached',
       'complete: attached -> attached',

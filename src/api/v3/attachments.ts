@@ -85,7 +85,7 @@ export const attachmentRoutes: Route[] = [
         volumeId: request.volume_uuid,
         instanceId: request.instance_uuid ?? null,
         connector,
-        mode: request.mode ?? modeOf(connector?.mode),
+        mode: request.mode ?? null, // before 3.54 it is a key of the connector, if anywhere
       })
       return { attachment: attachmentDetail(attachment) }
     },
@@ -195,9 +195,4 @@ function attachmentDetail(attachment: Attachment): z.input<typeof AttachmentDeta
     attach_mode: attachment.attachMode ?? 'null', // the word, as upstream, until a connector says
     connection_info: attachment.connectionInfo ?? {},
   }
-}
-
-/** Before 3.54 the mode is a key of the connector, if anywhere. */
-function modeOf(word: unknown): 'rw' | 'ro' {
-  return word === 'ro' ? 'ro' : 'rw'
 }

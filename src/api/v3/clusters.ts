@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
-import { text } from '../fields.ts'
+import { booleanParameter, text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
 /**
@@ -22,7 +22,7 @@ export const clusterRoutes: Route[] = [
       summary: 'List clusters of services, of which there are none',
       since: '3.7',
       policy: 'clusters:get_all',
-      query: z.object({}).loose(),
+      query: z.object({ is_up: booleanParameter('is_up'), disabled: booleanParameter('disabled') }).loose(),
       response: NoClusters,
       handler: ({ query, supports }) => {
         const allowed = supports('3.26') ? [...FILTERS, ...REPLICATION_FILTERS] : FILTERS

@@ -59,6 +59,8 @@ const ChangedWithReason = Changed.extend({ disabled_reason: nullableText })
 
 const Frozen = z.strictObject({ host, cluster })
 
+const FailOver = Frozen.extend({ backend_id: text(255).nullish() })
+
 const LogTarget = z.strictObject({
   binary: z.enum(['cinder-scheduler', 'cinder-volume', 'cinder-backup', 'cinder-api', '', '*']).optional(),
   server: text(255).nullish(),
@@ -149,10 +151,20 @@ export const serviceRoutes: Route[] = [
     operation: 'fail_over_backend',
     summary: 'Fail over to a replication target, of which no backend has one',
     policy,
-    body: Frozen.extend({ backend_id: text(255).nullish() }),
+    body: FailOver,
     status: 202,
-    handler: ({ services, context, body, supports }) =>
-      services.backends.failOver(context, hostIn(body, supports('3.26'))),
+    handler: ({ services, context, body }) => services.backends.failOver(context, hostIn(body, false)),
+  }),
+  defineRoute({
+    method: 'PUT',
+    url: '/os-services/failover',
+    operation: 'fail_over_cluster',
+    summary: 'Fail over to a replication target, of which no backend has one; a cluster may be named',
+    since: '3.26',
+    policy,
+    body: FailOver,
+    status: 202,
+    handler: ({ services, context, body }) => services.backends.failOver(context, hostIn(body, true)),
   }),
   defineRoute({
     method: 'PUT',

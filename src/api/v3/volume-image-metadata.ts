@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { ServiceError } from '../../errors.ts'
 import { METADATA_KEY, pairsOf, text } from '../fields.ts'
 import { defineRoute, type Route } from '../route.ts'
 
@@ -34,9 +35,11 @@ export const volumeImageMetadataRoutes: Route[] = [
     policy: 'volume:get_volume_metadata',
     body: z.unknown(),
     response: ImageMetadata,
-    handler: async ({ services, context, params }) => ({
-      metadata: (await services.volumes.get(context, params.volume_id)).imageMetadata,
-    }),
+    handler: async ({ services, context, params }) => {
+      const { id, imageMetadata: metadata } = await services.volumes.get(context, params.volume_id)
+      if (Object.keys(metadata).length === 0) throw new ServiceError('ImageMetadataNotFound', { id })
+      return { metadata }
+    },
   }),
   defineRoute({
     method: 'POST',
