@@ -131,6 +131,7 @@ function addHeadersAndLog(app: FastifyInstance, log: Log): void {
   const requests = log.child({}, { redact: [] }) // no secret is among these keys, and to look for them costs as much as the line
   app.addHook('onRequest', async (request, reply) => {
     addRequestId(reply, request.id)
+    if (request.method === 'OPTIONS') return reply.code(200).send() // as upstream's CORS filter, before it looks for a token or a path
     if (request.url.split('?')[0]!.includes('%00')) throw new ServiceError('ResourceNotFound') // no name of ours has a NUL in it
   })
   app.addHook('onResponse', async (request, reply) => {

@@ -40,7 +40,7 @@ interface Source {
 
 /** Writes the row, its count and its work in one transaction, then lets the work begin. */
 export async function createVolume(parts: Parts, context: RequestContext, request: VolumeCreate): Promise<Volume> {
-  refuseSeveralSources(request)
+  await refuseSeveralSources(parts, context, request)
   const { imageRef } = request
   const { image, snapshotId } = imageRef
     ? await resolveImage(parts, context, { ...request, imageRef })
@@ -159,9 +159,16 @@ export async function enqueueVolume(
   return { row, unit }
 }
 
-function refuseSeveralSources({ snapshotId, sourceVolid, imageRef }: VolumeCreate): void {
+async function refuseSeveralSources(
+  { db }: Parts,
+  context: RequestContext,
+  { snapshotId, sourceVolid, imageRef }: VolumeCreate,
+): Promise<void> {
   const sources = [snapshotId, sourceVolid, imageRef || null].filter((source) => source !== null)
-  if (sources.length > 1) throw invalidInput('May specify only one of backup, imageRef, snapshot, source volume')
+  if (sources.length < 2) return
+  if (snapshotId !== null) visibleSnapshot(context, snapshotId, await snapshots.find(db, snapshotId))
+  if (sourceVolid !== null) visibleVolume(context, sourceVolid, await volumes.find(db, sourceVolid))
+  throw invalidInput('May specify only one of backup, imageRef, snapshot, source volume')
 }
 
 /** The source stays as it is until the transaction ends, so it is not deleted before the new row names it. */

@@ -149,6 +149,11 @@ describe('groups', () => {
       const list = await ask('GET', '/groups/detail?list_volume=True', undefined, { version })
       expect(keys(list.body.groups[0]), version).toEqual(full.filter(has))
     }
+    expect((await ask('GET', '/groups?list_volume=x')).status).toBe(200)
+    for (const path of ['/groups/detail', `/groups/${id}`]) {
+      const answer = await ask('GET', `${path}?list_volume=x`)
+      expect([answer.status, message(answer)]).toEqual([400, "Value 'x' for 'list_volume' is not a boolean."])
+    }
     const { body } = await ask('GET', `/groups/${id}`)
     expect(body.group).toMatchObject({
       status: 'available',

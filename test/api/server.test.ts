@@ -166,6 +166,13 @@ describe('faults', () => {
     expect((await api.ask('PATCH', '/v3/volumes', { headers: { 'x-auth-token': '' } })).status).toBe(401)
   })
 
+  test('OPTIONS is answered with nothing, whatever the path and whoever asks', async () => {
+    for (const url of ['/v3/volumes', '/v3/nowhere', '/']) {
+      const { statusCode, body } = await api.app.inject({ method: 'OPTIONS', url })
+      expect([statusCode, body]).toEqual([200, ''])
+    }
+  })
+
   test('a path that cannot be decoded is refused, with a request id like every answer', async () => {
     for (const path of ['/v3/volumes/%ZZ', '/v3/volumes/%C3%28', '/v3/%E0%A4%A']) {
       const answer = await api.ask('GET', path)

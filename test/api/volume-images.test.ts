@@ -53,7 +53,7 @@ describe('a volume from an image', () => {
     const several = "Multiple matches found for 'twice', use an ID to be more specific."
     expect((await create({ imageRef: 'twice' })).body.conflictingRequest.message).toBe(several)
     const exclusive = 'Invalid input received: May specify only one of backup, imageRef, snapshot, source volume'
-    expect((await create({ imageRef, source_volid: imageRef })).body.badRequest.message).toBe(exclusive)
+    expect((await create({ imageRef, source_volid: await aVolume() })).body.badRequest.message).toBe(exclusive)
     expect((await create({ imageRef }, { roles: 'reader' })).status).toBe(403)
     glance.misbehave('show', { status: 500 }, 10)
     expect((await create({ imageRef })).body.badRequest.message).toBe(unknown)

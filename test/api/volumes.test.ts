@@ -38,6 +38,15 @@ describe('create', () => {
     }
   })
 
+  test('of several sources, those that are not there are found missing first', async () => {
+    const [absent, id] = ['00000000-0000-4000-8000-000000000000', await createVolume()]
+    const create = (volume: object) => api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, ...volume } } })
+    const missing = await create({ snapshot_id: absent, source_volid: absent })
+    expect([missing.status, missing.body.itemNotFound.message]).toEqual([404, `Snapshot ${absent} could not be found.`])
+    expect((await create({ source_volid: absent, imageRef: absent })).status).toBe(404)
+    expect((await create({ source_volid: id, imageRef: absent })).body.badRequest.message).toContain('only one of')
+  })
+
   test('names lose white space at the ends, sizes may be digits', async () => {
     const id = await createVolume({ name: '  data ', size: '2' })
     expect(await show(id)).toMatchObject({ name: 'data', size: 2, status: 'available' })

@@ -172,7 +172,7 @@ describe('a volume from an image', () => {
       "Multiple matches found for 'twice', use an ID to be more specific.",
     )
     await expect(fromImage('none')).rejects.toThrow('Invalid image identifier or unable to access requested image.')
-    expect(await outcome(fromImage(imageId, { sourceVolid: imageId }))).toBe('InvalidInput')
+    expect(await outcome(fromImage(imageId, { sourceVolid: await availableVolume(harness) }))).toBe('InvalidInput')
     expect(await outcome(fromImage(imageId, { sizeGib: null }))).toBe('InvalidInput')
   })
 

@@ -92,7 +92,7 @@ describe('creating a volume', () => {
     expect(await create({ sourceVolid: absentId })).toBe('VolumeNotFound')
     expect(await create({ sourceVolid: source }, stranger)).toBe('VolumeNotFound')
     expect(await create({ sourceVolid: failed })).toBe('InvalidVolume')
-    expect(await create({ sourceVolid: source, snapshotId: absentId })).toBe('InvalidInput')
+    expect(await create({ sourceVolid: source, snapshotId: absentId })).toBe('SnapshotNotFound')
     expect(await keptUsage(harness.db)).toEqual(before)
   })
 

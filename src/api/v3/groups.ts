@@ -1,23 +1,32 @@
 import { z } from 'zod'
+import { badRequest } from '../../errors.ts'
 import type { RequestContext } from '../../services/context.ts'
 import { reservedType } from '../../services/group-rules.ts'
 import type { Group } from '../../services/model.ts'
 import type { Services } from '../../services/services.ts'
 import { GROUP_STATUSES } from '../../services/statuses.ts'
-import { booleanParameter, description, flag, guid, Link, name, text } from '../fields.ts'
+import { booleanParameter, description, flag, guid, Link, name, readBoolean, text } from '../fields.ts'
 import { textFilter } from '../filters.ts'
 import { adminOnly, since } from '../microversion.ts'
 import { emptyPage, type Listing, listing, nextLinks, toListRequest } from '../paging.ts'
 import { type ApiRequest, defineRoute, type Route } from '../route.ts'
-import { tuple, WHOLE_SENTENCE } from '../validation.ts'
+import { shorten, tuple, WHOLE_SENTENCE } from '../validation.ts'
 
 const listVolumes = booleanParameter('list_volume')
+
+/** A list without details takes any word, and does not look at it. */
+function listsVolumes({ query, supports }: ApiRequest<unknown, z.output<typeof GROUPS.query>, unknown>): boolean {
+  const word = supports('3.25') ? query.list_volume : undefined
+  const isListed = word === undefined ? false : readBoolean(String(word))
+  if (isListed === null) throw badRequest(`Value '${shorten(String(word))}' for 'list_volume' is not a boolean.`)
+  return isListed
+}
 
 export const GROUPS: Listing = {
   ...listing({
     filters: {
       name: textFilter,
-      list_volume: listVolumes,
+      list_volume: textFilter,
       id: adminOnly(textFilter),
       status: adminOnly(textFilter),
       description: adminOnly(textFilter),
@@ -161,7 +170,7 @@ export const groupRoutes: Route[] = [
     policy: 'group:get_all',
     query: GROUPS.query,
     response: z.object({ groups: z.array(GroupDetail), group_links: z.array(Link).optional() }),
-    handler: (request) => list(request, '/groups/detail', (group) => detail(group, request.query.list_volume === true)),
+    handler: (request) => list(request, '/groups/detail', (group) => detail(group, listsVolumes(request))),
   }),
   defineRoute({
     method: 'GET',
