@@ -7,7 +7,7 @@ import type { Connector } from '../drivers/driver.ts'
 import { ServiceError } from '../errors.ts'
 import { dropAttachment, followAttachments } from './attached-status.ts'
 import type { RequestContext } from './context.ts'
-import { checkNotProtected } from './instance-guard.ts'
+import { checkNotProtected, unlessNovaHasIt } from './instance-guard.ts'
 import type { Attachment, AttachmentCreate } from './model.ts'
 import type { Parts } from './parts.ts'
 import { toAttachment, toPairs } from './rows.ts'
@@ -32,7 +32,8 @@ export function createAttachmentService(parts: Parts): AttachmentService {
     },
     update: (context, id, connector) => connectAttachment(parts, context, id, connector),
     complete: (context, id) => completeAttachment(parts, context, id),
-    delete: (context, id) => deleteAttachment(parts, context, id),
+    delete: (context, id) =>
+      unlessNovaHasIt(parts, context, (forgotten) => deleteAttachment(parts, context, id, forgotten)),
   }
 }
 
@@ -226,12 +227,17 @@ async function completeAttachment({ db, stamp }: Parts, context: RequestContext,
   })
 }
 
-async function deleteAttachment(parts: Parts, context: RequestContext, id: string): Promise<Attachment[]> {
+async function deleteAttachment(
+  parts: Parts,
+  context: RequestContext,
+  id: string,
+  forgotten: string | null,
+): Promise<Attachment[]> {
   const { db, settings, stamp, work } = parts
   const { volumeId, unit } = await db.transaction(async (trx) => {
     const { row } = await lockWithVolume(trx, context, id)
     context.authorize('volume:attachment_delete', { projectId: row.project_id })
-    checkNotProtected(context, settings, [row], id)
+    checkNotProtected(context, settings, [row], { attachmentId: id, forgotten })
     const volumeId = row.volume_id
     if (row.connector === null && (await workRows.findByResource(trx, id)) === undefined) {
       await dropAttachment(trx, row, stamp()) // it never had an export

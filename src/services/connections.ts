@@ -8,7 +8,7 @@ import { ServiceError } from '../errors.ts'
 import { dropAttachment, followAttachments } from './attached-status.ts'
 import { attachModeOf, conflict, newAttachmentRow, takeConnector } from './attachments.ts'
 import type { RequestContext } from './context.ts'
-import { checkNotProtected } from './instance-guard.ts'
+import { checkNotProtected, unlessNovaHasIt } from './instance-guard.ts'
 import { mergeMetadata } from './metadata.ts'
 import type { OldAttach } from './model.ts'
 import type { Parts } from './parts.ts'
@@ -112,18 +112,29 @@ async function initialize(
   return JSON.parse(row.connection_info)
 }
 
-async function terminate(
+function terminate(
   parts: Parts,
   context: RequestContext,
   volumeId: string,
   connector: Connector | null,
+): Promise<void> {
+  return unlessNovaHasIt(parts, context, (forgotten) =>
+    terminateOnce(parts, context, volumeId, { connector, forgotten }),
+  )
+}
+
+async function terminateOnce(
+  parts: Parts,
+  context: RequestContext,
+  volumeId: string,
+  { connector, forgotten }: { connector: Connector | null; forgotten: string | null },
 ): Promise<void> {
   const { db, settings, stamp, work } = parts
   const units = await db.transaction(async (trx) => {
     const volume = visibleVolume(context, volumeId, await volumes.lock(trx, volumeId))
     context.authorize('volume_extension:volume_actions:terminate_connection', { projectId: volume.project_id })
     const all = await attachments.ofVolume(trx, volumeId)
-    checkNotProtected(context, settings, all, null)
+    checkNotProtected(context, settings, all, { attachmentId: null, forgotten })
     const units: WorkUnit[] = []
     for (const row of all.filter((row) => row.connector !== null && isOf(row, connector))) {
       units.push(await disconnect(trx, parts, context, row, { keep: row.status === 'attached' }))
@@ -187,11 +198,17 @@ async function attach(
   })
 }
 
-async function detach(
+function detach(parts: Parts, context: RequestContext, volumeId: string, attachmentId: string | null): Promise<void> {
+  return unlessNovaHasIt(parts, context, (forgotten) =>
+    detachOnce(parts, context, volumeId, { attachmentId, forgotten }),
+  )
+}
+
+async function detachOnce(
   parts: Parts,
   context: RequestContext,
   volumeId: string,
-  attachmentId: string | null,
+  { attachmentId, forgotten }: { attachmentId: string | null; forgotten: string | null },
 ): Promise<void> {
   const { db, settings, stamp, work } = parts
   const unit = await db.transaction(async (trx) => {
@@ -200,7 +217,7 @@ async function detach(
     const all = await attachments.ofVolume(trx, volumeId)
     const named = all.filter(({ id }) => attachmentId === null || id === attachmentId)
     if (named.length === 0 && attachmentId !== null) await refuseMismatch(trx, context, attachmentId)
-    checkNotProtected(context, settings, all, attachmentId)
+    checkNotProtected(context, settings, all, { attachmentId, forgotten })
     if (!mayIn(volume.status, 'detach')) {
       throw new ServiceError('InvalidVolume', { reason: 'The volume cannot be detached in maintenance mode.' })
     }

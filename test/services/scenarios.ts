@@ -36,7 +36,11 @@ export interface Scenario {
 export const connector = { host: 'compute-1' }
 
 /** Takes whatever it is asked for, and does nothing. */
-const SILENT_COMPUTE: ComputeService = { notify: async () => {}, swap: async () => {} }
+const SILENT_COMPUTE: ComputeService = {
+  notify: async () => {},
+  swap: async () => {},
+  attachmentOf: async () => null,
+}
 
 export const onlyVolume = async (harness: Harness) => {
   const { items } = await harness.services.volumes.list(

@@ -7,8 +7,8 @@ import { beginSwap, ComputeHostLost, finishSwap, type ServerVolume, type SwapWor
 
 /**
  * As much of Keystone and of Nova as the service talks to: `POST /identity/v3/auth/tokens`, whose catalog names Nova,
- * `POST /compute/v2.1/os-server-external-events`, and `PUT /compute/v2.1/servers/…/os-volume_attachments/…`, with Nova's checks of
- * token, microversion and body.
+ * `POST /compute/v2.1/os-server-external-events`, and `PUT` and `GET /compute/v2.1/servers/…/os-volume_attachments/…`, with Nova's
+ * checks of token, microversion and body.
  */
 export interface FakeNova {
   authUrl: string
@@ -68,7 +68,7 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const document = await jsonOf(request)
+    const document = request.method === 'GET' ? null : await jsonOf(request)
     if (request.url === '/identity/v3/auth/tokens') return authenticate(document, response)
     fake.calls.push({ path: request.url!, headers: request.headers })
     const next = planned.shift()
@@ -76,8 +76,9 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
     if (!tokens.has(String(request.headers['x-auth-token']))) return send(response, 401, {})
     const swap = /\/compute\/v2\.1\/servers\/([^/]+)\/os-volume_attachments\/([^/]+)$/.exec(request.url!)
     if (swap !== null && request.method === 'PUT') return swapVolumes(swap[1]!, swap[2]!, document, response)
+    if (swap !== null && request.method === 'GET') return showAttachment(swap[1]!, swap[2]!, minorOf(request), response)
     if (!request.url!.endsWith('/compute/v2.1/os-server-external-events')) return send(response, 404, {})
-    const minor = Number(/^compute 2\.(\d+)$/.exec(String(request.headers['openstack-api-version']))?.[1] ?? 1)
+    const minor = minorOf(request)
     const { events } = document as { events: NovaEvent[] }
     if (events.some(({ name }) => (EVENTS_SINCE[name] ?? Number.POSITIVE_INFINITY) > minor)) {
       return send(response, 400, { badRequest: { code: 400, message: 'Invalid input for field/attribute name.' } })
@@ -88,6 +89,16 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
       return { ...event, ...(taken ? { status: 'completed', code: 200 } : { status: 'failed', code: 422 }) }
     })
     send(response, outcomes.every(({ code }) => code === 200) ? 200 : 207, { events: outcomes })
+  }
+
+  function showAttachment(serverId: string, volumeId: string, minor: number, response: ServerResponse): void {
+    const held = fake.servers.get(serverId)?.get(volumeId)
+    if (held === undefined) {
+      const message = `Instance ${serverId} could not be found.`
+      return send(response, 404, { itemNotFound: { code: 404, message } })
+    }
+    const own = minor < 89 ? { id: volumeId } : { attachment_id: held.attachmentId, bdm_uuid: randomUUID() }
+    send(response, 200, { volumeAttachment: { ...own, device: '/dev/vdb', serverId, volumeId, tag: null } })
   }
 
   async function swapVolumes(server: string, oldId: string, document: unknown, response: ServerResponse) {
@@ -191,6 +202,10 @@ export async function startFakeNova(now: () => number = Date.now): Promise<FakeN
     close,
   }
   return fake
+}
+
+function minorOf({ headers }: IncomingMessage): number {
+  return Number(/^compute 2\.(\d+)$/.exec(String(headers['openstack-api-version']))?.[1] ?? 1)
 }
 
 function send(response: ServerResponse, status: number, document: unknown): void {

@@ -12,6 +12,8 @@ export interface ComputeService {
    * `notify`; then it may have begun all the same.
    */
   swap(volumes: { oldId: string; newId: string }, server: string, requestId: string | null): Promise<void>
+  /** The attachment by which a server has a volume; null when there is no such server, or it has not. Rejects as `notify`. */
+  attachmentOf(volumeId: string, server: string, requestId: string | null): Promise<string | null>
 }
 
 export interface VolumeEvent {

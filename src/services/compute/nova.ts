@@ -1,14 +1,14 @@
 import { z } from 'zod'
 import { ServiceError } from '../../errors.ts'
 import type { KeystoneAccount } from '../../keystone/account.ts'
-import { type JsonAnswer, parseAnswer, postJson, putJson, shown } from '../../keystone/json-exchange.ts'
+import { getJson, type JsonAnswer, parseAnswer, postJson, putJson, shown } from '../../keystone/json-exchange.ts'
 import type { HttpClient } from '../../runtime/http-client.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { ComputeService, VolumeEvent } from './compute-service.ts'
 
 /**
- * OpenStack's compute service: `POST os-server-external-events`, and `PUT servers/…/os-volume_attachments/…` to swap volumes. It
- * answers both as soon as it has passed the word on. Only services and administrators may, so it is called with an account of our
+ * OpenStack's compute service: `POST os-server-external-events`, `PUT servers/…/os-volume_attachments/…` to swap volumes, and `GET` of
+ * the same. It answers the first two as soon as it has passed the word on. Only services and administrators may, so it is called with an account of our
  * own.
  */
 
@@ -19,10 +19,14 @@ const MICROVERSIONS: Record<VolumeEvent['name'], string> = {
 }
 /** It was always there. */
 const SWAP_MICROVERSION = '2.1'
+/** Since when it tells of the attachment. */
+const ATTACHMENT_MICROVERSION = '2.89'
 
 /** One for each event: its own status is in there, and may be another than that of the answer. */
 const Outcome = z.looseObject({ server_uuid: z.string().optional(), code: z.int().optional() })
 const Outcomes = z.object({ events: z.array(Outcome) })
+
+const Held = z.object({ volumeAttachment: z.looseObject({ attachment_id: z.string() }) })
 
 export function createNova(options: {
   http: HttpClient
@@ -84,6 +88,15 @@ export function createNova(options: {
       const document = { volumeAttachment: { volumeId: newId } }
       const answer = await send(putJson, { path, version: SWAP_MICROVERSION, requestId, document })
       if (answer.status !== 202) throw computeRefusal(shown(answer))
+    },
+    attachmentOf: async (volumeId, server, requestId) => {
+      const path = `servers/${server}/os-volume_attachments/${volumeId}`
+      const call = { path, version: ATTACHMENT_MICROVERSION, requestId, document: null }
+      const answer = await send((http, who, { document: _, ...request }) => getJson(http, who, request), call)
+      if (answer.status === 404) return null
+      const held = answer.status === 200 ? parseAnswer(Held, answer) : null
+      if (held === null) throw computeRefusal(shown(answer))
+      return held.volumeAttachment.attachment_id
     },
   }
 }

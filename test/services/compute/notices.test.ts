@@ -8,12 +8,16 @@ import { type FakeGlance, startFakeGlance } from '../../tools/fake-glance.ts'
 import { type FakeNova, NOVA_ACCOUNT, startFakeNova } from '../../tools/fake-nova.ts'
 import { imageOptions } from '../../tools/image-options.ts'
 import {
+  admin,
   availableVolume,
   createHarness,
   everything,
   type Harness,
   member,
   newAttachment,
+  newVolume,
+  outcome,
+  stranger,
   TEST_SETTINGS,
 } from '../harness.ts'
 
@@ -149,5 +153,49 @@ describe('a volume that gets another image', () => {
     await harness.settled()
     expect((await show(id)).status).toBe('available')
     expect(nova.calls).toEqual([])
+  })
+})
+
+describe('an attachment that Nova made', () => {
+  const guarded = async () => {
+    const { services } = await createHarness({ ...options, settings: { protectInstances: true } })
+    const { id } = await services.volumes.create(member, newVolume())
+    await services.idle()
+    const connector = { host: 'compute-1' }
+    const attachment = await services.attachments.create(member, newAttachment(id, { connector, instanceId: SERVER }))
+    await services.attachments.complete(member, attachment.id)
+    const attempts = [
+      () => services.attachments.delete(member, attachment.id),
+      () => services.connections.terminate(admin, id, null),
+      () => services.connections.detach(admin, id, attachment.id),
+      () => services.connections.forceDetach(admin, id, { attachmentId: null, connector: null }),
+    ]
+    return { services, id, attachmentId: attachment.id, attempts }
+  }
+
+  it('stays while its server has the volume by it, and while Nova does not say', async () => {
+    const { services, id, attachmentId, attempts } = await guarded()
+    nova.servers.set(SERVER, new Map([[id, { attachmentId, connection: {} }]]))
+    for (const attempt of attempts) {
+      expect(await outcome(attempt())).toBe('ResourceConflict')
+      nova.answerNext({ status: 406 }) // one that does not know attachments
+      expect(await outcome(attempt())).toBe('ResourceConflict')
+      nova.answerNext({ status: 503 })
+      expect(await outcome(attempt())).toBe('ServiceUnavailable')
+    }
+    expect(await outcome(services.attachments.delete(stranger, attachmentId))).toBe('AttachmentNotFound')
+    expect(nova.calls).toHaveLength(3 * attempts.length)
+    expect(await services.volumes.get(member, id)).toMatchObject({
+      status: 'in-use',
+      attachments: [{ id: attachmentId }],
+    })
+  })
+
+  it.each([0, 2, 3])('goes when its server is gone, or has the volume by another (%i)', async (which) => {
+    const { services, id, attempts } = await guarded()
+    if (which === 2) nova.servers.set(SERVER, new Map([[id, { attachmentId: 'another', connection: {} }]]))
+    await attempts[which]!()
+    await services.idle()
+    expect(await services.volumes.get(member, id)).toMatchObject({ status: 'available', attachments: [] })
   })
 })

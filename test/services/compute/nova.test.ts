@@ -83,6 +83,24 @@ describe('Nova is told of a volume', () => {
   })
 })
 
+describe('Nova is asked', () => {
+  const [server, another] = SERVERS as [string, string]
+  it('by which attachment a server has a volume, if at all', async () => {
+    const { attachmentOf } = client()
+    nova.servers.set(server, new Map([[VOLUME, { attachmentId: 'held', connection: {} }]]))
+    expect(await attachmentOf(VOLUME, server, 'req-42')).toBe('held')
+    expect(await attachmentOf(VOLUME, another, null)).toBe(null)
+    expect(await attachmentOf(another, server, null)).toBe(null)
+    expect(nova.calls[0]!.headers['x-openstack-request-id']).toBe('req-42')
+    for (const answer of [{ status: 406 }, { status: 403 }, { status: 200, document: { volumeAttachment: {} } }]) {
+      nova.answerNext(answer)
+      await expect(attachmentOf(VOLUME, server, null)).rejects.toMatchObject(refused(String(answer.status)))
+    }
+    nova.answerNext({ status: 503 })
+    await expect(attachmentOf(VOLUME, server, null)).rejects.toMatchObject({ code: 'ServiceUnavailable' })
+  })
+})
+
 describe('what Nova or Keystone says to it', () => {
   it('that one server can make no use of it changes nothing', async () => {
     nova.homeless.add(SERVERS[0]!)
