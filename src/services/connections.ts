@@ -36,7 +36,7 @@ export function createConnectionService(parts: Parts): ConnectionService {
       const rule = 'volume_extension:volume_admin_actions:force_detach'
       context.authorize(rule, { projectId: volume.project_id })
       if (connector !== null || attachmentId === null) await terminate(parts, context, volumeId, connector)
-      await detach(parts, context, volumeId, attachmentId)
+      await detach(parts, context, volumeId, attachmentId, 'force detaching')
     },
   }
 }
@@ -198,9 +198,15 @@ async function attach(
   })
 }
 
-function detach(parts: Parts, context: RequestContext, volumeId: string, attachmentId: string | null): Promise<void> {
+function detach(
+  parts: Parts,
+  context: RequestContext,
+  volumeId: string,
+  attachmentId: string | null,
+  doing: 'detaching' | 'force detaching' = 'detaching',
+): Promise<void> {
   return unlessNovaHasIt(parts, context, (forgotten) =>
-    detachOnce(parts, context, volumeId, { attachmentId, forgotten }),
+    detachOnce(parts, context, volumeId, { attachmentId, forgotten, doing }),
   )
 }
 
@@ -208,7 +214,11 @@ async function detachOnce(
   parts: Parts,
   context: RequestContext,
   volumeId: string,
-  { attachmentId, forgotten }: { attachmentId: string | null; forgotten: string | null },
+  {
+    attachmentId,
+    forgotten,
+    doing,
+  }: { attachmentId: string | null; forgotten: string | null; doing: 'detaching' | 'force detaching' },
 ): Promise<void> {
   const { db, settings, stamp, work } = parts
   const unit = await db.transaction(async (trx) => {
@@ -222,7 +232,7 @@ async function detachOnce(
       throw new ServiceError('InvalidVolume', { reason: 'The volume cannot be detached in maintenance mode.' })
     }
     if (named.length > 1) {
-      throw refused('detaching', 'Detach volume failed: More than one attachment, but no attachment_id provided.')
+      throw refused(doing, 'Detach volume failed: More than one attachment, but no attachment_id provided.')
     }
     const [row] = named
     if (row === undefined) {
@@ -276,7 +286,7 @@ function connectorOf(row: attachments.AttachmentRow): Connector | null {
 }
 
 /** As Cinder's API repeats what its volume manager said. */
-function refused(doing: 'attaching' | 'detaching', reason: string): ServiceError {
+function refused(doing: 'attaching' | 'detaching' | 'force detaching', reason: string): ServiceError {
   const message = new ServiceError('InvalidVolume', { reason }).message
   return new ServiceError('InvalidInput', { reason: `Error ${doing} volume - InvalidVolume: ${message}` })
 }

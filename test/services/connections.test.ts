@@ -146,6 +146,10 @@ describe('the old way to attach', () => {
       'Error detaching volume - InvalidVolume: Invalid volume: Detach volume failed: More than one attachment, but no ' +
         'attachment_id provided.',
     )
+    const ofAnother = { attachmentId: null, connector: { host: 'node-3' } }
+    await expect(connections.forceDetach(admin, id, ofAnother)).rejects.toThrow(
+      'Error force detaching volume - InvalidVolume: Invalid volume: Detach volume failed: More than one attachment',
+    )
     await expect(connections.detach(member, other, first!.id)).rejects.toThrow('Mismatched volume and attachment')
     await connections.detach(member, id, first!.id)
     expect(await volumeOf(harness, id)).toMatchObject({ status: 'in-use', attachments: [{ id: second!.id }] })
