@@ -6,7 +6,7 @@
  */
 import { systemClock } from '../src/runtime/clock.ts'
 import { createLog } from '../src/runtime/log.ts'
-import { systemNetwork } from '../src/runtime/network.ts'
+import { type Connection, systemNetwork } from '../src/runtime/network.ts'
 import { systemRandom } from '../src/runtime/random.ts'
 import type { CopyAnswer, CopyRequest } from '../src/sheep/copies/messages.ts'
 import { COPY, copyHandler } from '../src/sheep/copies/wire.ts'
@@ -41,7 +41,8 @@ async function node(name: string, handlers: readonly AnyHandler[]): Promise<{ li
   const self = { node: name, incarnation: 'now' }
   const log = createLog('silent')
   const links = new PeerLinks({ network, clock: systemClock, log, cluster: 'bench', self, handlers })
-  const { address } = await links.door.listen('127.0.0.1:0', () => {})
+  const accept = { node: (connection: Connection) => links.accept(connection), other: () => {} }
+  const { address } = await network.listen('127.0.0.1:0', accept)
   return { links, at: { ...self, address } }
 }
 

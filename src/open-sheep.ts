@@ -3,7 +3,9 @@ import type { Config } from './config.ts'
 import { encodeNodeAddress } from './protocol/structs.ts'
 import { systemClock } from './runtime/clock.ts'
 import { fileExists, readTextFile, removeFile } from './runtime/files.ts'
+import { isOfThisHost } from './runtime/host-addresses.ts'
 import { systemHttpPoster } from './runtime/http-poster.ts'
+import type { Log } from './runtime/log.ts'
 import { type Network, parseAddress, systemNetwork } from './runtime/network.ts'
 import { systemRandom } from './runtime/random.ts'
 import { loadAuthorities } from './runtime/tls.ts'
@@ -77,14 +79,31 @@ export async function openSheep(config: Config, options: CommonOptions): Promise
       vnodes: config.roles.includes('store') ? config.vnodes : 0,
     },
   })
+  const { network } = clustered
   return {
     sheep: clustered.sheep,
     clustered,
-    network: clustered.network,
+    network: config.sheep_clients === 'any' ? network : forThisHost(network, options.log),
     run: (request, holder, reply) => clustered.handle(request, holder, reply),
     clientOpened: (client) => clustered.clientOpened(client),
     clientClosed: (client) => clustered.clientClosed(client),
     close: () => clustered.close(),
+  }
+}
+
+/** Others than nodes are only let in from this host: whoever reaches the address could read and write every volume. */
+function forThisHost(network: Network, log: Log): Network {
+  return {
+    connect: (address) => network.connect(address),
+    listen: (address, accept) =>
+      network.listen(address, (connection) => {
+        if (isOfThisHost(connection.peer)) return accept(connection)
+        log.warn(
+          { peer: connection.peer },
+          'refused a client of the Sheepdog protocol from another host: see the setting sheep_clients',
+        )
+        connection.destroy()
+      }),
   }
 }
 

@@ -28,6 +28,12 @@ export const SETTINGS_SCHEMA = z.strictObject({
   sheep_listen: address
     .default('127.0.0.1:7000')
     .describe('Address of the Sheepdog protocol, besides the socket in the data directory.'),
+  sheep_clients: z
+    .enum(['host', 'any'])
+    .default('host')
+    .describe(
+      'Who may use the Sheepdog protocol, which knows no authentication, where `sheep_listen` can be reached from outside: processes of this host, or all who reach it. Nodes of the cluster prove their key either way.',
+    ),
   nbd_listen: address
     .default('127.0.0.1:10809')
     .describe('Address of the NBD gateway, besides the socket in the data directory.'),

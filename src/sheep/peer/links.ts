@@ -1,7 +1,7 @@
 import { BufferPool } from '../../runtime/buffer-pool.ts'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { Connection, Network } from '../../runtime/network.ts'
+import type { Connection } from '../../runtime/network.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
 import type { Life } from '../membership/view.ts'
 import { type Hello, LINK_VERSION } from './hello.ts'
@@ -17,7 +17,7 @@ export interface PeerAddress extends Life {
 }
 
 export interface PeerLinksOptions {
-  network: Pick<PeerNetwork, 'connect' | 'listen'>
+  network: Pick<PeerNetwork, 'connect'>
   clock: Clock
   log: Log
   /** Nodes of other clusters are not talked to. */
@@ -107,26 +107,6 @@ export class PeerLinks {
     return new Promise((resolve, reject) =>
       this.ask(to, kind, request, (outcome) => (outcome instanceof LinkError ? reject(outcome) : resolve(outcome))),
     )
-  }
-
-  /**
-   * A network for the sheep's door, which shares its addresses with links: connections of nodes stay here. The Sheepdog protocol knows no
-   * authentication, so of the others only those from this host come through.
-   */
-  get door(): Network {
-    const { network, log } = this.#options
-    return {
-      listen: (address, accept) =>
-        network.listen(address, {
-          node: (connection) => this.accept(connection),
-          other: (connection) => {
-            if (isFromThisHost(connection.peer)) return accept(connection)
-            log.warn({ peer: connection.peer }, 'refused a client of another host: it has not the key of the cluster')
-            connection.destroy()
-          },
-        }),
-      connect: (address) => network.connect(address),
-    }
   }
 
   /** A connection that has proved the cluster's key. */
@@ -246,9 +226,4 @@ class Peer {
 
 function keyOf({ node, incarnation }: Life): string {
   return `${node} ${incarnation}`
-}
-
-/** Of `host:port` as a connection says it, or of a unix socket. */
-function isFromThisHost(peer: string): boolean {
-  return peer === 'unix' || /^(127\.|\[::1\]|\[::ffff:127\.)/.test(peer)
 }

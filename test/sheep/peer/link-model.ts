@@ -226,7 +226,7 @@ export class LinkModel {
         }),
       ],
     })
-    void links.door.listen(node.name, () => {})
+    void network.listen(node.name, { node: (connection) => links.accept(connection), other: () => {} })
     node.process = { clock, self, links, asked: new Map() }
     this.#tell(node.process)
   }

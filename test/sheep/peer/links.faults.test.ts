@@ -11,7 +11,6 @@ import { PeerNetwork } from '../../../src/sheep/peer/peer-network.ts'
 import { SimClock } from '../../sim/clock.ts'
 import { SimNetwork } from '../../sim/network.ts'
 import { SeededRandom } from '../../sim/random.ts'
-import { Wire } from './wire.ts'
 
 const log = createLog('silent')
 const KEY = Buffer.alloc(32, 1)
@@ -39,15 +38,16 @@ function pair() {
   const nodes = ['a', 'b'].map((name) => {
     const sim = clock.node()
     const own = sim.mount()
+    const peers = new PeerNetwork({ network: network.mount(name, sim), clock: own, random, key: KEY })
     const links = new PeerLinks({
-      network: new PeerNetwork({ network: network.mount(name, sim), clock: own, random, key: KEY }),
+      network: peers,
       clock: own,
       log,
       cluster: 'test',
       self: { node: name, incarnation: name },
       handlers: [handler(NUMBER, (number, _from, reply) => void asked.push({ number, reply }))],
     })
-    void links.door.listen(name, () => {})
+    void peers.listen(name, { node: (connection) => links.accept(connection), other: () => {} })
     return { sim, links }
   })
   const [a, b] = nodes as [(typeof nodes)[0], (typeof nodes)[0]]
@@ -144,7 +144,10 @@ async function speaker() {
     self: { node: 'b', incarnation: 'b' },
     handlers: [handler(NUMBER, (number) => void heard.push(number))],
   })
-  const listener = await links.door.listen('127.0.0.1:0', () => {})
+  const listener = await network.listen('127.0.0.1:0', {
+    node: (connection) => links.accept(connection),
+    other: () => {},
+  })
   const connect = async (attempt: number) => {
     const connection = await network.connect(listener.address)
     const closed = new Promise<void>((resolve) => connection.onClose(resolve))
@@ -196,41 +199,5 @@ describe('a link that came in', () => {
     await connect(3)
     await first.closed
     await close()
-  })
-})
-
-describe('clients at the address of links', () => {
-  it('come through from this host only', async () => {
-    const come: string[] = []
-    const onNetwork = (network: Wire | typeof systemNetwork) => {
-      const options = { clock: systemClock, random: systemRandom, key: KEY }
-      return new PeerLinks({
-        network: new PeerNetwork({ ...options, network }),
-        clock: systemClock,
-        log,
-        cluster: 'test',
-        self: { node: 'b', incarnation: 'b' },
-        handlers: [],
-      })
-    }
-    const wire = new Wire() // its connections are from elsewhere
-    const [near, far] = [onNetwork(systemNetwork), onNetwork(wire)]
-    const arrived = new Promise<void>((resolve) => {
-      void near.door
-        .listen('127.0.0.1:0', (connection) => {
-          come.push('near')
-          connection.destroy()
-          resolve()
-        })
-        .then(async ({ address }) => (await systemNetwork.connect(address)).write([Buffer.from([2])]))
-    })
-    await far.door.listen('b', () => come.push('far'))
-    const client = await wire.connect()
-    const refused = new Promise<void>((resolve) => client.onClose(resolve))
-    client.write([Buffer.from([2])])
-    await Promise.all([arrived, refused])
-    expect(come).toEqual(['near'])
-    near.close()
-    far.close()
   })
 })

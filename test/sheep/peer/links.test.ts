@@ -69,7 +69,10 @@ async function node(
   const self = { node: name, incarnation: `life of ${name}` }
   const network = new PeerNetwork({ network: systemNetwork, clock: systemClock, random: systemRandom, key })
   const links = new PeerLinks({ network, clock: systemClock, log, cluster, self, handlers })
-  const listener = await links.door.listen('127.0.0.1:0', () => {})
+  const listener = await network.listen('127.0.0.1:0', {
+    node: (connection) => links.accept(connection),
+    other: () => {},
+  })
   const started = { links, address: { ...self, address: listener.address }, listener }
   running.push(started)
   return started
