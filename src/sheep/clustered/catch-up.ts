@@ -45,6 +45,15 @@ export class CatchUp {
     return this.#next
   }
 
+  /** Resolves when everything up to this entry has taken effect here; null when it has. */
+  until(index: number): Promise<void> | null {
+    return this.#options.state.index >= index ? null : this.#until(index)
+  }
+
+  async #until(index: number): Promise<void> {
+    while (this.#options.state.index < index) await this.#applied.next
+  }
+
   #begin(): Promise<boolean> {
     this.#running = this.#catchUp().finally(() => {
       this.#running = null

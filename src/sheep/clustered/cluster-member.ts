@@ -52,6 +52,7 @@ export interface ClusterMemberOptions {
   viewChanged(view: View): void
   /** Runs what a client of another node asks of this one. */
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
+  whenKnown(index: number): Promise<void> | null
   isRepeatable(request: SheepRequest): boolean
   /** Resolves when nothing is under way any more of what the client has changed by repeatable requests. */
   clientClosed(client: SheepClient): Promise<void>
@@ -193,7 +194,7 @@ export class ClusterMember {
 
   /** The sheep of another node, for the client of this number. */
   sheepOf(to: Life, client: number): RemoteSheep {
-    return new RemoteSheep(this.#links, to, client)
+    return new RemoteSheep(this.#links, to, client, () => this.#options.state.index)
   }
 
   /** Of a client that came over a link: the node that it is connected to. */

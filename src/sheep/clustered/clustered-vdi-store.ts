@@ -259,6 +259,7 @@ export class ClusteredVdiStore implements VdiStore {
       random,
       log,
       holder: this.#holder,
+      whenKnown: (index) => this.#catchUp.until(index),
       answer: (name, params) => answerWith(this.#answers, name, params),
       replacing: () => this.#cleaner.replacing(),
       applied: (entry) => this.#applied(entry),

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { MalformedMessage } from './byte-reader.ts'
 
 /** Of all that goes over links. Nodes of different versions do not talk to each other. */
-export const LINK_VERSION = 1
+export const LINK_VERSION = 2
 
 /** Frames of the link itself. */
 export const HELLO_CODE = 1

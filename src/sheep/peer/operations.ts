@@ -19,6 +19,8 @@ interface Operation {
   client: number
   /** Null when that client has gone. */
   request: SheepRequest | null
+  /** The last entry of the log that had taken effect at the sender; 0 where that does not matter. */
+  knownIndex: number
 }
 
 const WINDOW_BYTES = 32 << 20
@@ -27,7 +29,7 @@ const CRC_BYTES = 4
 
 /**
  * ```
- * fields = client u32, header of the Sheepdog protocol (48), number of CRCs u32, CRCs u32 each;  body
+ * fields = client u32, header of the Sheepdog protocol (48), index in the log u64, number of CRCs u32, CRCs u32 each;  body
  *        | client u32
  * answer = header (48);  body
  * ```
@@ -42,27 +44,29 @@ export const OPERATION: Kind<Operation, Reply> = {
   targetOf: ({ request }) => request?.target,
   // What failed may be under way all the same, on its way to copies.
   lendsBody: ({ request }, { result }) => request?.opcode === OP.WRITE_VDI && result === RESULT.SUCCESS,
-  encodeRequest: ({ client, request }, out) => {
+  encodeRequest: ({ client, request, knownIndex }, out) => {
     out.u32(client)
     if (request === null) return
     const { opcode, body, crcs } = request
     const dataLength = roomOf(request)
     out.bytes(encodeRequestHeader({ ...request, protoVer: request.protoVer ?? protoVerOf(opcode), dataLength }))
+    out.whole(knownIndex)
     out.u32(crcs?.length ?? 0)
     if (crcs) out.bytes(new Uint8Array(crcs.buffer, crcs.byteOffset, crcs.byteLength))
     if (body) out.body(body)
   },
   decodeRequest: (fields, body) => {
     const client = fields.u32('client')
-    if (fields.isAtEnd) return { client, request: null }
+    if (fields.isAtEnd) return { client, request: null, knownIndex: 0 }
     const request: SheepRequest & { flags: number } = decodeRequestHeader(fields.bytes('header', HEADER_SIZE_BYTES))
+    const knownIndex = fields.whole('index')
     const crcs = fields.count('crcs', CRC_BYTES)
     if (crcs > 0) {
       const bytes = fields.bytes('crcs', crcs * CRC_BYTES)
       request.crcs = new Uint32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))
     }
     if (body.length > 0 || (request.flags & FLAG.WRITE) !== 0) request.body = body
-    return { client, request }
+    return { client, request, knownIndex }
   },
   encodeAnswer: (reply, out, { request }) => {
     out.bytes(encodeResponseHeader({ ...reply, opcode: request?.opcode ?? 0 }))
@@ -93,20 +97,24 @@ export class RemoteSheep {
   readonly #links: PeerLinks
   readonly #to: Life
   readonly #client: number
+  readonly #knownIndex: () => number
   #isClosed = false
 
-  /** No two clients that live at the same time have the same number. */
-  constructor(links: PeerLinks, to: Life, client: number) {
+  /** No two clients that live at the same time have the same number. `knownIndex`: of the last entry that has taken effect here. */
+  constructor(links: PeerLinks, to: Life, client: number, knownIndex: () => number) {
     this.#links = links
     this.#to = to
     this.#client = client
+    this.#knownIndex = knownIndex
   }
 
   /** As Transport.submit. */
   submit(request: SheepRequest, done: (response: SheepResponse) => void): void {
     const { opcode } = request
     if (this.#isClosed) return done({ opcode, result: RESULT.NETWORK_ERROR })
-    this.#links.ask(this.#to, OPERATION, { client: this.#client, request }, (outcome) => {
+    // What a session is open on does not depend on what the sender knows.
+    const knownIndex = request.session === undefined ? this.#knownIndex() : 0
+    this.#links.ask(this.#to, OPERATION, { client: this.#client, request, knownIndex }, (outcome) => {
       if (!(outcome instanceof LinkError)) done(outcome as SheepResponse)
       else done({ opcode, result: outcome.reason === 'busy' ? RESULT.AGAIN : RESULT.NETWORK_ERROR })
     })
@@ -116,13 +124,15 @@ export class RemoteSheep {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#links.ask(this.#to, OPERATION, { client: this.#client, request: null }, () => {})
+    this.#links.ask(this.#to, OPERATION, { client: this.#client, request: null, knownIndex: 0 }, () => {})
   }
 }
 
 /** As in SheepServerOptions. */
 export interface OperationDoorOptions {
   handle(request: SheepRequest, client: SheepClient, reply: (response: Reply) => void): void
+  /** Resolves when the log has taken effect up to this entry; null when it has. */
+  whenKnown(index: number): Promise<void> | null
   /** Whether the sender asks for the same again when it does not know whether it was done. */
   isRepeatable(request: SheepRequest): boolean
   /** Resolves when nothing is under way any more of what the client has changed by such requests. */
@@ -141,13 +151,13 @@ export class OperationDoor {
 
   constructor(options: OperationDoorOptions) {
     this.#options = options
-    this.handler = handler(OPERATION, ({ client, request }, from, reply) => {
+    this.handler = handler(OPERATION, ({ client, request, knownIndex }, from, reply) => {
       if (request === null) {
         this.#clientsOf(from).get(client)?.close()
         this.#clientsOf(from).delete(client)
         return reply({ result: RESULT.SUCCESS })
       }
-      this.#clientOf(from, client).run(request, reply)
+      this.#clientOf(from, client).ask(request, knownIndex, reply)
     })
   }
 
@@ -212,10 +222,17 @@ class RemoteClient implements SheepClient {
     })
   }
 
-  run(request: SheepRequest, reply: (response: Reply) => void): void {
+  /** What it asks for may be of what its gateway has told it: that has to be so here, too, or a snapshot is taken for the working VDI. */
+  ask(request: SheepRequest, knownIndex: number, reply: (response: Reply) => void): void {
+    const known = this.#options.whenKnown(knownIndex)
+    if (known) void known.then(() => this.#run(request, reply))
+    else this.#run(request, reply)
+  }
+
+  #run(request: SheepRequest, reply: (response: Reply) => void): void {
     if (this.#isClosed) return reply(this.#notDone)
     if (this.#former && this.#options.isRepeatable(request))
-      return void this.#former.then(() => this.run(request, reply))
+      return void this.#former.then(() => this.#run(request, reply))
     let isAnswered = false
     this.#options.handle(request, this, (response) => {
       if (isAnswered) throw new Error(`${opcodeName(request.opcode)} was answered twice`)

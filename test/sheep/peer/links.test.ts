@@ -219,6 +219,7 @@ describe('operations for clients of another node', () => {
         asked.push({ request, client, reply })
         noticed()
       },
+      whenKnown: () => null,
       isRepeatable: () => false,
       clientClosed: async (client) => {
         closed.push(client)
@@ -242,7 +243,7 @@ describe('operations for clients of another node', () => {
     const a = await node('a')
     const b = await sheepAt('b')
     know(a, b)
-    const sheep = new RemoteSheep(a.links, b.address, 1)
+    const sheep = new RemoteSheep(a.links, b.address, 1, () => 0)
 
     const body = systemRandom.bytes(12 << 20)
     const crcs = Uint32Array.from({ length: 3072 }, (_, block) => block * 1_000_003)
@@ -295,7 +296,10 @@ describe('operations for clients of another node', () => {
     const a = await node('a')
     const b = await sheepAt('b')
     know(a, b)
-    const [one, two] = [new RemoteSheep(a.links, b.address, 1), new RemoteSheep(a.links, b.address, 2)]
+    const [one, two] = [
+      new RemoteSheep(a.links, b.address, 1, () => 0),
+      new RemoteSheep(a.links, b.address, 2, () => 0),
+    ]
     const answers = [one, two].map((sheep) => submit(sheep, { opcode: OP.LIST_VDIS }))
     await b.until(() => b.asked.length === 2)
     const [first, second] = b.asked.map(({ client }) => client)
@@ -317,7 +321,10 @@ describe('operations for clients of another node', () => {
     const a = await node('a')
     const b = await sheepAt('b')
     know(a, b)
-    const [one, two] = [new RemoteSheep(a.links, b.address, 1), new RemoteSheep(a.links, b.address, 2)]
+    const [one, two] = [
+      new RemoteSheep(a.links, b.address, 1, () => 0),
+      new RemoteSheep(a.links, b.address, 2, () => 0),
+    ]
     const answer = submit(one, { opcode: OP.LIST_VDIS })
     await b.until(() => b.asked.length === 1)
     b.asked[0]!.client.cut()
