@@ -195,6 +195,11 @@ export class Sessions {
     return false
   }
 
+  async closeOn(vid: number): Promise<void> {
+    const open = [...this.#sessions.values()].filter((session) => session.vid === vid)
+    await Promise.all(open.map((session) => this.close(session.id)))
+  }
+
   /** Ends the sessions of foreign clients on a VDI, of all or of some. */
   async endForeign(vid: number, of: (holder: object | null) => boolean = () => true): Promise<void> {
     const ended = [...this.#sessions.values()].filter(

@@ -451,6 +451,7 @@ export class Sheep {
       if (vdi.snapshotAt === 0) await this.#endOf(vdi, sender)
       if (this.sessions.isOpen(vid)) throw new StoreError('VdiInUse', `${vdi.name} is open`)
       await this.#propose({ type: 'delete', vid })
+      await this.sessions.closeOn(vid) // of who has opened it since it was found to be free
       this.#owners.drop(vid)
     })
     this.#vdis.reclaim(family)
