@@ -103,7 +103,8 @@ export class QemuModel {
         .finally(() => running--)
     while (!isOver() && running > 0) {
       await this.#clock.sleep(this.#bench.random.next() * 1500)
-      if (this.#faults.total * operations <= answered() * faults) this.#faults.act()
+      const isDue = this.#faults.total * operations <= answered() * faults
+      if (isDue && this.#bench.random.chance(0.6)) this.#faults.act()
       else this.#faults.mendSome()
       if (this.#failure) throw this.#failure
     }
