@@ -132,7 +132,8 @@ export class ClusteredSheep {
   }
 
   #runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void {
-    if (!this.store.hasJoined) return reply(null)
+    const isOver = holder !== null && this.sheep.hasGone(holder)
+    if (isOver || !this.store.hasJoined) return reply(null)
     this.#remoteOf(to, holder).submit(request, (response) => {
       if (response.result === RESULT.CUT_OFF) holder?.cut()
       reply(response.result === RESULT.NETWORK_ERROR || response.result === RESULT.CUT_OFF ? null : response)

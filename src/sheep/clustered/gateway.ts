@@ -231,7 +231,10 @@ export class Gateway {
 
   #runAt(to: Life, request: SheepRequest, holder: Holder, reply: (response: Reply | null) => void): void {
     const { ownership, runHere, runThere } = this.#options
-    if (ownership.isSelf(to)) runHere(request, holder, reply)
+    // It has waited for too long: nobody would end what its client got now, and another connection may have gone on.
+    const isLate = holder !== null && this.#gone.has(holder) && request.opcode !== OP.CLOSE_VDI
+    if (isLate) reply({ result: RESULT.FENCED })
+    else if (ownership.isSelf(to)) runHere(request, holder, reply)
     else runThere(to, holder, request, reply)
   }
 

@@ -37,6 +37,8 @@ const WRITES: ReadonlySet<number> = new Set([OP.WRITE_OBJ, OP.CREATE_AND_WRITE_O
 export class LockHolders implements ClientPlaces {
   readonly #options: LockHoldersOptions
   readonly #clients = new Map<SheepClient, Client>()
+  /** Those that have gone: what they had asked may be answered yet. */
+  readonly #gone = new WeakSet<SheepClient>()
 
   constructor(options: LockHoldersOptions) {
     this.#options = options
@@ -88,6 +90,7 @@ export class LockHolders implements ClientPlaces {
   }
 
   closed(client: SheepClient): void {
+    this.#gone.add(client)
     this.#clients.delete(client)
   }
 
@@ -101,6 +104,7 @@ export class LockHolders implements ClientPlaces {
 
   /** Who writes to a clone only reads what it is a clone of. */
   #used(name: string, client: SheepClient, isWrite: boolean): void {
+    if (this.#gone.has(client)) return
     const known = this.#clients.get(client) ?? { writesTo: null, mayHold: new Set() }
     this.#clients.set(client, known)
     if (isWrite && known.writesTo !== name) {

@@ -5,7 +5,7 @@ import { dataOid } from '../../../src/protocol/oid.ts'
 import { OP } from '../../../src/protocol/opcodes.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { type BenchNode, benchWithOwner, type ClusterBench } from './cluster-bench.ts'
-import { connectForeign, openAsQemu } from './foreign-connection.ts'
+import { connectForeign, lockRequest, openAsQemu } from './foreign-connection.ts'
 
 const release = (bench: ClusterBench): SheepRequest => ({
   opcode: OP.RELEASE_VDI,
@@ -117,5 +117,28 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     bench.heal()
     await bench.allIn()
     expect((await bench.run(io.ask(write(vid, 3)))).result).toBe(RESULT.SUCCESS)
+  })
+
+  it.each([0, 1])('ends when its connection for I/O has gone before it was granted: gateway %i', async (at) => {
+    const { bench } = await benchWithOwner()
+    const { io, locked } = openAsQemu(bench.nodes[at]!, 'a')
+    io.close()
+    expect((await bench.run(locked)).result).toBe(RESULT.SUCCESS)
+    await bench.until(() => !stateAt(bench, 0).locks.has('a'), 25_000)
+  })
+
+  it.each([0, 1])('is not taken for a client that has gone while it waited for an owner: gateway %i', async (at) => {
+    const { bench } = await benchWithOwner()
+    const gateway = bench.nodes[at]!
+    bench.cutOff(gateway)
+    await bench.pass(15_000)
+    const client = connectForeign(gateway)
+    void client.ask(lockRequest('a'))
+    await bench.pass(100)
+    client.close()
+    bench.heal()
+    await bench.allIn()
+    await bench.pass(5000)
+    await bench.until(() => bench.nodes.every((_, each) => !stateAt(bench, each).locks.has('a')), 25_000)
   })
 })
