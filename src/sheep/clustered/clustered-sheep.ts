@@ -55,6 +55,7 @@ export class ClusteredSheep {
       catchUp: () => store.catchUp(),
       runHere: (request, holder, reply) => runOwned({ sheep, store }, request, holder, reply),
       runThere: (to, holder, request, reply) => this.#runThere(to, holder, request, reply),
+      mayChange: (request, holder) => store.lockHolders.mayChange(request, holder),
       endAt: (to, holder) => this.#endAt(to, holder),
     })
   }

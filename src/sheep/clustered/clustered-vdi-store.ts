@@ -577,6 +577,7 @@ export class ClusteredVdiStore implements VdiStore {
     const { applied } = this.#parts
     if (entry.type === 'state' || entry.type === 'view' || entry.type === 'disown') this.#families.endLost()
     applied(entry)
+    this.lockHolders.applied(entry)
     this.#held.applied(entry)
     this.#families.applied(entry)
     if (entry.type === 'recovery' || entry.type === 'state') this.recovery.changed()

@@ -27,6 +27,8 @@ export interface GatewayOptions {
    * What the client has open there ends with it.
    */
   runThere(to: Life, holder: Holder, request: SheepRequest, reply: (response: Reply | null) => void): void
+  /** As LockHolders. */
+  mayChange(request: SheepRequest, holder: SheepClient): boolean
   /** What the client has under way at that node, which has answered, is waited for by whatever it asks there next. */
   endAt(to: Life, holder: SheepClient): Promise<void>
 }
@@ -185,6 +187,7 @@ export class Gateway {
     try {
       while (!this.#gone.has(holder)) {
         const owner = await this.#ownerOf(family)
+        if (change && !this.#options.mayChange(request, holder)) return { result: RESULT.VDI_LOCKED }
         const response = await new Promise<Reply | null>((resolve) => this.#runAt(owner, request, holder, resolve))
         if (response && !OWNER_CHANGED.has(response.result)) return response
         if (response) await this.#options.endAt(owner, holder)

@@ -3,13 +3,14 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import { oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { ClusterState } from '../cluster-state.ts'
+import type { Entry, Lock } from '../entries.ts'
 import { type ClientPlaces, hostOf } from '../locks.ts'
 import type { Life, Member } from '../membership/view.ts'
 import { cString } from '../request-body.ts'
 import type { Reply, SheepClient } from '../server.ts'
 
 export interface LockHoldersOptions {
-  state: Pick<ClusterState, 'members' | 'vdis'>
+  state: Pick<ClusterState, 'members' | 'vdis' | 'locks'>
   /** The address of this node. */
   address: string
   /** Of a client that came over a link: the node that it is connected to. */
@@ -24,6 +25,8 @@ interface Client {
   writesTo: string | null
   /** The names of whose locks it may be the holder, or one of his connections. */
   readonly mayHold: Set<string>
+  /** Those of them that a client of another host has locked since. */
+  readonly lost: Set<string>
 }
 
 const READS: ReadonlySet<number> = new Set([OP.READ_OBJ, OP.FLUSH_VDI])
@@ -89,6 +92,29 @@ export class LockHolders implements ClientPlaces {
     return null
   }
 
+  /**
+   * Whether nobody else has had the lock since the client may have had it. It ends without its holder when this node is out of the view for
+   * long, and may have been released again when the node is back: then what waited here was asked before what the next holder has done.
+   */
+  mayChange({ oid = 0n }: SheepRequest, client: SheepClient): boolean {
+    const known = this.#clients.get(client)
+    if (!known || known.lost.size === 0) return true
+    const name = this.#options.state.vdis.get(oidVid(oid))?.name
+    return name === undefined || !known.lost.has(name)
+  }
+
+  /** An entry of the log has taken effect. */
+  applied(entry: Entry): void {
+    const { locks } = this.#options.state
+    if (entry.type === 'lock') this.#lockedBy(entry.lock)
+    else if (entry.type === 'state') for (const lock of locks.values()) this.#lockedBy(lock)
+  }
+
+  #lockedBy({ name, hosts }: Lock): void {
+    if (hosts.includes(hostOf({ peer: this.#options.address }))) return
+    for (const { mayHold, lost } of this.#clients.values()) if (mayHold.delete(name)) lost.add(name)
+  }
+
   closed(client: SheepClient): void {
     this.#gone.add(client)
     this.#clients.delete(client)
@@ -99,18 +125,22 @@ export class LockHolders implements ClientPlaces {
     if (snapId || cString(body, VDI_NAME_SIZE_BYTES, body.length) !== '') return
     const name = cString(body, 0, VDI_NAME_SIZE_BYTES)
     if (type !== LOCK_TYPE.SHARED) for (const { mayHold } of this.#clients.values()) mayHold.delete(name)
-    for (const client of connections) this.#used(name, client, false)
+    for (const client of connections) {
+      this.#clients.get(client)?.lost.delete(name)
+      this.#used(name, client, false)
+    }
   }
 
   /** Who writes to a clone only reads what it is a clone of. */
   #used(name: string, client: SheepClient, isWrite: boolean): void {
     if (this.#gone.has(client)) return
-    const known = this.#clients.get(client) ?? { writesTo: null, mayHold: new Set() }
+    const known = this.#clients.get(client) ?? { writesTo: null, mayHold: new Set(), lost: new Set() }
     this.#clients.set(client, known)
     if (isWrite && known.writesTo !== name) {
       known.writesTo = name
       known.mayHold.clear()
     }
-    if (known.writesTo === null || known.writesTo === name) known.mayHold.add(name)
+    const isElsewhere = known.writesTo !== null && known.writesTo !== name
+    if (!isElsewhere && !known.lost.has(name)) known.mayHold.add(name)
   }
 }

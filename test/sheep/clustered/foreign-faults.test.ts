@@ -6,7 +6,7 @@ import { OP } from '../../../src/protocol/opcodes.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { runSeeds } from '../../sim/seeds.ts'
 import { benchWithOwner } from './cluster-bench.ts'
-import { openAsQemu } from './foreign-connection.ts'
+import { connectForeign, openAsQemu } from './foreign-connection.ts'
 import { QemuModel } from './qemu-model.ts'
 
 const write = (vid: number, fill: number): SheepRequest => ({
@@ -50,6 +50,31 @@ describe('what a client of the original protocol asks of a gateway that does not
       for (const { result } of await bench.run(Promise.all(written))) expect(result).toBe(RESULT.SUCCESS)
       expect((await bench.run(io.ask(read(vid)))).body).toEqual(Buffer.alloc(BLOCK_BYTES, 100 + fill))
     }
+  })
+
+  it('is not done after what another client did, who has had the lock meanwhile', async () => {
+    const { bench, vid } = await benchWithOwner()
+    const gateway = bench.nodes[1]!
+    const { io, locked } = openAsQemu(gateway, 'a')
+    expect((await bench.run(locked)).result).toBe(RESULT.SUCCESS)
+    expect((await bench.run(io.ask(write(vid, 1)))).result).toBe(RESULT.SUCCESS)
+    bench.cutOff(gateway)
+    let late = -1
+    void io.ask(write(vid, 2)).then(({ result }) => {
+      late = result
+    })
+    bench.network.reset(gateway.name) // as the owner learns by keepalive
+    await bench.until(() => bench.nodes[0]!.running!.node.sheep.state.locks.size === 0)
+    const other = openAsQemu(bench.nodes[0]!, 'a')
+    expect((await bench.run(other.locked)).result).toBe(RESULT.SUCCESS)
+    expect((await bench.run(other.io.ask(write(vid, 3)))).result).toBe(RESULT.SUCCESS)
+    const release = { opcode: OP.RELEASE_VDI, baseVdiId: vid }
+    expect((await bench.run(connectForeign(bench.nodes[0]!).ask(release))).result).toBe(RESULT.SUCCESS)
+    bench.heal()
+    await bench.allIn()
+    await bench.pass(5000)
+    expect(late).toBe(RESULT.VDI_LOCKED)
+    expect((await bench.run(other.io.ask(read(vid)))).body).toEqual(Buffer.alloc(BLOCK_BYTES, 3))
   })
 
   it('is lost in no fault, and none is seen', async () => {
