@@ -103,6 +103,7 @@ export class Locks {
 
   stop(): void {
     for (const { grace } of this.#holdings.values()) grace?.cancel()
+    this.#holdings.clear() // one that is just being ended is not looked at again
   }
 
   opened(client: SheepClient): void {

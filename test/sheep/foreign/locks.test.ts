@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { StoreError } from '../../../src/errors.ts'
 import { ClusterState } from '../../../src/sheep/cluster-state.ts'
 import type { Entry } from '../../../src/sheep/entries.ts'
 import { Locks } from '../../../src/sheep/locks.ts'
@@ -193,5 +194,17 @@ describe('a lock', () => {
     await timePasses()
     expect(state.locks.get('a')?.hosts).toEqual(['10.0.0.2'])
     locks.closed(next)
+  })
+
+  it('is not looked at again by a process that ends, though it could not be ended', async () => {
+    const propose = async () => {
+      locks.stop()
+      throw new StoreError('NoQuorum')
+    }
+    locks = new Locks({ state, propose, clock: clock.mount(), graceMs: GRACE_MS, log: pino({ level: 'silent' }) })
+    state.apply(1, { type: 'lock', lock: { name: 'a', shared: false, hosts: ['10.0.0.1'] } })
+    locks.resume(['a'])
+    expect(await timePasses()).toBe(true)
+    expect(await timePasses()).toBe(false)
   })
 })
