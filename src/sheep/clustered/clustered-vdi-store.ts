@@ -545,10 +545,13 @@ export class ClusteredVdiStore implements VdiStore {
     return { state, clock, ownership: this.ownership, ask: (to, name, params) => this.ask(to, name, params) }
   }
 
-  /** False for a client of a node that is out of the view: nobody can tell whether a lock is its host's. */
+  /**
+   * False for a client of a node that is out of the view, or was: nobody can tell whether a lock is its host's, and over the links of its
+   * next life may have come what was asked later.
+   */
   knowsGatewayOf(client: object | null): boolean {
     const gateway = this.#member?.gatewayOf(client) ?? null
-    return gateway === null || this.#parts.state.members.some(({ node }) => node === gateway.node)
+    return gateway === null || this.ownership.isIn(gateway)
   }
 
   #addressOf(node: string): string {

@@ -1,8 +1,9 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { FLAG, RESULT } from '../../../src/protocol/constants.ts'
 import type { SheepRequest } from '../../../src/protocol/message.ts'
 import { dataOid } from '../../../src/protocol/oid.ts'
 import { OP } from '../../../src/protocol/opcodes.ts'
+import type { ClusteredSheep } from '../../../src/sheep/clustered/clustered-sheep.ts'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { runSeeds } from '../../sim/seeds.ts'
 import { benchWithOwner } from './cluster-bench.ts'
@@ -75,6 +76,19 @@ describe('what a client of the original protocol asks of a gateway that does not
     await bench.pass(5000)
     expect(late).toBe(RESULT.VDI_LOCKED)
     expect((await bench.run(other.io.ask(read(vid)))).body).toEqual(Buffer.alloc(BLOCK_BYTES, 3))
+  })
+
+  it('is not done when it comes from a former life of its node', async () => {
+    const { bench } = await benchWithOwner()
+    const [{ store }, { store: there }] = bench.nodes.map(({ running }) => running!.node) as [
+      ClusteredSheep,
+      ClusteredSheep,
+    ]
+    const gatewayOf = vi.spyOn(store.member, 'gatewayOf')
+    gatewayOf.mockReturnValue(there.member.life)
+    expect(store.knowsGatewayOf({})).toBe(true)
+    gatewayOf.mockReturnValue({ ...there.member.life, incarnation: 'before' })
+    expect(store.knowsGatewayOf({})).toBe(false)
   })
 
   it('is lost in no fault, and none is seen', async () => {
