@@ -25,7 +25,7 @@ interface Client {
   writesTo: string | null
   /** The names of whose locks it may be the holder, or one of his connections. */
   readonly mayHold: Set<string>
-  /** Those of them that a client of another host has locked since. */
+  /** Those of them that somebody else has locked since: the owner may have forgotten that it refuses what the client still writes. */
   readonly lost: Set<string>
 }
 
@@ -124,7 +124,9 @@ export class LockHolders implements ClientPlaces {
   #locked({ body = Buffer.alloc(0), snapId, type }: SheepRequest, connections: readonly SheepClient[]): void {
     if (snapId || cString(body, VDI_NAME_SIZE_BYTES, body.length) !== '') return
     const name = cString(body, 0, VDI_NAME_SIZE_BYTES)
-    if (type !== LOCK_TYPE.SHARED) for (const { mayHold } of this.#clients.values()) mayHold.delete(name)
+    if (type !== LOCK_TYPE.SHARED)
+      for (const { mayHold, lost, writesTo } of this.#clients.values())
+        if (mayHold.delete(name) && writesTo === name) lost.add(name)
     for (const client of connections) {
       this.#clients.get(client)?.lost.delete(name)
       this.#used(name, client, false)

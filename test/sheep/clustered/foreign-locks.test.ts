@@ -141,4 +141,19 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     await bench.pass(5000)
     await bench.until(() => bench.nodes.every((_, each) => !stateAt(bench, each).locks.has('a')), 25_000)
   })
+
+  it('is not that of a client any more from whom it was taken, also over another link', async () => {
+    const { bench, vid } = await benchWithOwner()
+    const gateway = bench.nodes[1]!
+    const io = await qemuOpens(bench, gateway)
+    const creating = { ...write(vid, 1), opcode: OP.CREATE_AND_WRITE_OBJ }
+    expect((await bench.run(io.ask(creating))).result).toBe(RESULT.SUCCESS)
+    await bench.run(bench.nodes[0]!.running!.node.sheep.unlock('a'))
+    const next = await qemuOpens(bench, gateway)
+    expect((await bench.run(next.ask(write(vid, 2)))).result).toBe(RESULT.SUCCESS)
+    bench.network.reset(gateway.name)
+    await bench.pass(2000)
+    expect((await bench.run(io.ask(write(vid, 3)))).result).toBe(RESULT.VDI_LOCKED)
+    expect((await bench.run(next.ask(write(vid, 4)))).result).toBe(RESULT.SUCCESS)
+  })
 })
