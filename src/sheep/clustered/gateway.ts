@@ -189,8 +189,8 @@ export class Gateway {
         const owner = await this.#ownerOf(family)
         if (change && !this.#options.mayChange(request, holder)) return { result: RESULT.VDI_LOCKED }
         const response = await new Promise<Reply | null>((resolve) => this.#runAt(owner, request, holder, resolve))
-        if (response && !OWNER_CHANGED.has(response.result)) return response
-        if (response) await this.#options.endAt(owner, holder)
+        if (response && response.result !== RESULT.AGAIN && !OWNER_CHANGED.has(response.result)) return response
+        if (response && !NOT_BEGUN.has(response.result)) await this.#options.endAt(owner, holder)
         await this.#pause()
       }
       return { result: RESULT.NETWORK_ERROR }
@@ -251,6 +251,9 @@ export class Gateway {
 
 /** Said of what another node may know, and have told its client: nothing was done. */
 const MISSING: ReadonlySet<number> = new Set([RESULT.NO_VDI, RESULT.NO_TAG, RESULT.NO_BASE_VDI, RESULT.NOT_FOUND])
+
+/** Another node owns it; or that one has too much to do, and QEMU would not ask again. */
+const NOT_BEGUN: ReadonlySet<number> = new Set([RESULT.OLD_NODE_VER, RESULT.AGAIN])
 
 /** The family is not, or not any more, that node's. */
 const isElsewhere = ({ result }: Reply): boolean =>

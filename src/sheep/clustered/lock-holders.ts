@@ -8,6 +8,7 @@ import { type ClientPlaces, hostOf } from '../locks.ts'
 import type { Life, Member } from '../membership/view.ts'
 import { cString } from '../request-body.ts'
 import type { Reply, SheepClient } from '../server.ts'
+import { OBJECT_READS, OBJECT_WRITES } from './repeatable.ts'
 
 export interface LockHoldersOptions {
   state: Pick<ClusterState, 'members' | 'vdis' | 'locks'>
@@ -28,9 +29,6 @@ interface Client {
   /** Those of them that somebody else has locked since: the owner may have forgotten that it refuses what the client still writes. */
   readonly lost: Set<string>
 }
-
-const READS: ReadonlySet<number> = new Set([OP.READ_OBJ, OP.FLUSH_VDI])
-const WRITES: ReadonlySet<number> = new Set([OP.WRITE_OBJ, OP.CREATE_AND_WRITE_OBJ, OP.DISCARD_OBJ])
 
 /**
  * The holders of locks in a cluster. The owner of a VDI keeps its lock, and knows only connections that have asked something there: not
@@ -85,10 +83,10 @@ export class LockHolders implements ClientPlaces {
         if (result === RESULT.SUCCESS) this.#locked(request, connections)
       }
     }
-    const isWrite = WRITES.has(opcode)
-    if (!isWrite && !READS.has(opcode)) return null
+    const isWrite = OBJECT_WRITES.has(opcode)
+    if (!isWrite && !OBJECT_READS.has(opcode)) return null
     const name = this.#options.state.vdis.get(oidVid(oid))?.name
-    if (name !== undefined) this.#used(name, client, isWrite)
+    if (name !== undefined) this.#used(name, client, { isWrite, isLocked: this.#isLockedHere(name) })
     return null
   }
 
@@ -110,8 +108,17 @@ export class LockHolders implements ClientPlaces {
     else if (entry.type === 'state') for (const lock of locks.values()) this.#lockedBy(lock)
   }
 
+  /** By a client of this node, or of one with the same address. */
+  #isLockedHere(name: string): boolean {
+    return this.#isHere(this.#options.state.locks.get(name)?.hosts ?? [])
+  }
+
+  #isHere(hosts: readonly string[]): boolean {
+    return hosts.includes(hostOf({ peer: this.#options.address }))
+  }
+
   #lockedBy({ name, hosts }: Lock): void {
-    if (hosts.includes(hostOf({ peer: this.#options.address }))) return
+    if (this.#isHere(hosts)) return
     for (const { mayHold, lost } of this.#clients.values()) if (mayHold.delete(name)) lost.add(name)
   }
 
@@ -129,12 +136,12 @@ export class LockHolders implements ClientPlaces {
         if (mayHold.delete(name) && writesTo === name) lost.add(name)
     for (const client of connections) {
       this.#clients.get(client)?.lost.delete(name)
-      this.#used(name, client, false)
+      this.#used(name, client, { isWrite: false, isLocked: true })
     }
   }
 
   /** Who writes to a clone only reads what it is a clone of. */
-  #used(name: string, client: SheepClient, isWrite: boolean): void {
+  #used(name: string, client: SheepClient, { isWrite, isLocked }: { isWrite: boolean; isLocked: boolean }): void {
     if (this.#gone.has(client)) return
     const known = this.#clients.get(client) ?? { writesTo: null, mayHold: new Set(), lost: new Set() }
     this.#clients.set(client, known)
@@ -143,6 +150,6 @@ export class LockHolders implements ClientPlaces {
       known.mayHold.clear()
     }
     const isElsewhere = known.writesTo !== null && known.writesTo !== name
-    if (!isElsewhere && !known.lost.has(name)) known.mayHold.add(name)
+    if (isLocked && !isElsewhere && !known.lost.has(name)) known.mayHold.add(name)
   }
 }

@@ -10,13 +10,13 @@ import type { OrderedChange } from './change-order.ts'
  * done to the same bytes in between: the I/O of machines. Not the header of an inode, nor machine state, which are written past sessions.
  */
 export function isRepeatable({ opcode, oid = 0n, offset = 0 }: SheepRequest): boolean {
-  if (READS.has(opcode)) return true
-  if (!WRITES.has(opcode)) return false
+  if (OBJECT_READS.has(opcode)) return true
+  if (!OBJECT_WRITES.has(opcode)) return false
   return oidKind(oid) === 'data' || (oidKind(oid) === 'inode' && offset >= INODE_MAP_OFFSET_BYTES)
 }
 
-const READS: ReadonlySet<number> = new Set([OP.READ_OBJ, OP.EXIST, OP.GET_HASH, OP.FLUSH_VDI])
-const WRITES: ReadonlySet<number> = new Set([OP.WRITE_OBJ, OP.CREATE_AND_WRITE_OBJ, OP.DISCARD_OBJ])
+export const OBJECT_READS: ReadonlySet<number> = new Set([OP.READ_OBJ, OP.EXIST, OP.GET_HASH, OP.FLUSH_VDI])
+export const OBJECT_WRITES: ReadonlySet<number> = new Set([OP.WRITE_OBJ, OP.CREATE_AND_WRITE_OBJ, OP.DISCARD_OBJ])
 
 /** One of those that change something, among all that its client has asked for. */
 export class RepeatableChange implements OrderedChange {
@@ -42,7 +42,7 @@ export class RepeatableChange implements OrderedChange {
 
   /** Null for one that changes nothing. */
   static of({ opcode, oid = 0n, offset = 0, body }: SheepRequest): RepeatableChange | null {
-    if (READS.has(opcode)) return null
+    if (OBJECT_READS.has(opcode)) return null
     const lengthBytes = body?.length ?? 0
     const isMap = oidKind(oid) === 'inode' // of which zeros are discards
     const index = isMap ? (offset - INODE_MAP_OFFSET_BYTES) / INODE_MAP_ENTRY_SIZE_BYTES : oidIndex(oid)
