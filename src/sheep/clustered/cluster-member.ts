@@ -73,6 +73,8 @@ export class ClusterMember {
   readonly #entries: OrderedEntries
   readonly #door: OperationDoor
   #links: PeerLinks
+  /** Of the last view. */
+  #members: readonly Life[] = []
   /** Those that links lead to: members, and those who are about to be. */
   #peers: readonly PeerAddress[] = []
   #log: OrderedLog | null = null
@@ -244,6 +246,8 @@ export class ClusterMember {
   #viewChanged(view: View): void {
     const { holder, viewChanged } = this.#options
     holder.viewChanged(view.epoch)
+    this.#links.endFrom(this.#members.filter((life) => !view.members.some((member) => isSameLife(member, life))))
+    this.#members = view.members
     const isMember = (peer: PeerAddress) => view.members.some(({ node }) => node === peer.node)
     this.#peers = [...view.members, ...this.#peers.filter((peer) => !isMember(peer))]
     this.#setPeers()

@@ -130,6 +130,11 @@ export class PeerLinks {
     link.start()
   }
 
+  /** Ends the links that come from these lives, which are over: one that was cut off may never say so. */
+  endFrom(lives: readonly Life[]): void {
+    for (const life of lives) this.#served.get(keyOf(life))?.end('its node is out of the cluster')
+  }
+
   /** Ends all links; whatever is unanswered is rejected. */
   close(): void {
     this.#isClosed = true

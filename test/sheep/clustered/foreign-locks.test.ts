@@ -69,6 +69,14 @@ describe('the lock of a client whose gateway does not own the VDI', () => {
     await bench.until(() => !stateAt(bench, 0).locks.has('a'), 40_000)
   })
 
+  it('ends when the gateway is put out, of which nobody learns by the link', async () => {
+    const { bench, vid } = await benchWithOwner()
+    const io = await qemuOpens(bench, bench.nodes[1]!)
+    expect((await bench.run(io.ask({ ...write(vid, 1), opcode: OP.CREATE_AND_WRITE_OBJ }))).result).toBe(RESULT.SUCCESS)
+    bench.stop(bench.nodes[1]!)
+    await bench.until(() => !stateAt(bench, 0).locks.has('a'), 30_000)
+  })
+
   it('is not kept alive by another client of the same gateway', async () => {
     const { bench, vid } = await benchWithOwner()
     const other = await bench.run(bench.vdis(0).create('b', 100 * BLOCK_BYTES))
