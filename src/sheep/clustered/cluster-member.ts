@@ -246,7 +246,7 @@ export class ClusterMember {
   #viewChanged(view: View): void {
     const { holder, viewChanged } = this.#options
     holder.viewChanged(view.epoch)
-    this.#links.endFrom(this.#members.filter((life) => !view.members.some((member) => isSameLife(member, life))))
+    this.#links.endWith(this.#members.filter((life) => !view.members.some((member) => isSameLife(member, life))))
     this.#members = view.members
     const isMember = (peer: PeerAddress) => view.members.some(({ node }) => node === peer.node)
     this.#peers = [...view.members, ...this.#peers.filter((peer) => !isMember(peer))]

@@ -130,9 +130,16 @@ export class PeerLinks {
     link.start()
   }
 
-  /** Ends the links that come from these lives, which are over: one that was cut off may never say so. */
-  endFrom(lives: readonly Life[]): void {
-    for (const life of lives) this.#served.get(keyOf(life))?.end('its node is out of the cluster')
+  /**
+   * Ends the links from and to these lives, which are over. One that was cut off may never say so; and one that still talks, but has
+   * no majority, may hold for ever what it was asked. It can be asked again.
+   */
+  endWith(lives: readonly Life[]): void {
+    for (const life of lives) {
+      const key = keyOf(life)
+      this.#served.get(key)?.end('its node is out of the cluster')
+      this.#peers.get(key)?.end(new LinkError('lost', `${life.node} is out of the cluster`))
+    }
   }
 
   /** Ends all links; whatever is unanswered is rejected. */

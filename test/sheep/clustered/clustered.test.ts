@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
 import { runSeeds } from '../../sim/seeds.ts'
-import { ClusterBench } from './cluster-bench.ts'
+import { benchWithOwner, ClusterBench } from './cluster-bench.ts'
 import { ClusterModel, WHOLE_SEED } from './cluster-model.ts'
 
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
@@ -44,6 +44,26 @@ describe('a store of three nodes', () => {
     expect(await bench.run(bench.read(again, 0, 3 * BLOCK_BYTES))).toEqual(
       Buffer.concat([block(1), block(2), block(3)]),
     )
+  })
+
+  it('goes on when the owner of a VDI does not reach a copy, nor learns from the group that it is put out for that', async () => {
+    const { bench, vid } = await benchWithOwner()
+    await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
+    const device = await bench.run(bench.vdis(1).openExport(HASH, false))
+    await bench.run(bench.write(device, 0, block(1)))
+    const [owner, gateway, copy] = bench.nodes.map(({ name }) => name) as [string, string, string]
+    bench.network.silence([owner, copy], [owner, copy])
+    bench.group.partition([[owner], [gateway, copy]])
+    const endMs = bench.clock.nowMs + 10_000
+    let longestMs = 0
+    while (bench.clock.nowMs < endMs) {
+      const startMs = bench.clock.nowMs
+      await bench.run(bench.write(device, 0, block(2)))
+      longestMs = Math.max(longestMs, bench.clock.nowMs - startMs)
+      await bench.pass(10)
+    }
+    expect(longestMs).toBeLessThan(6000)
+    expect(bench.nodes.map(({ running }) => running!.node.sheep.state.members.length)).toEqual([3, 2, 2])
   })
 
   it('is served by a gateway that was cut off and has come back, also what others own', async () => {
