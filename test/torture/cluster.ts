@@ -43,7 +43,6 @@ export class Cluster {
         const hasStore = index < options.hosts.length - options.gateways
         const flags = [...FLAGS, `--nbd-listen=${host.address}:${PORTS.nbd}`]
         if (index === 0) flags.push(`--listen=${host.address}:${PORTS.api}`)
-        if (!hasStore) flags.push('--roles=gateway')
         const made = await Host.make({
           ...host,
           switchNamespace: options.switchNamespace,
@@ -51,6 +50,7 @@ export class Cluster {
           flags,
           diskMib: DISK_MIB,
           hasCorosync: etcd === null,
+          hasStore,
         })
         cluster.hosts.push(made)
         if (hasStore) cluster.stores.push(made)
@@ -73,14 +73,25 @@ export class Cluster {
     await first.startCorosync()
     await first.startNode()
     const named = this.#etcd ? [] : others.map(({ address }) => address)
-    const { token } = JSON.parse(await first.collie('cluster', 'join-info', ...named, '--json')) as { token: string }
-    await Promise.all(
-      others.map(async (host) => {
-        await host.collie('cluster', 'join', token)
-        await host.startCorosync()
-        await host.startNode()
-      }),
-    )
+    await Promise.all(others.map(await this.#joining(first, named)))
+  }
+
+  /** Makes a host whose disks are empty a node again, after another one has said that the node that it was is gone for good. */
+  async replaceNode(host: Host): Promise<void> {
+    const other = this.stores.find((store) => store !== host && store.isServing)!
+    await other.collie('node', 'remove', '--force', `${host.address}:${PORTS.sheep}`)
+    const join = await this.#joining(other, [])
+    await join(host)
+  }
+
+  /** By the one command that `collie cluster join-info` says on a node that is in. */
+  async #joining(other: Host, named: readonly string[]): Promise<(host: Host) => Promise<void>> {
+    const { token } = JSON.parse(await other.collie('cluster', 'join-info', ...named, '--json')) as { token: string }
+    return async (host) => {
+      await host.collie('cluster', 'join', token)
+      await host.startCorosync()
+      await host.startNode()
+    }
   }
 
   /** Resolves with the status as soon as it is so on a node that acts. */

@@ -11,6 +11,7 @@ import { MAIN } from '../tools/collie.ts'
 import { type NetworkHost, setCable } from '../tools/host-network.ts'
 import { ENDS_WITH_US } from '../tools/leftovers.ts'
 import { runCommand } from '../tools/run-command.ts'
+import { Disk } from './disk.ts'
 
 export const PORTS = { api: 8776, sheep: 7000, nbd: 10809 } as const
 
@@ -23,22 +24,28 @@ const LOG_LINES_SHOWN = 30
 
 export interface HostOptions extends NetworkHost {
   switchNamespace: string
-  /** Of this host alone; its disk is mounted there. */
+  /** Of this host alone; its disks are mounted there. */
   directory: string
   /** Flags of `collie serve`, beside the settings that `collie cluster` has made. */
   flags: readonly string[]
+  /** Of each of its disks. */
   diskMib: number
   hasCorosync: boolean
+  /** A gateway has none. */
+  hasStore: boolean
 }
 
 /**
- * A host of a cluster: a network namespace with corosync and a node of Collie, and a disk of its own, which is in memory. Its files
- * stay when it is switched off.
+ * A host of a cluster: a network namespace with corosync and a node of Collie, and two disks of its own: one for the data directory, and
+ * another one for objects. Their files stay when it is switched off.
  */
 export class Host {
   readonly address: string
   readonly dataDir: string
+  /** Where it has objects on its second disk. */
+  readonly secondDir: string
   readonly #options: HostOptions
+  readonly #disks: { first: Disk; second: Disk }
   /** Holds the mounts: as long as it runs, the host is on. */
   #keeper: ChildProcess | null = null
   #corosync: ChildProcess | null = null
@@ -46,22 +53,34 @@ export class Host {
   /** Whether the node is to run: then it is started again when it ends by itself, as systemd does. */
   #isServing = false
   #isPaused = false
+  #dropsPackets = false
   restarts = 0
 
-  private constructor(options: HostOptions) {
+  private constructor(options: HostOptions, disks: { first: Disk; second: Disk }) {
     this.#options = options
+    this.#disks = disks
     this.address = options.address
-    this.dataDir = path.join(options.directory, 'disk', 'collie')
+    this.dataDir = path.join(disks.first.mount, 'collie')
+    this.secondDir = path.join(disks.second.mount, 'objects')
   }
 
   /** Switched on, with nothing started. */
   static async make(options: HostOptions): Promise<Host> {
-    const within = (name: string) => path.join(options.directory, name)
-    for (const name of [...Object.keys(PRIVATE_PLACES), 'disk']) mkdirSync(within(name), { recursive: true })
-    await runCommand(['mount', '-t', 'tmpfs', '-o', `size=${options.diskMib}m,mode=755`, 'none', within('disk')])
-    const host = new Host(options)
+    const { directory, diskMib } = options
+    for (const name of Object.keys(PRIVATE_PLACES)) mkdirSync(path.join(directory, name), { recursive: true })
+    // What is mounted there later is seen by the host as well, which has a mount namespace of its own.
+    await runCommand(['mount', '--bind', directory, directory])
+    await runCommand(['mount', '--make-shared', directory])
+    const first = await Disk.make(directory, 'first', diskMib)
+    const second = await Disk.make(directory, 'second', diskMib)
+    const host = new Host(options, { first, second })
+    mkdirSync(host.secondDir)
     await host.switchOn()
     return host
+  }
+
+  get objectDirectories(): string[] {
+    return [path.join(this.dataDir, 'sheep'), this.secondDir].map((disk) => path.join(disk, 'obj'))
   }
 
   get nbdAddress(): string {
@@ -79,14 +98,18 @@ export class Host {
     const mounts = Object.entries(PRIVATE_PLACES).map(
       ([name, target]) => `mkdir -p ${target} && mount --bind "${path.join(directory, name)}" ${target}`,
     )
-    const script = [
-      'mount --make-rprivate /',
-      ...mounts,
-      'mount -t tmpfs none /dev/shm',
-      'echo on',
-      'exec sleep infinity',
+    const script = [...mounts, 'mount -t tmpfs none /dev/shm', 'echo on', 'exec sleep infinity']
+    const words = [
+      `nsenter`,
+      `--net=/run/netns/${namespace}`,
+      'unshare',
+      '-m',
+      '--propagation',
+      'slave',
+      'sh',
+      '-c',
+      script.join(' && '),
     ]
-    const words = [`nsenter`, `--net=/run/netns/${namespace}`, 'unshare', '-m', 'sh', '-c', script.join(' && ')]
     const keeper = this.#spawn(words, 'keeper', true)
     this.#keeper = keeper
     const [said] = await Promise.race([once(keeper.stdout!, 'data'), once(keeper, 'exit')])
@@ -101,6 +124,17 @@ export class Host {
     this.#node = null
     this.#corosync = null
     this.#keeper = null
+  }
+
+  /** Its data directory fails, or the disk that has nothing but objects. */
+  failDisk(which: 'first' | 'second'): Promise<void> {
+    return this.#disks[which].fail()
+  }
+
+  /** An empty disk in the place of one that nothing has open. */
+  async replaceDisk(which: 'first' | 'second'): Promise<void> {
+    await this.#disks[which].replace()
+    if (which === 'second') mkdirSync(this.secondDir)
   }
 
   /** Resolves when it answers. */
@@ -122,6 +156,11 @@ export class Host {
     }
   }
 
+  async killCorosync(): Promise<void> {
+    if (this.#corosync) await end(this.#corosync, 'SIGKILL')
+    this.#corosync = null
+  }
+
   /** Starts the node, and again whenever it ends by itself. Resolves when it listens, which is before it is in the cluster. */
   async startNode(): Promise<void> {
     this.#isServing = true
@@ -130,7 +169,9 @@ export class Host {
 
   async #startOnce(): Promise<void> {
     const settings = path.join(this.dataDir, 'collie.yaml')
-    const words = [process.execPath, MAIN, 'serve', '--json', '--config', settings, ...this.#options.flags]
+    const { flags, hasStore } = this.#options
+    const role = hasStore ? `--disks=${this.secondDir}` : '--roles=gateway'
+    const words = [process.execPath, MAIN, 'serve', '--json', '--config', settings, role, ...flags]
     const node = this.#spawn([...this.#here, ...words], 'collie', true)
     this.#node = node
     node.once('exit', () => {
@@ -172,8 +213,19 @@ export class Host {
     return setCable(this.#options.switchNamespace, this.address, false)
   }
 
-  heal(): Promise<void> {
-    return setCable(this.#options.switchNamespace, this.address, true)
+  /** Until `heal`: drops what any of these conditions of nftables holds for. */
+  async dropPackets({ coming = [], leaving = [] }: { coming?: string[]; leaving?: string[] }): Promise<void> {
+    const chain = (hook: string, conditions: string[]) =>
+      `chain ${hook} { type filter hook ${hook} priority 0; ${conditions.map((condition) => `${condition} drop;`).join(' ')} };`
+    await this.run('nft', `table inet faults { ${chain('input', coming)} ${chain('output', leaving)} }`)
+    this.#dropsPackets = true
+  }
+
+  /** All packets arrive again. */
+  async heal(): Promise<void> {
+    await setCable(this.#options.switchNamespace, this.address, true)
+    if (this.#dropsPackets) await this.run('nft', 'delete table inet faults')
+    this.#dropsPackets = false
   }
 
   /** A command on this host, to its end; resolves with what it printed. */

@@ -4,7 +4,7 @@ import { pino } from 'pino'
 import { formatOid } from '../../src/protocol/oid.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { systemRandom } from '../../src/runtime/random.ts'
-import { openSystemDisk } from '../../src/runtime/system-disk.ts'
+import { openDiskDirectory, openSystemDisk } from '../../src/runtime/system-disk.ts'
 import { BLOCK_BYTES, BLOCKS_PER_OBJECT } from '../../src/sheep/object-format.ts'
 import { ObjectStore } from '../../src/sheep/object-store.ts'
 
@@ -19,12 +19,12 @@ const ZEROS = Buffer.alloc(BLOCK_BYTES)
 
 /** Reads every block of every object in the stores of nodes that have ended, and holds the copies against each other. */
 export async function compareReplicas(
-  stores: readonly { address: string; dataDir: string }[],
+  stores: readonly { address: string; dataDir: string; secondDir: string }[],
   copies: number,
 ): Promise<Comparison> {
   const byObject = new Map<string, Map<string, string>>()
-  for (const { address, dataDir } of stores) {
-    for (const [oid, digest] of await digestsIn(dataDir)) {
+  for (const { address, dataDir, secondDir } of stores) {
+    for (const [oid, digest] of await digestsIn(dataDir, secondDir)) {
       const digests = byObject.get(oid) ?? new Map<string, string>()
       byObject.set(oid, digests.set(address, digest))
     }
@@ -38,8 +38,9 @@ export async function compareReplicas(
   return { objects: byObject.size, findings }
 }
 
-async function digestsIn(dataDir: string): Promise<Map<string, string>> {
+async function digestsIn(dataDir: string, secondDir: string): Promise<Map<string, string>> {
   const disk = openSystemDisk(path.join(dataDir, 'sheep'))
+  const home = await openDiskDirectory(path.join(dataDir, 'sheep'))
   const failures: Error[] = []
   const { store } = await ObjectStore.open({
     disk,
@@ -49,6 +50,13 @@ async function digestsIn(dataDir: string): Promise<Map<string, string>> {
     segmentBytes: SEGMENT_BYTES,
     durability: 'flush',
     reserveBytes: 0,
+    disks: {
+      open: openDiskDirectory,
+      homePath: home.path,
+      homeDevice: home.device,
+      configured: [secondDir],
+      without: [],
+    },
     onFailed: (error) => failures.push(error),
   })
   try {
@@ -58,7 +66,7 @@ async function digestsIn(dataDir: string): Promise<Map<string, string>> {
     return digests
   } finally {
     await store.close()
-    await disk.close()
+    await Promise.all([disk.close(), home.close()])
   }
 }
 

@@ -5,10 +5,11 @@ import type { SeededRandom } from '../sim/random.ts'
 
 const FILES_MAX = 4
 
-/** Changes one byte of a block in some of the object files of a node, while it runs. Answers how many. */
-export function rotSome(dataDir: string, random: SeededRandom): number {
-  const objects = path.join(dataDir, 'sheep', 'obj')
-  const files = readdirSync(objects, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+/** Changes one byte of a block in some of the object files below these directories, while a node uses them. Answers how many. */
+export function rotSome(directories: readonly string[], random: SeededRandom): number {
+  const files = directories.flatMap((directory) =>
+    readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()),
+  )
   let changed = 0
   for (let i = 0; i < FILES_MAX && files.length > 0; i++) {
     const [{ parentPath, name }] = files.splice(random.below(files.length), 1) as [(typeof files)[number]]

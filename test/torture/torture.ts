@@ -2,11 +2,12 @@ import path from 'node:path'
 import { SeededRandom } from '../sim/random.ts'
 import { CinderApi, type Connected } from '../tools/cinder-api.ts'
 import { Cluster } from './cluster.ts'
-import { FAULT_KINDS, FAULTS, type FaultKind, goesOn, type Scene } from './faults.ts'
+import { FAULT_KINDS, FAULTS, type FaultKind } from './faults.ts'
 import type { Place } from './inside.ts'
 import type { TortureOptions } from './options.ts'
 import { compareReplicas } from './replicas.ts'
 import type { TortureReport } from './report.ts'
+import { goesOn, type Scene } from './scene.ts'
 import { throughSheepdog } from './sheepdog-client.ts'
 import { Stalls } from './stalls.ts'
 import { StatusRecord } from './status-record.ts'
@@ -104,19 +105,25 @@ class Run {
     const stalls = new Stalls()
     const holdMs = this.#options.holdSeconds * 1000
     const [withApi] = this.#cluster.hosts
-    const whileIt = async (kind: FaultKind) => {
-      if (kind === 'kill' && withApi!.isServing) await this.#useApi(api)
-    }
-    const scene: Scene = { cluster: this.#cluster, writer, random: this.#random, holdMs, whileIt }
-    await goesOn(scene)
+    const cluster = this.#cluster
+    const sceneOf = (kind: FaultKind): Scene => ({
+      cluster,
+      writer,
+      random: this.#random,
+      holdMs,
+      whileIt: async () => {
+        if (kind === 'kill' && withApi!.isServing) await this.#useApi(api)
+      },
+    })
+    await goesOn({ writer })
     try {
       for (const kind of this.#kinds()) {
         this.#say(`${kind}, while the writer is at ${writer.gateway}`)
         writer.takeLongestWaitMs()
-        await FAULTS[kind](scene)
+        await FAULTS[kind](sceneOf(kind))
         this.#say(`${kind} is over`)
-        await this.#cluster.untilWell()
-        await goesOn(scene)
+        await cluster.untilWell()
+        await goesOn({ writer })
         const waitedMs = writer.takeLongestWaitMs()
         stalls.add(kind, waitedMs)
         const { acknowledged } = writer.tally
