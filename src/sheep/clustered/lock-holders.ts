@@ -3,7 +3,7 @@ import type { SheepRequest } from '../../protocol/message.ts'
 import { oidVid } from '../../protocol/oid.ts'
 import { OP } from '../../protocol/opcodes.ts'
 import type { ClusterState } from '../cluster-state.ts'
-import type { Entry, Lock } from '../entries.ts'
+import type { Entry } from '../entries.ts'
 import { type ClientPlaces, hostOf } from '../locks.ts'
 import type { Life, Member } from '../membership/view.ts'
 import { cString } from '../request-body.ts'
@@ -101,11 +101,12 @@ export class LockHolders implements ClientPlaces {
     return name === undefined || !known.lost.has(name)
   }
 
-  /** An entry of the log has taken effect. */
+  /** An entry of the log has taken effect. Of a whole state, nobody can tell who has had meanwhile what nobody has locked now. */
   applied(entry: Entry): void {
-    const { locks } = this.#options.state
-    if (entry.type === 'lock') this.#lockedBy(entry.lock)
-    else if (entry.type === 'state') for (const lock of locks.values()) this.#lockedBy(lock)
+    if (entry.type === 'lock' && !this.#isHere(entry.lock.hosts)) this.#lose(entry.lock.name)
+    if (entry.type !== 'state') return
+    const held = new Set([...this.#clients.values()].flatMap(({ mayHold }) => [...mayHold]))
+    for (const name of held) if (!this.#isLockedHere(name)) this.#lose(name)
   }
 
   /** By a client of this node, or of one with the same address. */
@@ -117,8 +118,7 @@ export class LockHolders implements ClientPlaces {
     return hosts.includes(hostOf({ peer: this.#options.address }))
   }
 
-  #lockedBy({ name, hosts }: Lock): void {
-    if (this.#isHere(hosts)) return
+  #lose(name: string): void {
     for (const { mayHold, lost } of this.#clients.values()) if (mayHold.delete(name)) lost.add(name)
   }
 
