@@ -219,6 +219,7 @@ export class ClusteredVdiStore implements VdiStore {
       propose,
       gatewayOf: (holder) => this.member.gatewayOf(holder) ?? this.member.life,
       mayAct: () => this.member.mayAct(),
+      ownedBy: (vid) => this.#families.find(state.get(vid).family)?.owner.index ?? null,
     })
   }
 
@@ -298,11 +299,11 @@ export class ClusteredVdiStore implements VdiStore {
     await this.#member?.close()
   }
 
-  /** What only the owner of a family may say is void once there is another one. */
-  propose(entry: Entry): Promise<void> {
+  /** What only the owner of a family may say is void once there is another one, and refused by who is none: with OldEpoch. */
+  async propose(entry: Entry): Promise<void> {
     const family = familyOfEntry(entry, this.#parts.state)
-    const owned = family === null ? undefined : this.#families.find(family)
-    return this.member.propose(owned ? { ...entry, by: owned.owner.index } : entry)
+    if (family === null || entry.by !== undefined) return this.member.propose(entry)
+    return this.member.propose({ ...entry, by: this.#families.get(family).owner.index })
   }
 
   /**

@@ -13,6 +13,8 @@ export interface ExportAdmissionOptions {
   gatewayOf(holder: object | null): Life
   /** Whether there is a lease: without one, there may be another owner. */
   mayAct(): boolean
+  /** The entry that names this node as the owner of a VDI; null while it is not. */
+  ownedBy(vid: number): number | null
 }
 
 /**
@@ -32,12 +34,19 @@ export class ExportAdmission {
   /**
    * Opens under an export right, or goes on with what was open under it since opening `resumed`.
    *
-   * @throws StoreError NoExport; Fenced, when another gateway has opened it since; Unsure, when there may be another owner.
+   * @throws StoreError NoExport; Fenced, when another gateway has opened it since; Unsure, when there may be another owner; OldEpoch, when
+   *    there has been one since this was asked: who is to be let in, only he can tell who knows all that are.
    */
   open(nameHash: string, holder: object | null, resumed: number | null): Promise<Session> {
-    const { sessions, mayAct } = this.#options
-    return this.#turns.take(this.#rightOf(nameHash).attachmentId, async () => {
-      await this.#admit(this.#rightOf(nameHash), this.#options.gatewayOf(holder), resumed)
+    const { sessions, mayAct, ownedBy } = this.#options
+    const { attachmentId, vid } = this.#rightOf(nameHash)
+    const ownedSince = ownedBy(vid)
+    const confirm = () => {
+      if (ownedSince === null || ownedBy(vid) !== ownedSince) throw new StoreError('OldEpoch')
+    }
+    return this.#turns.take(attachmentId, async () => {
+      confirm()
+      await this.#admit(this.#rightOf(nameHash), this.#options.gatewayOf(holder), resumed, confirm)
       if (!mayAct()) throw new StoreError('Unsure')
       return sessions.openExport(nameHash, holder)
     })
@@ -47,6 +56,7 @@ export class ExportAdmission {
     { attachmentId, gateway }: ExportRight,
     { node, incarnation }: Life,
     resumed: number | null,
+    confirm: () => void,
   ): Promise<void> {
     const { sessions, propose, gatewayOf } = this.#options
     const isOther = (life: Life | undefined) => life?.node !== node || life.incarnation !== incarnation
@@ -54,6 +64,7 @@ export class ExportAdmission {
       throw new StoreError('Fenced', 'it was opened at another gateway since')
     if (!isOther(gateway)) return
     await sessions.endUnder(attachmentId, (holder) => isOther(gatewayOf(holder)))
+    confirm() // what it waited for may have ended because there is another owner
     await propose({ type: 'gateway', attachmentId, node, incarnation })
   }
 

@@ -73,12 +73,12 @@ export class OwnedFamily {
   constructor(options: OwnedFamilyOptions) {
     this.#options = options
     this.owner = options.owner
-    const { objects, state, propose } = options
+    const { objects, state } = options
     this.vdis = new ReplicatedFamily({
       family: options.owner.family,
       objects,
       state,
-      propose: (entry) => propose(entry.type === 'reclaimed' ? { ...entry, epoch: this.#reclaimEpoch } : entry),
+      propose: (entry) => this.#propose(entry.type === 'reclaimed' ? { ...entry, epoch: this.#reclaimEpoch } : entry),
     })
     void this.#run()
   }
@@ -246,7 +246,7 @@ export class OwnedFamily {
 
   /** Brings everything to where it belongs in the view in effect, and says so. */
   async #bringHome(): Promise<void> {
-    const { state, propose, owner, objects, recovery } = this.#options
+    const { state, owner, objects, recovery } = this.#options
     const { epoch } = state
     const { setbacks } = objects
     // What these start with may have been written in the view before, and nobody looks at it before they are made.
@@ -266,8 +266,13 @@ export class OwnedFamily {
     this.#complete = { epoch, setbacks }
     objects.wereComplete(epoch)
     if (this.#mayBeClean && this.isComplete)
-      await propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
+      await this.#propose({ type: 'clean', epoch, families: [[owner.family, owner.index]] })
     recovery.end(owner.family)
+  }
+
+  /** In the name of this owner, also when the node has come to own the family anew. */
+  #propose(entry: Entry): Promise<void> {
+    return this.#options.propose({ ...entry, by: this.owner.index })
   }
 
   /** Whether nothing is missing of those that are deleted, or of those that are not. */

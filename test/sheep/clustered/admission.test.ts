@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
-import { benchWithOwner, ClusterBench } from './cluster-bench.ts'
+import { type BenchNode, benchWithOwner, ClusterBench } from './cluster-bench.ts'
 
 const right = (vid: number) => ({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false })
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
@@ -35,4 +35,27 @@ it('what is open under a right goes on at the next owner, also when the right wa
   bench.kill(bench.nodes[0]!)
   await bench.run(bench.write(device, 0, block(2)))
   expect(await bench.run(bench.read(device, 0, BLOCK_BYTES))).toEqual(block(2))
+})
+
+it('a former owner lets nobody in with what had waited there, and the next one keeps out who was before', async () => {
+  const { bench, vid } = await benchWithOwner()
+  await bench.run(bench.vdis(0).putExport(right(vid)))
+  const [owner, gateway, copy] = bench.nodes as [BenchNode, BenchNode, BenchNode]
+  const before = await bench.run(bench.connect(gateway)!.vdis.openExport(HASH, false))
+  await bench.run(bench.write(before, 0, block(1)))
+  bench.network.silence([owner.name], [copy.name])
+  const written = bench.write(before, 0, block(2))
+  await bench.pass(100)
+  bench.cutOff(owner)
+  const came = bench.connect(owner)! // waits for what is under way of those who came before
+  void came.vdis.openExport(HASH, false).catch(() => {})
+  await bench.pass(100)
+  came.close()
+  await bench.run(written)
+  bench.heal()
+  await bench.allIn()
+  await bench.pass(1000)
+  const { state } = owner.running!.node.sheep
+  expect(state.exports.byHash(HASH)!.gateway!.node).toBe(gateway.running!.node.sheep.node)
+  await bench.run(bench.write(before, 0, block(3)))
 })

@@ -15,7 +15,7 @@ it('gives back a deleted VDI that nobody owned by the time the log said so', asy
   const { state } = sheep
   await bench.until(() => state.families.ownerOf(vid) === null)
 
-  await bench.run(store.propose({ type: 'delete', vid }))
+  await bench.run(store.member.propose({ type: 'delete', vid }))
   await bench.until(() => state.vdis.size === 0)
   expect(bench.objects()).toEqual([])
   await bench.until(() => state.families.ownerOf(vid) === null)
