@@ -182,6 +182,13 @@ export class ObjectCache {
     else if (before) this.#close(before)
   }
 
+  /** What was on a disk that has failed. No file there stays open longer than it is held: the disk is to be taken out. */
+  lose(object: StoredObject, failure: StoreError | null): void {
+    object.loss = failure
+    object.overlay.clear()
+    this.exchangeFile(object, null)
+  }
+
   async #readTable(object: StoredObject): Promise<void> {
     const path = objectPath(object.oid)
     const file = this.#options.disk.openNow(path) ?? (await this.#openFile(object, path))

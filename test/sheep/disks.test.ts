@@ -206,6 +206,24 @@ describe('a disk that fails', () => {
     }
   })
 
+  it('can be taken out: no file on it stays open once it is unplugged', async () => {
+    const bench = await open({ configured: [A] })
+    await fill(bench)
+    await bench.settle()
+    await check(bench)
+    const disk = bench.dataDisks.get(A)!
+    expect(disk.openFiles).toBeGreaterThan(1)
+    disk.operationsLeft = 0
+    for (const oid of objectsOn(bench, A)) {
+      await bench.write(oid, 3, 5).catch((error) => expect(error.code).toBe('DiskFailed'))
+    }
+    bench.store.startCheckpoint()
+    await bench.isBusyAfter(new Promise(() => {}), 200)
+    expect((await stateOf(bench, A))?.state).toBe('failed')
+    await bench.clock.run(bench.store.disks.unplug(A))
+    expect(disk.openFiles).toBe(0)
+  })
+
   it('before the objects that are new on it have a file costs nothing: the journal has all of them', async () => {
     const bench = await open({ configured: [A, B] })
     await fill(bench)

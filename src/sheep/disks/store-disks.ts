@@ -139,11 +139,11 @@ export class StoreDisks {
   /** A disk has failed: what only it had is lost. */
   #lose(member: Member): void {
     for (const oid of this.#disks.placement.oidsOn(member)) {
-      for (const object of this.#disks.placement.removingOf(oid)) loseObject(object, member.failure)
+      for (const object of this.#disks.placement.removingOf(oid)) this.#cache.lose(object, member.failure)
       const object = this.#cache.peek(oid)
       if (!object) continue
       if (object.fresh && object.tag === 0) this.#placeAgain(object)
-      else loseObject(object, member.failure)
+      else this.#cache.lose(object, member.failure)
     }
   }
 
@@ -154,9 +154,4 @@ export class StoreDisks {
     this.#disks.placement.place(object.oid, bytes)
     this.#disks.placement.promise(this.#journal.generation, object.oid, bytes)
   }
-}
-
-function loseObject(object: StoredObject, failure: StoreError | null): void {
-  object.loss = failure
-  object.overlay.clear()
 }
