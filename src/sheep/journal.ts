@@ -374,9 +374,9 @@ export class Journal {
     const waiters = this.#waiters
     this.#pending = []
     this.#waiters = []
+    this.#onFailed(failure) // first: what is answered now is answered by a node that has failed
     for (const transaction of transactions) transaction.done(failure)
     for (const waiter of waiters) waiter.done(failure)
-    this.#onFailed(failure)
     return failure
   }
 }

@@ -188,7 +188,7 @@ function selfOf(
 
 /**
  * Runs a request on this node, which owns the family that it is about; else it is answered with OldEpoch, and nothing was done. What a
- * loss of the family cuts short is answered with Unsure.
+ * loss of the family cuts short, or that of the disk with the journal, is answered with Unsure: the next owner can tell.
  */
 function runOwned(
   { sheep, store }: { sheep: Sheep; store: ClusteredVdiStore },
@@ -197,9 +197,13 @@ function runOwned(
   reply: (response: Reply) => void,
 ): void {
   const place = placeOf(request, sheep.state)
-  if (place.kind !== 'family') return runOperation(sheep, request, holder, reply)
-  if (!store.owns(place.family) || !store.knowsGatewayOf(holder)) return reply({ result: RESULT.OLD_NODE_VER })
-  runOperation(sheep, request, holder, (response) =>
-    reply(response.result === RESULT.OLD_NODE_VER ? { ...response, result: RESULT.JOIN_FAILED } : response),
-  )
+  const isOfFamily = place.kind === 'family'
+  if (isOfFamily && !(store.owns(place.family) && store.knowsGatewayOf(holder)))
+    return reply({ result: RESULT.OLD_NODE_VER })
+  runOperation(sheep, request, holder, (response) => {
+    const { result } = response
+    const isCutShort = isOfFamily && result === RESULT.OLD_NODE_VER
+    const isOfOwnDisk = result === RESULT.EIO && sheep.failure !== null // others have copies
+    reply(isCutShort || isOfOwnDisk ? { ...response, result: RESULT.JOIN_FAILED } : response)
+  })
 }

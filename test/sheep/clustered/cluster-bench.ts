@@ -65,6 +65,8 @@ export class ClusterBench {
   readonly copies: number
   /** How many nodes have ended because their disk failed. */
   failures = 0
+  /** How long such a node still answers. */
+  lingerMs = 0
   readonly #options: BenchOptions & Required<Pick<BenchOptions, 'durability' | 'segmentBlocks'>>
   readonly #log = pino({ level: process.env.BENCH_LOG ?? 'silent' })
   #clients = 0
@@ -254,7 +256,8 @@ export class ClusterBench {
     if (!node.mayFail) throw error
     this.failures++
     node.mayFail = false
-    this.kill(node)
+    if (this.lingerMs === 0) this.kill(node)
+    else node.clock.mount().timer(this.lingerMs, () => this.kill(node))
   }
 
   /** A client's connection to a node; null when the node does not run. Closing it ends what it had opened. */

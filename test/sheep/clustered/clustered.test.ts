@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { BLOCK_BYTES } from '../../../src/sheep/object-format.ts'
+import { BLOCK_BYTES, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
 import { runSeeds } from '../../sim/seeds.ts'
 import { benchWithOwner, ClusterBench } from './cluster-bench.ts'
 import { ClusterModel, WHOLE_SEED } from './cluster-model.ts'
@@ -7,6 +7,9 @@ import { ClusterModel, WHOLE_SEED } from './cluster-model.ts'
 const block = (fill: number) => Buffer.alloc(BLOCK_BYTES, fill)
 const MIB = 1024 * 1024
 const HASH = 'ab'.repeat(32)
+
+const settled = (start: (done: (error: Error | null) => void) => void) =>
+  new Promise<void>((resolve, reject) => start((error) => (error ? reject(error) : resolve())))
 
 describe('a store of three nodes', () => {
   it('keeps what was written on all of them, whichever was asked', async () => {
@@ -64,6 +67,34 @@ describe('a store of three nodes', () => {
     }
     expect(longestMs).toBeLessThan(6000)
     expect(bench.nodes.map(({ running }) => running!.node.sheep.state.members.length)).toEqual([3, 2, 2])
+  })
+
+  it('tells nobody of the disk of an owner that fails, before the owner ends', async () => {
+    for (let operations = 2; operations < 24; operations += 2) {
+      const { bench } = await benchWithOwner()
+      const vid = await bench.run(bench.vdis(0).create('b', 64 * MIB))
+      await bench.run(bench.vdis(0).putExport({ attachmentId: 'one', nameHash: HASH, vid, readOnly: false }))
+      const device = await bench.run(bench.connect(bench.nodes[1]!)!.vdis.openExport(HASH, false))
+      await bench.run(bench.write(device, 0, block(1)))
+      const [owner] = bench.nodes
+      owner!.mayFail = true
+      bench.lingerMs = 500
+      owner!.disk.operationsLeft = operations
+      for (let fill = 2; fill < 40; fill++) {
+        const offset = (fill % 5) * OBJECT_BYTES
+        const work = [
+          settled((done) => device.write(offset, block(fill), { fua: fill % 3 === 0 }, done)),
+          settled((done) => device.flush(done)),
+          settled((done) => device.read(offset, Buffer.alloc(4 * BLOCK_BYTES), done)),
+          settled((done) => device.zero(offset + 3 * BLOCK_BYTES, BLOCK_BYTES, { fua: false, mayDiscard: true }, done)),
+        ]
+        await bench.run(Promise.all(work))
+      }
+      for (let index = 0; index < 5; index++) {
+        expect(await bench.run(bench.read(device, index * OBJECT_BYTES, BLOCK_BYTES))).toEqual(block(35 + index))
+      }
+      expect(bench.failures).toBe(1)
+    }
   })
 
   it('is served by a gateway that was cut off and has come back, also what others own', async () => {
