@@ -15,6 +15,13 @@ import { Disk } from './disk.ts'
 
 export const PORTS = { api: 8776, sheep: 7000, nbd: 10809 } as const
 
+/** A program that runs whenever its host is on. */
+interface Kept {
+  log: string
+  words: readonly string[]
+  child: ChildProcess | null
+}
+
 /** Below the directory of a host: what it sees as its own. */
 const PRIVATE_PLACES = { run: '/run', lib: '/var/lib/corosync', etc: '/etc/corosync' }
 const START_MS = 60_000
@@ -54,6 +61,7 @@ export class Host {
   #isServing = false
   #isPaused = false
   #dropsPackets = false
+  readonly #kept: Kept[] = []
   restarts = 0
 
   private constructor(options: HostOptions, disks: { first: Disk; second: Disk }) {
@@ -114,16 +122,19 @@ export class Host {
     this.#keeper = keeper
     const [said] = await Promise.race([once(keeper.stdout!, 'data'), once(keeper, 'exit')])
     if (String(said) !== 'on\n') throw new Error(`the host ${this.address} is not on: ${this.tailOfLog('keeper')}`)
+    for (const kept of this.#kept) if (!kept.child) this.#startKept(kept)
   }
 
   /** Ends all that runs there, as when the power goes. The disk keeps what was written to it. */
   async switchOff(): Promise<void> {
     this.#isServing = false
     this.#isPaused = false
-    await Promise.all([this.#node, this.#corosync, this.#keeper].map((child) => child && end(child, 'SIGKILL')))
+    const keeper = this.#keeper
+    this.#keeper = null
+    const others = this.#kept.map(({ child }) => child)
+    await Promise.all([this.#node, this.#corosync, ...others, keeper].map((child) => child && end(child, 'SIGKILL')))
     this.#node = null
     this.#corosync = null
-    this.#keeper = null
   }
 
   /** Its data directory fails, or the disk that has nothing but objects. */
@@ -195,7 +206,8 @@ export class Host {
   async killNode(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     this.#isServing = false
     if (this.#isPaused) this.continueNode()
-    if (this.#node) await end(this.#node, signal)
+    // What is connected to it ends as well: QEMU 5.2 goes on with a coroutine that has ended when it has to connect again.
+    await Promise.all([this.#node, ...this.#kept.map(({ child }) => child)].map((child) => child && end(child, signal)))
     this.#node = null
   }
 
@@ -226,6 +238,26 @@ export class Host {
     await setCable(this.#options.switchNamespace, this.address, true)
     if (this.#dropsPackets) await this.run('nft', 'delete table inet faults')
     this.#dropsPackets = false
+  }
+
+  /** Runs a program there whenever the host is on, and again when it has ended. */
+  keepRunning(log: string, words: readonly string[]): void {
+    const kept: Kept = { log, words, child: null }
+    this.#kept.push(kept)
+    this.#startKept(kept)
+  }
+
+  #startKept(kept: Kept): void {
+    if (!this.#keeper) return
+    const child = this.#spawn([...this.#here, ...kept.words], kept.log)
+    kept.child = child
+    child.once('exit', () => {
+      if (kept.child !== child) return
+      kept.child = null
+      setTimeout(() => {
+        if (!kept.child) this.#startKept(kept)
+      }, RESTART_MS)
+    })
   }
 
   /** A command on this host, to its end; resolves with what it printed. */

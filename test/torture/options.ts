@@ -11,6 +11,8 @@ export interface TortureOptions {
   faults: FaultKind[] | null
   holdSeconds: number
   gateways: number
+  /** QEMU writes as well, by the Sheepdog protocol. */
+  withQemu: boolean
   /** Where the logs of all nodes go at the end; null for nowhere. */
   logs: string | null
   isJson: boolean
@@ -26,6 +28,7 @@ writes, and finds out whether everything is there that was acknowledged. Ends wi
   --gateways N     Nodes that are a gateway and nothing else; 1 by default.
   --group NAME     How they find each other: corosync (the default) or etcd.
   --faults A,B     These, once and in this order, instead of any: ${FAULT_KINDS.join(', ')}.
+  --qemu           QEMU 5.2 writes as well, by the Sheepdog protocol, on the last gateway; test/tools/qemu52.sh builds it.
   --hold SECONDS   How long a fault lasts once the client goes on; 5 by default.
   --seed N         What is done to whom follows from it; when it happens does not.
   --logs DIR       Leave the logs of all nodes there.
@@ -43,6 +46,7 @@ export function readOptions(argv: readonly string[]): TortureOptions | null {
       group: { type: 'string', default: 'corosync' },
       faults: { type: 'string' },
       gateways: { type: 'string', default: '1' },
+      qemu: { type: 'boolean', default: false },
       logs: { type: 'string' },
       hold: { type: 'string', default: '5' },
       seed: { type: 'string', default: String(Date.now() % 1_000_000) },
@@ -53,6 +57,7 @@ export function readOptions(argv: readonly string[]): TortureOptions | null {
   if (values.help) return null
   const { group } = values
   if (group !== 'corosync' && group !== 'etcd') throw new TypeError(`--group is corosync or etcd, not ${group}`)
+  if (values.qemu && values.gateways === '0') throw new TypeError('--qemu needs a gateway: give --gateways 1 or more')
   return {
     minutes: numberOf('--minutes', values.minutes, 0, 10_000),
     nodes: numberOf('--nodes', values.nodes, 3, 5),
@@ -60,6 +65,7 @@ export function readOptions(argv: readonly string[]): TortureOptions | null {
     seed: numberOf('--seed', values.seed, 0, 2 ** 32),
     faults: values.faults?.split(',').map(faultOf) ?? null,
     gateways: numberOf('--gateways', values.gateways, 0, 3),
+    withQemu: values.qemu,
     logs: values.logs === undefined ? null : path.resolve(values.logs),
     holdSeconds: numberOf('--hold', values.hold, 0, 3600),
     isJson: values.json,

@@ -9,6 +9,8 @@ export interface TortureReport {
   /** How long the client waited at most, in each fault of a kind. */
   faults: { kind: string; faults: number; medianMs: number; maxMs: number }[]
   writer: WriterTally
+  /** The same, of the writer that QEMU writes for; null without one. */
+  byQemu: { writer: WriterTally; faults: TortureReport['faults'] } | null
   /** Objects whose copies were held against each other at the end. */
   objectsCompared: number
   /** Nodes that ended by themselves, and were started again as systemd does. */
@@ -19,29 +21,32 @@ export interface TortureReport {
 }
 
 export function describe(report: TortureReport): string {
-  const { writer } = report
-  const rows = report.faults.map(({ kind, faults, medianMs, maxMs }) => [
-    kind,
-    String(faults),
-    seconds(medianMs),
-    seconds(maxMs),
-  ])
-  const lines = [['FAULT', 'TIMES', 'STALL, MEDIAN', 'STALL, MAX'], ...rows].map(
-    ([kind, ...figures]) => `${kind!.padEnd(14)}${figures.map((figure) => figure.padStart(15)).join('')}`,
-  )
   return [
     `${report.nodes} nodes on ${report.group}, seed ${report.seed}, ${report.seconds} s`,
     '',
-    ...lines,
-    '',
-    `acknowledged writes  ${writer.acknowledged}, checked in ${writer.sectorsChecked} sectors over ${writer.connections} connections`,
-    `unanswered writes    ${writer.unanswered}; refused for want of space: ${writer.refused}`,
+    ...describeWriter(report),
+    ...(report.byQemu ? ['through QEMU', '', ...describeWriter(report.byQemu)] : []),
     `copies compared      ${report.objectsCompared} objects`,
     `nodes that ended     ${report.restarts}`,
     `answers of status    ${report.statusAnswers}`,
     `lost or diverged     ${report.findings.length}`,
     ...report.findings.map((finding) => `  ${finding}`),
   ].join('\n')
+}
+
+function describeWriter({ writer, faults }: Pick<TortureReport, 'writer' | 'faults'>): string[] {
+  const rows = faults.map((row) => [row.kind, String(row.faults), seconds(row.medianMs), seconds(row.maxMs)])
+  const lines = [['FAULT', 'TIMES', 'STALL, MEDIAN', 'STALL, MAX'], ...rows].map(
+    ([kind, ...figures]) => `${kind!.padEnd(17)}${figures.map((figure) => figure.padStart(15)).join('')}`,
+  )
+  const { acknowledged, sectorsChecked, connections, unanswered, refused } = writer
+  return [
+    ...lines,
+    '',
+    `acknowledged writes  ${acknowledged}, checked in ${sectorsChecked} sectors over ${connections} connections`,
+    `unanswered writes    ${unanswered}; refused for want of space: ${refused}`,
+    '',
+  ]
 }
 
 const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`

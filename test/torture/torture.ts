@@ -5,6 +5,7 @@ import { Cluster } from './cluster.ts'
 import { FAULT_KINDS, FAULTS, type FaultKind } from './faults.ts'
 import type { Place } from './inside.ts'
 import type { TortureOptions } from './options.ts'
+import { openByQemu } from './qemu-disk.ts'
 import { compareReplicas } from './replicas.ts'
 import type { TortureReport } from './report.ts'
 import { goesOn, type Scene } from './scene.ts'
@@ -16,6 +17,9 @@ import { Writer } from './writer.ts'
 const GIB = 1024 ** 3
 const COPIES = 3
 const MINUTE_MS = 60_000
+const PATIENCE_MS = 6000
+/** QEMU goes on with what was asked of it, also for who has given up: it is given up with QEMU alone. */
+const PATIENCE_WITH_QEMU_MS = 120_000
 
 /** A whole run: makes the cluster, breaks it, and says what came of it. Everything that it starts has ended when it resolves. */
 export async function torture(
@@ -67,6 +71,7 @@ class Run {
       seconds: 0,
       faults: [],
       writer: { acknowledged: 0, refused: 0, unanswered: 0, connections: 0, sectorsChecked: 0 },
+      byQemu: null,
       objectsCompared: 0,
       restarts: 0,
       statusAnswers: 0,
@@ -87,9 +92,10 @@ class Run {
     this.report.writer = writer.tally
     record.start()
     writer.start()
+    const byQemu = this.#options.withQemu ? await this.#writeByQemu() : null
     try {
-      await this.#breakThings(writer, api)
-      await writer.stop()
+      await this.#breakThings(writer, byQemu, api)
+      await Promise.all([writer.stop(), byQemu?.stop()])
       await throughSheepdog(this.#cluster.stores, this.#directory)
       await api.detach(attached.id)
     } finally {
@@ -101,8 +107,20 @@ class Run {
     await this.#compare()
   }
 
-  async #breakThings(writer: Writer, api: CinderApi): Promise<void> {
+  async #writeByQemu(): Promise<Writer> {
+    const gateway = await openByQemu(this.#cluster.hosts.at(-1)!, '1G')
+    const ledgerPath = path.join(this.#directory, 'ledger-of-qemu')
+    const seed = this.#random.below(2 ** 31)
+    const options = { seed, ledgerPath, sizeBytes: GIB, exportName: '', gateways: [gateway], trims: false }
+    const writer = new Writer({ ...options, patienceMs: PATIENCE_WITH_QEMU_MS })
+    this.report.byQemu = { writer: writer.tally, faults: [] }
+    writer.start()
+    return writer
+  }
+
+  async #breakThings(writer: Writer, byQemu: Writer | null, api: CinderApi): Promise<void> {
     const stalls = new Stalls()
+    const stallsOfQemu = new Stalls()
     const holdMs = this.#options.holdSeconds * 1000
     const [withApi] = this.#cluster.hosts
     const cluster = this.#cluster
@@ -115,17 +133,19 @@ class Run {
         if (kind === 'kill' && withApi!.isServing) await this.#useApi(api)
       },
     })
-    await goesOn({ writer })
+    const writers = byQemu ? [writer, byQemu] : [writer]
+    for (const each of writers) await goesOn({ writer: each })
     try {
       for (const kind of this.#kinds()) {
         this.#say(`${kind}, while the writer is at ${writer.gateway}`)
-        writer.takeLongestWaitMs()
+        for (const each of writers) each.takeLongestWaitMs()
         await FAULTS[kind](sceneOf(kind))
         this.#say(`${kind} is over`)
         await cluster.untilWell()
-        await goesOn({ writer })
+        for (const each of writers) await goesOn({ writer: each })
         const waitedMs = writer.takeLongestWaitMs()
         stalls.add(kind, waitedMs)
+        if (byQemu) stallsOfQemu.add(kind, byQemu.takeLongestWaitMs())
         const { acknowledged } = writer.tally
         this.#say(
           `${kind}: all is well, the client waited ${(waitedMs / 1000).toFixed(1)} s at most; ${acknowledged} writes so far`,
@@ -133,6 +153,7 @@ class Run {
       }
     } finally {
       this.report.faults = stalls.table()
+      if (this.report.byQemu) this.report.byQemu.faults = stallsOfQemu.table()
     }
   }
 
@@ -161,6 +182,7 @@ class Run {
   #newWriter({ name: exportName }: Connected): Writer {
     const gateways = this.#cluster.hosts.map(({ nbdAddress }) => nbdAddress)
     const seed = this.#random.below(2 ** 31)
-    return new Writer({ seed, ledgerPath: path.join(this.#directory, 'ledger'), sizeBytes: GIB, exportName, gateways })
+    const ledgerPath = path.join(this.#directory, 'ledger')
+    return new Writer({ seed, ledgerPath, sizeBytes: GIB, exportName, gateways, patienceMs: PATIENCE_MS, trims: true })
   }
 }

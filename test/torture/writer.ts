@@ -11,6 +11,10 @@ export interface WriterOptions {
   exportName: string
   /** `host:port` of each gateway, any of which has the export. */
   gateways: readonly string[]
+  /** A gateway that says nothing for so long is left for another one. */
+  patienceMs: number
+  /** Whether what is trimmed reads as zeros. Otherwise nothing is. */
+  trims: boolean
 }
 
 export interface WriterTally {
@@ -30,8 +34,6 @@ const WORKERS = 4
 const WRITE_BYTES_MAX = 128 * 1024
 /** Between two operations of one worker: this is to find lost writes, and not to keep the processors from the nodes. */
 const THINKING_MS = 20
-/** A gateway that says nothing for so long is left for another one. */
-export const PATIENCE_MS = 6000
 const CONNECT_MS = 1500
 const RETRY_MS = 100
 const [ENOSPC, ESHUTDOWN] = [28, 108] as const
@@ -118,7 +120,7 @@ export class Writer {
   }
 
   async #serveOnce(): Promise<void> {
-    const client = await connect(this.gateway, this.#options.exportName)
+    const client = await this.#connect()
     try {
       await this.#checkAll(client)
       this.#ledger.forgetInFlight()
@@ -140,7 +142,7 @@ export class Writer {
   /** The whole of what was ever written to, also by those who want to see it through another gateway. */
   async #checkAll(client: NbdClient): Promise<void> {
     for (const offset of this.#spots) {
-      const content = await within(client, () => client.read(offset, SPOT_BYTES))
+      const content = await this.#within(client, () => client.read(offset, SPOT_BYTES))
       this.#ledger.check(offset / SECTOR_BYTES, content)
       this.tally.sectorsChecked += SPOT_BYTES / SECTOR_BYTES
     }
@@ -151,13 +153,13 @@ export class Writer {
       await this.#step(client)
       await pause(THINKING_MS)
     }
-    await within(client, () => client.flush())
+    await this.#within(client, () => client.flush())
   }
 
   async #step(client: NbdClient): Promise<void> {
     const random = this.#random
     const chance = random.next()
-    if (chance < 0.03) return within(client, () => client.flush())
+    if (chance < 0.03) return this.#within(client, () => client.flush())
     const range = this.#takeRange()
     if (range === null) return
     const { firstSector, sectors } = range
@@ -169,9 +171,9 @@ export class Writer {
       const number = this.#ledger.sent(kind, firstSector, sectors)
       const sentAt = performance.now()
       try {
-        await within(client, () => {
+        await this.#within(client, () => {
           if (kind === 'data') return client.write(offset, contentOf(number, firstSector, sectors), flags)
-          return random.chance(0.5)
+          return this.#options.trims && random.chance(0.5)
             ? client.trim(offset, lengthBytes, flags)
             : client.writeZeroes(offset, lengthBytes, flags)
         })
@@ -190,7 +192,7 @@ export class Writer {
   }
 
   async #checkRange(client: NbdClient, firstSector: number, sectors: number): Promise<void> {
-    const content = await within(client, () => client.read(firstSector * SECTOR_BYTES, sectors * SECTOR_BYTES))
+    const content = await this.#within(client, () => client.read(firstSector * SECTOR_BYTES, sectors * SECTOR_BYTES))
     this.#ledger.check(firstSector, content)
     this.tally.sectorsChecked += sectors
   }
@@ -216,6 +218,25 @@ export class Writer {
     return { firstSector, sectors }
   }
 
+  async #connect(): Promise<NbdClient> {
+    const { exportName, patienceMs } = this.#options
+    const connecting = NbdClient.connect(this.gateway, exportName)
+    let isLate = false
+    connecting.then(
+      (client) => {
+        if (isLate) client.destroy()
+      },
+      () => {},
+    )
+    return inTime(CONNECT_MS + patienceMs, connecting, () => {
+      isLate = true
+    })
+  }
+
+  #within<T>(client: NbdClient, ask: () => Promise<T>): Promise<T> {
+    return inTime(this.#options.patienceMs, ask(), () => client.destroy())
+  }
+
   /** False when the work ended because the gateway is gone, or silent, or has no store behind it. */
   async #unlessLost(work: () => Promise<void>): Promise<boolean> {
     try {
@@ -233,32 +254,12 @@ export class Writer {
   }
 }
 
-class Silence extends Error {
-  override message = `no answer in ${PATIENCE_MS} ms`
-}
-
-async function connect(address: string, exportName: string): Promise<NbdClient> {
-  const connecting = NbdClient.connect(address, exportName)
-  let isLate = false
-  connecting.then(
-    (client) => {
-      if (isLate) client.destroy()
-    },
-    () => {},
-  )
-  return inTime(CONNECT_MS + PATIENCE_MS, connecting, () => {
-    isLate = true
-  })
-}
-
-function within<T>(client: NbdClient, ask: () => Promise<T>): Promise<T> {
-  return inTime(PATIENCE_MS, ask(), () => client.destroy())
-}
+class Silence extends Error {}
 
 function inTime<T>(ms: number, work: Promise<T>, tooLate: () => void): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
-      reject(new Silence())
+      reject(new Silence(`no answer in ${ms} ms`))
       tooLate()
     }, ms)
     work.then(resolve, reject).finally(() => clearTimeout(timer))
