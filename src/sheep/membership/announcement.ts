@@ -15,6 +15,8 @@ export interface Announcement extends Member {
   isLeaving: boolean
   /** Members that do not answer the sender where data goes. */
   accuses: readonly NodeId[]
+  /** Those of them that are heard all the same: requests to them have been lost in this epoch. */
+  lost: readonly NodeId[]
 }
 
 const announcement = z.object({
@@ -27,6 +29,7 @@ const announcement = z.object({
   isReady: z.boolean(),
   isLeaving: z.boolean(),
   accuses: z.array(z.string()).readonly(),
+  lost: z.array(z.string()).readonly().default([]), // nodes of earlier versions do not say
 }) satisfies z.ZodType<Announcement>
 
 export const encodeAnnouncement = (told: Announcement): Buffer => Buffer.from(JSON.stringify(told))

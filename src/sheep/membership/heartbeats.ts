@@ -53,7 +53,7 @@ export class Heartbeats {
   /** The beat in which a node last answered. */
   readonly #reached = new Map<NodeId, number>()
   /** What the data path does not reach, and until which beat that counts. */
-  readonly #suspects = new Map<NodeId, { life: Life; untilBeat: number }>()
+  readonly #suspects = new Map<NodeId, number>()
   /** The incarnations of the members. */
   #lives: ReadonlyMap<NodeId, string> = new Map()
 
@@ -66,7 +66,7 @@ export class Heartbeats {
   beat(expectedToAsk: ReadonlySet<NodeId>, round: () => Round | null): void {
     this.#beats++
     this.#asking.beat(expectedToAsk)
-    for (const [node, { untilBeat }] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
+    for (const [node, untilBeat] of this.#suspects) if (this.#beats >= untilBeat) this.#suspects.delete(node)
     if (this.#proof) return
     void this.#prove().then(
       () => this.#ask(round()),
@@ -81,11 +81,11 @@ export class Heartbeats {
     return this.#promise(heartbeat)
   }
 
-  suspect(life: Life): void {
-    this.#suspects.set(life.node, { life, untilBeat: this.#beats + 2 * SILENT_BEATS })
+  suspect(node: NodeId): void {
+    this.#suspects.set(node, this.#beats + 2 * SILENT_BEATS)
   }
 
-  /** Whoever comes back does so with a clean slate: else it would be put out again at once. */
+  /** Whoever comes back does so with a clean slate: else it would be put out again at once. And in another view no request has been lost. */
   viewChanged(members: readonly Life[]): void {
     const lives = new Map(members.map(({ node, incarnation }) => [node, incarnation]))
     for (const [node, incarnation] of lives) {
@@ -93,7 +93,7 @@ export class Heartbeats {
       this.#answers.heard(node)
       this.#asking.heard(node)
     }
-    for (const [node, { life }] of this.#suspects) if (lives.get(node) !== life.incarnation) this.#suspects.delete(node)
+    this.#suspects.clear()
     this.#lives = lives
   }
 
@@ -102,6 +102,12 @@ export class Heartbeats {
     const accused = new Set([...this.#answers.silent, ...this.#asking.silent, ...this.#suspects.keys()])
     accused.delete(this.#options.node)
     return [...accused].sort()
+  }
+
+  /** Those of them that are heard all the same. */
+  get lost(): NodeId[] {
+    const silent = new Set([...this.#answers.silent, ...this.#asking.silent])
+    return this.accused.filter((node) => !silent.has(node))
   }
 
   hasReached(node: NodeId): boolean {

@@ -6,7 +6,7 @@ import type { JoinGroup, MemberId } from '../cluster/group.ts'
 import { decodeEntry, encodeEntry } from '../entries.ts'
 import type { Item, NodeId } from '../order/item.ts'
 import type { OrderedLog } from '../order/ordered-log.ts'
-import { whoIsToBlame } from './accusations.ts'
+import { type Accusations, judge } from './accusations.ts'
 import { type Announcement, decodeAnnouncement, encodeAnnouncement, Roster } from './announcement.ts'
 import { ClusterGroup } from './cluster-group.ts'
 import { type Destination, Heartbeats, type Round } from './heartbeats.ts'
@@ -14,6 +14,7 @@ import type { Heartbeat } from './lease.ts'
 import { isUrgent, joinWaitMs, nextView } from './next-view.ts'
 import {
   type CopiesChange,
+  haveSameLives,
   isIn,
   type Life,
   type LoggedView,
@@ -22,7 +23,6 @@ import {
   type ViewHistory,
 } from './view.ts'
 import { ViewOrders } from './view-orders.ts'
-import { spareVoters } from './voters.ts'
 
 /** What of the log is needed here; OrderedLog has it. */
 export type MembershipLog = Pick<OrderedLog, 'propose' | 'isActive' | 'unapplied' | 'appliedIndex' | 'doubt'>
@@ -56,6 +56,9 @@ export interface MembershipOptions {
 const BEAT_MS = 250
 /** How long a member that the group has lost may take to come back, in beats. */
 const LOST_BEATS = 4
+/** For how long requests must have been lost to members that are well before there is another view of the same ones, and how soon it must help. */
+const RENEW_BEATS = 2
+const RENEWED_BEATS = 16
 /** Views wait for more to come in together: until nobody came for a while, but not for ever; and for one after the other. */
 const GATHER_BEATS = 2
 const GATHER_BEATS_MAX = 8
@@ -107,6 +110,9 @@ export class Membership {
   /** Members that should go, going by what is said; and those of whom that was so a beat ago as well. */
   #blamed: ReadonlySet<NodeId> = new Set()
   #condemned: ReadonlySet<NodeId> = new Set()
+  /** For how many beats another view of the same members has been what helps, and when there was one. */
+  #renewBeats = 0
+  #renewedBeat = Number.NEGATIVE_INFINITY
   #announced = ''
   #mustAnnounce = true
   #isLeaving = false
@@ -178,6 +184,8 @@ export class Membership {
     if (index <= this.#toldIndex) return
     this.#toldIndex = index
     this.#viewBeat = this.#beats
+    const before = this.#options.views().at(-2)?.view
+    if (before && haveSameLives(before, view)) this.#renewedBeat = this.#beats
     this.#knownSinceMs.set(view, this.#options.clock.monotonicMs())
     this.#heartbeats.viewChanged(view.members)
     this.#renew()
@@ -211,7 +219,7 @@ export class Membership {
    * is over it says nothing, and neither does one that is out: links of both have just been ended.
    */
   suspect(life: Life): void {
-    if (isIn(this.view, this.#life) && isIn(this.view, life)) this.#heartbeats.suspect(life)
+    if (isIn(this.view, this.#life) && isIn(this.view, life)) this.#heartbeats.suspect(life.node)
   }
 
   // What operators ask for. Rejects with Unsure when this node is put out, or stops, before that has taken effect.
@@ -380,22 +388,29 @@ export class Membership {
 
   #judge(log: MembershipLog, view: View): void {
     const present = this.#roster.present
-    const told = [...present.values()].map(
-      ({ node, accuses, epoch }) =>
-        [node, accuses.filter((accused) => epoch >= this.#cameInAt(view, accused))] as const,
+    const { accused: accuses, lost } = this.#heartbeats
+    const own = { ...this.#life, epoch: view.epoch, accuses, lost }
+    const { blamed, mayGo, renews } = judge(
+      view,
+      [...present.keys()],
+      [...present.values(), own].map((told) => [told.node, this.#accusationsOf(told, view)]),
+      this.#beats - this.#renewedBeat < RENEWED_BEATS,
     )
-    const blamed = new Set(whoIsToBlame(view, new Map([...told, [this.#life.node, this.#heartbeats.accused]])))
-    const rest = new Set(
-      [...present.keys(), ...view.members.map(({ node }) => node)].filter((node) => !blamed.has(node)),
-    )
-    // That nobody but less than a majority is left helps nobody. And what others have to say a beat later may put it right.
-    const mayGo = spareVoters(view.voters, rest) >= 0
-    this.#condemned = new Set([...blamed].filter((node) => mayGo && this.#blamed.has(node)))
+    // What others have to say a beat later may put it right.
+    this.#condemned = new Set(mayGo.filter((node) => this.#blamed.has(node)))
     this.#blamed = blamed
+    this.#renewBeats = renews ? this.#renewBeats + 1 : 0
     // Should one of them lead the log, nothing would take effect until the group has lost it, which may be never. One that has started again
     // since is not meant.
     const lives = view.members.filter(({ node }) => blamed.has(node))
     for (const member of this.#roster.membersOf(lives)) log.doubt(member)
+  }
+
+  #accusationsOf({ accuses, lost, epoch }: Pick<Announcement, 'accuses' | 'lost' | 'epoch'>, view: View): Accusations {
+    return {
+      silent: accuses.filter((node) => !lost.includes(node) && epoch >= this.#cameInAt(view, node)),
+      lost: epoch === view.epoch ? lost : [],
+    }
   }
 
   /** The epoch in which this life of a member came in: what was said before that was said of another one. */
@@ -425,7 +440,8 @@ export class Membership {
   /** Says what is new, or everything again when it must. */
   #tellOthers(isReady: boolean): void {
     const { self } = this.#options
-    const told = { ...self, ...this.#life, isReady, isLeaving: this.#isLeaving, accuses: this.#heartbeats.accused }
+    const { accused: accuses, lost } = this.#heartbeats
+    const told = { ...self, ...this.#life, isReady, isLeaving: this.#isLeaving, accuses, lost }
     const text = JSON.stringify(told)
     if (!this.#mustAnnounce && text === this.#announced) return
     this.#mustAnnounce = false
@@ -479,6 +495,7 @@ export class Membership {
           .filter((member) => this.#condemned.has(member.node) && isIn(base, member))
           .map(({ node }) => node),
       ),
+      renews: this.#renewBeats >= RENEW_BEATS,
       isInEffect: index === this.#current.index,
       overdue: new Set(
         [...this.#awaySinceMs].filter(([, sinceMs]) => clock.monotonicMs() - sinceMs >= AWAY_MS).map(([node]) => node),

@@ -13,6 +13,8 @@ export interface Situation {
   lost: ReadonlySet<NodeId>
   /** Members that do not answer. */
   condemned: ReadonlySet<NodeId>
+  /** Another view is wanted, also of the same members. */
+  renews: boolean
   /** Voters that have been away for long. */
   overdue: ReadonlySet<NodeId>
   /** `base` has taken effect. While it has not, and may never, only members change: voters do so one at a time. */
@@ -66,7 +68,8 @@ export function nextView(situation: Situation): View | null {
     ...(copies.length > 0 && { copies }),
     at: now,
   }
-  return copies.length === 0 && isSame(base, next) ? null : next
+  const isWanted = copies.length > 0 || (situation.renews && situation.isInEffect)
+  return isSame(base, next) && !isWanted ? null : next
 }
 
 /** Never voters of whom a majority is not there: nothing would take effect any more, nor this view, until it is. */

@@ -111,6 +111,11 @@ export function isVoterStep(from: readonly NodeId[], to: readonly NodeId[]): boo
   return from.length === 0 || (to.length > 0 && changed <= 1)
 }
 
+/** Whether the same starts of the same nodes are in both. */
+export function haveSameLives(a: View, b: View): boolean {
+  return a.members.length === b.members.length && a.members.every((member) => isIn(b, member))
+}
+
 export function sameVoters(a: Pick<View, 'voters'>, b: Pick<View, 'voters'>): boolean {
   return a.voters.length === b.voters.length && a.voters.every((voter) => b.voters.includes(voter))
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { BLOCK_BYTES, OBJECT_BYTES } from '../../../src/sheep/object-format.ts'
+import type { Device } from '../../../src/vdi/device.ts'
 import { runSeeds } from '../../sim/seeds.ts'
 import { benchWithOwner, ClusterBench } from './cluster-bench.ts'
 import { ClusterModel, WHOLE_SEED } from './cluster-model.ts'
@@ -68,6 +69,35 @@ describe('a store of three nodes', () => {
     expect(longestMs).toBeLessThan(6000)
     expect(bench.nodes.map(({ running }) => running!.node.sheep.state.members.length)).toEqual([3, 2, 2])
   })
+
+  it.each([2, 3, 4, 5])(
+    'goes on when all %d were apart, and each owner has lost what it had asked of the others',
+    async (nodes) => {
+      const bench = await ClusterBench.open(5, nodes, { copies: Math.min(3, nodes) })
+      const { state } = bench.nodes[0]!.running!.node.sheep
+      await bench.until(() => state.view.voters.length === Math.min(5, nodes - 1 + (nodes % 2)) || nodes === 2)
+      const devices: Device[] = []
+      for (let at = 0; at < nodes; at++) {
+        const vid = await bench.run(bench.vdis(at).create(`vdi${at}`, 64 * MIB))
+        const nameHash = HASH.replace(/^../, `0${at}`)
+        await bench.run(bench.vdis(at).putExport({ attachmentId: `right${at}`, nameHash, vid, readOnly: false }))
+        const device = await bench.run(bench.connect(bench.nodes[at]!)!.vdis.openExport(nameHash, false))
+        await bench.run(bench.write(device, 0, block(1)))
+        expect(bench.nodes[at]!.running!.node.store.owns(vid)).toBe(true)
+        devices.push(device)
+      }
+      bench.part(bench.nodes.map(({ name }) => [name]))
+      // One may be put out, and then its clients come anew.
+      const written = devices.map((device) =>
+        bench.write(device, 0, block(2)).catch(({ code }) => expect(code).toBe('Fenced')),
+      )
+      await bench.pass(6000)
+      bench.heal()
+      const startMs = bench.clock.nowMs
+      await bench.run(Promise.all(written))
+      expect(bench.clock.nowMs - startMs).toBeLessThan(10_000)
+    },
+  )
 
   it('tells nobody of the disk of an owner that fails, before the owner ends', async () => {
     for (let operations = 2; operations < 24; operations += 2) {

@@ -30,6 +30,7 @@ const told = (node: string, fields: Partial<Announcement> = {}): Announcement =>
   isReady: true,
   isLeaving: false,
   accuses: [],
+  lost: [],
   ...fields,
 })
 
@@ -39,6 +40,7 @@ function situation(base: View, present: readonly Announcement[], fields: Partial
     present: new Map(present.map((one) => [one.node, one])),
     lost: new Set(),
     condemned: new Set(),
+    renews: false,
     overdue: new Set(),
     isInEffect: true,
     admits: () => true,

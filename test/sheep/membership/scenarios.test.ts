@@ -186,11 +186,23 @@ describe('a cluster', () => {
     }),
   )
 
-  it('puts out whom the data path does not reach, though it answers heartbeats', TIMEOUT, () =>
+  it('has another view of the same members when requests were lost on the way between two', TIMEOUT, () =>
+    play(4, async (cluster) => {
+      await settle(cluster)
+      const { epoch, members } = cluster.newest()
+      cluster.membership('n1').suspect(cluster.membership('n4').life)
+      cluster.membership('n4').suspect(cluster.membership('n1').life)
+      await cluster.until(() => cluster.newest().epoch > epoch, 3000)
+      await cluster.sleep(10_000)
+      expect(cluster.newest()).toMatchObject({ epoch: epoch + 1, members })
+    }),
+  )
+
+  it('puts out whom the data path does not reach in that either, though it answers heartbeats', TIMEOUT, () =>
     play(4, async (cluster) => {
       await settle(cluster)
       const { life } = cluster.membership('n4')
-      cluster.membership('n1').suspect(life)
+      await losesInVain(cluster, 'n1', 'n4')
       await cluster.until(
         () => !cluster.newest().members.some(({ incarnation }) => incarnation === life.incarnation),
         3000,
@@ -205,14 +217,14 @@ describe('a cluster', () => {
       await settle(cluster)
       const { epoch } = cluster.newest()
       const { life } = cluster.membership('n4')
-      cluster.membership('n1').suspect(life)
+      await losesInVain(cluster, 'n1', 'n4')
       await cluster.until(() => cluster.names.length === 3, 3000)
       // What was asked of it ends with its links, and so does what it has asked.
       cluster.membership('n1').suspect(life)
       cluster.membership('n4').suspect(cluster.membership('n2').life)
       await cluster.settled(10_000)
       await cluster.sleep(10_000)
-      expect(cluster.newest().epoch).toBe(epoch + 2) // out, and in again
+      expect(cluster.newest().epoch).toBe(epoch + 3) // the same once more, out, and in again
     }),
   )
 
@@ -254,8 +266,7 @@ describe('a cluster', () => {
       3,
       async (cluster) => {
         await settle(cluster)
-        cluster.cutApart(['n1', 'n2'], ['n3'])
-        cluster.membership('n2').suspect(cluster.membership('n1').life)
+        await losesInVain(cluster, 'n2', 'n1', () => cluster.cutApart(['n1', 'n2'], ['n3']))
         await cluster.until(() => cluster.node('n1').process!.log.unapplied.length > 0, EVICTION_MS)
         cluster.down('n2') // it has not yet said that it has it
         cluster.mend()
@@ -429,4 +440,14 @@ async function settle(cluster: Scene): Promise<void> {
   const wanted = names.length >= 5 ? 5 : Math.min(names.length, 3)
   await cluster.until(() => cluster.voters.length === wanted, 10_000)
   await cluster.sleep(5000)
+}
+
+/** Requests of `from` to `to` are lost, and so they are in the view that there is for that reason, from `then` on. */
+async function losesInVain(cluster: Scene, from: string, to: string, then = () => {}): Promise<void> {
+  const { epoch } = cluster.newest()
+  const { life } = cluster.membership(to)
+  cluster.membership(from).suspect(life)
+  await cluster.until(() => cluster.membership(from).view.epoch > epoch, EVICTION_MS)
+  then()
+  cluster.membership(from).suspect(life)
 }
