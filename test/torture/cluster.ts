@@ -14,6 +14,8 @@ export interface ClusterOptions {
   hosts: readonly NetworkHost[]
   gateways: number
   group: 'corosync' | 'etcd'
+  /** Whether disks can fail. */
+  canFail: boolean
   /** Of the host that this process is on. */
   ownAddress: string
 }
@@ -49,6 +51,7 @@ export class Cluster {
           directory: path.join(options.directory, String(index + 1)),
           flags,
           diskMib: DISK_MIB,
+          canFail: options.canFail,
           hasCorosync: etcd === null,
           hasStore,
         })

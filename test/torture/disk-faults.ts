@@ -1,11 +1,14 @@
 import { rmSync, statfsSync } from 'node:fs'
 import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { runCommand } from '../tools/run-command.ts'
 import { RESERVE_MIB } from './cluster.ts'
 import { rotSome } from './rot.ts'
 import { type Fault, goesOn, hold } from './scene.ts'
 
 const MIB = 1024 * 1024
+/** Stores look once a second whether there is room again. */
+const LOOKS_AGAIN_MS = 2000
 
 /** Disks that are full, lie, or fail. */
 export const DISK_FAULTS = {
@@ -22,6 +25,7 @@ export const DISK_FAULTS = {
     } finally {
       rmSync(ballast)
     }
+    await pause(LOOKS_AGAIN_MS)
     await goesOn(scene)
   },
   rot: async (scene) => {

@@ -1,3 +1,4 @@
+import assert from 'node:assert'
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { runCommand } from '../tools/run-command.ts'
@@ -8,39 +9,49 @@ import fcntl, os, struct, sys
 fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))
 `
 
-/** A disk that can fail: a file system in memory, mounted at `mount`. */
+/** A file system in memory, mounted at `mount`. */
 export class Disk {
   readonly mount: string
-  readonly #image: string
+  /** Of one that can fail. */
+  readonly #image: string | null
 
-  private constructor(directory: string, name: string) {
-    this.mount = path.join(directory, name)
-    this.#image = path.join(directory, `${name}.memory`, 'image')
+  private constructor(mount: string, image: string | null) {
+    this.mount = mount
+    this.#image = image
   }
 
-  static async make(directory: string, name: string, mib: number): Promise<Disk> {
-    const disk = new Disk(directory, name)
-    const memory = path.dirname(disk.#image)
-    for (const made of [memory, disk.mount]) mkdirSync(made)
+  /** One that can fail takes a loop device. */
+  static async make(directory: string, name: string, mib: number, canFail: boolean): Promise<Disk> {
+    const mount = path.join(directory, name)
+    mkdirSync(mount)
+    if (!canFail) {
+      await runCommand(['mount', '-t', 'tmpfs', '-o', `size=${mib}m,mode=755`, 'none', mount])
+      return new Disk(mount, null)
+    }
+    const memory = path.join(directory, `${name}.memory`)
+    mkdirSync(memory)
     await runCommand(['mount', '-t', 'tmpfs', 'none', memory])
-    await runCommand(['truncate', '-s', `${mib}M`, disk.#image])
-    await disk.#mountNew()
-    return disk
+    const image = path.join(memory, 'image')
+    await runCommand(['truncate', '-s', `${mib}M`, image])
+    await mountNew(image, mount)
+    return new Disk(mount, image)
   }
 
   /** Whatever is asked of it fails from now on. */
   async fail(): Promise<void> {
+    assert(this.#image, `${this.mount} cannot fail`)
     await runCommand(['python3', '-c', SHUT_DOWN, this.mount])
   }
 
   /** An empty one is in its place. Nobody may have a file open on the one that was there. */
   async replace(): Promise<void> {
+    assert(this.#image, `${this.mount} cannot be replaced`)
     await runCommand(['umount', this.mount])
-    await this.#mountNew()
+    await mountNew(this.#image, this.mount)
   }
+}
 
-  async #mountNew(): Promise<void> {
-    await runCommand(['mkfs.ext4', '-q', '-F', '-m', '0', this.#image])
-    await runCommand(['mount', '-o', 'loop', this.#image, this.mount])
-  }
+async function mountNew(image: string, mount: string): Promise<void> {
+  await runCommand(['mkfs.ext4', '-q', '-F', '-m', '0', image])
+  await runCommand(['mount', '-o', 'loop', image, mount])
 }

@@ -37,6 +37,8 @@ export interface HostOptions extends NetworkHost {
   flags: readonly string[]
   /** Of each of its disks. */
   diskMib: number
+  /** Whether its disks can fail. */
+  canFail: boolean
   hasCorosync: boolean
   /** A gateway has none. */
   hasStore: boolean
@@ -74,13 +76,13 @@ export class Host {
 
   /** Switched on, with nothing started. */
   static async make(options: HostOptions): Promise<Host> {
-    const { directory, diskMib } = options
+    const { directory, diskMib, canFail } = options
     for (const name of Object.keys(PRIVATE_PLACES)) mkdirSync(path.join(directory, name), { recursive: true })
     // What is mounted there later is seen by the host as well, which has a mount namespace of its own.
     await runCommand(['mount', '--bind', directory, directory])
     await runCommand(['mount', '--make-shared', directory])
-    const first = await Disk.make(directory, 'first', diskMib)
-    const second = await Disk.make(directory, 'second', diskMib)
+    const first = await Disk.make(directory, 'first', diskMib, canFail)
+    const second = await Disk.make(directory, 'second', diskMib, canFail)
     const host = new Host(options, { first, second })
     mkdirSync(host.secondDir)
     await host.switchOn()

@@ -15,6 +15,7 @@ import { StatusRecord } from './status-record.ts'
 import { Writer } from './writer.ts'
 
 const GIB = 1024 ** 3
+const DISKS_DIE: readonly FaultKind[] = ['first-disk-dies', 'second-disk-dies']
 const COPIES = 3
 const MINUTE_MS = 60_000
 const PATIENCE_MS = 6000
@@ -35,6 +36,7 @@ export async function torture(
     hosts,
     gateways,
     group,
+    canFail: (options.faults ?? FAULT_KINDS).some((kind) => DISKS_DIE.includes(kind)),
     ownAddress: client.address,
   })
   const run = new Run(cluster, options, path.join(directory, 'client'), say)
