@@ -12,6 +12,10 @@ export const NO_FAULTS = {
   /** One node is alone. */
   cutsOfOne: 0,
   cutsInTwo: 0,
+  /** Each node is alone. */
+  cutsApart: 0,
+  /** Two nodes do not meet, and all others meet both; of the group one of the two may be cut off as well. */
+  cutPairs: 0,
   /** What some say to others is lost, and what they hear is not. */
   oneWayCuts: 0,
   /** The group is whole, and no data goes. */
@@ -54,6 +58,8 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   stops: 8,
   cutsOfOne: 8,
   cutsInTwo: 8,
+  cutsApart: 4,
+  cutPairs: 5,
   oneWayCuts: 6,
   dataCuts: 5,
   groupCuts: 3,
@@ -179,6 +185,19 @@ export class ClusterFaults {
         return this.#cut([[node.name], names.filter((name) => name !== node.name)], true, true)
       case 'cutsInTwo':
         return this.#cut(this.#sides(names), true, true)
+      case 'cutsApart':
+        return this.#cut(
+          names.map((name) => [name]),
+          true,
+          true,
+        )
+      case 'cutPairs': {
+        const others = names.filter((name) => name !== node.name)
+        const other = this.#random.pick(others)
+        if (!this.#cut([[node.name], others], false, this.#random.chance(0.5))) return false
+        bench.network.silence([node.name, other], [node.name, other])
+        return true
+      }
       case 'dataCuts':
         return this.#cut(this.#sides(names), true, false)
       case 'groupCuts':

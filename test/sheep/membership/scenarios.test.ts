@@ -198,6 +198,22 @@ describe('a cluster', () => {
     }),
   )
 
+  it('has one also when one of three is gone, and neither of the two that are left may go', TIMEOUT, () =>
+    play(3, async (cluster) => {
+      await settle(cluster)
+      cluster.down('n3')
+      await cluster.until(() => cluster.names.join() === 'n1,n2', EVICTION_MS)
+      await cluster.sleep(1000)
+      const { epoch } = cluster.newest()
+      cluster.membership('n1').suspect(cluster.membership('n2').life)
+      await cluster.until(
+        () => cluster.newest().epoch > epoch && cluster.mayAct('n1', 'n2').every(Boolean),
+        EVICTION_MS,
+      )
+      expect(cluster.names).toEqual(['n1', 'n2'])
+    }),
+  )
+
   it('puts out whom the data path does not reach in that either, though it answers heartbeats', TIMEOUT, () =>
     play(4, async (cluster) => {
       await settle(cluster)
