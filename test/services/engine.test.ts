@@ -35,7 +35,7 @@ describe.each(DIALECTS)('an engine on %s', (dialect) => {
       attemptsMax: 3,
       backoffMs: 1,
       backoffMaxMs: 2,
-      heartbeatMs: 10,
+      heartbeatMs: 100, // what nobody runs at two beats is given up: longer than a commit takes on a busy machine
       deadAfterMs: 5000,
       ...settings,
     }
