@@ -70,7 +70,7 @@ export class ClusterFiles {
       writeTextFile(this.settingsFile, this.#settings(info, address, roles), PRIVATE)
       written.push(this.settingsFile)
     }
-    return info.corosync ? [...written, ...this.writeCorosync(info)] : written
+    return info.corosync ? [...written, ...this.writeCorosync(info, address)] : written
   }
 
   /** The next start of the node makes the cluster, of which it is the first. */
@@ -78,14 +78,22 @@ export class ClusterFiles {
     writeTextFile(path.join(this.dataDir, FOUND_FILE), `${secret.name}\n`, PRIVATE)
   }
 
-  writeCorosync(info: JoinInfo): string[] {
+  /** `address` is by which the others reach this host. */
+  writeCorosync(info: JoinInfo, address = this.#listensAt): string[] {
     const cluster = corosyncOf(info)
+    const nodeId = cluster.nodes.find((node) => node.address === address)?.id ?? null
     this.#refuseForeign(cluster.name)
     makeDirectory(path.dirname(this.corosyncFile))
-    const text = corosyncConf(cluster, { keyFile: this.corosyncKeyFile, logFile: null, isContained: false })
+    const text = corosyncConf(cluster, { nodeId, keyFile: this.corosyncKeyFile, logFile: null, isContained: false })
     writeTextFile(this.corosyncKeyFile, cluster.key, PRIVATE)
     writeTextFile(this.corosyncFile, text, PUBLIC)
     return [this.corosyncKeyFile, this.corosyncFile]
+  }
+
+  /** As `cluster init` and `cluster join` have written it, by which the others know this host. */
+  get #listensAt(): string | null {
+    const listener = parseAddress(this.config.sheep_listen)
+    return 'host' in listener ? listener.host : null
   }
 
   /** A configuration that somebody has made for something else stays. */

@@ -82,6 +82,11 @@ class Host {
     )
   }
 
+  get consensusMs(): number {
+    const conf = readFileSync(path.join(this.corosyncDir, 'corosync.conf'), 'utf8')
+    return Number(/consensus: (\d+)/.exec(conf)?.[1])
+  }
+
   get authkey(): Buffer {
     return readFileSync(path.join(this.corosyncDir, 'authkey'))
   }
@@ -138,6 +143,7 @@ describe('collie cluster init, join-info and join', () => {
     const again = await one.json(`join ${token} --address 192.0.2.1`)
     expect(again.files).not.toContain(path.join(one.dataDir, 'collie.yaml'))
     expect(one.nodes).toEqual(two.nodes)
+    expect([one.consensusMs, two.consensusMs]).toEqual([1210, 1220]) // `join-info` has made one of them, and `join` the other
     expect(one.config.roles).toContain('api')
     expect(two.config.copies).toBe(2)
   })

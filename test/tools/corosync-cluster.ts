@@ -72,7 +72,7 @@ export class CorosyncHosts {
     const within = (name: string) => path.join(host.directory, name)
     for (const name of [...Object.keys(PRIVATE_PLACES), 'etc']) mkdirSync(within(name), { recursive: true })
     const keyFile = within('etc/authkey')
-    const place = { keyFile, logFile: within('log'), isContained: true }
+    const place = { nodeId: id, keyFile, logFile: within('log'), isContained: true }
     writeFileSync(keyFile, this.#cluster.key, { mode: 0o400, flag: 'w' })
     writeFileSync(within('etc/corosync.conf'), corosyncConf(this.#cluster, place))
     const mounts = Object.entries(PRIVATE_PLACES).map(([name, target]) => `mount --bind "${within(name)}" ${target}`)

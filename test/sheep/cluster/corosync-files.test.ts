@@ -25,18 +25,23 @@ describe('the files of corosync', () => {
     writeFileSync(keyFile, cluster.key)
     for (const isContained of [true, false]) {
       for (const logFile of [null, path.join(directory, 'log')]) {
-        writeFileSync(file, corosyncConf(cluster, { keyFile, logFile, isContained }))
+        writeFileSync(file, corosyncConf(cluster, { nodeId: 1, keyFile, logFile, isContained }))
         await check()
       }
     }
-    const place = { keyFile, logFile: null, isContained: false }
+    const place = { nodeId: null, keyFile, logFile: null, isContained: false }
     writeFileSync(file, corosyncConf(cluster, place).replace('knet', 'pigeons'))
     await expect(check()).rejects.toThrow() // so the check does look
   })
 
   it('encrypt, count votes, and name the nodes by ids that stay theirs', () => {
     const three = addCorosyncNode(create(['192.0.2.1', '192.0.2.2']), '192.0.2.9')
-    const conf = corosyncConf(three, { keyFile: '/etc/corosync/authkey', logFile: null, isContained: false })
+    const conf = corosyncConf(three, {
+      nodeId: 1,
+      keyFile: '/etc/corosync/authkey',
+      logFile: null,
+      isContained: false,
+    })
     for (const line of ['crypto_cipher: aes256', 'crypto_hash: sha256', 'keyfile: /etc/corosync/authkey']) {
       expect(conf).toContain(`  ${line}\n`)
     }
@@ -48,9 +53,20 @@ describe('the files of corosync', () => {
     expect(addCorosyncNode(left, '192.0.2.10').nodes.at(-1)).toEqual({ id: 4, address: '192.0.2.10' })
   })
 
+  it('have another time to give up others on each node: two that do not reach each other must not do so at once', () => {
+    const cluster = create(Array.from({ length: 60 }, (_, index) => `192.0.2.${index + 1}`))
+    const place = { keyFile: 'key', logFile: null, isContained: false }
+    const times = cluster.nodes.map(
+      ({ id }) => /consensus: (\d+)/.exec(corosyncConf(cluster, { ...place, nodeId: id }))![1],
+    )
+    expect(new Set(times).size).toBe(60)
+    for (const time of times) expect(Number(time)).toBeGreaterThanOrEqual(1200) // corosync takes no less than 1.2 times the token
+  })
+
   it('are read again, unless somebody else has made them', () => {
     const { key: _key, ...cluster } = create(['192.0.2.1', 'fe80::1', 'host.example.org'])
     const conf = corosyncConf(create(['192.0.2.1', 'fe80::1', 'host.example.org']), {
+      nodeId: 2,
       keyFile: 'key',
       logFile: null,
       isContained: true,
