@@ -476,11 +476,12 @@ export class OrderMachine {
     return round === this.#round && this.#heldIndex >= 0
   }
 
-  /** Whoever waits too long for a round that has been chosen asks for another one. */
+  /** Whoever waits too long for a round that has been chosen asks for another one; and who must not adopt its log, though others have. */
   #watchTime(): void {
     const round = this.#round
     if (!round?.choice) return
-    const isWaiting = !round.isActive || (this.isActive && this.#pending.size > 0)
+    const isLeftOut = !this.#hasLogOf(round) && !this.#mayAdopt(round.choice)
+    const isWaiting = !round.isActive || isLeftOut || (this.isActive && this.#pending.size > 0)
     if (!isWaiting) this.#waitingSinceMs = this.#nowMs
     const limitMs = Math.min(ROUND_MS * 2 ** round.number, ROUND_MS_MAX)
     if (this.#nowMs - this.#waitingSinceMs >= limitMs) this.#askForAnother(round)

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { NO_BALLOT } from '../../../src/sheep/order/ballot.ts'
+import type { Durable } from '../../../src/sheep/order/machine.ts'
 import { runSeeds } from '../../sim/seeds.ts'
 import { type Node, OrderModel } from './order-model.ts'
 
@@ -26,7 +28,32 @@ describe('the ordered log on a group that promises little', () => {
       await model.play(() => model.scenario(100))
     }
   })
+
+  it('goes on at a node that was late, and has promised more than what the others chose', async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const model = new OneLate(seed, {}, 3)
+      await model.play(() => model.scenario())
+    }
+  })
 })
+
+/** Cuts have left the last node with a promise above those of all others, and it stands still while they choose. */
+class OneLate extends OrderModel {
+  async scenario(): Promise<void> {
+    for (const node of this.nodes) await this.start(node)
+    const late = this.nodes.at(-1)!
+    this.stop(late)
+    await this.clock.sleep(2000)
+    this.resume(late)
+    await this.expectProgress()
+  }
+
+  protected override founding(node: Node): Durable | undefined {
+    if (node !== this.nodes.at(-1)) return super.founding(node)
+    const promised = { ...NO_BALLOT, counter: 10 }
+    return { promised, adopted: NO_BALLOT, baseIndex: 0, items: [] }
+  }
+}
 
 /** The group reaches all nodes, and the way that entries are fetched reaches the first one no more. */
 class OneUnread extends OrderModel {
