@@ -255,8 +255,8 @@ export class OrderedLog {
     let fetched: Awaited<ReturnType<FetchItems>>
     try {
       fetched = await fetch(from, ballot, afterIndex)
-    } catch (err) {
-      log.warn({ err, from }, 'the log could not be fetched; trying again')
+    } catch (error) {
+      log.warn({ from, reason: (error as Error).message }, 'the log could not be fetched; trying again')
       return this.#happened({ type: 'fetchFailed', attempt })
     }
     if (!('state' in fetched)) return this.#happened({ type: 'fetched', attempt, items: fetched })

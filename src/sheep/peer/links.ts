@@ -2,6 +2,7 @@ import { BufferPool } from '../../runtime/buffer-pool.ts'
 import type { Clock, Timer } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { Connection } from '../../runtime/network.ts'
+import { Repeats } from '../../runtime/repeats.ts'
 import { StallGuard } from '../../runtime/stall-guard.ts'
 import type { Life } from '../membership/view.ts'
 import { type Hello, LINK_VERSION } from './hello.ts'
@@ -56,6 +57,7 @@ export class PeerLinks {
   readonly #handlers: ReadonlyMap<number, AnyHandler>
   readonly #guard: StallGuard
   readonly #pool = new BufferPool()
+  readonly #repeats: Repeats
   readonly #peers = new Map<string, Peer>()
   readonly #incoming = new Set<IncomingLink>()
   /** Of those, by the life that they come from, the one that is heard. */
@@ -69,6 +71,7 @@ export class PeerLinks {
   constructor(options: PeerLinksOptions) {
     this.#options = options
     const { clock, log, handlers, lostEpoch = Number.NEGATIVE_INFINITY } = options
+    this.#repeats = new Repeats(clock)
     this.#lostEpoch = lostEpoch
     this.#handlers = new Map(handlers.map((one) => [one.kind.code, one]))
     this.#guard = new StallGuard(clock, SILENT_MS, () => {
@@ -91,7 +94,8 @@ export class PeerLinks {
     }
     for (const to of peers) {
       const key = keyOf(to)
-      if (!this.#peers.has(key)) this.#peers.set(key, new Peer(this.#options, { ...to }, this.#lostEpoch))
+      if (!this.#peers.has(key))
+        this.#peers.set(key, new Peer({ ...this.#options, repeats: this.#repeats }, { ...to }, this.#lostEpoch))
     }
   }
 
@@ -123,7 +127,8 @@ export class PeerLinks {
       ended: (reason) => {
         this.#incoming.delete(link)
         for (const [key, served] of this.#served) if (served === link) this.#served.delete(key)
-        log.info({ peer: connection.peer, reason }, 'a link from another node has ended')
+        const times = this.#repeats.count(`from ${connection.peer.replace(/:\d+$/, '')}`, reason)
+        if (times) log.info({ peer: connection.peer, reason, times }, 'a link from another node has ended')
       },
     })
     this.#incoming.add(link)
@@ -179,16 +184,18 @@ export class PeerLinks {
   }
 }
 
+type PeerOptions = PeerLinksOptions & { repeats: Repeats }
+
 /** One life of another node, through all the links to it. */
 class Peer {
   readonly to: PeerAddress
-  readonly #options: PeerLinksOptions
+  readonly #options: PeerOptions
   #link: OutgoingLink | null = null
   #attempts = 0
   #triedMs = Number.NEGATIVE_INFINITY
   #lostEpoch: number
 
-  constructor(options: PeerLinksOptions, to: PeerAddress, lostEpoch: number) {
+  constructor(options: PeerOptions, to: PeerAddress, lostEpoch: number) {
     this.#options = options
     this.to = to
     this.#lostEpoch = lostEpoch
@@ -215,7 +222,7 @@ class Peer {
   }
 
   #connect(): OutgoingLink {
-    const { clock, log, network, cluster, self } = this.#options
+    const { clock, log, network, cluster, self, repeats } = this.#options
     const { address, ...to } = this.to
     const waitMs = this.#triedMs + RETRY_MS - clock.monotonicMs()
     this.#triedMs = clock.monotonicMs() + Math.max(0, waitMs)
@@ -229,7 +236,9 @@ class Peer {
       ended: (reason, lostEpoch) => {
         this.#link = null
         this.#lostEpoch = Math.max(this.#lostEpoch, lostEpoch)
-        log.info({ node: to.node, address, reason: reason.message }, 'the link to another node has ended')
+        const times = repeats.count(`to ${address}`, reason.message)
+        if (times)
+          log.info({ node: to.node, address, reason: reason.message, times }, 'the link to another node has ended')
       },
     })
     return link
