@@ -69,3 +69,35 @@ it('machine state is on as many nodes as the rest of its VDI, and goes with the 
   await bench.run(bench.vdis(others[1]!).remove('vm'))
   await bench.until(() => bench.objects().length === 0)
 })
+
+it('machine state that is about to be made when a node comes is where it belongs when it is made', async () => {
+  const bench = await ClusterBench.open(1, 4, { copies: 1, rebalanceDelayMs: 1000 })
+  const state = bench.nodes[0]!.running!.node.sheep.state
+  await bench.until(() => state.view.voters.length === 3)
+  const late = bench.nodes.find(({ running }) => !state.view.voters.includes(running!.node.store.member.life.node))!
+  bench.kill(late)
+  await bench.until(() => state.members.length === 3 && state.view.away === undefined)
+  const vid = await bench.run(bench.vdis(bench.nodes[0] === late ? 1 : 0).create('vm', VDI_BYTES))
+  const owner = bench.nodes.findIndex((node) => node !== late && node.running!.node.store.owns(vid))
+  const { store } = bench.nodes[owner]!.running!.node
+  await bench.until(() => bench.isHome())
+
+  const propose = store.propose.bind(store)
+  let letPass = () => {}
+  const passes = new Promise<void>((resolve) => (letPass = resolve))
+  store.propose = async (entry) => {
+    if (entry.type === 'vmstate') await passes // the objects are there, and the log says nothing of them yet
+    return propose(entry)
+  }
+  const indices = Array.from({ length: 12 }, (_, index) => index)
+  const isWritten = write(bench, owner, vmstateOid(vid, indices.length - 1), 0, Buffer.from('end'), true)
+  await bench.start(late)
+  await bench.until(() => bench.isIn(late))
+  await bench.pass(5000) // for all else to be where it belongs
+  letPass()
+  expect((await isWritten).result).toBe(RESULT.SUCCESS)
+  await bench.pass(5000)
+  await bench.until(() => bench.isHome())
+  for (const index of indices)
+    expect([index, (await read(bench, owner, vmstateOid(vid, index), 0, 1)).result]).toEqual([index, RESULT.SUCCESS])
+})
