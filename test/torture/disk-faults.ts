@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { runCommand } from '../tools/run-command.ts'
 import { RESERVE_MIB } from './cluster.ts'
 import { rotSome } from './rot.ts'
-import { type Fault, goesOn, hold } from './scene.ts'
+import { type Fault, goesOn, hold, type Scene } from './scene.ts'
 
 const MIB = 1024 * 1024
 /** Stores look once a second whether there is room again. */
@@ -54,4 +54,17 @@ export const DISK_FAULTS = {
     await victim.replaceDisk('second')
     await victim.collie('node', 'disk', 'plug', victim.secondDir)
   },
+  /** As a controller does that resets, or a disk at its last attempts: nothing fails, and nothing comes to an end. */
+  'first-disk-hangs': (scene) => hang(scene, 'first'),
+  'second-disk-hangs': (scene) => hang(scene, 'second'),
 } satisfies Record<string, Fault>
+
+async function hang(scene: Scene, which: 'first' | 'second'): Promise<void> {
+  const victim = scene.random.pick(scene.cluster.stores)
+  await victim.hangDisk(which)
+  try {
+    await hold(scene, 4 * scene.holdMs)
+  } finally {
+    await victim.unhangDisk(which)
+  }
+}

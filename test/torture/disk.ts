@@ -43,6 +43,16 @@ export class Disk {
     await runCommand(['python3', '-c', SHUT_DOWN, this.mount])
   }
 
+  /** Whatever is to be written there waits from now on; what was written can be read. */
+  async hang(): Promise<void> {
+    assert(this.#image, `${this.mount} cannot hang`)
+    await runCommand(['fsfreeze', '--freeze', this.mount])
+  }
+
+  async goOn(): Promise<void> {
+    await runCommand(['fsfreeze', '--unfreeze', this.mount])
+  }
+
   /** An empty one is in its place. Nobody may have a file open on the one that was there. */
   async replace(): Promise<void> {
     assert(this.#image, `${this.mount} cannot be replaced`)

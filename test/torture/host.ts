@@ -144,6 +144,15 @@ export class Host {
     return this.#disks[which].fail()
   }
 
+  /** Nothing that is written to it comes to an end until it goes on. */
+  hangDisk(which: 'first' | 'second'): Promise<void> {
+    return this.#disks[which].hang()
+  }
+
+  unhangDisk(which: 'first' | 'second'): Promise<void> {
+    return this.#disks[which].goOn()
+  }
+
   /** An empty disk in the place of one that nothing has open. */
   async replaceDisk(which: 'first' | 'second'): Promise<void> {
     await this.#disks[which].replace()

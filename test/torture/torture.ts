@@ -15,7 +15,12 @@ import { StatusRecord } from './status-record.ts'
 import { Writer } from './writer.ts'
 
 const GIB = 1024 ** 3
-const DISKS_DIE: readonly FaultKind[] = ['first-disk-dies', 'second-disk-dies']
+const NEED_DISKS: readonly FaultKind[] = [
+  'first-disk-dies',
+  'second-disk-dies',
+  'first-disk-hangs',
+  'second-disk-hangs',
+]
 const COPIES = 3
 const MINUTE_MS = 60_000
 const PATIENCE_MS = 6000
@@ -36,7 +41,7 @@ export async function torture(
     hosts,
     gateways,
     group,
-    canFail: (options.faults ?? FAULT_KINDS).some((kind) => DISKS_DIE.includes(kind)),
+    canFail: (options.faults ?? FAULT_KINDS).some((kind) => NEED_DISKS.includes(kind)),
     ownAddress: client.address,
   })
   const run = new Run(cluster, options, path.join(directory, 'client'), say)
