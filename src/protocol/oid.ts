@@ -13,17 +13,26 @@ const KIND_BITS = {
 } as const
 
 const VID_SHIFT = 32n
-const VID_MASK = 0xff_ffffn
+const VID_MAX = 0xff_ffff
+const VID_MASK = BigInt(VID_MAX)
 const INDEX_MASK = 0xffff_ffffn
 
-const oid = (vid: number, index: number) => (BigInt(vid) << VID_SHIFT) | BigInt(index)
+const oid = (vid: number, index: number) => firstOf(vid) | BigInt(index)
+
+let last = { vid: 0, first: 0n }
+
+/** Each operation on such a number makes another one; requests that follow each other are mostly about the same VDI. */
+function firstOf(vid: number): bigint {
+  if (vid !== last.vid) last = { vid, first: BigInt(vid) << VID_SHIFT }
+  return last.first
+}
 
 export const dataOid = (vid: number, index: number): bigint => oid(vid, index)
 export const inodeOid = (vid: number): bigint => KIND_BITS.inode | oid(vid, 0)
 export const vmstateOid = (vid: number, index: number): bigint => KIND_BITS.vmstate | oid(vid, index)
 export const attrOid = (vid: number, attrId: number): bigint => KIND_BITS.attr | oid(vid, attrId)
 
-export const oidVid = (id: bigint): number => Number((id >> VID_SHIFT) & VID_MASK)
+export const oidVid = (id: bigint): number => Number(id >> VID_SHIFT) & VID_MAX
 export const oidIndex = (id: bigint): number => Number(id & INDEX_MASK)
 
 /** The object of another vid with the same kind and index. */

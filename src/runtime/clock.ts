@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks'
+
 /** The passing of time. Only this file touches Date, hrtime and timers; the simulator has its own clock. */
 export interface Clock {
   /** Wall clock, milliseconds since 1970. For stamps that people read, never for deadlines. */
@@ -30,7 +32,7 @@ function endBatch(fire: () => void): void {
 
 export const systemClock: Clock = {
   now: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  monotonicMs: () => performance.now(), // that of the global object is looked up each time
   timer: (delayMs, fire) => {
     const handle = setTimeout(fire, delayMs)
     handle.unref()

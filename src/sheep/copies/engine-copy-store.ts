@@ -110,7 +110,8 @@ export class EngineCopyStore implements CopyStore {
 
   /** The object with all that was accepted for it, if that needs no waiting. */
   #objectNow(oid: bigint): StoredObject | null {
-    return this.#lines.has(oid) ? null : (this.#store.loadedNow(oid) ?? null)
+    const isInLine = this.#lines.size > 0 && this.#lines.has(oid)
+    return isInLine ? null : (this.#store.loadedNow(oid) ?? null)
   }
 
   #isThere(oid: bigint): boolean {
@@ -119,7 +120,7 @@ export class EngineCopyStore implements CopyStore {
 
   /** Whether it is there, and nothing of it is lost with its disk. */
   #isSound(oid: bigint): boolean {
-    const isThere = this.#there.get(oid)
+    const isThere = this.#there.size > 0 ? this.#there.get(oid) : undefined
     return isThere === undefined ? this.#store.isSound(oid) : isThere && !this.#store.lossOf(oid)
   }
 

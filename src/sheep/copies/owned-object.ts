@@ -89,6 +89,8 @@ export class OwnedObject {
   removals = 0
   /** Requests that are about it now. */
   users = 0
+  /** Since it was looked at whether it can be forgotten. */
+  wasUsed = false
 
   constructor(oid: bigint, exists: boolean) {
     this.oid = oid
@@ -193,7 +195,7 @@ export class OwnedObjects {
 
   /** `exists` says whether the block map names it, or did: what is being removed is named no more, whoever had seen that it was. */
   async use<T>(oid: bigint, exists: boolean, use: (object: OwnedObject) => Promise<T>): Promise<T> {
-    const object = this.#objects.get(oid) ?? new OwnedObject(oid, exists)
+    const object = this.#objects.get(oid) ?? this.#begin(oid, exists)
     if (object.removals === 0) object.exists ||= exists
     this.enter(object)
     try {
@@ -203,11 +205,10 @@ export class OwnedObjects {
     }
   }
 
-  /** Somebody is about to use it, and calls `leave` when that is over. */
+  /** Somebody is about to use one that was found, and calls `leave` when that is over. */
   enter(object: OwnedObject): void {
     object.users++
-    this.#objects.delete(object.oid)
-    this.#objects.set(object.oid, object) // as the one used last
+    object.wasUsed = true
   }
 
   leave(object: OwnedObject): void {
@@ -215,11 +216,20 @@ export class OwnedObjects {
     this.#forgetIdle()
   }
 
+  #begin(oid: bigint, exists: boolean): OwnedObject {
+    const object = new OwnedObject(oid, exists)
+    this.#objects.set(oid, object)
+    return object
+  }
+
+  /** Those that were used since they were looked at last come again after the others: to move each at every use would cost every request. */
   #forgetIdle(): void {
     if (this.#objects.size <= this.#idleMax) return
     for (const [oid, object] of this.#objects) {
       if (!object.isIdle) continue
       this.#objects.delete(oid)
+      if (object.wasUsed) this.#objects.set(oid, object)
+      object.wasUsed = false
       if (this.#objects.size <= this.#idleMax) return
     }
   }

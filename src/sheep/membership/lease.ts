@@ -30,14 +30,22 @@ const PROMISE_MS = 1.1 * LEASE_MS
 /** The member's side. */
 export class Lease {
   readonly #answeredMs = new Map<NodeId, number>()
+  /** What was reckoned last: it is asked for with every request, and changes with every answer. */
+  #reckoned: { voters: readonly NodeId[]; endMs: number } | null = null
 
   /** A voter has answered the heartbeat that was sent at `sentMs`. */
   answered(voter: NodeId, sentMs: number): void {
     this.#answeredMs.set(voter, Math.max(sentMs, this.#answeredMs.get(voter) ?? sentMs))
+    this.#reckoned = null
   }
 
   /** When the lease ends; in the past when there is none. To be asked after the data is in hand, and not by a timer. */
   endMs(voters: readonly NodeId[]): number {
+    if (this.#reckoned?.voters !== voters) this.#reckoned = { voters, endMs: this.#reckon(voters) }
+    return this.#reckoned.endMs
+  }
+
+  #reckon(voters: readonly NodeId[]): number {
     const majority = Math.floor(voters.length / 2) + 1
     let latestMs = Number.NEGATIVE_INFINITY
     for (const voter of voters) {
@@ -47,7 +55,7 @@ export class Lease {
     return latestMs + LEASE_MS
   }
 
-  /** How many of them have answered something that was sent no earlier. Asked with every request, for a handful of voters. */
+  /** How many of them have answered something that was sent no earlier. */
   #countSince(ms: number, voters: readonly NodeId[]): number {
     let count = 0
     for (const voter of voters) if ((this.#answeredMs.get(voter) ?? Number.NEGATIVE_INFINITY) >= ms) count++

@@ -96,6 +96,7 @@ export class Membership {
   #timer: Timer | null = null
   #beats = 0
   #life: Life
+  #known: { view: View; life: Life; isMember: boolean } | null = null
   #hadLease = false
   #toldIndex = 0
   /** For how many beats the group has been without a member. */
@@ -204,8 +205,17 @@ export class Membership {
 
   leaseLeftMs(): number {
     const { view } = this
-    if (this.#isLeaving || !isIn(view, this.#life)) return 0
+    if (this.#isLeaving || !this.#isMemberOf(view)) return 0
     return Math.max(0, this.#heartbeats.leaseEndMs(view.voters) - this.#options.clock.monotonicMs())
+  }
+
+  /** As `isIn` of this life, which is asked with every request. */
+  #isMemberOf(view: View): boolean {
+    const known = this.#known
+    if (known?.view === view && known.life === this.#life) return known.isMember
+    const isMember = isIn(view, this.#life)
+    this.#known = { view, life: this.#life, isMember }
+    return isMember
   }
 
   /** A heartbeat has come over a peer link: whether to promise. */

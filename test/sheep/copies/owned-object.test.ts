@@ -6,7 +6,7 @@ import type { Member } from '../../../src/sheep/membership/view.ts'
 const member = (node: string): Member => ({ node, incarnation: `${node}.1`, address: node, zone: 0, vnodes: 1 })
 
 describe('the objects that an owner keeps', () => {
-  it('are those that were used last, and those in use however many they are', async () => {
+  it('are those that were used lately, and those in use however many they are', async () => {
     const objects = new OwnedObjects(2)
     const end = deferred()
     const busy = [1n, 2n, 3n].map((oid) => objects.use(oid, true, () => end.promise))
@@ -15,9 +15,11 @@ describe('the objects that an owner keeps', () => {
     expect(known()).toEqual([1n, 2n, 3n])
     end.resolve()
     await Promise.all(busy)
-    await objects.use(2n, true, async () => {})
-    await objects.use(6n, true, async () => {})
-    expect(known()).toEqual([2n, 6n])
+    expect(known()).toEqual([2n, 3n])
+    await objects.use(6n, true, async () => {}) // all that are left were looked at then
+    await objects.use(3n, true, async () => {})
+    await objects.use(7n, true, async () => {})
+    expect(known().sort()).toEqual([3n, 7n])
   })
 
   it('do not believe that the map names what is being removed', async () => {
